@@ -1,0 +1,31 @@
+"""semrec-faiss: the vector search index of a media recommender, on FAISS.
+
+The public names are imported when they are first used, so that ``import semrec_faiss`` loads neither FAISS nor DuckDB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semrec_faiss.config import load_config as load_config
+    from semrec_faiss.errors import SemrecError as SemrecError
+    from semrec_faiss.search.recommender import Recommender as Recommender
+
+__version__ = "0.1.0"
+
+__all__ = ["Recommender", "SemrecError", "__version__", "load_config"]
+
+_HOME = {
+    "Recommender": "semrec_faiss.search.recommender",
+    "SemrecError": "semrec_faiss.errors",
+    "load_config": "semrec_faiss.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'semrec_faiss' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

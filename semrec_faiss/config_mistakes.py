@@ -1,0 +1,69 @@
+"""Pydantic's validation errors, said so that a person can mend the file: place, key, value, nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from semrec_faiss.yaml_source import KeyPath, YamlSource
+
+
+def describe(
+    mistake: dict[str, Any], source: YamlSource, root: type[BaseModel], index_types: Mapping[str, type[BaseModel]]
+) -> str:
+    """Say where one of pydantic's errors stands, which key it is about and what is wrong with it."""
+    model, key = _resolve(tuple(mistake["loc"]), source.values, root, index_types)
+    name, place = ".".join(map(str, key)), source.where(key)
+    if mistake["type"] == "extra_forbidden":
+        known = sorted(model.model_fields) if model else []
+        listing = f"known here: {', '.join(known)}" if known else "none is known here"
+        return f"{place}: unknown key {name!r}; {_did_you_mean(key[-1], known)}{listing}"
+    if mistake["type"].startswith("union_tag"):
+        given = mistake["input"]
+        kind = given.get("type") if isinstance(given, dict) else given
+        types = [known for known in index_types if known != "factory"]
+        listing = f'{_did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
+        return f"{source.where((*key, 'type'))}: unknown index type {kind!r}; {listing}"
+    message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    got = "" if mistake["type"] in ("value_error", "missing") else f", not {mistake['input']!r}"
+    return f"{place}: {name + ': ' if name else ''}{message}{got}"
+
+
+def _did_you_mean(given: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _resolve(
+    loc: KeyPath, values: dict[str, Any], root: type[BaseModel], index_types: Mapping[str, type[BaseModel]]
+) -> tuple[type[BaseModel] | None, KeyPath]:
+    """Follow pydantic's location to the model that holds its last key, leaving out the tags of unions."""
+    model: type[BaseModel] | None = root
+    holder: type[BaseModel] | None = root
+    key: KeyPath = ()
+    for step in loc:
+        if model is None and key == ("index",) and step in index_types:
+            model = index_types[str(step)]
+            continue
+        if model is None and not _has(values, (*key, step)):
+            continue  # a branch of a union such as int | None
+        holder = model
+        key = (*key, step)
+        field = model.model_fields.get(str(step)) if model else None
+        annotation = field.annotation if field else None
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return holder, key
+
+
+def _has(values: Any, key: KeyPath) -> bool:
+    for step in key:
+        if isinstance(values, dict) and step in values:
+            values = values[step]
+        elif isinstance(values, list) and isinstance(step, int) and step < len(values):
+            values = values[int(step)]
+        else:
+            return False
+    return True

@@ -1,0 +1,108 @@
+"""YAML with the line of every key, so that an error about a setting can point at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
+
+KeyPath = tuple[str | int, ...]
+
+
+class YamlSource:
+    """A YAML mapping, where each of its keys stands, and which of them a command-line override set.
+
+    Attributes:
+        path: the file that was read, or None for a mapping given directly.
+        values: the mapping, overrides applied.
+    """
+
+    def __init__(
+        self, values: dict[str, Any], path: Path | None = None, lines: dict[KeyPath, int] | None = None
+    ) -> None:
+        self.values = values
+        self.path = path
+        self._lines = lines or {}
+        self._overridden: set[KeyPath] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> YamlSource:
+        """Read a YAML file whose top level is a mapping.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ConfigError: it is not YAML, not a mapping, or gives a key twice.
+        """
+        if not path.is_file():
+            raise NotFoundError(f"config file {path} does not exist", fix="semrec ships examples in configs/")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}: the top level must be a mapping of keys to values, not {type(values).__name__}")
+        lines: dict[KeyPath, int] = {}
+        _record_lines(node, (), lines, path)
+        return cls(values, path, lines)
+
+    def override(self, assignment: str) -> None:
+        """Apply ``a.b.c=value``, the value read as YAML.
+
+        Raises:
+            UsageError: the text is not of that form, or goes through a value that has no keys.
+        """
+        keys, equals, text = assignment.partition("=")
+        steps = tuple(keys.strip().split("."))
+        if not equals or not all(steps):
+            raise UsageError(
+                f"--set {assignment!r} is not of the form KEY.KEY=VALUE",
+                fix="for example: --set index.search.nprobe=32",
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {assignment!r}: the value is not valid YAML: {error}") from error
+        place = self.values
+        for depth, step in enumerate(steps[:-1], start=1):
+            inner = place.get(step)
+            if inner is None:
+                inner = place[step] = {}
+            if not isinstance(inner, dict):
+                raise UsageError(
+                    f"--set {assignment!r}: {'.'.join(steps[:depth])} is {inner!r}, which has no keys inside"
+                )
+            place = inner
+        place[steps[-1]] = value
+        self._overridden.add(steps)
+
+    def where(self, key: KeyPath) -> str:
+        """Say where ``key`` was set: ``file.yaml:12``, ``--set``, or the nearest enclosing key's place."""
+        for length in range(len(key), 0, -1):
+            if key[:length] in self._overridden:
+                return "--set"
+            if key[:length] in self._lines:
+                return f"{self.path}:{self._lines[key[:length]]}"
+        return str(self.path) if self.path else "config"
+
+
+def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            key = (*path, str(key_node.value))
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise ConfigError(
+                    f"{file}:{line}: {'.'.join(map(str, key))} is given twice (first on line {lines[key]})"
+                )
+            lines[key] = line
+            _record_lines(value_node, key, lines, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            place = (*path, position)
+            lines[place] = item.start_mark.line + 1
+            _record_lines(item, place, lines, file)
