@@ -1,0 +1,1 @@
+"""Vectors to something searchable and saved."""

@@ -1,0 +1,198 @@
+"""Which FAISS build is installed, which GPUs it sees, and the resources that searching on them needs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from typing import Any, Literal
+
+from semrec_faiss.config import DeviceConfig, IndexConfig, device_problems
+from semrec_faiss.errors import ConfigError, DeviceError
+
+FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
+
+# FAISS compares the threshold with queries × dimensions and takes its slow path below it. At 20 every batch takes the
+# BLAS path, which costs the same for a handful of queries and a fifth for a hundred (62,423 × 384, two cores). With
+# these blocks one tile of scores (queries × titles × 4 bytes = 8 MB) stays in the processor's caches.
+BLAS_THRESHOLD = 20
+BLAS_QUERY_BLOCK = 1024
+BLAS_TITLE_BLOCK = 2048
+
+
+def installed_faiss() -> dict[str, str]:
+    """Return the installed FAISS wheels with their versions."""
+    found = {}
+    for name in FAISS_WHEELS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def load_faiss() -> Any:
+    """Import FAISS and set its CPU block sizes for batches of recommender size.
+
+    Raises:
+        DeviceError: FAISS is missing, installed twice over itself, or cannot load its GPU libraries.
+    """
+    wheels = installed_faiss()
+    if len(wheels) > 1:
+        remove = f"pip uninstall -y {' '.join(wheels)}"
+        raise DeviceError(
+            f"{' and '.join(wheels)} are both installed: they write the same files, so neither is whole",
+            fix=f"{remove} && pip install 'semrec-faiss[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)",
+        )
+    try:
+        import faiss
+    except ImportError as error:
+        raise DeviceError(
+            f"FAISS is not installed ({error})",
+            fix="pip install 'semrec-faiss[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)",
+        ) from error
+    except RuntimeError as error:  # a GPU wheel without its nvidia packages
+        raise DeviceError(
+            f"FAISS is installed but cannot load its GPU libraries: {error}",
+            fix="pip install --force-reinstall 'semrec-faiss[gpu]'",
+        ) from error
+    faiss.cvar.distance_compute_blas_threshold = BLAS_THRESHOLD
+    faiss.cvar.distance_compute_blas_query_bs = BLAS_QUERY_BLOCK
+    faiss.cvar.distance_compute_blas_database_bs = BLAS_TITLE_BLOCK
+    return faiss
+
+
+def gpu_count() -> int:
+    """Return the number of GPUs that this FAISS can use: 0 for a CPU build or without a driver."""
+    faiss = load_faiss()
+    return int(faiss.get_num_gpus()) if "GPU" in faiss.get_compile_options() else 0
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where an index is searched: on the CPU (``gpus`` empty) or on the named GPUs."""
+
+    gpus: tuple[int, ...] = ()
+    float16: bool = False
+    temp_memory_mb: int | None = None
+
+    @property
+    def kind(self) -> Literal["cpu", "gpu"]:
+        """``gpu`` when it names at least one."""
+        return "gpu" if self.gpus else "cpu"
+
+    def __str__(self) -> str:
+        return "cpu" if not self.gpus else "gpu " + ", ".join(map(str, self.gpus))
+
+
+def choose_device(wanted: DeviceConfig, index: IndexConfig) -> Device:
+    """Choose where to search: ``auto`` takes the GPU where there is one and the index type runs on it.
+
+    Raises:
+        DeviceError: a GPU is asked for and there is none, or not that many.
+        ConfigError: the index type or its settings do not run on the device.
+    """
+    on_gpu = wanted.model_copy(update={"kind": "gpu"})
+    if wanted.kind == "cpu":
+        return Device()
+    problems = device_problems(index, on_gpu)
+    available = gpu_count()
+    if wanted.kind == "auto":
+        return Device() if problems or available == 0 else _gpus(on_gpu, available)
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return _gpus(on_gpu, available)
+
+
+def _gpus(wanted: DeviceConfig, available: int) -> Device:
+    missing = [gpu for gpu in wanted.gpus if gpu >= available]
+    if missing:
+        wheels = installed_faiss()
+        has_gpu_code = any(name != "faiss-cpu" for name in wheels)
+        raise DeviceError(
+            f"GPU {missing[0]} was asked for, but FAISS sees {available} GPUs",
+            fix="run `semrec doctor` to see why"
+            if has_gpu_code
+            else "pip uninstall -y faiss-cpu && pip install 'semrec-faiss[gpu]', or set device.kind=cpu",
+        )
+    return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb)
+
+
+@dataclass(frozen=True)
+class GpuResources:
+    """FAISS's scratch memory and streams on one GPU, and the lock that every use of them takes.
+
+    FAISS's GPU indexes are not thread-safe: two threads in one resources object end the process.
+    """
+
+    gpu: int
+    handle: Any
+    lock: threading.RLock
+
+
+_resources: dict[tuple[int, int | None], GpuResources] = {}
+_resources_lock = threading.Lock()
+
+
+def gpu_resources(gpu: int, temp_memory_mb: int | None = None) -> GpuResources:
+    """Return the process's resources object of one GPU, made on first use and shared by all its indexes."""
+    faiss = load_faiss()
+    with _resources_lock:
+        key = (gpu, temp_memory_mb)
+        if key not in _resources:
+            handle = faiss.StandardGpuResources()
+            if temp_memory_mb is not None:
+                handle.setTempMemory(temp_memory_mb << 20)
+            _resources[key] = GpuResources(gpu, handle, threading.RLock())
+        return _resources[key]
+
+
+def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
+    """Copy a trained CPU index to the device's GPUs; several GPUs share the titles among them.
+
+    Returns:
+        The GPU index and the resources whose locks a search must hold.
+
+    Raises:
+        DeviceError: FAISS has no GPU code for this index, or its memory does not suffice.
+    """
+    faiss = load_faiss()
+    resources = [gpu_resources(gpu, device.temp_memory_mb) for gpu in device.gpus]
+    options = faiss.GpuMultipleClonerOptions() if len(resources) > 1 else faiss.GpuClonerOptions()
+    options.useFloat16 = device.float16
+    ivf = faiss.try_extract_index_ivf(index)
+    quantizer = getattr(faiss.downcast_index(ivf), "pq", None) if ivf is not None else None
+    options.useFloat16LookupTables = quantizer is not None and quantizer.M > 48
+    try:
+        if len(resources) == 1:
+            return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options), resources
+        options.shard = True
+        handles, ids = faiss.GpuResourcesVector(), faiss.Int32Vector()
+        for resource in resources:
+            handles.push_back(resource.handle)
+            ids.push_back(resource.gpu)
+        return faiss.index_cpu_to_gpu_multiple(handles, ids, index, options), resources
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise DeviceError(
+                f"the index does not fit GPU {device.gpus} memory: {first_line(error)}",
+                fix="take ivf_sq or ivf_pq, set device.float16=true for flat, name more GPUs, or set device.kind=cpu",
+            ) from error
+        raise DeviceError(
+            f"FAISS cannot put this index on a GPU: {first_line(error)}", fix="set device.kind=cpu"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether FAISS raised ``error`` because memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "bad_alloc" in text or "alloc fail" in text
+
+
+def first_line(error: BaseException) -> str:
+    """Return the telling part of FAISS's many-line messages."""
+    text = str(error).strip()
+    _, _, after = text.rpartition("Error: ")
+    return (after or text).splitlines()[0] if text else type(error).__name__

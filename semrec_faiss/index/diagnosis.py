@@ -1,0 +1,131 @@
+"""What this machine has for vector search: each part, what was found, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.device import gpu_count, installed_faiss, load_faiss
+from semrec_faiss.index.gpu_memory import gpu_states
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        state: ``ok``, ``missing`` (optional, not there) or ``problem`` (searching fails or goes unused).
+        found: what was found.
+        fix: the command or step that mends it; None where nothing needs mending.
+    """
+
+    name: str
+    state: Literal["ok", "missing", "problem"]
+    found: str
+    fix: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON has it."""
+        return asdict(self)
+
+
+def diagnose() -> list[Check]:
+    """Look at everything a search depends on; raises nothing."""
+    checks = [_python(), _memory(), _faiss(), _gpus()]
+    return checks + [_package(*package) for package in _OPTIONAL]
+
+
+def _python() -> Check:
+    return Check(
+        "python",
+        "ok",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+
+
+def _memory() -> Check:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return Check("memory", "missing", "this system does not tell")
+    return Check("memory", "ok", f"{total / 1e9:.1f} GB, {available / 1e9:.1f} GB free")
+
+
+def _faiss() -> Check:
+    wheels = ", ".join(f"{name} {version}" for name, version in installed_faiss().items())
+    try:
+        faiss = load_faiss()
+    except DeviceError as error:
+        return Check("faiss", "problem", error.message, error.fix)
+    options = faiss.get_compile_options().strip()
+    return Check("faiss", "ok", f"{wheels or faiss.__version__} ({options}), {faiss.omp_get_max_threads()} threads")
+
+
+def _gpus() -> Check:
+    states = gpu_states()
+    driver = shutil.which("nvidia-smi") is not None or bool(states)
+    try:
+        usable = gpu_count()
+    except DeviceError:
+        usable = 0
+    if usable:
+        named = "; ".join(str(state) for state in states) or f"{usable} GPUs (install nvidia-ml-py to see their memory)"
+        return Check("gpu", "ok", f"FAISS sees {usable}: {named}")
+    if not driver:
+        return Check("gpu", "missing", "no NVIDIA driver on this machine; searches run on the CPU")
+    if "faiss-cpu" in installed_faiss():
+        return Check(
+            "gpu",
+            "problem",
+            "an NVIDIA driver is here, but faiss-cpu is installed: the GPU goes unused",
+            "pip uninstall -y faiss-cpu && pip install 'semrec-faiss[gpu]'",
+        )
+    return Check(
+        "gpu",
+        "problem",
+        "an NVIDIA driver is here, but FAISS sees no GPU",
+        "check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
+    )
+
+
+def _torch_detail() -> str:
+    import torch
+
+    cuda = torch.version.cuda
+    if cuda is None:
+        return "CPU build"
+    return f"CUDA {cuda}, " + (f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU usable")
+
+
+def _no_detail() -> str:
+    return ""
+
+
+# distribution, what it is for, the extra that brings it, more to tell
+_OPTIONAL: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
+    ("torch", "GPU kernels and text embedding", "gpu", _torch_detail),
+    ("nvidia-ml-py", "GPU memory as the driver counts it", "gpu", _no_detail),
+    ("sentence-transformers", "semrec dataset embed", "embed", _no_detail),
+    ("pandas", "answers as a DataFrame", "", _no_detail),
+    ("polars", "answers as a DataFrame", "", _no_detail),
+)
+
+
+def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> Check:
+    try:
+        version = metadata.version(name)
+        more = detail()
+    except metadata.PackageNotFoundError:
+        install = f"pip install 'semrec-faiss[{extra}]'" if extra else f"pip install {name}"
+        return Check(name, "missing", f"not installed; for {purpose}", install)
+    except Exception as error:  # a package that is there but broken must not hide the other findings
+        return Check(name, "problem", f"installed, but fails to load: {error}", f"pip install --force-reinstall {name}")
+    return Check(name, "ok", f"{version} {more}".strip())

@@ -1,0 +1,89 @@
+"""Exact scores from the original vectors: rescoring candidates, scanning everything, ordering ties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.index.device import load_faiss
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+VectorsOf = Callable[[Rows], Floats]
+
+GATHER_BYTES = 64 << 20
+"""Candidate vectors gathered at once while rescoring."""
+
+SCAN_ROWS = 65_536
+"""Titles scored at once while scanning."""
+
+
+def original_vectors(index: Any) -> Floats | None:
+    """Return a view of the vectors that a CPU index holds in one piece, row order: float32 (count, dim).
+
+    For inverted lists, which hold them scattered, it prepares ``reconstruct_batch`` and returns None.
+    """
+    faiss = load_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexIVF):
+        index.make_direct_map()
+        return None
+    flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+    view: Floats = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    return view
+
+
+def rescore(queries: Floats, candidates: Rows, k: int, vectors_of: VectorsOf) -> tuple[Floats, Rows]:
+    """Score candidates exactly and keep the k best.
+
+    Args:
+        queries: float32 (queries, dim).
+        candidates: int64 (queries, candidates); -1 where there is none.
+        k: at most the number of candidates.
+        vectors_of: returns the vectors of rows.
+
+    Returns:
+        scores float32 (queries, k) and rows int64 (queries, k), best first; -1 and -inf where candidates ran out.
+    """
+    scores = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    step = max(1, GATHER_BYTES // (4 * queries.shape[1] * candidates.shape[1]))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        block = candidates[part]
+        found, inverse = np.unique(np.maximum(block, 0), return_inverse=True)
+        gathered = vectors_of(found)[inverse.reshape(block.shape)]
+        exact = np.matmul(gathered, queries[part, :, None])[:, :, 0]
+        exact[block < 0] = -np.inf
+        best = np.lexsort((block, -exact), axis=1)[:, :k]
+        rows[part] = np.take_along_axis(block, best, axis=1)
+        scores[part] = np.take_along_axis(exact, best, axis=1)
+    return scores, rows
+
+
+def scan(queries: Floats, k: int, count: int, vectors_of: VectorsOf) -> tuple[Floats, Rows]:
+    """Compare queries with every vector.
+
+    Returns:
+        scores float32 and rows int64 (queries, k), best first; ``k`` is at most ``count``.
+    """
+    faiss = load_faiss()
+    heap = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start in range(0, count, SCAN_ROWS):
+        rows = np.arange(start, min(start + SCAN_ROWS, count), dtype=np.int64)
+        scores, found = faiss.knn(queries, vectors_of(rows), min(k, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+        heap.add_result(scores, found + start)
+    heap.finalize()
+    return heap.D, heap.I
+
+
+def order_ties(scores: Floats, rows: Rows) -> None:
+    """Put titles of equal score in row order, in place; scores are descending already."""
+    tied = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1])
+    for query in np.flatnonzero(tied.any(axis=1)):
+        order = np.lexsort((rows[query], -scores[query]))
+        rows[query] = rows[query][order]
+        scores[query] = scores[query][order]

@@ -1,0 +1,139 @@
+"""From the config to an empty FAISS index, and the settings that vary from search to search."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from semrec_faiss.config import (
+    GPU_PQ_M,
+    FactoryIndex,
+    FlatIndex,
+    HnswIndex,
+    IndexConfig,
+    IvfPqIndex,
+    IvfSqIndex,
+)
+from semrec_faiss.errors import ConfigError
+from semrec_faiss.index.device import first_line, load_faiss
+
+POINTS_PER_LIST = 39
+"""FAISS's own lower bound of training points a centroid (ClusteringParameters.min_points_per_centroid)."""
+
+
+def auto_nlist(count: int) -> int:
+    """Choose the number of inverted lists for ``count`` titles: 4·√n, FAISS's guideline, at most n/39."""
+    return max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST))
+
+
+def auto_pq_m(dim: int) -> int:
+    """Choose M for product quantisation: the GPU-ready divisor of ``dim`` nearest to dim/8, in proportion."""
+    divisors = [m for m in GPU_PQ_M if dim % m == 0 and m <= 48]
+    return min(divisors, key=lambda m: abs(math.log(m / (dim / 8))))
+
+
+def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
+    """Replace every ``auto`` by a number and check the numbers against the data.
+
+    Raises:
+        ConfigError: a setting does not fit ``count`` titles of ``dim`` dimensions.
+    """
+    if isinstance(index, FlatIndex | FactoryIndex):
+        return index
+    if isinstance(index, HnswIndex):
+        m = (48 if dim >= 256 else 32) if index.build.M == "auto" else index.build.M
+        return index.model_copy(update={"build": index.build.model_copy(update={"M": m})})
+    nlist = auto_nlist(count) if index.build.nlist == "auto" else index.build.nlist
+    if nlist > count:
+        raise ConfigError(
+            f"index.build.nlist is {nlist}, more than the {count} titles", fix=f"auto gives {auto_nlist(count)}"
+        )
+    changes: dict[str, Any] = {"nlist": nlist}
+    if isinstance(index, IvfPqIndex):
+        changes["M"] = _checked_pq_m(index, count, dim)
+    return index.model_copy(update={"build": index.build.model_copy(update=changes)})
+
+
+def _checked_pq_m(index: IvfPqIndex, count: int, dim: int) -> int:
+    m = auto_pq_m(dim) if index.build.M == "auto" else index.build.M
+    if dim % m:
+        divisors = [d for d in range(1, min(dim, 128) + 1) if dim % d == 0]
+        raise ConfigError(
+            f"index.build.M is {m}, which does not divide the {dim} dimensions", fix=f"take one of {divisors}"
+        )
+    if count < 1 << index.build.nbits:
+        needed = 1 << index.build.nbits
+        raise ConfigError(
+            f"product quantisation with {index.build.nbits} bits needs at least {needed} titles; there are {count}",
+            fix="lower index.build.nbits or take type flat",
+        )
+    return m
+
+
+def empty_index(index: IndexConfig, dim: int) -> Any:
+    """Make the untrained CPU index of a resolved config.
+
+    Raises:
+        ConfigError: FAISS does not know the factory string or refuses a setting.
+    """
+    faiss = load_faiss()
+    spelled = _factory_string(index)
+    try:
+        made = faiss.index_factory(dim, spelled, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"FAISS cannot make an index from {spelled!r} in {dim} dimensions: {first_line(error)}"
+        ) from error
+    if made.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise ConfigError(f"factory {spelled!r} does not rank by inner product", fix="take another factory string")
+    ivf = faiss.try_extract_index_ivf(made)
+    if ivf is not None and not isinstance(index, FactoryIndex | HnswIndex | FlatIndex):
+        ivf.cp.seed = index.build.seed
+    if isinstance(index, HnswIndex):
+        made.hnsw.efConstruction = index.build.efConstruction
+    return made
+
+
+def _factory_string(index: IndexConfig) -> str:
+    if isinstance(index, FactoryIndex):
+        return index.factory
+    if isinstance(index, FlatIndex):
+        return "Flat"
+    if isinstance(index, HnswIndex):
+        return f"HNSW{index.build.M},Flat"
+    if isinstance(index, IvfPqIndex):
+        code = f"PQ{index.build.M}x{index.build.nbits}np"
+    elif isinstance(index, IvfSqIndex):
+        code = {"fp16": "SQfp16", "8bit": "SQ8"}[index.build.storage]
+    else:
+        code = "Flat"
+    return f"IVF{index.build.nlist},{code}"
+
+
+def holds_vectors_exactly(index: Any) -> bool:
+    """Tell whether the vectors that were added can be had back from a CPU index bit by bit."""
+    faiss = load_faiss()
+    kinds = (faiss.IndexFlat, faiss.IndexIVFFlat, faiss.IndexHNSWFlat)
+    return isinstance(faiss.downcast_index(index), kinds)
+
+
+def apply_search_settings(index: Any, config: IndexConfig, *, cpu_index: Any) -> None:
+    """Set nprobe and efSearch on an index that is searched on CPU or GPU.
+
+    Raises:
+        ConfigError: a factory's index has no such setting.
+    """
+    faiss = load_faiss()
+    nprobe = getattr(config.search, "nprobe", None)
+    ef_search = getattr(config.search, "efSearch", None)
+    if nprobe is not None:
+        if faiss.try_extract_index_ivf(cpu_index) is None:
+            raise ConfigError(
+                f"search.nprobe is {nprobe}, but factory {_factory_string(config)!r} has no inverted lists"
+            )
+        space = faiss.ParameterSpace() if index is cpu_index else faiss.GpuParameterSpace()
+        space.set_index_parameter(index, "nprobe", nprobe)
+    if ef_search is not None:
+        if not isinstance(faiss.downcast_index(cpu_index), faiss.IndexHNSW):
+            raise ConfigError(f"search.efSearch is {ef_search}, but factory {_factory_string(config)!r} has no graph")
+        faiss.downcast_index(cpu_index).hnsw.efSearch = ef_search

@@ -1,0 +1,119 @@
+"""What an index directory says about itself, and how its bytes are held against it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semrec_faiss.config import Config
+from semrec_faiss.errors import DamagedIndexError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "MANIFEST.json"
+
+_READ_BYTES = 1 << 20
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Record):
+    """Size and SHA-256 of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class KnownAnswer(_Record):
+    """A query and what the index answered on the CPU when it was built."""
+
+    query: tuple[float, ...]
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class GenerationRef(_Record):
+    """A generation's name and the SHA-256 of its manifest, which holds the digests of all its other files."""
+
+    name: str
+    manifest_sha256: str
+
+
+class Manifest(_Record):
+    """Everything needed to tell a whole generation from a damaged one."""
+
+    format: int
+    generation: str
+    created: str
+    semrec_version: str
+    faiss_version: str
+    count: int
+    dim: int
+    users: int
+    config: Config
+    files: dict[str, FileEntry]
+    known_answers: tuple[KnownAnswer, ...]
+    previous: GenerationRef | None
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """Return a file's SHA-256 and its size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            size += count
+    return digest.hexdigest(), size
+
+
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Hold a file against its entry.
+
+    Raises:
+        DamagedIndexError: it is missing, of another size, or its bytes have changed.
+    """
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise damaged(path, f"has {size} bytes, {entry.bytes} were written")
+        digest, _ = sha256_of(path)
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+    if digest != entry.sha256:
+        raise damaged(path, "has changed since it was written: its SHA-256 differs from the manifest's")
+
+
+def read_manifest(folder: Path, sha256: str) -> Manifest:
+    """Read a generation's manifest, held against the digest that names it.
+
+    Raises:
+        DamagedIndexError: it is missing, changed, or of a format that this version does not read.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise damaged(path, "has changed since it was written: its SHA-256 differs from the one in CURRENT")
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise DamagedIndexError(
+            f"{path} is whole, but not of a form that this version of semrec reads",
+            fix="open it with the version that wrote it, or build it again",
+        ) from error
+    if manifest.format != FORMAT_VERSION:
+        raise DamagedIndexError(f"{path} has format {manifest.format}; this version reads {FORMAT_VERSION}")
+    return manifest
+
+
+def damaged(path: Path, what: str) -> DamagedIndexError:
+    """Make the error for one file that is not as it was written."""
+    return DamagedIndexError(
+        f"{path} {what}", fix="restore it from a copy, run `semrec rollback INDEX`, or build the index again"
+    )

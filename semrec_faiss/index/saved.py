@@ -1,0 +1,158 @@
+"""Opening an index from disk, and proving that it is what was built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.config import Config, IndexConfig, config_from_dict
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.errors import DamagedIndexError, UsageError
+from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
+from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
+from semrec_faiss.index.manifest import KnownAnswer
+from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.store import Generation, IndexDirectory
+from semrec_faiss.index.vector_index import VectorIndex
+
+SCORE_TOLERANCE = 1e-4
+"""Known answers may differ by this much: FAISS and BLAS versions sum in other orders."""
+
+
+class SavedIndex:
+    """One generation of an index, opened; vectors are mapped, titles and users are read when first used.
+
+    Attributes:
+        generation: what was opened.
+        config: as it was built with, search and device settings overridden.
+        device: where it is searched.
+    """
+
+    def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
+        """Open the generation in use.
+
+        Args:
+            path: the index directory.
+            overrides: search and device settings such as ``index.search.nprobe=32`` or ``device.kind=cpu``.
+
+        Raises:
+            NotFoundError: there is no index at ``path``.
+            DamagedIndexError: a file is not as it was written.
+            UsageError: an override of anything but search and device settings.
+            ConfigError: a setting is unknown or out of range.
+            DeviceError: FAISS is missing, or a GPU is asked for and there is none.
+        """
+        self.generation: Generation = IndexDirectory(path).current()
+        self.config: Config = _overridden(self.generation.manifest.config, overrides)
+        self.device: Device = choose_device(self.config.device, self.config.index)
+
+    @cached_property
+    def vectors(self) -> VectorIndex:
+        """The searchable index."""
+        return self.load(self.config.index, self.device)
+
+    def load(self, config: IndexConfig, device: Device) -> VectorIndex:
+        """Read the vectors for a search with other settings or on another device than those of `vectors`."""
+        manifest = self.generation.manifest
+        index = _read_faiss(self.generation.file(INDEX_NAME), mapped=not device.gpus)
+        if (index.ntotal, index.d) != (manifest.count, manifest.dim):
+            raise DamagedIndexError(
+                f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "
+                f"the manifest says {manifest.count} of {manifest.dim}"
+            )
+        originals = None
+        if self.generation.has(VECTORS_NAME):
+            originals = np.load(self.generation.file(VECTORS_NAME), mmap_mode="r", allow_pickle=False)
+            if originals.shape != (manifest.count, manifest.dim):
+                raise DamagedIndexError(
+                    f"{VECTORS_NAME} is {originals.shape}, the manifest says {(manifest.count, manifest.dim)}"
+                )
+        return VectorIndex(index, config, device, originals=originals)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The titles, in row order."""
+        catalog = Catalog.from_parquet(self.generation.file(ITEMS_NAME))
+        if catalog.count != self.generation.manifest.count:
+            raise DamagedIndexError(
+                f"{ITEMS_NAME} holds {catalog.count} titles, the manifest says {self.generation.manifest.count}"
+            )
+        return catalog
+
+    @cached_property
+    def users(self) -> SavedUsers | None:
+        """The users, or None when the index was built without."""
+        return SavedUsers(self.generation) if self.generation.manifest.users else None
+
+
+def verify(path: str | Path) -> Generation:
+    """Hash every file of the index in use, cross-check all counts and replay its known answers on the CPU.
+
+    Raises:
+        NotFoundError: there is no index.
+        DamagedIndexError: anything is not as it was built.
+    """
+    saved = SavedIndex(path)
+    saved.generation.check_all()
+    index = saved.load(saved.generation.manifest.config.index, Device())
+    for number, answer in enumerate(saved.generation.manifest.known_answers, start=1):
+        _replay(index, answer, number)
+    _ = saved.catalog.count
+    if saved.users is not None:
+        _check_users(saved.users, index.count)
+    return saved.generation
+
+
+def _check_users(users: SavedUsers, titles: int) -> None:
+    if len(users.vectors) != len(users.ids):
+        raise DamagedIndexError(f"{len(users.vectors)} user vectors and {len(users.ids)} user ids")
+    if users.has_seen and len(users.seen[1]) and int(users.seen[1].max()) >= titles:
+        raise DamagedIndexError(f"a user has seen title row {int(users.seen[1].max())}, there are {titles} titles")
+
+
+def _replay(index: VectorIndex, answer: KnownAnswer, number: int) -> None:
+    """Ask a known-answer query again: the same scores, and the same titles unless scores tie."""
+    query = np.array([answer.query], dtype=np.float32)
+    found = index.search(query, len(answer.rows), prepared=True)
+    expected = np.array(answer.scores, dtype=np.float32)
+    largest = float(np.abs(found.scores[0] - expected).max())
+    tolerance = SCORE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    swapped = found.rows[0] != np.array(answer.rows)
+    own = np.einsum("ij,j->i", index.vectors(found.rows[0][swapped]), query[0])
+    if largest > tolerance or not np.allclose(own, expected[swapped], atol=tolerance, rtol=0):
+        raise DamagedIndexError(
+            f"known answer {number} comes out differently: scores are off by {largest:.3g}, allowed is {tolerance:.3g}",
+            fix="build the index again; if that does not help, the FAISS build computes wrongly",
+        )
+
+
+def _read_faiss(path: Path, *, mapped: bool) -> Any:
+    """Read a FAISS file whose digest is right; ``mapped`` leaves the vectors on disk until they are needed."""
+    faiss = load_faiss()
+    try:
+        if not mapped:
+            return faiss.read_index(str(path))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        if faiss.try_extract_index_ivf(index) is not None:  # inverted lists are mapped by the older flag only
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        return index
+    except RuntimeError as error:
+        raise DamagedIndexError(
+            f"{path} is as it was written, but FAISS {faiss.__version__} cannot read it: {first_line(error)}",
+            fix="install the FAISS version that the manifest names, or build the index again",
+        ) from error
+
+
+def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    for assignment in overrides:
+        key = assignment.partition("=")[0].strip()
+        if not key.startswith(("index.search.", "device.")):
+            raise UsageError(
+                f"--set {assignment!r}: {key!r} is fixed when the index is built",
+                fix="index.search.… and device.… may be set again; for the rest, build the index anew",
+            )
+    return config_from_dict(config.model_dump(mode="json"), overrides) if overrides else config

@@ -1,0 +1,112 @@
+"""The users of an index on disk: ids, vectors, and what each has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import DamagedIndexError, NotFoundError
+from semrec_faiss.index.store import Generation, NewGeneration
+
+USERS_NAME = "users.npy"
+USER_IDS_NAME = "users.parquet"
+SEEN_NAME = "seen.parquet"
+_NAMED_IN_ERRORS = 5
+
+
+def _connection() -> Any:
+    import duckdb
+
+    return duckdb.connect(":memory:")
+
+
+def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
+    """Write users.parquet: user_id in row order."""
+    with _connection() as connection:
+        ids = np.array(user_ids, dtype=object)
+        connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
+        target = str(new.folder / USER_IDS_NAME)
+        connection.execute(
+            "COPY (SELECT user_id FROM ids ORDER BY position) TO $1 (FORMAT parquet, COMPRESSION zstd)", [target]
+        )
+    new.adopt(USER_IDS_NAME)
+
+
+def write_seen(new: NewGeneration, offsets: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
+    """Write seen.parquet: (user_row, title_row) sorted by both."""
+    with _connection() as connection:
+        user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+        connection.register("seen", {"user_row": user_rows, "title_row": rows})
+        target = str(new.folder / SEEN_NAME)
+        connection.execute(
+            "COPY (FROM seen ORDER BY user_row, title_row) TO $1 (FORMAT parquet, COMPRESSION zstd)", [target]
+        )
+    new.adopt(SEEN_NAME)
+
+
+class SavedUsers:
+    """The users stored in one generation; each part is read when it is first used."""
+
+    def __init__(self, generation: Generation) -> None:
+        """Wrap a generation whose manifest counts at least one user."""
+        self._generation = generation
+        self.count = generation.manifest.users
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The user ids in row order."""
+        with _connection() as connection:
+            path = str(self._generation.file(USER_IDS_NAME))
+            ids = [row[0] for row in connection.execute("SELECT user_id FROM read_parquet($1)", [path]).fetchall()]
+        if len(ids) != self.count:
+            raise DamagedIndexError(f"{USER_IDS_NAME} holds {len(ids)} ids, the manifest counts {self.count} users")
+        return ids
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {user_id: row for row, user_id in enumerate(self.ids)}
+
+    def rows_of(self, user_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of user ids.
+
+        Raises:
+            NotFoundError: some are unknown; the message names the first of them.
+        """
+        unknown = [user_id for user_id in user_ids if user_id not in self._row_of]
+        if unknown:
+            named = ", ".join(map(repr, unknown[:_NAMED_IN_ERRORS])) + (
+                ", …" if len(unknown) > _NAMED_IN_ERRORS else ""
+            )
+            raise NotFoundError(
+                f"no user {named} among the index's {self.count} users",
+                fix=f"ids look like {', '.join(map(repr, self.ids[:3]))}",
+                candidates=tuple(self.ids[:3]),
+            )
+        return np.array([self._row_of[user_id] for user_id in user_ids], dtype=np.int64)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """Preference vectors, float32 (users, dim), mapped; unit length where the index normalises."""
+        vectors: NDArray[np.float32] = np.load(self._generation.file(USERS_NAME), mmap_mode="r", allow_pickle=False)
+        if vectors.shape != (self.count, self._generation.manifest.dim):
+            raise DamagedIndexError(f"{USERS_NAME} is {vectors.shape}, the manifest says {self.count} users")
+        return vectors
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether the index knows what its users have seen."""
+        return self._generation.has(SEEN_NAME)
+
+    @cached_property
+    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
+        with _connection() as connection:
+            path = str(self._generation.file(SEEN_NAME))
+            columns = connection.execute("SELECT user_row, title_row FROM read_parquet($1)", [path]).fetchnumpy()
+        counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return offsets, np.ascontiguousarray(columns["title_row"], dtype=np.int32)

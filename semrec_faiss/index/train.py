@@ -1,0 +1,117 @@
+"""Title vectors in blocks to a trained, filled CPU index; a GPU helps where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config import FactoryIndex, HnswIndex, IndexConfig
+from semrec_faiss.errors import ConfigError
+from semrec_faiss.index.device import Device, first_line, gpu_resources, load_faiss, to_gpu
+from semrec_faiss.index.factory import empty_index
+from semrec_faiss.progress import Progress, silent
+
+Floats = NDArray[np.float32]
+
+VectorBlocks = Callable[[], Iterable[tuple[int, Floats]]]
+"""Gives the title vectors as (first row, float32 block), from the start at every call."""
+
+POINTS_PER_CENTROID = 256
+"""FAISS trains with at most this many vectors a centroid (ClusteringParameters.max_points_per_centroid)."""
+
+
+def build_faiss_index(
+    config: IndexConfig, blocks: VectorBlocks, count: int, dim: int, device: Device, progress: Progress = silent
+) -> Any:
+    """Train and fill a FAISS CPU index of a resolved config.
+
+    Args:
+        config: the index section, autos resolved.
+        blocks: the vectors, float32 (count, dim) in all.
+        count: the number of titles.
+        dim: dimensions of a vector.
+        device: where clustering and assignment run; the index comes back to the CPU.
+        progress: told the vectors done.
+
+    Raises:
+        ConfigError: FAISS refuses the settings or cannot train with so few titles.
+        DeviceError: the GPU cannot hold the index.
+    """
+    faiss = load_faiss()
+    index = empty_index(config, dim)
+    if not index.is_trained:
+        _train(index, config, blocks, count, device, progress)
+    if isinstance(index, faiss.IndexFlat):
+        _fill_flat(index, blocks, count, progress)
+        return index
+    ivf = faiss.try_extract_index_ivf(index)
+    on_gpu = bool(device.gpus) and ivf is not None and not isinstance(config, FactoryIndex | HnswIndex)
+    if not on_gpu:
+        _add(index, blocks, count, progress)
+        return index
+    one_gpu = Device(device.gpus[:1], temp_memory_mb=device.temp_memory_mb)
+    gpu_index, resources = to_gpu(index, one_gpu)
+    with resources[0].lock:
+        _add(gpu_index, blocks, count, progress)
+        return faiss.index_gpu_to_cpu(gpu_index)
+
+
+def _train(
+    index: Any, config: IndexConfig, blocks: VectorBlocks, count: int, device: Device, progress: Progress
+) -> None:
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    nlist = 0 if ivf is None else int(ivf.nlist)
+    if count < nlist:
+        raise ConfigError(
+            f"the factory's {nlist} inverted lists are more than the {count} titles", fix="take a smaller IVF number"
+        )
+    wanted = max(POINTS_PER_CENTROID * nlist, 1 << 16)
+    sample = _sample(blocks, count, wanted, index.d)
+    progress("training", 0, 1)
+    if ivf is not None and device.gpus:
+        resource = gpu_resources(device.gpus[0], device.temp_memory_mb)
+        ivf.clustering_index = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
+    try:
+        index.train(sample)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"FAISS cannot train on {len(sample)} titles: {first_line(error)}", fix="take type flat, or more titles"
+        ) from error
+    finally:
+        if ivf is not None:
+            ivf.clustering_index = None
+    progress("training", 1, 1)
+
+
+def _sample(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Floats:
+    """Take ``wanted`` vectors at seeded random rows, in row order; all of them when there are fewer."""
+    if count <= wanted:
+        chosen = np.arange(count)
+    else:
+        chosen = np.sort(np.random.default_rng(count).choice(count, wanted, replace=False))
+    sample = np.empty((len(chosen), dim), np.float32)
+    for first, block in blocks():
+        start, stop = np.searchsorted(chosen, (first, first + len(block)))
+        sample[start:stop] = block[chosen[start:stop] - first]
+    return sample
+
+
+def _fill_flat(index: Any, blocks: VectorBlocks, count: int, progress: Progress) -> None:
+    """Write the vectors straight into the index: ``add`` would grow its storage by doubling, and copy."""
+    faiss = load_faiss()
+    index.codes.resize(count * index.code_size)
+    index.ntotal = count
+    stored = faiss.rev_swig_ptr(index.get_xb(), count * index.d).reshape(count, index.d)
+    for first, block in blocks():
+        stored[first : first + len(block)] = block
+        progress("adding vectors", first + len(block), count)
+
+
+def _add(index: Any, blocks: VectorBlocks, count: int, progress: Progress) -> None:
+    for first, block in blocks():
+        index.add(block)
+        progress("adding vectors", first + len(block), count)

@@ -1,0 +1,278 @@
+"""VectorIndex: train, add, search, on CPU and GPU by the same code path."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config import GPU_LIMIT, FlatIndex, IndexConfig, IvfFlatIndex
+from semrec_faiss.errors import DataError, DeviceError, UsageError
+from semrec_faiss.index.device import Device, GpuResources, first_line, is_out_of_memory, load_faiss, to_gpu
+from semrec_faiss.index.exact import order_ties, original_vectors, rescore, scan
+from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+QUERY_BLOCK_ROWS = 16_384
+"""Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best titles of each query.
+
+    Attributes:
+        rows: int64 (queries, k), titles by descending score, ties by row; never -1.
+        scores: float32 (queries, k), inner products (cosines where the index normalises).
+        exact: whether a brute-force scan would give the same titles, ties aside.
+        strategy: how they were found: ``index``, ``refine`` (candidates rescored exactly), or either with
+            ``+scan`` where some query came up short and was finished by an exact scan.
+    """
+
+    rows: Rows
+    scores: Floats
+    exact: bool
+    strategy: str
+
+
+class VectorIndex:
+    """A FAISS index over title vectors, searchable from many threads.
+
+    A CPU index is always kept, for saving and for exact vectors; on a GPU a copy of it is searched.
+
+    Attributes:
+        config: the index section of the config, autos resolved.
+        device: where it is searched.
+        count: the number of titles.
+        dim: dimensions of a vector.
+    """
+
+    def __init__(
+        self, cpu_index: Any, config: IndexConfig, device: Device | None = None, *, originals: Floats | None = None
+    ) -> None:
+        """Wrap a trained, filled CPU index.
+
+        Args:
+            cpu_index: a FAISS CPU index.
+            config: the resolved config it was made from.
+            device: where to search; the CPU by default.
+            originals: float32 (count, dim), what was added; needed where the index does not hold it exactly.
+
+        Raises:
+            DeviceError: the device cannot hold or run the index.
+            ConfigError: a search setting that the index does not have.
+        """
+        self.config = config
+        self.device = device or Device()
+        self.count = int(cpu_index.ntotal)
+        self.dim = int(cpu_index.d)
+        self.cpu_index = cpu_index
+        self._resources: list[GpuResources] = []
+        self._searcher = cpu_index
+        if self.device.gpus:
+            self._searcher, self._resources = to_gpu(cpu_index, self.device)
+        apply_search_settings(self._searcher, config, cpu_index=cpu_index)
+        if originals is None and not holds_vectors_exactly(cpu_index):
+            raise DataError("this index type quantises the vectors, and the original vectors are not beside it")
+        self._originals = originals
+        self._originals_lock = threading.Lock()
+        self._block_rows = QUERY_BLOCK_ROWS
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search finds what a brute-force scan would, ties aside."""
+        if isinstance(self.config, FlatIndex):
+            return not self.device.float16 or not self.device.gpus
+        return isinstance(self.config, IvfFlatIndex) and self.config.search.nprobe >= int(self.cpu_index.nlist)
+
+    @property
+    def k_limit(self) -> int | None:
+        """The largest number of titles that one search may return, None where there is no limit."""
+        refine = getattr(self.config.search, "refine", None) or 1
+        return GPU_LIMIT // refine if self.device.gpus and self.count > GPU_LIMIT else None
+
+    def vectors(self, rows: Rows | list[int]) -> Floats:
+        """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        originals = self._exact_vectors()
+        if originals is not None:
+            return np.ascontiguousarray(originals[chosen])
+        return self.cpu_index.reconstruct_batch(chosen) if len(chosen) else np.empty((0, self.dim), np.float32)
+
+    def _exact_vectors(self) -> Floats | None:
+        with self._originals_lock:
+            if self._originals is None:
+                self._originals = original_vectors(self.cpu_index)
+            return self._originals
+
+    def prepare(self, queries: NDArray[Any]) -> Floats:
+        """Check queries and bring them to what the index compares.
+
+        Returns:
+            float32 (queries, dim), contiguous; of unit length where the index normalises.
+
+        Raises:
+            UsageError: not two-dimensional, another dimension, or not numbers.
+            DataError: a NaN, an infinite value, or an all-zero query where the index normalises.
+        """
+        given = np.asarray(queries)
+        if given.ndim != 2 or given.shape[1] != self.dim or given.dtype.kind not in "fiu":
+            raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {self.dim})")
+        wide = given if given.dtype == np.float64 else np.asarray(given, dtype=np.float32)
+        squares = np.einsum("ij,ij->i", wide, wide)
+        if not np.isfinite(squares).all() or (self.config.normalize and squares.min(initial=1.0) < 1e-30):
+            wide = _scaled_to_sane_range(wide, normalize=self.config.normalize)
+            squares = np.einsum("ij,ij->i", wide, wide)
+        if self.config.normalize:
+            wide = wide / np.sqrt(squares)[:, None]
+        return np.ascontiguousarray(wide, dtype=np.float32)
+
+    def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False) -> SearchResult:
+        """Find the ``k`` best titles of each query, all of them when the index has fewer.
+
+        Args:
+            queries: float (queries, dim).
+            k: how many; at least 1, at most 2,048 on a GPU.
+            prepared: the queries are already what `prepare` returns (stored user vectors are).
+
+        Raises:
+            UsageError: a wrong shape, or k out of range.
+            DataError: NaN, infinite or all-zero queries.
+            DeviceError: out of memory even for a single query.
+        """
+        k = self._checked_k(k)
+        found_rows = np.empty((len(queries), k), np.int64)
+        found_scores = np.empty((len(queries), k), np.float32)
+        strategy = "refine" if getattr(self.config.search, "refine", None) else "index"
+        scanned = False
+        for start in range(0, len(queries), QUERY_BLOCK_ROWS):
+            part = slice(start, start + QUERY_BLOCK_ROWS)
+            block = queries[part] if prepared else self.prepare(queries[part])
+            scores, rows = self._search_block(block, k)
+            scanned |= self._fill_short(block, scores, rows)
+            order_ties(scores, rows)
+            found_rows[part], found_scores[part] = rows, scores
+        return SearchResult(found_rows, found_scores, self.exact, strategy + ("+scan" if scanned else ""))
+
+    def _checked_k(self, k: int) -> int:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise UsageError(f"k is {k!r}; it must be a whole number of at least 1")
+        if self.k_limit is not None and k > self.k_limit:
+            refine = getattr(self.config.search, "refine", None)
+            why = f" (the GPU's {GPU_LIMIT} candidates over refine {refine})" if refine else ""
+            raise UsageError(
+                f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix="lower k or set device.kind=cpu"
+            )
+        return min(int(k), self.count)
+
+    def _search_block(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        refine = getattr(self.config.search, "refine", None)
+        if not refine:
+            return self._in_pieces(queries, k)
+        _, candidates = self._in_pieces(queries, min(refine * k, self.count))
+        return rescore(queries, candidates, k, self.vectors)
+
+    def _in_pieces(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        """Search in blocks that are halved whenever memory runs out."""
+        pieces: list[tuple[Floats, Rows]] = []
+        start = 0
+        while start < len(queries):
+            piece = queries[start : start + self._block_rows]
+            try:
+                pieces.append(self._faiss_search(piece, k))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise DeviceError(f"FAISS failed on {self.device}: {first_line(error)}") from error
+                self._halve_block(len(piece), error)
+                continue
+            start += len(piece)
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate([d for d, _ in pieces]), np.concatenate([i for _, i in pieces])
+
+    def _halve_block(self, size: int, error: BaseException) -> None:
+        if size <= 1:
+            raise DeviceError(
+                f"memory on {self.device} does not suffice for a single query: {first_line(error)}",
+                fix="lower device.temp_memory_mb, free memory, or set device.kind=cpu",
+            ) from error
+        if self._block_rows == QUERY_BLOCK_ROWS:
+            warnings.warn(
+                f"memory on {self.device} ran out at a block of {size} queries; going on with smaller blocks",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        self._block_rows = max(1, size // 2)
+
+    def _faiss_search(self, queries: Floats, k: int, **options: Any) -> tuple[Floats, Rows]:
+        with self.locked():
+            scores, rows = self._searcher.search(queries, k, **options)
+        return scores, rows
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of every GPU resources object that a search uses; nothing to hold on a CPU."""
+        with contextlib.ExitStack() as held:
+            for resource in self._resources:
+                held.enter_context(resource.lock)
+            yield
+
+    def _fill_short(self, queries: Floats, scores: Floats, rows: Rows) -> bool:
+        """Complete, in place, the queries for which FAISS found fewer titles than there are.
+
+        An inverted-list index visits more lists, doubling nprobe; what is still short is scanned exactly.
+
+        Returns:
+            Whether an exact scan was needed.
+        """
+        k = rows.shape[1]
+        short = np.flatnonzero(rows[:, -1] < 0)
+        nprobe = getattr(self.config.search, "nprobe", None)
+        nlist = int(getattr(self.cpu_index, "nlist", 0))
+        limit = min(nlist, GPU_LIMIT) if self.device.gpus else nlist
+        while len(short) and nprobe and nprobe < limit and len(self._resources) <= 1:
+            nprobe = min(2 * nprobe, limit)
+            scores[short], rows[short] = self._with_nprobe(queries[short], k, nprobe)
+            short = short[rows[short, -1] < 0]
+        if len(short):
+            scores[short], rows[short] = scan(queries[short], k, self.count, self.vectors)
+        return bool(len(short))
+
+    def _with_nprobe(self, queries: Floats, k: int, nprobe: int) -> tuple[Floats, Rows]:
+        faiss = load_faiss()
+        refine = getattr(self.config.search, "refine", None) or 1
+        wanted = min(refine * k, self.count)
+        kind = faiss.SearchParametersIVF
+        if isinstance(faiss.downcast_index(self.cpu_index), faiss.IndexIVFPQ):
+            kind = faiss.IVFPQSearchParameters
+        scores, rows = self._faiss_search(queries, wanted, params=kind(nprobe=nprobe))
+        return rescore(queries, rows, k, self.vectors) if refine > 1 else (scores, rows)
+
+
+def _scaled_to_sane_range(queries: NDArray[Any], *, normalize: bool) -> NDArray[np.float64]:
+    """Bring rows whose squares overflow or vanish near length 1, or say which row is at fault."""
+    wide = queries.astype(np.float64)
+    finite = np.isfinite(wide).all(axis=1)
+    if not finite.all():
+        raise DataError(f"query {int(np.flatnonzero(~finite)[0])} holds a NaN or an infinite value")
+    largest = np.abs(wide).max(axis=1)
+    if not normalize:
+        if (largest > np.finfo(np.float32).max).any():
+            raise DataError(f"query {int(np.argmax(largest))} holds {largest.max():.3g}, more than a float32 can")
+        return wide
+    if (largest == 0).any():
+        raise DataError(f"query {int(np.flatnonzero(largest == 0)[0])} is all zeros: it has no direction to compare")
+    scaled: NDArray[np.float64] = wide / largest[:, None]
+    return scaled
+
+
+BlockSource = Callable[[], Iterable[tuple[int, Floats]]]
+"""Gives the title vectors as (first row, float32 block) from the start, every time it is called."""
