@@ -1,0 +1,1 @@
+"""The command line: one file a command group; a body parses, makes one call, prints."""

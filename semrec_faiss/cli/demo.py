@@ -1,0 +1,56 @@
+"""demo: from nothing to similar titles and recommendations, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semrec_faiss.cli.console import print_json, progress_bars, say
+from semrec_faiss.cli.options import json_option
+
+TITLE = "Toy Story (1995)"
+USER = "user_001"
+
+
+@click.command(epilog="Example: semrec demo")
+@click.option(
+    "--output",
+    default="indexes/demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where to save the demo index.",
+)
+@json_option
+def demo(output: Path, as_json: bool) -> None:
+    """Build an exact index of the demo's films, then find what is similar to Toy Story and recommend to a user."""
+    from semrec_faiss.cli.search import print_answer
+    from semrec_faiss.config import Config
+    from semrec_faiss.data.demo import demo_folder
+    from semrec_faiss.index.build import build_index
+    from semrec_faiss.search.recommender import Recommender
+
+    folder = demo_folder()
+    with progress_bars() as progress:
+        generation = build_index(Config(dataset=folder, output=output), progress)
+    recommender = Recommender.open(output)
+    similar = recommender.similar(TITLE, k=5)
+    recommended = recommender.recommend(USER, k=5)
+    if as_json:
+        print_json({"index": str(output), "similar": similar.as_dict(), "recommended": recommended.as_dict()})
+        return
+    manifest = generation.manifest
+    say(f"built {output}: {manifest.count} films, {manifest.users} users, on {recommender.saved.device}\n")
+    click.echo(f"Similar to {similar.query['title']}:")
+    print_answer(similar, normalized=True)
+    click.echo(f"\nFor {USER}, who likes {_taste(folder, USER)}:")
+    print_answer(recommended, normalized=True)
+    say(f'\nNow try:  semrec similar {output} "the godfather"')
+
+
+def _taste(folder: Path, user_id: str) -> str:
+    import json
+
+    lines = (folder / "users" / "tastes.jsonl").read_text(encoding="utf-8").splitlines()
+    tastes = {record["user_id"]: record["taste"] for record in map(json.loads, lines)}
+    return str(tastes[user_id])

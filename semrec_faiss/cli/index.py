@@ -1,0 +1,136 @@
+"""build, info, verify, rollback: making an index and looking after it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars
+from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.index.store import Generation
+
+
+@click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
+@click.option("--output", type=click.Path(path_type=Path), help="The index directory, instead of the config's.")
+@set_option
+@json_option
+def build(config: Path, dataset: Path | None, output: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Build an index from the YAML file CONFIG and save it.
+
+    The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
+    """
+    from semrec_faiss.config import load_config
+    from semrec_faiss.index.build import build_index
+
+    loaded = load_config(config, settings)
+    paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
+    started = time.perf_counter()
+    with progress_bars() as progress:
+        generation = build_index(loaded.model_copy(update=paths), progress)
+    seconds = time.perf_counter() - started
+    _show(generation, as_json, {"build_seconds": round(seconds, 3)})
+
+
+@click.command(epilog="Example: semrec info indexes/demo")
+@index_argument
+@json_option
+def info(index: Path, as_json: bool) -> None:
+    """Show what INDEX holds and how it was built."""
+    from semrec_faiss.index.store import IndexDirectory
+
+    _show(IndexDirectory(index).current(), as_json)
+
+
+@click.command("verify", epilog="Example: semrec verify indexes/demo")
+@index_argument
+@json_option
+def verify_index(index: Path, as_json: bool) -> None:
+    """Hash every file of INDEX, cross-check its counts and replay its known answers.
+
+    Ends with exit code 5 when anything is not as it was built.
+    """
+    from semrec_faiss.index.saved import verify
+
+    generation = verify(index)
+    manifest = generation.manifest
+    facts = {
+        "verified": True,
+        "generation": generation.name,
+        "files": len(manifest.files),
+        "bytes": _total_bytes(generation),
+        "titles": manifest.count,
+        "users": manifest.users,
+        "known_answers": len(manifest.known_answers),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(
+            f"{index} {generation.name} is whole: {facts['files']} files of {as_size(_total_bytes(generation))} hashed,"
+            f" {manifest.count} titles and {manifest.users} users counted,"
+            f" {facts['known_answers']} known answers replayed"
+        )
+
+
+@click.command(epilog="Example: semrec rollback indexes/demo")
+@index_argument
+@json_option
+def rollback(index: Path, as_json: bool) -> None:
+    """Return INDEX to its previous generation, after checking that it is whole."""
+    from semrec_faiss.index.store import IndexDirectory
+
+    generation = IndexDirectory(index).rollback()
+    if as_json:
+        print_json({"generation": generation.name, "created": generation.manifest.created})
+    else:
+        click.echo(f"{index} is back at {generation.name}, built {generation.manifest.created}")
+
+
+def _total_bytes(generation: Generation) -> int:
+    return sum(entry.bytes for entry in generation.manifest.files.values())
+
+
+def _show(generation: Generation, as_json: bool, more: dict[str, object] | None = None) -> None:
+    manifest = generation.manifest
+    index = manifest.config.index.model_dump(mode="json")
+    facts: dict[str, object] = {
+        "index": str(generation.folder.parent),
+        "generation": generation.name,
+        "previous": manifest.previous.name if manifest.previous else None,
+        "created": manifest.created,
+        "type": manifest.config.index.type,
+        "titles": manifest.count,
+        "dim": manifest.dim,
+        "users": manifest.users,
+        "bytes": _total_bytes(generation),
+        **(more or {}),
+    }
+    detail = {
+        "config": {"index": index, "device": manifest.config.device.model_dump(mode="json")},
+        "faiss_version": manifest.faiss_version,
+        "semrec_version": manifest.semrec_version,
+        "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
+    }
+    if as_json:
+        print_json(facts | detail)
+        return
+    rows = [[name.replace("_", " "), _shown(name, value)] for name, value in facts.items() if value is not None]
+    rows += [["settings", _settings(index)], ["faiss", manifest.faiss_version]]
+    rows += [[name, as_size(entry.bytes)] for name, entry in manifest.files.items()]
+    print_table(["", ""], rows, header=False)
+
+
+def _shown(name: str, value: object) -> str:
+    return as_size(value) if name == "bytes" and isinstance(value, int) else str(value)
+
+
+def _settings(index: dict[str, object]) -> str:
+    flat = {name: value for name, value in index.items() if name not in ("type", "search", "build")}
+    for group in ("build", "search"):
+        inner = index.get(group)
+        flat |= {f"{group}.{name}": value for name, value in inner.items()} if isinstance(inner, dict) else {}
+    return ", ".join(f"{name}={value}" for name, value in flat.items() if value is not None)

@@ -1,0 +1,65 @@
+"""The ``semrec`` command: its subcommands are imported when they are called, so that help is immediate."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from semrec_faiss import __version__
+
+# name: (module, attribute, one line of help)
+COMMANDS = {
+    "demo": ("demo", "demo", "Build the demo index and show what it finds."),
+    "doctor": ("doctor", "doctor", "Check Python, FAISS, GPUs and optional packages; say what to install."),
+    "build": ("index", "build", "Build an index from a config file and save it."),
+    "info": ("index", "info", "Show what an index holds and how it was built."),
+    "verify": ("index", "verify_index", "Hash every file of an index and replay its known answers."),
+    "rollback": ("index", "rollback", "Return an index to its previous generation."),
+    "similar": ("search", "similar", "Find titles similar to a title."),
+    "recommend": ("search", "recommend", "Recommend titles to users."),
+    "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
+    "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
+}
+
+
+class LazyGroup(click.Group):
+    """A command group that knows its commands' names and help, and imports one only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"semrec_faiss.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `semrec demo`. Every command has --help with an example.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="semrec")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Vector search for media recommenders, on FAISS: similar titles, recommendations, saved indexes."""
+
+
+def run() -> None:
+    """Run ``semrec`` and end the process with the exit code of the result."""
+    from semrec_faiss.cli.console import exit_code_of
+
+    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(exit_code_of(lambda: cli.main(args=arguments, prog_name="semrec", standalone_mode=False), debug=debug))
