@@ -21,6 +21,10 @@ BLAS_QUERY_BLOCK = 1024
 BLAS_TITLE_BLOCK = 2048
 
 
+GPU_PQ_FLOAT32_M = 48
+"""The largest product quantiser whose float32 look-up tables fit a GPU's shared memory."""
+
+
 def installed_faiss() -> dict[str, str]:
     """Return the installed FAISS wheels with their versions."""
     found = {}
@@ -161,10 +165,10 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
     faiss = load_faiss()
     resources = [gpu_resources(gpu, device.temp_memory_mb) for gpu in device.gpus]
     options = faiss.GpuMultipleClonerOptions() if len(resources) > 1 else faiss.GpuClonerOptions()
-    options.useFloat16 = device.float16
     ivf = faiss.try_extract_index_ivf(index)
-    quantizer = getattr(faiss.downcast_index(ivf), "pq", None) if ivf is not None else None
-    options.useFloat16LookupTables = quantizer is not None and quantizer.M > 48
+    quantizer = None if ivf is None else getattr(faiss.downcast_index(ivf), "pq", None)
+    # For product quantisation this option means float16 look-up tables, which large M needs to fit shared memory.
+    options.useFloat16 = device.float16 or (quantizer is not None and quantizer.M > GPU_PQ_FLOAT32_M)
     try:
         if len(resources) == 1:
             return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options), resources

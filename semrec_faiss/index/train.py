@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, first_line, gpu_resources, load_faiss, to_gpu
-from semrec_faiss.index.factory import empty_index
+from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
 from semrec_faiss.progress import Progress, silent
 
 Floats = NDArray[np.float32]
@@ -71,6 +72,7 @@ def _train(
         )
     wanted = max(POINTS_PER_CENTROID * nlist, 1 << 16)
     sample = _sample(blocks, count, wanted, index.d)
+    _say_once_if_few(index, len(sample))
     progress("training", 0, 1)
     if ivf is not None and device.gpus:
         resource = gpu_resources(device.gpus[0], device.temp_memory_mb)
@@ -85,6 +87,25 @@ def _train(
         if ivf is not None:
             ivf.clustering_index = None
     progress("training", 1, 1)
+
+
+def _say_once_if_few(index: Any, count: int) -> None:
+    """Replace FAISS's warnings, one a sub-quantiser on stderr, by a single one."""
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    parts = [faiss.downcast_index(part) for part in (index, ivf) if part is not None]
+    clusterings = [part.cp for part in parts if hasattr(part, "cp")]
+    quantizers = [part.pq for part in parts if hasattr(part, "pq")]
+    needed = [int(part.nlist) * POINTS_PER_LIST for part in parts if hasattr(part, "nlist")]
+    needed += [int(quantizer.ksub) * POINTS_PER_LIST for quantizer in quantizers]
+    for parameters in [*clusterings, *(quantizer.cp for quantizer in quantizers)]:
+        parameters.min_points_per_centroid = 1
+    if count < max(needed, default=0):
+        warnings.warn(
+            f"{count} titles are few to train this index on; from {max(needed)} up its quantisation is sound",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _sample(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Floats:
