@@ -19,6 +19,8 @@ COMMANDS = {
     "rollback": ("index", "rollback", "Return an index to its previous generation."),
     "similar": ("search", "similar", "Find titles similar to a title."),
     "recommend": ("search", "recommend", "Recommend titles to users."),
+    "similar-users": ("search", "similar_users", "Find users of similar taste."),
+    "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
 }

@@ -1,20 +1,93 @@
-"""Options that several commands take."""
+"""Options that several commands take, and what they say together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from semrec_faiss.errors import UsageError
+
+if TYPE_CHECKING:
+    from semrec_faiss.search.selection import Filter
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 count_option = click.option(
     "-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles to return."
 )
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as index.search.nprobe=32."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting: index.search.nprobe=32, say."
 )
+explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
 index_argument = click.argument("index", type=click.Path(path_type=Path))
+
+_STRATEGIES = click.Choice(["auto", "overfetch", "subset", "selector"])
+_WISHES = (
+    click.option(
+        "--where", metavar="SQL", help="Only titles for which this holds: \"year < 1980 AND 'War' IN genres\"."
+    ),
+    click.option("--genre", "genres", multiple=True, metavar="NAME", help="Only titles of this genre; all must hold."),
+    click.option("--any-genre", "any_genres", multiple=True, metavar="NAME", help="Only titles of one of these."),
+    click.option("--not-genre", "not_genres", multiple=True, metavar="NAME", help="No titles of this genre."),
+    click.option("--year", "years", metavar="SPAN", help="Only titles of 1990..1999, 1990.., ..1999 or 1994."),
+    click.option("--exclude", multiple=True, metavar="TITLE", help="Never this title or media_id."),
+    click.option("--diversity", default=0.0, type=click.FloatRange(0, 1), help="0 by score alone, 1 all different."),
+    click.option(
+        "--max-per-franchise", type=click.IntRange(min=1), metavar="N", help="At most N titles of a franchise."
+    ),
+    click.option(
+        "--max-per",
+        nargs=2,
+        type=(str, click.IntRange(min=1)),
+        multiple=True,
+        metavar="FIELD N",
+        help="At most N titles that share a value of FIELD.",
+    ),
+    click.option("--strategy", default="auto", type=_STRATEGIES, help="How a restricted search runs; auto chooses."),
+)
+
+
+def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which titles may be returned and how varied the list is."""
+    for option in reversed(_WISHES):
+        command = option(command)
+    return command
+
+
+def wish_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
+    max_per: dict[str, int] = dict(options["max_per"])
+    if options["max_per_franchise"] is not None:
+        max_per["franchise"] = options["max_per_franchise"]
+    return {
+        "where": _filter(options),
+        "exclude": options["exclude"],
+        "diversity": options["diversity"],
+        "max_per": max_per,
+        "strategy": options["strategy"],
+    }
+
+
+def _filter(options: dict[str, Any]) -> Filter | None:
+    asked = ("where", "genres", "any_genres", "not_genres", "years")
+    if not any(options[name] for name in asked):
+        return None
+    from semrec_faiss.search.selection import Filter, parse_years
+
+    years = None if options["years"] is None else parse_years(options["years"])
+    return Filter(options["where"], options["genres"], options["any_genres"], options["not_genres"], years)
+
+
+def parse_rating(text: str) -> tuple[str, float]:
+    """Read ``TITLE=STARS``; a title may hold equals signs.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    title, equals, stars = text.rpartition("=")
+    try:
+        return title.strip(), float(stars) if equals and title.strip() else float("")
+    except ValueError as error:
+        raise UsageError(f"--rate {text!r} is not of the form TITLE=STARS", fix='--rate "Alien (1979)=4.5"') from error

@@ -1,26 +1,41 @@
-"""similar and recommend: asking an index."""
+"""similar, recommend, similar-users, explain: asking an index."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_similarity, print_json, print_table
-from semrec_faiss.cli.options import count_option, index_argument, json_option, set_option
+from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import (
+    count_option,
+    explain_option,
+    index_argument,
+    json_option,
+    parse_rating,
+    set_option,
+    wish_arguments,
+    wish_options,
+)
+from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answer import Answer
+    from semrec_faiss.search.recommender import Recommender
 
 
-@click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5')
+@click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
 @index_argument
 @click.argument("title")
 @count_option
+@wish_options
+@explain_option
 @set_option
 @json_option
-def similar(index: Path, title: str, count: int, settings: tuple[str, ...], as_json: bool) -> None:
+def similar(
+    index: Path, title: str, count: int, settings: tuple[str, ...], as_json: bool, account: bool, **options: Any
+) -> None:
     """Find the titles of INDEX most similar to TITLE, a title or a media_id.
 
     Case, accents, punctuation and the place of the article do not matter, nor does the year while only one title has
@@ -29,40 +44,178 @@ def similar(index: Path, title: str, count: int, settings: tuple[str, ...], as_j
     from semrec_faiss.search.recommender import Recommender
 
     recommender = Recommender.open(index, settings)
-    answer = recommender.similar(title, count)
+    answer = recommender.similar(title, count, **wish_arguments(options))
     if as_json:
         print_json(answer.as_dict())
         return
     click.echo(f"Similar to {answer.query['title']}:")
-    print_answer(answer, normalized=recommender.index.config.normalize)
+    print_answer(answer, normalized=recommender.index.config.normalize, account=account)
 
 
 @click.command(epilog="Example: semrec recommend indexes/demo --user user_001 --user user_002 -k 5")
 @index_argument
-@click.option("--user", "users", multiple=True, required=True, metavar="ID", help="A user id; repeat it for several.")
+@click.option("--user", "users", multiple=True, metavar="ID", help="A user id; repeat it for several.")
+@click.option("--like", "likes", multiple=True, metavar="TITLE", help="Instead of a user: a title that is liked.")
+@click.option("--dislike", "dislikes", multiple=True, metavar="TITLE", help="Instead of a user: one that is disliked.")
+@click.option("--rate", "ratings", multiple=True, metavar="TITLE=STARS", help="Instead of a user: a rating, 0.5 to 5.")
+@click.option("--all-users", is_flag=True, help="Every user, to the Parquet file given with --out.")
+@click.option("--out", type=click.Path(path_type=Path), help="With --all-users: the file to write; resumable.")
+@click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
 @count_option
+@wish_options
+@explain_option
 @set_option
 @json_option
-def recommend(index: Path, users: tuple[str, ...], count: int, settings: tuple[str, ...], as_json: bool) -> None:
-    """Recommend titles of INDEX to one or more users, all in one batch."""
+def recommend(
+    index: Path,
+    users: tuple[str, ...],
+    likes: tuple[str, ...],
+    dislikes: tuple[str, ...],
+    ratings: tuple[str, ...],
+    all_users: bool,
+    out: Path | None,
+    include_seen: bool,
+    count: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+    account: bool,
+    **options: Any,
+) -> None:
+    """Recommend titles of INDEX to users, all in one batch, or to somebody who says what they like.
+
+    What a user has seen is left out where the index knows it.
+    """
     from semrec_faiss.search.recommender import Recommender
 
+    said = bool(likes or dislikes or ratings)
+    if bool(users) + said + all_users != 1:
+        raise UsageError(
+            "say for whom: --user ID, or --like TITLE (--dislike, --rate), or --all-users --out FILE",
+            fix=f"semrec recommend {index} --user ID",
+        )
+    if all_users != (out is not None):
+        raise UsageError(
+            "--all-users and --out FILE go together", fix=f"semrec recommend {index} --all-users --out recs.parquet"
+        )
     recommender = Recommender.open(index, settings)
-    answers = recommender.recommend(users, count)
+    wish = wish_arguments(options)
+    if out is not None:
+        _export(recommender, out, count, include_seen, wish, as_json)
+        return
+    if said:
+        answers = [_for_taste(recommender, likes, dislikes, ratings, count, wish)]
+    else:
+        answers = list(recommender.recommend(users, count, include_seen=include_seen, **wish))
     if as_json:
-        print_json(answers[0].as_dict() if len(users) == 1 else answers.as_dict())
+        documents = [answer.as_dict() for answer in answers]
+        print_json(documents[0] if len(documents) == 1 else {"answers": documents})
         return
     for answer in answers:
-        click.echo(f"For {answer.query['user_id']}:")
-        print_answer(answer, normalized=recommender.index.config.normalize)
+        click.echo(f"For {answer.query.get('user_id', 'you')}:")
+        print_answer(answer, normalized=recommender.index.config.normalize, account=account)
 
 
-def print_answer(answer: Answer, *, normalized: bool) -> None:
-    """Print the titles of one answer, best first."""
+def _for_taste(
+    recommender: Recommender,
+    likes: tuple[str, ...],
+    dislikes: tuple[str, ...],
+    ratings: tuple[str, ...],
+    count: int,
+    wish: dict[str, Any],
+) -> Answer:
+    from semrec_faiss.search.taste import Taste
+
+    return recommender.recommend_for(Taste(likes, dislikes, dict(map(parse_rating, ratings))), count, **wish)
+
+
+def _export(
+    recommender: Recommender, out: Path, count: int, include_seen: bool, wish: dict[str, Any], as_json: bool
+) -> None:
+    from semrec_faiss.search.export import export_all_users
+
+    with progress_bars() as progress:
+        summary = export_all_users(recommender, out, count, include_seen=include_seen, progress=progress, **wish)
+    if as_json:
+        print_json(summary.as_dict())
+        return
+    if summary.resumed_users:
+        say(f"went on after {summary.resumed_users} users of an interrupted run")
+    print_table(
+        ["", ""], [[name.replace("_", " "), str(value)] for name, value in summary.as_dict().items()], header=False
+    )
+
+
+@click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
+@index_argument
+@click.argument("user")
+@count_option
+@json_option
+def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
+    """Find the users of INDEX whose taste is nearest to that of USER."""
+    from semrec_faiss.search.recommender import Recommender
+
+    recommender = Recommender.open(index)
+    found = recommender.similar_users(user, count)
+    if as_json:
+        print_json({"query": {"user_id": user}, "results": [one.as_dict() for one in found]})
+        return
+    normalized = recommender.index.config.normalize
+    rows = [[f"{one.rank}.", one.user_id, as_similarity(one.score, normalized=normalized)] for one in found]
+    click.echo(f"Similar to {user}:")
+    print_table(["", "", ""], rows, right=(0, 2), header=False)
+
+
+@click.command(epilog='Example: semrec explain indexes/demo user_001 "Heat (1995)"')
+@index_argument
+@click.argument("user")
+@click.argument("title")
+@click.option("-k", "--count", default=5, show_default=True, type=click.IntRange(min=1), help="Seen titles to name.")
+@json_option
+def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> None:
+    """Say why INDEX recommends TITLE to USER: its rank, and the seen titles that contribute most to its score."""
+    from semrec_faiss.search.recommender import Recommender
+
+    recommender = Recommender.open(index)
+    found = recommender.explain(user, title, count)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    normalized = recommender.index.config.normalize
+    place = "has seen it; it would be" if found.seen else "it is"
+    click.echo(
+        f"{found.title} for {found.user_id}: {as_similarity(found.score, normalized=normalized)}, {place} number"
+        f" {found.rank} of {found.of} titles not seen"
+    )
+    if not found.contributions:
+        click.echo("the index does not know what this user has seen")
+        return
+    click.echo(f"nearest of the {found.seen_titles} titles seen, with their share of all similarity:")
+    rows = [
+        [one.title, as_similarity(one.similarity, normalized=normalized), f"{one.share:.1%}"]
+        for one in found.contributions
+    ]
+    print_table(["", "", ""], rows, right=(1, 2), header=False)
+
+
+def print_answer(answer: Answer, *, normalized: bool, account: bool = False) -> None:
+    """Print the titles of one answer, best first, and when asked for how they were found."""
     rows = [
         [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), ", ".join(result.genres)]
         for result in answer.results
     ]
-    print_table(["", "", "", ""], rows, right=(0, 2), header=False)
+    if rows:
+        print_table(["", "", "", ""], rows, right=(0, 2), header=False)
     if answer.returned < answer.requested:
-        click.echo(f"{answer.returned} of {answer.requested} requested: the index has {answer.matching} that match")
+        click.echo(f"{answer.returned} of {answer.requested} requested: {answer.matching} titles match")
+    if account:
+        _print_account(answer)
+
+
+def _print_account(answer: Answer) -> None:
+    facts = (
+        f"requested {answer.requested} · matching {answer.matching} · returned {answer.returned} · "
+        f"strategy {answer.strategy} · {'exact' if answer.exact else 'approximate'} · {answer.elapsed_ms:.2f} ms"
+    )
+    click.echo(facts)
+    rows = [[stage.name, str(stage.queries), str(stage.fetched), f"{stage.elapsed_ms:.2f}"] for stage in answer.stages]
+    print_table(["stage", "queries", "titles a query", "ms"], rows, right=(1, 2, 3))

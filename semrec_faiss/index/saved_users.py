@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.titles_table import literal_path
 from semrec_faiss.errors import DamagedIndexError, NotFoundError
 from semrec_faiss.index.store import Generation, NewGeneration
 
@@ -60,7 +61,7 @@ class SavedUsers:
     def ids(self) -> list[str]:
         """The user ids in row order."""
         with _connection() as connection:
-            path = str(self._generation.file(USER_IDS_NAME))
+            path = literal_path(self._generation.file(USER_IDS_NAME))
             ids = [row[0] for row in connection.execute("SELECT user_id FROM read_parquet($1)", [path]).fetchall()]
         if len(ids) != self.count:
             raise DamagedIndexError(f"{USER_IDS_NAME} holds {len(ids)} ids, the manifest counts {self.count} users")
@@ -105,7 +106,7 @@ class SavedUsers:
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
         with _connection() as connection:
-            path = str(self._generation.file(SEEN_NAME))
+            path = literal_path(self._generation.file(SEEN_NAME))
             columns = connection.execute("SELECT user_row, title_row FROM read_parquet($1)", [path]).fetchnumpy()
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)

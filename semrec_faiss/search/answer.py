@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
+from semrec_faiss.search.topk import Stage
 
 Record = dict[str, Any]
 RecordsOf = Callable[[NDArray[np.int64]], Sequence[Record]]
@@ -59,9 +60,10 @@ class Answer:
         requested: how many titles were asked for.
         matching: how many titles could have been returned.
         returned: how many were.
-        strategy: how they were found; see `VectorIndex.search`.
+        strategy: how they were found; see `VectorIndex.search` and `restricted_top_k`.
         exact: whether a brute-force scan would give the same titles, ties aside.
         elapsed_ms: milliseconds that the search took, the whole batch's where there was one.
+        stages: the steps of the search, the whole batch's where there was one.
         rows: int64 (returned,), title rows, best first.
         scores: float32 (returned,).
     """
@@ -72,6 +74,7 @@ class Answer:
     strategy: str
     exact: bool
     elapsed_ms: float
+    stages: tuple[Stage, ...]
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     _records_of: RecordsOf = field(repr=False)

@@ -1,0 +1,118 @@
+"""Searching part of an index: an exact scan of some rows, and FAISS's own selector where FAISS honours it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config import GPU_LIMIT
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.device import gpu_resources, load_faiss
+from semrec_faiss.index.exact import SCAN_ROWS, order_ties, rescore
+from semrec_faiss.index.vector_index import VectorIndex
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+def scan_rows(
+    index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: Floats | None = None
+) -> tuple[Floats, Rows]:
+    """Find the k best of ``rows`` exactly, on the device of the index.
+
+    Args:
+        index: where the vectors are.
+        queries: float32 (queries, dim), prepared.
+        k: how many; fewer rows give -1 with -inf at the end.
+        rows: int64, distinct rows to look among.
+        gathered: their vectors, float32 (len(rows), dim), where the caller has them.
+
+    Returns:
+        scores float32 and rows int64 (queries, k), best first, ties by row.
+    """
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    found = np.full((len(queries), k), -1, np.int64)
+    take = min(k, len(rows))
+    if take and len(queries):
+        scores[:, :take], positions = _best_of(index, queries, take, rows, gathered)
+        found[:, :take] = rows[positions]
+        order_ties(scores, found)
+    return scores, found
+
+
+def _best_of(index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: Floats | None) -> tuple[Floats, Rows]:
+    if len(rows) <= SCAN_ROWS:
+        return _knn(index, queries, k, index.vectors(rows) if gathered is None else gathered)
+    heap = load_faiss().ResultHeap(len(queries), k, keep_max=True)
+    for start in range(0, len(rows), SCAN_ROWS):
+        part = slice(start, start + SCAN_ROWS)
+        vectors = index.vectors(rows[part]) if gathered is None else gathered[part]
+        scores, positions = _knn(index, queries, min(k, len(vectors)), vectors)
+        heap.add_result(scores, positions + start)
+    heap.finalize()
+    return heap.D, heap.I
+
+
+def _knn(index: VectorIndex, queries: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
+    faiss = load_faiss()
+    if not index.device.gpus or k > GPU_LIMIT:
+        scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        return scores, positions
+    gpu = gpu_resources(index.device.gpus[0], index.device.temp_memory_mb)
+    with gpu.lock:
+        scores, positions = faiss.knn_gpu(
+            gpu.handle, queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT, device=gpu.gpu
+        )
+    return scores, positions
+
+
+def honours_selector(index: VectorIndex) -> bool:
+    """Tell whether FAISS looks at a selector in this index: never on a GPU, where it ignores one without a word."""
+    faiss = load_faiss()
+    kinds = (faiss.IndexFlat, faiss.IndexIVF, faiss.IndexHNSW)
+    return not index.device.gpus and isinstance(faiss.downcast_index(index.cpu_index), kinds)
+
+
+def search_selected(index: VectorIndex, queries: Floats, k: int, mask: NDArray[np.bool_]) -> tuple[Floats, Rows]:
+    """Search a CPU index with FAISS's selector: only rows that ``mask`` allows are considered.
+
+    Args:
+        index: one that `honours_selector`.
+        queries: float32 (queries, dim), prepared.
+        k: how many.
+        mask: bool (count,).
+
+    Returns:
+        scores float32 and rows int64 (queries, k), best first; -1 where an approximate index found fewer.
+
+    Raises:
+        DeviceError: the index is on a GPU, or of a type that knows no selector.
+    """
+    if not honours_selector(index):
+        raise DeviceError(
+            f"the selector strategy needs a flat, inverted-list or graph index on a CPU, not {index.device}"
+        )
+    faiss = load_faiss()
+    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    refine = getattr(index.config.search, "refine", None) or 1
+    scores, rows = index.cpu_index.search(
+        queries, min(refine * k, index.count), params=_parameters(index, selector, refine * k)
+    )
+    if refine > 1:
+        scores, rows = rescore(queries, rows, min(k, rows.shape[1]), index.vectors)
+    order_ties(scores, rows)
+    return scores, rows
+
+
+def _parameters(index: VectorIndex, selector: Any, k: int) -> Any:
+    faiss = load_faiss()
+    kind = faiss.downcast_index(index.cpu_index)
+    if isinstance(kind, faiss.IndexIVFPQ):
+        return faiss.IVFPQSearchParameters(sel=selector, nprobe=kind.nprobe)
+    if isinstance(kind, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=kind.nprobe)
+    if isinstance(kind, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(kind.hnsw.efSearch, k))
+    return faiss.SearchParameters(sel=selector)

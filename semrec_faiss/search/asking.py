@@ -1,0 +1,131 @@
+"""What every question shares: which titles may be returned, how the list is varied, and the batch that is searched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.diversity import Groups, Variety, choose_varied
+from semrec_faiss.search.restriction import Exclusions, Restriction
+from semrec_faiss.search.selection import Filter, Selections
+from semrec_faiss.search.topk import Stage, Strategy, TopK, restricted_top_k
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many titles are wanted, which, and how varied.
+
+    Attributes:
+        k: how many.
+        where: what titles must satisfy: a SQL expression, or a `Filter`.
+        exclude: titles or media_ids never to return.
+        variety: how the list is kept from repeating itself.
+        strategy: how a restricted search runs; ``auto`` chooses.
+    """
+
+    k: int = 10
+    where: str | Filter | None = None
+    exclude: Sequence[str] = ()
+    variety: Variety = field(default_factory=Variety)
+    strategy: Strategy = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        k: int,
+        where: str | Filter | None,
+        exclude: Sequence[str],
+        diversity: float,
+        max_per: Mapping[str, int] | None,
+        strategy: Strategy,
+    ) -> Wish:
+        """Collect the keyword arguments that every question of a Recommender takes."""
+        return cls(k, where, tuple(exclude), Variety(diversity, dict(max_per or {})), strategy)
+
+    @property
+    def filter(self) -> Filter:
+        """The filter, a bare expression made one."""
+        return self.where if isinstance(self.where, Filter) else Filter(where=self.where)
+
+
+class Searcher:
+    """Runs wishes over batches of prepared query vectors; safe from many threads."""
+
+    def __init__(self, index: VectorIndex, catalog: Catalog) -> None:
+        """Search ``index``, whose rows are the titles of ``catalog``."""
+        self.index = index
+        self.catalog = catalog
+        self.selections = Selections(catalog, index)
+        self._groups: dict[str, Groups] = {}
+        self._lock = threading.Lock()
+
+    def run(self, queries: Floats, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+        """Find what ``wish`` asks for.
+
+        Args:
+            queries: float32 (queries, dim), prepared by the index.
+            wish: what is wanted.
+            exclusions: rows that single queries must not return.
+
+        Raises:
+            UsageError: k, the filter or the variety is out of range or not understood.
+            NotFoundError: an excluded title that does not exist.
+        """
+        started = time.perf_counter()
+        restriction, gathered = self._restriction(wish, exclusions)
+        filtering = Stage("filter", len(queries), restriction.allowed, (time.perf_counter() - started) * 1e3)
+        if wish.variety.is_plain:
+            found = restricted_top_k(
+                self.index, queries, wish.k, restriction, strategy=wish.strategy, gathered=gathered
+            )
+        else:
+            found = self._varied(queries, wish, restriction, gathered)
+        if restriction.mask is not None:
+            found.stages.insert(0, filtering)
+        return found
+
+    def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Floats | None]:
+        titles = self.index.count
+        selection = self.selections.get(wish.filter)
+        if wish.exclude:
+            mask = np.ones(titles, np.bool_) if selection is None else selection.mask.copy()
+            mask[[self.catalog.find(title) for title in wish.exclude]] = False
+            return Restriction(titles, mask, exclusions), None
+        if selection is None:
+            return Restriction(titles, None, exclusions), None
+        # A mask of everything would only cost time; so would gathering that this batch has no use for.
+        if len(selection.rows) == titles:
+            return Restriction(titles, None, exclusions), None
+        gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
+        return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
+
+    def _varied(self, queries: Floats, wish: Wish, restriction: Restriction, gathered: Floats | None) -> TopK:
+        """Choose from a pool that grows until every query has k titles or its pool is all that matches."""
+        groups = {name: self._group(name) for name in wish.variety.max_per}
+        most = min(self.index.count, self.index.k_limit or self.index.count)
+        size = min(most, wish.variety.pool(wish.k))
+        while True:
+            pool = restricted_top_k(self.index, queries, size, restriction, strategy=wish.strategy, gathered=gathered)
+            started = time.perf_counter()
+            rows, scores = choose_varied(self.index, pool, min(wish.k, self.index.count), wish.variety, groups)
+            stage = Stage("variety", len(queries), size, (time.perf_counter() - started) * 1e3)
+            short = (rows[:, -1] < 0) & (pool.matching > size)
+            if not short.any() or size == most:
+                stages = [*pool.stages, stage]
+                return TopK(rows, scores, pool.matching, False, f"{pool.strategy}+variety", stages)
+            size = min(most, 4 * size)
+
+    def _group(self, name: str) -> Groups:
+        with self._lock:
+            if name not in self._groups:
+                self._groups[name] = Groups(self.catalog, name)
+            return self._groups[name]

@@ -1,0 +1,146 @@
+"""Choosing k of a larger pool: maximal marginal relevance, and at most so many titles of one franchise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.topk import TopK
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+POOL_FACTOR = 5
+"""The pool holds this many candidates for each title that is returned …"""
+
+POOL_LEAST = 50
+"""… and at least so many, so that a short list has something to choose from."""
+
+BLOCK_BYTES = 64 << 20
+"""Candidate vectors gathered at once."""
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How a list is kept from repeating itself.
+
+    Attributes:
+        diversity: 0 ranks by score alone, 1 by difference from what is chosen already.
+        max_per: field name → the most titles that may share a value of it; titles without a value are not limited.
+    """
+
+    diversity: float = 0.0
+    max_per: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if not 0.0 <= self.diversity <= 1.0:
+            raise UsageError(f"diversity is {self.diversity}; it must be from 0 to 1")
+        for name, most in self.max_per.items():
+            if isinstance(most, bool) or most < 1:
+                raise UsageError(f"at most {most} titles per {name} leaves nothing; it must be at least 1")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the ranking by score stays as it is."""
+        return self.diversity == 0.0 and not self.max_per
+
+    def pool(self, k: int) -> int:
+        """How many candidates to choose k from."""
+        return max(POOL_LEAST, POOL_FACTOR * k)
+
+
+class Groups:
+    """The values of one metadata field as whole numbers, -1 where a title has none."""
+
+    def __init__(self, catalog: Catalog, name: str) -> None:
+        """Read the field of all titles.
+
+        Raises:
+            UsageError: there is no such field, or it holds lists.
+        """
+        known = {known.casefold(): known for known in catalog.fields}
+        if name.casefold() not in known:
+            raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.fields)}")
+        if catalog.fields[known[name.casefold()]].endswith("[]"):
+            raise UsageError(f"field {name!r} holds lists; a limit needs one value a title")
+        column = '"' + known[name.casefold()].replace('"', '""') + '"'
+        sql = (
+            f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) END AS code"
+            " FROM titles ORDER BY _semrec_row"
+        )
+        self.codes: Rows = np.asarray(catalog.cursor().execute(sql).fetchnumpy()["code"], dtype=np.int64)
+
+
+def choose_varied(
+    index: VectorIndex, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
+) -> tuple[Rows, Floats]:
+    """Choose up to k titles a query from a pool, best choice first.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998): each next title maximises
+    (1 - diversity) · score - diversity · (its highest similarity to a title chosen before).
+
+    Args:
+        index: where the candidates' vectors are.
+        pool: candidates by descending score; -1 where there are no more.
+        k: how many to choose.
+        variety: the weight, and the limits per field.
+        groups: the values of every limited field.
+
+    Returns:
+        rows int64 and scores float32 (queries, k); -1 and -inf where no candidate is left.
+    """
+    rows = np.full((len(pool.rows), k), -1, np.int64)
+    scores = np.full((len(pool.rows), k), -np.inf, np.float32)
+    step = max(1, BLOCK_BYTES // (4 * index.dim * max(1, pool.rows.shape[1])))
+    for start in range(0, len(pool.rows), step):
+        part = slice(start, start + step)
+        rows[part], scores[part] = _choose(index, pool.rows[part], pool.scores[part], k, variety, groups)
+    return rows, scores
+
+
+def _choose(
+    index: VectorIndex, candidates: Rows, scores: Floats, k: int, variety: Variety, groups: Mapping[str, Groups]
+) -> tuple[Rows, Floats]:
+    queries = np.arange(len(candidates))
+    open_ = candidates >= 0
+    vectors = _vectors(index, candidates) if variety.diversity else None
+    nearest = np.zeros(candidates.shape, np.float32)
+    codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
+    chosen_rows = np.full((len(candidates), k), -1, np.int64)
+    chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
+    for position in range(k):
+        penalty = nearest if position else 0.0
+        worth = np.where(open_, (1 - variety.diversity) * scores - variety.diversity * penalty, -np.inf)
+        best = np.argmax(worth, axis=1)
+        alive = open_[queries, best]
+        chosen_rows[alive, position] = candidates[queries, best][alive]
+        chosen_scores[alive, position] = scores[queries, best][alive]
+        open_[queries, best] = False
+        for name, most in variety.max_per.items():
+            open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, most)
+        if vectors is not None:
+            likeness = np.einsum("qcd,qd->qc", vectors, vectors[queries, best])
+            nearest = likeness if position == 0 else np.maximum(nearest, likeness)
+    return chosen_rows, chosen_scores
+
+
+def _vectors(index: VectorIndex, candidates: Rows) -> Floats:
+    found, inverse = np.unique(np.maximum(candidates, 0), return_inverse=True)
+    gathered: Floats = index.vectors(found)[inverse.reshape(candidates.shape)]
+    return gathered
+
+
+def _is_full(codes: Rows, groups: Groups, chosen: Rows, best: Rows, most: int) -> NDArray[np.bool_]:
+    """Tell which candidates share the value that the latest choice has used up."""
+    latest = codes[np.arange(len(codes)), best]
+    taken = np.where(chosen >= 0, groups.codes[np.maximum(chosen, 0)], -1)
+    used_up = (latest >= 0) & ((taken == latest[:, None]).sum(axis=1) >= most)
+    full: NDArray[np.bool_] = used_up[:, None] & (codes == latest[:, None])
+    return full

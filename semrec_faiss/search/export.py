@@ -1,0 +1,218 @@
+"""Every user's list to one Parquet file: streamed in blocks, resumable after a kill, there only when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semrec_faiss.data.atomic import flush_to_disk
+from semrec_faiss.data.titles_table import literal_path, quoted_text
+from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.asking import Wish
+from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.topk import Strategy, TopK
+
+if TYPE_CHECKING:
+    from semrec_faiss.search.recommender import Recommender
+
+BLOCK_USERS = 4096
+"""Users searched and written at once; what a kill loses at most."""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was written, counted from the finished file.
+
+    Attributes:
+        users: users in the index.
+        users_with_k: of these, with as many titles as were asked for.
+        users_short: with fewer, because fewer match.
+        titles_recommended: distinct titles over all lists.
+        titles: titles in the index.
+        repeats: titles that one user was given twice; never anything but 0.
+        seen_leaks: titles that a user has seen; never anything but 0 unless seen titles are included.
+        resumed_users: users that an interrupted run had finished before.
+    """
+
+    users: int
+    users_with_k: int
+    users_short: int
+    titles_recommended: int
+    titles: int
+    repeats: int
+    seen_leaks: int | None
+    resumed_users: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def export_all_users(
+    recommender: Recommender,
+    out: Path,
+    k: int = 10,
+    *,
+    include_seen: bool = False,
+    where: str | Filter | None = None,
+    exclude: Sequence[str] = (),
+    diversity: float = 0.0,
+    max_per: Mapping[str, int] | None = None,
+    strategy: Strategy = "auto",
+    progress: Progress = silent,
+) -> ExportSummary:
+    """Write the recommendations of all users: user_id, rank, media_id, title, score; users in row order.
+
+    An interrupted run leaves its finished blocks beside ``out``; the same call on the same index goes on from there.
+
+    Args:
+        recommender: an open index with users.
+        out: the Parquet file; replaced when the new one is whole.
+        k: titles a user.
+        include_seen: keep titles that a user has seen.
+        where, exclude, diversity, max_per, strategy: see `Recommender`.
+        progress: told the users done.
+
+    Raises:
+        UsageError: ``out`` is a directory, or a setting is out of range.
+        NotFoundError: the index holds no users.
+        StorageError: the disk is full or refuses; ``out`` is as it was.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
+    wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
+    count = recommender.users.count
+    try:
+        work = _work_folder(recommender, out, wish, include_seen)
+        resumed = 0
+        for start in range(0, count, BLOCK_USERS):
+            part = work / f"users-{start:010d}.parquet"
+            users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
+            if part.exists():
+                resumed += len(users)
+            else:
+                _write_part(recommender, users, _search(recommender, users, wish, include_seen), part)
+            progress("recommending", int(users[-1]) + 1, count)
+        summary = _finish(recommender, work, out, wish, include_seen, resumed)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}", fix="free space or name another --out"
+        ) from error
+    return summary
+
+
+def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: bool) -> Path:
+    """Name the folder of finished blocks by everything they depend on; remains of other settings are removed."""
+    saved = recommender.saved
+    depends = {
+        "generation": saved.generation.ref.model_dump(),
+        "search": saved.config.index.model_dump(mode="json"),
+        "device": str(saved.device),
+        "wish": asdict(wish),
+        "include_seen": include_seen,
+        "block": BLOCK_USERS,
+    }
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = out.with_name(f".{out.name}.parts-{digest}")
+    for remains in out.parent.glob(f".{out.name}.parts-*"):
+        if remains != work:
+            shutil.rmtree(remains, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    return work
+
+
+def _search(recommender: Recommender, users: Any, wish: Wish, include_seen: bool) -> TopK:
+    vectors = np.ascontiguousarray(recommender.users.vectors[users[0] : users[-1] + 1])
+    exclusions = None if include_seen else recommender.seen(users)
+    return recommender.searcher.run(vectors, wish, exclusions)
+
+
+def _write_part(recommender: Recommender, users: Any, found: TopK, part: Path) -> None:
+    """Write one block of lists as rows of numbers; ids and titles are joined when the file is made."""
+    kept = found.rows >= 0
+    ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)
+    columns = {
+        "user_row": np.repeat(users, kept.sum(axis=1)),
+        "rank": ranks[kept],
+        "title_row": found.rows[kept],
+        "score": found.scores[kept],
+    }
+    staged = part.with_suffix(".new")
+    with _duckdb() as connection:
+        connection.register("found", columns)
+        connection.execute(f"COPY (FROM found) TO {quoted_text(str(staged))} (FORMAT parquet)")
+    staged.replace(part)
+
+
+def _finish(
+    recommender: Recommender, work: Path, out: Path, wish: Wish, include_seen: bool, resumed: int
+) -> ExportSummary:
+    """Join the blocks with ids and titles, count what the summary says, and put the file in its place."""
+    users, catalog = recommender.users, recommender.catalog
+    staged = work / "joined.new"
+    with _duckdb() as connection:
+        parts = ", ".join(quoted_text(literal_path(part)) for part in sorted(work.glob("users-*.parquet")))
+        connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}])")
+        connection.register("users", {"user_row": np.arange(users.count), "user_id": np.array(users.ids, dtype=object)})
+        for name, columns in _title_columns(catalog):
+            connection.register(name, columns)
+        connection.execute(
+            f"COPY (SELECT user_id, rank, media_id, title, score FROM found JOIN users USING (user_row)"
+            f" JOIN titles USING (title_row) ORDER BY user_row, rank)"
+            f" TO {quoted_text(str(staged))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        summary = _summary(connection, recommender, wish.k, include_seen, resumed)
+    with staged.open("rb") as file:
+        flush_to_disk(file)
+    staged.replace(out)
+    return summary
+
+
+def _title_columns(catalog: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    sql = "SELECT _semrec_row, media_id, title FROM titles ORDER BY _semrec_row"
+    columns = catalog.cursor().execute(sql).fetchnumpy()
+    yield "titles", {"title_row": columns["_semrec_row"], "media_id": columns["media_id"], "title": columns["title"]}
+
+
+def _summary(connection: Any, recommender: Recommender, k: int, include_seen: bool, resumed: int) -> ExportSummary:
+    users = recommender.users
+    distinct, repeats = connection.execute(
+        "SELECT count(DISTINCT title_row), count(*) - count(DISTINCT (user_row, title_row)) FROM found"
+    ).fetchall()[0]
+    full = connection.execute(
+        "SELECT count(*) FROM (SELECT user_row FROM found GROUP BY user_row HAVING count(*) >= $k)",
+        {"k": min(k, recommender.index.count)},
+    ).fetchall()[0][0]
+    leaks = None
+    if users.has_seen and not include_seen:
+        offsets, rows = users.seen
+        connection.register(
+            "seen", {"user_row": np.repeat(np.arange(users.count), np.diff(offsets)), "title_row": rows}
+        )
+        leaks = connection.execute("SELECT count(*) FROM found JOIN seen USING (user_row, title_row)").fetchall()[0][0]
+    return ExportSummary(
+        users=users.count,
+        users_with_k=int(full),
+        users_short=users.count - int(full),
+        titles_recommended=int(distinct),
+        titles=recommender.index.count,
+        repeats=int(repeats),
+        seen_leaks=None if leaks is None else int(leaks),
+        resumed_users=resumed,
+    )
+
+
+def _duckdb() -> Any:
+    import duckdb
+
+    return duckdb.connect(":memory:")

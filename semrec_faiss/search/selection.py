@@ -1,0 +1,188 @@
+"""Filters: what a person asks for becomes one WHERE clause, and a clause asked for again costs microseconds."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.filters import matching_rows
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.vector_index import VectorIndex
+
+CACHE_BYTES = 256 << 20
+"""Masks and gathered vectors that are kept."""
+
+GATHERED_BYTES = 64 << 20
+"""Vectors of one filter that are worth keeping."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What titles must satisfy; all parts hold together.
+
+    Attributes:
+        where: a SQL boolean expression over the titles' fields; null counts as no match.
+        genres: genres that a title must all have.
+        any_genres: genres of which a title must have one.
+        not_genres: genres that a title must not have.
+        years: the first and the last year, either None for open.
+    """
+
+    where: str | None = None
+    genres: tuple[str, ...] = ()
+    any_genres: tuple[str, ...] = ()
+    not_genres: tuple[str, ...] = ()
+    years: tuple[int | None, int | None] | None = None
+
+    def clauses(self, catalog: Catalog) -> tuple[str, ...]:
+        """Return the WHERE clauses that together say this; none when everything matches.
+
+        Raises:
+            UsageError: no title has such a genre, or the titles have no genres or years.
+        """
+        known = _Genres(catalog) if self.genres or self.any_genres or self.not_genres else None
+        clauses = [] if self.where is None else [self.where]
+        if known is not None:
+            clauses += [f"list_contains(genres, {known.quoted(name)})" for name in self.genres]
+            if self.any_genres:
+                names = ", ".join(known.quoted(name) for name in self.any_genres)
+                clauses.append(f"list_has_any(genres, [{names}])")
+            clauses += [f"NOT coalesce(list_contains(genres, {known.quoted(name)}), false)" for name in self.not_genres]
+        if self.years is not None:
+            _need_field(catalog, "year")
+            first, last = self.years
+            clauses += [f"year >= {int(first)}"] if first is not None else []
+            clauses += [f"year <= {int(last)}"] if last is not None else []
+        return tuple(clauses)
+
+
+def parse_years(text: str) -> tuple[int | None, int | None]:
+    """Read ``1990..1999``, ``1990..``, ``..1999`` or ``1994``.
+
+    Raises:
+        UsageError: it is none of these, or the first year is after the last.
+    """
+    first, dots, last = text.partition("..")
+    try:
+        years = (int(first) if first else None, int(last) if last else None) if dots else (int(first), int(first))
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
+        ) from error
+    if years == (None, None) or (years[0] is not None and years[1] is not None and years[0] > years[1]):
+        raise UsageError(f"{text!r} is an empty span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994")
+    return years
+
+
+def quote_escaped(text: str) -> str:
+    """Double the quotes of a text, as SQL writes them inside a quoted one."""
+    return text.replace("'", "''")
+
+
+class _Genres:
+    """The genres of a catalog, found without regard to case."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        _need_field(catalog, "genres")
+        sql = "SELECT DISTINCT unnest(genres) FROM titles"
+        self._names = {
+            name.casefold(): name for (name,) in catalog.cursor().execute(sql).fetchall() if name is not None
+        }
+
+    def quoted(self, name: str) -> str:
+        found = self._names.get(name.casefold())
+        if found is None:
+            near = difflib.get_close_matches(name.casefold(), self._names, n=1, cutoff=0.5)
+            offer = f"did you mean {self._names[near[0]]!r}? " if near else ""
+            raise UsageError(
+                f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(sorted(self._names.values()))}"
+            )
+        return f"'{quote_escaped(found)}'"
+
+
+def _need_field(catalog: Catalog, name: str) -> None:
+    if name not in catalog.fields:
+        raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.fields)}")
+
+
+class Selection:
+    """The titles that a filter lets through.
+
+    Attributes:
+        mask: bool (titles,).
+        rows: int64, the rows let through, ascending.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], titles: int, index: VectorIndex) -> None:
+        self.rows = rows
+        self.mask = np.zeros(titles, np.bool_)
+        self.mask[rows] = True
+        self._index = index
+        self._uses = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it may come to hold."""
+        return int(self.mask.nbytes + self.rows.nbytes + self._gathered_bytes)
+
+    @property
+    def _gathered_bytes(self) -> int:
+        size = 4 * self._index.dim * len(self.rows)
+        return size if size <= GATHERED_BYTES else 0
+
+    @cached_property
+    def gathered(self) -> NDArray[np.float32] | None:
+        """The vectors of the rows, float32 (rows, dim), copied together on first use; None where they are too many."""
+        return self._index.vectors(self.rows) if self._gathered_bytes else None
+
+    def gathers_soon(self) -> bool:
+        """Tell whether the vectors are at hand, or this filter is asked for again and so worth gathering."""
+        self._uses += 1
+        return "gathered" in self.__dict__ or self._uses > 1
+
+
+class Selections:
+    """The selections of an open index by what was asked, the latest used kept; safe from many threads.
+
+    A new generation of the index is another Recommender with selections of its own, so none is ever stale.
+    """
+
+    def __init__(self, catalog: Catalog, index: VectorIndex) -> None:
+        self._catalog = catalog
+        self._index = index
+        self._kept: OrderedDict[Any, Selection] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, wanted: Filter) -> Selection | None:
+        """Return what ``wanted`` lets through; None when it lets everything through.
+
+        Raises:
+            UsageError: the filter is not understood.
+        """
+        with self._lock:
+            if wanted in self._kept:
+                self._kept.move_to_end(wanted)
+                return self._kept[wanted]
+        clauses = wanted.clauses(self._catalog)
+        if not clauses:
+            return None
+        rows = matching_rows(self._catalog, *clauses)
+        selection = Selection(rows, self._catalog.count, self._index)
+        self._keep(wanted, selection)
+        return selection
+
+    def _keep(self, wanted: Filter, selection: Selection) -> None:
+        with self._lock:
+            self._kept[wanted] = selection
+            total = sum(kept.bytes for kept in self._kept.values())
+            while total > CACHE_BYTES and len(self._kept) > 1:
+                _, dropped = self._kept.popitem(last=False)
+                total -= dropped.bytes

@@ -1,0 +1,62 @@
+"""A query vector for somebody without one: titles they like, dislike or have rated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.vector_index import VectorIndex
+
+DISLIKE_WEIGHT = -0.5
+"""A disliked title pushes half as hard as a liked one pulls: the opposite of a film is no place for good films."""
+
+RATING_RANGE = (0.5, 5.0)
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What somebody has said about titles.
+
+    Attributes:
+        likes: titles or media_ids, weight 1 each.
+        dislikes: titles or media_ids, weight -0.5 each.
+        ratings: title or media_id → 0.5 to 5 stars, weight (rating - 1) / 4 as the users of a data folder are made.
+    """
+
+    likes: Sequence[str] = ()
+    dislikes: Sequence[str] = ()
+    ratings: Mapping[str, float] = field(default_factory=dict)
+
+    def weights(self) -> list[tuple[str, float]]:
+        """Return title and weight of everything that was said.
+
+        Raises:
+            UsageError: nothing was said, or a rating is out of range.
+        """
+        low, high = RATING_RANGE
+        for title, rating in self.ratings.items():
+            if not low <= rating <= high:
+                raise UsageError(f"the rating of {title!r} is {rating}; ratings go from {low} to {high}")
+        weights = [(title, 1.0) for title in self.likes] + [(title, DISLIKE_WEIGHT) for title in self.dislikes]
+        weights += [(title, (rating - 1) / 4) for title, rating in self.ratings.items()]
+        if not weights:
+            raise UsageError("nothing is liked, disliked or rated", fix='for example: --like "Alien (1979)"')
+        return weights
+
+
+def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:
+    """Return the weighted mean of titles as a query: float32 (1, dim), of unit length where the index normalises.
+
+    Raises:
+        UsageError: the weights cancel out, so that no direction is left.
+    """
+    vectors = index.vectors(np.asarray(rows, dtype=np.int64)).astype(np.float64)
+    factors = np.asarray(weights)
+    mean = factors @ vectors / np.abs(factors).sum() if np.abs(factors).sum() else np.zeros(index.dim)
+    if np.linalg.norm(mean) <= np.finfo(np.float32).eps * np.abs(vectors).max():
+        raise UsageError("the likes and dislikes cancel out", fix="like at least one title, or rate one above 1")
+    return index.prepare(mean[None, :])

@@ -1,0 +1,245 @@
+"""Top-k under a restriction: k results whenever k titles match, and an account of how they were found.
+
+Three strategies, each usable by name:
+
+- ``overfetch``: ask the index for more than k, drop what may not be returned, and ask again for more until every query
+  of the batch is full. The only one that keeps an approximate index's speed under a mild filter on a GPU.
+- ``subset``: gather the matching vectors once a batch and compare the queries with them exactly.
+- ``selector``: FAISS's own, on CPU indexes; never on a GPU, where FAISS ignores it silently.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.subset import scan_rows, search_selected
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.planner import Costs, choose_strategy
+from semrec_faiss.search.restriction import Restriction
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Strategy = Literal["auto", "overfetch", "subset", "selector"]
+
+QUERY_BLOCK = 4096
+"""Queries restricted at once: bounds the candidate tables of an over-fetching search."""
+
+GATHER_AT_ONCE_BYTES = 512 << 20
+"""Matching vectors are gathered in one piece up to this size, and piece by piece beyond."""
+
+OVERFETCH_GROWTH = 4
+"""How much more is asked for when a query came up short."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a restricted search.
+
+    Attributes:
+        name: what was done.
+        queries: how many queries it was done for.
+        fetched: titles looked at or returned a query.
+        elapsed_ms: how long it took.
+    """
+
+    name: str
+    queries: int
+    fetched: int
+    elapsed_ms: float
+
+
+@dataclass
+class TopK:
+    """The best titles that each query may return.
+
+    Attributes:
+        rows: int64 (queries, k); -1 after the last where fewer than k match.
+        scores: float32 (queries, k); -inf where there is no title.
+        matching: int64 (queries,), how many titles each query might have returned.
+        exact: whether a brute-force scan of the matching titles would give the same, ties aside.
+        strategy: what was done, ``+``-joined where a batch needed several.
+        stages: the steps in order.
+    """
+
+    rows: Rows
+    scores: Floats
+    matching: Rows
+    exact: bool
+    strategy: str
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def returned(self) -> Rows:
+        """How many titles each query returned: int64 (queries,)."""
+        return np.asarray((self.rows >= 0).sum(axis=1), dtype=np.int64)
+
+
+def restricted_top_k(
+    index: VectorIndex,
+    queries: Floats,
+    k: int,
+    restriction: Restriction,
+    *,
+    strategy: Strategy = "auto",
+    gathered: Floats | None = None,
+    costs: Costs | None = None,
+) -> TopK:
+    """Find the k best titles that each query may return.
+
+    Args:
+        index: where to look.
+        queries: float32 (queries, dim), prepared by the index.
+        k: how many, at least 1.
+        restriction: what may be returned.
+        strategy: how; ``auto`` chooses by matching count, batch, index type and device.
+        gathered: the vectors of ``restriction.rows``, float32, where the caller keeps them.
+        costs: measured costs to choose by; the built-in ones by default.
+
+    Raises:
+        UsageError: k is out of range, or the strategy is unknown.
+        DeviceError: the selector is asked for where FAISS has none.
+    """
+    k_limit = index.k_limit
+    if k < 1 or (k_limit is not None and k > k_limit):
+        raise UsageError(
+            f"k is {k}; it must be from 1 to {k_limit or index.count}", fix="lower k or set device.kind=cpu"
+        )
+    k = min(k, index.count)
+    matching = restriction.allowed - restriction.excluded_counts(len(queries))
+    result = TopK(
+        rows=np.full((len(queries), k), -1, np.int64),
+        scores=np.full((len(queries), k), -np.inf, np.float32),
+        matching=matching,
+        exact=index.exact,
+        strategy="index",
+    )
+    if restriction.is_empty:
+        _plain(index, queries, result)
+        return result
+    chosen = strategy
+    if chosen == "auto":
+        chosen = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
+    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector}.get(chosen)
+    if run is None:
+        raise UsageError(f"unknown strategy {chosen!r}; known: auto, overfetch, subset, selector")
+    result.strategy = chosen
+    for start in range(0, len(queries), QUERY_BLOCK):
+        block = np.arange(start, min(start + QUERY_BLOCK, len(queries)))
+        run(index, queries, block, restriction, gathered, result)
+    if chosen == "subset":
+        result.exact = True
+    if chosen == "overfetch" and restriction.excludes_one_at_most:
+        result.strategy = "index"  # k + 1 and the title itself left out is no more than a search of the index
+    if any(stage.name == "subset" for stage in result.stages) and chosen != "subset":
+        result.strategy += "+subset"
+    result.stages = _merged(result.stages)
+    return result
+
+
+def _merged(stages: list[Stage]) -> list[Stage]:
+    """Add up the stages of all blocks that did the same."""
+    totals: dict[tuple[str, int], Stage] = {}
+    for stage in stages:
+        before = totals.get((stage.name, stage.fetched), Stage(stage.name, 0, stage.fetched, 0.0))
+        totals[stage.name, stage.fetched] = Stage(
+            stage.name, before.queries + stage.queries, stage.fetched, before.elapsed_ms + stage.elapsed_ms
+        )
+    return list(totals.values())
+
+
+def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
+    started = time.perf_counter()
+    found = index.search(queries, result.rows.shape[1], prepared=True)
+    result.rows[:], result.scores[:] = found.rows, found.scores
+    result.strategy = found.strategy
+    result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
+
+
+def _over_fetch(
+    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+) -> None:
+    k = result.rows.shape[1]
+    wanted = np.minimum(k, result.matching[block])
+    active = block[wanted > 0]
+    limit = min(index.count, index.k_limit or index.count)
+    fetch = min(limit, _first_fetch(index, k, block, restriction))
+    while len(active):
+        started = time.perf_counter()
+        found = index.search(np.ascontiguousarray(queries[active]), fetch, prepared=True)
+        keep = restriction.take(active).allows(found.rows)
+        _take_first(found.rows, found.scores, keep, active, result)
+        result.stages.append(Stage("overfetch", len(active), fetch, _since(started)))
+        full = keep.sum(axis=1) >= np.minimum(k, result.matching[active])
+        active = active[~full]
+        if fetch == limit:
+            break
+        fetch = min(limit, OVERFETCH_GROWTH * fetch)
+    if len(active):
+        _subset(index, queries, active, restriction, gathered, result)
+
+
+def _first_fetch(index: VectorIndex, k: int, block: Rows, restriction: Restriction) -> int:
+    """Ask for what fills most queries at once: k over the share allowed, and what nine in ten queries exclude."""
+    share = max(restriction.allowed, 1) / index.count
+    most_exclude = float(np.percentile(restriction.take(block).excluded_counts(len(block)), 90))
+    return math.ceil(((k if share == 1 else 1.25 * k) + most_exclude) / share)
+
+
+def _subset(
+    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+) -> None:
+    """Scan the matching rows; queries that exclude some of them take as many more and drop those."""
+    k = result.rows.shape[1]
+    rows = restriction.rows
+    excluded = restriction.excluded_counts(len(queries))[block]
+    if gathered is None and 4 * index.dim * len(rows) <= GATHER_AT_ONCE_BYTES:
+        gathered = index.vectors(rows)
+    fetch = min(len(rows), k + int(np.percentile(excluded, 90)) if len(block) else k)
+    active = block
+    while len(active):
+        started = time.perf_counter()
+        scores, found = scan_rows(index, np.ascontiguousarray(queries[active]), fetch, rows, gathered)
+        keep = restriction.take(active).allows(found)
+        _take_first(found, scores, keep, active, result)
+        result.stages.append(Stage("subset", len(active), len(rows), _since(started)))
+        full = keep.sum(axis=1) >= np.minimum(k, result.matching[active])
+        active = active[~full]
+        fetch = min(len(rows), OVERFETCH_GROWTH * fetch)
+
+
+def _selector(
+    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+) -> None:
+    k = result.rows.shape[1]
+    mask = np.ones(index.count, np.bool_) if restriction.mask is None else restriction.mask
+    excluded = restriction.excluded_counts(len(queries))[block]
+    started = time.perf_counter()
+    fetch = min(index.count, k + int(excluded.max(initial=0)))
+    scores, found = search_selected(index, np.ascontiguousarray(queries[block]), fetch, mask)
+    keep = restriction.take(block).allows(found)
+    _take_first(found, scores, keep, block, result)
+    result.stages.append(Stage("selector", len(block), fetch, _since(started)))
+    short = block[keep.sum(axis=1) < np.minimum(k, result.matching[block])]
+    if len(short):
+        _subset(index, queries, short, restriction, gathered, result)
+
+
+def _take_first(rows: Rows, scores: Floats, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
+    """Move the first k kept candidates of each query to the result."""
+    k = result.rows.shape[1]
+    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(keep, first, axis=1)
+    width = first.shape[1]
+    result.rows[queries, :width] = np.where(kept, np.take_along_axis(rows, first, axis=1), -1)
+    result.scores[queries, :width] = np.where(kept, np.take_along_axis(scores, first, axis=1), -np.inf)
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
