@@ -226,12 +226,6 @@ class DeviceConfig(_Settings):
     float16: Annotated[bool, Field(strict=True)] = False
     temp_memory_mb: Annotated[int, Field(ge=0, strict=True)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _kind_alone(cls, values: Any) -> Any:
-        """Read ``device: cpu`` as ``device: {kind: cpu}``."""
-        return {"kind": values} if isinstance(values, str) else values
-
     @field_validator("gpus")
     @classmethod
     def _distinct(cls, gpus: tuple[int, ...]) -> tuple[int, ...]:
@@ -306,6 +300,8 @@ def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> C
 
 
 def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
+    if isinstance(source.values.get("device"), str):  # `device: cpu`, so that device.gpus can still be set beside it
+        source.values["device"] = {"kind": source.values["device"]}
     for assignment in overrides:
         source.override(assignment)
     try:

@@ -1,0 +1,168 @@
+"""build, info, verify, rollback and doctor, as a person or a script meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "semrec_faiss", *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    media = tmp_path / "data" / "media"
+    media.mkdir(parents=True)
+    vectors = np.random.default_rng(5).standard_normal((60, 16)).astype(np.float32)
+    np.save(media / "content_vectors.npy", vectors)
+    titles = [{"media_id": f"m{i}", "title": f"Film {i} ({1950 + i})", "year": 1950 + i} for i in range(60)]
+    (media / "metadata.jsonl").write_text("".join(json.dumps(title) + "\n" for title in titles))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def config(tmp_path: Path, folder: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"dataset: {folder}\nindex: {{type: flat}}\ndevice: cpu\noutput: {tmp_path / 'index'}\n")
+    return path
+
+
+def test_build_then_info_then_verify(config: Path, tmp_path: Path) -> None:
+    built = semrec("build", config, "--json")
+    assert built.returncode == 0, built.stderr
+    facts = json.loads(built.stdout)
+    assert (facts["type"], facts["titles"], facts["dim"], facts["users"]) == ("flat", 60, 16, 0)
+    assert (facts["generation"], facts["previous"]) == ("gen-000001", None)
+    info = json.loads(semrec("info", tmp_path / "index", "--json").stdout)
+    assert info == {name: value for name, value in facts.items() if name != "build_seconds"}
+    verified = semrec("verify", tmp_path / "index", "--json")
+    assert verified.returncode == 0
+    found = json.loads(verified.stdout)
+    assert (found["verified"], found["titles"], found["known_answers"], found["files"]) == (True, 60, 3, 2)
+
+
+def test_output_and_dataset_options_override_the_config(config: Path, folder: Path, tmp_path: Path) -> None:
+    result = semrec("build", config, "--output", tmp_path / "other", "--dataset", folder, "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["index"] == str(tmp_path / "other")
+    assert not (tmp_path / "index").exists()
+
+
+def test_set_chooses_another_type(config: Path) -> None:
+    result = semrec("build", config, "--set", "index.type=hnsw", "--set", "index.build.M=8", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["config"]["index"]["build"]["M"] == 8
+
+
+def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Path) -> None:
+    assert semrec("build", config).returncode == 0
+    missing = semrec("rollback", tmp_path / "index")
+    assert missing.returncode == 4
+    assert "no generation before gen-000001" in missing.stderr
+    assert semrec("build", config).returncode == 0
+    result = semrec("rollback", tmp_path / "index", "--json")
+    assert (result.returncode, json.loads(result.stdout)["generation"]) == (0, "gen-000001")
+    assert json.loads(semrec("info", tmp_path / "index", "--json").stdout)["generation"] == "gen-000001"
+
+
+def test_config_mistakes_are_exit_code_2_and_leave_nothing(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("flat", "flatt").replace("device: cpu", "device: {kind: tpu}"))
+    result = semrec("build", config)
+    assert result.returncode == 2
+    assert "2 mistakes" in result.stderr
+    assert f"{config}:2: unknown index type 'flatt'; did you mean 'flat'?" in result.stderr
+    assert not (tmp_path / "index").exists()
+
+
+def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, tmp_path: Path) -> None:
+    vectors = np.load(folder / "media" / "content_vectors.npy")
+    vectors[17, 3] = np.nan
+    np.save(folder / "media" / "content_vectors.npy", vectors)
+    result = semrec("build", config)
+    assert result.returncode == 3
+    assert "row 17" in result.stderr
+    assert not list(tmp_path.glob("index/gen-*"))
+    assert not list(tmp_path.glob("index/.building-*"))
+
+
+def test_a_gpu_that_is_not_there_is_exit_code_6(config: Path) -> None:
+    from semrec_faiss.index.device import gpu_count
+
+    if gpu_count():
+        pytest.skip("this machine has a GPU")
+    result = semrec("build", config, "--set", "device.kind=gpu")
+    assert result.returncode == 6
+    assert "GPU 0 was asked for, but FAISS sees 0" in result.stderr
+    assert "fix:" in result.stderr
+
+
+def test_a_changed_file_is_exit_code_5(config: Path, tmp_path: Path) -> None:
+    assert semrec("build", config).returncode == 0
+    stored = tmp_path / "index" / "gen-000001" / "index.faiss"
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+    for arguments in (("verify", tmp_path / "index"), ("similar", tmp_path / "index", "Film 3")):
+        result = semrec(*arguments)
+        assert result.returncode == 5
+        assert "index.faiss has changed since it was written" in result.stderr
+        assert result.stdout == ""
+
+
+def test_doctor_finds_this_faiss() -> None:
+    result = semrec("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert checks["faiss"]["state"] == "ok"
+    assert checks["python"]["found"].startswith(".".join(map(str, sys.version_info[:2])))
+    assert result.returncode == (6 if any(check["state"] == "problem" for check in checks.values()) else 0)
+
+
+def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    from semrec_faiss.index import diagnosis
+
+    def nothing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(diagnosis.metadata, "version", nothing)
+    checks = {check.name: check for check in diagnosis.diagnose()}
+    assert checks["sentence-transformers"].fix == "pip install 'semrec-faiss[embed]'"
+    assert checks["torch"].fix == "pip install 'semrec-faiss[gpu]'"
+    assert {checks[name].state for name in ("torch", "nvidia-ml-py", "polars")} == {"missing"}
+
+
+def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semrec_faiss.errors import DeviceError
+    from semrec_faiss.index import device
+
+    monkeypatch.setattr(device, "installed_faiss", lambda: {"faiss-cpu": "1.15.1", "faiss-gpu": "1.15.1"})
+    device.load_faiss.cache_clear()
+    try:
+        with pytest.raises(DeviceError, match="both installed") as caught:
+            device.load_faiss()
+        assert caught.value.fix is not None
+        assert caught.value.fix.startswith("pip uninstall -y faiss-cpu faiss-gpu && pip install")
+    finally:
+        device.load_faiss.cache_clear()
+
+
+def test_neither_faiss_wheel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semrec_faiss.errors import DeviceError
+    from semrec_faiss.index import device
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    device.load_faiss.cache_clear()
+    try:
+        with pytest.raises(DeviceError, match="FAISS is not installed") as caught:
+            device.load_faiss()
+        assert caught.value.fix is not None
+        assert "pip install 'semrec-faiss[cpu]'" in caught.value.fix
+    finally:
+        device.load_faiss.cache_clear()

@@ -1,0 +1,119 @@
+"""The command as a whole: help without heavy imports, exit codes, errors without a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
+
+
+def semrec(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "semrec_faiss", *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def all_commands() -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", command.commands[inner]) for inner in command.commands]
+        else:
+            found.append((name, command))
+    return found
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    code = (
+        "import sys, semrec_faiss, semrec_faiss.cli.main as m\n"
+        "try: m.cli.main(['--help'], standalone_mode=True)\n"
+        "except SystemExit: pass\n"
+        "heavy = {'faiss', 'torch', 'duckdb', 'numpy', 'pydantic', 'rich', 'pandas'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "HEAVY []"
+    assert "similar" in result.stdout
+
+
+def test_help_lists_every_command() -> None:
+    result = semrec("--help")
+    assert result.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stdout
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
+def test_every_command_has_help_with_an_example(name: str, command: click.Command) -> None:
+    assert command.help
+    assert command.epilog
+    assert command.epilog.startswith(f"Example: semrec {name}")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name} has no help"
+
+
+def test_one_line_help_says_what_the_command_says() -> None:
+    for name, (_, _, text) in COMMANDS.items():
+        assert text.endswith("."), name
+        assert len(text) <= 80, name
+
+
+def test_unknown_command_is_exit_code_2_with_the_nearest() -> None:
+    result = semrec("similiar")
+    assert result.returncode == 2
+    assert "No such command 'similiar'" in result.stderr
+    assert "similar" in result.stderr.replace("'similiar'", "")
+    assert result.stdout == ""
+
+
+def test_version() -> None:
+    from semrec_faiss import __version__
+
+    result = semrec("--version")
+    assert (result.returncode, result.stdout) == (0, f"semrec, version {__version__}\n")
+
+
+def test_missing_index_is_exit_code_4_without_a_traceback(tmp_path: Path) -> None:
+    result = semrec("similar", str(tmp_path / "none"), "Toy Story")
+    assert result.returncode == 4
+    assert "does not exist" in result.stderr
+    assert "fix: semrec build" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("place", ["front", "back"])
+def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
+    arguments = ["similar", str(tmp_path / "none"), "Toy Story"]
+    result = semrec(*(["--debug", *arguments] if place == "front" else [*arguments, "--debug"]))
+    assert result.returncode == 4
+    assert "Traceback" in result.stderr
+
+
+def test_an_error_of_ours_is_exit_code_1_and_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semrec_faiss.cli.console import exit_code_of
+
+    def broken() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    assert exit_code_of(broken, debug=False) == 1
+
+
+def test_lazy_group_imports_a_command_only_when_asked() -> None:
+    assert isinstance(cli, LazyGroup)
+    assert cli.list_commands(click.Context(cli)) == list(COMMANDS)
+    assert cli.get_command(click.Context(cli), "nothing") is None
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m semrec_faiss doctor --json | head -c 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stdout == "{"
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
