@@ -87,7 +87,10 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _plain(cell: str) -> Any:

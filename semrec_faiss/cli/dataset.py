@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option
+
+if TYPE_CHECKING:
+    from semrec_faiss.data.check import FolderReport, VectorsReport
 
 
 @click.group()
@@ -30,22 +34,37 @@ def check(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(report.as_dict())
         return
-    print_table(["", ""], [[name.replace("_", " "), _text(name, value)] for name, value in report.as_dict().items()
-                           if name != "warnings" and value is not None], header=False)  # fmt: skip
+    print_table(["", ""], _rows(report), header=False)
     for warning in report.warnings:
         say(f"note: {warning}")
 
 
-def _text(name: str, value: object) -> str:
-    if name.endswith("bytes") and isinstance(value, int):
-        return as_size(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text('', inner)}" for key, inner in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+def _rows(report: FolderReport) -> list[list[str]]:
+    years = "none given" if report.year_min is None else f"{report.year_min} to {report.year_max}"
+    genres = ", ".join(f"{name} {count}" for name, count in report.top_genres)
+    rows = [["title vectors", _vectors(report.vectors)], ["  norms", _norms(report.vectors)]]
+    rows += [
+        [f"  {field.name}", field.type + (f", {field.nulls} without" if field.nulls else "")] for field in report.fields
+    ]
+    rows += [["years", years], ["genres", f"{report.genre_count}: {genres}" if genres else "none given"]]
+    if report.users is None:
+        return [*rows, ["user vectors", "none"]]
+    rows += [["user vectors", _vectors(report.users.vectors)], ["  norms", _norms(report.users.vectors)]]
+    seen = report.users
+    if seen.seen_total is not None:
+        text = f"{seen.seen_total} in all; {seen.seen_min} to {seen.seen_max} a user, {seen.seen_mean:.1f} on average"
+        rows.append(["  titles seen", text])
+    return rows
+
+
+def _vectors(vectors: VectorsReport) -> str:
+    return f"{vectors.count} × {vectors.dim} {vectors.dtype}, {as_size(vectors.bytes)}, {vectors.path}"
+
+
+def _norms(vectors: VectorsReport) -> str:
+    norms = vectors.norms
+    unit = "unit length" if vectors.normalized else f"{norms.unit_share:.1%} of unit length"
+    return f"{norms.min:.4g} to {norms.max:.4g}, {norms.mean:.4g} on average: {unit}"
 
 
 @dataset.command(epilog="Example: semrec dataset synth scratch/synth --titles 62423 --users 119743 --dim 384 --seed 7")
@@ -109,6 +128,8 @@ def embed(
 
     An interrupted run goes on where it was when the same command is given again.
     """
+    from dataclasses import asdict
+
     from semrec_faiss.data.embed import embed_folder
 
     names = tuple(name.strip() for name in fields.split(",") if name.strip())
@@ -124,6 +145,9 @@ def embed(
             progress=progress,
         )
     if as_json:
-        print_json(report.as_dict())
-    else:
-        click.echo(str(report))
+        print_json(asdict(report))
+        return
+    done = "is up to date" if report.up_to_date else "written"
+    click.echo(f"{report.path} {done}: {report.titles} × {report.dim} {report.dtype} by {report.model}")
+    if report.resumed:
+        say(f"went on after {report.resumed} titles of an interrupted run")

@@ -10,7 +10,7 @@ from semrec_faiss.cli.console import print_json, progress_bars, say
 from semrec_faiss.cli.options import json_option
 
 TITLE = "Toy Story (1995)"
-USER = "user_001"
+USER = "user_033"
 
 
 @click.command(epilog="Example: semrec demo")
