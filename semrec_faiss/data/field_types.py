@@ -1,0 +1,88 @@
+"""Which DuckDB type holds all values of a metadata field exactly, and which field names can be columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ROW = "_semrec_row"
+"""The column that holds a title's row; no field may have this name."""
+
+LEADING_FIELDS = {"media_id": "VARCHAR", "title": "VARCHAR", "year": "BIGINT", "genres": "VARCHAR[]"}
+"""Fields whose type is fixed, in the order in which they lead every record."""
+
+MAX_FIELDS = 1000
+
+INT64 = 1 << 63
+"""The first integer that 64 bits with a sign cannot hold."""
+
+_EXACT_IN_DOUBLE = 1 << 53
+
+
+class FieldTypes:
+    """Which types of value each field has held so far."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, set[type]] = {}
+        self._elements: dict[str, set[type]] = {}
+        self._largest: dict[str, int] = {}
+        self._spelled: dict[str, str] = {ROW.lower(): ROW, **{name: name for name in LEADING_FIELDS}}
+
+    def see(self, entry: dict[str, Any]) -> list[str]:
+        """Take note of one title's fields; return what is wrong with names seen for the first time."""
+        mistakes = []
+        for name, value in entry.items():
+            if name not in self._values:
+                mistakes += self._admit(name)
+            kind = type(value)
+            self._values[name].add(kind)
+            if kind is list:
+                kinds = set(map(type, value))
+                self._elements[name] |= kinds
+                if int in kinds:
+                    self._see_integers(name, [item for item in value if type(item) is int])
+            elif kind is int:
+                self._see_integers(name, [value])
+        return mistakes
+
+    def _see_integers(self, name: str, values: list[int]) -> None:
+        # The magnitude as int64 counts it: -2**63 fits, 2**63 does not.
+        largest = max(value if value >= 0 else -value - 1 for value in values)
+        self._largest[name] = max(self._largest[name], largest)
+
+    def _admit(self, name: str) -> list[str]:
+        self._values[name], self._elements[name], self._largest[name] = set(), set(), 0
+        spelled = self._spelled.setdefault(name.lower(), name)
+        if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+            return [f"the field name {name!r} is empty or holds control characters"]
+        if spelled == ROW:
+            return [f"the field name {name!r} is kept for the row number; rename it"]
+        if spelled != name:
+            return [f"the field names {spelled!r} and {name!r} differ only in case; rename one"]
+        if len(self._values) == MAX_FIELDS + 1:
+            return [f"more than {MAX_FIELDS:,} different field names; put values into values, not into names"]
+        return []
+
+    def columns(self) -> dict[str, str]:
+        """Return the DuckDB type of every field, the leading ones first."""
+        leading = {name: kind for name, kind in LEADING_FIELDS.items() if name in self._values}
+        return leading | {name: self._type(name) for name in self._values if name not in leading}
+
+    def _type(self, name: str) -> str:
+        kinds = self._values[name] - {type(None)}
+        if kinds == {list}:
+            element = _scalar_type(self._elements[name] - {type(None)}, self._largest[name])
+            return "JSON" if element == "JSON" else f"{element}[]"
+        return _scalar_type(kinds, self._largest[name])
+
+
+def _scalar_type(kinds: set[type], largest: int) -> str:
+    """Return the DuckDB type that holds all values of these types exactly; JSON text where only that does."""
+    if kinds <= {str}:
+        return "VARCHAR"
+    if kinds == {bool}:
+        return "BOOLEAN"
+    if kinds == {int} and largest < INT64:
+        return "BIGINT"
+    if kinds <= {int, float} and largest <= _EXACT_IN_DOUBLE:
+        return "DOUBLE"
+    return "JSON"

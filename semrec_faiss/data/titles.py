@@ -1,0 +1,196 @@
+"""When two spellings mean the same title: case, accents, punctuation, articles, years and names in brackets.
+
+A title's *key* is what is left without all these: "Godfather, The (1972)" and "The GODFATHER!" share "the godfather",
+"Spider-Man" and "spiderman" share "spiderman".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+ARTICLES = frozenset(
+    "the a an le la les l un une der die das ein eine el los las una il lo gli het een den det".split()  # noqa: SIM905
+)
+# "Die Hard" is not "Hard", so this article moves but is never left out.
+_LEFT_OUT = ARTICLES - {"die"}
+
+_YEAR_AT_END = re.compile(r"[(\[]\s*([0-9]{4})(?:\s*[-–—]\s*(?:[0-9]{4})?)?\s*[)\]]\s*$")
+_FILM_YEAR = re.compile(r"(?:18|19|20)[0-9]{2}")
+_BRACKETED = re.compile(r"\(([^()]*)\)")
+_ALSO_KNOWN_AS = re.compile(r"^\s*(?:a\.?k\.?a\.?|aka)\s+", re.IGNORECASE)
+
+COMPARED = 200
+"""How many characters of a title are compared when the nearest are looked for: the time grows with their square."""
+
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_NOT_DECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
+
+
+def words(text: str) -> list[str]:
+    """Split ``text`` into lower-case words without accents and punctuation, any script."""
+    text = text.replace("&", " and ")
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_NOT_DECOMPOSED)
+    # Only Latin, Greek and Cyrillic accents go: in other scripts a mark makes another letter.
+    kept = unicodedata.normalize("NFC", "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f"))
+    return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in kept).split()
+
+
+def squeezed(text: str) -> str:
+    """Join the words of ``text`` without moving an article."""
+    return "".join(words(text)) or text.casefold().strip()
+
+
+def _ordered_words(text: str) -> list[str]:
+    """Split ``text`` into words, with an article at the end moved to the front."""
+    found = words(text)
+    return [found[-1], *found[:-1]] if len(found) > 1 and found[-1] in ARTICLES else found
+
+
+def key(text: str) -> str:
+    """Join the words of ``text`` but for an article, which comes first; a text of symbols alone stays as it is."""
+    found = _ordered_words(text)
+    # The article stays apart, so that "É, L'" is not "Le".
+    return f"{found[0]} {''.join(found[1:])}" if _begins_with(found, ARTICLES) else squeezed(text)
+
+
+def core(text: str, articles: frozenset[str] = ARTICLES) -> str:
+    """Join the words of ``text`` without its article: this part stands in one piece in every title of the same key."""
+    found = _ordered_words(text)
+    return "".join(found[1:]) if _begins_with(found, articles) else key(text)
+
+
+def _begins_with(found: list[str], articles: frozenset[str]) -> bool:
+    return len(found) > 1 and found[0] in articles
+
+
+def _without_article(text: str) -> set[str]:
+    """Return the two ways to see ``text`` when articles do not count: "A-Team" may begin with one or be a word."""
+    return {core(text, _LEFT_OUT), squeezed(text)}
+
+
+def split_year(title: str) -> tuple[str, int | None]:
+    """Split "Heat (1995)" into "Heat" and 1995."""
+    match = _YEAR_AT_END.search(title)
+    if match is None or not (rest := title[: match.start()].rstrip()):
+        return title, None
+    return rest, int(match[1])
+
+
+def split_bare_year(title: str) -> tuple[str, int | None]:
+    """Split "heat 1995" into "heat" and 1995."""
+    rest, last = title.rstrip()[:-4], title.rstrip()[-4:]
+    name = rest.rstrip(", \t")
+    if not name or name == rest or not _FILM_YEAR.fullmatch(last):
+        return title, None
+    return name, int(last)
+
+
+@dataclass(frozen=True)
+class TitleParts:
+    """A title taken apart.
+
+    Attributes:
+        year: from brackets at its end, or else from the year field; None when neither gives one.
+        whole: all but the year.
+        main: what stands before the first bracket; all of ``whole`` where there is none.
+        alternatives: what stands in brackets, such as the original title.
+    """
+
+    year: int | None
+    whole: str
+    main: str
+    alternatives: tuple[str, ...]
+
+    @classmethod
+    def of(cls, title: str, year: int | None = None) -> TitleParts:
+        """Take ``title`` apart; ``year`` counts where it names none itself."""
+        whole, own_year = split_year(title)
+        main = whole.split("(", 1)[0].strip() or whole
+        alternatives = tuple(_ALSO_KNOWN_AS.sub("", found) for found in _BRACKETED.findall(whole) if found.strip())
+        return cls(year if own_year is None else own_year, whole, main, alternatives)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the title."""
+        return tuple(dict.fromkeys((self.whole, self.main, *self.alternatives)))
+
+
+class TitleQuery:
+    """What a person typed for a title, and how well a title answers to it."""
+
+    def __init__(self, text: str) -> None:
+        """Read ``text``; "wonder woman 1984" may be a title, or one with its year."""
+        self.text = text
+        self.readings = [TitleParts.of(text)]
+        name, bare_year = split_bare_year(text)
+        if bare_year is not None and self.readings[0].year is None:
+            self.readings.append(TitleParts.of(name, bare_year))
+
+    @property
+    def cores(self) -> tuple[str, ...]:
+        """What the squeezed form of every answering title contains at least one of."""
+        names = (name for reading in self.readings for name in (reading.whole, reading.main))
+        return tuple(dict.fromkeys(core(name) for name in names))
+
+    def best_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> list[int]:
+        """Return the rows among (row, title, year) that answer best, none when no title does."""
+        best: list[int] = []
+        best_rank: int | None = None
+        for row, title, year in titles:
+            rank = self._rank(TitleParts.of(title, year))
+            if rank is None or (best_rank is not None and rank > best_rank):
+                continue
+            if rank != best_rank:
+                best, best_rank = [], rank
+            best.append(row)
+        return sorted(best)
+
+    def _rank(self, title: TitleParts) -> int | None:
+        ranks = [rank for reading in self.readings if (rank := _rank(reading, title)) is not None]
+        return min(ranks, default=None)
+
+
+def _rank(query: TitleParts, title: TitleParts) -> int | None:
+    """Return how far ``title`` is from what was asked, 0 for its own name and year; None when it is another title."""
+    if query.year is not None and title.year is not None and query.year != title.year:
+        return None
+    asked = key(query.whole)
+    if asked in (key(title.whole), key(title.main)):
+        rank = 0
+    elif asked in map(key, title.alternatives):
+        rank = 1
+    elif query.main != query.whole and key(query.main) in map(key, title.names):
+        rank = 2
+    elif any(_without_article(query.whole) & _without_article(name) for name in title.names):
+        rank = 3
+    else:
+        return None
+    # A title of unknown year may be the one asked for, but one of that year is.
+    return rank + 4 if query.year is not None and title.year is None else rank
+
+
+def nearest(text: str, titles: Iterable[tuple[int, str]], count: int) -> list[int]:
+    """Return the rows of the ``count`` among (row, title) that look most like ``text``, best first."""
+    query = TitleQuery(text).readings[-1]
+    asked = core(query.whole)[:COMPARED]
+    scored = [(-_likeness(asked, query.year, TitleParts.of(title)), row) for row, title in titles]
+    return [row for _, row in sorted(scored)[:count]]
+
+
+def _likeness(asked: str, year: int | None, title: TitleParts) -> float:
+    """Compare with every name, and with as much of it as was typed; the right year decides between equals."""
+    best = 0.0
+    for name in (core(name)[:COMPARED] for name in title.names):
+        matcher = SequenceMatcher(None, name, asked, autojunk=False)
+        best = max(best, matcher.ratio())
+        if len(name) > len(asked) + 1:
+            begun = SequenceMatcher(None, name[: len(asked) + 1], asked, autojunk=False).ratio()
+            found = matcher.find_longest_match().size / len(asked)
+            best = max(best, 0.95 * begun, 0.9 * found)
+    return best + (0.02 if year is not None and year == title.year else 0.0)

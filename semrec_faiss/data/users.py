@@ -1,0 +1,180 @@
+"""Users: their ids, and what each of them has seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.layout import rows_partner
+from semrec_faiss.data.titles_table import connect, first_line, literal_path, quoted_text
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+EXAMPLES = 5
+MISTAKES_SHOWN = 10
+
+
+def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
+    """Read user_ids.json: a list of ids, or an object with the list as "user_ids"; integers become strings.
+
+    Args:
+        path: the file.
+        expect_count: the number of user vectors, where it is known.
+
+    Raises:
+        DataError: malformed JSON, another shape, or ids that are empty, repeated or too many; positions count from 0.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the user ids: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON in UTF-8: {first_line(error)}") from error
+    listed = content.get("user_ids") if isinstance(content, dict) else content
+    if not isinstance(listed, list):
+        raise DataError(f"{path} holds no list of user ids", fix='write ["user_1", …] or {"user_ids": ["user_1", …]}')
+    if not listed:
+        raise DataError(f"{path} holds an empty list of user ids", fix="remove the users' files, or add users to them")
+    _check_ids(path, listed)
+    if expect_count is not None and len(listed) != expect_count:
+        raise DataError(
+            f"{path} has {len(listed):,} user ids, but there are {expect_count:,} vectors{rows_partner(path)}",
+            fix="the two files must have one entry each for the same users, in the same order",
+        )
+    return [str(user_id) for user_id in listed]
+
+
+def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Read users/seen.parquet, columns user_id and media_id, a row for each title that a user has seen.
+
+    Args:
+        path: the file.
+        user_ids: the m users, in order.
+        catalog: the titles.
+
+    Returns:
+        offsets (m + 1,) and rows: user i has seen ``rows[offsets[i]:offsets[i + 1]]``, ascending, none twice.
+
+    Raises:
+        DataError: the file cannot be read, a column is missing, or users or titles are unknown.
+    """
+    import duckdb
+
+    with connect() as connection:
+        try:
+            _check_columns(connection, path)
+            connection.register("user_rows", _numbered(np.array(user_ids, dtype=object)))
+            connection.register("title_rows", _numbered(catalog.all_media_ids()))
+            pairs = connection.execute(
+                f"SELECT u.number AS user_row, t.number AS title_row FROM {_source(path)} AS s"
+                " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+                " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+            ).fetchnumpy()
+            users, titles = pairs["user_row"], pairs["title_row"]
+            if np.ma.is_masked(users) or np.ma.is_masked(titles):
+                raise _unknown(connection, path)
+        except (duckdb.Error, UnicodeError) as error:
+            raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
+    return _grouped(np.ma.getdata(users), np.ma.getdata(titles), len(user_ids), catalog.count)
+
+
+def _grouped(
+    users: NDArray[np.int32], titles: NDArray[np.int32], user_count: int, title_count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Sort pairs by user and title without repeats; one sort of one number a pair does both."""
+    pairs = users.astype(np.int64)
+    pairs *= title_count
+    pairs += titles
+    pairs.sort()
+    first = np.ones(len(pairs), dtype=bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=first[1:])
+    pairs = pairs[first]
+    starts = np.arange(user_count + 1, dtype=np.int64) * title_count
+    offsets = np.searchsorted(pairs, starts).astype(np.int64)
+    pairs %= title_count
+    return offsets, pairs.astype(np.int32)
+
+
+def _numbered(ids: NDArray[np.object_]) -> dict[str, NDArray[Any]]:
+    return {"id": ids, "number": np.arange(len(ids), dtype=np.int32)}
+
+
+def _source(path: Path) -> str:
+    return f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false)"
+
+
+def _check_columns(connection: DuckDBPyConnection, path: Path) -> None:
+    columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM {_source(path)}").fetchall()]
+    missing = [name for name in ("user_id", "media_id") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}",
+            fix="name the columns user_id and media_id",
+        )
+
+
+def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
+    """Say how many rows name unknown users or titles, with the first few of these."""
+    problems = []
+    for column, table, where in (
+        ("user_id", "user_rows", "user_ids.json"),
+        ("media_id", "title_rows", "metadata.jsonl"),
+    ):
+        rows, ids, empty = connection.execute(
+            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {_source(path)}"
+            f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
+        ).fetchall()[0]
+        if ids:
+            examples = connection.execute(
+                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {_source(path)}"
+                f" WHERE {column}::VARCHAR NOT IN (SELECT id FROM {table}) ORDER BY id LIMIT {EXAMPLES}"
+            ).fetchall()
+            named = ", ".join(repr(name) for (name,) in examples)
+            problems.append(
+                f"rows whose {column} is not in {where}: {rows - empty:,} (different ids: {ids:,}, such as {named})"
+            )
+        if empty:
+            problems.append(f"rows without {column}: {empty:,}")
+    return DataError(
+        f"{path}: {'; '.join(problems)}", fix="remove these rows, or add their users and titles to the data folder"
+    )
+
+
+def _check_ids(path: Path, ids: list[Any]) -> None:
+    mistakes: list[str] = []
+    first_position: dict[str, int] = {}
+    for position, user_id in enumerate(ids):
+        problem = _id_problem(user_id)
+        if problem is None:
+            first = first_position.setdefault(str(user_id), position)
+            if first == position:
+                continue
+            problem = f"{user_id!r} is also at position {first}"
+        mistakes.append(f"position {position}: {problem}")
+    if not mistakes:
+        return
+    more = f"\n… and {len(mistakes) - MISTAKES_SHOWN:,} more" if len(mistakes) > MISTAKES_SHOWN else ""
+    listed = "\n".join(mistakes[:MISTAKES_SHOWN])
+    raise DataError(f"{path}: unusable user ids: {len(mistakes):,}\n{listed}{more}", fix="give every user one id")
+
+
+def _id_problem(value: Any) -> str | None:
+    if type(value) is int:
+        return None
+    if type(value) is not str or not value.strip():
+        return f"{value!r} is no id; a non-empty string or an integer is expected"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"{value!r} holds half of a surrogate pair, which is no character"
+    return None

@@ -1,0 +1,174 @@
+"""User ids and what users have seen are read exactly, or refused with positions, counts and examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.users import read_seen, read_user_ids
+from semrec_faiss.errors import DataError
+
+# Ids
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    path = folder / "user_ids.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def error_of(path: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read_user_ids(path, **options)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("wrap", [lambda ids: ids, lambda ids: {"user_ids": ids, "made": "2026"}])
+def test_a_list_or_an_object_is_read(tmp_path: Path, wrap: Any, start: bytes) -> None:
+    path = written(tmp_path, start + json.dumps(wrap(["b", 7, "a 😀", -1])).encode())
+    assert read_user_ids(path, expect_count=4) == ["b", "7", "a 😀", "-1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('["a",\n "b"', ":2: not JSON: Expecting ',' delimiter at column 5"),
+        ("", ":1: not JSON: Expecting value at column 1"),
+        (b'["\xff"]', ": not JSON in UTF-8: 'utf-8' codec can't decode byte 0xff"),
+        ("[" * 100_000, ": not JSON in UTF-8: maximum recursion depth"),
+        ("[1" + "0" * 5000 + "]", ": not JSON in UTF-8: Exceeds the limit"),
+        ('"a"', " holds no list of user ids"),
+        ('{"ids": ["a"]}', " holds no list of user ids"),
+        ('{"user_ids": {"a": 1}}', " holds no list of user ids"),
+        ("[]", " holds an empty list of user ids"),
+        ('["a", ""]', ": unusable user ids: 1\nposition 1: '' is no id; a non-empty string or an integer"),
+        ('[" "]', ": unusable user ids: 1\nposition 0: ' ' is no id"),
+        ('["a", null]', ": unusable user ids: 1\nposition 1: None is no id"),
+        ("[1, true]", ": unusable user ids: 1\nposition 1: True is no id"),
+        ("[1.5]", ": unusable user ids: 1\nposition 0: 1.5 is no id"),
+        ('[["a"]]', ": unusable user ids: 1\nposition 0: ['a'] is no id"),
+        ('["\\ud800"]', ": unusable user ids: 1\nposition 0: '\\ud800' holds half of a surrogate pair"),
+        ('["a", "b", "a"]', ": unusable user ids: 1\nposition 2: 'a' is also at position 0"),
+        ('["1", 1]', ": unusable user ids: 1\nposition 1: 1 is also at position 0"),
+    ],
+)
+def test_other_content_is_refused(tmp_path: Path, content: str | bytes, problem: str) -> None:
+    path = written(tmp_path, content)
+    assert error_of(path).startswith(f"{path}{problem}")
+
+
+def test_ten_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    lines = error_of(written(tmp_path, json.dumps(["a"] * 26))).splitlines()
+    assert lines[0].endswith(": unusable user ids: 25")
+    assert lines[1:11] == [f"position {position}: 'a' is also at position 0" for position in range(1, 11)]
+    assert lines[11:] == ["… and 15 more"]
+
+
+def test_a_count_that_differs_names_both_files(tmp_path: Path) -> None:
+    path = written(tmp_path, '["a", "b"]')
+    vectors = tmp_path / "preference_vectors.npy"
+    assert error_of(path, expect_count=1000) == f"{path} has 2 user ids, but there are 1,000 vectors in {vectors}"
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    assert "cannot read the user ids" in error_of(tmp_path / "user_ids.json")
+    assert "cannot read the user ids" in error_of(tmp_path)
+
+
+# Seen titles
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    path = tmp_path_factory.mktemp("catalog") / "metadata.jsonl"
+    # Rows run against the order of ids, so that one is not taken for the other.
+    path.write_text("\n".join(json.dumps({"media_id": 20 - row, "title": f"Film {row}"}) for row in range(20)))
+    return Catalog.from_jsonl(path)
+
+
+USERS = ["u2", "u10", "u1", "7"]
+
+
+def write_seen(
+    path: Path, pairs: Sequence[tuple[Any, Any]], *, columns: str = "user_id VARCHAR, media_id VARCHAR"
+) -> Path:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE seen ({columns})")
+        if pairs:
+            connection.executemany("INSERT INTO seen VALUES (?, ?)", list(pairs))
+        connection.execute(f"COPY seen TO '{path}' (FORMAT parquet)")
+    return path
+
+
+def listed(offsets: np.ndarray, rows: np.ndarray) -> list[list[int]]:
+    return [rows[start:stop].tolist() for start, stop in pairwise(offsets)]
+
+
+def test_seen_titles_are_grouped_by_user(tmp_path: Path, catalog: Catalog) -> None:
+    pairs = [("u1", "20"), ("u2", "1"), ("u1", "3"), ("u2", "20"), ("u1", "20"), ("7", "11"), ("u2", "2"), ("u1", "20")]
+    offsets, rows = read_seen(write_seen(tmp_path / "seen.parquet", pairs), USERS, catalog)
+    assert (offsets.dtype, rows.dtype) == (np.int64, np.int32)
+    assert offsets.tolist() == [0, 3, 3, 5, 6]
+    assert rows.tolist() == [0, 18, 19, 0, 17, 9]
+
+
+def test_integer_columns_match_string_ids(tmp_path: Path, catalog: Catalog) -> None:
+    path = write_seen(tmp_path / "seen.parquet", [(7, 20), (7, 1)], columns="media BIGINT, media_id INTEGER")
+    with pytest.raises(DataError, match=r"lacks the column user_id; it has media, media_id"):
+        read_seen(path, USERS, catalog)
+    path = write_seen(tmp_path / "seen.parquet", [(7, 20), (7, 1)], columns="user_id BIGINT, media_id INTEGER")
+    assert listed(*read_seen(path, USERS, catalog)) == [[], [], [], [0, 19]]
+
+
+def test_nobody_may_have_seen_anything(tmp_path: Path, catalog: Catalog) -> None:
+    offsets, rows = read_seen(write_seen(tmp_path / "seen.parquet", []), USERS, catalog)
+    assert offsets.tolist() == [0, 0, 0, 0, 0]
+    assert (rows.tolist(), rows.dtype) == ([], np.int32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 19)), max_size=60))
+def test_any_pairs_are_grouped(
+    tmp_path_factory: pytest.TempPathFactory, catalog: Catalog, pairs: list[tuple[int, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("pairs [1]") / "seen.parquet"
+    write_seen(path, [(USERS[user], str(20 - row)) for user, row in pairs])
+    expected = [sorted({row for user, row in pairs if user == wanted}) for wanted in range(4)]
+    assert listed(*read_seen(path, USERS, catalog)) == expected
+
+
+def test_unknown_users_and_titles_are_counted_with_examples(tmp_path: Path, catalog: Catalog) -> None:
+    pairs = [("u1", "20"), *[("nobody", "20")] * 3, *[("u1", f"x{n}") for n in range(9)], (None, "20"), ("u1", None)]
+    path = write_seen(tmp_path / "seen.parquet", pairs)
+    with pytest.raises(DataError) as caught:
+        read_seen(path, USERS, catalog)
+    assert caught.value.message == (
+        f"{path}: rows whose user_id is not in user_ids.json: 3 (different ids: 1, such as 'nobody'); "
+        "rows without user_id: 1; "
+        "rows whose media_id is not in metadata.jsonl: 9 (different ids: 9, such as 'x0', 'x1', 'x2', 'x3', 'x4'); "
+        "rows without media_id: 1"
+    )
+
+
+def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog) -> None:
+    whole = write_seen(tmp_path / "seen.parquet", [("u1", "20")]).read_bytes()
+    (tmp_path / "short.parquet").write_bytes(whole[:-20])
+    (tmp_path / "text.parquet").write_text("user_id,media_id\nu1,20\n")
+    for name in ("short.parquet", "text.parquet", "missing.parquet"):
+        with pytest.raises(DataError, match=f"{name}: cannot read what users have seen"):
+            read_seen(tmp_path / name, USERS, catalog)
+    path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, film VARCHAR")
+    with pytest.raises(DataError, match="lacks the column user_id and media_id; it has person, film"):
+        read_seen(path, USERS, catalog)
