@@ -11,7 +11,7 @@ import numpy as np
 
 from semrec_faiss.config import Config, IndexConfig, config_from_dict
 from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.errors import DamagedIndexError, UsageError
+from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.manifest import KnownAnswer
@@ -76,7 +76,10 @@ class SavedIndex:
     @cached_property
     def catalog(self) -> Catalog:
         """The titles, in row order."""
-        catalog = Catalog.from_parquet(self.generation.file(ITEMS_NAME))
+        try:
+            catalog = Catalog.from_parquet(self.generation.file(ITEMS_NAME))
+        except DataError as error:
+            raise DamagedIndexError(error.message, fix="build the index again") from error
         if catalog.count != self.generation.manifest.count:
             raise DamagedIndexError(
                 f"{ITEMS_NAME} holds {catalog.count} titles, the manifest says {self.generation.manifest.count}"
