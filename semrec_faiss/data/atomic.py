@@ -113,7 +113,6 @@ class NpyWriter:
         np.lib.format.write_array_header_1_0(
             file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(self._dtype)}
         )
-        self.header_bytes = file.tell()
 
     def write(self, rows: NDArray[Any]) -> None:
         """Append ``rows``, shape (any, d)."""

@@ -1,0 +1,147 @@
+"""Text models: where a model is, and what makes vectors of texts. Loads sentence-transformers only when asked to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import DeviceError, NotFoundError
+
+_HASH_BYTES = 1 << 20
+
+
+class Encoder(Protocol):
+    """Whatever turns texts into vectors."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return a vector for each of n ``texts``, shape (n, d); they need not have unit length."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A text model before it is loaded.
+
+    Attributes:
+        name: as it was asked for.
+        location: a folder, or a name for sentence-transformers to look up.
+        sha256: of the folder's files; None for a name.
+    """
+
+    name: str
+    location: str
+    sha256: str | None
+
+
+def find_model(name: str) -> ModelSource:
+    """Say what ``name`` stands for: a folder, an installed Python package that carries a model, or a hub name."""
+    folder = Path(name) if Path(name).is_dir() else _packaged_model(name)
+    if folder is None:
+        return ModelSource(name, name, None)
+    return ModelSource(name, str(folder), _folder_sha256(folder))
+
+
+def _packaged_model(name: str) -> Path | None:
+    """Return the ``model`` folder inside the installed package of that name, if there is one."""
+    module = name.replace("-", "_")
+    spec = find_spec(module) if module.isidentifier() else None
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "model"
+        if (folder / "modules.json").is_file():
+            return folder
+    return None
+
+
+def _folder_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_encoder(source: ModelSource, *, batch_size: int = 64, device: str | None = None) -> Encoder:
+    """Load a sentence-transformers model.
+
+    Args:
+        source: from :func:`find_model`.
+        batch_size: texts that go through the model at a time.
+        device: "cpu", "cuda", "cuda:1", …; None takes a GPU when there is one.
+
+    Raises:
+        DeviceError: sentence-transformers is not installed, or there is no such device.
+        NotFoundError: no such model, or it cannot be fetched.
+    """
+    # Its progress bars and those of the hub would mix with ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import torch
+        from sentence_transformers import SentenceTransformer
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
+        raise DeviceError(
+            f"making vectors of texts needs sentence-transformers, which cannot be imported: {error}",
+            fix="pip install 'semrec-faiss[embed]'",
+        ) from error
+    _check_device(torch, device)
+    import_module("transformers").utils.logging.disable_progress_bar()
+    try:
+        model = SentenceTransformer(source.location, device=device)
+    except Exception as error:  # the hub, the network and the file formats raise whatever they like
+        raise NotFoundError(
+            f"cannot load the text model {source.name!r}: {_first_line(error)}",
+            fix="give a model's folder, an installed package that carries one, or a name on the Hugging Face hub "
+            "(which needs the network the first time)",
+        ) from error
+    return _SentenceTransformerEncoder(model, batch_size)
+
+
+def _check_device(torch: Any, device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # an unknown name, a build without CUDA, no such GPU: each its own type
+        raise DeviceError(
+            f"the device {device!r} cannot be used: {_first_line(error)}", fix="leave --device out, or give cpu"
+        ) from error
+
+
+class _SentenceTransformerEncoder:
+    """A loaded model as an :class:`Encoder`."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self._model = model
+        self._batch_size = batch_size
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return a vector for each of ``texts``."""
+        try:
+            vectors = self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"the text model failed on {self._model.device}: {_first_line(error)}",
+                fix=f"try --batch-size {max(1, self._batch_size // 4)} (it is {self._batch_size}), or --device cpu",
+            ) from error
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

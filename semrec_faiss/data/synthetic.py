@@ -1,0 +1,272 @@
+"""Seeded data of any size in the layout of a data folder, written a block at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.atomic import NpyWriter, new_folder
+from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.synthetic_vectors import World
+from semrec_faiss.data.synthetic_world import (
+    BLOCK_TITLES,
+    BLOCK_USERS,
+    LIKED_TITLES,
+    Liked,
+    TitleBlock,
+    TitlePool,
+    draw_liked,
+    draw_seen,
+    make_titles,
+    user_id,
+)
+from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.progress import Progress, silent
+
+FloatName = Literal["float16", "float32", "float64"]
+
+# name: (least, most)
+_LIMITS = {
+    "titles": (1, 1_000_000_000),
+    "users": (0, 1_000_000_000),
+    "dim": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "seen_per_user": (0, 1000),
+}
+
+# About how many bytes a line of metadata.jsonl, an entry of user_ids.json and a row of seen.parquet (with the table
+# that it is gathered in) take.
+_LINE_BYTES, _USER_ID_BYTES, _SEEN_BYTES = 190, 18, 24
+
+_GATHER_BYTES = 32 << 20  # of titles' vectors read at a time to make users' vectors
+
+_Result = TypeVar("_Result")
+
+
+def write_synthetic(
+    out: Path,
+    *,
+    titles: int,
+    users: int,
+    dim: int,
+    seed: int = 7,
+    seen_per_user: int = 0,
+    user_dtype: FloatName = "float64",
+    media_dtype: FloatName = "float32",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> None:
+    """Write a whole data folder of made-up titles and users to ``out``.
+
+    Values depend on ``titles``, ``users``, ``dim`` and ``seed`` alone. Memory stays at a few blocks of vectors,
+    whatever the number of titles. ``out`` appears only when everything is written.
+
+    Args:
+        out: the folder to make.
+        titles: n, vectors of shape (n, dim) and unit length in ``media_dtype``.
+        users: m, vectors of shape (m, dim) and unit length in ``user_dtype``; 0 for none.
+        dim: dimensions of a vector.
+        seed: another seed makes another world.
+        seen_per_user: about how many seen titles a user has in seen.parquet, on average; 0 writes none.
+        user_dtype: float64 as the guide's users have.
+        media_dtype: what titles' vectors are stored as.
+        overwrite: replace an earlier data folder at ``out``.
+        progress: told the rows written.
+
+    Raises:
+        UsageError: an argument out of its limits, ``out`` not empty, or too little room on the disk.
+        DataError: the disk refused to be written to.
+    """
+    _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
+    _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
+    check_out_folder(out, overwrite=overwrite)
+    title_bytes = titles * (dim * np.dtype(media_dtype).itemsize + _LINE_BYTES)
+    user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
+    try:
+        _check_room(out, title_bytes + user_bytes)
+        with new_folder(out) as folder:
+            pool = _write_titles(folder, (titles, dim), seed, media_dtype, progress)
+            if users:
+                _write_users(folder, pool, (users, dim), seed, user_dtype, progress)
+            if users and seen_per_user:
+                _write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {out}: {error.strerror or error}", fix="choose a folder that can be written to"
+        ) from error
+
+
+def _check_limits(**arguments: int) -> None:
+    for name, value in arguments.items():
+        least, most = _LIMITS[name]
+        if not least <= value <= most:
+            raise UsageError(f"{name.replace('_', ' ')} is {value:,}; it must be from {least:,} to {most:,}")
+
+
+def _check_dtypes(**arguments: str) -> None:
+    for name, value in arguments.items():
+        if value not in get_args(FloatName):
+            allowed = ", ".join(get_args(FloatName))
+            raise UsageError(f"{name.replace('_', ' ')} is {value!r}; it must be one of {allowed}")
+
+
+def check_out_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write a data folder over a file, over anything without ``overwrite``, and over what is no data folder.
+
+    Raises:
+        UsageError: for each of these.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; a data folder cannot be written there", fix="choose another folder")
+    found = sorted(path.name for path in out.iterdir())
+    if found and not overwrite:
+        raise UsageError(
+            f"{out} is not empty (it holds {found[0]})", fix="give --overwrite to replace it, or choose another folder"
+        )
+    foreign = [name for name in found if name not in ("media", "users")]
+    if foreign:
+        raise UsageError(
+            f"{out} holds {foreign[0]}, which is no part of a data folder, so it is not replaced",
+            fix="choose another folder",
+        )
+
+
+def _check_room(out: Path, needed: int) -> None:
+    place = out.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(
+            f"{out} would take about {needed / 1e9:,.1f} GB, but {place} has {free / 1e9:,.1f} GB free",
+            fix="choose fewer titles or users, or another disk",
+        )
+
+
+def _write_titles(folder: Path, shape: tuple[int, int], seed: int, dtype: FloatName, progress: Progress) -> TitlePool:
+    titles, dim = shape
+    world, pool = World(dim, seed), TitlePool(titles)
+    (folder / METADATA).parent.mkdir()
+
+    def make(number: int) -> tuple[TitleBlock, NDArray[np.float32]]:
+        block = make_titles(seed, number)
+        return block, world.vectors(block)
+
+    with (
+        (folder / MEDIA_VECTORS).open("wb") as vectors_file,
+        (folder / METADATA).open("wb") as lines_file,
+        NpyWriter(vectors_file, shape, dtype) as vectors,
+        closing(_made_ahead(make, -(-titles // BLOCK_TITLES))) as blocks,
+    ):
+        for block, rows in blocks:
+            first = block.number * BLOCK_TITLES
+            count = min(BLOCK_TITLES, titles - first)
+            vectors.write(rows[:count])
+            lines_file.write(block.json_lines(count))
+            pool.add(block)
+            progress("titles", first + count, titles)
+    pool.close()
+    return pool
+
+
+def _made_ahead(make: Callable[[int], _Result], blocks: int) -> Generator[_Result, None, None]:
+    """Yield make(0), make(1), …, made in threads a little ahead of their use."""
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as threads:
+        waiting: deque[Future[_Result]] = deque()
+        for number in range(blocks):
+            waiting.append(threads.submit(make, number))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _write_users(
+    folder: Path, pool: TitlePool, shape: tuple[int, int], seed: int, dtype: FloatName, progress: Progress
+) -> None:
+    users, _ = shape
+    (folder / USER_IDS).parent.mkdir()
+    with (
+        (folder / USER_VECTORS).open("wb") as vectors_file,
+        (folder / USER_IDS).open("wb") as ids_file,
+        NpyWriter(vectors_file, shape, dtype) as vectors,
+    ):
+        for first in range(0, users, BLOCK_USERS):
+            count = min(BLOCK_USERS, users - first)
+            liked = draw_liked(pool, seed, first // BLOCK_USERS)
+            for rows in _mean_vectors(folder / MEDIA_VECTORS, liked, count):
+                vectors.write(rows)
+            ids = ",\n ".join(json.dumps(user_id(row)) for row in range(first, first + count))
+            ids_file.write(f"{',' if first else '['}\n {ids}".encode())
+            progress("users", first + count, users)
+        ids_file.write(b"\n]\n")
+
+
+def _mean_vectors(titles: Path, liked: Liked, count: int) -> Iterator[NDArray[np.float64]]:
+    """Yield the first ``count`` users' weighted means of what they like, (some, dim), unit length."""
+    vectors = np.load(titles, mmap_mode="r")
+    step = max(1, _GATHER_BYTES // (LIKED_TITLES * vectors[0].nbytes))
+    for first in range(0, count, step):
+        chosen = slice(first, min(first + step, count))
+        rows, where = np.unique(liked.rows[chosen], return_inverse=True)
+        gathered = _read_rows(titles, rows, vectors)
+        where, weights = where.reshape(-1, LIKED_TITLES), liked.weights[chosen]
+        mean = np.zeros((len(where), vectors.shape[1]))
+        for nth in range(LIKED_TITLES):
+            mean += gathered[where[:, nth]] * weights[:, nth, None]
+        yield mean / np.sqrt(np.einsum("ij,ij->i", mean, mean))[:, None]
+
+
+def _read_rows(path: Path, rows: NDArray[np.int64], mapped: NDArray[Any]) -> NDArray[Any]:
+    """Read single ``rows`` of the .npy at ``path``.
+
+    Through ``mapped`` itself they would count as our memory page by page, up to the whole file.
+    """
+    gathered = np.empty((len(rows), mapped.shape[1]), dtype=mapped.dtype)
+    row_bytes = gathered.strides[0]
+    start = path.stat().st_size - mapped.nbytes
+    with path.open("rb", buffering=0) as file:
+        for row, target in zip(rows.tolist(), gathered, strict=True):
+            file.seek(start + row * row_bytes)
+            file.readinto(target.data)
+    return gathered
+
+
+def _write_seen(
+    folder: Path, pool: TitlePool, counts: tuple[int, int], seed: int, mean: int, progress: Progress
+) -> None:
+    """Gather (user, title) pairs in a DuckDB file inside ``folder``, then write them out as seen.parquet."""
+    import duckdb
+
+    users, titles = counts
+    scratch = folder / "seen.duckdb"
+    target = str(folder / SEEN).replace("'", "''")
+    with closing(duckdb.connect(str(scratch), config={"threads": 1, "memory_limit": "400MB"})) as db:
+        db.execute("SET enable_progress_bar = false")
+        db.execute("CREATE TABLE seen (user_row BIGINT, title_row BIGINT)")
+        for first in range(0, users, BLOCK_USERS):
+            user, title = draw_seen(pool, seed, first // BLOCK_USERS, mean, titles)
+            existing = first + user < users
+            db.register("pairs", {"user_row": first + user[existing], "title_row": title[existing]})
+            db.execute("INSERT INTO seen SELECT user_row, title_row FROM pairs")
+            db.unregister("pairs")
+            progress("seen titles", min(first + BLOCK_USERS, users), users)
+        db.execute(
+            "COPY (SELECT format('user_{:08d}', user_row + 1) AS user_id, format('title_{:09d}', title_row + 1) "
+            f"AS media_id FROM seen) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+        )
+    for leftover in folder.glob("seen.duckdb*"):
+        leftover.unlink()

@@ -1,0 +1,339 @@
+"""Made-up data: the layout, the bytes, the geometry of the vectors, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss.data import synthetic, synthetic_world
+from semrec_faiss.data.atomic import NpyWriter, new_file
+from semrec_faiss.data.layout import find_data_folder, open_vectors
+from semrec_faiss.data.metadata import inspect_metadata
+from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic_vectors import Rotation, World
+from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, TitlePool, draw_liked, make_titles
+from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.errors import DataError, UsageError
+
+
+def write(out: Path, **changes: object) -> Path:
+    arguments: dict[str, object] = {"titles": 3000, "users": 500, "dim": 48, "seed": 7, "seen_per_user": 20}
+    write_synthetic(out, **(arguments | changes))  # type: ignore[arg-type]
+    return out
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("synthetic") / "world", titles=5000, dim=384)
+
+
+def titles_of(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "media/metadata.jsonl").read_text().splitlines()]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_layout_is_that_of_a_data_folder(world: Path) -> None:
+    files = find_data_folder(world)
+    media = open_vectors(files.media_vectors)
+    assert (media.shape, media.dtype) == ((5000, 384), np.float32)
+    assert files.user_vectors is not None and files.user_ids is not None and files.seen is not None
+    users = open_vectors(files.user_vectors)
+    assert (users.shape, users.dtype) == ((500, 384), np.float64)
+    assert list(read_user_ids(files.user_ids))[::499] == ["user_00000001", "user_00000500"]
+    assert inspect_metadata(files.metadata, expect_count=5000).count == 5000
+    assert sorted(bytes_of(world)) == [
+        "media/content_vectors.npy",
+        "media/metadata.jsonl",
+        "users/preference_vectors.npy",
+        "users/seen.parquet",
+        "users/user_ids.json",
+    ]
+    np.testing.assert_allclose(np.linalg.norm(media, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1.0, atol=1e-12)
+
+
+def test_titles_are_unique_and_say_their_year(world: Path) -> None:
+    titles = titles_of(world)
+    assert len({title["title"] for title in titles}) == len(titles)
+    assert [title["media_id"] for title in titles][::4999] == ["title_000000001", "title_000005000"]
+    for title in titles:
+        assert str(title["title"]).endswith(f"({title['year']})")
+        genres = title["genres"]
+        assert isinstance(genres, list)
+        assert 1 <= len(genres) <= 3 and len(set(genres)) == len(genres) and set(genres) <= set(GENRES)
+    commonest = Counter(genre for title in titles for genre in title["genres"])  # type: ignore[attr-defined]
+    assert commonest.most_common(1)[0][0] == "Drama"
+    assert commonest["Drama"] > 10 * commonest["Western"]
+
+
+def test_films_of_a_franchise_are_numbered_in_the_order_of_their_years(world: Path) -> None:
+    films: dict[str, dict[int, int]] = {}
+    for title in titles_of(world):
+        if title["franchise"] is not None:
+            name = str(title["title"]).rsplit(" (", 1)[0].removeprefix(str(title["franchise"])).strip()
+            films.setdefault(str(title["franchise"]), {})[int(name or 1)] = int(str(title["year"]))
+    assert len(films) > 300
+    for parts in films.values():
+        years = [parts[number] for number in sorted(parts)]
+        assert years == sorted(set(years))
+
+
+def test_vectors_lie_as_those_of_texts_do(world: Path) -> None:
+    vectors = np.load(world / "media/content_vectors.npy")
+    titles = titles_of(world)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    nearest = np.percentile(cosines.max(axis=1), [5, 50, 95])
+    assert 0.45 < nearest[0] < nearest[1] < nearest[2] < 0.97
+    assert 0.6 < nearest[1] < 0.8
+    assert 0.05 < np.median(cosines) < 0.2
+    franchise = np.array([title["franchise"] or "" for title in titles])
+    has_sibling = np.array([count > 1 for count in map(Counter(franchise).get, franchise)]) & (franchise != "")
+    found = franchise[cosines.argmax(axis=1)] == franchise
+    assert found[has_sibling].mean() > 0.95
+    # The spread has a decaying spectrum, as embeddings have: a few dozen directions hold half of it, not half of 384.
+    variances = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False) ** 2
+    assert 10 < np.searchsorted(np.cumsum(variances) / variances.sum(), 0.5) < 60
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+    first, again, other = write(tmp_path / "a"), write(tmp_path / "b"), write(tmp_path / "c", seed=8)
+    assert bytes_of(first) == bytes_of(again)
+    assert all(bytes_of(first)[name] != content for name, content in bytes_of(other).items() if "user_ids" not in name)
+
+
+def test_seen_titles_and_dtypes_change_nothing_else(tmp_path: Path) -> None:
+    plain, halved = write(tmp_path / "a"), write(tmp_path / "b", seen_per_user=0, media_dtype="float16")
+    assert not (halved / "users/seen.parquet").exists()
+    full = np.load(plain / "media/content_vectors.npy")
+    np.testing.assert_array_equal(np.load(halved / "media/content_vectors.npy"), full.astype(np.float16))
+    assert bytes_of(plain)["media/metadata.jsonl"] == bytes_of(halved)["media/metadata.jsonl"]
+
+
+def test_a_large_world_begins_with_the_titles_of_a_small_one(tmp_path: Path) -> None:
+    small, large = write(tmp_path / "a", titles=2500), write(tmp_path / "b", titles=7000)
+    assert titles_of(large)[:2500] == titles_of(small)
+    np.testing.assert_array_equal(
+        np.load(large / "media/content_vectors.npy")[:2500], np.load(small / "media/content_vectors.npy")
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("titles", "users", "dim"), [(1, 1, 1), (1, 0, 3), (BLOCK_TITLES, 7, 32), (BLOCK_TITLES + 1, 1, 5)]
+)
+def test_any_size_and_dtype(tmp_path: Path, titles: int, users: int, dim: int, dtype: str) -> None:
+    out = write(tmp_path / "x", titles=titles, users=users, dim=dim, user_dtype=dtype, media_dtype=dtype)
+    files = find_data_folder(out)
+    media = open_vectors(files.media_vectors, expect_rows=titles, expect_dim=dim)
+    assert media.dtype == dtype
+    np.testing.assert_allclose(np.linalg.norm(media.astype(np.float64), axis=1), 1.0, atol=2e-3)
+    assert len(titles_of(out)) == titles
+    assert (files.user_vectors is None) == (users == 0)
+    if files.user_vectors is not None:
+        assert open_vectors(files.user_vectors, expect_rows=users, expect_dim=dim).dtype == dtype
+
+
+@settings(deadline=None, max_examples=40)
+@given(dim=st.integers(2, 130), seed=st.integers(0, 1000))
+def test_rotation_keeps_angles(dim: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before = random.standard_normal((dim, 3)).astype(np.float32)
+    after = Rotation.draw(random, dim).apply(before.copy())
+    np.testing.assert_allclose(after.T @ after, before.T @ before, atol=1e-3)
+
+
+@pytest.mark.parametrize("dim", [64, 65, 100, 257, 384, 512])
+def test_every_coordinate_has_a_like_share_of_the_spread(dim: int) -> None:
+    vectors = World(dim, 7).vectors(make_titles(7, 0))
+    variances = vectors.var(axis=0)
+    assert variances.max() < 3 * variances.mean()
+    assert variances.min() > variances.mean() / 3
+    # The directions themselves are far from even: without the rotation the coordinates would be, too.
+    assert np.linalg.eigvalsh(np.cov(vectors.T)).max() > 3.5 * variances.mean()
+
+
+def test_users_are_weighted_means_of_titles_they_like(tmp_path: Path) -> None:
+    out = write(tmp_path / "x", users=300)
+    vectors = np.load(out / "media/content_vectors.npy").astype(np.float64)
+    pool = TitlePool(3000)
+    for number in (0, 1):
+        pool.add(make_titles(7, number))
+    pool.close()
+    liked = draw_liked(pool, 7, 0)
+    expected = np.stack([liked.weights[user] @ vectors[liked.rows[user]] for user in range(300)])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(out / "users/preference_vectors.npy"), expected, atol=1e-12)
+    seen = duckdb.sql(f"SELECT user_id, media_id FROM '{out / 'users/seen.parquet'}'").fetchall()
+    seen_by: dict[str, set[str]] = {}
+    for user, title in seen:
+        seen_by.setdefault(user, set()).add(title)
+    assert len(seen_by) == 300
+    assert len(set(seen)) == len(seen)
+    assert 15 < len(seen) / 300 < 23
+    counts = sorted(map(len, seen_by.values()))
+    assert counts[0] < 8 and counts[-1] > 60
+    for user in range(300):
+        first = liked.rows[user][liked.weights[user] > 0]
+        mine = seen_by[f"user_{user + 1:08d}"]
+        if len(mine) > len(first):
+            assert {f"title_{row + 1:09d}" for row in first} <= mine
+    assert {title for _, title in seen} <= {str(title["media_id"]) for title in titles_of(out)}
+
+
+def test_in_a_large_catalogue_users_choose_among_the_known_titles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic_world, "KNOWN_TITLES", 300)
+    out = write(tmp_path / "x", titles=6000, users=400)
+    chosen = {row[0] for row in duckdb.sql(f"SELECT media_id FROM '{out / 'users/seen.parquet'}'").fetchall()}
+    popularity = {str(title["media_id"]): float(str(title["popularity"])) for title in titles_of(out)}
+    assert len(chosen) <= 303
+    assert min(popularity[title] for title in chosen) > np.percentile(list(popularity.values()), 90)
+
+
+def test_names_do_not_repeat() -> None:
+    three = len(synthetic_world._SYLLABLES) ** 3
+    numbers = [*range(5000), *range(three - 5000, three + 5000)]
+    assert len({synthetic_world._invented_word(number) for number in numbers}) == len(numbers)
+
+
+def test_memory_does_not_grow_with_the_titles(tmp_path: Path) -> None:
+    write(tmp_path / "warm", titles=100)
+    tracemalloc.start()
+    write(tmp_path / "x", titles=60_000, users=100, dim=128, seen_per_user=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "x/media/content_vectors.npy").stat().st_size > 30_000_000
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"titles": 0}, "titles is 0; it must be from 1 to 1,000,000,000"),
+        ({"users": -1}, "users is -1; it must be from 0 to 1,000,000,000"),
+        ({"dim": 0}, "dim is 0; it must be from 1 to 4,096"),
+        ({"dim": 5000}, "dim is 5,000; it must be from 1 to 4,096"),
+        ({"seed": -3}, "seed is -3"),
+        ({"seen_per_user": 1001}, "seen per user is 1,001; it must be from 0 to 1,000"),
+        ({"media_dtype": "int8"}, "media dtype is 'int8'; it must be one of float16, float32, float64"),
+    ],
+)
+def test_arguments_out_of_their_limits(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        write(tmp_path / "x", **change)
+    assert message in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    out.mkdir()  # an empty folder is no obstacle
+    write(out, titles=10, users=0)
+    with pytest.raises(UsageError, match="--overwrite"):
+        write(out, titles=20, users=0)
+    assert len(titles_of(out)) == 10
+    write(out, titles=20, users=0, overwrite=True)
+    assert len(titles_of(out)) == 20
+    (out / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"thesis\.tex, which is no part of a data folder"):
+        write(out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    with pytest.raises(UsageError, match="is a file"):
+        write(out / "thesis.tex", overwrite=True)
+
+
+def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 3_000_000_000))  # type: ignore[attr-defined]
+    with pytest.raises(UsageError) as caught:
+        write(tmp_path / "x", titles=10_000_000, dim=384)
+    assert "17.3 GB" in caught.value.message and "3.0 GB free" in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        write(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("step", ["titles", "users", "seen titles"])
+def test_an_interruption_keeps_what_was_there(tmp_path: Path, step: str) -> None:
+    out = write(tmp_path / "x", titles=10, users=0)
+    before = bytes_of(out)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(out, overwrite=True, progress=interrupt)
+    assert bytes_of(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from semrec_faiss.data.synthetic import write_synthetic\n"
+        "def kill(what, done, total): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_synthetic(Path(sys.argv[1]), titles=5000, users=10, dim=8, progress=kill)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "x").exists()
+
+
+def test_progress_is_told_to_its_end(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    write(tmp_path / "x", progress=lambda *report: told.append(report))
+    assert {("titles", 3000, 3000), ("users", 500, 500), ("seen titles", 500, 500)} <= set(told)
+    assert [done for what, done, _ in told if what == "titles"] == [2048, 3000]
+
+
+def test_blocks_are_made_in_order_whatever_the_threads() -> None:
+    assert list(synthetic._made_ahead(lambda number: number * number, 50)) == [number**2 for number in range(50)]
+
+
+def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write(tmp_path / "x", titles=10, users=0)
+    before = bytes_of(out)
+    rename = Path.rename
+
+    def refuse_the_new(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new)
+    with pytest.raises(DataError, match="Input/output error"):
+        write(out, titles=20, users=0, overwrite=True)
+    assert bytes_of(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_writer_that_is_not_filled_says_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="wrote 2 rows of the 3"),
+        new_file(tmp_path / "x.npy") as file,
+        NpyWriter(file, (3, 2), "float32") as writer,
+    ):
+        writer.write(np.ones((2, 2)))
+    assert list(tmp_path.iterdir()) == []
