@@ -5,6 +5,7 @@ Everything is written under a temporary name beside its place, flushed to the di
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_remains(out)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -51,6 +53,20 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(out.parent)
+
+
+def _remove_remains(out: Path) -> None:
+    """Remove what runs that were killed left beside ``out``; those of a process that still runs are not touched."""
+    if os.name == "nt":  # there, asking whether a process is alive ends it
+        return
+    for remains in out.parent.glob(f"{glob.escape(out.name)}.partial-*"):
+        pid = remains.name.rpartition("-")[2]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(remains, ignore_errors=True)
+        except (PermissionError, OverflowError, ValueError):
+            continue
 
 
 def _move_over(new: Path, place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -337,3 +338,14 @@ def test_a_writer_that_is_not_filled_says_so(tmp_path: Path) -> None:
     ):
         writer.write(np.ones((2, 2)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_remains_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
+    finished = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead, living = (tmp_path / f"out.partial-{pid}" for pid in (finished.stdout.strip(), os.getppid()))
+    for remains in (dead, living):
+        remains.mkdir()
+        (remains / "half.npy").write_bytes(b"half")
+    write_synthetic(tmp_path / "out", titles=50, users=5, dim=32)
+    assert not dead.exists()
+    assert (living / "half.npy").exists()
