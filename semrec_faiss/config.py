@@ -5,216 +5,51 @@ Unknown keys are refused with the nearest known one, and all mistakes are report
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from semrec_faiss.config_index import (
+    GPU_LIMIT,
+    GPU_PQ_M,
+    INDEX_TYPES,
+    FactoryIndex,
+    FlatIndex,
+    HnswIndex,
+    IndexConfig,
+    IvfFlatIndex,
+    IvfPqIndex,
+    IvfSqIndex,
+    Settings,
 )
-
-from semrec_faiss.config_mistakes import describe
+from semrec_faiss.config_mistakes import describe_all
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.yaml_source import YamlSource
 
-GPU_LIMIT = 2048
-"""The largest k and the largest nprobe that FAISS searches with on a GPU."""
-
-GPU_PQ_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
-"""The product quantiser sizes that FAISS has GPU code for; those over 48 need float16 look-up tables."""
-
-AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
-
-
-def _whole_number_or_auto(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError(f"should be a whole number of at least 1, or auto, not {value!r}")
-
-
-OrAuto = Annotated[int | Literal["auto"], BeforeValidator(_whole_number_or_auto)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_section_is_default(cls, values: Any) -> Any:
-        """Read ``build:`` with nothing under it, which YAML gives as null, as an empty section."""
-        return {} if values is None else values
-
-
-class NoSettings(_Settings):
-    """A type without settings of this group."""
-
-
-class IvfBuild(_Settings):
-    """``nlist``: the number of inverted lists; auto takes about 4·√n, at most n/39 (FAISS's own lower bound a list)."""
-
-    nlist: OrAuto = "auto"
-    seed: Annotated[int, Field(ge=0, strict=True)] = 1234
-
-
-class SqBuild(IvfBuild):
-    """``storage``: what a component is stored as."""
-
-    storage: Literal["fp16", "8bit"] = "fp16"
-
-
-class PqBuild(IvfBuild):
-    """``M``: sub-quantisers a vector (auto: about d/8, dividing d); ``nbits``: bits of each."""
-
-    M: OrAuto = "auto"
-    nbits: Annotated[int, Field(ge=4, le=12, strict=True)] = 8
-
-
-class HnswBuild(_Settings):
-    """``M``: links a node (auto: 32, and 48 from 256 dimensions up); ``efConstruction``: candidates while building."""
-
-    M: OrAuto = "auto"
-    efConstruction: AtLeastOne = 200  # noqa: N815 - FAISS's name
-
-    @field_validator("M")
-    @classmethod
-    def _two_links_at_least(cls, m: int | str) -> int | str:
-        if isinstance(m, int) and not 2 <= m <= 512:
-            raise ValueError(f"should be from 2 to 512, or auto, not {m}")
-        return m
-
-
-class IvfSearch(_Settings):
-    """``nprobe``: the inverted lists that a query visits."""
-
-    nprobe: AtLeastOne = 16
-
-
-class PqSearch(IvfSearch):
-    """``refine``: rescore refine × k candidates with the original vectors; null returns the quantised scores."""
-
-    refine: AtLeastOne | None = 4
-
-
-class HnswSearch(_Settings):
-    """``efSearch``: candidates kept during a query; raised to k when k is larger."""
-
-    efSearch: AtLeastOne = 64  # noqa: N815 - FAISS's name
-
-
-class FactorySearch(_Settings):
-    """Any of the search settings; each is refused where the factory's index has no such thing."""
-
-    nprobe: AtLeastOne | None = None
-    efSearch: AtLeastOne | None = None  # noqa: N815 - FAISS's name
-    refine: AtLeastOne | None = None
-
-
-class _Index(_Settings):
-    metric: Literal["inner_product"] = "inner_product"
-    normalize: Annotated[bool, Field(strict=True)] = True
-    runs_on_gpu: ClassVar[bool] = True
-
-
-class FlatIndex(_Index):
-    """Every vector, compared exactly."""
-
-    type: Literal["flat"] = "flat"
-    build: NoSettings = NoSettings()
-    search: NoSettings = NoSettings()
-
-
-class IvfFlatIndex(_Index):
-    """Inverted lists of exact vectors."""
-
-    type: Literal["ivf_flat"]
-    build: IvfBuild = IvfBuild()
-    search: IvfSearch = IvfSearch()
-
-
-class IvfSqIndex(_Index):
-    """Inverted lists of scalar-quantised vectors."""
-
-    type: Literal["ivf_sq"]
-    build: SqBuild = SqBuild()
-    search: IvfSearch = IvfSearch()
-
-
-class IvfPqIndex(_Index):
-    """Inverted lists of product-quantised vectors, rescored exactly."""
-
-    type: Literal["ivf_pq"]
-    build: PqBuild = PqBuild()
-    search: PqSearch = PqSearch()
-
-
-class HnswIndex(_Index):
-    """A navigable graph over exact vectors; CPU only."""
-
-    type: Literal["hnsw"]
-    build: HnswBuild = HnswBuild()
-    search: HnswSearch = HnswSearch()
-    runs_on_gpu: ClassVar[bool] = False
-
-
-class FactoryIndex(_Index):
-    """An index as ``faiss.index_factory`` spells it."""
-
-    factory: Annotated[str, Field(min_length=1)]
-    search: FactorySearch = FactorySearch()
-    type: ClassVar[str] = "factory"
-
-    @property
-    def fits_gpu(self) -> bool:
-        """Whether FAISS has GPU code for every part of the factory string."""
-        return re.search(r"HNSW|NSG|LSH|RQ|LSQ|RFlat|Refine|fs|ZnLattice|IDMap|ITQ|Binary", self.factory) is None
-
-
-INDEX_TYPES: dict[str, type[_Index]] = {
-    "flat": FlatIndex,
-    "ivf_flat": IvfFlatIndex,
-    "ivf_sq": IvfSqIndex,
-    "ivf_pq": IvfPqIndex,
-    "hnsw": HnswIndex,
-    "factory": FactoryIndex,
-}
-
-
-def _index_tag(value: Any) -> str | None:
-    if isinstance(value, BaseModel):
-        return str(getattr(value, "type", "flat"))
-    if value is None:
-        return "flat"
-    if not isinstance(value, dict):
-        return None
-    if "factory" in value:
-        return "factory"
-    kind = value.get("type", "flat")
-    return kind if isinstance(kind, str) and kind in INDEX_TYPES and kind != "factory" else None
-
-
-IndexConfig = Annotated[
-    Union[  # noqa: UP007 - Annotated members need the subscript form on Python 3.10
-        Annotated[FlatIndex, Tag("flat")],
-        Annotated[IvfFlatIndex, Tag("ivf_flat")],
-        Annotated[IvfSqIndex, Tag("ivf_sq")],
-        Annotated[IvfPqIndex, Tag("ivf_pq")],
-        Annotated[HnswIndex, Tag("hnsw")],
-        Annotated[FactoryIndex, Tag("factory")],
-    ],
-    Discriminator(_index_tag),
+__all__ = [
+    "GPU_LIMIT",
+    "GPU_PQ_M",
+    "INDEX_TYPES",
+    "Config",
+    "DeviceConfig",
+    "FactoryIndex",
+    "FlatIndex",
+    "HnswIndex",
+    "IndexConfig",
+    "IvfFlatIndex",
+    "IvfPqIndex",
+    "IvfSqIndex",
+    "config_from_dict",
+    "device_problems",
+    "known_keys",
+    "load_config",
 ]
 
 
-class DeviceConfig(_Settings):
+class DeviceConfig(Settings):
     """Where the index lives while it is searched.
 
     ``float16`` halves a flat index's GPU memory (scores are then rounded and no longer exact); several ``gpus`` share
@@ -234,7 +69,7 @@ class DeviceConfig(_Settings):
         return gpus
 
 
-class Config(_Settings):
+class Config(Settings):
     """A whole config file."""
 
     dataset: Path | None = None
@@ -250,7 +85,7 @@ class Config(_Settings):
         return self
 
 
-def device_problems(index: _Index, device: DeviceConfig) -> list[str]:
+def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
     """List what ``index`` asks for that ``device`` cannot do; an automatic device is judged as the one that fits."""
     if device.kind == "cpu":
         return (
@@ -269,10 +104,15 @@ def device_problems(index: _Index, device: DeviceConfig) -> list[str]:
         )
     elif not index.runs_on_gpu:
         problems.append("type hnsw runs on CPU only; set device.kind to cpu or auto, or take another type")
-    nprobe = getattr(index.search, "nprobe", None)  # type: ignore[attr-defined]
+    nprobe = getattr(index.search, "nprobe", None)
     if nprobe is not None and nprobe > GPU_LIMIT:
         problems.append(
             f"search.nprobe {nprobe} is over the GPU's limit of {GPU_LIMIT}; lower it or set device.kind to cpu"
+        )
+    refine = getattr(index.search, "refine", None)
+    if refine is not None and refine > GPU_LIMIT:
+        problems.append(
+            f"search.refine {refine}: a GPU finds at most {GPU_LIMIT} candidates, so that no result is left"
         )
     if isinstance(index, IvfPqIndex):
         if index.build.nbits != 8:
@@ -296,18 +136,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Validate a mapping with the keys of a config file; see `load_config`."""
-    return _validate(YamlSource(values), overrides)
+    return _validate(YamlSource(copy.deepcopy(values)), overrides)
 
 
 def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
-    if isinstance(source.values.get("device"), str):  # `device: cpu`, so that device.gpus can still be set beside it
-        source.values["device"] = {"kind": source.values["device"]}
+    for section, key in (("device", "kind"), ("index", "type")):  # `device: cpu`, with device.gpus still free to be set
+        if isinstance(source.values.get(section), str):
+            source.values[section] = {key: source.values[section]}
     for assignment in overrides:
         source.override(assignment)
     try:
         return Config.model_validate(source.values)
     except ValidationError as error:
-        mistakes = [describe(dict(mistake), source, Config, INDEX_TYPES) for mistake in error.errors()]
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, Config, INDEX_TYPES)
     subject = source.path or "the settings"
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))

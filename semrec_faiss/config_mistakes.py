@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,23 @@ from pydantic import BaseModel
 from semrec_faiss.yaml_source import KeyPath, YamlSource
 
 
-def describe(
+def describe_all(
+    mistakes: Sequence[dict[str, Any]],
+    source: YamlSource,
+    root: type[BaseModel],
+    index_types: Mapping[str, type[BaseModel]],
+) -> list[str]:
+    """Say all of pydantic's errors; that a list is too short is none when its items are at fault."""
+    places = [tuple(mistake["loc"]) for mistake in mistakes]
+    told = [
+        mistake
+        for mistake, place in zip(mistakes, places, strict=True)
+        if mistake["type"] != "too_short" or not any(other[: len(place)] == place != other for other in places)
+    ]
+    return [_describe(mistake, source, root, index_types) for mistake in told]
+
+
+def _describe(
     mistake: dict[str, Any], source: YamlSource, root: type[BaseModel], index_types: Mapping[str, type[BaseModel]]
 ) -> str:
     """Say where one of pydantic's errors stands, which key it is about and what is wrong with it."""
@@ -26,9 +43,9 @@ def describe(
         kind = given.get("type") if isinstance(given, dict) else given
         types = [known for known in index_types if known != "factory"]
         listing = f'{_did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
-        return f"{source.where((*key, 'type'))}: unknown index type {kind!r}; {listing}"
+        return f"{source.where((*key, 'type'))}: unknown index type {reprlib.repr(kind)}; {listing}"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    got = "" if mistake["type"] in ("value_error", "missing") else f", not {mistake['input']!r}"
+    got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
 
 

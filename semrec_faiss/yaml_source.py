@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import yaml
 from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
 
 KeyPath = tuple[str | int, ...]
+
+MOST_KEYS = 10_000
+"""More than any config has: aliases of aliases can unfold without end."""
 
 
 class YamlSource:
@@ -36,18 +40,18 @@ class YamlSource:
             NotFoundError: there is no such file.
             ConfigError: it is not YAML, not a mapping, or gives a key twice.
         """
-        if not path.is_file():
+        if not _is_file(path):
             raise NotFoundError(f"config file {path} does not exist", fix="semrec ships examples in configs/")
         try:
             text = path.read_text(encoding="utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             values = yaml.safe_load(text)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        except Exception as error:  # PyYAML raises nearly every kind for values that do not fit their tag
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: the top level must be a mapping of keys to values, not {type(values).__name__}")
         lines: dict[KeyPath, int] = {}
-        _record_lines(node, (), lines, path)
+        _record_lines(node, (), lines, path, ())
         return cls(values, path, lines)
 
     def override(self, assignment: str) -> None:
@@ -65,13 +69,15 @@ class YamlSource:
             )
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {assignment!r}: the value is not valid YAML: {error}") from error
+        except Exception as error:  # as above
+            shown = reprlib.repr(assignment)
+            raise UsageError(f"--set {shown}: the value is not valid YAML: {type(error).__name__}: {error}") from error
         place = self.values
         for depth, step in enumerate(steps[:-1], start=1):
             inner = place.get(step)
             if inner is None:
                 inner = place[step] = {}
+                self._overridden.add(steps[:depth])
             if not isinstance(inner, dict):
                 raise UsageError(
                     f"--set {assignment!r}: {'.'.join(steps[:depth])} is {inner!r}, which has no keys inside"
@@ -90,19 +96,32 @@ class YamlSource:
         return str(self.path) if self.path else "config"
 
 
-def _record_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: Path) -> None:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _record_lines(
+    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: Path, inside: tuple[int, ...]
+) -> None:
+    """Note the line of every key below ``node``; ``inside`` are the nodes that it lies in."""
+    if id(node) in inside:
+        raise ConfigError(f"{file}:{node.start_mark.line + 1}: {'.'.join(map(str, path))} contains itself")
+    if len(lines) > MOST_KEYS:
+        raise ConfigError(f"{file} unfolds to more than {MOST_KEYS} keys and values")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             key = (*path, str(key_node.value))
             line = key_node.start_mark.line + 1
             if key in lines:
-                raise ConfigError(
-                    f"{file}:{line}: {'.'.join(map(str, key))} is given twice (first on line {lines[key]})"
-                )
+                name = ".".join(map(str, key))
+                raise ConfigError(f"{file}:{line}: {name} is given twice (first on line {lines[key]})")
             lines[key] = line
-            _record_lines(value_node, key, lines, file)
+            _record_lines(value_node, key, lines, file, (*inside, id(node)))
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             place = (*path, position)
             lines[place] = item.start_mark.line + 1
-            _record_lines(item, place, lines, file)
+            _record_lines(item, place, lines, file, (*inside, id(node)))

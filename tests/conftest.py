@@ -42,7 +42,9 @@ def to_unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True))
 
 
-def make_clusters(count: int, dim: int, *, clusters: int = 20, spread: float = 0.35, seed: int = 0) -> NDArray[np.float32]:
+def make_clusters(
+    count: int, dim: int, *, clusters: int = 20, spread: float = 0.35, seed: int = 0
+) -> NDArray[np.float32]:
     """Draw unit vectors around random centres: (count, dim) float32, neighbours well apart from strangers."""
     rng = np.random.default_rng(seed)
     centres = to_unit(rng.normal(size=(clusters, dim)))
@@ -60,7 +62,7 @@ def make_data_folder(
     word: str = "Film",
     vectors: NDArray[Any] | None = None,
 ) -> MadeFolder:
-    """Write a data folder whose titles all begin with ``word``; with users, each has seen the titles it was made from."""
+    """Write a data folder whose titles all begin with ``word``; users have seen the titles they are made from."""
     made = make_clusters(titles, dim, seed=seed) if vectors is None else np.asarray(vectors)
     names = [f"{word} {number} ({1950 + number % 70})" for number in range(len(made))]
     ids = [f"m{number:05d}" for number in range(len(made))]
