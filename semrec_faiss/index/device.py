@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -170,14 +171,10 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
     # For product quantisation this option means float16 look-up tables, which large M needs to fit shared memory.
     options.useFloat16 = device.float16 or (quantizer is not None and quantizer.M > GPU_PQ_FLOAT32_M)
     try:
-        if len(resources) == 1:
-            return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options), resources
-        options.shard = True
-        handles, ids = faiss.GpuResourcesVector(), faiss.Int32Vector()
-        for resource in resources:
-            handles.push_back(resource.handle)
-            ids.push_back(resource.gpu)
-        return faiss.index_cpu_to_gpu_multiple(handles, ids, index, options), resources
+        with contextlib.ExitStack() as held:
+            for resource in resources:
+                held.enter_context(resource.lock)
+            return _copy_to(resources, index, options), resources
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise DeviceError(
@@ -187,6 +184,18 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
         raise DeviceError(
             f"FAISS cannot put this index on a GPU: {first_line(error)}", fix="set device.kind=cpu"
         ) from error
+
+
+def _copy_to(resources: list[GpuResources], index: Any, options: Any) -> Any:
+    faiss = load_faiss()
+    if len(resources) == 1:
+        return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options)
+    options.shard = True
+    handles, ids = faiss.GpuResourcesVector(), faiss.Int32Vector()
+    for resource in resources:
+        handles.push_back(resource.handle)
+        ids.push_back(resource.gpu)
+    return faiss.index_cpu_to_gpu_multiple(handles, ids, index, options)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from semrec_faiss.config import (
@@ -19,6 +20,10 @@ from semrec_faiss.index.device import first_line, load_faiss
 
 POINTS_PER_LIST = 39
 """FAISS's own lower bound of training points a centroid (ClusteringParameters.min_points_per_centroid)."""
+
+
+MIN_LINKS, MAX_LINKS = 2, 512
+"""Links of a graph's node."""
 
 
 def auto_nlist(count: int) -> int:
@@ -38,7 +43,10 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
     Raises:
         ConfigError: a setting does not fit ``count`` titles of ``dim`` dimensions.
     """
-    if isinstance(index, FlatIndex | FactoryIndex):
+    if isinstance(index, FactoryIndex):
+        _check_factory_numbers(index.factory, count)
+        return index
+    if isinstance(index, FlatIndex):
         return index
     if isinstance(index, HnswIndex):
         m = (48 if dim >= 256 else 32) if index.build.M == "auto" else index.build.M
@@ -52,6 +60,18 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
     if isinstance(index, IvfPqIndex):
         changes["M"] = _checked_pq_m(index, count, dim)
     return index.model_copy(update={"build": index.build.model_copy(update=changes)})
+
+
+def _check_factory_numbers(factory: str, count: int) -> None:
+    """Refuse numbers with which FAISS ends the process or asks for all memory, instead of raising an error."""
+    for lists in re.findall(r"(?:IVF|IMI2x)(\d+)", factory):
+        if not 1 <= int(lists) <= count:
+            raise ConfigError(f"factory {factory!r}: {lists} inverted lists for {count} titles", fix="take fewer lists")
+    for links in re.findall(r"(?:HNSW|NSG)(\d+)", factory):
+        if not MIN_LINKS <= int(links) <= MAX_LINKS:
+            raise ConfigError(
+                f"factory {factory!r}: a graph takes {MIN_LINKS} to {MAX_LINKS} links a node, not {links}"
+            )
 
 
 def _checked_pq_m(index: IvfPqIndex, count: int, dim: int) -> int:
@@ -80,7 +100,7 @@ def empty_index(index: IndexConfig, dim: int) -> Any:
     spelled = _factory_string(index)
     try:
         made = faiss.index_factory(dim, spelled, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise ConfigError(
             f"FAISS cannot make an index from {spelled!r} in {dim} dimensions: {first_line(error)}"
         ) from error

@@ -12,6 +12,8 @@ from semrec_faiss.errors import DamagedIndexError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
+MANIFEST_DIGEST_NAME = "MANIFEST.sha256"
+"""Holds the manifest's digest a second time, as ``sha256sum -c`` reads it, for when CURRENT is damaged."""
 
 _READ_BYTES = 1 << 20
 
@@ -110,6 +112,30 @@ def read_manifest(folder: Path, sha256: str) -> Manifest:
     if manifest.format != FORMAT_VERSION:
         raise DamagedIndexError(f"{path} has format {manifest.format}; this version reads {FORMAT_VERSION}")
     return manifest
+
+
+def manifest_digest_line(sha256: str) -> bytes:
+    """Return the content of MANIFEST.sha256."""
+    return f"{sha256}  {MANIFEST_NAME}\n".encode()
+
+
+def own_manifest_digest(folder: Path) -> str:
+    """Read the digest that a generation's own MANIFEST.sha256 gives; raises DamagedIndexError when it gives none."""
+    path = folder / MANIFEST_DIGEST_NAME
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+    digest = text[:64].decode("ascii", "replace")
+    if text != manifest_digest_line(digest):
+        raise damaged(path, "does not hold the manifest's digest")
+    return digest
+
+
+def check_manifest_digest(folder: Path, sha256: str) -> None:
+    """Hold MANIFEST.sha256 against the manifest's digest; raises DamagedIndexError when they differ."""
+    if own_manifest_digest(folder) != sha256:
+        raise damaged(folder / MANIFEST_DIGEST_NAME, "has changed since it was written")
 
 
 def damaged(path: Path, what: str) -> DamagedIndexError:

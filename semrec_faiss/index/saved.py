@@ -29,7 +29,6 @@ class SavedIndex:
     Attributes:
         generation: what was opened.
         config: as it was built with, search and device settings overridden.
-        device: where it is searched.
     """
 
     def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
@@ -48,7 +47,11 @@ class SavedIndex:
         """
         self.generation: Generation = IndexDirectory(path).current()
         self.config: Config = _overridden(self.generation.manifest.config, overrides)
-        self.device: Device = choose_device(self.config.device, self.config.index)
+
+    @cached_property
+    def device(self) -> Device:
+        """Where it is searched."""
+        return choose_device(self.config.device, self.config.index)
 
     @cached_property
     def vectors(self) -> VectorIndex:
@@ -158,4 +161,9 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
                 f"--set {assignment!r}: {key!r} is fixed when the index is built",
                 fix="index.search.… and device.… may be set again; for the rest, build the index anew",
             )
-    return config_from_dict(config.model_dump(mode="json"), overrides) if overrides else config
+    values = config.model_dump(mode="json")
+    if values["device"]["kind"] == "gpu":  # where it was built; it opens wherever it is
+        values["device"]["kind"] = "auto"
+    if any(assignment.replace(" ", "") == "device.kind=cpu" for assignment in overrides):
+        values["device"]["float16"] = False  # was for a GPU, and would be refused
+    return config_from_dict(values, overrides)

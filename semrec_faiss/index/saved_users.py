@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.titles_table import literal_path
-from semrec_faiss.errors import DamagedIndexError, NotFoundError
+from semrec_faiss.data.titles_table import first_line, literal_path
+from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.store import Generation, NewGeneration
 
 USERS_NAME = "users.npy"
@@ -25,15 +26,24 @@ def _connection() -> Any:
     return duckdb.connect(":memory:")
 
 
+def _copy(connection: Any, query: str, target: Path) -> None:
+    import duckdb
+
+    try:
+        connection.execute(f"COPY ({query}) TO $1 (FORMAT parquet, COMPRESSION zstd)", [str(target)])
+    except duckdb.Error as error:
+        raise StorageError(
+            f"cannot write {target}: {first_line(error)}; what was there before is unchanged",
+            fix="free space on that disk or name another --output",
+        ) from error
+
+
 def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     """Write users.parquet: user_id in row order."""
     with _connection() as connection:
         ids = np.array(user_ids, dtype=object)
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
-        target = str(new.folder / USER_IDS_NAME)
-        connection.execute(
-            "COPY (SELECT user_id FROM ids ORDER BY position) TO $1 (FORMAT parquet, COMPRESSION zstd)", [target]
-        )
+        _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
     new.adopt(USER_IDS_NAME)
 
 
@@ -42,10 +52,7 @@ def write_seen(new: NewGeneration, offsets: NDArray[np.int64], rows: NDArray[np.
     with _connection() as connection:
         user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         connection.register("seen", {"user_row": user_rows, "title_row": rows})
-        target = str(new.folder / SEEN_NAME)
-        connection.execute(
-            "COPY (FROM seen ORDER BY user_row, title_row) TO $1 (FORMAT parquet, COMPRESSION zstd)", [target]
-        )
+        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / SEEN_NAME)
     new.adopt(SEEN_NAME)
 
 
@@ -62,7 +69,12 @@ class SavedUsers:
         """The user ids in row order."""
         with _connection() as connection:
             path = literal_path(self._generation.file(USER_IDS_NAME))
-            ids = [row[0] for row in connection.execute("SELECT user_id FROM read_parquet($1)", [path]).fetchall()]
+            ids = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT user_id FROM read_parquet($1, hive_partitioning = false)", [path]
+                ).fetchall()
+            ]
         if len(ids) != self.count:
             raise DamagedIndexError(f"{USER_IDS_NAME} holds {len(ids)} ids, the manifest counts {self.count} users")
         return ids
@@ -107,7 +119,9 @@ class SavedUsers:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
         with _connection() as connection:
             path = literal_path(self._generation.file(SEEN_NAME))
-            columns = connection.execute("SELECT user_row, title_row FROM read_parquet($1)", [path]).fetchnumpy()
+            columns = connection.execute(
+                "SELECT user_row, title_row FROM read_parquet($1, hive_partitioning = false)", [path]
+            ).fetchnumpy()
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return offsets, np.ascontiguousarray(columns["title_row"], dtype=np.int32)

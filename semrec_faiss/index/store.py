@@ -8,33 +8,40 @@ all other files, so that no byte is believed that was not written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from filelock import FileLock, Timeout
 
-from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
+from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.manifest import (
+    MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,
     FileEntry,
     GenerationRef,
     Manifest,
     check_file,
+    check_manifest_digest,
     damaged,
+    manifest_digest_line,
+    own_manifest_digest,
     read_manifest,
     sha256_of,
 )
 
 CURRENT_NAME = "CURRENT"
+_STAGED_NAME = f"{CURRENT_NAME}.new"
 _LOCK_NAME = ".lock"
 _BUILDING_PREFIX = ".building-"
 _CURRENT_FORM = re.compile(r"(gen-[0-9]{6,})\nsha256:([0-9a-f]{64})\n")
+_GENERATION_FORM = re.compile(r"gen-[0-9]{6,}")
 
 
 class Generation:
@@ -42,7 +49,7 @@ class Generation:
 
     def __init__(self, folder: Path, ref: GenerationRef) -> None:
         """Read the manifest; raises DamagedIndexError when it is not the one that ``ref`` names."""
-        self.folder = folder / ref.name
+        self.folder = folder.absolute() / ref.name
         self.ref = ref
         self.manifest: Manifest = read_manifest(self.folder, ref.manifest_sha256)
         self._checked: set[str] = set()
@@ -61,11 +68,17 @@ class Generation:
 
         Raises:
             DamagedIndexError: they are not, or the generation has no such file.
+            NotFoundError: two later builds have replaced and removed the whole generation.
         """
         path = self.folder / name
         if name not in self._checked:
             if name not in self.manifest.files:
                 raise damaged(path, "is not part of this generation")
+            if not self.folder.is_dir() and self.folder.parent.is_dir():
+                raise NotFoundError(
+                    f"{self.name} of {self.folder.parent} was removed by later builds after it was opened",
+                    fix="open the index again",
+                )
             check_file(path, self.manifest.files[name])
             self._checked.add(name)
         return path
@@ -73,6 +86,7 @@ class Generation:
     def check_all(self) -> None:
         """Hash every file anew; raises DamagedIndexError at the first that has changed."""
         self._checked.clear()
+        check_manifest_digest(self.folder, self.ref.manifest_sha256)
         for name in self.manifest.files:
             self.file(name)
 
@@ -122,19 +136,29 @@ class NewGeneration:
     def finish(self, manifest: Manifest) -> GenerationRef:
         """Write the manifest, hold every file against it and bring all to the disk."""
         text = (manifest.model_dump_json(indent=1) + "\n").encode()
+        digest = hashlib.sha256(text).hexdigest()
         _write_synced(self.folder / MANIFEST_NAME, text)
+        _write_synced(self.folder / MANIFEST_DIGEST_NAME, manifest_digest_line(digest))
         for name, entry in self.files.items():
             check_file(self.folder / name, entry)
             _sync(self.folder / name)
         _sync(self.folder)
-        return GenerationRef(name=self.name, manifest_sha256=hashlib.sha256(text).hexdigest())
+        return GenerationRef(name=self.name, manifest_sha256=digest)
 
 
 class IndexDirectory:
     """An index on disk: the generation in use, the previous one, and the way from one to the next."""
 
     def __init__(self, path: str | Path) -> None:
+        """Point at ``path``, which need not exist; raises UsageError where no directory can have that name."""
         self.path = Path(path)
+        try:
+            os.stat(self.path)  # noqa: PTH116 - Path.exists() hides some of these errors
+        except ValueError as error:
+            raise UsageError(f"{str(path)!r} cannot be a directory: {error}") from error
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UsageError(f"{str(path)[:60]}… cannot be a directory: its name is too long") from error
 
     def current(self) -> Generation:
         """Open the generation in use.
@@ -160,7 +184,10 @@ class IndexDirectory:
         return GenerationRef(name=match[1], manifest_sha256=match[2])
 
     def _generation_names(self) -> list[str]:
-        return sorted(entry.name for entry in self.path.glob("gen-*") if entry.is_dir())
+        """The generations on disk, oldest first; nothing else that somebody may have put beside them."""
+        folders = [entry for entry in self.path.glob("gen-*") if _GENERATION_FORM.fullmatch(entry.name)]
+        names = [entry.name for entry in folders if entry.is_dir()]
+        return sorted(names, key=lambda name: int(name[4:]))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -191,8 +218,11 @@ class IndexDirectory:
             lock.release()
 
     def _is_ours(self) -> bool:
-        names = {entry.name for entry in self.path.iterdir()}
-        return not names or CURRENT_NAME in names or _LOCK_NAME in names or bool(self._generation_names())
+        """Tell an index, whole or damaged, and an empty folder from everything else."""
+        if self._generation_names():
+            return True
+        names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(_BUILDING_PREFIX)}
+        return names <= {_LOCK_NAME, _STAGED_NAME}
 
     @contextlib.contextmanager
     def new_generation(self) -> Iterator[NewGeneration]:
@@ -206,10 +236,11 @@ class IndexDirectory:
         for remains in self.path.glob(_BUILDING_PREFIX + "*"):
             shutil.rmtree(remains, ignore_errors=True)
         previous = self._usable_ref()
-        number = 1 + max((int(name[4:]) for name in self._generation_names() if name[4:].isdigit()), default=0)
+        number = 1 + max((int(name[4:]) for name in self._generation_names()), default=0)
         folder: Path | None = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix=_BUILDING_PREFIX, dir=self.path))
+            folder = self.path / f"{_BUILDING_PREFIX}{secrets.token_hex(8)}"
+            folder.mkdir()
             yield NewGeneration(folder, f"gen-{number:06d}", previous)
         except OSError as error:
             raise StorageError(
@@ -230,9 +261,15 @@ class IndexDirectory:
     def publish(self, new: NewGeneration, manifest: Manifest) -> Generation:
         """Make a written generation the one in use and drop all but it and its predecessor."""
         ref = new.finish(manifest)
-        new.folder.rename(self.path / new.name)
-        _sync(self.path)
-        self._point_at(ref)
+        place = self.path / new.name
+        new.folder.rename(place)
+        try:
+            _sync(self.path)
+            self._point_at(ref)
+        except OSError:
+            if self._usable_ref() != ref:
+                shutil.rmtree(place, ignore_errors=True)
+            raise
         keep = {new.name, new.previous.name if new.previous else ""}
         for name in self._generation_names():
             if name not in keep:
@@ -240,9 +277,13 @@ class IndexDirectory:
         return Generation(self.path, ref)
 
     def _point_at(self, ref: GenerationRef) -> None:
-        staged = self.path / f"{CURRENT_NAME}.new"
-        _write_synced(staged, f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode())
-        staged.replace(self.path / CURRENT_NAME)
+        staged = self.path / _STAGED_NAME
+        try:
+            _write_synced(staged, f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode())
+            staged.replace(self.path / CURRENT_NAME)
+        except OSError:
+            staged.unlink(missing_ok=True)
+            raise
         _sync(self.path)
 
     def rollback(self) -> Generation:
@@ -253,7 +294,7 @@ class IndexDirectory:
             DamagedIndexError: the previous generation is not as it was written.
             StorageError: the disk refuses.
         """
-        if not self.path.is_dir():
+        if not self.path.is_dir() or not self._generation_names():
             self._current_ref()
         with self.writing():
             previous = self._previous_ref()
@@ -266,10 +307,22 @@ class IndexDirectory:
             return generation
 
     def _previous_ref(self) -> GenerationRef:
-        manifest = self.current().manifest
-        if manifest.previous is None or not (self.path / manifest.previous.name).is_dir():
-            raise NotFoundError(f"{self.path} has no generation before {manifest.generation} to roll back to")
-        return manifest.previous
+        """Name the generation before the one in use, or, where that cannot be read, the one before the newest."""
+        try:
+            previous = self.current().manifest.previous
+        except DamagedIndexError:
+            return self._ref_before_newest()
+        if previous is None or not (self.path / previous.name).is_dir():
+            raise NotFoundError(f"{self.path} has no generation before {self._current_ref().name} to roll back to")
+        return previous
+
+    def _ref_before_newest(self) -> GenerationRef:
+        names = self._generation_names()
+        with contextlib.suppress(DamagedIndexError):
+            names = [name for name in names if int(name[4:]) <= int(self._current_ref().name[4:])]
+        if len(names) < 2:
+            raise NotFoundError(f"{self.path} has no generation before its damaged one to roll back to")
+        return GenerationRef(name=names[-2], manifest_sha256=own_manifest_digest(self.path / names[-2]))
 
 
 def _write_synced(path: Path, data: bytes) -> None:

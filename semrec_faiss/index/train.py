@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -74,11 +75,13 @@ def _train(
     sample = _sample(blocks, count, wanted, index.d)
     _say_once_if_few(index, len(sample))
     progress("training", 0, 1)
-    if ivf is not None and device.gpus:
-        resource = gpu_resources(device.gpus[0], device.temp_memory_mb)
-        ivf.clustering_index = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
     try:
-        index.train(sample)
+        with contextlib.ExitStack() as held:
+            if ivf is not None and device.gpus:
+                resource = gpu_resources(device.gpus[0], device.temp_memory_mb)
+                held.enter_context(resource.lock)
+                ivf.clustering_index = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
+            index.train(sample)
     except RuntimeError as error:
         raise ConfigError(
             f"FAISS cannot train on {len(sample)} titles: {first_line(error)}", fix="take type flat, or more titles"
@@ -134,5 +137,11 @@ def _fill_flat(index: Any, blocks: VectorBlocks, count: int, progress: Progress)
 
 def _add(index: Any, blocks: VectorBlocks, count: int, progress: Progress) -> None:
     for first, block in blocks():
-        index.add(block)
+        try:
+            index.add(block)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"FAISS cannot add titles to this index one block after the other: {first_line(error)}",
+                fix="take another factory string",
+            ) from error
         progress("adding vectors", first + len(block), count)

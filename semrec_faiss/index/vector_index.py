@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import Device, GpuResources, first_line, is_out_of_memory, load_faiss, to_gpu
 from semrec_faiss.index.exact import order_ties, original_vectors, rescore, scan
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
+from semrec_faiss.index.queries import LEAST_SQUARE, UNIT_SQUARE_TOLERANCE, scaled_to_sane_range
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -123,15 +124,27 @@ class VectorIndex:
             UsageError: not two-dimensional, another dimension, or not numbers.
             DataError: a NaN, an infinite value, or an all-zero query where the index normalises.
         """
-        given = np.asarray(queries)
+        return self._prepared_block(self._as_batch(queries), 0)
+
+    def _as_batch(self, queries: Any) -> NDArray[Any]:
+        try:
+            given = np.asarray(queries)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"queries are no array of numbers: {error}") from error
         if given.ndim != 2 or given.shape[1] != self.dim or given.dtype.kind not in "fiu":
             raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {self.dim})")
-        wide = given if given.dtype == np.float64 else np.asarray(given, dtype=np.float32)
-        squares = np.einsum("ij,ij->i", wide, wide)
-        if not np.isfinite(squares).all() or (self.config.normalize and squares.min(initial=1.0) < 1e-30):
-            wide = _scaled_to_sane_range(wide, normalize=self.config.normalize)
+        return given
+
+    def _prepared_block(self, given: NDArray[Any], first: int) -> Floats:
+        """Prepare part of a batch; ``first`` is its first row, for messages."""
+        normalize = self.config.normalize
+        with np.errstate(over="ignore", invalid="ignore"):
+            wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
             squares = np.einsum("ij,ij->i", wide, wide)
-        if self.config.normalize:
+        if not np.isfinite(squares).all() or (normalize and squares.min(initial=1.0) < LEAST_SQUARE):
+            wide = scaled_to_sane_range(given, first, normalize=normalize)
+            squares = np.einsum("ij,ij->i", wide, wide)
+        if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
             wide = wide / np.sqrt(squares)[:, None]
         return np.ascontiguousarray(wide, dtype=np.float32)
 
@@ -149,17 +162,22 @@ class VectorIndex:
             DeviceError: out of memory even for a single query.
         """
         k = self._checked_k(k)
-        found_rows = np.empty((len(queries), k), np.int64)
-        found_scores = np.empty((len(queries), k), np.float32)
+        batch = self._as_batch(queries)
+        found_rows = np.empty((len(batch), k), np.int64)
+        found_scores = np.empty((len(batch), k), np.float32)
         strategy = "refine" if getattr(self.config.search, "refine", None) else "index"
         scanned = False
-        for start in range(0, len(queries), QUERY_BLOCK_ROWS):
+        for start in range(0, len(batch), QUERY_BLOCK_ROWS):
             part = slice(start, start + QUERY_BLOCK_ROWS)
-            block = queries[part] if prepared else self.prepare(queries[part])
+            block = batch[part] if prepared else self._prepared_block(batch[part], start)
             scores, rows = self._search_block(block, k)
             scanned |= self._fill_short(block, scores, rows)
             order_ties(scores, rows)
             found_rows[part], found_scores[part] = rows, scores
+        if not self.config.normalize and not np.isfinite(found_scores).all():
+            raise DataError(
+                "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
+            )
         return SearchResult(found_rows, found_scores, self.exact, strategy + ("+scan" if scanned else ""))
 
     def _checked_k(self, k: int) -> int:
@@ -255,24 +273,3 @@ class VectorIndex:
             kind = faiss.IVFPQSearchParameters
         scores, rows = self._faiss_search(queries, wanted, params=kind(nprobe=nprobe))
         return rescore(queries, rows, k, self.vectors) if refine > 1 else (scores, rows)
-
-
-def _scaled_to_sane_range(queries: NDArray[Any], *, normalize: bool) -> NDArray[np.float64]:
-    """Bring rows whose squares overflow or vanish near length 1, or say which row is at fault."""
-    wide = queries.astype(np.float64)
-    finite = np.isfinite(wide).all(axis=1)
-    if not finite.all():
-        raise DataError(f"query {int(np.flatnonzero(~finite)[0])} holds a NaN or an infinite value")
-    largest = np.abs(wide).max(axis=1)
-    if not normalize:
-        if (largest > np.finfo(np.float32).max).any():
-            raise DataError(f"query {int(np.argmax(largest))} holds {largest.max():.3g}, more than a float32 can")
-        return wide
-    if (largest == 0).any():
-        raise DataError(f"query {int(np.flatnonzero(largest == 0)[0])} is all zeros: it has no direction to compare")
-    scaled: NDArray[np.float64] = wide / largest[:, None]
-    return scaled
-
-
-BlockSource = Callable[[], Iterable[tuple[int, Floats]]]
-"""Gives the title vectors as (first row, float32 block) from the start, every time it is called."""

@@ -162,7 +162,7 @@ def _finish(
     staged = work / "joined.new"
     with _duckdb() as connection:
         parts = ", ".join(quoted_text(literal_path(part)) for part in sorted(work.glob("users-*.parquet")))
-        connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}])")
+        connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}], hive_partitioning = false)")
         connection.register("users", {"user_row": np.arange(users.count), "user_id": np.array(users.ids, dtype=object)})
         for name, columns in _title_columns(catalog):
             connection.register(name, columns)
