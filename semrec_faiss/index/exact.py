@@ -83,6 +83,8 @@ def scan(queries: Floats, k: int, count: int, vectors_of: VectorsOf) -> tuple[Fl
 def order_ties(scores: Floats, rows: Rows) -> None:
     """Put titles of equal score in row order, in place; scores are descending already."""
     tied = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1])
+    if not tied.any():
+        return
     for query in np.flatnonzero(tied.any(axis=1)):
         order = np.lexsort((rows[query], -scores[query]))
         rows[query] = rows[query][order]

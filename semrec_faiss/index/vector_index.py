@@ -76,6 +76,10 @@ class VectorIndex:
         self.count = int(cpu_index.ntotal)
         self.dim = int(cpu_index.d)
         self.cpu_index = cpu_index
+        # Asked at every search: pydantic takes microseconds to say that there is no such setting.
+        self._refine: int | None = getattr(config.search, "refine", None)
+        self._nprobe: int | None = getattr(config.search, "nprobe", None)
+        self._normalizes = config.normalize
         self._resources: list[GpuResources] = []
         self._searcher = cpu_index
         if self.device.gpus:
@@ -97,7 +101,7 @@ class VectorIndex:
     @property
     def k_limit(self) -> int | None:
         """The largest number of titles that one search may return, None where there is no limit."""
-        refine = getattr(self.config.search, "refine", None) or 1
+        refine = self._refine or 1
         return GPU_LIMIT // refine if self.device.gpus and self.count > GPU_LIMIT else None
 
     def vectors(self, rows: Rows | list[int]) -> Floats:
@@ -118,26 +122,29 @@ class VectorIndex:
         """Check queries and bring them to what the index compares.
 
         Returns:
-            float32 (queries, dim), contiguous; of unit length where the index normalises.
+            float32 (queries, dim), contiguous; of unit length where the index normalises. A single vector is a
+            batch of one.
 
         Raises:
-            UsageError: not two-dimensional, another dimension, or not numbers.
+            UsageError: another shape, or not numbers.
             DataError: a NaN, an infinite value, or an all-zero query where the index normalises.
         """
-        return self._prepared_block(self._as_batch(queries), 0)
+        return self._prepared_block(self._as_batch(queries, or_one=True), 0)
 
-    def _as_batch(self, queries: Any) -> NDArray[Any]:
+    def _as_batch(self, queries: Any, *, or_one: bool = False) -> NDArray[Any]:
+        """Check kind and shape; ``or_one`` takes a single vector for a batch of one."""
         try:
             given = np.asarray(queries)
         except (ValueError, OverflowError) as error:
             raise UsageError(f"queries are no array of numbers: {error}") from error
+        given = given[None, :] if or_one and given.ndim == 1 else given
         if given.ndim != 2 or given.shape[1] != self.dim or given.dtype.kind not in "fiu":
             raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {self.dim})")
         return given
 
     def _prepared_block(self, given: NDArray[Any], first: int) -> Floats:
         """Prepare part of a batch; ``first`` is its first row, for messages."""
-        normalize = self.config.normalize
+        normalize = self._normalizes
         with np.errstate(over="ignore", invalid="ignore"):
             wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
             squares = np.einsum("ij,ij->i", wide, wide)
@@ -165,7 +172,7 @@ class VectorIndex:
         batch = self._as_batch(queries)
         found_rows = np.empty((len(batch), k), np.int64)
         found_scores = np.empty((len(batch), k), np.float32)
-        strategy = "refine" if getattr(self.config.search, "refine", None) else "index"
+        strategy = "refine" if self._refine else "index"
         scanned = False
         for start in range(0, len(batch), QUERY_BLOCK_ROWS):
             part = slice(start, start + QUERY_BLOCK_ROWS)
@@ -174,28 +181,26 @@ class VectorIndex:
             scanned |= self._fill_short(block, scores, rows)
             order_ties(scores, rows)
             found_rows[part], found_scores[part] = rows, scores
-        if not self.config.normalize and not np.isfinite(found_scores).all():
+        if not self._normalizes and not np.isfinite(found_scores).all():
             raise DataError(
                 "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
             )
         return SearchResult(found_rows, found_scores, self.exact, strategy + ("+scan" if scanned else ""))
 
     def _checked_k(self, k: int) -> int:
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise UsageError(f"k is {k!r}; it must be a whole number of at least 1")
+        k = checked_count(k)
         if self.k_limit is not None and k > self.k_limit:
-            refine = getattr(self.config.search, "refine", None)
+            refine = self._refine
             why = f" (the GPU's {GPU_LIMIT} candidates over refine {refine})" if refine else ""
             raise UsageError(
                 f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix="lower k or set device.kind=cpu"
             )
-        return min(int(k), self.count)
+        return min(k, self.count)
 
     def _search_block(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
-        refine = getattr(self.config.search, "refine", None)
-        if not refine:
+        if not self._refine:
             return self._in_pieces(queries, k)
-        _, candidates = self._in_pieces(queries, min(refine * k, self.count))
+        _, candidates = self._in_pieces(queries, min(self._refine * k, self.count))
         return rescore(queries, candidates, k, self.vectors)
 
     def _in_pieces(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
@@ -253,7 +258,9 @@ class VectorIndex:
         """
         k = rows.shape[1]
         short = np.flatnonzero(rows[:, -1] < 0)
-        nprobe = getattr(self.config.search, "nprobe", None)
+        if not len(short):
+            return False
+        nprobe = self._nprobe
         nlist = int(getattr(self.cpu_index, "nlist", 0))
         limit = min(nlist, GPU_LIMIT) if self.device.gpus else nlist
         while len(short) and nprobe and nprobe < limit and len(self._resources) <= 1:
@@ -266,10 +273,17 @@ class VectorIndex:
 
     def _with_nprobe(self, queries: Floats, k: int, nprobe: int) -> tuple[Floats, Rows]:
         faiss = load_faiss()
-        refine = getattr(self.config.search, "refine", None) or 1
+        refine = self._refine or 1
         wanted = min(refine * k, self.count)
         kind = faiss.SearchParametersIVF
         if isinstance(faiss.downcast_index(self.cpu_index), faiss.IndexIVFPQ):
             kind = faiss.IVFPQSearchParameters
         scores, rows = self._faiss_search(queries, wanted, params=kind(nprobe=nprobe))
         return rescore(queries, rows, k, self.vectors) if refine > 1 else (scores, rows)
+
+
+def checked_count(k: Any) -> int:
+    """Return ``k`` as an int; raises UsageError when it is no whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise UsageError(f"k is {k!r}; it must be a whole number of at least 1")
+    return int(k)

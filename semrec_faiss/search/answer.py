@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,7 +49,7 @@ class Result:
     def as_dict(self) -> Record:
         """Return one flat dict: rank, media_id, title, score, then the other metadata."""
         own = {"rank": self.rank, "media_id": self.media_id, "title": self.title, "score": self.score}
-        return own | {name: value for name, value in self.fields.items() if name not in own}
+        return own | {name: copy.deepcopy(value) for name, value in self.fields.items() if name not in own}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Answer:
     def as_dict(self) -> Record:
         """Return the answer as it stands in JSON."""
         return {
-            "query": self.query,
+            "query": dict(self.query),
             "requested": self.requested,
             "matching": self.matching,
             "returned": self.returned,
@@ -165,7 +166,8 @@ class Answers(Sequence[Answer]):
 
 
 def _others(record: Record) -> Record:
-    return {name: value for name, value in record.items() if name not in ("media_id", "title")}
+    """Copy a record without what a Result has by itself: the record is kept for later answers."""
+    return {name: copy.deepcopy(value) for name, value in record.items() if name not in ("media_id", "title")}
 
 
 def _frame(library: str, table: list[Record]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.index.vector_index import VectorIndex, checked_count
 from semrec_faiss.search.diversity import Groups, Variety, choose_varied
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.selection import Filter, Selections
@@ -48,8 +48,12 @@ class Wish:
         max_per: Mapping[str, int] | None,
         strategy: Strategy,
     ) -> Wish:
-        """Collect the keyword arguments that every question of a Recommender takes."""
-        return cls(k, where, tuple(exclude), Variety(diversity, dict(max_per or {})), strategy)
+        """Collect the keyword arguments that every question of a Recommender takes.
+
+        Raises:
+            UsageError: k is no count, or the variety is out of range.
+        """
+        return cls(checked_count(k), where, tuple(exclude), Variety(diversity, dict(max_per or {})), strategy)
 
     @property
     def filter(self) -> Filter:

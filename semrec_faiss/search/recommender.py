@@ -226,8 +226,7 @@ class Recommender:
             UsageError: another dimension.
             DataError: NaN, infinite or all-zero vectors.
         """
-        given = np.asarray(vectors)
-        queries = self.index.prepare(given[None, :] if given.ndim == 1 else given)
+        queries = self.index.prepare(vectors)
         return self._ask(queries, Wish.of(k, where, exclude, diversity, max_per, strategy))
 
     def similar_users(self, user_id: str, k: int = 10) -> list[SimilarUser]:

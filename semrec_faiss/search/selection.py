@@ -42,6 +42,13 @@ class Filter:
     not_genres: tuple[str, ...] = ()
     years: tuple[int | None, int | None] | None = None
 
+    def __post_init__(self) -> None:
+        """Take lists for tuples, so that a filter can be looked up."""
+        for name in ("genres", "any_genres", "not_genres"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.years is not None:
+            object.__setattr__(self, "years", tuple(self.years))
+
     def clauses(self, catalog: Catalog) -> tuple[str, ...]:
         """Return the WHERE clauses that together say this; none when everything matches.
 
@@ -93,18 +100,16 @@ class _Genres:
     def __init__(self, catalog: Catalog) -> None:
         _need_field(catalog, "genres")
         sql = "SELECT DISTINCT unnest(genres) FROM titles"
-        self._names = {
-            name.casefold(): name for (name,) in catalog.cursor().execute(sql).fetchall() if name is not None
-        }
+        names = [name for (name,) in catalog.cursor().execute(sql).fetchall() if name is not None]
+        self._exact = frozenset(names)
+        self._names: dict[str, str] = {name.casefold(): name for name in sorted(names)}
 
     def quoted(self, name: str) -> str:
-        found = self._names.get(name.casefold())
+        found = name if name in self._exact else self._names.get(name.casefold())
         if found is None:
             near = difflib.get_close_matches(name.casefold(), self._names, n=1, cutoff=0.5)
             offer = f"did you mean {self._names[near[0]]!r}? " if near else ""
-            raise UsageError(
-                f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(sorted(self._names.values()))}"
-            )
+            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(sorted(self._exact))}")
         return f"'{quote_escaped(found)}'"
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,8 @@ def restricted_top_k(
         UsageError: k is out of range, or the strategy is unknown.
         DeviceError: the selector is asked for where FAISS has none.
     """
+    if strategy not in get_args(Strategy):
+        raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
     k_limit = index.k_limit
     if k < 1 or (k_limit is not None and k > k_limit):
         raise UsageError(
@@ -126,9 +128,7 @@ def restricted_top_k(
     chosen = strategy
     if chosen == "auto":
         chosen = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
-    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector}.get(chosen)
-    if run is None:
-        raise UsageError(f"unknown strategy {chosen!r}; known: auto, overfetch, subset, selector")
+    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector}[chosen]
     result.strategy = chosen
     for start in range(0, len(queries), QUERY_BLOCK):
         block = np.arange(start, min(start + QUERY_BLOCK, len(queries)))

@@ -1,0 +1,141 @@
+"""The stamp of a results file: when, with what and on what it was measured, taken by the program itself.
+
+No name of a machine, a person or a folder is in it, so that results can be published as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from semrec_faiss import __version__
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.device import installed_faiss, load_faiss
+from semrec_faiss.index.gpu_memory import gpu_states
+
+PROGRAM = "semrec"
+
+
+def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Describe this run; what cannot be told is None.
+
+    Args:
+        arguments: the command line behind the program's name; this process's own by default.
+    """
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command_line(sys.argv[1:] if arguments is None else arguments),
+        "git": git_state(Path(__file__).resolve().parents[2]),
+        "versions": _versions(),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()},
+        "memory_bytes": _memory_bytes(),
+        "faiss_threads": _faiss_threads(),
+        "gpus": [
+            {"name": state.name, "driver": state.driver, "memory_bytes": state.total_bytes} for state in gpu_states()
+        ],
+    }
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a core during the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Spell the command as it was typed, absolute paths cut down to ``.../NAME``."""
+    return shlex.join([PROGRAM, *map(_without_place, arguments)])
+
+
+def _without_place(argument: str) -> str:
+    option, equals, value = argument.rpartition("=")
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(value)
+        if path.is_absolute():
+            return f"{option}{equals}.../{path.name}"
+    return argument
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of a checkout and whether anything but its results differs from it; None elsewhere."""
+    if not (folder / ".git").exists():
+        return None
+    commit = _output_of(["git", "rev-parse", "--verify", "HEAD"], folder)
+    changes = _output_of(["git", "status", "--porcelain", "--", ".", ":(exclude)results"], folder)
+    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+
+
+def _output_of(command: list[str], folder: Path | None = None) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions() -> dict[str, str | None]:
+    wheels = installed_faiss()
+    torch = sys.modules.get("torch")  # importing it only to name it would take seconds
+    return {
+        "semrec": __version__,
+        "python": platform.python_version(),
+        "numpy": _version_of("numpy"),
+        "faiss": next(iter(wheels.values()), None),
+        "faiss_wheel": next(iter(wheels), None),
+        "faiss_compile_options": _compile_options(),
+        "duckdb": _version_of("duckdb"),
+        "torch": None if torch is None else str(torch.__version__),
+    }
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _compile_options() -> str | None:
+    try:
+        return str(load_faiss().get_compile_options()).strip()
+    except DeviceError:
+        return None
+
+
+def _faiss_threads() -> int | None:
+    try:
+        return int(load_faiss().omp_get_max_threads())
+    except DeviceError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return _output_of(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.processor() or None
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, None) or platform.processor() or None
+
+
+def _usable_cores() -> int | None:
+    """The cores that this process may run on; a container is often given fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,148 @@
+"""``semrec bench``: its table, its JSON file, and the exit codes of --check."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from semrec_faiss.cli.bench import bench
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.index.build import build_index
+from semrec_faiss.measure import search_bench
+
+TINY = ["--titles", "500", "--users", "50", "--dim", "16", "--repeats", "2"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(bench, list(arguments), standalone_mode=False)
+
+
+def timing(median_ms: float) -> dict[str, Any]:
+    return {"median_ms": median_ms, "p95_ms": median_ms, "min_ms": median_ms, "times_ms": [median_ms]}
+
+
+def document(*, met: bool | None) -> dict[str, Any]:
+    """Return a results document of one batch and one promise."""
+    ours = {"ratio": 1.25, "added_ms": 0.5, **timing(2.5)}
+    promise = {"name": "help", "what": "semrec --help", "unit": "s", "met": met}
+    numbers = (
+        {"measured": None, "limit": 0.25, "reason": "no reason"} if met is None else {"measured": 0.125, "limit": 0.25}
+    )
+    return {
+        "load_average_at_start": 0.5,
+        "data": {"titles": 62_423, "dim": 384},
+        "index": {"type": "flat"},
+        "device": {"name": "cpu"},
+        "search": [
+            {"queries": 1000, "raw_faiss": timing(2.0)}
+            | dict.fromkeys(("vector_index", "recommender", "recommender_with_titles"), ours)
+        ],
+        "floor": {"batches": [{"queries": 1000, "limit_ms": 0.5, "recommender_gap": 5.0}]},
+        "promises": [promise | numbers],
+    }
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[search_bench.SearchBench]:
+    """Replace measuring by a made-up document; what was asked for is kept."""
+    asked: list[search_bench.SearchBench] = []
+
+    def bench_search(plan: search_bench.SearchBench, progress: object) -> dict[str, Any]:
+        asked.append(plan)
+        return document(met=plan.repeats != 3)
+
+    monkeypatch.setattr(search_bench, "bench_search", bench_search)
+    return asked
+
+
+def test_table_and_promises(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
+    result = run("search", "--out", str(tmp_path))
+    assert result.exception is None
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "flat index of 62,423 titles × 384 on cpu, median ms:"
+    assert lines[2] == "1,000 2.000 2.500 ×1.250 2.500 ×1.250 2.500 ×1.250 0.500 ×5.00"
+    assert lines[5] == "✓ semrec --help 0.125 s at most 0.250 s"
+    assert result.stderr == f"wrote {tmp_path / 'bench-search-cpu.json'}\n"
+    assert json.loads((tmp_path / "bench-search-cpu.json").read_text(encoding="utf-8")) == document(met=True)
+
+
+def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True) | {"load_average_at_start": 0.51})
+    assert "the machine was busy" in run("search", "--out", str(tmp_path)).stderr
+
+
+def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
+    run(
+        "search",
+        *TINY,
+        "--type",
+        "ivf_flat",
+        "--device",
+        "cpu",
+        "--set",
+        "index.search.nprobe=5",
+        "--out",
+        str(tmp_path),
+    )
+    (plan,) = measured
+    assert (plan.titles, plan.users, plan.dim, plan.repeats, plan.index) == (500, 50, 16, 2, None)
+    assert plan.config.device.kind == "cpu"
+    assert plan.config.index.model_dump()["search"]["nprobe"] == 5
+
+
+def test_an_index_keeps_its_shape_and_takes_settings(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
+    index = str(tmp_path / "index")
+    run("search", index, "--device", "cpu", "--set", "index.search.nprobe=5", "--out", str(tmp_path))
+    (plan,) = measured
+    assert plan.index == Path(index)
+    assert plan.settings == ("index.search.nprobe=5", "device.kind=cpu")
+    refused = run("search", index, "--dim", "16")
+    assert "--dim shapes an index that is built for the run" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--check"], 1)])
+def test_a_missed_promise_ends_with_1_only_when_checked(
+    measured: list[search_bench.SearchBench], tmp_path: Path, options: list[str], code: int
+) -> None:
+    result = run("search", "--repeats", "3", "--out", str(tmp_path), *options)
+    assert result.return_value == code
+    assert "✗ semrec --help" in " ".join(result.stdout.split())
+
+
+def test_promises_kept_or_not_measured_pass_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=None))
+    result = run("search", "--check", "--out", str(tmp_path))
+    assert result.return_value == 0
+    assert "– semrec --help not measured no reason" in " ".join(result.stdout.split())
+
+
+def test_json_goes_to_stdout_too(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
+    result = run("search", "--json", "--out", str(tmp_path))
+    assert json.loads(result.stdout) == document(met=True)
+
+
+def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:
+    data, index = tmp_path / "data", tmp_path / "index"
+    write_synthetic(data, titles=500, users=50, dim=16)
+    asked = {"index": {"type": "ivf_flat", "build": {"nlist": 4}}, "device": {"kind": "cpu"}}
+    build_index(config_from_dict(asked).model_copy(update={"dataset": data, "output": index}))
+    command = [sys.executable, "-m", "semrec_faiss", "bench", "search", str(index), "--repeats", "2"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[:1]) == (
+        0,
+        [f"wrote {tmp_path / 'out' / 'bench-search-cpu-ivf_flat.json'}"],
+    )
+    written = json.loads((tmp_path / "out" / "bench-search-cpu-ivf_flat.json").read_text(encoding="utf-8"))
+    assert written["environment"]["command"] == "semrec bench search .../index --repeats 2 --out .../out"
+    assert written["data"] == {"titles": 500, "users": 50, "dim": 16, "made_by": None, "seed": None}
+    assert written["memory"]["read_users"]["dtype"] == "float64"
+    assert written["floor"]["batches"] is None
+    assert {"faiss_defaults", "floor.batches", "data.made_by", "data.seed"} <= set(written["not_measured"])
+    assert str(tmp_path) not in json.dumps(written)

@@ -1,0 +1,298 @@
+"""Varied lists against maximal marginal relevance in plain Python, and limits per field that are kept and filled."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search import diversity
+from semrec_faiss.search.asking import Searcher, Wish
+from semrec_faiss.search.diversity import Groups, Variety
+from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.topk import TopK
+
+Mask = NDArray[np.bool_]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
+
+TYPES: dict[str, dict[str, Any]] = {
+    "flat": {"type": "flat"},
+    "ivf_flat": {"type": "ivf_flat", "build": {"nlist": 32}, "search": {"nprobe": 4}},
+    "ivf_pq": {"type": "ivf_pq", "build": {"nlist": 32, "M": 4}, "search": {"nprobe": 4}},
+    "hnsw": {"type": "hnsw"},
+}
+
+
+@pytest.fixture(scope="module")
+def searcher(world: Any, make_index: Callable[..., VectorIndex]) -> Searcher:
+    """An exact search of the world."""
+    return Searcher(make_index(world.titles, {"type": "flat"}), world.catalog)
+
+
+def ask(searcher: Searcher, queries: Any, exclusions: Exclusions | None = None, **wish: Any) -> TopK:
+    variety = Variety(wish.pop("diversity", 0.0), wish.pop("max_per", {}))
+    return searcher.run(np.ascontiguousarray(queries), Wish(variety=variety, **wish), exclusions)
+
+
+def value_of(world: Any, row: int, field: str) -> Any:
+    return world.entries[row][field]
+
+
+def is_full(world: Any, chosen: list[int], row: int, max_per: dict[str, int]) -> bool:
+    return any(
+        value_of(world, row, field) is not None
+        and sum(value_of(world, other, field) == value_of(world, row, field) for other in chosen) >= most
+        for field, most in max_per.items()
+    )
+
+
+def follow(
+    world: Any, query: int, pool: list[int], found: list[int], k: int, weight: float, max_per: dict[str, int]
+) -> None:
+    """Replay the choices one by one: each must be open and worth as much as the best that was open."""
+    scores, titles = world.scores[query], world.titles.astype(np.float64)
+    chosen: list[int] = []
+    for position in range(k):
+        left = [row for row in pool if row not in chosen and not is_full(world, chosen, row, max_per)]
+        if not left:
+            assert position == len(found), "a list that ends too early or goes on too long"
+            return
+        worth = {
+            row: (1 - weight) * scores[row] - weight * max((float(titles[row] @ titles[c]) for c in chosen), default=0)
+            for row in left
+        }
+        if position == 0:
+            worth = {row: scores[row] for row in left}  # nothing is chosen yet to differ from
+        assert found[position] in worth
+        assert worth[found[position]] >= max(worth.values()) - 1e-5
+        chosen.append(found[position])
+    assert chosen == found
+
+
+def pool_of(world: Any, query: int, allowed: Mask, size: int) -> list[int]:
+    order = np.lexsort((np.arange(len(allowed)), -world.scores[query]))
+    return order[allowed[order]][:size].tolist()
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("k", [1, 2, 10, 25])
+def test_each_choice_is_the_best_of_its_pool(world: Any, searcher: Searcher, weight: float, k: int) -> None:
+    everything = np.ones(len(world.titles), np.bool_)
+    queries = list(range(40, 52))  # far from the copies, whose order in the pool is a matter of rounding
+    found = ask(searcher, world.queries[queries], k=k, diversity=weight)
+    assert found.exact is False
+    for position, query in enumerate(queries):
+        pool = pool_of(world, query, everything, max(50, 5 * k))
+        follow(world, query, pool, found.rows[position].tolist(), k, weight, {})
+        np.testing.assert_allclose(found.scores[position], world.scores[query][found.rows[position]], rtol=0, atol=1e-5)
+
+
+def test_filters_exclusions_and_limits_together(world: Any, searcher: Searcher) -> None:
+    drama = np.array(["Drama" in (entry["genres"] or ()) for entry in world.entries])
+    queries = list(range(60, 72))
+    seen = [pool_of(world, query, drama, 20) for query in queries]
+    found = ask(
+        searcher,
+        world.queries[queries],
+        Exclusions.of(seen),
+        k=8,
+        where="'Drama' IN genres",
+        diversity=0.4,
+        max_per={"franchise": 1, "Year": 2},
+    )
+    for position, query in enumerate(queries):
+        allowed = drama.copy()
+        allowed[seen[position]] = False
+        assert found.matching[position] == allowed.sum()
+        pool = pool_of(world, query, allowed, 50)
+        follow(world, query, pool, found.rows[position].tolist(), 8, 0.4, {"franchise": 1, "year": 2})
+
+
+def test_no_diversity_is_the_plain_ranking(world: Any, searcher: Searcher) -> None:
+    plain = ask(searcher, world.queries[:20], k=15)
+    assert plain.exact is True
+    assert plain.strategy == "index"
+    slight = ask(searcher, world.queries[:20], k=15, diversity=1e-9)
+    np.testing.assert_array_equal(slight.rows, plain.rows)
+    loose = ask(searcher, world.queries[:20], k=15, max_per={"franchise": 15})
+    np.testing.assert_array_equal(loose.rows, plain.rows)
+    np.testing.assert_array_equal(loose.scores, plain.scores)
+
+
+def test_more_diversity_makes_lists_less_alike(world: Any, searcher: Searcher) -> None:
+    likeness = []
+    for weight in (0.0, 0.3, 0.6, 1.0):
+        rows = ask(searcher, world.queries[:50], k=10, diversity=weight).rows
+        assert (rows[:, 0] == rows[:, 0]).all()
+        vectors = world.titles[rows]
+        likeness.append(float(np.einsum("qad,qbd->qab", vectors, vectors).mean()))
+    assert likeness == sorted(likeness, reverse=True)
+    assert likeness[-1] < likeness[0] - 0.1
+
+
+# Limits per field
+
+
+def greedy(world: Any, query: int, allowed: Mask, k: int, max_per: dict[str, int]) -> list[int]:
+    chosen: list[int] = []
+    for row in pool_of(world, query, allowed, len(allowed)):
+        if len(chosen) < k and not is_full(world, chosen, row, max_per):
+            chosen.append(row)
+    return chosen
+
+
+@pytest.mark.parametrize("max_per", [{"franchise": 1}, {"franchise": 3}, {"year": 1}, {"year": 1, "franchise": 2}])
+@pytest.mark.parametrize("k", [5, 60, 500])
+def test_a_limit_takes_the_best_that_it_leaves(world: Any, searcher: Searcher, max_per: Any, k: int) -> None:
+    """By score alone a limited list is the greedy one over all titles, however far down the pool has to reach."""
+    everything = np.ones(len(world.titles), np.bool_)
+    found = ask(searcher, world.queries[:3], k=k, max_per=max_per)
+    for query in range(3):
+        expected = greedy(world, query, everything, k, max_per)
+        rows = [row for row in found.rows[query].tolist() if row >= 0]
+        assert len(rows) == len(expected) == len(set(rows))
+        scores = world.scores[query]
+        np.testing.assert_allclose(found.scores[query][: len(rows)], scores[rows], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(scores[rows], scores[expected], rtol=0, atol=1e-5)
+        for field, most in max_per.items():
+            values = Counter(value_of(world, row, field) for row in rows)
+            assert max(count for value, count in values.items() if value is not None) <= most
+        assert (found.rows[query][len(rows) :] == -1).all()
+        assert np.isneginf(found.scores[query][len(rows) :]).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+@pytest.mark.parametrize("name", TYPES)
+def test_limited_lists_are_as_full_as_can_be(
+    world: Any, make_index: Callable[..., VectorIndex], name: str, weight: float
+) -> None:
+    """The number of titles that a limit leaves is known; no type and no pool may fall short of it."""
+    searcher = Searcher(make_index(world.titles, TYPES[name]), world.catalog)
+    rng = np.random.default_rng(5)
+    for most, clause in ((1, "franchise IS NOT NULL"), (2, "franchise IS NOT NULL"), (1, "year < 1960"), (4, "true")):
+        field = "franchise" if "franchise" in clause else "year"
+        allowed = np.array(
+            [
+                {"franchise": e["franchise"] is not None, "year": (e["year"] or 9999) < 1960}[field] or clause == "true"
+                for e in world.entries
+            ]
+        )
+        seen = [rng.permutation(len(allowed))[: int(rng.integers(0, 1500))] for _ in range(6)]
+        k = 40
+        found = ask(
+            searcher, world.queries[:6], Exclusions.of(seen), k=k, where=clause, diversity=weight, max_per={field: most}
+        )
+        for query, rows in enumerate(seen):
+            mine = allowed.copy()
+            mine[rows] = False
+            values = Counter(value_of(world, row, field) for row in np.flatnonzero(mine))
+            possible = sum(count if value is None else min(most, count) for value, count in values.items())
+            assert found.matching[query] == mine.sum()
+            assert found.returned[query] == min(k, possible)
+            listed = found.rows[query][found.rows[query] >= 0].tolist()
+            assert len(set(listed)) == len(listed)
+            assert mine[listed].all()
+            taken = Counter(value_of(world, row, field) for row in listed)
+            assert max((count for value, count in taken.items() if value is not None), default=0) <= most
+
+
+def test_a_field_is_found_in_any_case_and_by_odd_names(tmp_path: Path, world: Any) -> None:
+    lines = ['{"media_id": "a", "title": "A", "My \\"field\\"": 3}', '{"media_id": "b", "title": "B"}']
+    lines += ['{"media_id": "c", "title": "C", "My \\"field\\"": 3}', '{"media_id": "d", "title": "D", "x": 1}']
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    codes = Groups(Catalog.from_jsonl(path), 'my "FIELD"').codes
+    assert codes[1] == codes[3] == -1
+    assert codes[0] == codes[2] >= 0
+    franchise = Groups(world.catalog, "FRANCHISE").codes
+    for row, entry in enumerate(world.entries):
+        assert (franchise[row] == -1) is (entry["franchise"] is None)
+    assert len(set(franchise.tolist())) == len({entry["franchise"] for entry in world.entries})
+
+
+def test_fields_that_cannot_be_limited(searcher: Searcher, world: Any) -> None:
+    for name, message in (
+        ("nope", "the titles have no field 'nope'"),
+        ("genres", "field 'genres' holds lists; a limit needs one value a title"),
+        ("_semrec_row", "the titles have no field '_semrec_row'"),
+        ('"; DROP TABLE titles --', "the titles have no field '\"; DROP TABLE titles --'"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            ask(searcher, world.queries[:1], k=5, max_per={name: 1})
+        assert caught.value.message == message
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan"), float("inf")])
+def test_weights_out_of_range(weight: float) -> None:
+    with pytest.raises(UsageError, match="it must be from 0 to 1"):
+        Variety(weight)
+
+
+@pytest.mark.parametrize("most", [0, -1, True])
+def test_limits_out_of_range(most: int) -> None:
+    with pytest.raises(UsageError, match="must be at least 1"):
+        Variety(0.0, {"franchise": most})
+
+
+# Batches, edges
+
+
+def test_a_batch_chooses_as_single_queries_do(world: Any, searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    wish = {"k": 12, "diversity": 0.5, "max_per": {"franchise": 2}, "where": "runtime > 90"}
+    batch = ask(searcher, world.queries[:30], **dict(wish))
+    monkeypatch.setattr(diversity, "BLOCK_BYTES", 1)  # a query at a time
+    np.testing.assert_array_equal(ask(searcher, world.queries[:30], **dict(wish)).rows, batch.rows)
+    same = [
+        ask(searcher, world.queries[query : query + 1], **dict(wish)).rows[0].tolist() == batch.rows[query].tolist()
+        for query in range(30)
+    ]
+    assert sum(same) >= 29, "one near-tie in thirty lists may be rounded the other way"
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_fewer_match_than_the_pool_holds(world: Any, searcher: Searcher, weight: float) -> None:
+    """Every title that matches is returned, and nothing is said of NaN."""
+    few = [row for row, entry in enumerate(world.entries) if entry["place"] < 7]
+    with warnings.catch_warnings():
+        # FAULT: with diversity 1 the scores of empty places, -inf, are multiplied by 0.
+        warnings.simplefilter("error")
+        found = ask(searcher, world.queries[:4], k=10, where="place < 7", diversity=weight)
+    assert found.matching.tolist() == [7] * 4
+    for query in range(4):
+        assert sorted(found.rows[query][:7].tolist()) == few
+        assert (found.rows[query][7:] == -1).all()
+        assert np.isneginf(found.scores[query][7:]).all()
+
+
+def test_nothing_matches(world: Any, searcher: Searcher) -> None:
+    found = ask(searcher, world.queries[:2], k=3, where="false", diversity=0.5, max_per={"franchise": 1})
+    assert found.rows.tolist() == [[-1] * 3] * 2
+    assert found.matching.tolist() == [0, 0]
+
+
+def test_more_than_all_titles(world: Any, searcher: Searcher) -> None:
+    found = ask(searcher, world.queries[:1], k=10**6, max_per={"year": 5000})
+    assert sorted(found.rows[0].tolist()) == list(range(len(world.titles)))
+
+
+def test_no_queries(world: Any, searcher: Searcher) -> None:
+    found = ask(searcher, world.queries[:0], k=3, diversity=0.5, where="place < 100")
+    assert found.rows.shape == (0, 3)
+
+
+def test_the_account_names_the_choice(world: Any, searcher: Searcher) -> None:
+    found = ask(searcher, world.queries[:5], k=3, diversity=0.5, where="place < 100")
+    assert found.strategy.endswith("+variety")
+    assert found.stages[0].name == "filter"
+    assert found.stages[0].fetched == 100
+    assert (found.stages[-1].name, found.stages[-1].queries, found.stages[-1].fetched) == ("variety", 5, 50)
