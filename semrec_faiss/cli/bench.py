@@ -212,8 +212,9 @@ def _print_filters(document: dict[str, Any]) -> None:
     )  # fmt: skip
     planner = document["planner"]
     click.echo(
-        f"the planner chose the best {planner['best_chosen']} of {planner['choices']} times; its choice took "
-        f"×{planner['median_chosen_to_best']:.2f} the best in the median, ×{planner['worst_chosen_to_best']:.2f} at worst"
+        f"the planner chose the best {planner['best_chosen']} of {planner['choices']} times; its choice took"
+        f" ×{planner['median_chosen_to_best']:.2f} the time of the best in the median,"
+        f" ×{planner['worst_chosen_to_best']:.2f} at worst"
     )
 
 
