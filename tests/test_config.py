@@ -200,13 +200,13 @@ def test_a_wrong_number_is_one_mistake_in_one_place(write: Write, value: str) ->
 
 
 def test_each_wrong_gpu_is_told_and_nothing_that_is_right(write: Write) -> None:
-    # FAULT: "Tuple should have at least 1 item" is told too, of a list that has four.
+    # Once a fault: "Tuple should have at least 1 item" is told too, of a list that has four.
     found = mistakes_of(write("device:\n  gpus:\n    - a\n    - -1\n    - 3\n    - true\n"))
     assert [re.search(r":(\d+): ", line)[1] for line in found] == ["3", "4", "6"]  # type: ignore[index]
 
 
 def test_a_type_given_as_the_whole_section_is_accepted_or_explained(write: Write) -> None:
-    # FAULT (while it failed): "unknown index type 'flat'; did you mean 'flat'?"
+    # Once a fault: "unknown index type 'flat'; did you mean 'flat'?"
     try:
         assert load_config(write("index: hnsw\n")).index.type == "hnsw"
     except ConfigError as error:
@@ -246,7 +246,7 @@ def test_a_file_that_is_no_mapping_is_refused(write: Write, text: str) -> None:
         "dataset: !!int abc",
         "dataset: !!float x",
         '!!binary "a": 1',
-        # FAULT: these ended in AttributeError, KeyError and IndexError.
+        # Once a fault: these ended in AttributeError, KeyError and IndexError.
         "dataset: !!timestamp abc",
         "dataset: !!bool maybe",
         'dataset: !!int ""',
@@ -261,13 +261,13 @@ def test_what_is_not_yaml_is_refused_by_name(write: Write, text: str | bytes) ->
 
 @pytest.mark.parametrize("text", ["index: &a\n  type: *a\n", "dataset: &a [*a]\n", "x: &a {b: *a}\n"])
 def test_a_file_that_contains_itself_is_refused(write: Write, text: str) -> None:
-    # FAULT (while it failed): RecursionError while lines were recorded.
+    # Once a fault: RecursionError while lines were recorded.
     with pytest.raises(ConfigError):
         load_config(write(text))
 
 
 def test_a_file_that_unfolds_without_end_is_refused_in_good_time(write: Write) -> None:
-    # FAULT (while it failed): aliases of aliases are walked one by one, 9^9 of them.
+    # Once a fault: aliases of aliases are walked one by one, 9^9 of them.
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 6)]
     path = write("\n".join(lines) + "\n")
@@ -303,7 +303,7 @@ def test_keys_that_are_no_text_are_refused(write: Write) -> None:
 
 @pytest.mark.parametrize("path", ["none.yaml", ".", "x" * 300 + ".yaml", "a\0b", ""])
 def test_a_config_that_is_not_there_is_not_found(tmp_path: Path, path: str) -> None:
-    # FAULT (while it failed): an over-long name ended in OSError.
+    # Once a fault: an over-long name ended in OSError.
     with pytest.raises((NotFoundError, ConfigError)):
         load_config(f"{tmp_path}/{path}")
 
@@ -418,7 +418,7 @@ def test_an_override_through_a_plain_value_is_refused() -> None:
     "value",
     [
         "{", "[", "=", "*a", "\t", "\0",
-        # FAULT: these ended in ValueError, AttributeError, KeyError, IndexError and RecursionError.
+        # Once a fault: these ended in ValueError, AttributeError, KeyError, IndexError and RecursionError.
         "2020-13-45", "0b_", "!!int abc", "!!float x", "!!timestamp abc", "!!bool maybe", '!!int ""',
         "1" * 5000, "[" * 5000,
     ],
@@ -429,7 +429,7 @@ def test_an_override_whose_value_is_not_yaml_is_refused(value: str) -> None:
 
 
 def test_an_override_leaves_the_mapping_that_was_given_as_it_was() -> None:
-    # FAULT (while it failed): the caller's nested mapping was changed.
+    # Once a fault: the caller's nested mapping was changed.
     given_values = {"index": {"type": "ivf_flat", "search": {"nprobe": 3}}}
     config = config_from_dict(given_values, ["index.search.nprobe=4", "device.kind=cpu"])
     assert config.index.search.nprobe == 4

@@ -111,13 +111,14 @@ def _choose(
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
     vectors = _vectors(index, candidates) if variety.diversity else None
+    relevance = np.where(open_, scores, np.float32(0))  # an empty place holds -inf, which 0 does not cancel
     nearest = np.zeros(candidates.shape, np.float32)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
     chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
     for position in range(k):
         penalty = nearest if position else 0.0
-        worth = np.where(open_, (1 - variety.diversity) * scores - variety.diversity * penalty, -np.inf)
+        worth = np.where(open_, (1 - variety.diversity) * relevance - variety.diversity * penalty, -np.inf)
         best = np.argmax(worth, axis=1)
         alive = open_[queries, best]
         chosen_rows[alive, position] = candidates[queries, best][alive]

@@ -294,7 +294,7 @@ def test_what_is_refused(catalog: Catalog, where: str) -> None:
     assert matching_rows(catalog, "true").tolist() == list(range(COUNT))
 
 
-# FAULT: DuckDB's names know no case, the check of the row column does; and the row has other names besides.
+# Once a fault: DuckDB's names know no case, the check of the row column does; and the row has other names besides.
 @pytest.mark.parametrize(
     "where",
     [
@@ -318,7 +318,7 @@ def test_the_row_number_is_out_of_reach(catalog: Catalog, where: str) -> None:
     refused(catalog, where)
 
 
-# FAULT: these words without brackets are column names to the parser, and functions to DuckDB afterwards.
+# Once a fault: these words without brackets are column names to the parser, and functions to DuckDB afterwards.
 @pytest.mark.parametrize(
     "where",
     [
@@ -343,7 +343,7 @@ def test_a_field_may_be_named_like_a_function_without_brackets(catalog: Catalog)
     assert matching_rows(catalog, "user = 'u1'").tolist() == rows_where(lambda e: e["user"] == "u1")
 
 
-# FAULT: functions and macros that read the clock or the database and are not on the list.
+# Once a fault: functions and macros that read the clock or the database and are not on the list.
 @pytest.mark.parametrize(
     "where",
     [
@@ -358,7 +358,7 @@ def test_no_clock_and_no_database_by_another_name(catalog: Catalog, where: str) 
     refused(catalog, where)
 
 
-# FAULT: these make values of any size as repeat() does; with larger numbers each takes gigabytes.
+# Once a fault: these make values of any size as repeat() does; with larger numbers each takes gigabytes.
 @pytest.mark.parametrize(
     "where",
     [
@@ -383,7 +383,7 @@ def test_every_function_that_duckdb_calls_inconsistent_is_refused(catalog: Catal
             assert "is not allowed" in refused(catalog, call).message
 
 
-# FAULT: get_block_size, format_type, and the current_… macros without brackets.
+# Once a fault: get_block_size, format_type, and the current_… macros without brackets.
 def test_every_macro_that_holds_a_subquery_or_an_inconsistent_function_is_refused(catalog: Catalog) -> None:
     cursor = catalog.cursor()
     sql = "SELECT function_name, macro_definition FROM duckdb_functions() WHERE function_type = 'macro'"
@@ -478,7 +478,7 @@ def test_the_caret_stands_under_the_place(catalog: Catalog, clauses: list[str], 
     assert "SELECT" not in message
 
 
-# FAULT: the parser counts bytes, `_placed` takes them for characters.
+# Once a fault: the parser counts bytes, `_placed` takes them for characters.
 @pytest.mark.parametrize("text", ["é", "日本", "😀", "é日😀" * 5])
 def test_the_caret_of_the_parser_stands_under_the_place(catalog: Catalog, text: str) -> None:
     clause = f"title = '{text}' AND year > * 3"
@@ -506,7 +506,7 @@ def test_the_message_as_it_stands(catalog: Catalog) -> None:
         "row = 1",
         "titles.nope = 1",
         "titles['_semrec_ro'] = 1",
-        # FAULT: where it is the only candidate, and where DuckDB spells out the type of a whole row
+        # Once a fault: where it is the only candidate, and where DuckDB spells out the type of a whole row
         "_ = 1",
         "titles._semrec_ro = 1",
         "titles = 1",
@@ -521,13 +521,13 @@ def test_the_row_column_is_no_candidate(catalog: Catalog, where: str) -> None:
 # Whatever is typed
 
 
-# FAULT: an undecodable byte on the command line becomes a lone surrogate, which DuckDB will not take.
+# Once a fault: an undecodable byte on the command line becomes a lone surrogate, which DuckDB will not take.
 @pytest.mark.parametrize("text", ["title = '\udcff'", "\ud800", "year > 1990 -- \udcff"])
 def test_half_characters_are_refused(catalog: Catalog, text: str) -> None:
     refused(catalog, text)
 
 
-# FAULT: from about 330 levels up to DuckDB's own limit of 1,000, Python's recursion ends first.
+# Once a fault: from about 330 levels up to DuckDB's own limit of 1,000, Python's recursion ends first.
 @pytest.mark.parametrize("levels", [100, 300, 400, 700, 950, 2000, 20_000])
 @pytest.mark.parametrize(("opening", "closing"), [("NOT ", ""), ("(", ")"), ("CASE WHEN true THEN ", " END")])
 def test_deep_nesting_is_answered_or_refused(catalog: Catalog, levels: int, opening: str, closing: str) -> None:
@@ -539,7 +539,7 @@ def test_deep_nesting_is_answered_or_refused(catalog: Catalog, levels: int, open
         assert "depth" in error.message or "deep" in error.message
 
 
-# FAULT: as above
+# Once a fault, as above.
 @pytest.mark.parametrize("terms", [200, 600, 950])
 def test_long_sums_are_answered_or_refused(catalog: Catalog, terms: int) -> None:
     try:
@@ -611,14 +611,14 @@ TOKENS = (
 )
 
 
-# FAULT: ``titles`` and ``_`` alone bring the row column into the message, as above.
+# Once a fault: ``titles`` and ``_`` alone bring the row column into the message, as above.
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=9).map(" ".join))
 def test_any_row_of_tokens_is_answered_or_refused(catalog: Catalog, where: str) -> None:
     answered_or_refused(catalog, where)
 
 
-# FAULT: as above
+# Once a fault, as above.
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_text_is_answered_or_refused(catalog: Catalog, where: str) -> None:

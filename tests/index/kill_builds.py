@@ -9,7 +9,6 @@ second. ``random`` kills COUNT builds at instants spread over an unbroken build,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -34,8 +33,8 @@ from semrec_faiss.index.store import Generation
 CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"))
 
 
-def forked(work: Callable[[], Any]) -> tuple[int, Any]:
-    """Run ``work`` in a fork: its process id, and a function that waits for its result, None if it was killed."""
+def run(work: Callable[[], Any]) -> Any:
+    """Run ``work`` in a fork and return its result."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -48,19 +47,9 @@ def forked(work: Callable[[], Any]) -> tuple[int, Any]:
             os.write(writer, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
             os._exit(1)
     os.close(writer)
-
-    def result() -> Any:
-        with os.fdopen(reader, "rb") as pipe:
-            text = pipe.read()
-        os.waitpid(pid, 0)
-        return json.loads(text) if text else None
-
-    return pid, result
-
-
-def run(work: Callable[[], Any]) -> Any:
-    """Run ``work`` in a fork and return its result."""
-    result = forked(work)[1]()
+    with os.fdopen(reader, "rb") as pipe:
+        result = json.loads(pipe.read() or '{"error": "it died"}')
+    os.waitpid(pid, 0)
     if isinstance(result, dict) and "error" in result:
         raise SystemExit(f"a fork failed: {result['error']}")
     return result
@@ -114,22 +103,35 @@ def kill_at_random(index: Path, folders: dict[str, Path], count: int) -> dict[st
     publishing, whole = measured[2][0], sorted(total for _, total in measured)[2]
     rng = random.Random(20)
     spread = count - count // 3
-    delays = [whole * 1.1 * (step + rng.random()) / spread for step in range(spread)]
-    last = whole * 1.15 - publishing * 0.95
+    delays = [whole * (step + rng.random()) / spread for step in range(spread)]
+    last = whole * 1.05 - publishing * 0.95
     delays += [publishing * 0.95 + last * (step + rng.random()) / (count // 3) for step in range(count // 3)]
     rng.shuffle(delays)
     current, outcomes = run(lambda: look(index)), []
-    for delay in delays:
-        wanted = next(word for word in words if word != current)
-        pid, wait = forked(lambda wanted=wanted: build(index, folders[wanted]))
-        time.sleep(delay)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        wait()
-        found = run(lambda: look(index))
-        outcomes.append({"delay": delay, "before": current, "wanted": wanted, "found": found})
-        current = found
+    for planned in delays:
+        delay, killed = planned, False
+        while not killed:  # a build that ended before its kill is no kill: once more, and sooner
+            wanted = next(word for word in words if word != current)
+            killed = build_and_kill(index, folders[wanted], delay)
+            found = run(lambda: look(index))
+            if not killed and found != wanted:
+                raise SystemExit(f"a build of {wanted} that was not killed left {found}")
+            outcomes.append({"delay": delay, "killed": killed, "before": current, "wanted": wanted, "found": found})
+            current, delay = found, delay * 0.8
     return {"publishing": publishing, "whole": whole, "outcomes": outcomes}
+
+
+def build_and_kill(index: Path, folder: Path, delay: float) -> bool:
+    """Build in a fork and kill it after ``delay`` seconds: whether it was still at work."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            build(index, folder)
+        finally:
+            os._exit(0)
+    time.sleep(delay)
+    os.kill(pid, signal.SIGKILL)  # not waited for yet, so the process id is still its own
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
 def kill_at_operations(index: Path, folders: dict[str, Path]) -> dict[str, Any]:

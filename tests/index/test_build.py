@@ -276,7 +276,7 @@ def built_for_gpu(tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: 
 
 
 def test_an_index_built_for_a_gpu_is_verified_without_one(built_for_gpu: Path) -> None:
-    # FAULT (while it failed): "GPU 0 was asked for", although known answers are replayed on the CPU.
+    # Once a fault: "GPU 0 was asked for", although known answers are replayed on the CPU.
     assert verify(built_for_gpu).manifest.count == 100
 
 
@@ -285,7 +285,7 @@ def test_an_index_built_for_a_gpu_opens_without_one_or_says_how(built_for_gpu: P
         recommender = Recommender.open(built_for_gpu)
     except DeviceError as error:
         assert "device.kind=cpu" in str(error.fix)
-        # FAULT (while it failed): the advice was then refused, for float16 is a GPU setting.
+        # Once a fault: the advice was then refused, for float16 is a GPU setting.
         recommender = Recommender.open(built_for_gpu, ["device.kind=cpu"])
     assert recommender.similar("m00003", 3).returned == 3
     assert recommender.index.exact
@@ -372,7 +372,7 @@ def test_inconsistent_data_keep_the_index_that_was_there(
 def test_an_output_that_cannot_be_a_path_is_our_error(
     output: str, tmp_path: Path, make_folder: Callable[..., Any]
 ) -> None:
-    # FAULT (while it failed): ValueError for a NUL, OSError for a name that is too long.
+    # Once a fault: ValueError for a NUL, OSError for a name that is too long.
     made = make_folder(tmp_path / "data", titles=40)
     with pytest.raises(SemrecError):
         build(made.root, tmp_path / output)

@@ -174,7 +174,7 @@ def test_any_other_factory_string_keeps_every_promise(
 def test_a_factory_string_that_faiss_cannot_fill_is_our_error_or_works(
     factory: str, make_index: Callable[..., VectorIndex], clusters: Any
 ) -> None:
-    # FAULT (while it failed): `add` of IDMap, and a second `add` of NSG, ended in RuntimeError.
+    # Once a fault: `add` of IDMap, and a second `add` of NSG, ended in RuntimeError.
     titles = clusters(1200 if factory == "NSG8" else 400, 16, seed=6)
     try:
         found = make_index(titles, {"factory": factory}).search(titles[:3], 5)
@@ -186,7 +186,7 @@ def test_a_factory_string_that_faiss_cannot_fill_is_our_error_or_works(
 
 @pytest.mark.parametrize("factory", ["HNSW0,Flat", "IVF0,Flat", "IVF1000000000,Flat", "HNSW99999999,Flat"])
 def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory: str, repo: Path) -> None:
-    # FAULT (while it failed): HNSW0 aborted in C++, IVF1000000000 ended in MemoryError.
+    # Once a fault: HNSW0 aborted in C++, IVF1000000000 ended in MemoryError.
     program = (
         "import resource, numpy as np\n"
         "resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"

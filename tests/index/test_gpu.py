@@ -181,7 +181,7 @@ def test_an_index_built_on_a_gpu_is_verified_where_there_is_none(tmp_path: Path,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, timeout=100,
         )  # fmt: skip
 
-    # FAULT (while it failed): "GPU 0 was asked for, but FAISS sees 0", although the CPU replays the known answers.
+    # Once a fault: "GPU 0 was asked for, but FAISS sees 0", although the CPU replays the known answers.
     done = semrec("verify", str(tmp_path / "index"))
     assert done.returncode == 0, done.stderr
     done = semrec("similar", str(tmp_path / "index"), "m00007", "--set", "device.kind=cpu", "--json")
@@ -242,7 +242,7 @@ print("wrong", wrong)
     [
         pytest.param("search", 1, id="four threads on one index"),
         pytest.param("search", 3, id="four threads on three indexes of one resources object"),
-        # FAULT (while it failed): copying and training on the GPU took no lock, so that it ran into a search.
+        # Once a fault: copying and training on the GPU took no lock, so that it ran into a search.
         pytest.param("build", 2, id="four threads while another builds on the same GPU"),
     ],
 )

@@ -319,7 +319,7 @@ def test_any_whole_number_is_a_k(built: Built, kind: type[np.integer[Any]]) -> N
         np.ones((2, DIM), complex),
         np.full((2, DIM), "x"),
         np.full((2, DIM), None),
-        # FAULT (while they failed): the shape of a batch of none was not looked at; a number has no length.
+        # Once a fault: the shape of a batch of none was not looked at; a number has no length.
         np.ones((0, DIM + 1), np.float32),
         np.float32(1),
     ],
@@ -351,7 +351,7 @@ def test_an_all_zero_query_is_refused_by_its_row(built: Built) -> None:
 def test_the_row_that_is_named_counts_from_the_start_of_the_batch(
     built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # FAULT (while it failed): it was counted from the start of the block that the batch is cut into.
+    # Once a fault: it was counted from the start of the block that the batch is cut into.
     monkeypatch.setattr("semrec_faiss.index.vector_index.QUERY_BLOCK_ROWS", 4)
     queries = built.queries[:11].copy()
     queries[9] = 0

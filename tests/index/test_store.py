@@ -110,7 +110,7 @@ def test_an_open_index_goes_on_answering_while_another_is_built(tmp_path: Path, 
 
 
 def test_an_index_that_was_opened_stays_whole_however_many_are_built_after_it(tmp_path: Path, build: Build) -> None:
-    # FAULT (while it failed): what is read when it is first used is gone after the second build, and the error calls
+    # Once a fault: what is read when it is first used is gone after the second build, and the error calls
     # an index damaged that is not.
     build(tmp_path, "One")
     recommender = Recommender.open(tmp_path)
@@ -126,7 +126,7 @@ def test_an_index_that_was_opened_stays_whole_however_many_are_built_after_it(tm
 def test_an_open_index_does_not_depend_on_the_working_directory(
     tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # FAULT (while it failed): a relative path was resolved again when the users were first asked for.
+    # Once a fault: a relative path was resolved again when the users were first asked for.
     build(tmp_path / "index", "One")
     monkeypatch.chdir(tmp_path)
     recommender = Recommender.open("index")
@@ -154,7 +154,7 @@ def test_an_index_may_be_built_anywhere_and_moved_anywhere(tmp_path: Path, build
 
 
 def test_a_build_leaves_files_that_others_may_read(tmp_path: Path, build: Build) -> None:
-    # FAULT (while it failed): the generation's folder kept the mode 0700 of a temporary folder, so that a service
+    # Once a fault: the generation's folder kept the mode 0700 of a temporary folder, so that a service
     # under another user could not open the index.
     mask = os.umask(0o022)
     try:
@@ -284,7 +284,7 @@ def test_rollback_mends_a_damaged_index(tmp_path: Path, build: Build) -> None:
 def test_rollback_mends_whatever_its_own_advice_is_given_for(
     tmp_path: Path, build: Build, file: str, damage: str
 ) -> None:
-    # FAULT (while it failed): the error of a damaged CURRENT or manifest advises `semrec rollback`, which then fails
+    # Once a fault: the error of a damaged CURRENT or manifest advises `semrec rollback`, which then fails
     # with the same error and the same advice.
     build(tmp_path, "One")
     build(tmp_path, "Two")
@@ -301,7 +301,7 @@ def test_rollback_mends_whatever_its_own_advice_is_given_for(
 
 
 def test_rollback_without_an_index_is_not_found_and_writes_nothing(tmp_path: Path) -> None:
-    # FAULT (while it failed): a lock file was left in the folder, and a foreign folder ended in advice on --output.
+    # Once a fault: a lock file was left in the folder, and a foreign folder ended in advice on --output.
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
@@ -439,7 +439,7 @@ def _a_python_project(path: Path) -> None:  # uv, poetry and others leave such a
 
 @pytest.mark.parametrize("make", [_a_file, _a_folder, _a_folder_of_gen, _a_database, _a_python_project])
 def test_what_is_not_an_index_is_never_written_over(tmp_path: Path, build: Build, make: Callable[[Path], None]) -> None:
-    # FAULT (while they failed): any folder with CURRENT, .lock or gen-ANYTHING inside passed for an index, and every
+    # Once a fault: any folder with CURRENT, .lock or gen-ANYTHING inside passed for an index, and every
     # gen-ANYTHING was deleted.
     make(tmp_path / "out")
     before = listing(tmp_path)
@@ -452,7 +452,7 @@ def test_what_is_not_an_index_is_never_written_over(tmp_path: Path, build: Build
 
 
 def test_a_folder_of_ones_own_beside_the_generations_survives_builds(tmp_path: Path, build: Build) -> None:
-    # FAULT (while it failed): everything named gen-* was taken for a generation and deleted.
+    # Once a fault: everything named gen-* was taken for a generation and deleted.
     build(tmp_path, "One")
     for name in ("gen-notes", "notes", "gen-1"):
         (tmp_path / name).mkdir()

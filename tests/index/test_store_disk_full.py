@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_late_ends_in_a_storage_error_too(
     step: str, index: Path, folders: tuple[Path, Path], repo: Path
 ) -> None:
     for limit, kind, code, message, names in build_limited(repo, index, folders[1], [0, 3, 200], step):
-        # FAULT (while it failed): DuckDB's IOException for users.parquet and seen.parquet.
+        # Once a fault: DuckDB's IOException for users.parquet and seen.parquet.
         assert (kind, code) == ("StorageError", 6), (limit, kind, message)
         assert names == [".lock", "CURRENT", "gen-000001"]
     check_untouched(index)
@@ -224,7 +224,7 @@ def test_an_error_at_any_operation_keeps_the_old_index_or_has_published_the_new(
             shutil.rmtree(index)
             shutil.copytree(pristine, index)
         else:
-            # FAULT (while it failed): once its folder was renamed, the unpublished generation was left on a full disk.
+            # Once a fault: once its folder was renamed, the unpublished generation was left on a full disk.
             assert verify(index).name == "gen-000001", done[-1]
             assert sorted(path.name for path in index.iterdir()) == [".lock", "CURRENT", "gen-000001"], done[-1]
     assert len(done) == number - 1 >= 20, "an operation failed and nobody minded"

@@ -85,7 +85,7 @@ def test_without_normalising_a_zero_query_scores_every_title_zero(
 def test_without_normalising_what_float32_cannot_hold_is_refused(
     make_index: MakeIndex, titles: NDArray[np.float32], value: float
 ) -> None:
-    # FAULT (while it failed): up to 1e154, whose square float64 holds, it became infinite without a word.
+    # Once a fault: up to 1e154, whose square float64 holds, it became infinite without a word.
     index = make_index(titles, {"type": "flat", "normalize": False})
     queries = np.ones((3, 12))
     queries[1, 4] = value
@@ -94,7 +94,7 @@ def test_without_normalising_what_float32_cannot_hold_is_refused(
 
 
 def test_scores_that_float32_cannot_hold_are_refused_or_right(make_index: MakeIndex) -> None:
-    # FAULT (while it failed): the first title's true score is 0; it came back as infinite and first.
+    # Once a fault: the first title's true score is 0; it came back as infinite and first.
     index = make_index(np.array([[1e30, 1e30], [2, -1], [1, 1]]), {"type": "flat", "normalize": False})
     try:
         found = index.search(np.array([[1e30, -1e30]]), 3)
@@ -106,7 +106,7 @@ def test_scores_that_float32_cannot_hold_are_refused_or_right(make_index: MakeIn
 
 @pytest.mark.parametrize("queries", [[[1.0] * 12, [1.0]], None, 3, "title", {"a": 1}, [[10**400] * 12]])
 def test_what_is_no_array_is_refused(make_index: MakeIndex, titles: NDArray[np.float32], queries: Any) -> None:
-    # FAULT (while they failed): ragged lists ended in ValueError, what has no length in TypeError.
+    # Once a fault: ragged lists ended in ValueError, what has no length in TypeError.
     with pytest.raises(UsageError):
         make_index(titles, {"type": "flat"}).search(queries, 3)
 
@@ -148,7 +148,7 @@ def test_any_dimension_will_do(make_index: MakeIndex, clusters: Any, kind: str, 
 def test_an_enormous_search_setting_is_refused_or_means_all(
     make_index: MakeIndex, titles: NDArray[np.float32], kind: str, setting: str, number: int
 ) -> None:
-    # FAULT (while they failed): OverflowError or TypeError from FAISS, or "'cur_nprobe > 0' failed" at every search.
+    # Once a fault: OverflowError or TypeError from FAISS, or "'cur_nprobe > 0' failed" at every search.
     chosen = {"factory": "IVF4,Flat"} if kind == "factory" else {"type": kind}
     try:
         index = make_index(titles, {**chosen, "search": {setting: number}})
@@ -166,7 +166,7 @@ def test_an_enormous_search_setting_is_refused_or_means_all(
 def test_an_enormous_build_setting_is_refused(
     make_index: MakeIndex, titles: NDArray[np.float32], kind: str, setting: str, number: int
 ) -> None:
-    # FAULT (while they failed): OverflowError from FAISS.
+    # Once a fault: OverflowError from FAISS.
     with pytest.raises(UsageError, match=setting):
         make_index(titles, {"type": kind, "build": {setting: number}})
 
@@ -254,7 +254,7 @@ def test_a_cpu_has_no_limit_of_k_and_a_gpu_shares_it_with_refine(
 
 
 def test_refine_that_leaves_no_k_on_a_gpu_is_refused_when_the_config_is_read() -> None:
-    # FAULT (while it failed): every k was then "over the GPU's limit of 0".
+    # Once a fault: every k was then "over the GPU's limit of 0".
     with pytest.raises(UsageError, match="refine"):
         config_from_dict({"index": {"type": "ivf_pq", "search": {"refine": 4096}}, "device": {"kind": "gpu"}})
 

@@ -247,7 +247,7 @@ def test_search_is_brute_force(exact: Recommender, made: Any) -> None:
         ("a title", UsageError),
         (None, UsageError),
         (3.0, UsageError),
-        # FAULT (while it failed): ragged lists ended in ValueError.
+        # Once a fault: ragged lists ended in ValueError.
         ([[1.0] * DIM, [1.0]], UsageError),
     ],
 )
@@ -313,7 +313,7 @@ def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeyp
 
 
 def test_a_result_that_is_changed_does_not_change_later_answers(exact: Recommender) -> None:
-    # FAULT (while it failed): the fields of results are those that the cache keeps.
+    # Once a fault: the fields of results are those that the cache keeps.
     first = exact.similar("m00021", 3)
     genres = list(first.results[0].genres)
     first.results[0].fields["genres"].append("spoilt")

@@ -128,7 +128,7 @@ def test_titles_without_such_a_field(tmp_path: Path, index: VectorIndex) -> None
         assert caught.value.fix == "fields: media_id, title, length"
 
 
-# FAULT: `_Genres` keeps one of the spellings, whichever DuckDB gives last.
+# Once a fault: `_Genres` keeps one of the spellings, whichever DuckDB gives last.
 def test_genres_that_differ_in_case_only(tmp_path: Path, index: VectorIndex) -> None:
     names = ["Drama", "DRAMA", "drama", "Noir", "NOIR"]
     catalog = catalog_of(tmp_path, [{"genres": [name]} for name in names])
@@ -283,7 +283,7 @@ def test_many_threads_ask_for_many_filters(world: Any, selections: Selections, m
     assert sum(each.bytes for each in selections._kept.values()) <= 200_000
 
 
-# FAULT: lists are what a caller writes first, and they cannot be a key.
+# Once a fault: lists are what a caller writes first, and they cannot be a key.
 def test_a_filter_made_of_lists(world: Any, selections: Selections) -> None:
     wanted = Filter(genres=["Drama"], any_genres=["Comedy"], not_genres=["Sci-Fi"])  # type: ignore[arg-type]
     found = selections.get(wanted)

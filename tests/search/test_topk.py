@@ -367,7 +367,7 @@ def test_unknown_strategies_are_refused(flat: Built) -> None:
         restricted_top_k(flat.index, flat.world.queries[:3], 5, Restriction(len(mask), mask), strategy="fastest")  # type: ignore[arg-type]
 
 
-# FAULT: without a restriction the name is not looked at.
+# Once a fault: without a restriction the name is not looked at.
 def test_unknown_strategies_are_refused_without_a_filter_too(flat: Built) -> None:
     with pytest.raises(UsageError, match="unknown strategy"):
         restricted_top_k(
