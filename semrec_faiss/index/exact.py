@@ -17,6 +17,9 @@ VectorsOf = Callable[[Rows], Floats]
 GATHER_BYTES = 64 << 20
 """Candidate vectors gathered at once while rescoring."""
 
+SCORE_BLOCK = 64
+"""Scores that share one maximum while the best of a single query are looked for."""
+
 SCAN_ROWS = 65_536
 """Titles scored at once while scanning."""
 
@@ -78,6 +81,30 @@ def scan(queries: Floats, k: int, count: int, vectors_of: VectorsOf) -> tuple[Fl
         heap.add_result(scores, found + start)
     heap.finalize()
     return heap.D, heap.I
+
+
+def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
+    """Compare a single query with every vector: FAISS gives it one thread, a matrix-vector product takes them all.
+
+    The k-th largest of the blocks' maxima is a bound that at least k scores reach, so only those few are sorted.
+
+    Args:
+        query: float32 (1, dim).
+        k: at most ``len(vectors)``.
+        vectors: float32 (count, dim), C-contiguous.
+
+    Returns:
+        scores float32 and rows int64 (1, k), best first, ties by row.
+    """
+    scores = vectors @ query[0]
+    blocks = len(scores) // SCORE_BLOCK
+    if k < blocks:
+        maxima = scores[: blocks * SCORE_BLOCK].reshape(blocks, SCORE_BLOCK).max(axis=1)
+        rows = np.flatnonzero(scores >= np.partition(maxima, blocks - k)[blocks - k])
+    else:
+        rows = np.arange(len(scores))
+    best = rows[np.lexsort((rows, -scores[rows]))[:k]]
+    return scores[best][None, :], best[None, :].astype(np.int64)
 
 
 def order_ties(scores: Floats, rows: Rows) -> None:

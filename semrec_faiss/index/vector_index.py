@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config import GPU_LIMIT, FlatIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import Device, GpuResources, first_line, is_out_of_memory, load_faiss, to_gpu
-from semrec_faiss.index.exact import order_ties, original_vectors, rescore, scan
+from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
 from semrec_faiss.index.queries import LEAST_SQUARE, UNIT_SQUARE_TOLERANCE, scaled_to_sane_range
 
@@ -89,6 +89,8 @@ class VectorIndex:
             raise DataError("this index type quantises the vectors, and the original vectors are not beside it")
         self._originals = originals
         self._originals_lock = threading.Lock()
+        is_flat = isinstance(config, FlatIndex) and not self.device.gpus
+        self._flat_vectors = original_vectors(cpu_index) if is_flat else None
         self._block_rows = QUERY_BLOCK_ROWS
 
     @property
@@ -236,6 +238,8 @@ class VectorIndex:
         self._block_rows = max(1, size // 2)
 
     def _faiss_search(self, queries: Floats, k: int, **options: Any) -> tuple[Floats, Rows]:
+        if self._flat_vectors is not None and len(queries) == 1:
+            return best_of_one(queries, k, self._flat_vectors)
         with self.locked():
             scores, rows = self._searcher.search(queries, k, **options)
         return scores, rows
@@ -285,5 +289,5 @@ class VectorIndex:
 def checked_count(k: Any) -> int:
     """Return ``k`` as an int; raises UsageError when it is no whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise UsageError(f"k is {k!r}; it must be a whole number of at least 1")
+        raise UsageError(f"k is {k!r}; it must be at least 1, and a whole number")
     return int(k)

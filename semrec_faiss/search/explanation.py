@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semrec_faiss.errors import UsageError
-from semrec_faiss.index.device import load_faiss
-from semrec_faiss.index.exact import SCAN_ROWS
+from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
 from semrec_faiss.index.saved_users import SavedUsers
-from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.index.vector_index import VectorIndex, checked_count
 
 Record = dict[str, Any]
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,11 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
         NotFoundError: an unknown user.
         UsageError: k is below 1.
     """
-    if k < 1:
-        raise UsageError(f"k is {k}; it must be at least 1")
-    faiss = load_faiss()
+    k = checked_count(k)
     row = int(users.rows_of([user_id])[0])
     query = np.ascontiguousarray(users.vectors[row : row + 1])
-    heap = faiss.ResultHeap(1, min(k + 1, users.count), keep_max=True)
-    for start in range(0, users.count, SCAN_ROWS):
-        block = np.ascontiguousarray(users.vectors[start : start + SCAN_ROWS])
-        scores, found = faiss.knn(query, block, min(k + 1, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        heap.add_result(scores, found + start)
-    heap.finalize()
-    others = [(int(found), float(score)) for found, score in zip(heap.I[0], heap.D[0], strict=True) if found != row]
+    scores, rows = best_of_one(query, min(k + 1, users.count), users.vectors)
+    others = [(int(found), float(score)) for found, score in zip(rows[0], scores[0], strict=True) if found != row]
     return [SimilarUser(rank, users.ids[found], score) for rank, (found, score) in enumerate(others[:k], start=1)]
 
 
@@ -122,11 +116,11 @@ def explain(
         row: the title.
         k: how many contributions to name.
     """
+    k = checked_count(k)
     query = np.ascontiguousarray(users.vectors[user_row])
     title_vector = index.vectors([row])[0]
     score = float(query @ title_vector)
     seen = _seen_by(users, user_row)
-    above = _count_above(index, query, score, np.union1d(seen, [row]))
     record = records_of([row])[0]
     similarities = index.vectors(seen) @ title_vector
     positive = float(np.maximum(similarities, 0).sum()) or 1.0
@@ -145,7 +139,7 @@ def explain(
         media_id=record["media_id"],
         title=record["title"],
         score=score,
-        rank=above + 1,
+        rank=_rank(index, query, row, seen),
         of=index.count - len(seen) + int(row in seen),
         seen=bool(row in seen),
         seen_titles=len(seen),
@@ -153,17 +147,19 @@ def explain(
     )
 
 
-def _seen_by(users: SavedUsers, user_row: int) -> Any:
+def _seen_by(users: SavedUsers, user_row: int) -> Rows:
     if not users.has_seen:
         return np.empty(0, np.int64)
     offsets, rows = users.seen
-    return rows[offsets[user_row] : offsets[user_row + 1]].astype(np.int64)
+    return np.asarray(rows[offsets[user_row] : offsets[user_row + 1]], dtype=np.int64)
 
 
-def _count_above(index: VectorIndex, query: Any, score: float, left_out: Any) -> int:
-    """Count the titles that score higher, those left out aside."""
-    above = 0
+def _rank(index: VectorIndex, query: Floats, row: int, left_out: Rows) -> int:
+    """Return the place of ``row`` by score, ties by row, among the titles that are not left out."""
+    scores = np.empty(index.count, np.float32)
     for start in range(0, index.count, SCAN_ROWS):
         rows = np.arange(start, min(start + SCAN_ROWS, index.count), dtype=np.int64)
-        above += int((index.vectors(rows) @ query > score).sum())
-    return above - int((index.vectors(left_out) @ query > score).sum())
+        scores[rows] = index.vectors(rows) @ query
+    before = (scores > scores[row]) | ((scores == scores[row]) & (np.arange(index.count) < row))
+    before[left_out] = False
+    return 1 + int(before.sum())

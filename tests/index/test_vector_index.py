@@ -16,7 +16,7 @@ from semrec_faiss.config import config_from_dict
 from semrec_faiss.errors import DataError, SemrecError, UsageError
 from semrec_faiss.index import exact
 from semrec_faiss.index.device import Device
-from semrec_faiss.index.exact import order_ties, rescore, scan
+from semrec_faiss.index.exact import best_of_one, order_ties, rescore, scan
 from semrec_faiss.index.vector_index import VectorIndex
 
 MakeIndex = Callable[..., VectorIndex]
@@ -301,3 +301,18 @@ def test_ordering_ties_moves_nothing_else() -> None:
     order_ties(scores, rows)
     assert rows.tolist() == [[2, 5, 9, 7, 1, 8], [5, 4, 3, 2, 1, 0]]
     assert scores.tolist() == [[3, 3, 3, 2, 1, 1], [5, 4, 3, 2, 1, 0]]
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 129, 640, 1000])
+@pytest.mark.parametrize("k", [1, 3, 10, 400])
+def test_a_single_query_of_a_flat_index_is_scanned_exactly(count: int, k: int) -> None:
+    """Many exact ties: vectors are drawn from a few, so that blocks and bounds are full of equal scores."""
+    rng = np.random.default_rng(count * k)
+    vectors = rng.integers(-2, 3, (max(2, count // 9), 5)).astype(np.float32)[rng.integers(0, max(2, count // 9), count)]
+    query = rng.integers(-2, 3, (1, 5)).astype(np.float32)
+    wanted = min(k, count)
+    scores, rows = best_of_one(query, wanted, vectors)
+    exact = vectors @ query[0]  # small whole numbers: no rounding
+    order = np.lexsort((np.arange(count), -exact))[:wanted]
+    np.testing.assert_array_equal(rows[0], order)
+    np.testing.assert_array_equal(scores[0], exact[order])

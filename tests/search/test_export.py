@@ -1,0 +1,457 @@
+"""Every user's list in one file: equal to recommend(), whole after any kill, there only when it is finished."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.search import export
+from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.selection import Filter
+
+Row = tuple[str, int, str, str, float]
+
+USERS = 200
+BLOCK = 25
+PARTS = 8  # blocks of 25 users
+
+
+@pytest.fixture(scope="module")
+def recommender(library: Any) -> Recommender:
+    """The library's exact index."""
+    return Recommender.open(library.output)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight blocks for two hundred users."""
+    monkeypatch.setattr(export, "BLOCK_USERS", BLOCK)
+
+
+def read(path: Path) -> list[Row]:
+    """Return the file's rows in their order, and check its columns."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        found = connection.read_parquet([str(path).replace("[", "[[]")])
+        assert found.columns == ["user_id", "rank", "media_id", "title", "score"]
+        assert [str(kind) for kind in found.types] == ["VARCHAR", "INTEGER", "VARCHAR", "VARCHAR", "FLOAT"]
+        return found.fetchall()
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def expected_rows(recommender: Recommender, user_ids: list[str], k: int, **wish: Any) -> list[Row]:
+    """What the file must hold: recommend() for one user after the other, in the blocks that the export makes."""
+    rows: list[Row] = []
+    for start in range(0, len(user_ids), BLOCK):
+        for answer in recommender.recommend(user_ids[start : start + BLOCK], k, **wish):
+            user_id = answer.query["user_id"]
+            rows += [(user_id, one.rank, one.media_id, one.title, one.score) for one in answer]
+    return rows
+
+
+def check_same(rows: list[Row], expected: list[Row]) -> None:
+    """The same lists; scores to a rounding, for a filter's vectors may be gathered in one run and not in the other."""
+    assert [row[:2] for row in rows] == [row[:2] for row in expected]
+    np.testing.assert_allclose([row[4] for row in rows], [row[4] for row in expected], rtol=0, atol=1e-6)
+    same = [row[2:4] == other[2:4] for row, other in zip(rows, expected, strict=True)]
+    assert sum(same) >= 0.995 * len(same), "but for titles that score the same"
+
+
+WISHES: dict[str, dict[str, Any]] = {
+    "plain": {"k": 10},
+    "one": {"k": 1},
+    "many": {"k": 120},
+    "seen": {"k": 10, "include_seen": True},
+    "where": {"k": 7, "where": "'Drama' IN genres AND NOT ok"},
+    "filter": {"k": 5, "where": Filter(genres=("Rock 'n' Roll",), years=(1980, None)), "exclude": ["m00003", "Film 9"]},
+    "few": {"k": 10, "where": "place < 6"},
+    "none": {"k": 10, "where": "false"},
+    "varied": {"k": 6, "diversity": 0.4, "max_per": {"franchise": 1}},
+    "subset": {"k": 8, "where": "place < 500", "strategy": "subset"},
+}
+
+
+@pytest.mark.parametrize("name", WISHES)
+def test_the_file_is_recommend_user_by_user(
+    recommender: Recommender, world: Any, library: Any, tmp_path: Path, name: str
+) -> None:
+    wish = dict(WISHES[name])
+    out = tmp_path / "recs.parquet"
+    summary = export_all_users(recommender, out, **wish)
+    k = wish.pop("k")
+    rows = read(out)
+    check_same(rows, expected_rows(recommender, library.user_ids, k, **wish))
+    assert [row[3] for row in rows] == [f"Film {int(row[2][1:])}" for row in rows]
+    assert listed(tmp_path) == ["recs.parquet"]
+    per_user = Counter(row[0] for row in rows)
+    seen = {
+        (library.user_ids[user], world.entries[row]["media_id"])
+        for user, rows in enumerate(library.seen)
+        for row in rows
+    }
+    full = sum(count == k for count in per_user.values())
+    assert summary.as_dict() == {
+        "users": USERS,
+        "users_with_k": full,
+        "users_short": USERS - full,
+        "titles_recommended": len({row[2] for row in rows}),
+        "titles": len(world.entries),
+        "repeats": len(rows) - len({(row[0], row[2]) for row in rows}),
+        "seen_leaks": None if wish.get("include_seen") else sum((row[0], row[2]) in seen for row in rows),
+        "resumed_users": 0,
+    }
+    assert summary.repeats == 0
+    assert summary.seen_leaks in (0, None)
+    for user_id, count in per_user.items():
+        assert [row[1] for row in rows if row[0] == user_id] == list(range(1, count + 1))
+
+
+def test_progress_counts_the_users(recommender: Recommender, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    export_all_users(recommender, tmp_path / "recs.parquet", 3, progress=lambda *step: told.append(step))
+    assert told == [("recommending", min(USERS, (n + 1) * BLOCK), USERS) for n in range(PARTS)]
+
+
+@pytest.mark.parametrize(
+    "name", ["a 'quoted' file.parquet", "b[ra]cket*.parquet", "日本 ?.parquet", '"x".parquet', "%d.pq"]
+)
+def test_odd_names_are_names(recommender: Recommender, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "it's [a] *folder?" / "deep"
+    export_all_users(recommender, folder / name, 2)
+    assert listed(folder) == [name]
+    content = (folder / name).read_bytes()
+    plain = tmp_path / "plain.parquet"
+    plain.write_bytes(content)
+    assert len(read(plain)) == 2 * (USERS - 1)
+
+
+def test_a_relative_path(recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_all_users(recommender, Path("recs.parquet"), 2)
+    assert listed(tmp_path) == ["recs.parquet"]
+
+
+# Interrupted
+
+
+class Interrupted(BaseException):
+    """What a test raises in the middle of an export."""
+
+
+def interrupt(recommender: Recommender, out: Path, after: int, **wish: Any) -> None:
+    """Export until ``after`` blocks are done, then break off."""
+
+    def stop(what: str, done: int, total: int, /) -> None:
+        if done >= after * BLOCK:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        export_all_users(recommender, out, progress=stop, **wish)
+
+
+def folders(path: Path) -> list[str]:
+    return [name for name in listed(path) if name.startswith(".")]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole" / "recs.parquet"
+    export_all_users(recommender, whole, 10)
+    out = tmp_path / "out" / "recs.parquet"
+    interrupt(recommender, out, 5, k=10)
+    assert not out.exists()
+    assert len(folders(out.parent)) == 1
+    searched: list[int] = []
+    run = recommender.searcher.run
+    monkeypatch.setattr(
+        recommender.searcher, "run", lambda queries, *rest: searched.append(len(queries)) or run(queries, *rest)
+    )
+    summary = export_all_users(recommender, out, 10)
+    assert summary.resumed_users == 5 * BLOCK
+    assert sum(searched) == USERS - 5 * BLOCK
+    assert read(out) == read(whole)
+    assert listed(out.parent) == ["recs.parquet"]
+    again = export_all_users(recommender, out, 10)
+    assert again.resumed_users == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"k": 9},
+        {"include_seen": True},
+        {"where": "year > 1990"},
+        {"where": Filter(genres=("Drama",))},
+        {"exclude": ["m00001"]},
+        {"diversity": 0.1},
+        {"max_per": {"franchise": 3}},
+    ],
+)
+def test_other_settings_start_anew(
+    recommender: Recommender, library: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "recs.parquet"
+    interrupt(recommender, out, 4, k=10)
+    before = folders(tmp_path)
+    wish = {"k": 10, **change}
+    interrupt(recommender, out, 2, **wish)
+    assert len(folders(tmp_path)) == 1
+    assert folders(tmp_path) != before
+    summary = export_all_users(recommender, out, **wish)
+    assert summary.resumed_users == 2 * BLOCK
+    k = wish.pop("k")
+    check_same(read(out), expected_rows(recommender, library.user_ids, k, **wish))
+
+
+def test_another_index_or_other_search_settings_start_anew(library: Any, tmp_path: Path) -> None:
+    values = {"dataset": str(library.folder), "output": str(tmp_path / "index"), "device": "cpu"}
+    index = {"type": "ivf_flat", "build": {"nlist": 16}, "search": {"nprobe": 4}}
+    build_index(config_from_dict(values | {"index": index}))
+    out = tmp_path / "out" / "recs.parquet"
+    interrupt(Recommender.open(tmp_path / "index"), out, 3, k=4)
+    interrupt(Recommender.open(tmp_path / "index", ["index.search.nprobe=5"]), out, 3, k=4)
+    assert export_all_users(Recommender.open(tmp_path / "index", ["index.search.nprobe=5"]), out, 4).resumed_users == 75
+    interrupt(Recommender.open(tmp_path / "index"), out, 3, k=4)
+    build_index(config_from_dict(values))
+    assert export_all_users(Recommender.open(tmp_path / "index"), out, 4).resumed_users == 0
+    assert listed(out.parent) == ["recs.parquet"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(recommender: Recommender, tmp_path: Path) -> None:
+    out = tmp_path / "recs.parquet"
+    export_all_users(recommender, out, 3)
+    old = out.read_bytes()
+    for after in (1, 6, PARTS - 1):
+        interrupt(recommender, out, after, k=5)
+        assert out.read_bytes() == old
+    summary = export_all_users(recommender, out, 5)
+    assert summary.resumed_users == (PARTS - 1) * BLOCK
+    assert len(read(out)) > len(old) / 100
+    assert Counter(row[1] for row in read(out))[5] == summary.users_with_k
+
+
+# FAULT: the name is taken for a pattern: this one's brackets match the other's folder, and miss its own.
+@pytest.mark.parametrize("name", ["rec[sx].parquet", "rec*.parquet", "rec?.parquet"])
+def test_remains_of_other_files_are_left_alone(recommender: Recommender, tmp_path: Path, name: str) -> None:
+    interrupt(recommender, tmp_path / "recs.parquet", 5, k=10)
+    before = folders(tmp_path)
+    export_all_users(recommender, tmp_path / name, 10)
+    assert folders(tmp_path) == before
+    assert export_all_users(recommender, tmp_path / "recs.parquet", 10).resumed_users == 5 * BLOCK
+
+
+# FAULT: as above
+def test_remains_of_other_settings_are_removed_under_an_odd_name(recommender: Recommender, tmp_path: Path) -> None:
+    out = tmp_path / "recs[1].parquet"
+    interrupt(recommender, out, 5, k=10)
+    export_all_users(recommender, out, 9)
+    assert listed(tmp_path) == [out.name]
+
+
+# FAULT: a block that a power cut left empty or half-written is DuckDB's error, at every further run.
+@pytest.mark.parametrize("content", [b"", b"PAR1", None])
+def test_a_damaged_block_is_made_again(recommender: Recommender, tmp_path: Path, content: bytes | None) -> None:
+    whole = tmp_path / "whole" / "recs.parquet"
+    export_all_users(recommender, whole, 10)
+    out = tmp_path / "out" / "recs.parquet"
+    interrupt(recommender, out, 5, k=10)
+    part = sorted(out.parent.glob(".*/users-*.parquet"))[2]
+    part.write_bytes(part.read_bytes()[:-40] if content is None else content)
+    export_all_users(recommender, out, 10)
+    assert read(out) == read(whole)
+
+
+KILLER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import duckdb, faiss, numpy.ma
+from semrec_faiss.search import export
+from semrec_faiss.search.recommender import Recommender
+
+index, folder, block, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+export.BLOCK_USERS = block
+chance = random.Random(5)
+
+def forked(out):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            summary = export.export_all_users(Recommender.open(index), out, 10)
+            out.with_name("summary.json").write_text(json.dumps(summary.as_dict()))
+            os._exit(0)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+    return pid
+
+def ended(pid):
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+started = time.monotonic()
+(folder / "whole").mkdir()
+assert ended(forked(folder / "whole" / "recs.parquet")) == 0
+unbroken = time.monotonic() - started
+kills, resumed, seen = 0, 0, []
+for number in range(rounds):
+    out = folder / f"round {number}" / "recs.parquet"
+    out.parent.mkdir()
+    out.write_bytes(b"the old file")
+    for attempt in range(6):
+        pid = forked(out)
+        # A round's kills fall anywhere, its last ones late: in the joining, the renaming and the clearing away.
+        time.sleep(unbroken * (chance.uniform(0, 0.8) if attempt < 3 else chance.uniform(0.2, 1.05)))
+        os.kill(pid, signal.SIGKILL)
+        code = ended(pid)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, code
+        kills += 1
+        parts = len(list(out.parent.glob(".*/users-*.parquet")))
+        seen.append([parts, out.read_bytes() == b"the old file"])
+    if code != 0:
+        assert ended(forked(out)) == 0
+    resumed += json.loads((out.with_name("summary.json")).read_text())["resumed_users"] > 0
+print(json.dumps({"kills": kills, "resumed": resumed, "seen": seen}))
+"""
+
+ROUNDS = 6
+
+
+def test_killed_at_any_instant_the_file_comes_out_the_same(library: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLER, str(library.output), str(tmp_path), "10", str(ROUNDS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    whole = read(tmp_path / "whole" / "recs.parquet")
+    assert len({row[0] for row in whole}) == USERS - 1  # one has seen everything
+    for number in range(ROUNDS):
+        folder = tmp_path / f"round {number}"
+        assert read(folder / "recs.parquet") == whole
+        assert listed(folder) == ["recs.parquet", "summary.json"]
+    assert told["kills"] >= 10
+    assert told["resumed"] >= 2
+    assert len({parts for parts, _ in told["seen"]}) >= 4, "the kills fell at different places"
+    assert sum(old for _, old in told["seen"]) >= 8, "the old file is there while the new one is made"
+
+
+# What cannot be written
+
+
+def test_a_folder_is_no_file(recommender: Recommender, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a directory"):
+        export_all_users(recommender, tmp_path, 3)
+    assert listed(tmp_path) == []
+
+
+def test_a_file_is_no_folder(recommender: Recommender, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(StorageError, match="cannot write"):
+        export_all_users(recommender, tmp_path / "file" / "recs.parquet", 3)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+# FAULT: looking whether it is a directory fails before anything is guarded.
+def test_a_name_that_is_too_long(recommender: Recommender, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write"):
+        export_all_users(recommender, tmp_path / ("x" * 300), 3)
+    assert listed(tmp_path) == []
+
+
+def test_an_index_without_users(make_folder: Callable[..., Any], tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", titles=40)
+    build_index(config_from_dict({"dataset": str(folder.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(NotFoundError, match="holds no users"):
+        export_all_users(Recommender.open(tmp_path / "index"), tmp_path / "out" / "recs.parquet", 3)
+    assert listed(tmp_path / "out") == []
+
+
+# FAULT: the folder of blocks is made, and those of an interrupted run removed, before the settings are looked at.
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"where": "yaer > 1990"},
+        {"where": Filter(genres=("Dramma",))},
+        {"exclude": ["No such film"]},
+        {"max_per": {"nope": 1}},
+        {"k": 0},
+    ],
+)
+def test_a_mistake_leaves_everything_as_it_was(recommender: Recommender, tmp_path: Path, wish: dict[str, Any]) -> None:
+    out = tmp_path / "recs.parquet"
+    with pytest.raises(SemrecError):
+        export_all_users(recommender, out, **{"k": 10, **wish})
+    assert listed(tmp_path) == []
+    interrupt(recommender, out, 5, k=10)
+    before = folders(tmp_path)
+    with pytest.raises(SemrecError):
+        export_all_users(recommender, out, **{"k": 10, **wish})
+    assert folders(tmp_path) == before
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from semrec_faiss.search import export
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.errors import StorageError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+export.BLOCK_USERS = int(sys.argv[3])
+recommender = Recommender.open(sys.argv[1])
+limit = int(sys.argv[4])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    export.export_all_users(recommender, Path(sys.argv[2]), 20)
+except StorageError as error:
+    print("StorageError", error.message)
+"""
+
+
+# FAULT: DuckDB's error of a full disk is no OSError.
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
+@pytest.mark.parametrize("limit", [1000, 12_000])  # one block; the joined file
+def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any, tmp_path: Path, limit: int) -> None:
+    out = tmp_path / "recs.parquet"
+    export_all_users(recommender, out, 2)
+    old = out.read_bytes()
+    command = [sys.executable, "-c", FULL, str(library.output), str(out), str(BLOCK), str(limit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert out.read_bytes() == old
+    assert "Traceback" not in result.stderr
+    assert result.stdout.startswith("StorageError cannot write")
+    summary = export_all_users(recommender, out, 20)
+    assert summary.users_with_k == USERS - 2
+    assert listed(tmp_path) == ["recs.parquet"]
+
+
+def test_sizes_of_blocks_do_not_matter(
+    recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for block in (7, 64, 199, 200, 4096):
+        monkeypatch.setattr(export, "BLOCK_USERS", block)
+        out = tmp_path / f"{block}.parquet"
+        export_all_users(recommender, out, 10)
+        tables.append(read(out))
+    for table in tables[1:]:
+        check_same(table, tables[0])
