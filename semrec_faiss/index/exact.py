@@ -96,7 +96,8 @@ def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
     Returns:
         scores float32 and rows int64 (1, k), best first, ties by row.
     """
-    scores = vectors @ query[0]
+    with np.errstate(over="ignore", invalid="ignore"):  # the search refuses a score that is not finite
+        scores = vectors @ query[0]
     blocks = len(scores) // SCORE_BLOCK
     if k < blocks:
         maxima = scores[: blocks * SCORE_BLOCK].reshape(blocks, SCORE_BLOCK).max(axis=1)

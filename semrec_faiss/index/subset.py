@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import gpu_resources, load_faiss
-from semrec_faiss.index.exact import SCAN_ROWS, order_ties, rescore
+from semrec_faiss.index.exact import SCAN_ROWS, best_of_one, order_ties, rescore
 from semrec_faiss.index.vector_index import VectorIndex
 
 Floats = NDArray[np.float32]
@@ -57,6 +57,8 @@ def _best_of(index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: 
 
 def _knn(index: VectorIndex, queries: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
     faiss = load_faiss()
+    if len(queries) == 1 and not index.device.gpus:
+        return best_of_one(queries, k, vectors)
     if not index.device.gpus or k > GPU_LIMIT:
         scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
         return scores, positions

@@ -49,6 +49,9 @@ CHEAP_FETCH = 1000
 CANDIDATES_PER_RESULT = 4
 """Matching titles that the visited lists must hold for each result, or an approximate search loses too many."""
 
+SELECTOR_SHARE = 0.8
+"""An approximate CPU search with a selector skips what does not match, where over-fetching fetches and drops it."""
+
 GRAPH_SHARE = 0.05
 """Below this share of matching titles a graph search mostly walks over titles that it may not return."""
 
@@ -114,7 +117,7 @@ def _fetch_factor(index: VectorIndex, k: int, share: float) -> float:
 def _selector_time(index: VectorIndex, queries: int, matching: int, costs: Costs) -> float:
     if index.exact:
         return queries * matching * costs.selector
-    return _index_time(index, queries, costs)
+    return SELECTOR_SHARE * _index_time(index, queries, costs)
 
 
 def _finds_enough(index: VectorIndex, k: int, share: float) -> bool:

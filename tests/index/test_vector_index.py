@@ -308,7 +308,9 @@ def test_ordering_ties_moves_nothing_else() -> None:
 def test_a_single_query_of_a_flat_index_is_scanned_exactly(count: int, k: int) -> None:
     """Many exact ties: vectors are drawn from a few, so that blocks and bounds are full of equal scores."""
     rng = np.random.default_rng(count * k)
-    vectors = rng.integers(-2, 3, (max(2, count // 9), 5)).astype(np.float32)[rng.integers(0, max(2, count // 9), count)]
+    vectors = rng.integers(-2, 3, (max(2, count // 9), 5)).astype(np.float32)[
+        rng.integers(0, max(2, count // 9), count)
+    ]
     query = rng.integers(-2, 3, (1, 5)).astype(np.float32)
     wanted = min(k, count)
     scores, rows = best_of_one(query, wanted, vectors)

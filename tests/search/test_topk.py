@@ -182,13 +182,13 @@ def test_sql_and_numpy_agree_on_every_filter(world: Any, filters: list[tuple[Fil
 
 
 def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
-    """Every filter with the automatic strategy, and every second one by name; half of all with exclusions a query."""
+    """Every filter with the automatic strategy, and every third one by name; half of all with exclusions a query."""
     rng = np.random.default_rng(11)
     asked_for: Counter[str] = Counter()
     ran: Counter[str] = Counter()
     excluded, sizes = 0, set()
     for number, (_, mask) in enumerate(filters):
-        names = ["auto"] if number % 2 else ["auto", built.strategies[number // 2 % len(built.strategies)]]
+        names = ["auto"] if number % 3 else ["auto", built.strategies[number // 3 % len(built.strategies)]]
         for strategy in names:
             k = int(rng.choice([1, 10, MOST, int(np.exp(rng.uniform(0, np.log(MOST))))]))
             asked = rng.choice(len(built.world.queries), size=int(rng.integers(1, 5)), replace=False)
@@ -212,9 +212,9 @@ def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: 
             excluded += lists is not None
             sizes.add(k)
     assert asked_for["auto"] == len(filters) == FILTERS
-    assert min(asked_for[name] for name in built.strategies) >= FILTERS // 2 // len(built.strategies)
-    assert min(ran[name] for name in built.strategies) >= FILTERS // 2 // len(built.strategies)
-    assert excluded >= 0.7 * FILTERS
+    assert min(asked_for[name] for name in built.strategies) >= FILTERS // 3 // len(built.strategies)
+    assert min(ran[name] for name in built.strategies) >= FILTERS // 3 // len(built.strategies)
+    assert excluded >= 0.6 * FILTERS
     assert {1, 10, MOST} <= sizes
     assert len(sizes) > 100
 
@@ -222,7 +222,7 @@ def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: 
 def test_no_mask_but_exclusions(built: Built) -> None:
     rng = np.random.default_rng(12)
     everything = np.ones(len(built.world.titles), np.bool_)
-    for number in range(150):
+    for number in range(100):
         k = int(rng.choice([1, 10, 100, MOST]))
         asked = rng.choice(len(built.world.queries), size=6, replace=False)
         lists = draw_exclusions(rng, 6, everything)
@@ -250,7 +250,7 @@ def test_an_approximate_index_loses_little_by_a_filter(built: Built, filters: li
 
 def test_a_batch_answers_as_single_queries_do(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
     rng = np.random.default_rng(13)
-    for _, mask in filters[:40]:
+    for _, mask in filters[:25]:
         lists = draw_exclusions(rng, 8, mask)
         for strategy in built.strategies:
             batch = restricted_top_k(
