@@ -72,7 +72,7 @@ def wish_arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def _filter(options: dict[str, Any]) -> Filter | None:
     asked = ("where", "genres", "any_genres", "not_genres", "years")
-    if not any(options[name] for name in asked):
+    if all(options[name] in (None, ()) for name in asked):
         return None
     from semrec_faiss.search.selection import Filter, parse_years
 

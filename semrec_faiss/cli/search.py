@@ -187,7 +187,8 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         f" {found.rank} of {found.of} titles not seen"
     )
     if not found.contributions:
-        click.echo("the index does not know what this user has seen")
+        nothing = "this user has seen nothing" + (" else" if found.seen else "")
+        click.echo("the index does not know what its users have seen" if found.seen_titles is None else nothing)
         return
     click.echo(f"nearest of the {found.seen_titles} titles seen, with their share of all similarity:")
     rows = [

@@ -97,6 +97,12 @@ class Searcher:
             found.stages.insert(0, filtering)
         return found
 
+    def check(self, wish: Wish) -> None:
+        """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""
+        self._restriction(wish, None)
+        for name in wish.variety.max_per:
+            self._group(name)
+
     def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Floats | None]:
         titles = self.index.count
         selection = self.selections.get(wish.filter)

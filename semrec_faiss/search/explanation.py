@@ -60,7 +60,7 @@ class Explanation:
         rank: its place among all titles that the user has not seen; 1 is the best.
         of: how many those are.
         seen: whether the user has seen it; then the rank is the one it would have.
-        seen_titles: how many titles the user has seen; 0 where the index does not know.
+        seen_titles: how many titles the user has seen; None where the index does not know.
         contributions: the seen titles nearest to it, nearest first.
     """
 
@@ -71,7 +71,7 @@ class Explanation:
     rank: int
     of: int
     seen: bool
-    seen_titles: int
+    seen_titles: int | None
     contributions: tuple[Contribution, ...]
 
     def as_dict(self) -> Record:
@@ -142,7 +142,7 @@ def explain(
         rank=_rank(index, query, row, seen),
         of=index.count - len(seen) + int(row in seen),
         seen=bool(row in seen),
-        seen_titles=len(seen),
+        seen_titles=len(seen) if users.has_seen else None,
         contributions=contributions,
     )
 

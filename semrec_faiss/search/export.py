@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.data.atomic import flush_to_disk
-from semrec_faiss.data.titles_table import literal_path, quoted_text
+from semrec_faiss.data.titles_table import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.asking import Wish
@@ -86,28 +87,54 @@ def export_all_users(
         NotFoundError: the index holds no users.
         StorageError: the disk is full or refuses; ``out`` is as it was.
     """
-    if out.is_dir():
-        raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
+    import duckdb
+
     wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
-    count = recommender.users.count
+    work: Path | None = None
     try:
+        if out.is_dir():
+            raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
+        recommender.searcher.check(wish)
         work = _work_folder(recommender, out, wish, include_seen)
-        resumed = 0
-        for start in range(0, count, BLOCK_USERS):
-            part = work / f"users-{start:010d}.parquet"
-            users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
-            if part.exists():
-                resumed += len(users)
-            else:
-                _write_part(recommender, users, _search(recommender, users, wish, include_seen), part)
-            progress("recommending", int(users[-1]) + 1, count)
+        resumed = _write_parts(recommender, work, wish, include_seen, progress)
         summary = _finish(recommender, work, out, wish, include_seen, resumed)
         shutil.rmtree(work)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror or error}", fix="free space or name another --out"
-        ) from error
+    except (OSError, ValueError, duckdb.Error) as error:
+        said = getattr(error, "strerror", None) or first_line(error)
+        raise StorageError(f"cannot write {out}: {said}", fix="free space or name another --out") from error
+    finally:
+        if work is not None and work.is_dir() and not any(work.iterdir()):
+            work.rmdir()
     return summary
+
+
+def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen: bool, progress: Progress) -> int:
+    """Write every block that is not there yet; return how many users those that are there hold."""
+    count = recommender.users.count
+    resumed = 0
+    for start in range(0, count, BLOCK_USERS):
+        part = work / f"users-{start:010d}.parquet"
+        users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
+        if _is_whole(part):
+            resumed += len(users)
+        else:
+            _write_part(users, _search(recommender, users, wish, include_seen), part)
+        progress("recommending", int(users[-1]) + 1, count)
+    return resumed
+
+
+def _is_whole(part: Path) -> bool:
+    """Tell a finished block from none, and from one that a power cut left half-written."""
+    import duckdb
+
+    if not part.exists():
+        return False
+    try:
+        with _duckdb() as connection:
+            connection.execute("SELECT count(score) FROM read_parquet($1)", [literal_path(part)]).fetchall()
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: bool) -> Path:
@@ -124,7 +151,7 @@ def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: 
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.name}.parts-{digest}")
-    for remains in out.parent.glob(f".{out.name}.parts-*"):
+    for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
         if remains != work:
             shutil.rmtree(remains, ignore_errors=True)
     work.mkdir(exist_ok=True)
@@ -137,7 +164,7 @@ def _search(recommender: Recommender, users: Any, wish: Wish, include_seen: bool
     return recommender.searcher.run(vectors, wish, exclusions)
 
 
-def _write_part(recommender: Recommender, users: Any, found: TopK, part: Path) -> None:
+def _write_part(users: Any, found: TopK, part: Path) -> None:
     """Write one block of lists as rows of numbers; ids and titles are joined when the file is made."""
     kept = found.rows >= 0
     ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)

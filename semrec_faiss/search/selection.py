@@ -77,7 +77,7 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
     Raises:
         UsageError: it is none of these, or the first year is after the last.
     """
-    first, dots, last = text.partition("..")
+    first, dots, last = (part.strip() for part in text.partition(".."))
     try:
         years = (int(first) if first else None, int(last) if last else None) if dots else (int(first), int(first))
     except ValueError as error:

@@ -291,7 +291,7 @@ def test_explain(semrec: Semrec, index: Path) -> None:
     }
 
 
-# FAULT: that a user has seen nothing is not that the index does not know.
+# Once a fault: that a user has seen nothing is not that the index does not know.
 def test_explain_for_a_user_who_has_seen_nothing(semrec: Semrec, index: Path) -> None:
     assert "does not know" not in semrec("explain", index, "eve", "f3").out
 
@@ -364,7 +364,7 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--year", "1999..1990"], 2, ["'1999..1990' is an empty span of years", "1990..1999"]),
         (["--year", "nineties"], 2, ["'nineties' is no span of years", "1990..1999"]),
         (["--year", ".."], 2, ["'..' is an empty span of years"]),
-        # FAULT: an empty span counts as none given
+        # Once a fault: an empty span counts as none given
         (["--year", ""], 2, ["'' is no span of years"]),
         (
             ["--where", "yaer > 1990"],
@@ -373,7 +373,7 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         ),
         (["--where", "year > 1990 AND ("], 2, ["not one SQL expression", "year > 1990 AND (\n"]),
         (["--where", "year"], 2, ["gives BIGINT, not true or false"]),
-        # FAULT: an empty expression counts as none given
+        # Once a fault: an empty expression counts as none given
         (["--where", ""], 2, ["the filter is empty"]),
         (["--where", " "], 2, ["the filter is empty"]),
         (["--where", "1990) OR (1=1"], 2, ["not one SQL expression", "\n  1990) OR (1=1\n      ^"]),
@@ -458,7 +458,7 @@ def test_an_export_that_cannot_be_written(semrec: Semrec, index: Path, tmp_path:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     expect(semrec("recommend", index, "--all-users", "--out", tmp_path / "file" / "x"), 6, "cannot write", "fix: ")
     expect(semrec("recommend", index, "--all-users", "--out", tmp_path / "x", "--where", "yaer = 1"), 2, "yaer")
-    # FAULT: the last one leaves a folder of blocks
+    # Once a fault: the last one leaves a folder of blocks
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -473,7 +473,7 @@ def test_an_index_without_users(semrec: Semrec, make_folder: Callable[..., Any],
     assert not out.exists()
 
 
-# FAULT: an undecodable byte in the expression is called a mistake in semrec.
+# An undecodable byte of the command line reaches Python as half a character.
 def test_the_process_ends_with_the_code_and_no_traceback(index: Path) -> None:
     base = [sys.executable, "-m", "semrec_faiss", "similar", str(index)]
     for arguments, code in (

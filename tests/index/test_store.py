@@ -135,9 +135,7 @@ def test_an_open_index_does_not_depend_on_the_working_directory(
     assert recommender.recommend("user_001", 2).returned == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["moved", "with space", "ünïcödé", "a[1]", "what?", "st*r", "it's", 'q"uote', "k=1", "%20"]
-)
+@pytest.mark.parametrize("name", ["moved", "ünïcödé with space", "a[1]", "what? st*r", 'it\'s "quoted"', "k=1", "%20"])
 def test_an_index_may_be_built_anywhere_and_moved_anywhere(tmp_path: Path, build: Build, name: str) -> None:
     build(tmp_path / "year=1900" / "index", "One")
     assert word_of(tmp_path / "year=1900" / "index") == "One"

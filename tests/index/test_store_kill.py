@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-KILLS = 60
+KILLS = 52
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 

@@ -248,7 +248,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(recommender: Recommender,
     assert Counter(row[1] for row in read(out))[5] == summary.users_with_k
 
 
-# FAULT: the name is taken for a pattern: this one's brackets match the other's folder, and miss its own.
+# Once a fault: the name is taken for a pattern: this one's brackets match the other's folder, and miss its own.
 @pytest.mark.parametrize("name", ["rec[sx].parquet", "rec*.parquet", "rec?.parquet"])
 def test_remains_of_other_files_are_left_alone(recommender: Recommender, tmp_path: Path, name: str) -> None:
     interrupt(recommender, tmp_path / "recs.parquet", 5, k=10)
@@ -258,7 +258,7 @@ def test_remains_of_other_files_are_left_alone(recommender: Recommender, tmp_pat
     assert export_all_users(recommender, tmp_path / "recs.parquet", 10).resumed_users == 5 * BLOCK
 
 
-# FAULT: as above
+# Once a fault: as above
 def test_remains_of_other_settings_are_removed_under_an_odd_name(recommender: Recommender, tmp_path: Path) -> None:
     out = tmp_path / "recs[1].parquet"
     interrupt(recommender, out, 5, k=10)
@@ -266,7 +266,7 @@ def test_remains_of_other_settings_are_removed_under_an_odd_name(recommender: Re
     assert listed(tmp_path) == [out.name]
 
 
-# FAULT: a block that a power cut left empty or half-written is DuckDB's error, at every further run.
+# Once a fault: a block that a power cut left empty or half-written is DuckDB's error, at every further run.
 @pytest.mark.parametrize("content", [b"", b"PAR1", None])
 def test_a_damaged_block_is_made_again(recommender: Recommender, tmp_path: Path, content: bytes | None) -> None:
     whole = tmp_path / "whole" / "recs.parquet"
@@ -286,13 +286,24 @@ import duckdb, faiss, numpy.ma
 from semrec_faiss.search import export
 from semrec_faiss.search.recommender import Recommender
 
-index, folder, block, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-export.BLOCK_USERS = block
-chance = random.Random(5)
+index, folder, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+export.BLOCK_USERS = int(sys.argv[4])
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+OLD = b"the old file"
 
-def forked(out):
+def forked(out, step=None):
     pid = os.fork()
     if pid == 0:
+        changes = 0
+
+        def hook(event, arguments):
+            nonlocal changes
+            if event in CHANGES and str(folder) in str(arguments[0]):
+                changes += 1
+                if changes == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
         try:
             summary = export.export_all_users(Recommender.open(index), out, 10)
             out.with_name("summary.json").write_text(json.dumps(summary.as_dict()))
@@ -304,53 +315,85 @@ def forked(out):
 
 def ended(pid):
     _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGKILL), code
+    return code
 
-started = time.monotonic()
-(folder / "whole").mkdir()
-assert ended(forked(folder / "whole" / "recs.parquet")) == 0
-unbroken = time.monotonic() - started
-kills, resumed, seen = 0, 0, []
-for number in range(rounds):
-    out = folder / f"round {number}" / "recs.parquet"
+def fresh(name):
+    out = folder / name / "recs.parquet"
     out.parent.mkdir()
-    out.write_bytes(b"the old file")
-    for attempt in range(6):
-        pid = forked(out)
-        # A round's kills fall anywhere, its last ones late: in the joining, the renaming and the clearing away.
-        time.sleep(unbroken * (chance.uniform(0, 0.8) if attempt < 3 else chance.uniform(0.2, 1.05)))
-        os.kill(pid, signal.SIGKILL)
-        code = ended(pid)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, code
-        kills += 1
-        parts = len(list(out.parent.glob(".*/users-*.parquet")))
-        seen.append([parts, out.read_bytes() == b"the old file"])
-    if code != 0:
+    out.write_bytes(OLD)
+    return out
+
+def look(out):
+    return [len(list(out.parent.glob(".*/users-*.parquet"))), out.read_bytes() == OLD]
+
+def killed_at_random(rounds):
+    chance, seen = random.Random(5), []
+    started = time.monotonic()
+    assert ended(forked(fresh("timed"))) == 0
+    unbroken = time.monotonic() - started
+    for number in range(rounds):
+        out = fresh(f"random {number}")
+        for _ in range(5):
+            pid = forked(out)
+            time.sleep(unbroken * chance.uniform(0, 0.9))
+            os.kill(pid, signal.SIGKILL)
+            if ended(pid) == 0:
+                break
+            seen.append(look(out))
         assert ended(forked(out)) == 0
-    resumed += json.loads((out.with_name("summary.json")).read_text())["resumed_users"] > 0
-print(json.dumps({"kills": kills, "resumed": resumed, "seen": seen}))
+    return seen
+
+def killed_before_each_change():
+    seen, resumed = [], []
+    for step in range(1, 100):
+        out = fresh(f"change {step}")
+        if ended(forked(out, step)) == 0:
+            return seen, resumed
+        seen.append(look(out))
+        assert ended(forked(out)) == 0
+        resumed.append(json.loads(out.with_name("summary.json").read_text())["resumed_users"])
+
+assert ended(forked(fresh("whole"))) == 0
+if mode == "random":
+    print(json.dumps({"seen": killed_at_random(4)}))
+else:
+    seen, resumed = killed_before_each_change()
+    print(json.dumps({"seen": seen, "resumed": resumed}))
 """
 
-ROUNDS = 6
+
+def kill(library: Any, folder: Path, mode: str, block: int) -> dict[str, Any]:
+    """Let exports be killed and gone on with, and check that every file is that of the unbroken run."""
+    command = [sys.executable, "-c", KILLER, str(library.output), str(folder), mode, str(block)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert result.returncode == 0, result.stderr
+    whole = read(folder / "whole" / "recs.parquet")
+    assert len({row[0] for row in whole}) == USERS - 1  # one has seen everything
+    for place in folder.iterdir():
+        assert read(place / "recs.parquet") == whole
+        assert listed(place) == ["recs.parquet", "summary.json"]
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
 
 
 def test_killed_at_any_instant_the_file_comes_out_the_same(library: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLER, str(library.output), str(tmp_path), "10", str(ROUNDS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-    assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    whole = read(tmp_path / "whole" / "recs.parquet")
-    assert len({row[0] for row in whole}) == USERS - 1  # one has seen everything
-    for number in range(ROUNDS):
-        folder = tmp_path / f"round {number}"
-        assert read(folder / "recs.parquet") == whole
-        assert listed(folder) == ["recs.parquet", "summary.json"]
-    assert told["kills"] >= 10
-    assert told["resumed"] >= 2
-    assert len({parts for parts, _ in told["seen"]}) >= 4, "the kills fell at different places"
-    assert sum(old for _, old in told["seen"]) >= 8, "the old file is there while the new one is made"
+    told = kill(library, tmp_path, "random", 20)
+    assert len(told["seen"]) >= 5, "hardly any export was killed"
+    assert any(old for _, old in told["seen"])
+
+
+def test_killed_before_each_change_of_the_disk(library: Any, tmp_path: Path) -> None:
+    """Five blocks: folders made, blocks renamed, the file put in its place, and what is left cleared away."""
+    told = kill(library, tmp_path, "changes", 40)
+    assert len(told["seen"]) >= 8
+    assert {parts for parts, _ in told["seen"]} >= {0, 1, 2, 3, 4, 5}
+    assert set(told["resumed"]) >= {0, 40, 80, 120, 160, 200}
+    is_old = [old for _, old in told["seen"]]
+    assert is_old == sorted(is_old, reverse=True)
+    assert is_old.count(True) >= 6, "the old file is there while the new one is made"
+    assert is_old.count(False) >= 1, "and gone before the blocks are cleared away"
 
 
 # What cannot be written
@@ -369,7 +412,7 @@ def test_a_file_is_no_folder(recommender: Recommender, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
-# FAULT: looking whether it is a directory fails before anything is guarded.
+# Once a fault: looking whether it is a directory fails before anything is guarded.
 def test_a_name_that_is_too_long(recommender: Recommender, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"):
         export_all_users(recommender, tmp_path / ("x" * 300), 3)
@@ -385,7 +428,7 @@ def test_an_index_without_users(make_folder: Callable[..., Any], tmp_path: Path)
     assert listed(tmp_path / "out") == []
 
 
-# FAULT: the folder of blocks is made, and those of an interrupted run removed, before the settings are looked at.
+# Once a fault: the folder of blocks is made, and those of an interrupted run removed, before the settings are looked at.
 @pytest.mark.parametrize(
     "wish",
     [
@@ -427,7 +470,7 @@ except StorageError as error:
 """
 
 
-# FAULT: DuckDB's error of a full disk is no OSError.
+# Once a fault: DuckDB's error of a full disk is no OSError.
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
 @pytest.mark.parametrize("limit", [1000, 12_000])  # one block; the joined file
 def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any, tmp_path: Path, limit: int) -> None:
@@ -440,7 +483,7 @@ def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any,
     assert "Traceback" not in result.stderr
     assert result.stdout.startswith("StorageError cannot write")
     summary = export_all_users(recommender, out, 20)
-    assert summary.users_with_k == USERS - 2
+    assert summary.users_with_k + summary.users_short == USERS
     assert listed(tmp_path) == ["recs.parquet"]
 
 
