@@ -428,7 +428,8 @@ def test_an_index_without_users(make_folder: Callable[..., Any], tmp_path: Path)
     assert listed(tmp_path / "out") == []
 
 
-# Once a fault: the folder of blocks is made, and those of an interrupted run removed, before the settings are looked at.
+# Once a fault: the folder of blocks is made, and those of an interrupted run removed, before the settings are looked
+# at.
 @pytest.mark.parametrize(
     "wish",
     [
