@@ -32,7 +32,7 @@ def build(config: Path, dataset: Path | None, output: Path | None, settings: tup
     with progress_bars() as progress:
         generation = build_index(loaded.model_copy(update=paths), progress)
     seconds = time.perf_counter() - started
-    _show(generation, as_json, {"build_seconds": round(seconds, 3)})
+    _show(paths.get("output", loaded.output), generation, as_json, {"build_seconds": round(seconds, 3)})
 
 
 @click.command(epilog="Example: semrec info indexes/demo")
@@ -42,7 +42,7 @@ def info(index: Path, as_json: bool) -> None:
     """Show what INDEX holds and how it was built."""
     from semrec_faiss.index.store import IndexDirectory
 
-    _show(IndexDirectory(index).current(), as_json)
+    _show(index, IndexDirectory(index).current(), as_json)
 
 
 @click.command("verify", epilog="Example: semrec verify indexes/demo")
@@ -94,11 +94,13 @@ def _total_bytes(generation: Generation) -> int:
     return sum(entry.bytes for entry in generation.manifest.files.values())
 
 
-def _show(generation: Generation, as_json: bool, more: dict[str, object] | None = None) -> None:
+def _show(
+    index_path: Path | None, generation: Generation, as_json: bool, more: dict[str, object] | None = None
+) -> None:
     manifest = generation.manifest
     index = manifest.config.index.model_dump(mode="json")
     facts: dict[str, object] = {
-        "index": str(generation.folder.parent),
+        "index": str(index_path),
         "generation": generation.name,
         "previous": manifest.previous.name if manifest.previous else None,
         "created": manifest.created,

@@ -50,7 +50,9 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
         return index
     if isinstance(index, HnswIndex):
         m = (48 if dim >= 256 else 32) if index.build.M == "auto" else index.build.M
-        return index.model_copy(update={"build": index.build.model_copy(update={"M": m})})
+        candidates = min(index.build.efConstruction, max(1, count))  # FAISS keeps room for as many as it is told
+        build = index.build.model_copy(update={"M": m, "efConstruction": candidates})
+        return index.model_copy(update={"build": build})
     nlist = auto_nlist(count) if index.build.nlist == "auto" else index.build.nlist
     if nlist > count:
         raise ConfigError(
@@ -156,4 +158,4 @@ def apply_search_settings(index: Any, config: IndexConfig, *, cpu_index: Any) ->
     if ef_search is not None:
         if not isinstance(faiss.downcast_index(cpu_index), faiss.IndexHNSW):
             raise ConfigError(f"search.efSearch is {ef_search}, but factory {_factory_string(config)!r} has no graph")
-        faiss.downcast_index(cpu_index).hnsw.efSearch = ef_search
+        faiss.downcast_index(cpu_index).hnsw.efSearch = min(ef_search, max(1, int(cpu_index.ntotal)))

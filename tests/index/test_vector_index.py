@@ -159,6 +159,18 @@ def test_an_enormous_search_setting_is_refused_or_means_all(
     np.testing.assert_allclose(found.scores[:, 0], 1.0, atol=1e-5)
 
 
+def test_a_graph_never_keeps_more_candidates_than_there_are_titles(
+    make_index: MakeIndex, titles: NDArray[np.float32]
+) -> None:
+    # FAULT: FAISS takes memory for all of efSearch, here 80 s and some 16 GB for every search of 500 titles.
+    try:
+        index = make_index(titles, {"type": "hnsw", "search": {"efSearch": 2**31 - 1}})
+    except UsageError:
+        return
+    assert index.cpu_index.hnsw.efSearch <= len(titles)
+    np.testing.assert_allclose(index.search(titles[:3], 5).scores[:, 0], 1.0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "setting"), [("ivf_flat", "seed"), ("hnsw", "efConstruction"), ("ivf_flat", "nlist"), ("ivf_pq", "M")]
 )
