@@ -14,8 +14,8 @@ INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw")
 SHAPING = ("titles", "users", "dim", "index_type")
 """Options that shape an index which is built for the run; an index that is given has its shape."""
 
-BUSY = 0.5
-"""The load average from which other programs' work shows in the times."""
+BUSY = 0.1
+"""The cores that other programs kept busy from which their work shows in the times."""
 
 
 @click.group()
@@ -95,8 +95,9 @@ def search(
     else:
         _print(document)
     say(f"wrote {path}")
-    if (document["load_average_at_start"] or 0.0) > BUSY:
-        say("note: the machine was busy when this began; the ratios hold, but the times are longer than they should be")
+    others = document["others_used_cores"]
+    if others is not None and others > BUSY:
+        say(f"note: other programs kept {others:.1f} cores busy meanwhile; measure again when nothing else runs")
     missed = [promise["name"] for promise in document["promises"] if promise["met"] is False]
     return 1 if check and missed else 0
 

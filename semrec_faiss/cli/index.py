@@ -127,6 +127,8 @@ def _show(
 
 
 def _shown(name: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
     return as_size(value) if name == "bytes" and isinstance(value, int) else str(value)
 
 

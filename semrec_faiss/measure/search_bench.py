@@ -15,6 +15,7 @@ from semrec_faiss.measure.floor import Floor, measure_floor
 from semrec_faiss.measure.footprint import memory_peaks, process_times
 from semrec_faiss.measure.gpu_peak import GpuMemoryWatch
 from semrec_faiss.measure.promises import PROMISED_DIM, PROMISED_TITLES, judge
+from semrec_faiss.measure.quiet import OtherPrograms
 from semrec_faiss.measure.results import NotMeasured, device_name, settle
 from semrec_faiss.measure.search_cost import (
     RAW,
@@ -70,7 +71,7 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
     Raises:
         SemrecError: the data, the index or the device cannot be had, or a measured process fails.
     """
-    load, gpu_memory = load_average(), GpuMemoryWatch()
+    load, others, gpu_memory = load_average(), OtherPrograms(), GpuMemoryWatch()
     with tempfile.TemporaryDirectory(prefix="semrec-bench-") as folder:
         scratch = Path(folder)
         with gpu_memory:
@@ -93,12 +94,17 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
         head = {
             "benchmark": "search",
             "environment": environment(),
-            "load_average_at_start": NotMeasured("this system does not tell") if load is None else load,
+            "load_average_at_start": _or_untold(load),
+            "others_used_cores": _or_untold(others.cores_used()),
             **_subject(bench, recommender),
             "k": k,
         }
         document = settle(head | measured)
         return document | {"promises": [promise.as_dict() for promise in judge(document)]}
+
+
+def _or_untold(value: float | None) -> float | NotMeasured:
+    return NotMeasured("this system does not tell") if value is None else value
 
 
 def results_name(document: dict[str, Any]) -> str:

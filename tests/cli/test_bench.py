@@ -36,7 +36,7 @@ def document(*, met: bool | None) -> dict[str, Any]:
         {"measured": None, "limit": 0.25, "reason": "no reason"} if met is None else {"measured": 0.125, "limit": 0.25}
     )
     return {
-        "load_average_at_start": 0.5,
+        "others_used_cores": 0.1,
         "data": {"titles": 62_423, "dim": 384},
         "index": {"type": "flat"},
         "device": {"name": "cpu"},
@@ -73,9 +73,12 @@ def test_table_and_promises(measured: list[search_bench.SearchBench], tmp_path: 
     assert json.loads((tmp_path / "bench-search-cpu.json").read_text(encoding="utf-8")) == document(met=True)
 
 
-def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True) | {"load_average_at_start": 0.51})
-    assert "the machine was busy" in run("search", "--out", str(tmp_path)).stderr
+@pytest.mark.parametrize(("cores", "named"), [(0.12, True), (0.1, False), (None, False)])
+def test_a_busy_machine_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: float | None, named: bool
+) -> None:
+    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True) | {"others_used_cores": cores})
+    assert ("kept 0.1 cores busy meanwhile" in run("search", "--out", str(tmp_path)).stderr) is named
 
 
 def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
