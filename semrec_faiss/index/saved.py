@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config import Config, IndexConfig, config_from_dict
+from semrec_faiss.config import Config, FusedIndex, IndexConfig, config_from_dict
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
@@ -61,7 +61,8 @@ class SavedIndex:
     def load(self, config: IndexConfig, device: Device) -> VectorIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""
         manifest = self.generation.manifest
-        index = _read_faiss(self.generation.file(INDEX_NAME), mapped=not device.gpus)
+        is_copied = bool(device.gpus) and not isinstance(config, FusedIndex)  # which reads the file block by block
+        index = _read_faiss(self.generation.file(INDEX_NAME), mapped=not is_copied)
         if (index.ntotal, index.d) != (manifest.count, manifest.dim):
             raise DamagedIndexError(
                 f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "

@@ -16,7 +16,7 @@ from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restriction import Restriction
 
-Chosen = Literal["overfetch", "subset", "selector"]
+Chosen = Literal["overfetch", "subset", "selector", "masked"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def choose_strategy(
         costs: measured costs; None takes the built-in ones of the device.
         is_gathered: the matching vectors are at hand already.
     """
+    if index.fused is not None:
+        return "masked"
     costs = costs or (GPU_COSTS if index.device.gpus else CPU_COSTS)
     matching = restriction.allowed
     if restriction.mask is None or matching == 0:
