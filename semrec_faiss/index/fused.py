@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.index.fused_graph import GRAPH_QUERIES, CapturedSearch
-from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
+from semrec_faiss.index.fused_graph import CapturedSearch
+from semrec_faiss.index.fused_pass import FusedPass, as_tensor, load_torch, upload_titles
 from semrec_faiss.index.fused_plan import (
     MOST_QUERIES,
     FusedPlan,
@@ -30,6 +30,7 @@ from semrec_faiss.index.fused_plan import (
     block_queries,
     efforts,
     plan_search,
+    search_bytes,
 )
 
 Floats = NDArray[np.float32]
@@ -40,7 +41,10 @@ SCAN_TITLES = 65_536
 SCAN_BYTES = 64 << 20
 """Titles, and bytes of scores, that a full comparison holds at once."""
 
-GRAPHS_KEPT = 16
+GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
+"""GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
+
+GRAPHS_KNOWN = 256
 MASKS_KEPT = 8
 
 
@@ -98,7 +102,7 @@ class FusedSearcher:
         self.proves = rescore == "float32"
         self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)
         self._words = bitmap_words(self.titles.count)
-        self._graphs: OrderedDict[tuple[Any, ...], CapturedSearch | None] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Any, ...], tuple[CapturedSearch | None, int]] = OrderedDict()
         self._masks: OrderedDict[int, tuple[Mask, Any]] = OrderedDict()
         self._most = MOST_QUERIES
         self._work: tuple[tuple[FusedPlan, int], FusedPass] | None = None
@@ -182,7 +186,7 @@ class FusedSearcher:
         if captured is not None:
             return captured.search(queries, allowed)
         work = self._pass_for(plan, len(queries), k)
-        work.run(self._torch.from_numpy(queries).to(self._device), allowed, stride)
+        work.run(as_tensor(queries).to(self._device), allowed, stride)
         count = len(queries)
         rows, scores = work.rows[:count].cpu().numpy(), work.scores[:count].cpu().numpy()
         return rows, scores, work.proven[:count].cpu().numpy() != 0
@@ -200,18 +204,20 @@ class FusedSearcher:
 
     def _captured(self, plan: FusedPlan, queries: int, k: int, allowed: Any, stride: int) -> CapturedSearch | None:
         """Return the CUDA graph of a small batch, captured when a batch of its kind comes for the second time."""
-        if self._device.type != "cuda" or queries > GRAPH_QUERIES:
+        titles, dim = self.titles.count, self.titles.dim
+        size = search_bytes(titles, dim, queries, k, masked=stride > 0)
+        if self._device.type != "cuda" or size > GRAPH_BYTES:
             return None
         key = (plan, queries, k, allowed is not None, stride)
         if key not in self._graphs:
-            self._graphs[key] = None
-        elif self._graphs[key] is None:
+            self._graphs[key] = (None, 0)
+        elif self._graphs[key][0] is None:
             words = self._words if allowed is not None else 0
-            self._graphs[key] = CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride)
+            self._graphs[key] = (CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride), size)
         self._graphs.move_to_end(key)
-        while len(self._graphs) > GRAPHS_KEPT:
+        while sum(held for _, held in self._graphs.values()) > GRAPHS_BYTES or len(self._graphs) > GRAPHS_KNOWN:
             self._graphs.popitem(last=False)
-        return self._graphs[key]
+        return self._graphs[key][0]
 
     def _allowed(self, queries: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Any, int]:
         """Return the bitmap of allowed rows on the GPU and its stride: 0 when all queries share it."""
@@ -254,7 +260,7 @@ class FusedSearcher:
         for start in range(0, len(queries), step):
             part = slice(start, min(start + step, len(queries)))
             allowed, stride = self._allowed(part.stop - start, mask, _part_of(excluded, part))
-            given = torch.from_numpy(np.ascontiguousarray(queries[part])).to(self._device)
+            given = as_tensor(queries[part]).to(self._device)
             best = self._scan_block(given, k, allowed, stride)
             found_scores, found_rows = (value.cpu().numpy() for value in best)
             order = np.lexsort((found_rows, -found_scores), axis=1)

@@ -1,20 +1,18 @@
-"""A small batch as one CUDA graph: copies in and out and all kernels in a single launch, from pinned memory."""
+"""A batch as one CUDA graph: copies in and out and all kernels in a single launch, from pinned memory."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused_pass import FusedPass, load_torch
+from semrec_faiss.index.fused_pass import FusedPass, answers_in, as_tensor, load_torch
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-GRAPH_QUERIES = 256
-"""Batches up to this size are captured: beyond, the GPU works longer than launches take."""
 
 
 class CapturedSearch:
@@ -34,18 +32,19 @@ class CapturedSearch:
         self._work = work
         device = work.rows.device
         self._queries_in = torch.empty((queries, work.titles.dim), dtype=torch.float32, pin_memory=True)
-        self._rows_out = torch.empty((queries, work.k), dtype=torch.int64, pin_memory=True)
-        self._scores_out = torch.empty((queries, work.k), dtype=torch.float32, pin_memory=True)
-        self._proven_out = torch.empty((queries,), dtype=torch.int8, pin_memory=True)
-        self._as_numpy = tuple(
-            buffer.numpy() for buffer in (self._queries_in, self._rows_out, self._scores_out, self._proven_out)
-        )
+        self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
+        self._found = tuple(part.numpy() for part in answers_in(self._answers_out, queries, work.k))
         self._queries = torch.zeros((queries, work.titles.dim), dtype=torch.float32, device=device)
         self._allowed = None
         if words:
             self._allowed = torch.full((queries if stride else 1, words), -1, dtype=torch.int32, device=device)
-        self.kernels_only = self._record(lambda: work.run(self._queries, self._allowed, stride))
-        self._whole = self._record(lambda: self._copied(stride))
+        self._stride = stride
+        self._whole = self._record(self._copied)
+
+    @cached_property
+    def kernels_only(self) -> Any:
+        """The graph of the kernels without the copies, for measurements."""
+        return self._record(lambda: self._work.run(self._queries, self._allowed, self._stride))
 
     def _record(self, launches: Any) -> Any:
         torch = self._torch
@@ -56,13 +55,11 @@ class CapturedSearch:
             launches()
         return graph
 
-    def _copied(self, stride: int) -> None:
+    def _copied(self) -> None:
         work = self._work
         self._queries.copy_(self._queries_in, non_blocking=True)
-        work.run(self._queries, self._allowed, stride)
-        self._rows_out.copy_(work.rows, non_blocking=True)
-        self._scores_out.copy_(work.scores, non_blocking=True)
-        self._proven_out.copy_(work.proven, non_blocking=True)
+        work.run(self._queries, self._allowed, self._stride)
+        self._answers_out.copy_(work.answers, non_blocking=True)
 
     def load(self, queries: Any, allowed: Any) -> None:
         """Put a batch on the GPU for ``kernels_only``: queries and bitmap are there already."""
@@ -73,8 +70,8 @@ class CapturedSearch:
 
     def search(self, queries: Floats, allowed: Any) -> tuple[Rows, Floats, Mask]:
         """Search ``queries``, as many as were recorded; returns copies of rows and scores, and what is proven."""
-        given, rows, scores, proven = self._as_numpy
-        given[:] = queries
+        rows, scores, proven = self._found
+        self._queries_in.copy_(as_tensor(queries))  # on several threads where it is large
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()

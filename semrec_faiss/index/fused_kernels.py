@@ -80,13 +80,14 @@ def forbid_rows(allowed, stride, query_of, rows, count, BLOCK: tl.constexpr):
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def chunk_maxima(
     queries, titles, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride,
-    MASKED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GROUP: tl.constexpr,
+    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
 
     ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK). GROUP tiles of queries take
-    turns over the titles, so that a tile of titles is read from memory once for all of them.
+    turns over the titles, so that a tile of titles is read from memory once for all of them. With SHARED all queries
+    have the same bitmap.
     """
     tiles_m = tl.cdiv(query_count, BM)
     in_group = GROUP * tl.cdiv(title_count, BN)
@@ -95,17 +96,21 @@ def chunk_maxima(
     group = tl.minimum(tiles_m - first_m, GROUP)
     tile_m = first_m + (tile % in_group) % group
     tile_n = (tile % in_group) // group
+    m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
+    if MASKED:  # asked for before the product, which hides how long it takes to come
+        word = allowed + tile_n * (BN // 32) + tl.arange(0, BN // 32)
+        if SHARED:
+            bits = tl.load(word)[None, :]
+        else:
+            bits = tl.load(word[None, :] + tl.minimum(m, query_count - 1)[:, None] * allowed_stride)
     scores = tl.zeros((BM, BN), tl.float32)
     for k in range(0, dim, BK):
         scores = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, scores)
-    m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
     if (tile_n + 1) * BN > title_count:
         n = tile_n * BN + tl.arange(0, BN)
         scores = tl.where(n[None, :] < title_count, scores, float("-inf"))
     if MASKED:
-        word = tile_n * (BN // 32) + tl.arange(0, BN // 32)
-        at = allowed + tl.minimum(m, query_count - 1)[:, None] * allowed_stride + word[None, :]
-        bits = tl.reshape(tl.load(at), (BM, BN // 32, 1, 1, 1))
+        bits = tl.reshape(bits, (1 if SHARED else BM, BN // 32, 1, 1, 1))
         place = (
             8 * tl.reshape(tl.arange(0, 4), (1, 1, 4, 1, 1))
             + 2 * tl.reshape(tl.arange(0, 4), (1, 1, 1, 4, 1))

@@ -87,14 +87,14 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
         originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
         longest = 0.0
         for part in _parts(vectors):
-            block = torch.from_numpy(np.ascontiguousarray(vectors[part])).to(device)
+            block = as_tensor(vectors[part]).to(device)
             longest = max(longest, float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max()))
             if originals is not None:
                 originals[part] = block
         scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
         norm = error = 0.0
         for part in _parts(vectors):
-            block = torch.from_numpy(np.ascontiguousarray(vectors[part])) if originals is None else originals[part]
+            block = as_tensor(vectors[part]) if originals is None else originals[part]
             scaled = block.to(device) * scale
             halves[part] = scaled.half()
             rounded = halves[part].float()
@@ -108,6 +108,12 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
     return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error)
+
+
+def as_tensor(array: NDArray[Any]) -> Any:
+    """Give an array to torch, which warns of one that it may not write to, such as a mapped file's."""
+    array = np.ascontiguousarray(array)
+    return load_torch().from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _parts(vectors: Floats) -> Iterable[slice]:
@@ -140,9 +146,8 @@ class FusedPass:
         self.dropped = empty(queries, plan.segments + 1 + (plan.segments > 1), dtype=torch.float32)
         self.candidates = empty(queries, plan.capacity * members, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
-        self.scores = empty(queries, k, dtype=torch.float32)
-        self.rows = empty(queries, k, dtype=torch.int64)
-        self.proven = empty(queries, dtype=torch.int8)
+        self.answers = empty(queries * (12 * k + 1), dtype=torch.uint8)
+        self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
         self._query_tiles = TensorDescriptor.from_tensor(self.rounded, [plan.tile_queries, plan.tile_dim])
         self._title_tiles = TensorDescriptor.from_tensor(titles.halves, [plan.tile_titles, plan.tile_dim])
 
@@ -173,8 +178,8 @@ class FusedPass:
         kernels.chunk_maxima[grid](
             self._query_tiles, self._title_tiles, self.bounds if allowed is None else allowed, self.maxima,
             count, titles.count, titles.dim, self._chunks, allowed_stride,
-            MASKED=allowed is not None, SPAN=plan.span, BM=plan.tile_queries, BN=plan.tile_titles,
-            BK=plan.tile_dim, GROUP=plan.group, num_warps=plan.warps, num_stages=plan.stages,
+            MASKED=allowed is not None, SHARED=allowed_stride == 0, SPAN=plan.span, BM=plan.tile_queries,
+            BN=plan.tile_titles, BK=plan.tile_dim, GROUP=plan.group, num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
 
     def _select(self, count: int) -> None:
@@ -221,6 +226,17 @@ class FusedPass:
             PICKS=plan.picks, DROPPED=power_of_two(self.dropped.shape[1]), BK=128 if plan.picks <= 64 else 32,
             num_warps=_warps(plan.picks),
         )  # fmt: skip
+
+
+def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
+    """Lay rows, scores and proofs over one buffer of bytes, so that a single copy moves them.
+
+    Returns:
+        Views: int64 (queries, k), float32 (queries, k), int8 (queries,).
+    """
+    torch = load_torch()
+    rows, scores, proven = buffer.split([8 * queries * k, 4 * queries * k, queries])
+    return rows.view(torch.int64).view(queries, k), scores.view(torch.float32).view(queries, k), proven.view(torch.int8)
 
 
 def _warps(elements: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 WORK_BYTES = 512 << 20
 """GPU memory that one block of queries may take besides the vectors."""
@@ -58,6 +59,7 @@ class FusedPlan:
         return -(-titles // self.tile_titles) * self.tile_titles // (2 * self.span)
 
 
+@lru_cache(maxsize=1024)
 def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0) -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
@@ -85,11 +87,11 @@ def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0) ->
         stages=3,
         group=32,
         segments=1 if many else -(-chunks // segment),
-        width=2048 if keep > 128 else 1024 if keep > 32 or not many else 512,
+        width=2048 if keep > 128 else 1024 if keep > 32 or not many else 256,
         keep=keep,
         capacity=max(32, power_of_two(keep + keep // 8 + 2)),
         keep_rows=keep_rows,
-        picks=max(16, power_of_two(keep_rows + keep_rows // 8 + 2)),
+        picks=max(16, power_of_two(keep_rows + (keep_rows // 8 if keep > 32 else 1))),
         rescore_rows=64,
     )
 
@@ -99,6 +101,7 @@ def efforts(k: int) -> int:
     return 2 if 8 * k <= MOST_KEPT else 1
 
 
+@lru_cache(maxsize=1024)
 def block_queries(titles: int, dim: int, k: int, *, masked: bool) -> int:
     """Return how many queries may be searched at once within `WORK_BYTES`."""
     queries = MOST_QUERIES
@@ -107,12 +110,17 @@ def block_queries(titles: int, dim: int, k: int, *, masked: bool) -> int:
     return queries
 
 
+def search_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
+    """Return the GPU memory that a block of queries takes besides the vectors."""
+    return queries * _query_bytes(titles, dim, queries, k, masked=masked)
+
+
 def _query_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
     """Return the GPU memory that each query of a block takes."""
     plan = plan_search(titles, dim, queries, k)
     candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
     bitmap = 4 * bitmap_words(titles) if masked else 0
-    return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 12 * k + 64
+    return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 16 * k + 64
 
 
 def bitmap_words(titles: int) -> int:

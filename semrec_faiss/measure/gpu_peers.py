@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
-from semrec_faiss.index.fused_graph import GRAPH_QUERIES, CapturedSearch
+from semrec_faiss.index.fused import GRAPH_BYTES
+from semrec_faiss.index.fused_graph import CapturedSearch
 from semrec_faiss.index.fused_pass import FusedPass, GpuTitles
-from semrec_faiss.index.fused_plan import bitmap_words, block_queries, plan_search
+from semrec_faiss.index.fused_plan import bitmap_words, block_queries, plan_search, search_bytes
 
 Search = Callable[[], Any]
 """Starts one search of a batch; returns (scores, rows) on the GPU."""
@@ -29,7 +30,7 @@ class FusedPeer:
         plan = plan_search(titles.count, titles.dim, self._step, k)
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: CapturedSearch | None = None
-        if len(queries) <= GRAPH_QUERIES:
+        if search_bytes(titles.count, titles.dim, len(queries), k, masked=False) <= GRAPH_BYTES:
             words = 0 if allowed is None else bitmap_words(titles.count)
             self._graph = CapturedSearch(self._work, len(queries), words, 0)
             self._graph.load(queries, allowed)

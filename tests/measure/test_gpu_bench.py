@@ -1,4 +1,4 @@
-"""``semrec bench gpu`` on a GPU at small sizes: everything it promises is in the document, and its answers are right."""
+"""``semrec bench gpu`` on a GPU at small sizes: all it promises is in the document, and its answers are right."""
 
 from __future__ import annotations
 
