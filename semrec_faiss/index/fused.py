@@ -253,7 +253,6 @@ class FusedSearcher:
 
     def _scan(self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Rows, Floats]:
         """Compare queries with every title in float32; ties by row."""
-        torch = self._torch
         step = max(1, SCAN_BYTES // (4 * SCAN_TITLES))
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)

@@ -40,8 +40,8 @@ class Costs:
 
 CPU_COSTS = Costs(gather=0.6, scan=0.37, multiply=0.0114, selector=0.66, lists=0.25)
 
-# From the published times of FAISS's flat index on one H200, not from a run of `semrec bench filters` there.
-GPU_COSTS = Costs(gather=0.6, scan=0.011, multiply=0.00006, selector=float("inf"), lists=0.0006)
+# The first three measured on one H100 (results/bench-filters-h100-80gb-hbm3.json); lists from FAISS's published times.
+GPU_COSTS = Costs(gather=0.54, scan=0.0187, multiply=0.000098, selector=float("inf"), lists=0.0006)
 
 CHEAP_FETCH = 1000
 """An exact CPU search costs the same for any number of results up to about this many."""
