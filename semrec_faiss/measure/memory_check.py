@@ -89,4 +89,8 @@ def judge(measured: dict[str, Any], predicted: Sequence[tuple[int, MemoryParts]]
     """
     peaks = {row["batch"]: row["peak_bytes"] for row in measured["searches"]}
     rows = [Judged("base", predicted[0][1].base, measured["base_bytes"])]
-    return rows + [Judged(f"peak at {batch:,} queries", parts.peak, peaks[batch]) for batch, parts in predicted]
+    return rows + [Judged(f"peak at {_queries(batch)}", parts.peak, peaks[batch]) for batch, parts in predicted]
+
+
+def _queries(batch: int) -> str:
+    return "1 query" if batch == 1 else f"{batch:,} queries"
