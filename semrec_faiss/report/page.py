@@ -8,10 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.data.atomic import new_file
-from semrec_faiss.errors import StorageError
+from semrec_faiss.measure.results import save_bytes, save_text
 from semrec_faiss.report.charts import config, javascript, spec_of
 from semrec_faiss.report.document import Block, Chart, Document, Facts, Section, Table, Text, Value, shown
+
+__all__ = ["html_page", "save_bytes", "save_text"]
 
 _HERE = Path(__file__).parent
 FEW_ROWS = 3
@@ -38,25 +39,6 @@ def html_page(document: Document) -> str:
             "scripts": "\n".join(scripts),
         }
     )
-
-
-def save_text(text: str, path: Path) -> None:
-    """Write a page or a Markdown file, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be made or written.
-    """
-    save_bytes(text.encode("utf-8"), path)
-
-
-def save_bytes(content: bytes, path: Path) -> None:
-    """Write a picture, whole or not at all; raises StorageError as `save_text` does."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another --out") from error
 
 
 def _read(name: str) -> str:
