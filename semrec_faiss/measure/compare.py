@@ -28,7 +28,7 @@ from semrec_faiss.measure.parity import parity_certificate
 from semrec_faiss.measure.profile import profile
 from semrec_faiss.measure.quiet import OtherPrograms
 from semrec_faiss.measure.results import NotMeasured, settle
-from semrec_faiss.measure.sides import CPU_ASKED_FOR, Outcome, Sides, asks_for_cpu, open_sides
+from semrec_faiss.measure.sides import Outcome, Sides, open_sides, why_no_gpu
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.selection import Filter
 
@@ -146,12 +146,13 @@ def _gaps(number: int, reason: NotMeasured, plan: Comparison) -> dict[str, Any]:
 
 def memory_devices(saved: SavedIndex, settings: Sequence[str]) -> dict[str, Device | NotMeasured]:
     """Return the devices whose memory is measured: the GPU where there is one that the index runs on, and the CPU."""
-    gpu: Device | NotMeasured = NotMeasured(CPU_ASKED_FOR)
-    if not asks_for_cpu(settings):
-        try:
-            gpu = choose_device(saved.config.device.model_copy(update={"kind": "gpu"}), saved.config.index)
-        except SemrecError as error:
-            gpu = NotMeasured(error.message)
+    reason = why_no_gpu(settings)
+    gpu: Device | NotMeasured
+    try:
+        wanted = saved.config.device.model_copy(update={"kind": "gpu"})
+        gpu = choose_device(wanted, saved.config.index) if reason is None else NotMeasured(reason)
+    except SemrecError as error:
+        gpu = NotMeasured(error.message)
     return {"gpu": gpu, "cpu": Device()}
 
 

@@ -10,13 +10,13 @@ from semrec_faiss.index.memory_model import MemoryParts, predict_memory
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.measure.compare_config import CompareSettings, MemorySettings
 from semrec_faiss.measure.criteria import Criterion
-from semrec_faiss.measure.memory_check import TOLERANCE, Judged, judge, measure_memory
+from semrec_faiss.measure.memory_check import NOISE_BYTES, TOLERANCE, Judged, judge, measure_memory
 from semrec_faiss.measure.memory_plan import machine_bytes, settings_of
 from semrec_faiss.measure.results import NotMeasured
 from semrec_faiss.measure.sides import Outcome
 from semrec_faiss.progress import Progress
 
-GB = 1e9
+GB, MEGABYTE = 1e9, 1e6
 KEYS = ("allocated_gb", "reserved_gb", "total_gb", "free_gb", "peak_allocated_gb", "peak_reserved_gb")
 
 
@@ -106,15 +106,16 @@ def memory_criteria(
     numbers = {key: guide[f"{prefix}{key}"] for key in KEYS}
     missing = numbers["allocated_gb"].reason if isinstance(numbers["allocated_gb"], NotMeasured) else None
     base, peak = (None if missing else float(numbers[key]) for key in ("allocated_gb", "peak_allocated_gb"))
-    headroom = None if missing else 1.0 - float(numbers["peak_reserved_gb"]) / wanted.headroom_of_gb
+    no_headroom = missing or ("no GPU was measured" if kind == "cpu" else None)
+    headroom = None if no_headroom else 1.0 - float(numbers["peak_reserved_gb"]) / wanted.headroom_of_gb
     where = "GPU" if kind == "gpu" else "resident"
     failed = sum(not row.holds for rows in judged.values() for row in rows)
+    off = f"predictions off by more than {100 * TOLERANCE:.0f} % and {NOISE_BYTES / MEGABYTE:.0f} MB"
     no_prediction = None if judged else missing or "nothing was measured"
     return [
         Criterion(5, "base", f"{where} memory between searches", base, wanted.target_base_gb, False, "gb", missing),
         Criterion(5, "peak", f"{where} memory at the peak", peak, wanted.target_peak_gb, False, "gb", missing),
         Criterion(5, "headroom", f"headroom of a GPU of {wanted.headroom_of_gb:g} GB", headroom,
-                  wanted.target_headroom, True, "share", missing),
-        Criterion(5, "prediction", f"predictions more than {TOLERANCE:.0%} off", float(failed) if judged else None,
-                  0.0, False, "count", no_prediction),
+                  wanted.target_headroom, True, "share", no_headroom),
+        Criterion(5, "prediction", off, float(failed) if judged else None, 0.0, False, "count", no_prediction),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.device import gpu_count
 from semrec_faiss.measure.results import NotMeasured, device_name
 from semrec_faiss.measure.search_cost import made_up_queries
 from semrec_faiss.measure.timing import Timing, measure
@@ -24,8 +25,6 @@ BUDGET_S = 1.5
 
 FEWEST_REPEATS = 3
 """… but so often at least."""
-
-CPU_ASKED_FOR = "device.kind=cpu was asked for"
 
 MEMORY_RAN_OUT = "memory on "
 
@@ -94,8 +93,9 @@ def open_sides(path: Path, settings: Sequence[str], progress: Progress) -> Sides
     progress("opening", 0, 2)
     gpu: Side | None = None
     no_gpu = NotMeasured("")
-    if asks_for_cpu(settings):
-        no_gpu = NotMeasured(CPU_ASKED_FOR)
+    reason = why_no_gpu(settings)
+    if reason is not None:
+        no_gpu = NotMeasured(reason)
     else:
         try:
             gpu = _open(path, [*settings, "device.kind=gpu"])
@@ -109,9 +109,11 @@ def open_sides(path: Path, settings: Sequence[str], progress: Progress) -> Sides
     return Sides(cpu, gpu, no_gpu)
 
 
-def asks_for_cpu(settings: Sequence[str]) -> bool:
-    """Tell whether settings leave the GPU out."""
-    return any(setting.replace(" ", "") == "device.kind=cpu" for setting in settings)
+def why_no_gpu(settings: Sequence[str]) -> str | None:
+    """Say why a GPU is out of the question whatever the index: none is here, or settings leave it out."""
+    if any(setting.replace(" ", "") == "device.kind=cpu" for setting in settings):
+        return "device.kind=cpu was asked for"
+    return None if gpu_count() else "FAISS sees no GPU on this machine"
 
 
 def _open(path: Path, settings: Sequence[str]) -> Side:

@@ -6,11 +6,10 @@ import json
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.measure.results import save_bytes, save_text
 from semrec_faiss.report.charts import config, javascript, spec_of
-from semrec_faiss.report.document import Block, Chart, Document, Facts, Section, Table, Text, Value, shown
+from semrec_faiss.report.document import Block, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
 
 __all__ = ["html_page", "save_bytes", "save_text"]
 
@@ -100,9 +99,10 @@ def _head(name: str, *, right: bool, sortable: bool) -> str:
     return f"<th scope='col'{' class=right' if right else ''}>{inside}</th>"
 
 
-def _cell(value: Value, column: Any) -> str:
+def _cell(value: Value, column: Column) -> str:
     cell = shown(value, column)
-    classes = [name for name in (cell.tone, "right" if column.is_right else "plain") if name != "plain"]
+    given = {"right": column.is_right, "wide": column.wide, cell.tone: cell.tone != "plain"}
+    classes = sorted(name for name, holds in given.items() if holds)
     marked = f' class="{" ".join(classes)}"' if classes else ""
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     text = escape(cell.text).replace("\n", "<br>")
