@@ -93,12 +93,14 @@ def compare(
     Raises:
         SemrecError: the index cannot be opened.
         UsageError: there is no such test.
+        NotFoundError: a title or user that ``questions`` name does not exist.
     """
     unknown = [number for number in plan.only if number not in TESTS]
     if unknown or not plan.only:
         raise UsageError(f"there is no test {unknown or 'asked for'}", fix=f"tests: {', '.join(map(str, TESTS))}")
     started, load, others = time.perf_counter(), load_average(), OtherPrograms()
     saved = SavedIndex(plan.index, plan.settings)
+    _check_names(saved, plan)
     outcomes: dict[str, Outcome] = {}
     if 5 in plan.only:  # first: a GPU that already holds an index would show less free memory
         devices = memory_devices(saved, plan.settings)
@@ -121,6 +123,17 @@ def compare(
     return document()
 
 
+def _check_names(saved: SavedIndex, plan: Comparison) -> None:
+    """Refuse titles and users that somebody named and that do not exist, before anything takes time."""
+    questions = plan.questions
+    titles = [*(questions.similarity.titles or ()), *filter(None, [questions.filtering.title])]
+    for title in titles:
+        saved.catalog.find(title)
+    users = questions.personalization.users
+    if not isinstance(users, int) and saved.users is not None:
+        saved.users.rows_of(users)
+
+
 def _run(number: int, test: Test, sides: Sides, plan: Comparison, progress: Progress) -> Outcome:
     return _outcome(number, lambda: test(sides, plan.questions, progress), plan)
 
@@ -130,10 +143,16 @@ def _outcome(number: int, work: Callable[[], Outcome], plan: Comparison) -> Outc
     try:
         return work()
     except Exception as error:
-        said = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
+        said = _said(error, plan)
         name = TESTS[number][1] if number else "parity"
         ran = Criterion(number, "ran", f"the {name} test ran", None, 1.0, True, "count", said)
         return Outcome(_gaps(number, NotMeasured(f"the test failed: {said}"), plan), {"failed": said}, [ran])
+
+
+def _said(error: Exception, plan: Comparison) -> str:
+    """Return what an error says, without the place of the index on this machine."""
+    said = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
+    return said.replace(str(plan.index.absolute()), plan.index.name)
 
 
 def _gaps(number: int, reason: NotMeasured, plan: Comparison) -> dict[str, Any]:
@@ -161,8 +180,7 @@ def _profiled(sides: Sides, plan: Comparison, progress: Progress) -> Outcome:
     try:
         found = profile(one_query_of_each(sides, plan.questions), sides.main.recommender.index, plan.trace or Path())
     except Exception as error:  # as for tests
-        said = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
-        found = {"trace": NotMeasured(said)}
+        found = {"trace": NotMeasured(_said(error, plan))}
     progress("profile", 1, 1)
     return Outcome({}, found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -43,13 +42,3 @@ class Criterion:
     def as_dict(self) -> dict[str, Any]:
         """Return it as a results file holds it."""
         return asdict(self) | {"met": self.met}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Criterion:
-        """Read what `as_dict` gave."""
-        return cls(**{name: value for name, value in values.items() if name != "met"})
-
-
-def not_judged(criteria: Sequence[Criterion], reason: str) -> list[Criterion]:
-    """Return the criteria with nothing measured, for a reason that they share."""
-    return [Criterion(**{**asdict(one), "measured": None, "reason": reason}) for one in criteria]

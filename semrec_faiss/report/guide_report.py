@@ -148,7 +148,8 @@ def performance_table(results: Results) -> Table:
         Column("achieved", right=True),
         Column("speed-up", right=True),
     ]
-    return Table(columns, rows, name="performance")
+    measured = [row for row in rows if any(row[place] is not None for place in (1, 3))]
+    return Table(columns, measured, name="performance")
 
 
 def _time_row(what: str, cpu: float | None, target: float | None, gpu: float | None) -> list[Value]:
