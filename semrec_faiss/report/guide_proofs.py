@@ -55,6 +55,10 @@ def memory_section(results: Results) -> Section:
     blocks.append(Table(["", *(Column(name, right=True) for name in names.values())], rows, "Memory in use"))
     if judged:
         blocks += [memory_chart(bars), Table(columns, judged, "Prediction and measurement")]
+    counted = ((detail.get("gpu") or {}).get("measured") or {}).get("faiss_counts_bytes") or {}
+    if counted:
+        kinds = ", ".join(f"{kind} {as_gb(size / 1e9)}" for kind, size in sorted(counted.items()))
+        blocks.append(Text(f"What FAISS itself counts on the GPU, which leaves out the CUDA context: {kinds}."))
     said = "Counted in a process of its own: by the driver on a GPU, by the resident set on a CPU, over what the process held before."  # noqa: E501
     return Section(title, [*blocks, Text(said, "muted")])
 
