@@ -213,8 +213,7 @@ def filter_section(results: Results) -> Section:
             on_gpu, on_host = (as_ms(detail[f"{kind}_{part}_ms"]) for part in ("search", "host"))
             text += f", of which {on_gpu} on the GPU and {on_host} on the host"
         parts.append(f"{text}, strategy {detail[f'{kind}_strategy']}")
-    first = detail["stages_of_first"].get("filter")
-    parsed = "" if first is None else f" Turning the filter into a mask took {as_ms(first)} the first time."
+    parsed = f" Turning the filter into a mask took {as_ms(detail['filter_first_ms'])}, once."
     said = Text(f"{detail['matching']:,} titles are {detail['genre']}. {'; '.join(parts)}.{parsed}")
     points = _share_points(detail, names)
     rows: list[list[Value]] = [
