@@ -35,6 +35,9 @@ QUERY_BLOCK = 4096
 GATHER_AT_ONCE_BYTES = 512 << 20
 """Matching vectors are gathered in one piece up to this size, and piece by piece beyond."""
 
+FEW_EXCLUDED = 8
+"""Up to so many rows that a query must not return, ``masked`` fetches as many more and drops those."""
+
 OVERFETCH_GROWTH = 4
 """How much more is asked for when a query came up short."""
 
@@ -169,15 +172,23 @@ def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
 def _masked(
     index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
 ) -> None:
-    """Let the kernels score only what may be returned: k titles whenever k match, and no more than k fetched."""
+    """Let the kernels score only what may be returned: k titles whenever k match."""
     from semrec_faiss.index.fused import Excluded
 
     started = time.perf_counter()
-    exclusions = restriction.take(block).exclusions
-    excluded = None if exclusions is None else Excluded(exclusions.offsets, exclusions.rows)
-    found = index.search_allowed(queries[block], result.rows.shape[1], restriction.mask, excluded)
-    result.rows[block], result.scores[block] = found.rows, found.scores
-    result.stages.append(Stage("masked", len(block), result.rows.shape[1], _since(started)))
+    k = result.rows.shape[1]
+    mine = restriction.take(block)
+    excluded = None if mine.exclusions is None else Excluded(mine.exclusions.offsets, mine.exclusions.rows)
+    few = 0 if mine.exclusions is None else int(mine.exclusions.counts.max(initial=0))
+    if few <= FEW_EXCLUDED and k + few <= min(index.count, index.k_limit or index.count):
+        # The title that was asked about: one more is found sooner than a bitmap is made.
+        found = index.search_allowed(queries[block], k + few, restriction.mask)
+        _take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
+    else:
+        few = 0
+        found = index.search_allowed(queries[block], k, restriction.mask, excluded)
+        result.rows[block], result.scores[block] = found.rows, found.scores
+    result.stages.append(Stage("masked", len(block), k + few, _since(started)))
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
 
 
