@@ -22,6 +22,7 @@ COMMANDS = {
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
+    "sweep": ("sweep", "sweep", "Measure a grid of indexes: recall, speed, memory; resumable."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
 }
 

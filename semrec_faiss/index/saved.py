@@ -61,7 +61,7 @@ class SavedIndex:
     def load(self, config: IndexConfig, device: Device) -> VectorIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""
         manifest = self.generation.manifest
-        index = _read_faiss(self.generation.file(INDEX_NAME), mapped=not device.gpus)
+        index = read_faiss(self.generation.file(INDEX_NAME), mapped=not device.gpus)
         if (index.ntotal, index.d) != (manifest.count, manifest.dim):
             raise DamagedIndexError(
                 f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "
@@ -136,7 +136,7 @@ def _replay(index: VectorIndex, answer: KnownAnswer, number: int) -> None:
         )
 
 
-def _read_faiss(path: Path, *, mapped: bool) -> Any:
+def read_faiss(path: Path, *, mapped: bool) -> Any:
     """Read a FAISS file whose digest is right; ``mapped`` leaves the vectors on disk until they are needed."""
     faiss = load_faiss()
     try:

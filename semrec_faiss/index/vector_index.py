@@ -93,6 +93,24 @@ class VectorIndex:
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
         self._block_rows = QUERY_BLOCK_ROWS
 
+    def set_search(self, config: IndexConfig) -> None:
+        """Search with other settings from now on, without loading anything again.
+
+        Args:
+            config: as the index was made from, but for its search section.
+
+        Raises:
+            UsageError: more than the search section differs.
+            ConfigError: a search setting that the index does not have.
+        """
+        if config.model_copy(update={"search": self.config.search}) != self.config:
+            raise UsageError("only the search settings of an index can change once it is built")
+        with self.locked():
+            apply_search_settings(self._searcher, config, cpu_index=self.cpu_index)
+        self.config = config
+        self._refine = getattr(config.search, "refine", None)
+        self._nprobe = getattr(config.search, "nprobe", None)
+
     @property
     def exact(self) -> bool:
         """Whether a search finds what a brute-force scan would, ties aside."""
