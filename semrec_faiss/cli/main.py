@@ -23,6 +23,8 @@ COMMANDS = {
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
     "sweep": ("sweep", "sweep", "Measure a grid of indexes: recall, speed, memory; resumable."),
+    "pick": ("pick", "pick", "Choose the best index of a sweep, and say why the others lost."),
+    "tune": ("tune", "tune", "Find the least nprobe, efSearch or refine that reaches a recall."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
 }
 

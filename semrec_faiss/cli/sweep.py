@@ -1,4 +1,4 @@
-"""sweep, pick, tune: which index for this data, this latency, this memory."""
+"""sweep: every combination of a grid, measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option, set_option
 
 if TYPE_CHECKING:
@@ -209,11 +209,6 @@ def _frontier_row(record: dict[str, Any]) -> list[str]:
         as_ms(latency["p95_ms"]),
         f"{latency['qps']:,.0f}",
     ]
-
-
-def as_ms(value: float) -> str:
-    """Print milliseconds with three digits that matter."""
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
 
 
 def _duration(seconds: float) -> str:

@@ -121,7 +121,6 @@ class _Run:
             wanted = frozenset(trial.digest for trial in self._plan.trials if self._is_wanted(trial, ledger.records))
             self._estimate = Estimate(self._plan, ledger.records)
             self._state.done = self._state.total - len(wanted)
-            self._save_plan()
             left: set[str] = set(wanted)
 
             def emit(message: Message) -> None:
@@ -158,6 +157,8 @@ class _Run:
     def _take(self, message: Message, ledger: Ledger, left: set[str]) -> None:
         state = self._state
         if message.kind == "record" and message.record is not None:
+            if not self._measured:  # not before: a sweep that is refused leaves no results
+                self._save_plan()
             ledger.append(message.record)
             self._measured += 1
             self._done(message.record["digest"], left)

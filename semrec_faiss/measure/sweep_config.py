@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from semrec_faiss.config import INDEX_TYPES
 from semrec_faiss.config_index import Settings
 from semrec_faiss.config_mistakes import describe_all
-from semrec_faiss.errors import ConfigError
+from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.yaml_source import YamlSource
 
 MOST_K = 2048
@@ -47,6 +47,13 @@ class QuerySettings(Settings):
         if not self.titles + self.users:
             raise ValueError("at least one title or user must be asked")
         return self
+
+
+def query_settings(*, titles: int, users: int, seed: int) -> QuerySettings:
+    """Make query settings from a command's options; raises UsageError when nothing is asked."""
+    if not titles + users:
+        raise UsageError("at least one title or user must be asked", fix="--titles 200, say")
+    return QuerySettings(titles=titles, users=users, seed=seed)
 
 
 class Sweep(Settings):

@@ -188,7 +188,7 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent) -> 
     trials: list[Trial] = []
     for number, folder in enumerate(sweep.dataset):
         progress("hashing data", number, len(sweep.dataset))
-        data = _data_ref(folder, sweep.queries)
+        data = data_ref(folder, sweep.queries)
         ours, theirs = _trials_over(sweep, data, combinations)
         trials += ours
         invalid += theirs
@@ -196,7 +196,14 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent) -> 
     return Plan(sweep, tuple(trials), tuple(invalid))
 
 
-def _data_ref(path: Path, queries: QuerySettings) -> DataRef:
+def data_ref(path: Path, queries: QuerySettings) -> DataRef:
+    """Look at a data folder.
+
+    Raises:
+        NotFoundError: it does not exist.
+        DataError: it is inconsistent.
+        ConfigError: it has fewer titles or users than are to be asked.
+    """
     folder = find_data_folder(path)
     vectors = open_vectors(folder.media_vectors)
     count, dim = vectors.shape

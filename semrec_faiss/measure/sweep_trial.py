@@ -207,7 +207,7 @@ class LoadedIndex:
             The record's latency and its memory.
         """
         self._host.reset()
-        batches = _batches(self._data.questions.vectors, trial.batch)
+        batches = batches_of(self._data.questions.vectors, trial.batch)
         turns = itertools.cycle(batches)
         repeats = max(trial.protocol.repeats, min(MOST_REPEATS * trial.protocol.repeats, len(batches)))
         timing = measure(lambda: search(next(turns)), warmup=trial.protocol.warmup, repeats=repeats)
@@ -227,7 +227,7 @@ class LoadedIndex:
         return latency, {"host_peak_bytes": host, "gpu_peak_bytes": on_gpu}
 
 
-def _batches(questions: Floats, batch: int) -> list[Floats]:
+def batches_of(questions: Floats, batch: int) -> list[Floats]:
     """Cut the questions into batches; they are asked over again where one batch needs more than there are."""
     if batch >= len(questions):
         return [np.ascontiguousarray(np.resize(questions, (batch, questions.shape[1])))]
