@@ -6,12 +6,13 @@ from FAISS's storage formats; the few constants are what FAISS allocates whateve
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from semrec_faiss.config import FactoryIndex, FlatIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device
+from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_lists, lists_of
@@ -25,6 +26,12 @@ GPU_TEMP_BYTES = 1536 << 20
 
 GPU_PINNED_BYTES = 256 << 20
 """Page-locked host memory of the same object."""
+
+PROGRAM_BYTES = 5 << 20
+"""Code, tables and buffers in the process that opening and searching any index touches for the first time."""
+
+SEARCH_BYTES = 3 << 19
+"""And what any search touches: thread stacks, tables of results."""
 
 CUDA_CONTEXT_BYTES = 512 << 20
 """A CUDA context with FAISS's kernels, and cuBLAS's handle and work space. It varies with the GPU and the driver, so
@@ -44,7 +51,7 @@ class MemoryParts:
         originals: exact vectors beside codes, mapped from disk. They are part of no sum: the system keeps of them what
             it has room for, and reads the rest again.
         context: the CUDA context and cuBLAS; 0 on the host, where Python and FAISS themselves are not counted.
-        reserved: set aside by FAISS whether it is used or not: scratch on a GPU, page-locked memory on the host.
+        reserved: taken whatever the index: FAISS's scratch on a GPU; on the host code and page-locked memory.
         scratch: allocated while a batch is searched, beyond ``reserved``.
         batch: the queries and their results.
     """
@@ -113,6 +120,7 @@ def predict_memory(
     batch: int = 1,
     k: int = 10,
     context_bytes: int = CUDA_CONTEXT_BYTES,
+    threads: int | None = None,
 ) -> MemoryPrediction:
     """Predict what searching an index takes; nothing is built, loaded or allocated.
 
@@ -124,6 +132,7 @@ def predict_memory(
         batch: queries searched at once.
         k: titles returned a query.
         context_bytes: what a CUDA context takes on the GPU in question, where that is known.
+        threads: with which FAISS searches on a CPU; as many as it takes by itself by default.
 
     Raises:
         ConfigError: settings that do not fit so many titles of that dimension.
@@ -132,10 +141,12 @@ def predict_memory(
     resolved = resolve(index, titles, dim)
     stored = Stored.of(resolved, titles, dim)
     if not device.gpus:
-        return MemoryPrediction(titles, dim, batch, k, _on_cpu(resolved, stored, titles, dim, batch, k))
+        threads = threads or int(load_faiss().omp_get_max_threads())
+        host = _on_cpu(resolved, stored, titles, dim, batch, k, threads)
+        return MemoryPrediction(titles, dim, batch, k, host)
     # The CPU index that is saved and that exact vectors come from stays in the process.
     host = MemoryParts(
-        stored.vectors, stored.structure, stored.originals, reserved=GPU_PINNED_BYTES,
+        stored.vectors, stored.structure, stored.originals, reserved=GPU_PINNED_BYTES + PROGRAM_BYTES,
         scratch=_rescoring(resolved, titles, dim, batch, k), batch=_batch_bytes(batch, dim, k),
     )  # fmt: skip
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
@@ -186,27 +197,30 @@ def _batch_bytes(batch: int, dim: int, k: int) -> int:
 def _rescoring(index: IndexConfig, titles: int, dim: int, batch: int, k: int) -> int:
     """Candidates' vectors, gathered block by block: the block before is still held while the next one is filled."""
     refine = getattr(index.search, "refine", None) or 0
-    block = min(batch, QUERY_BLOCK_ROWS)
-    candidates = FLOAT_BYTES * dim * block * min(refine * k, titles)
+    candidates = min(batch, QUERY_BLOCK_ROWS) * min(refine * k, titles)
     if not candidates:
         return 0
-    gathered = min(2 * GATHER_BYTES, candidates)
-    distinct = min(FLOAT_BYTES * dim * titles, gathered)
-    return gathered + distinct + RESULT_BYTES * block * min(refine * k, titles)
+    vector = FLOAT_BYTES * dim
+    at_once = min(candidates, GATHER_BYTES // vector)
+    distinct = round(titles * -math.expm1(-at_once / titles))
+    return vector * (min(candidates, 2 * at_once) + distinct) + RESULT_BYTES * candidates
 
 
-def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int) -> MemoryParts:
-    block = min(batch, QUERY_BLOCK_ROWS)
+def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int, threads: int) -> MemoryParts:
+    block, nlist = min(batch, QUERY_BLOCK_ROWS), lists_of(index)
     if isinstance(index, FlatIndex) and batch == 1:
-        scratch = FLOAT_BYTES * titles  # one matrix-vector product
+        scratch = FLOAT_BYTES * titles  # scores of one matrix-vector product
     elif isinstance(index, FlatIndex):
         scratch = FLOAT_BYTES * min(block, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
     else:
-        visited = int(getattr(index.search, "nprobe", None) or 0)
-        scratch = RESULT_BYTES * block * visited + _rescoring(index, titles, dim, batch, k)
+        # Every thread has a tile of its own of scores between queries and centroids.
+        tiles = FLOAT_BYTES * min(block, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
+        visited = RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
+        scratch = tiles + visited + _rescoring(index, titles, dim, batch, k)
     return MemoryParts(
-        stored.vectors, stored.structure, stored.originals, scratch=scratch, batch=_batch_bytes(batch, dim, k)
-    )
+        stored.vectors, stored.structure, stored.originals, reserved=PROGRAM_BYTES, scratch=SEARCH_BYTES + scratch,
+        batch=_batch_bytes(batch, dim, k),
+    )  # fmt: skip
 
 
 def _on_gpu(

@@ -12,7 +12,13 @@ from semrec_faiss.config import config_from_dict
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.memory_model import MemoryParts, largest_catalogue, predict_memory
+from semrec_faiss.index.memory_model import (
+    PROGRAM_BYTES,
+    SEARCH_BYTES,
+    MemoryParts,
+    largest_catalogue,
+    predict_memory,
+)
 from semrec_faiss.index.stored_bytes import Stored
 from semrec_faiss.index.train import build_faiss_index
 
@@ -38,15 +44,16 @@ def test_flat_on_a_cpu_by_hand() -> None:
     found = predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=10_000, k=10).host
     assert found == MemoryParts(
         vectors=62_423 * 384 * 4,
-        scratch=1024 * 2048 * 4,
+        reserved=PROGRAM_BYTES,
+        scratch=1024 * 2048 * 4 + SEARCH_BYTES,
         batch=10_000 * 384 * 4 + 2 * 10_000 * 10 * 12,
     )
-    assert found.base == 95_881_728
-    assert found.peak == 95_881_728 + 8_388_608 + 15_360_000 + 2_400_000
+    assert found.base == 95_881_728 + 5_242_880
+    assert found.peak == 95_881_728 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
 
 
 def test_a_single_query_of_flat_holds_a_score_a_title() -> None:
-    assert predict_memory(index_of({"type": "flat"}), 1000, 8).host.scratch == 4000
+    assert predict_memory(index_of({"type": "flat"}), 1000, 8).host.scratch == SEARCH_BYTES + 4000
 
 
 def test_flat_on_a_gpu_by_hand() -> None:
@@ -56,7 +63,7 @@ def test_flat_on_a_gpu_by_hand() -> None:
     )
     assert found.searched is found.gpu
     assert found.host.vectors == 1536 * MIB
-    assert found.host.reserved == 256 * MIB
+    assert found.host.reserved == 256 * MIB + PROGRAM_BYTES
 
 
 def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
@@ -104,8 +111,8 @@ def test_refining_needs_room_for_candidates() -> None:
     refined = {"type": "ivf_pq", "build": {"nlist": 16, "M": 8}, "search": {"refine": 4}}
     plain = refined | {"search": {"refine": None}}
     sizes = [predict_memory(index_of(values), 4000, 32, batch=100).host.scratch for values in (refined, plain)]
-    candidates = 100 * 40 * 32 * 4
-    assert sizes[0] - sizes[1] == 2 * candidates + 100 * 40 * 12
+    distinct = 2528  # 4000 × (1 − e⁻¹): as many candidates as titles, drawn at random
+    assert sizes[0] - sizes[1] == (100 * 40 + distinct) * 32 * 4 + 100 * 40 * 12
 
 
 @settings(max_examples=40, deadline=None)
@@ -134,9 +141,9 @@ def test_as_dict_names_every_part_in_bytes() -> None:
         "structure_bytes": 0,
         "originals_bytes": 0,
         "context_bytes": 0,
-        "reserved_bytes": 0,
-        "scratch_bytes": 40,
+        "reserved_bytes": PROGRAM_BYTES,
+        "scratch_bytes": SEARCH_BYTES + 40,
         "batch_bytes": 16 + 2 * 10 * 12,
-        "base_bytes": 160,
-        "peak_bytes": 160 + 40 + 256,
+        "base_bytes": 160 + PROGRAM_BYTES,
+        "peak_bytes": 160 + PROGRAM_BYTES + SEARCH_BYTES + 40 + 256,
     }
