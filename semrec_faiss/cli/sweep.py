@@ -162,7 +162,7 @@ def _show_outcome(plan: Plan, outcome: Outcome) -> None:
         here = [record for record in measured if _is_at(record, trial)]
         best = frontier(here)
         if best:
-            click.echo(f"{trial.data.name}, k {trial.k}, batch {trial.batch}: nothing measured finds more in less time")
+            click.echo(f"{trial.data.name}, k {trial.k}, batch {trial.batch}, the frontier:")
             print_table(
                 ["index", "recall", "95 % interval", "p50 ms", "p95 ms", "queries/s"],
                 [_frontier_row(record) for record in best],

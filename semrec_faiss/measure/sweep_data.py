@@ -171,12 +171,17 @@ class SweepData:
         self._neighbours.__dict__.pop("index", None)
 
     @cached_property
+    def user_ids(self) -> list[str]:
+        """The ids of the folder's users, by their rows; empty where it has none."""
+        return [] if self._folder.user_ids is None else read_user_ids(self._folder.user_ids)
+
+    @cached_property
     def deciles(self) -> NDArray[np.int64] | NotMeasured:
         """The popularity decile of each title, 1 for the tenth that most users have seen: int64 (count,)."""
         folder = self._folder
         if folder.seen is None or folder.user_ids is None:
             return NotMeasured("the data folder has no users/seen.parquet, which tells popularity")
-        _, rows = read_seen(folder.seen, read_user_ids(folder.user_ids), self.catalog)
+        _, rows = read_seen(folder.seen, self.user_ids, self.catalog)
         seen = np.bincount(rows, minlength=self.catalog.count)[self.kept]
         order = np.lexsort((np.arange(self.count), -seen))
         deciles = np.empty(self.count, np.int64)

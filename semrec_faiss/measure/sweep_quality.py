@@ -91,7 +91,7 @@ def _example(query: int, rows: Rows, found: NDArray[np.bool_], data: SweepData, 
     if query < titles:
         asked: Values = {"title": data.catalog.records([int(data.questions.title_rows[query])])[0]["title"]}
     else:
-        asked = {"user": int(data.questions.user_rows[query - titles])}
+        asked = {"user": data.user_ids[int(data.questions.user_rows[query - titles])]}
     return {
         "query": asked,
         "exact": [{"title": name, "found": bool(was)} for name, was in zip(names, found[: len(exact)], strict=False)],

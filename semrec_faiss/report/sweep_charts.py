@@ -29,16 +29,16 @@ def frontier_chart(records: Sequence[Record], cost: str) -> Any:
     alt = load_altair()
     rows = [row | {"line": f"{row['series']} on {row['device']}"} for row in map(row_of, records)]
     batches = sorted({row["batch"] for row in rows})
-    values = [row[cost] for row in rows]
-    x = alt.X(f"{cost}:Q", scale=log_scale(values), axis=log_axis(values),
-              title="median latency of a batch, ms" if cost == "p50_ms" else "queries a second")  # fmt: skip
+    title = "median latency of a batch, ms" if cost == "p50_ms" else "queries a second"
     y = alt.Y("recall:Q", scale=alt.Scale(domain=_recall_domain(rows), clamp=True), title=f"recall@{rows[0]['k']}")
     colour = colour_of(alt, rows)
     panels = []
     for batch in batches:
         here = [row for row in rows if row["batch"] == batch]
+        values = [row[cost] for row in here]
+        x = alt.X(f"{cost}:Q", scale=log_scale(values), axis=log_axis(values), title=title)
         best = _frontier_rows([record for record in records if record["batch"] == batch], cost)
-        edge = alt.Chart(alt.Data(values=best)).mark_line(interpolate=_step(cost), strokeWidth=7, opacity=0.16)
+        edge = alt.Chart(alt.Data(values=best)).mark_line(interpolate="step-after", strokeWidth=7, opacity=0.16)
         edge = edge.encode(x=x, y=y, order="place:O", color=alt.value("#7a8494"))
         lines = alt.Chart(alt.Data(values=here)).mark_line(strokeWidth=1.6)
         lines = lines.encode(x=x, y=y, color=colour, detail="line:N", order="recall:Q")
@@ -79,12 +79,12 @@ def build_chart(records: Sequence[Record]) -> Any:
         .mark_bar()
         .encode(
             y=alt.Y("index:N", sort=None, title=None, axis=alt.Axis(labelLimit=320)),
-            x=alt.X("sum(seconds):Q", title="seconds"),
+            x=alt.X("sum(seconds):Q", title="seconds", axis=alt.Axis(tickCount=8)),
             color=alt.Color("step:N", sort=list(steps.values()), title=None),
             order="order:O",
             tooltip=["index:N", "step:N", alt.Tooltip("seconds:Q", format=",.3f")],
         )
-        .properties(width="container", height=alt.Step(26) if count < 30 else 26 * count)
+        .properties(width="container", height=40 + 26 * count)
     )
 
 
@@ -185,10 +185,6 @@ def _frontier_rows(records: Sequence[Record], cost: str) -> list[Row]:
     rising = cost == "qps"
     best = frontier(records, lambda one: -one["latency"]["qps"] if rising else one["latency"][cost])
     return [row_of(record) | {"place": place} for place, record in enumerate(best)]
-
-
-def _step(cost: str) -> str:
-    return "step-after" if cost == "p50_ms" else "step-before"
 
 
 def _recall_domain(rows: Sequence[Row]) -> list[float]:

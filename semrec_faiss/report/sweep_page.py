@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -104,10 +105,10 @@ def _sections_of(name: str, records: Sequence[Record], k: int, *, alone: bool) -
     one = f"k = {k}; {_of_batch(batches[0])}"
     yield Section(f"Recall against speed{about}", [
         _facts(plain, batches),
-        Chart(f"latency-{name}", frontier_chart(plain, "p50_ms"),
+        Chart(_chart_name("latency", name), frontier_chart(plain, "p50_ms"),
               f"Recall against the median latency of a batch, k = {k}: further left is faster, further up finds more. "
               "The grey band joins the trials that no other beats."),
-        Chart(f"throughput-{name}", frontier_chart(plain, "qps"),
+        Chart(_chart_name("throughput", name), frontier_chart(plain, "qps"),
               f"Recall against throughput, k = {k}: further right is more queries a second."),
     ])  # fmt: skip
     if len(batches) > 1:
@@ -116,7 +117,7 @@ def _sections_of(name: str, records: Sequence[Record], k: int, *, alone: bool) -
     filtered = where(records, k=k, batch=batches[0])
     if any(record["filter"] for record in filtered):
         yield Section(f"Filters{about}", [
-            Chart(f"filters-{name}", selectivity_chart(filtered),
+            Chart(_chart_name("filters", name), selectivity_chart(filtered),
                   f"Recall and latency against the share of titles that a filter lets through, {one}."),
             _filters_table(filtered),
         ])  # fmt: skip
@@ -124,6 +125,10 @@ def _sections_of(name: str, records: Sequence[Record], k: int, *, alone: bool) -
     examples = _examples(smallest)
     if examples:
         yield Section(f"What is missed{about}", examples)
+
+
+def _chart_name(kind: str, data: str) -> str:
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', data)}"
 
 
 def _of_batch(batch: int) -> str:
@@ -155,7 +160,7 @@ def _batch_blocks(name: str, plain: Sequence[Record]) -> list[Block]:
         for record in representatives(where(plain, batch=batch))
     ]
     blocks: list[Block] = [
-        Chart(f"batches-{name}", batch_chart(shown),
+        Chart(_chart_name("batches", name), batch_chart(shown),
               f"Time a query by batch size. Each index at its fastest setting that finds {ENOUGH:.0%}, or else the one "
               "that finds most.")
     ]  # fmt: skip
@@ -181,11 +186,13 @@ def _memory_blocks(name: str, smallest: Sequence[Record], one: str) -> list[Bloc
             f"Recall against the most memory in use while searching, {one}: on a CPU what the index added to the "
             "process, on a GPU all that the process held, context and scratch included."
         )
-        blocks.append(Chart(f"memory-{name}", memory_chart(smallest), caption))
+        blocks.append(Chart(_chart_name("memory", name), memory_chart(smallest), caption))
     else:
         reasons = {record["not_measured"].get("memory.host_peak_bytes") for record in smallest}
         blocks.append(Text("Memory was not measured: " + "; ".join(sorted(filter(None, reasons))), "muted"))
-    blocks.append(Chart(f"build-{name}", build_chart(smallest), "Seconds to train, to fill and to load each index."))
+    blocks.append(
+        Chart(_chart_name("build", name), build_chart(smallest), "Seconds to train, to fill and to load each index.")
+    )
     return blocks
 
 
@@ -231,8 +238,10 @@ def _recommender_blocks(name: str, smallest: Sequence[Record]) -> list[Block]:
         blocks.append(Text(f"Recall by popularity was not measured: {reason}.", "muted"))
     else:
         caption = "Recall of the titles of each tenth of the catalogue, by how many users have seen them."
-        blocks.append(Chart(f"popularity-{name}", decile_chart(shown), caption))
-    sliced = [record for record in shown if record["quality"]["by_slice"] is not None]
+        blocks.append(Chart(_chart_name("popularity", name), decile_chart(shown), caption))
+    sliced = [
+        record for record in shown if record["quality"]["by_slice"] is not None and record["quality"]["recall"] < 1
+    ]
     if sliced:
         blocks.append(_slices_table(sliced))
     return blocks
@@ -245,8 +254,12 @@ def _slices_table(records: Sequence[Record]) -> Table:
         [value, found[0][value]["places"], *(each.get(value, {}).get("recall") for each in found)] for value in found[0]
     ]
     columns: list[str | Column] = [field, Column("places", ",")]
-    columns += [Column(f"{series_of(record)} {setting_of(record)}".strip(), ".4f") for record in records]
-    return Table(columns, rows, caption=f"Recall by {field}; places are those of its titles in exact lists")
+    columns += [Column(series_of(record), ".4f") for record in records]
+    return Table(
+        columns,
+        rows,
+        caption=f"Recall by {field} of the indexes above that miss some; places are those of its titles in exact lists",
+    )
 
 
 def _examples(smallest: Sequence[Record]) -> list[Block]:
@@ -257,7 +270,7 @@ def _examples(smallest: Sequence[Record]) -> list[Block]:
     for record in lossy[:MOST_EXAMPLES]:
         rows: list[list[Value]] = []
         for example in record["examples"]:
-            asked = example["query"].get("title") or f"user {example['query']['user']}"
+            asked = example["query"].get("title") or example["query"]["user"]
             exact = "\n".join(f"{'' if one['found'] else '✗ '}{one['title']}" for one in example["exact"])
             missed = sum(not one["found"] for one in example["exact"])
             rows.append([asked, exact, missed, Cell("\n".join(example["instead"]) or "–")])
