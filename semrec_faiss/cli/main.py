@@ -21,7 +21,7 @@ COMMANDS = {
     "recommend": ("search", "recommend", "Recommend titles to users."),
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
-    "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
+    "dataset": ("dataset", "dataset", "Check, make, embed, import or export a data folder."),
     "memory": ("memory", "memory", "Predict what an index takes in memory, and how many titles fit."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
     "sweep": ("sweep", "sweep", "Measure a grid of indexes: recall, speed, memory; resumable."),
