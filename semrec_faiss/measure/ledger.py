@@ -6,12 +6,13 @@ the next writer cuts it off. Anything else that is not a record is damage and an
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from semrec_faiss.data.atomic import flush_to_disk, sync_folder
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
@@ -66,7 +67,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / LEDGER
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self.records: dict[str, Record] = {}
 
     def __enter__(self) -> Ledger:
@@ -103,7 +104,7 @@ class Ledger:
             whole = _whole_bytes(content)
             if whole < len(content):
                 os.truncate(self._path, whole)
-            self._file = self._path.open("ab")
+            self._file = self._path.open("ab", buffering=0)
             sync_folder(self._folder)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
@@ -120,8 +121,10 @@ class Ledger:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         start = self._file.tell()
         try:
-            self._file.write(line)
-            flush_to_disk(self._file)
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+            flush_to_disk(cast(BinaryIO, self._file))
         except OSError as error:
             os.truncate(self._path, start)
             raise StorageError(

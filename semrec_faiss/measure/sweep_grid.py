@@ -83,10 +83,11 @@ def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combinat
     for number, entry in enumerate(entries):
         ours, theirs, wrong = _expand_entry(entry, source, number)
         valid += ours
-        invalid += [one for one in theirs if one not in invalid]
-        mistakes += [one for one in wrong if one not in mistakes]
+        invalid += theirs
+        mistakes += wrong
     if mistakes:
-        raise mistakes_in(source, mistakes)
+        raise mistakes_in(source, list(dict.fromkeys(mistakes)))
+    invalid = list(dict.fromkeys(invalid))
     kept: list[Combination] = []
     for combination in valid:
         if combination in kept:
