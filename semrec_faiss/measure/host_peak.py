@@ -26,12 +26,12 @@ class HostPeak:
     def __init__(self) -> None:
         """Note what is held now."""
         self._can_reset = True
+        gc.collect()
         self.reset()
         self._before = _status_bytes("VmRSS")
 
     def reset(self) -> None:
         """Forget the peak so far, not the starting point."""
-        gc.collect()
         with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such function
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         try:

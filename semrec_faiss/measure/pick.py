@@ -129,11 +129,14 @@ def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
     measured = [record for record in candidates if record["status"] == "measured"]
     if not measured:
         raise UsageError(f"no trial of {found.folder} measured what is asked for", fix=_offer(found))
+    empty = [record for record in measured if record["quality"]["recall"] is None]
+    measured = [record for record in measured if record not in empty]
     requirements = _requirements(wanted)
     order = _ORDERS[wanted.by]
     good = sorted((record for record in measured if not _misses(record, requirements)), key=order)
     losers = [(record, _why_behind(record, good[0], wanted.by)) for record in good[2:]]
     losers += [(record, "; ".join(_misses(record, requirements))) for record in measured if record not in good]
+    losers += [(record, "no title matches the filter") for record in empty]
     losers += [(record, f"failed: {record['reason']}") for record in candidates if record["status"] != "measured"]
     if good:
         return Choice(wanted, good[0], good[1] if len(good) > 1 else None, tuple(losers), (), ())
