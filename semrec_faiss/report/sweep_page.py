@@ -25,9 +25,11 @@ from semrec_faiss.report.sweep_rows import (
     ENOUGH,
     Record,
     best_of,
+    by_series,
     crossings,
     csv_of,
     names_of,
+    representative,
     representatives,
     row_of,
     series_of,
@@ -263,8 +265,13 @@ def _slices_table(records: Sequence[Record]) -> Table:
 
 
 def _examples(smallest: Sequence[Record]) -> list[Block]:
-    """Write out what the indexes that stand for the others miss, those that miss most first."""
-    lossy = [record for record in representatives(smallest) if (record["quality"]["recall"] or 1) < 1]
+    """Write out what each index misses at the setting that stands for it, or else at the best one that misses any."""
+    lossy = []
+    for group in by_series(smallest).values():
+        missing = [record for record in group if record["quality"]["recall"] < 1]
+        stands = representative(group)
+        if missing:
+            lossy.append(stands if stands in missing else max(missing, key=lambda one: float(one["quality"]["recall"])))
     lossy.sort(key=lambda record: float(record["quality"]["recall"]))
     blocks: list[Block] = []
     for record in lossy[:MOST_EXAMPLES]:
