@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from semrec_faiss.data.atomic import new_file
-from semrec_faiss.errors import NotFoundError, StorageError
+from semrec_faiss.errors import NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.frontier import frontier
 from semrec_faiss.measure.ledger import LEDGER, Ledger, read_ledger
 from semrec_faiss.measure.sweep_estimate import Estimate
 from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_process import WorkerProcess
+from semrec_faiss.measure.sweep_trial import remove_remains
 from semrec_faiss.measure.sweep_work import FAILED, MEASURED, Emit, Message, Record, SweepWork
 
 PLAN = "plan.json"
@@ -93,7 +94,7 @@ def run_sweep(
         arguments: the command line, for the records' stamp; this process's own by default.
 
     Raises:
-        UsageError: another process runs this sweep.
+        UsageError: another process runs this sweep, or no combination can be measured.
         StorageError: the disk is full or refuses.
         DataError: the ledger is damaged.
     """
@@ -117,7 +118,11 @@ class _Run:
         self._state = State(len({trial.digest for trial in plan.trials}))
 
     def go(self, isolated: bool) -> Outcome:
+        if not self._plan.trials:
+            reasons = "; ".join(dict.fromkeys(one.reason for one in self._plan.invalid))
+            raise UsageError(f"no combination of the grid can be measured: {reasons}", fix="see --dry-run")
         with Ledger(self._folder) as ledger:
+            remove_remains(self._folder / CACHE)
             wanted = frozenset(trial.digest for trial in self._plan.trials if self._is_wanted(trial, ledger.records))
             self._estimate = Estimate(self._plan, ledger.records)
             self._state.done = self._state.total - len(wanted)

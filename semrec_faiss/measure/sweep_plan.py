@@ -15,6 +15,7 @@ from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.measure.environment import cpu_model
 from semrec_faiss.measure.results import device_name
 from semrec_faiss.measure.sweep_config import QuerySettings, Sweep
 from semrec_faiss.measure.sweep_grid import Combination, Invalid, describe, expand
@@ -67,6 +68,7 @@ class Trial:
         index: its settings, autos resolved.
         device: where it is searched.
         hardware: the device's name, such as ``cpu`` or ``h200``.
+        processor: the CPU's model where it is searched on the CPU; None on a GPU.
         where: the filter, a SQL expression; None for none.
         k: titles returned a query.
         batch: queries searched at once.
@@ -78,6 +80,7 @@ class Trial:
     index: IndexConfig
     device: Device
     hardware: str
+    processor: str | None
     where: str | None
     k: int
     batch: int
@@ -101,6 +104,7 @@ class Trial:
                 "gpus": list(self.device.gpus),
                 "float16": self.device.float16,
                 "temp_memory_mb": self.device.temp_memory_mb,
+                "processor": self.processor,
             },
             "filter": self.where,
             "k": self.k,
@@ -245,11 +249,11 @@ def _trials_over(sweep: Sweep, data: DataRef, combinations: Sequence[Combination
         except (ConfigError, DeviceError) as error:
             invalid.append(Invalid(what, error.message))
             continue
-        hardware = device_name(device)
+        hardware, processor = device_name(device), None if device.gpus else cpu_model()
         for where in (None, *sweep.filters):
             for k in sweep.k:
                 for batch in sweep.batch:
-                    trial = Trial(data, index, device, hardware, where, k, batch, protocol, faiss)
+                    trial = Trial(data, index, device, hardware, processor, where, k, batch, protocol, faiss)
                     if trial.digest in found:
                         if (where, k, batch) == (None, sweep.k[0], sweep.batch[0]):
                             invalid.append(Invalid(what, "over this data it is the same as another of the grid"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +15,9 @@ from types import TracebackType
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.measure.sweep_plan import Trial
 from semrec_faiss.measure.sweep_work import FAILED, Emit, Message, Record, SweepWork, head_of
+
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 END_S = 10
 """How long a child that was told to end may take before it is killed."""
@@ -123,6 +128,7 @@ class _Done:
 def _serve(pipe: Connection, cache: Path, arguments: Sequence[str] | None) -> None:
     """Measure what the parent sends until it closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _die_with_parent()
     work = SweepWork(cache, arguments=arguments)
     try:
         while True:
@@ -134,3 +140,9 @@ def _serve(pipe: Connection, cache: Path, arguments: Sequence[str] | None) -> No
                 pipe.send(Message("refused", error=(type(error), error.message, error.fix)))
     except (EOFError, BrokenPipeError, ConnectionError):
         os._exit(0)  # nobody is left to tell
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent is killed, so that it disturbs no run that follows."""
+    with contextlib.suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shutil
 import time
 import warnings
@@ -40,6 +41,9 @@ Values = dict[str, Any]
 
 MOST_REPEATS = 10
 """Batches so small that their repeats do not ask every question get up to this many times the repeats."""
+
+INDEX_FOLDERS = "index-"
+"""What the folders' names of indexes at hand begin with; the process's number ends them."""
 
 ON_CPU = NotMeasured("the index is searched on the CPU")
 NO_DRIVER = NotMeasured("nvidia-ml-py is not installed, or finds no driver")
@@ -235,11 +239,16 @@ def batches_of(questions: Floats, batch: int) -> list[Floats]:
     return [np.ascontiguousarray(questions[turn * batch : (turn + 1) * batch]) for turn in range(whole)]
 
 
+def remove_remains(cache: Path) -> None:
+    """Remove the indexes that runs which were killed left behind."""
+    for folder in cache.glob(f"{INDEX_FOLDERS}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def scratch_folder(cache: Path, key: str) -> Iterator[Path]:
     """Give a folder for an index that is needed for a while."""
-    folder = cache / f"index-{key[:24]}"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = cache / f"{INDEX_FOLDERS}{key[:24]}-{os.getpid()}"
     try:
         yield folder
     finally:

@@ -27,7 +27,9 @@ def frontier_chart(records: Sequence[Record], cost: str) -> Any:
         cost: ``p50_ms`` or ``qps``.
     """
     alt = load_altair()
-    rows = [row | {"line": f"{row['series']} on {row['device']}"} for row in map(row_of, records)]
+    # A line joins trials that differ in their first search setting alone: those of one refine, say.
+    rows = [row | {"line": (row["series"], row["device"], *row["setting"].split()[1:])} for row in map(row_of, records)]
+    rows = [row | {"line": " ".join(row["line"])} for row in rows]
     batches = sorted({row["batch"] for row in rows})
     title = "median latency of a batch, ms" if cost == "p50_ms" else "queries a second"
     y = alt.Y("recall:Q", scale=alt.Scale(domain=_recall_domain(rows), clamp=True), title=f"recall@{rows[0]['k']}")
