@@ -81,6 +81,15 @@ class Sweep(Settings):
     def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return _distinct(values)
 
+    @field_validator("dataset")
+    @classmethod
+    def _told_apart(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [folder.name for folder in folders]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two data folders are called {twice!r}, so that results could not tell them apart")
+        return folders
+
     @field_validator("k")
     @classmethod
     def _possible_k(cls, values: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config import DeviceConfig, IndexConfig
+from semrec_faiss.config import DeviceConfig, FactoryIndex, IndexConfig
 from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
-from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.factory import empty_index, resolve
 from semrec_faiss.measure.environment import cpu_model
 from semrec_faiss.measure.results import device_name
 from semrec_faiss.measure.sweep_config import QuerySettings, Sweep
@@ -266,6 +266,8 @@ def _trials_over(sweep: Sweep, data: DataRef, combinations: Sequence[Combination
 def _settle(index: IndexConfig, wanted: DeviceConfig, data: DataRef) -> tuple[IndexConfig, Device]:
     """Resolve what is automatic and refuse what does not fit the data or this machine."""
     resolved = resolve(index, data.titles, data.dim)
+    if isinstance(resolved, FactoryIndex):
+        empty_index(resolved, data.dim)  # FAISS says whether it knows the string
     device = choose_device(wanted, resolved)
     nlist = getattr(getattr(resolved, "build", None), "nlist", None)
     nprobe = getattr(resolved.search, "nprobe", None)

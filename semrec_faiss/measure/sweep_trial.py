@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,18 @@ class _Steps:
         return round(self._stopped - self._trained, 4)
 
 
+class Found(Protocol):
+    """What a search of either kind returns, of which this is needed."""
+
+    @property
+    def rows(self) -> Rows:
+        """Titles found: int64 (queries, at most k), -1 where there is none."""
+
+    @property
+    def strategy(self) -> str:
+        """How they were found."""
+
+
 class LoadedIndex:
     """An index that is loaded, and searched with one set of settings after the other.
 
@@ -182,8 +194,8 @@ class LoadedIndex:
         self.costs: Values = {"load_s": round(load_s, 4), "cold_query_ms": round(cold.times_ms[0], 4)}
         self._selections: dict[str, Selection] = {}
 
-    def search_of(self, trial: Trial) -> Callable[[Floats], Rows]:
-        """Return a trial's search: float32 (queries, dim) to int64 (queries, at most k), -1 where there is none.
+    def search_of(self, trial: Trial) -> Callable[[Floats], Found]:
+        """Return a trial's search, from float32 (queries, dim).
 
         Raises:
             ConfigError: a search setting that the index does not have.
@@ -191,11 +203,11 @@ class LoadedIndex:
         """
         self.index.set_search(trial.index)
         if trial.where is None:
-            return lambda queries: self.index.search(queries, trial.k, prepared=True).rows
+            return lambda queries: self.index.search(queries, trial.k, prepared=True)
         selection = self._selection(trial.where)
         restriction = Restriction(self.index.count, selection.mask, None, selection.rows)
         gathered = selection.gathered  # as the Recommender has them from the second question on
-        return lambda queries: restricted_top_k(self.index, queries, trial.k, restriction, gathered=gathered).rows
+        return lambda queries: restricted_top_k(self.index, queries, trial.k, restriction, gathered=gathered)
 
     def _selection(self, where: str) -> Selection:
         if where not in self._selections:
@@ -204,7 +216,7 @@ class LoadedIndex:
             self._selections = {where: Selection(rows, self._data.count, self.index)}  # one at a time: they are large
         return self._selections[where]
 
-    def speed(self, trial: Trial, search: Callable[[Floats], Rows]) -> tuple[Values, Values]:
+    def speed(self, trial: Trial, search: Callable[[Floats], Found]) -> tuple[Values, Values]:
         """Time a trial's searches and measure the memory that they need.
 
         Returns:

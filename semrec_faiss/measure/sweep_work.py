@@ -10,6 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.device import first_line, is_out_of_memory
 from semrec_faiss.measure.environment import environment
@@ -200,7 +202,11 @@ def head_of(trial: Trial, status: str, reason: str | None) -> Record:
 
 
 class _Answered:
-    """The answers of one index to all questions under one filter and k: the same for every batch size."""
+    """The answers of one index to all questions under one filter and k.
+
+    Without a filter they are the same for every batch size, and are asked for at once. Under a filter the way that they
+    are found depends on the batch size, and with it what is found, so there they are asked for as they are timed.
+    """
 
     def __init__(self, loaded: LoadedIndex, data: SweepData) -> None:
         self.loaded = loaded
@@ -209,11 +215,20 @@ class _Answered:
         self._quality: Record | None = None
 
     def quality(self, trial: Trial) -> Record:
-        truth = self._data.truth(trial.where, trial.k)
-        if self._quality is None:
-            self._rows = self.loaded.search_of(trial)(self._data.questions.vectors)
+        if self._quality is None or trial.where is not None:
+            truth = self._data.truth(trial.where, trial.k)
+            self._rows, strategy = self._ask(trial)
             self._quality = quality_of(self._rows, self._data, truth, field=trial.protocol.slice)
+            self._quality["strategy"] = strategy
         return self._quality
+
+    def _ask(self, trial: Trial) -> tuple[Any, str]:
+        questions = self._data.questions.vectors
+        step = len(questions) if trial.where is None else trial.batch
+        search = self.loaded.search_of(trial)
+        found = [search(questions[start : start + step]) for start in range(0, len(questions), step)]
+        strategies = dict.fromkeys(one.strategy for one in found)
+        return np.concatenate([one.rows for one in found]), ", ".join(strategies)
 
     def examples(self, trial: Trial) -> list[Record]:
         """Write out some answers without a filter; under one, whose exact lists differ, none."""

@@ -107,7 +107,7 @@ def selectivity_chart(records: Sequence[Record]) -> Any:
         shared = {"x": x, "y": y, "color": colour_of(alt, rows)}
         line = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=1.2, opacity=0.7)
         points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=55)
-        told = [*_tooltip(alt), "filter:N", alt.Tooltip("selectivity:Q", format=".2%")]
+        told = [*_tooltip(alt), "filter:N", "strategy:N", alt.Tooltip("selectivity:Q", format=".2%")]
         both = line.encode(**shared, detail="line:N") + points.encode(**shared, tooltip=told)
         charts.append(both.properties(width=WIDE // 2 - 75, height=PANEL_HEIGHT))
     return alt.hconcat(*charts)

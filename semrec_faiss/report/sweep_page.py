@@ -160,16 +160,20 @@ def _batch_blocks(name: str, plain: Sequence[Record]) -> list[Block]:
         record
         for batch in sorted({record["batch"] for record in plain})
         for record in representatives(where(plain, batch=batch))
+        if record["quality"]["recall"] >= ENOUGH
     ]
-    blocks: list[Block] = [
-        Chart(_chart_name("batches", name), batch_chart(shown),
-              f"Time a query by batch size. Each index at its fastest setting that finds {ENOUGH:.0%}, or else the one "
-              "that finds most.")
-    ]  # fmt: skip
+    names = {series_of(record) for record in shown}
+    less = [series for series in dict.fromkeys(map(series_of, plain)) if series not in names]
+    blocks: list[Block] = []
+    if shown:
+        caption = f"Time a query by batch size, each index at its fastest setting that finds {ENOUGH:.0%}."
+        blocks.append(Chart(_chart_name("batches", name), batch_chart(shown), caption))
+    if less:
+        blocks.append(Text(f"No setting of {', '.join(less)} finds so much.", "muted"))
     devices = dict.fromkeys(record["device"]["name"] for record in plain)
     rows: list[list[Value]] = []
     for device in devices:
-        for row in crossings(where(plain, device=device)):
+        for row in crossings(where(shown, device=device)):
             crossing = row["from"] is not None
             rows.append([
                 device, row["faster"], "at every batch size" if not crossing else f"up to {row['until']:,}",

@@ -40,6 +40,7 @@ def row_of(record: Record) -> Row:
         "recall_users": quality["recall_users"],
         "ndcg": quality["ndcg"],
         "fill_rate": quality["fill_rate"],
+        "strategy": quality["strategy"],
         "coverage": quality["coverage"],
         "mean_ms": latency["mean_ms"],
         "p50_ms": latency["p50_ms"],

@@ -111,6 +111,29 @@ def test_filters_are_measured_against_what_they_let_through(done: Outcome, tiny_
     assert record["examples"] == []
 
 
+def test_answers_under_a_filter_are_judged_as_they_are_timed(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = sweep_trial.restricted_top_k
+
+    def restricted(index: Any, queries: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(len(queries))
+        strategy = "subset" if len(queries) > 1 else "overfetch"  # as a planner that looks at the batch would choose
+        return real(index, queries, *arguments, **options, strategy=strategy)
+
+    monkeypatch.setattr(sweep_trial, "restricted_top_k", restricted)
+    outcome = run(tiny_plan(tmp_path, tiny_data.root, filters=["year < 1990"]))
+    assert set(asked) == {1, 8, 6}, "30 questions one by one, or in batches of 8 and a rest of 6"
+    filtered = [one for one in outcome.records if one["filter"] and one["index"]["type"] == "ivf_flat"]
+    one_by_one = {one["index"]["search"]["nprobe"]: one["quality"] for one in filtered if one["batch"] == 1}
+    in_batches = {one["index"]["search"]["nprobe"]: one["quality"] for one in filtered if one["batch"] == 8}
+    assert one_by_one[1]["strategy"].startswith("overfetch")
+    assert in_batches[1]["strategy"] == "subset"
+    assert in_batches[1]["recall"] == 1.0
+    assert one_by_one[1]["recall"] < 1.0, "one list alone does not hold all neighbours"
+
+
 def test_recommenders_numbers_add_up(done: Outcome) -> None:
     quality = at(done.records, label="ivf_flat nlist=6 nprobe=1 on cpu", filter=None, batch=1)["quality"]
     deciles = quality["by_popularity"]
@@ -211,10 +234,10 @@ def test_a_trial_that_fails_is_a_row_with_its_reason_and_can_be_repeated(
 def test_an_index_that_cannot_be_built_fails_all_its_trials(
     tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any]
 ) -> None:
-    grid = [{"factory": "IVF4,PQ7"}, {"type": "flat"}]  # 7 does not divide 16
+    grid = [{"factory": "IVF4,PQ8x12"}, {"type": "flat"}]  # 12 bits need 4096 titles
     outcome = run(tiny_plan(tmp_path, tiny_data.root, grid=grid, filters=[]))
     assert [record["status"] for record in outcome.records] == ["failed", "failed", "measured", "measured"]
-    assert "FAISS cannot make an index from 'IVF4,PQ7'" in outcome.records[0]["reason"]
+    assert "FAISS cannot train on 280 titles" in outcome.records[0]["reason"]
 
 
 def test_hopeless_trials_are_pruned_and_listed(tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any]) -> None:

@@ -80,6 +80,7 @@ grid:
         (("name: tiny", "nam: tiny\nname: tiny"), 1, "unknown key 'nam'; did you mean 'name'?"),
         (("name: tiny", "repeats: 1\nname: tiny"), 1, "repeats: should be greater than or equal to 2, not 1"),
         (("name: tiny", "k: [10, 10]\nname: tiny"), 1, "holds a value twice"),
+        (("dataset: data", "dataset: [a/x, b/x]"), 2, "two data folders are called 'x'"),
         (("name: tiny", "k: 3000\nname: tiny"), 1, "should be at most 2048, not 3000"),
         (("titles: 10, users: 0", "titles: 0, users: 0"), 3, "at least one title or user must be asked"),
     ],
@@ -124,6 +125,14 @@ def test_what_the_data_cannot_have_is_invalid_with_the_reason(tmp_path: Path, da
     assert reasons.count("index.build.nlist is 200, more than the 90 titles") == 3
     assert "nprobe 50 is more than the 4 lists: it is the same as 4" in reasons
     assert len(plan.invalid) == 4
+
+
+def test_a_factory_that_faiss_does_not_know_is_invalid(tmp_path: Path, data: Path) -> None:
+    text = SWEEP.format(dataset=data).replace("type: flat", 'factory: ["IVF4,PQ7", "IVF4,Flat", "Nope"]')
+    plan = planned(tmp_path / "s.yaml", text)
+    assert [one.reason.partition(" in ")[0] for one in plan.invalid] == [
+        "FAISS cannot make an index from 'IVF4,PQ7'", "FAISS cannot make an index from 'Nope'"
+    ]  # fmt: skip
 
 
 def test_automatic_settings_that_come_to_the_same_are_one_trial(tmp_path: Path, data: Path) -> None:
