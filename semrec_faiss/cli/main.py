@@ -22,6 +22,7 @@ COMMANDS = {
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "dataset": ("dataset", "dataset", "Check, make, embed, import or export a data folder."),
+    "compare": ("compare", "compare", "Run the guide's five tests on CPU and GPU; write a report."),
     "memory": ("memory", "memory", "Predict what an index takes in memory, and how many titles fit."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
     "sweep": ("sweep", "sweep", "Measure a grid of indexes: recall, speed, memory; resumable."),

@@ -58,7 +58,7 @@ def _on_host(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "start_bytes": start,
         "base_bytes": base - start,
-        "originals_bytes": _mapped(VECTORS_NAME),
+        "available_bytes": _available(),
         "searches": [_host_search(index, batch, asked["k"], start) for batch in asked["batches"]],
     }
 
@@ -199,6 +199,15 @@ def _resident_of_index() -> int:
 def _status(name: str) -> int:
     lines = (_PROC / "status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _available() -> int | None:
+    """Return what the system could still give to programs."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _mapped(name: str) -> int:

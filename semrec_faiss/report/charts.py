@@ -45,6 +45,8 @@ def spec_of(chart: Any) -> dict[str, Any]:
     given = chart if isinstance(chart, dict) else chart.to_dict()
     spec: dict[str, Any] = copy.deepcopy(given)
     spec.pop("config", None)
+    if spec.get("width") == "container":
+        spec.setdefault("autosize", {"type": "fit-x", "contains": "padding"})
     return spec
 
 
@@ -81,6 +83,16 @@ def decades(values: Iterable[float]) -> list[float]:
     exponents = [math.log10(value) for value in values if value > 0] or [0.0]
     first, last = math.floor(min(exponents)), math.ceil(max(exponents))
     return [10.0**exponent for exponent in range(first, max(last, first + 1) + 1)]
+
+
+def log_ticks(values: Iterable[float]) -> list[float]:
+    """Return ticks that enclose positive values: 1, 2 and 5 times powers of ten, the powers alone over two of them."""
+    known = [value for value in values if value > 0] or [1.0]
+    steps = [factor * power for power in decades(known) for factor in (1.0, 2.0, 5.0)]
+    first = max(step for step in steps if step <= min(known) * 1.0001)
+    last = min((step for step in steps if step >= max(known) * 0.9999 and step > first), default=2 * first)
+    within = [step for step in steps if first <= step <= last]
+    return within if last / first <= 100 else decades(known)
 
 
 def png(chart: Any, *, scale: float = 2.0) -> bytes:

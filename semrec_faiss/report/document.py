@@ -38,16 +38,21 @@ class Column:
         name: its heading.
         spec: how its numbers are written, as Python's format does: ``,.3f``.
         right: whether it is aligned to the right; by default, whether it has a ``spec``.
+        wide: whether it holds sentences or lists, and must keep some width on the page.
     """
 
     name: str
     spec: str = ""
     right: bool | None = None
+    wide: bool = False
 
     @property
     def is_right(self) -> bool:
         """Whether it is aligned to the right."""
         return bool(self.spec) if self.right is None else self.right
+
+
+Columns = list[Union[str, Column]]  # noqa: UP007 - evaluated here, on Python 3.10 too
 
 
 @dataclass(frozen=True)

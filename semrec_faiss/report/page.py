@@ -6,12 +6,12 @@ import json
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from semrec_faiss.data.atomic import new_file
-from semrec_faiss.errors import StorageError
+from semrec_faiss.measure.results import save_bytes, save_text
 from semrec_faiss.report.charts import config, javascript, spec_of
-from semrec_faiss.report.document import Block, Chart, Document, Facts, Section, Table, Text, Value, shown
+from semrec_faiss.report.document import Block, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
+
+__all__ = ["html_page", "save_bytes", "save_text"]
 
 _HERE = Path(__file__).parent
 FEW_ROWS = 3
@@ -38,25 +38,6 @@ def html_page(document: Document) -> str:
             "scripts": "\n".join(scripts),
         }
     )
-
-
-def save_text(text: str, path: Path) -> None:
-    """Write a page or a Markdown file, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be made or written.
-    """
-    save_bytes(text.encode("utf-8"), path)
-
-
-def save_bytes(content: bytes, path: Path) -> None:
-    """Write a picture, whole or not at all; raises StorageError as `save_text` does."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another --out") from error
 
 
 def _read(name: str) -> str:
@@ -118,9 +99,10 @@ def _head(name: str, *, right: bool, sortable: bool) -> str:
     return f"<th scope='col'{' class=right' if right else ''}>{inside}</th>"
 
 
-def _cell(value: Value, column: Any) -> str:
+def _cell(value: Value, column: Column) -> str:
     cell = shown(value, column)
-    classes = [name for name in (cell.tone, "right" if column.is_right else "plain") if name != "plain"]
+    given = {"right": column.is_right, "wide": column.wide, cell.tone: cell.tone != "plain"}
+    classes = sorted(name for name, holds in given.items() if holds)
     marked = f' class="{" ".join(classes)}"' if classes else ""
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     text = escape(cell.text).replace("\n", "<br>")
