@@ -202,10 +202,15 @@ def _tooltip(alt: Any) -> list[Any]:
 
 
 def _panel(alt: Any, chart: Any, title: str, count: int) -> Any:
-    columns = min(2, count)
-    return chart.properties(width=WIDE // columns - 75, height=PANEL_HEIGHT, title=title)
+    return chart.properties(width=WIDE // _columns(count) - 75, height=PANEL_HEIGHT, title=title)
+
+
+def _columns(panels: int) -> int:
+    """Return how many panels stand side by side: as many as fill the rows."""
+    return 3 if panels == 3 else min(2, panels)
 
 
 def _in_rows(alt: Any, panels: list[Any]) -> Any:
-    rows = [alt.hconcat(*panels[place : place + 2]) for place in range(0, len(panels), 2)]
+    columns = _columns(len(panels))
+    rows = [alt.hconcat(*panels[place : place + columns]) for place in range(0, len(panels), columns)]
     return alt.vconcat(*rows).resolve_scale(color="shared", shape="shared")
