@@ -11,7 +11,7 @@ from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, sa
 from semrec_faiss.cli.options import json_option
 
 
-@click.command(epilog="Example: semrec pick results/demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
+@click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--recall", type=click.FloatRange(0, 1), help="At least this recall.")
 @click.option("--p95-ms", type=click.FloatRange(min=0), help="95 % of the searches in at most so many ms.")
@@ -20,7 +20,7 @@ from semrec_faiss.cli.options import json_option
 @click.option("--memory-gb", type=click.FloatRange(min=0), help="At most so many 10⁹ bytes where the search runs.")
 @click.option("--build-s", type=click.FloatRange(min=0), help="At most so many seconds to train and fill.")
 @click.option(
-    "-k", "--k", "k", type=click.IntRange(min=1), help="Titles returned a query. [default: the sweep's first]"
+    "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned a query. [default: the sweep's first]"
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Queries searched at once. [default: the sweep's first]")
 @click.option("--where", metavar="SQL", help="Under this filter of the sweep.")

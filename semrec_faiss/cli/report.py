@@ -10,7 +10,7 @@ from semrec_faiss.cli.console import print_json, print_table, say
 from semrec_faiss.cli.options import json_option
 
 
-@click.command(epilog="Example: semrec report results/demo")
+@click.command(epilog="Example: semrec report results/sweep-demo")
 @click.argument("results", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--compare", nargs=2, metavar="A B", type=click.Path(path_type=Path), help="Set sweep B against sweep A instead."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, progress_bars, say
-from semrec_faiss.cli.options import json_option, set_option
+from semrec_faiss.cli.options import json_option
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.sweep import Outcome, State
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("--name", help="The results' name, instead of the file's.")
 @click.option("--results", metavar="DIR", help="The folder that results/NAME lies in, instead of the file's.")
 @click.option("--slice", "field", metavar="FIELD", help="Tell recall by this metadata field: genres, say.")
-@set_option
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the file: repeats=5, say."
+)
 @click.option("--dry-run", is_flag=True, help="Print the trials, their memory and the time; measure nothing.")
 @click.option(
     "--rerun",

@@ -18,7 +18,7 @@ from semrec_faiss.cli.options import json_option, set_option
 @click.option(
     "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="Which setting. [default: the first]"
 )
-@click.option("-k", "--k", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles a query.")
+@click.option("-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles a query.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Queries searched at once.")
 @click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles that are asked.")
 @click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users that are asked.")

@@ -173,7 +173,7 @@ def _offer(results: SweepResults) -> str:
     """Say which k, batch sizes, filters, devices and data folders a sweep has."""
     records = results.measured
     parts = {
-        "--k": {str(record["k"]): None for record in records},
+        "-k": {str(record["k"]): None for record in records},
         "--batch": {str(record["batch"]): None for record in records},
         "--device": {record["device"]["name"]: None for record in records},
         "--data": {record["data"]["name"]: None for record in records},

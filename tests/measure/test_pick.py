@@ -133,7 +133,7 @@ def test_memory_is_that_of_where_the_search_runs() -> None:
 
 
 def test_what_the_sweep_does_not_have_is_refused_with_what_it_has() -> None:
-    with pytest.raises(UsageError, match=r"(?s)no trial.*--k 10; --batch 1; --device cpu; --data films"):
+    with pytest.raises(UsageError, match=r"(?s)no trial.*-k 10; --batch 1; --device cpu; --data films"):
         pick(results(*TRIALS), Wanted(batch=32))
     for wanted in (Wanted(device="h200"), Wanted(where="year > 1"), Wanted(data="songs"), Wanted(k=3)):
         with pytest.raises(UsageError, match="no trial of"):
