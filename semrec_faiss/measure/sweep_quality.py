@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from semrec_faiss.measure.metrics import (
     Rows,
     confidence_interval,
+    descending,
     exact_scores,
     fill_rate,
     mean_of,
@@ -44,7 +45,8 @@ def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) 
     rows = _widened(rows, k)
     scores = exact_scores(data.questions.vectors, rows, data.vectors_of)
     exact = exact_scores(data.questions.vectors, truth.rows, data.vectors_of)  # summed as the found ones are
-    recalls = recall_at_k(rows, scores, exact)
+    ordered = descending(exact)
+    recalls = recall_at_k(rows, scores, ordered)
     titles = data.questions.are_titles
     interval = confidence_interval(recalls)
     found = found_of_truth(rows, scores, truth.rows, exact)
@@ -54,7 +56,7 @@ def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) 
         "recall_interval": NO_MATCH if interval is None else interval.as_dict(),
         "recall_titles": _rounded(mean_of(recalls[titles])) if titles.any() else NO_TITLES,
         "recall_users": _rounded(mean_of(recalls[~titles])) if (~titles).any() else NO_USERS,
-        "ndcg": _rounded(mean_of(ndcg_at_k(rows, scores, exact))),
+        "ndcg": _rounded(mean_of(ndcg_at_k(rows, scores, ordered))),
         "fill_rate": _rounded(mean_of(fill_rate(rows, truth.matching))),
         "matching": truth.matching,
         "selectivity": round(truth.matching / data.count, 6),

@@ -17,7 +17,15 @@ from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.stored_bytes import lists_of
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.measure.metrics import Interval, Latency, confidence_interval, exact_scores, mean_of, recall_at_k
+from semrec_faiss.measure.metrics import (
+    Interval,
+    Latency,
+    confidence_interval,
+    descending,
+    exact_scores,
+    mean_of,
+    recall_at_k,
+)
 from semrec_faiss.measure.sweep_config import QuerySettings
 from semrec_faiss.measure.sweep_data import SweepData
 from semrec_faiss.measure.sweep_plan import SEARCH_EFFORT
@@ -127,7 +135,7 @@ def tune(
         device = choose_device(config.device, resolved)
         name = _parameter(resolved, parameter)
         truth = data.truth(None, k)
-        exact = exact_scores(data.questions.vectors, truth.rows, data.vectors_of)
+        exact = descending(exact_scores(data.questions.vectors, truth.rows, data.vectors_of))
         data.release()
         first = with_setting(resolved, name, 1)
         built = build_faiss_index(first, data.blocks, data.count, data.dim, device, progress)
