@@ -75,6 +75,9 @@ def compare(
     say(f"wrote {', '.join(map(str, written[:3]))}" + (f" and {len(written) - 3} pictures" if written[3:] else ""))
     if trace is not None and results["profile"] and results["profile"].get("trace"):
         say(f"wrote {trace}")
+    for kind, heard in ((results["details"]["batch"] or {}).get("memory_ran_out") or {}).items():
+        for line in heard:
+            say(f"note: {kind.upper()}: {line}")
     if missing is not None:
         say(f"note: no report is written: {missing.message}; {missing.fix}")
     return 1 if check and any(one["met"] is False for one in results["criteria"]) else 0

@@ -21,6 +21,8 @@ from semrec_faiss.index.gpu_memory import gpu_states
 if TYPE_CHECKING:
     from semrec_faiss.index.vector_index import VectorIndex
 
+NO_CUDA = "CPU build"
+
 SAMPLED = 1000
 """Vectors whose length is measured."""
 
@@ -51,8 +53,9 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Look at everything a search depends on; raises nothing."""
-    checks = [_python(), _memory(), _faiss(), _gpus()]
-    return checks + [_package(*package) for package in _OPTIONAL]
+    gpus = _gpus()
+    packages = [_package(*package) for package in _OPTIONAL]
+    return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages)]
 
 
 def _python() -> Check:
@@ -114,7 +117,7 @@ def _torch_detail() -> str:
 
     cuda = torch.version.cuda
     if cuda is None:
-        return "CPU build"
+        return NO_CUDA
     return f"CUDA {cuda}, " + (f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU usable")
 
 
@@ -144,6 +147,14 @@ def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> 
     except Exception as error:  # a package that is there but broken must not hide the other findings
         return Check(name, "problem", f"installed, but fails to load: {error}", f"pip install --force-reinstall {name}")
     return Check(name, "ok", f"{version} {more}".strip())
+
+
+def _used(package: Check, gpus: Check) -> Check:
+    """Object to a torch that cannot use the GPU which FAISS sees."""
+    if package.name != "torch" or package.state != "ok" or gpus.state != "ok" or not package.found.endswith(NO_CUDA):
+        return package
+    fix = "pip uninstall -y torch && pip install 'semrec-faiss[gpu]'"
+    return Check("torch", "problem", f"{package.found}, but FAISS sees a GPU: it goes unused", fix)
 
 
 def diagnose_index(path: str | Path) -> list[Check]:

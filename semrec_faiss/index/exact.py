@@ -101,8 +101,7 @@ def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
     Returns:
         scores float32 and rows int64 (1, k), best first, ties by row.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # the search refuses a score that is not finite
-        scores = vectors @ query[0] if vectors.flags.aligned else _unaligned_products(query, vectors)
+    scores = _products(query, vectors)
     blocks = len(scores) // SCORE_BLOCK
     if k < blocks:
         maxima = scores[: blocks * SCORE_BLOCK].reshape(blocks, SCORE_BLOCK).max(axis=1)
@@ -113,8 +112,11 @@ def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
     return scores[best][None, :], best[None, :].astype(np.int64)
 
 
-def _unaligned_products(query: Floats, vectors: Floats) -> Floats:
-    """Multiply vectors that lie at odd addresses, as a mapped index file's do: numpy would copy them all first."""
+def _products(query: Floats, vectors: Floats) -> Floats:
+    """Multiply all vectors with one query.
+
+    By FAISS, in threads: a mapped index file holds its vectors at odd addresses, and numpy would copy them all first.
+    """
     faiss = load_faiss()
     scores = np.empty(len(vectors), np.float32)
 

@@ -215,7 +215,8 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
     else:
         # Every thread has a tile of its own of scores between queries and centroids.
         tiles = FLOAT_BYTES * min(block, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
-        visited = RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
+        # The lists to visit are held twice, as the quantiser finds them and as the search takes them.
+        visited = 2 * RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
         scratch = tiles + visited + _rescoring(index, titles, dim, batch, k)
     return MemoryParts(
         stored.vectors, stored.structure, stored.originals, reserved=PROGRAM_BYTES, scratch=SEARCH_BYTES + scratch,

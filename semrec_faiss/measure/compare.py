@@ -94,17 +94,23 @@ def compare(
         SemrecError: the index cannot be opened.
         UsageError: there is no such test.
         NotFoundError: a title or user that ``questions`` name does not exist.
+        DeviceError: the settings ask for a GPU, and there is none.
     """
     unknown = [number for number in plan.only if number not in TESTS]
     if unknown or not plan.only:
         raise UsageError(f"there is no test {unknown or 'asked for'}", fix=f"tests: {', '.join(map(str, TESTS))}")
     started, load, others = time.perf_counter(), load_average(), OtherPrograms()
     saved = SavedIndex(plan.index, plan.settings)
+    if saved.config.device.kind == "gpu":  # asked for by name: to go on without would be no answer
+        choose_device(saved.config.device, saved.config.index)
     _check_names(saved, plan)
     outcomes: dict[str, Outcome] = {}
     if 5 in plan.only:  # first: a GPU that already holds an index would show less free memory
         devices = memory_devices(saved, plan.settings)
-        outcomes["memory"] = _outcome(5, lambda: memory_test(plan.index, devices, plan.questions, progress), plan)
+        search = [one for one in plan.settings if not one.startswith("device.")]
+        outcomes["memory"] = _outcome(
+            5, lambda: memory_test(plan.index, devices, plan.questions, progress, search), plan
+        )
     sides = open_sides(plan.index, plan.settings, progress)
 
     def document() -> Document:

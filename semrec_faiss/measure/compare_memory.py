@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ KEYS = ("allocated_gb", "reserved_gb", "total_gb", "free_gb", "peak_allocated_gb
 
 
 def memory_test(
-    path: Path, devices: dict[str, Device | NotMeasured], settings: CompareSettings, progress: Progress
+    path: Path,
+    devices: dict[str, Device | NotMeasured],
+    settings: CompareSettings,
+    progress: Progress,
+    search: Sequence[str] = (),
 ) -> Outcome:
     """Predict, then measure each device in a fresh process.
 
@@ -33,6 +38,7 @@ def memory_test(
         devices: ``gpu`` and ``cpu``, or why there is none.
         settings: batches and targets.
         progress: told the devices done.
+        search: search settings of the index, such as ``index.search.nprobe=32``.
     """
     guide: dict[str, Any] = {}
     details: dict[str, Any] = {}
@@ -40,7 +46,7 @@ def memory_test(
     for done, (kind, device) in enumerate(devices.items()):
         progress("5 memory", done, len(devices))
         prefix = "" if kind == "gpu" else "cpu_"
-        found = device if isinstance(device, NotMeasured) else _measured(path, device, settings)
+        found = device if isinstance(device, NotMeasured) else _measured(path, device, settings, search)
         if isinstance(found, NotMeasured):
             guide |= {f"{prefix}{key}": found for key in KEYS}
             details[kind] = found
@@ -56,16 +62,17 @@ def memory_test(
 Measured = tuple[dict[str, float | NotMeasured], dict[str, Any], list[Judged]]
 
 
-def _measured(path: Path, device: Device, settings: CompareSettings) -> Measured | NotMeasured:
+def _measured(path: Path, device: Device, settings: CompareSettings, search: Sequence[str]) -> Measured | NotMeasured:
     if len(device.gpus) > 1:
         return NotMeasured("memory is measured on one GPU; give --set device.gpus=[0]")
-    manifest = SavedIndex(path).generation.manifest
+    saved = SavedIndex(path, search)
+    manifest, index = saved.generation.manifest, saved.config.index
     k, batches = settings.batch.k, settings.memory.batches
     parts: list[tuple[int, MemoryParts]] = [
-        (batch, predict_memory(manifest.config.index, manifest.count, manifest.dim, device, batch=batch, k=k).searched)
+        (batch, predict_memory(index, manifest.count, manifest.dim, device, batch=batch, k=k).searched)
         for batch in batches
     ]
-    measured = measure_memory(path, settings_of(device), batches, k)
+    measured = measure_memory(path, [*search, *settings_of(device)], batches, k)
     if isinstance(measured, NotMeasured):
         return measured
     rows = judge(measured, parts)

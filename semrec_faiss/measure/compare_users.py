@@ -122,7 +122,7 @@ def _criteria(
     return [
         Criterion(2, "genre_alignment", "results with one of the user's three commonest genres",
                   float(np.mean(aligned)) if aligned else None, wanted.target_genre_alignment, True, "share",
-                  None if aligned else "the index does not know what users have seen, or titles have no genres"),
+                  None if aligned else "neither seen titles nor genres to align with"),
         Criterion(2, "gpu_time", "one user on the GPU, on average", averages.get("gpu"), wanted.target_gpu_ms, False,
                   "ms", None if "gpu" in averages else no_gpu.reason),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ class Machine:
     """A machine with its price and what it does.
 
     Attributes:
-        name: ``a100 on demand``, say.
+        name: ``A100 on demand``, say.
         an_hour: its price.
         qps: queries a second, measured.
         hours_a_month: hours that a month is reckoned with.
@@ -136,7 +136,7 @@ def _gpu_machines(name: str | None, qps: float | None, costs: Costs) -> list[Mac
     prices = costs.gpu[priced]
     number = _gpus_in(name)
     return [
-        Machine(f"{name} {kind.replace('_', ' ')}", number * price, qps, costs.hours_a_month)
+        Machine(f"{name.upper()} {kind.replace('_', ' ')}", number * price, qps, costs.hours_a_month)
         for kind, price in prices.model_dump().items()
         if price is not None
     ]

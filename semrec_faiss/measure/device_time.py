@@ -52,7 +52,8 @@ def time_in_faiss(index: VectorIndex) -> Iterator[InFaiss]:
     """Count the time inside FAISS while the block runs; for an index on a GPU, and one thread."""
     faiss, clock = load_faiss(), InFaiss()
     searcher, knn_gpu = index._searcher, getattr(faiss, "knn_gpu", None)
-    index._searcher = _TimedSearcher(searcher, clock)
+    if hasattr(searcher, "search"):
+        index._searcher = _TimedSearcher(searcher, clock)
     if knn_gpu is not None:
         faiss.knn_gpu = clock.timed(knn_gpu)
     try:

@@ -76,7 +76,7 @@ def measure_memory(
     """
     asked = {"index": str(index.absolute()), "settings": list(settings), "batches": list(batches), "k": k}
     command = [sys.executable, "-m", "semrec_faiss.measure.memory_child", json.dumps(asked)]
-    measured: dict[str, Any] = json.loads(output_of(command))
+    measured: dict[str, Any] = json.loads(output_of(command).splitlines()[-1])
     return NotMeasured(measured["error"]) if "error" in measured else measured
 
 

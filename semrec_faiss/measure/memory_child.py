@@ -125,12 +125,13 @@ def _load_cuda(gpu: int) -> None:
 def _faiss_counts(index: VectorIndex) -> dict[str, int]:
     """Ask FAISS for what it has allocated, by kind, over all GPUs of the index; empty where it cannot be read."""
     totals: dict[str, int] = {}
-    for resources in index._resources:
-        with resources.lock:
-            counted = resources.handle.getMemoryInfo()
-        for kinds in counted.values():
-            for kind, (_, size) in kinds.items():
-                totals[str(kind)] = totals.get(str(kind), 0) + int(size)
+    with suppress(AttributeError, TypeError, ValueError):  # another version's way of telling
+        for resources in index._resources:
+            with resources.lock:
+                counted = resources.handle.getMemoryInfo()
+            for kinds in counted.values():
+                for kind, (_, size) in kinds.items():
+                    totals[str(kind)] = totals.get(str(kind), 0) + int(size)
     return totals
 
 

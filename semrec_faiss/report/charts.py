@@ -16,7 +16,10 @@ WIDTH, HEIGHT = 640, 320
 """Pixels of a picture whose chart takes the width of the page."""
 
 COLOURS = ("#3569b2", "#d9791f", "#2f9970", "#b0477c", "#7b62c4", "#4f8796", "#a38421", "#8a5a44")
-"""Told apart with colour-blind eyes, and on white as on black."""
+"""Told apart with colour-blind eyes; charts that name no colours of their own take them in this order …"""
+
+COLOURS_ON_DARK = ("#6fa3ea", "#f0a053", "#5cc79b", "#e07fb0", "#a893ec", "#83bccb", "#d4b757", "#c4937a")
+"""… or these, in the dark look."""
 
 _INK = {"light": ("#1f2430", "#5b6472", "#e2e6ec"), "dark": ("#e6e9ef", "#9aa4b2", "#333a46")}
 
@@ -71,7 +74,8 @@ def config(scheme: str) -> dict[str, Any]:
         "header": {"labelColor": ink, "titleColor": muted, "labelFontSize": 12, "labelFontWeight": 600},
         "text": {"color": ink, "fontSize": 11},
         "rule": {"color": muted},
-        "range": {"category": list(COLOURS)},
+        "range": {"category": list(COLOURS if scheme == "light" else COLOURS_ON_DARK)},
+        "padding": 8,
         "bar": {"cornerRadiusEnd": 2},
         "line": {"strokeWidth": 2.5},
         "point": {"size": 60, "filled": True, "opacity": 1},

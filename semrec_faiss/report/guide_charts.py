@@ -56,7 +56,8 @@ def times_chart(rows: Sequence[Row], devices: Sequence[str]) -> Chart:
     )
     target = chart.transform_filter("isValid(datum.target_ms)").mark_tick(thickness=2, size=26, color="#8a93a1")
     marked = target.encode(x=alt.X("target_ms:Q"), y=y, tooltip=[alt.Tooltip("target_ms:Q", title="GPU target, ms")])
-    return Chart("times", marked + dots + labels, "Time of single questions; further left is faster. Grey marks: the guide's targets for a GPU.")  # fmt: skip # noqa: E501
+    caption = "Time of single questions; further left is faster. Grey marks: the guide's targets for a GPU."
+    return Chart("times", marked + dots + labels, caption)
 
 
 def filters_chart(rows: Sequence[Row], devices: Sequence[str]) -> Chart:
@@ -103,9 +104,16 @@ def cost_chart(rows: Sequence[Row], currency: str) -> Chart:
     alt = load_altair()
     names = [row["name"] for row in rows]
     chart = alt.Chart(alt.Data(values=list(rows)), width="container", height=len(names) * BAR_STEP)
-    y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False))
+    y = alt.Y(
+        "name:N",
+        sort=names,
+        title=None,
+        scale=alt.Scale(paddingInner=0.25),
+        axis=alt.Axis(labelLimit=260, ticks=False, domain=False),
+    )
     x = alt.X("cost:Q", title=f"{currency} a million queries", axis=alt.Axis(grid=True, tickCount=6))
-    colour = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=["CPU", "GPU"], range=list(COLOURS[:2])))
+    kinds = [kind for kind in ("GPU", "CPU") if any(row["kind"] == kind for row in rows)]  # as in the other charts
+    colour = alt.Color("kind:N", legend=None, scale=alt.Scale(domain=kinds))
     bars = chart.mark_bar().encode(x=x, y=y, color=colour, tooltip=["name:N", alt.Tooltip("cost:Q", format=",.5f")])
     labels = chart.mark_text(align="left", dx=5).encode(x=x, y=y, text=alt.Text("cost:Q", format=",.2~g"))
     return Chart("cost", bars + labels, f"Cost of a million queries on a machine that is always busy, in {currency}.")
@@ -118,7 +126,7 @@ def _log_y(alt: Any, name: str, title: str, values: Sequence[float], spec: str) 
 
 
 def _colour(alt: Any, devices: Sequence[str]) -> Any:
-    scale = alt.Scale(domain=list(devices), range=list(COLOURS[: len(devices)]))
+    scale = alt.Scale(domain=list(devices))
     return alt.Color("device:N", title=None, scale=scale, legend=None if len(devices) == 1 else alt.Legend())
 
 

@@ -55,7 +55,14 @@ def memory_section(results: Results) -> Section:
     blocks.append(Table(["", *(Column(name, right=True) for name in names.values())], rows, "Memory in use"))
     if judged:
         blocks += [memory_chart(bars), Table(columns, judged, "Prediction and measurement")]
-    said = "Counted in a process of its own: by the driver on a GPU, by the resident set on a CPU, over what the process held before."  # noqa: E501
+    counted = ((detail.get("gpu") or {}).get("measured") or {}).get("faiss_counts_bytes") or {}
+    if counted:
+        kinds = ", ".join(f"{kind} {as_gb(size / 1e9)}" for kind, size in sorted(counted.items()))
+        blocks.append(Text(f"What FAISS itself counts on the GPU, which leaves out the CUDA context: {kinds}."))
+    said = (
+        "Counted in a process of its own: by the driver on a GPU, by the resident set on a CPU, over what the process"
+        " held before."
+    )
     return Section(title, [*blocks, Text(said, "muted")])
 
 
@@ -138,7 +145,7 @@ def cost_section(results: Results) -> Section:
     said = [f"From the throughput of {cost['batch']:,} queries at once."]
     gpu = results["index"]["gpu"]
     if gpu and cost["prices_of"] and cost["prices_of"] != gpu:
-        said.append(f"No price is given for {gpu}; these are the prices of {cost['prices_of']}.")
+        said.append(f"No price is given for {gpu.upper()}; these are the prices of {cost['prices_of'].upper()}.")
     blocks: list[Block] = [cost_chart(bars, currency), Table(columns, rows), Text(" ".join(said), "muted")]
     pays: list[list[Value]] = [[one["name"], _volume(one["monthly_queries"])] for one in cost["break_even"] or ()]
     if pays:

@@ -210,10 +210,10 @@ def filter_section(results: Results) -> Section:
     for kind, name in names.items():
         text = f"{name}: {as_ms(detail[f'{kind}_time_ms'])} (unfiltered {as_ms(detail[f'{kind}_unfiltered_ms'])})"
         if f"{kind}_search_ms" in detail:
-            text += f", of which {as_ms(detail[f'{kind}_search_ms'])} on the GPU and {as_ms(detail[f'{kind}_host_ms'])} on the host"  # noqa: E501
+            on_gpu, on_host = (as_ms(detail[f"{kind}_{part}_ms"]) for part in ("search", "host"))
+            text += f", of which {on_gpu} on the GPU and {on_host} on the host"
         parts.append(f"{text}, strategy {detail[f'{kind}_strategy']}")
-    first = detail["stages_of_first"].get("filter")
-    parsed = "" if first is None else f" Turning the filter into a mask took {as_ms(first)} the first time."
+    parsed = f" Turning the filter into a mask took {as_ms(detail['filter_first_ms'])}, once."
     said = Text(f"{detail['matching']:,} titles are {detail['genre']}. {'; '.join(parts)}.{parsed}")
     points = _share_points(detail, names)
     rows: list[list[Value]] = [

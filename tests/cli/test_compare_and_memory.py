@@ -14,8 +14,9 @@ from semrec_faiss.cli.compare import compare
 from semrec_faiss.cli.memory import memory
 from semrec_faiss.config import config_from_dict
 from semrec_faiss.data.synthetic import write_synthetic
-from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
+from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import gpu_count
 from semrec_faiss.measure import compare as measuring
 from semrec_faiss.measure import memory_plan
 
@@ -102,6 +103,13 @@ def test_bad_input_is_refused_and_leaves_no_file(
     assert isinstance(result.exception, kind)
     with pytest.raises(kind, match=said):
         raise result.exception
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
+def test_a_gpu_asked_for_by_name_must_be_there(index: Path, tmp_path: Path) -> None:
+    result = run(compare, str(index), "--set", "device.kind=gpu", "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, DeviceError)
     assert not (tmp_path / "out").exists()
 
 

@@ -56,3 +56,16 @@ def test_doctor_says_that_a_damaged_index_is_damaged(make_folder: Any, tmp_path:
     (check,) = diagnosis.diagnose_index(tmp_path / "index")
     assert (check.name, check.state) == ("index", "problem")
     assert semrec("doctor", str(tmp_path / "index")).returncode == 6
+
+
+@pytest.mark.parametrize(("found", "state"), [("2.13.0 CPU build", "problem"), ("2.13.0 CUDA 12.8, 1 GPUs", "ok")])
+def test_doctor_objects_to_a_torch_without_cuda_beside_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, found: str, state: str
+) -> None:
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "ok", "FAISS sees 1"))
+    monkeypatch.setattr(diagnosis, "_package", lambda name, *_: diagnosis.Check(name, "ok", found))
+    (torch,) = [check for check in diagnosis.diagnose() if check.name == "torch"]
+    assert torch.state == state
+    assert ("unused" in torch.found) is (state == "problem")
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "missing", "none"))
+    assert {check.state for check in diagnosis.diagnose() if check.name == "torch"} == {"ok"}

@@ -16,7 +16,7 @@ from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
-from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS, VectorIndex
+from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS, SearchResult, VectorIndex
 from semrec_faiss.measure import compare as compare_module
 from semrec_faiss.measure.compare import Comparison, compare
 from semrec_faiss.measure.compare_batches import batch_criteria, batch_queries, figures
@@ -27,7 +27,7 @@ from semrec_faiss.measure.compare_similarity import franchise_size, query_titles
 from semrec_faiss.measure.compare_users import chosen_users, commonest_genres, decades, genre_alignment
 from semrec_faiss.measure.memory_check import Judged
 from semrec_faiss.measure.results import NotMeasured
-from semrec_faiss.measure.sides import hearing_of_memory, open_sides, steady
+from semrec_faiss.measure.sides import Side, Sides, hearing_of_memory, open_sides, steady
 from semrec_faiss.measure.timing import Timing
 from semrec_faiss.progress import silent
 from semrec_faiss.search.recommender import Recommender
@@ -325,3 +325,58 @@ def test_settings_are_read_with_overrides() -> None:
     found = load_settings(CompareSettings, None, ["batch.sizes=[5, 1000, 5]", "similarity.titles=[Alien]"])
     assert found.batch.sizes == (5, 1000)
     assert found.similarity.titles == ("Alien",)
+
+
+# --- two sides, the second of which stands for a GPU ------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU play the GPU's part too, its scores off by a little in one place."""
+    real = compare_module.open_sides
+
+    def both(path: Path, settings: Any, progress: Any) -> Sides:
+        cpu = real(path, CPU, progress).cpu
+        other = Side("gpu", "h200", Recommender.open(path, CPU), 91.5)
+        search = other.recommender.index.search
+
+        def nearly(queries: Any, k: int, *, prepared: bool = False) -> SearchResult:
+            found = search(queries, k, prepared=prepared)
+            if len(queries) == QUICK["parity"]["queries"]:  # type: ignore[index]
+                found.rows[3, [1, 2]] = found.rows[3, [2, 1]]
+                found.scores[0, 0] += np.float32(0.25)
+            return found
+
+        monkeypatch.setattr(other.recommender.index, "search", nearly)
+        return Sides(cpu, other, NotMeasured(""))
+
+    monkeypatch.setattr(compare_module, "open_sides", both)
+
+
+def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
+    found = compare(Comparison(index, CPU, (1, 2, 3, 4), CompareSettings.model_validate(QUICK)))
+    assert found["test_1_similarity"]["gpu_time_ms"] > 0
+    assert found["test_2_personalization"]["avg_gpu_time_ms"] > 0
+    assert found["details"]["personalization"]["gpu_first_search_ms"] == 91.5
+    for row in found["test_3_batch"].values():
+        assert row["throughput_qps"] > 0
+        assert row["cpu_throughput_qps"] > 0
+    assert found["test_4_filtering"]["gpu_time_ms"] > 0
+    assert [machine["name"] for machine in found["cost"]["machines"]][1:] == [
+        "H200 on demand", "H200 preemptible", "H200 committed",
+    ]  # fmt: skip
+    met = {one["name"]: one["met"] for one in found["criteria"]}
+    assert met["gpu_time"] is True
+    assert met["parity"] is True
+
+
+def test_near_ties_and_wrong_scores_are_listed(index: Path, two_sides: None) -> None:
+    found = compare(Comparison(index, CPU, (1,), CompareSettings.model_validate(QUICK)))["parity"]
+    swapped = found["gpu_to_cpu"]
+    assert swapped["overlap"] == 1.0
+    assert swapped["same_place"] == pytest.approx(1 - 2 / (40 * 10))
+    assert swapped["largest_score_difference"] == pytest.approx(0.25)
+    assert swapped["largest_score_error"] == pytest.approx(0.25, abs=1e-6)
+    assert [(one["query"], one["rank"]) for one in swapped["differences"]] == [(3, 2), (3, 3)]
+    first, second = swapped["differences"]
+    assert (first["gpu_title"], first["cpu_title"]) == (second["cpu_title"], second["gpu_title"])

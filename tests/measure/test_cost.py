@@ -58,7 +58,7 @@ def test_beyond_the_break_even_a_gpu_costs_no_more(price: float, speed: float) -
 def test_the_guides_prices() -> None:
     found = costs_of("a100", 100_000.0, 1000.0, 16, Costs())
     names = [one["name"] for one in found["machines"]]
-    assert names == ["CPU, 16 cores", "a100 on demand", "a100 preemptible", "a100 committed"]
+    assert names == ["CPU, 16 cores", "A100 on demand", "A100 preemptible", "A100 committed"]
     cpu, on_demand = found["machines"][:2]
     assert cpu["price_a_month"] == 1408.0
     assert cpu["cost_a_million"] == pytest.approx(1408 / 730 / 3.6)
@@ -68,7 +68,7 @@ def test_the_guides_prices() -> None:
     assert on_demand["cost_of_the_month"] == pytest.approx(3.67 * 730)
     assert found["prices_of"] == "a100"
     # 2,679.10 a month is more than one CPU machine's 1,408 and less than two's: from the second on.
-    assert found["break_even"][0] == {"name": "a100 on demand", "monthly_queries": (1000 * 3600 * 730)}
+    assert found["break_even"][0] == {"name": "A100 on demand", "monthly_queries": (1000 * 3600 * 730)}
     assert found["break_even"][1]["monthly_queries"] == 0  # preemptible: 803 a month
 
 

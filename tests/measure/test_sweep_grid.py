@@ -189,3 +189,12 @@ def test_cheaper_settings_of_an_index_come_first(tmp_path: Path, data: Path) -> 
 
 def test_every_key_of_a_sweep_file_is_known() -> None:
     assert {"grid", "filters", "queries.seed", "time_budget_s"} <= set(known_sweep_keys())
+
+
+@pytest.mark.parametrize("name", ["sweep-demo", "sweep-gpu"])
+def test_shipped_sweeps_load_and_every_combination_of_theirs_can_be(repo: Path, name: str) -> None:
+    sweep, source = load_sweep(repo / "configs" / f"{name}.yaml")
+    valid, invalid = expand(sweep.grid, source)
+    assert sweep.name == name
+    assert len(valid) > 10
+    assert invalid == []

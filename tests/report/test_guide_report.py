@@ -55,7 +55,9 @@ def with_gpu(results: dict[str, Any]) -> dict[str, Any]:
     for share in filtering["shares"]:
         share |= {"gpu_time_ms": 0.5, "gpu_strategy": "subset", "gpu_returned": 10}
     judged = {"what": "base", "predicted_bytes": 2_000_000_000, "measured_bytes": 2_500_000_000, "error": -0.2}
-    found["details"]["memory"]["gpu"] = {"judged": [judged | {"holds": False}]}
+    counts = {"FlatData": 96_000_000, "TemporaryMemoryBuffer": 1_610_612_736}
+    measured = {"faiss_counts_bytes": counts}
+    found["details"]["memory"]["gpu"] = {"judged": [judged | {"holds": False}], "measured": measured}
     near = {"query": 3, "rank": 7, "gpu_title": "A", "cpu_title": "B", "gpu_score": 0.5, "cpu_score": 0.4999999}
     agreement = {"overlap": 1.0, "queries_with_all": 1.0, "same_place": 0.995, "largest_score_difference": 1e-7}
     found["parity"]["gpu_to_cpu"] = agreement | {"differences": [near]}
@@ -112,6 +114,7 @@ def test_a_gpu_is_in_every_section(with_gpu: dict[str, Any]) -> None:
     assert "H200: 91.5 ms cold, 0.300 ms a user warm" in text
     assert "H200: 0.600 ms (unfiltered 0.300 ms), of which 0.400 ms on the GPU and 0.200 ms on the host" in text
     assert "| H200, base | 2,000.0 | 2,500.0 | -20.0% | ✗ off |" in text
+    assert "leaves out the CUDA context: FlatData 96.0 MB, TemporaryMemoryBuffer 1.61 GB." in text
     assert "| 3 | 7 | A | B | 0.5000000 | 0.4999999 |" in text
     assert "| sgemm&lt;128> | 4 | 0.5000 | 75 % |" in text
     assert "| test 1: one title | 0.2000 | 0.2500 |" in text
