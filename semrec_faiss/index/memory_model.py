@@ -10,12 +10,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from semrec_faiss.config import FactoryIndex, FlatIndex, IndexConfig
+from semrec_faiss.config import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_lists, lists_of
+from semrec_faiss.index.fused_plan import block_queries, search_bytes
+from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_fused, gpu_lists, lists_of
 from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS
 
 RESULT_BYTES = FLOAT_BYTES + ROW_BYTES
@@ -208,9 +209,9 @@ def _rescoring(index: IndexConfig, titles: int, dim: int, batch: int, k: int) ->
 
 def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int, threads: int) -> MemoryParts:
     block, nlist = min(batch, QUERY_BLOCK_ROWS), lists_of(index)
-    if isinstance(index, FlatIndex) and batch == 1:
+    if isinstance(index, FlatIndex | FusedIndex) and batch == 1:
         scratch = FLOAT_BYTES * titles  # scores of one matrix-vector product
-    elif isinstance(index, FlatIndex):
+    elif isinstance(index, FlatIndex | FusedIndex):
         scratch = FLOAT_BYTES * min(block, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
     else:
         # Every thread has a tile of its own of scores between queries and centroids.
@@ -227,7 +228,10 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
 def _on_gpu(
     index: IndexConfig, titles: int, dim: int, device: Device, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
-    # A type that stores something else on a GPU than FAISS does has its branch here.
+    if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
+        block = min(batch, block_queries(titles, dim, k, masked=False))
+        scratch = search_bytes(titles, dim, block, k, masked=False) + FLOAT_BYTES * block * dim
+        return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
     nlist = lists_of(index)
     if nlist:
         vectors, structure = gpu_lists(index, nlist, titles, dim)

@@ -6,7 +6,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from semrec_faiss.config import FactoryIndex, FlatIndex, HnswIndex, IndexConfig, IvfFlatIndex, IvfPqIndex, IvfSqIndex
+from semrec_faiss.config import (
+    FactoryIndex,
+    FlatIndex,
+    FusedIndex,
+    HnswIndex,
+    IndexConfig,
+    IvfFlatIndex,
+    IvfPqIndex,
+    IvfSqIndex,
+)
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
 
@@ -40,7 +49,7 @@ class Stored:
     def of(cls, index: IndexConfig, titles: int, dim: int) -> Stored:
         """Count the bytes of ``titles`` in a resolved config; a new index type has its line here."""
         exact = FLOAT_BYTES * titles * dim
-        if isinstance(index, FlatIndex):
+        if isinstance(index, FlatIndex | FusedIndex):
             return cls(exact, 0, 0)
         if isinstance(index, HnswIndex):
             return cls(exact, graph_bytes(titles, int(index.build.M)), 0)
@@ -103,6 +112,12 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
     """Return the bytes of the vectors, which lie in one piece, and of the norms that FAISS keeps beside them."""
     component = 2 if device.float16 else FLOAT_BYTES
     return _whole_pages(component * titles * dim), _whole_pages(FLOAT_BYTES * titles)
+
+
+def gpu_fused(index: FusedIndex, titles: int, dim: int) -> int:
+    """Return the bytes of the vectors of type fused: float16, and float32 beside it unless rescoring does without."""
+    parts = (2, FLOAT_BYTES) if index.search.rescore == "float32" else (2,)
+    return sum(_whole_pages(component * titles * dim) for component in parts)
 
 
 def gpu_lists(index: IndexConfig, nlist: int, titles: int, dim: int) -> tuple[int, int]:

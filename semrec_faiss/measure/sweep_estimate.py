@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config import FactoryIndex, FlatIndex, HnswIndex
+from semrec_faiss.config import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
 from semrec_faiss.index.stored_bytes import lists_of
 from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_trial import MOST_REPEATS
@@ -80,7 +80,7 @@ def trial_seconds(trial: Trial) -> float:
     queries = (repeats + trial.protocol.warmup) * trial.batch + asked
     calls = repeats + trial.protocol.warmup + 1
     call_s = GPU_CALL_S if trial.device.gpus else CALL_S
-    if not trial.device.gpus and isinstance(trial.index, FlatIndex) and trial.batch == 1:
+    if not trial.device.gpus and isinstance(trial.index, FlatIndex | FusedIndex) and trial.batch == 1:
         queries *= 8  # bound by memory and not by arithmetic
     return TRIAL_S + calls * call_s + 2 * queries * _compared(trial) * trial.data.dim / _flops(trial)
 
@@ -112,8 +112,8 @@ def _compared(trial: Trial) -> float:
 
 def _flops(trial: Trial) -> float:
     if trial.device.gpus:
-        return GPU_FLOPS if isinstance(trial.index, FlatIndex) else GPU_FLOPS * LIST_SHARE
-    share = {FlatIndex: 1.0, HnswIndex: GRAPH_SHARE}.get(type(trial.index), LIST_SHARE)
+        return GPU_FLOPS if isinstance(trial.index, FlatIndex | FusedIndex) else GPU_FLOPS * LIST_SHARE
+    share = {FlatIndex: 1.0, FusedIndex: 1.0, HnswIndex: GRAPH_SHARE}.get(type(trial.index), LIST_SHARE)
     return cpu_flops() * share
 
 

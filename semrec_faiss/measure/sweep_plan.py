@@ -135,6 +135,12 @@ class Trial:
         return _digest([self.build_key, self.settings["index"], self.settings["device"]])
 
     @cached_property
+    def load_key(self) -> str:
+        """What trials that search the same loaded index share: they differ in search settings of effort alone."""
+        search = {key: value for key, value in self.settings["index"]["search"].items() if key not in SEARCH_EFFORT}
+        return _digest([self.build_key, self.settings["device"], search])
+
+    @cached_property
     def effort(self) -> tuple[int, ...]:
         """The search settings of which more is never less recall, as numbers to order by."""
         return tuple(int(getattr(self.index.search, name, None) or 0) for name in SEARCH_EFFORT)
@@ -277,15 +283,20 @@ def _settle(index: IndexConfig, wanted: DeviceConfig, data: DataRef) -> tuple[In
 
 
 def _order(trials: Sequence[Trial], sweep: Sweep) -> Any:
-    """Keep the grid's order of indexes and devices; within one, cheaper search settings come first."""
+    """Keep the grid's order of indexes and of what is loaded; within that, cheaper search settings come first."""
     builds = {key: number for number, key in enumerate(dict.fromkeys(trial.build_key for trial in trials))}
-    devices = {key: number for number, key in enumerate(dict.fromkeys(str(trial.device) + str(trial.device.float16)
-                                                                      for trial in trials))}  # fmt: skip
+    loads = {key: number for number, key in enumerate(dict.fromkeys(trial.load_key for trial in trials))}
     filters = {where: number for number, where in enumerate((None, *sweep.filters))}
 
     def key(trial: Trial) -> tuple[Any, ...]:
-        device = devices[str(trial.device) + str(trial.device.float16)]
-        return (builds[trial.build_key], device, trial.effort, filters[trial.where], trial.k, trial.batch)
+        return (
+            builds[trial.build_key],
+            loads[trial.load_key],
+            trial.effort,
+            filters[trial.where],
+            trial.k,
+            trial.batch,
+        )
 
     return key
 

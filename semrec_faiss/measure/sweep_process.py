@@ -7,6 +7,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,7 +63,9 @@ class WorkerProcess:
             pipe.send((trials, dict(known), prune))
             while True:
                 message = pipe.recv()
-                if message is None:
+                if message.kind == "done":
+                    if message.what:
+                        self._end_child()
                     return done, frozenset(), None
                 if message.error is not None:
                     kind, text, fix = message.error
@@ -84,6 +87,16 @@ class WorkerProcess:
         self._pipe = ours
         return ours
 
+    def _end_child(self) -> None:
+        """Let the child end; the next trials start another."""
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._child is not None:
+            self._child.join(END_S)
+            self._child.kill()
+            self._child.join()
+        self._child = self._pipe = None
+
     def _ending(self) -> str:
         """Say how the child ended."""
         if self._child is None:
@@ -98,16 +111,9 @@ class WorkerProcess:
         return f"the measuring process ended with exit code {code}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._pipe is not None:
-            self._pipe.close()  # a child that waits for work ends by this
-        if self._child is None:
-            return
-        if kind is not None:
+        if kind is not None and self._child is not None:
             self._child.terminate()
-        self._child.join(END_S)
-        if self._child.is_alive():
-            self._child.kill()
-            self._child.join()
+        self._end_child()
 
 
 class _Done:
@@ -135,7 +141,8 @@ def _serve(pipe: Connection, cache: Path, arguments: Sequence[str] | None) -> No
             trials, known, prune = pipe.recv()
             try:
                 work.run(trials, known, pipe.send, prune=prune)
-                pipe.send(None)
+                # torch keeps GPU memory that other indexes' peaks would count: they get a process without it.
+                pipe.send(Message("done", "torch" if "torch" in sys.modules else ""))
             except SemrecError as error:
                 pipe.send(Message("refused", error=(type(error), error.message, error.fix)))
     except (EOFError, BrokenPipeError, ConnectionError):

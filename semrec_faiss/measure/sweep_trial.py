@@ -20,7 +20,7 @@ from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build import INDEX_NAME
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly
-from semrec_faiss.index.saved import read_faiss
+from semrec_faiss.index.saved import read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.gpu_peak import GpuMemoryWatch
@@ -185,7 +185,7 @@ class LoadedIndex:
         self._gpu = gpu
         self._host = HostPeak()
         started = time.perf_counter()
-        cpu_index = read_faiss(built.path, mapped=not trial.device.gpus)
+        cpu_index = read_for_search(built.path, trial.index, trial.device)
         originals = None if built.exact else data.vectors
         self.index = VectorIndex(cpu_index, trial.index, trial.device, originals=originals)
         load_s = time.perf_counter() - started

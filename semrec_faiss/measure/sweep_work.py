@@ -35,7 +35,7 @@ class Message:
 
     Attributes:
         kind: ``stage`` (about to do something), ``record`` (a trial is done), ``pruned``, ``step`` (progress), or
-            ``refused`` (the data or a filter is at fault, and with it the whole sweep).
+            ``refused`` (the data or a filter is at fault, and with it the whole sweep), or ``done`` (with all trials).
         what: the stage, the step, or why a trial is pruned.
         digests: the trials that hang on a stage, or the one that is pruned.
         record: the trial's record.
@@ -89,7 +89,7 @@ class SweepWork:
             built = self._try(lambda: self._build(trials, data, folder, emit))
             if isinstance(built, str):
                 return self._fail(trials, built, emit)
-            for _, same in groupby(trials, key=lambda trial: (trial.device, trial.hardware)):
+            for _, same in groupby(trials, key=lambda trial: trial.load_key):
                 self._on_device(list(same), data, built, known, emit, prune)
         return None
 
@@ -129,7 +129,7 @@ class SweepWork:
         loaded = self._try(lambda: LoadedIndex(built, trials[0], data, self._gpu))
         if isinstance(loaded, str):
             return self._fail(trials, loaded, emit)
-        for _, same in groupby(trials, key=lambda trial: (trial.effort, trial.where, trial.k)):
+        for _, same in groupby(trials, key=lambda trial: (trial.search_key, trial.where, trial.k)):
             answered = _Answered(loaded, data)
             for trial in same:
                 reason = hopeless(trial, known.values()) if prune else None

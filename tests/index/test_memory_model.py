@@ -66,6 +66,19 @@ def test_flat_on_a_gpu_by_hand() -> None:
     assert found.host.reserved == 256 * MIB + PROGRAM_BYTES
 
 
+def test_fused_on_a_gpu_by_hand() -> None:
+    """Two and four bytes a component, nothing of FAISS's, and work buffers that stay within their bound."""
+    for rescore, component in (("float32", 6), ("float16", 2)):
+        index = index_of({"type": "fused", "search": {"rescore": rescore}})
+        found = predict_memory(index, 1 << 20, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
+        assert found is not None
+        assert (found.vectors, found.structure, found.reserved) == (component * 384 * MIB, 0, 0)
+        assert found.base == (component * 384 + 400) * MIB
+        assert 0 < found.scratch < 600 * MIB
+    on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
+    assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host
+
+
 def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
     halved = Device(gpus=(0,), float16=True)
     shared = Device(gpus=(0, 1), float16=True, temp_memory_mb=100)
