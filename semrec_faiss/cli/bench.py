@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cli.bench_gpu import as_ms, gpu
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option, set_option
 
@@ -137,11 +138,11 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _search_row(row: dict[str, Any], limits: dict[int, dict[str, Any]]) -> list[str]:
-    cells = [f"{row['queries']:,}", _as_ms(row["raw_faiss"]["median_ms"])]
+    cells = [f"{row['queries']:,}", as_ms(row["raw_faiss"]["median_ms"])]
     for name in ("vector_index", "recommender", "recommender_with_titles"):
-        cells += [_as_ms(row[name]["median_ms"]), f"×{row[name]['ratio']:.3f}"]
+        cells += [as_ms(row[name]["median_ms"]), f"×{row[name]['ratio']:.3f}"]
     limit = limits.get(row["queries"])
-    return cells + (["–", "–"] if limit is None else [_as_ms(limit["limit_ms"]), f"×{limit['recommender_gap']:.2f}"])
+    return cells + (["–", "–"] if limit is None else [as_ms(limit["limit_ms"]), f"×{limit['recommender_gap']:.2f}"])
 
 
 def _promise_row(promise: dict[str, Any]) -> list[str]:
@@ -156,10 +157,6 @@ def _with_unit(value: float, unit: str) -> str:
     if unit == "bytes":
         return as_size(int(value))
     return f"×{value:.3f}" if unit == "x" else f"{value:.3f} {unit}"
-
-
-def _as_ms(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
 
 
 @bench.command(epilog="Example: semrec bench filters --out results")
@@ -207,7 +204,7 @@ def _print_filters(document: dict[str, Any]) -> None:
     print_table(
         ["type", "share", "queries", *names, "chosen", "best"],
         [[row["type"], f"{row['share']:.1%}", f"{row['queries']:,}",
-          *(_as_ms(row[name]["median_ms"]) if name in row else "–" for name in names), row["chosen"], row["best"]]
+          *(as_ms(row[name]["median_ms"]) if name in row else "–" for name in names), row["chosen"], row["best"]]
          for row in document["strategies"]],
         right=(1, 2, 3, 4, 5, 6),
     )  # fmt: skip
@@ -260,55 +257,4 @@ def _print_recommend(document: dict[str, Any]) -> None:
     print_table(["", "", "", "", "", ""], rows, right=(2, 3, 4, 5), header=False)
 
 
-@bench.command(epilog="Example: semrec bench gpu --out results")
-@click.option(
-    "--titles", multiple=True, type=click.IntRange(min=1000), help="Catalogue; repeat it. [default: 62423, 1 M, 4 M]"
-)
-@click.option("--queries", multiple=True, type=click.IntRange(min=1), help="Batch; repeat it. [default: 1 to 119743]")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions.")
-@click.option("--seconds", default=0.4, show_default=True, type=click.FloatRange(min=0), help="Spent on each timing.")
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
-)
-@json_option
-def gpu(titles: tuple[int, ...], queries: tuple[int, ...], dim: int, seconds: float, out: Path, as_json: bool) -> None:
-    """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU."""
-    from semrec_faiss.measure.gpu_bench import GpuBench, bench_gpu
-    from semrec_faiss.measure.gpu_peers import faiss_name
-    from semrec_faiss.measure.results import save_results
-
-    plan = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds)
-    with progress_bars() as progress:
-        document = bench_gpu(plan, progress)
-    peer = faiss_name()
-    path = out / f"bench-gpu-{document['device']}{'' if peer == 'faiss' else '-' + peer}.json"
-    save_results(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        _print_gpu(document, peer)
-    say(f"wrote {path}")
-
-
-def _print_gpu(document: dict[str, Any], peer: str) -> None:
-    names = ("fused", f"{peer}_float32", f"{peer}_float16", "torch_float16")
-    columns = ["titles", "queries", "limit", "asked", *names, "numpy", "fused / limit", "not proven at once"]
-    print_table(
-        columns,
-        [[f"{row['titles']:,}", f"{row['queries']:,}", _as_ms(row["limit_ms"]),
-          "–" if row["asked_ms"] is None else _as_ms(row["asked_ms"]),
-          *(_as_ms(row[name]["median_ms"]) for name in (*names, "numpy")),
-          f"×{row['fused_to_limit']:.2f}", str(row["unproven"])]
-         for row in document["search"]],
-        right=tuple(range(len(columns))),
-    )  # fmt: skip
-    click.echo("\nMasked to a share of the titles, to the time without a mask:")
-    print_table(
-        ["titles", "queries", "share", "masked", ""],
-        [[f"{row['titles']:,}", f"{row['queries']:,}", f"{row['share']:.0%}", _as_ms(row["masked_ms"]),
-          f"×{row['ratio']:.3f}"] for row in document["masked"]],
-        right=(0, 1, 2, 3, 4),
-    )  # fmt: skip
-    for row in document["memory"]:
-        beyond = as_size(row["peak_beyond_vectors_bytes"])
-        click.echo(f"{row['titles']:,} titles, {row['queries']:,} queries: {beyond} beside the vectors at the peak")
+bench.add_command(gpu)
