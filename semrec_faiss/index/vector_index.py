@@ -117,6 +117,27 @@ class VectorIndex:
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
         self._block_rows = QUERY_BLOCK_ROWS
 
+    def set_search(self, config: IndexConfig) -> None:
+        """Search with other settings from now on, without loading anything again.
+
+        Args:
+            config: as the index was made from, but for its search section.
+
+        Raises:
+            UsageError: more than the search section differs.
+            ConfigError: a search setting that the index does not have.
+        """
+        if config.model_copy(update={"search": self.config.search}) != self.config:
+            raise UsageError("only the search settings of an index can change once it is built")
+        with self.locked():
+            apply_search_settings(self._searcher, config, cpu_index=self.cpu_index)
+        if self.fused is not None and isinstance(config, FusedIndex) and config != self.config:
+            self.fused = None  # its memory is needed
+            self.fused = self._to_fused(config)
+        self.config = config
+        self._refine = getattr(config.search, "refine", None)
+        self._nprobe = getattr(config.search, "nprobe", None)
+
     def _to_fused(self, config: FusedIndex) -> FusedSearcher:
         from semrec_faiss.index.fused import FusedSearcher
 

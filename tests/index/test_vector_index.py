@@ -346,3 +346,23 @@ def test_the_best_of_one_among_vectors_at_odd_addresses(clusters: Any, truth: Ca
     expected_scores, expected_rows = truth(aligned, query, k)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+# --- search settings that change ------------------------------------------------------------------------------------
+
+
+def test_search_settings_change_without_loading_anything_again(
+    make_index: MakeIndex, titles: NDArray[np.float32]
+) -> None:
+    def made(nprobe: int) -> VectorIndex:
+        return make_index(titles, {"type": "ivf_flat", "build": {"nlist": 8}, "search": {"nprobe": nprobe}})
+
+    index = made(1)
+    for nprobe in (8, 2, 1):
+        expected = made(nprobe)
+        index.set_search(expected.config)
+        assert index.exact == expected.exact
+        assert np.array_equal(index.search(titles[:50], 10).rows, expected.search(titles[:50], 10).rows)
+    other = make_index(titles, {"type": "ivf_flat", "build": {"nlist": 4}, "search": {"nprobe": 1}})
+    with pytest.raises(UsageError, match="only the search settings"):
+        index.set_search(other.config)
