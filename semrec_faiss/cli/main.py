@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": ("index", "verify_index", "Hash every file of an index and replay its known answers."),
     "rollback": ("index", "rollback", "Return an index to its previous generation."),
     "similar": ("search", "similar", "Find titles similar to a title."),
+    "search": ("search", "search", "Find titles by a text that says what is looked for."),
     "recommend": ("search", "recommend", "Recommend titles to users."),
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss import __version__
 from semrec_faiss.config import Config, IndexConfig
 from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.embedding import read_embedding
 from semrec_faiss.data.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
 from semrec_faiss.data.users import read_seen, read_user_ids
 from semrec_faiss.errors import ConfigError
@@ -100,6 +101,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
             files=new.files,
             known_answers=known,
             previous=new.previous,
+            embedding=read_embedding(source.folder.media_vectors),
         )
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)

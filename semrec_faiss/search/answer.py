@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
+from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.topk import Stage
 
 Record = dict[str, Any]
@@ -67,6 +68,7 @@ class Answer:
         stages: the steps of the search, the whole batch's where there was one.
         rows: int64 (returned,), title rows, best first.
         scores: float32 (returned,).
+        text: for a text query, the model and what it took, the whole batch's where there was one.
     """
 
     query: Record
@@ -79,6 +81,7 @@ class Answer:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     _records_of: RecordsOf = field(repr=False)
+    text: TextTimes | None = None
 
     @property
     def returned(self) -> int:
@@ -110,6 +113,7 @@ class Answer:
             "strategy": self.strategy,
             "exact": self.exact,
             "elapsed_ms": round(self.elapsed_ms, 4),
+            **({} if self.text is None else {"text": self.text.as_dict()}),
             "results": [result.as_dict() for result in self.results],
         }
 
