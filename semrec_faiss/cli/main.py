@@ -22,6 +22,7 @@ COMMANDS = {
     "recommend": ("search", "recommend", "Recommend titles to users."),
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
+    "evaluate": ("evaluate", "evaluate", "Measure how good recommendations are, beside two baselines."),
     "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
 }

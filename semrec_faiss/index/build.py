@@ -16,7 +16,7 @@ from semrec_faiss.config import Config, IndexConfig
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.data.embedding import read_embedding
 from semrec_faiss.data.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
-from semrec_faiss.data.users import read_seen, read_user_ids
+from semrec_faiss.data.users import read_history, read_user_ids
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
@@ -159,8 +159,7 @@ def _write_users(new: NewGeneration, config: IndexConfig, source: _Source, progr
         _write_npy(file, blocks, (len(users), source.dim))
     write_user_ids(new, source.user_ids)
     if folder.seen is not None:
-        offsets, rows = read_seen(folder.seen, source.user_ids, source.catalog)
-        write_seen(new, offsets, rows)
+        write_seen(new, read_history(folder.seen, source.user_ids, source.catalog))
 
 
 def _known_answers(index: VectorIndex) -> tuple[KnownAnswer, ...]:
