@@ -83,23 +83,51 @@ def _norms(vectors: VectorsReport) -> str:
 @click.option(
     "--seen", default=0, show_default=True, type=click.IntRange(min=0), help="Titles each user has seen, on average."
 )
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "float16", "float64"]),
+    help="Of the media vectors.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
-def synth(out: Path, titles: int, users: int, dim: int, seed: int, seen: int, overwrite: bool) -> None:
+@json_option
+def synth(
+    out: Path,
+    titles: int,
+    users: int,
+    dim: int,
+    seed: int,
+    seen: int,
+    dtype: Literal["float16", "float32", "float64"],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Make a data folder OUT of any size: clustered unit vectors, metadata with franchises, genres and years, users."""
+    from dataclasses import asdict
+
     from semrec_faiss.data.synthetic import write_synthetic
 
     with progress_bars() as progress:
-        write_synthetic(
+        report = write_synthetic(
             out,
             titles=titles,
             users=users,
             dim=dim,
             seed=seed,
             seen_per_user=seen,
+            media_dtype=dtype,
             overwrite=overwrite,
             progress=progress,
         )
+    if as_json:
+        print_json({"out": str(out), **asdict(report)})
+        return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
+    say(
+        f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s;"
+        f" the disk by itself writes {as_size(int(report.disk_bytes_per_second))}/s"
+    )
 
 
 _EMBED_OPTIONS = (
