@@ -17,23 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.baselines import Liked, liked_together, most_popular, top
+from semrec_faiss.measure.baselines import Liked, liked_together, most_popular
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.holdout import Ratings, Split, leave_out_latest
+from semrec_faiss.measure.list_maker import LENGTH, ListMaker
 from semrec_faiss.measure.metrics import confidence_interval, mean_of
-from semrec_faiss.measure.profiles import Profile, interest_vectors, merge_lists, rating_weights
+from semrec_faiss.measure.profiles import Profile
 from semrec_faiss.measure.ranking import PER_USER, coverage, novelty, per_user
 from semrec_faiss.measure.results import NotMeasured, settle
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.topk import restricted_top_k
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-KS = (10, 100)
-QUERY_BLOCK = 1024
+KS = (10, LENGTH)
 MOST_PROFILES = 1000
 METRICS = tuple(f"{name}_at_{k}" for k in KS for name in PER_USER)
 """What profiles can be chosen by."""
@@ -107,19 +105,19 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> dict[str, A
             "the index does not know what its users have seen", fix="add users/seen.parquet to the data; build it again"
         )
     ratings = Ratings.of(recommender.users.history)
-    bench = _Bench(recommender, plan)
+    maker = ListMaker(recommender.index, plan.liked, plan.seed)
     test = leave_out_latest(ratings, plan.held, plan.liked)
     chosen, grid = plan.profile, None
     if len(profiles) > 1:
-        grid = _try_all(bench, leave_out_latest(test.rest, plan.held, plan.liked), profiles, progress)
+        grid = _try_all(maker, plan, leave_out_latest(test.rest, plan.held, plan.liked), profiles, progress)
         chosen = max(profiles, key=lambda profile: grid[profile][plan.by])
-    users, held = bench.sample(test)
-    lists = {RECOMMENDER: bench.lists(test, users, chosen, progress)}
+    users, held = _sample(test, plan)
+    lists = {RECOMMENDER: maker.lists(test, users, chosen, progress)}
     if chosen != plan.profile:
-        lists["recommender_as_given"] = bench.lists(test, users, plan.profile, progress)
+        lists["recommender_as_given"] = maker.lists(test, users, plan.profile, progress)
     liked = Liked(test.rest, plan.liked, recommender.index.count)
-    lists[POPULAR] = most_popular(liked, test.rest, users, max(KS))
-    lists[TOGETHER] = liked_together(liked, test.rest, users, max(KS), progress)
+    lists[POPULAR] = most_popular(liked, test.rest, users, LENGTH)
+    lists[TOGETHER] = liked_together(liked, test.rest, users, LENGTH, progress)
     values = {name: _values(rows, held) for name, rows in lists.items()}
     seen_by = np.bincount(test.rest.rows, minlength=recommender.index.count)
     document = {
@@ -154,17 +152,26 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> dict[str, A
 
 
 def _try_all(
-    bench: _Bench, split: Split, profiles: list[Profile], progress: Progress
+    maker: ListMaker, plan: Evaluation, split: Split, profiles: list[Profile], progress: Progress
 ) -> dict[Profile, dict[str, float]]:
     """Return the mean of every metric for each profile; those that share candidates are tried one after the other."""
-    users, held = bench.sample(split)
+    users, held = _sample(split, plan)
     found: dict[Profile, dict[str, float]] = {}
-    for number, profile in enumerate(sorted(profiles, key=bench.candidates_key)):
+    for number, profile in enumerate(sorted(profiles, key=maker.candidates_key)):
         progress("profiles", number, len(profiles))
-        values = _values(bench.lists(split, users, profile, silent), held)
+        values = _values(maker.lists(split, users, profile, silent), held)
         found[profile] = {name: round(float(value.mean()), 6) for name, value in values.items()}
     progress("profiles", len(profiles), len(profiles))
     return {profile: found[profile] for profile in profiles}
+
+
+def _sample(split: Split, plan: Evaluation) -> tuple[Rows, Rows]:
+    """Return the users to evaluate, ascending, and the titles left out of each."""
+    if len(split.users) <= plan.users:
+        return split.users, split.held
+    random = np.random.default_rng(plan.seed)
+    chosen = np.sort(random.choice(len(split.users), plan.users, replace=False))
+    return split.users[chosen], split.held[chosen]
 
 
 def _values(rows: Rows, held: Rows) -> dict[str, Values]:
@@ -194,100 +201,3 @@ def _mean_and_interval(values: Values, seed: int) -> dict[str, Any]:
 
 def _differences(ours: dict[str, Values], theirs: dict[str, Values], seed: int) -> dict[str, Any]:
     return {name: _mean_and_interval(ours[name] - theirs[name], seed) for name in METRICS}
-
-
-@dataclass
-class _Candidates:
-    """What the interests of a run of users found: rows and scores (queries, pool), and whose interest each query is."""
-
-    rows: Rows
-    scores: NDArray[np.float32]
-    offsets: Rows
-
-
-class _Bench:
-    """Makes lists by a profile; the candidates of the latest one are kept for those that only merge them otherwise."""
-
-    def __init__(self, recommender: Recommender, plan: Evaluation) -> None:
-        self._index = recommender.index
-        self._plan = plan
-        self._kept: tuple[Any, _Candidates] | None = None
-
-    def sample(self, split: Split) -> tuple[Rows, Rows]:
-        """Return the users to evaluate, ascending, and the titles left out of each."""
-        if len(split.users) <= self._plan.users:
-            return split.users, split.held
-        random = np.random.default_rng(self._plan.seed)
-        chosen = np.sort(random.choice(len(split.users), self._plan.users, replace=False))
-        return split.users[chosen], split.held[chosen]
-
-    def candidates_key(self, profile: Profile) -> tuple[Any, ...]:
-        """What the candidates depend on."""
-        half_life = -1.0 if profile.half_life_days is None else profile.half_life_days
-        return (half_life, profile.centre, profile.interests, self._fetch(profile))
-
-    def _fetch(self, profile: Profile) -> int:
-        wanted = max(profile.pool, *KS) if profile.popularity else max(KS)
-        return min(wanted, self._index.count, self._index.k_limit or self._index.count)
-
-    def lists(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> Rows:
-        """Return the users' lists: int64 (users, 100), -1 after the last title."""
-        key = (id(split), self.candidates_key(profile))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._candidates(split, users, profile, progress))
-        candidates = self._kept[1]
-        scores = candidates.scores.astype(np.float64)
-        if profile.popularity:
-            counts = np.log1p(np.bincount(split.rest.rows[split.rest.ratings >= self._plan.liked],
-                                          minlength=self._index.count))  # fmt: skip
-            prior = profile.popularity * counts / max(float(counts.max()), 1e-9)
-            scores += np.where(candidates.rows >= 0, prior[np.maximum(candidates.rows, 0)], 0.0)
-        lists = np.full((len(users), max(KS)), -1, np.int64)
-        for position in range(len(users)):
-            mine = slice(int(candidates.offsets[position]), int(candidates.offsets[position + 1]))
-            rows, own = candidates.rows[mine], scores[mine]
-            if profile.popularity:
-                rows, own = _best_of_each(rows, own, max(KS))
-            lists[position] = merge_lists(rows, own, max(KS), profile.merge)
-        return lists
-
-    def _candidates(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Candidates:
-        vectors: list[Values] = []
-        for position, user in enumerate(users.tolist()):
-            part = split.rest.part(user)
-            weights = rating_weights(split.rest.ratings[part], split.rest.times[part], profile)
-            own = self._index.vectors(split.rest.rows[part])
-            vectors.append(interest_vectors(own, weights, profile.interests, self._plan.seed)[0])
-            if position % 100 == 0:
-                progress("user vectors", position, len(users))
-        progress("user vectors", len(users), len(users))
-        counts = np.array([len(own) for own in vectors])
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        fetch = self._fetch(profile)
-        rows = np.full((int(offsets[-1]), fetch), -1, np.int64)
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        queries = (
-            self._index.prepare(np.concatenate(vectors)) if len(rows) else np.empty((0, self._index.dim), np.float32)
-        )
-        seen = Exclusions.of([np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users.tolist()])
-        asking = np.repeat(np.arange(len(users)), counts)
-        for start in range(0, len(rows), QUERY_BLOCK):
-            block = slice(start, min(start + QUERY_BLOCK, len(rows)))
-            restriction = Restriction(self._index.count, None, seen.take(asking[block]))
-            found = restricted_top_k(self._index, np.ascontiguousarray(queries[block]), fetch, restriction)
-            rows[block], scores[block] = found.rows, found.scores
-            progress("searching", block.stop, len(rows))
-        return _Candidates(rows, scores, offsets)
-
-
-def _best_of_each(rows: Rows, scores: Values, k: int) -> tuple[Rows, Values]:
-    """Take the k best titles of each interest, best first, by scores that a prior has changed."""
-    width = min(k, rows.shape[1])
-    best_rows = np.full((len(rows), width), -1, np.int64)
-    best_scores = np.full((len(rows), width), -np.inf)
-    for interest, (own, value) in enumerate(zip(rows, scores, strict=True)):
-        there = np.flatnonzero(own >= 0)
-        by_row = there[np.argsort(own[there])]  # so that ties come in the order of rows
-        best = by_row[top(value[by_row], width)]
-        best_rows[interest, : len(best)], best_scores[interest, : len(best)] = own[best], value[best]
-    return best_rows, best_scores

@@ -21,8 +21,13 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.baselines import Liked, liked_together, most_popular, top
 from semrec_faiss.measure.evaluation import METRICS, Evaluation, evaluate_index
 from semrec_faiss.measure.holdout import Ratings, leave_out_latest
+from semrec_faiss.measure.list_maker import ListMaker
 from semrec_faiss.measure.profiles import Profile, interest_vectors, merge_lists, rating_weights
 from semrec_faiss.measure.ranking import coverage, found_at, novelty, per_user
+from semrec_faiss.progress import silent
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restriction import Exclusions, Restriction
+from semrec_faiss.search.topk import restricted_top_k
 
 NAN = float("nan")
 DAY = 86_400
@@ -293,6 +298,24 @@ def test_the_prior_brings_up_what_is_liked(
     assert abs(ours["hit_rate"]["mean"] - popular["hit_rate"]["mean"]) < 0.2
     assert ours["novelty"]["mean"] < evaluate_index(Evaluation(index[0], held=2, liked=3.5))["methods"]["recommender"][
         "at_10"]["novelty"]["mean"]  # fmt: skip
+
+
+def test_a_pool_of_an_exact_index_is_what_its_search_finds(
+    index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
+) -> None:
+    vectors = Recommender.open(index[0]).index
+    queries = vectors.prepare(np.random.default_rng(0).standard_normal((7, DIM)))
+    seen = Exclusions.of([[3, 9], [], list(range(100)), [0], [5], [6, 149], list(range(150))])
+    for fetch in (1, 60, TITLES):
+        rows, scores = ListMaker(vectors, 4.0, 0)._search(queries, seen, fetch, True, silent)
+        found = restricted_top_k(vectors, queries, fetch, Restriction(TITLES, None, seen))
+        assert np.array_equal(rows, np.sort(rows, axis=1)) or fetch == TITLES
+        for mine, theirs in zip(rows, found.rows, strict=True):
+            assert set(mine[mine >= 0].tolist()) == set(theirs[theirs >= 0].tolist())
+        assert np.array_equal(np.isneginf(scores), rows < 0)
+        there = rows >= 0
+        own = np.einsum("qd,qkd->qk", queries, vectors.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, DIM))
+        np.testing.assert_allclose(scores[there], own[there], atol=1e-6)
 
 
 def test_the_command(
