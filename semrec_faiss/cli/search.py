@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.cli.options import (
     count_option,
     explain_option,
@@ -78,7 +78,8 @@ def search(
     from semrec_faiss.search.recommender import Recommender
 
     recommender = Recommender.open(index, settings)
-    answer = recommender.search_text(text, count, model=model, **wish_arguments(options))
+    with waiting_for("loading the text model …"):
+        answer = recommender.search_text(text, count, model=model, **wish_arguments(options))
     if as_json:
         print_json(answer.as_dict())
         return

@@ -426,3 +426,13 @@ def test_the_recipe_is_that_of_the_guide(tmp_path: Path) -> None:
     embed_folder(folder, model=MINILM, device="cpu")
     theirs = np.load(MOVIELENS / "media/content_vectors.npy", mmap_mode="r")[:1500:75]
     np.testing.assert_allclose(made(folder), theirs, atol=1e-5)
+
+
+@needs_minilm
+@pytest.mark.gpu
+def test_a_gpu_is_taken_when_there_is_one_and_gives_the_same_vectors() -> None:
+    texts = [f"Film {number}, about {word}" for number, word in enumerate(["war", "love", "robots"] * 300)]
+    on_gpu, on_cpu = load_encoder(find_model(MINILM)), load_encoder(find_model(MINILM), device="cpu")
+    assert (on_gpu.device.split(":")[0], on_gpu.batch_size) == ("cuda", 512)
+    assert (on_cpu.device, on_cpu.batch_size) == ("cpu", 64)
+    np.testing.assert_allclose(on_gpu.encode(texts), on_cpu.encode(texts), atol=1e-4)
