@@ -154,10 +154,10 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> dict[str, A
 def _try_all(
     maker: ListMaker, plan: Evaluation, split: Split, profiles: list[Profile], progress: Progress
 ) -> dict[Profile, dict[str, float]]:
-    """Return the mean of every metric for each profile; those that share candidates are tried one after the other."""
+    """Return the mean of every metric for each profile; those that share queries are tried one after the other."""
     users, held = _sample(split, plan)
     found: dict[Profile, dict[str, float]] = {}
-    for number, profile in enumerate(sorted(profiles, key=maker.candidates_key)):
+    for number, profile in enumerate(sorted(profiles, key=maker.queries_key)):
         progress("profiles", number, len(profiles))
         values = _values(maker.lists(split, users, profile, silent), held)
         found[profile] = {name: round(float(value.mean()), 6) for name, value in values.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,59 +24,73 @@ Values = NDArray[np.float64]
 LENGTH = 100
 """Titles of a list."""
 
-QUERY_BLOCK = 1024
+BLOCK_CELLS = 8 << 20
+"""Titles found for a block of users, all queries together: bounds the memory."""
 
 
-@dataclass
-class _Candidates:
-    """What the interests of a run of users found: rows and scores (queries, pool), and whose interest each query is."""
+@dataclass(frozen=True)
+class _Queries:
+    """The interests of some users: float32 (queries, dim); user i's are from ``offsets[i]`` to ``offsets[i + 1]``."""
 
-    rows: Rows
-    scores: NDArray[np.float32]
+    vectors: NDArray[np.float32]
     offsets: Rows
 
 
 class ListMaker:
-    """Makes lists by a profile; the candidates of the latest one are kept for those that only merge them otherwise."""
+    """Makes lists by a profile; the queries of the latest one are kept for those that only merge or reorder."""
 
     def __init__(self, index: VectorIndex, liked: float, seed: int) -> None:
         """Search ``index``; titles rated at least ``liked`` count for popularity, and ``seed`` is of the clustering."""
         self._index = index
         self._liked = liked
         self._seed = seed
-        self._kept: tuple[Any, _Candidates] | None = None
+        self._kept: tuple[Any, _Queries] | None = None
 
-    def candidates_key(self, profile: Profile) -> tuple[Any, ...]:
-        """Return what the candidates depend on, in a form that can be sorted by."""
+    @cached_property
+    def _titles(self) -> NDArray[np.float32]:
+        return self._index.vectors(np.arange(self._index.count))
+
+    def queries_key(self, profile: Profile) -> tuple[Any, ...]:
+        """Return what the queries depend on, in a form that can be sorted by."""
         half_life = -1.0 if profile.half_life_days is None else profile.half_life_days
-        return (half_life, profile.centre, profile.interests, bool(profile.popularity), self._fetch(profile))
+        return (half_life, profile.centre, profile.interests)
+
+    def lists(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> Rows:
+        """Return the users' lists: int64 (users, 100), -1 after the last title."""
+        key = (id(split), self.queries_key(profile))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._queries(split, users, profile, progress))
+        queries = self._kept[1]
+        fetch = self._fetch(profile)
+        prior = self._prior(split, profile) if profile.popularity else None
+        lists = np.full((len(users), LENGTH), -1, np.int64)
+        for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // fetch)):
+            seen = [np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users[block].tolist()]
+            offsets = queries.offsets[block.start : block.stop + 1]
+            exclusions = Exclusions.of(seen).take(np.repeat(np.arange(len(seen)), np.diff(offsets)))
+            own = np.ascontiguousarray(queries.vectors[offsets[0] : offsets[-1]])
+            rows, scores = self.find(own, exclusions, fetch, is_pool=prior is not None)
+            for position, first, last in zip(
+                range(block.start, block.stop), offsets[:-1] - offsets[0], offsets[1:] - offsets[0], strict=True
+            ):
+                found, values = rows[first:last], scores[first:last].astype(np.float64)
+                if prior is not None:
+                    found, values = _best_of_each(found, values + prior[np.maximum(found, 0)], LENGTH)
+                lists[position] = merge_lists(found, values, LENGTH, profile.merge)
+            progress("searching", block.stop, len(users))
+        return lists
 
     def _fetch(self, profile: Profile) -> int:
         wanted = max(profile.pool, LENGTH) if profile.popularity else LENGTH
         return min(wanted, self._index.count, self._index.k_limit or self._index.count)
 
-    def lists(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> Rows:
-        """Return the users' lists: int64 (users, 100), -1 after the last title."""
-        key = (id(split), self.candidates_key(profile))
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._candidates(split, users, profile, progress))
-        candidates = self._kept[1]
-        scores = candidates.scores.astype(np.float64)
-        if profile.popularity:
-            counts = np.log1p(np.bincount(split.rest.rows[split.rest.ratings >= self._liked],
-                                          minlength=self._index.count))  # fmt: skip
-            prior = profile.popularity * counts / max(float(counts.max()), 1e-9)
-            scores += np.where(candidates.rows >= 0, prior[np.maximum(candidates.rows, 0)], 0.0)
-        lists = np.full((len(users), LENGTH), -1, np.int64)
-        for position in range(len(users)):
-            mine = slice(int(candidates.offsets[position]), int(candidates.offsets[position + 1]))
-            rows, own = candidates.rows[mine], scores[mine]
-            if profile.popularity:
-                rows, own = _best_of_each(rows, own, LENGTH)
-            lists[position] = merge_lists(rows, own, LENGTH, profile.merge)
-        return lists
+    def _prior(self, split: Split, profile: Profile) -> Values:
+        """Return what popularity adds to the score of each title: float64 (titles,)."""
+        liked = split.rest.rows[split.rest.ratings >= self._liked]
+        counts = np.log1p(np.bincount(liked, minlength=self._index.count))
+        return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
 
-    def _candidates(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Candidates:
+    def _queries(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Queries:
         vectors: list[Values] = []
         for position, user in enumerate(users.tolist()):
             part = split.rest.part(user)
@@ -84,39 +100,37 @@ class ListMaker:
             if position % 100 == 0:
                 progress("user vectors", position, len(users))
         progress("user vectors", len(users), len(users))
-        counts = np.array([len(own) for own in vectors])
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        queries = self._index.prepare(np.concatenate(vectors)) if offsets[-1] else np.empty((0, 0), np.float32)
-        seen = Exclusions.of([np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users.tolist()])
-        seen_by_query = seen.take(np.repeat(np.arange(len(users)), counts))
-        fetch, is_pool = self._fetch(profile), bool(profile.popularity)
-        rows, scores = self._search(queries, seen_by_query, fetch, is_pool, progress)
-        return _Candidates(rows, scores, offsets)
+        offsets = np.concatenate(([0], np.cumsum([len(own) for own in vectors])))
+        made = np.concatenate(vectors)
+        return _Queries(self._index.prepare(made) if len(made) else made.astype(np.float32), offsets)
 
-    def _search(
-        self, queries: NDArray[np.float32], seen: Exclusions, fetch: int, is_pool: bool, progress: Progress
+    def find(
+        self, queries: NDArray[np.float32], seen: Exclusions, fetch: int, *, is_pool: bool
     ) -> tuple[Rows, NDArray[np.float32]]:
-        """Find each query's ``fetch`` best titles that are not seen: rows and scores (queries, fetch).
+        """Find each query's ``fetch`` best titles that are not seen: rows and scores, both (queries, fetch).
 
-        Best first, but a pool that is to be reordered comes in the order of rows.
+        Best first; but a pool, which is to be reordered, comes in the order of rows.
         """
-        rows = np.full((len(queries), fetch), -1, np.int64)
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        # An exact index gives what a plain product gives, which is far faster when most titles are wanted.
-        titles = self._index.vectors(np.arange(self._index.count)) if is_pool and self._index.exact else None
-        for start in range(0, len(rows), QUERY_BLOCK):
-            block = slice(start, min(start + QUERY_BLOCK, len(rows)))
-            own, excluded = np.ascontiguousarray(queries[block]), seen.take(np.arange(block.start, block.stop))
-            if titles is not None:
-                rows[block], scores[block] = _scan(own, titles, excluded, fetch)
-            else:
-                found = restricted_top_k(self._index, own, fetch, Restriction(self._index.count, None, excluded))
-                rows[block], scores[block] = found.rows, found.scores
-            progress("searching", block.stop, len(rows))
-        if is_pool and titles is None:
-            order = np.argsort(rows, axis=1)
-            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-        return rows, scores
+        if not len(queries):
+            return np.empty((0, fetch), np.int64), np.empty((0, fetch), np.float32)
+        if is_pool and self._index.exact:
+            # What its search gives, a plain product gives, which is far faster when most titles are wanted.
+            return _scan(queries, self._titles, seen, fetch)
+        found = restricted_top_k(self._index, queries, fetch, Restriction(self._index.count, None, seen))
+        if not is_pool:
+            return found.rows, found.scores
+        order = np.argsort(found.rows, axis=1)
+        return np.take_along_axis(found.rows, order, axis=1), np.take_along_axis(found.scores, order, axis=1)
+
+
+def _blocks(offsets: Rows, most: int) -> Iterator[slice]:
+    """Yield runs of users with at most ``most`` queries together, or one user with more."""
+    first, users = 0, len(offsets) - 1
+    while first < users:
+        last = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        last = min(max(last, first + 1), users)
+        yield slice(first, last)
+        first = last
 
 
 def _scan(

@@ -18,13 +18,13 @@ from semrec_faiss.config import config_from_dict
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build import build_index
+from semrec_faiss.measure import list_maker
 from semrec_faiss.measure.baselines import Liked, liked_together, most_popular, top
 from semrec_faiss.measure.evaluation import METRICS, Evaluation, evaluate_index
 from semrec_faiss.measure.holdout import Ratings, leave_out_latest
 from semrec_faiss.measure.list_maker import ListMaker
 from semrec_faiss.measure.profiles import Profile, interest_vectors, merge_lists, rating_weights
 from semrec_faiss.measure.ranking import coverage, found_at, novelty, per_user
-from semrec_faiss.progress import silent
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k
@@ -307,7 +307,7 @@ def test_a_pool_of_an_exact_index_is_what_its_search_finds(
     queries = vectors.prepare(np.random.default_rng(0).standard_normal((7, DIM)))
     seen = Exclusions.of([[3, 9], [], list(range(100)), [0], [5], [6, 149], list(range(150))])
     for fetch in (1, 60, TITLES):
-        rows, scores = ListMaker(vectors, 4.0, 0)._search(queries, seen, fetch, True, silent)
+        rows, scores = ListMaker(vectors, 4.0, 0).find(queries, seen, fetch, is_pool=True)
         found = restricted_top_k(vectors, queries, fetch, Restriction(TITLES, None, seen))
         assert np.array_equal(rows, np.sort(rows, axis=1)) or fetch == TITLES
         for mine, theirs in zip(rows, found.rows, strict=True):
@@ -316,6 +316,17 @@ def test_a_pool_of_an_exact_index_is_what_its_search_finds(
         there = rows >= 0
         own = np.einsum("qd,qkd->qk", queries, vectors.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, DIM))
         np.testing.assert_allclose(scores[there], own[there], atol=1e-6)
+
+
+def test_users_are_taken_in_blocks_of_so_many_queries(
+    index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = list_maker._blocks(np.array([0, 3, 3, 5, 20, 21, 22]), 5)
+    assert [(block.start, block.stop) for block in blocks] == [(0, 3), (3, 4), (4, 6)]
+    plan = Evaluation(index[0], held=2, liked=3.5, profile=Profile(interests=3, popularity=0.2))
+    at_once = evaluate_index(plan)["methods"]
+    monkeypatch.setattr(list_maker, "BLOCK_CELLS", 1000)
+    assert evaluate_index(plan)["methods"] == at_once
 
 
 def test_the_command(
