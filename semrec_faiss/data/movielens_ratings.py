@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.movielens_rows import LARGEST_ID, BadRows, find_bad_rows, rows_of, shortened, whole_number
+from semrec_faiss.data.movielens_rows import (
+    LARGEST_ID,
+    LEAST_RATING,
+    MOST_RATING,
+    BadRows,
+    find_bad_rows,
+    rating_problem,
+    rows_of,
+    score_problem,
+    whole_number,
+)
 from semrec_faiss.data.movielens_source import SourceFile
 from semrec_faiss.data.titles_table import literal_path, quoted_text
 from semrec_faiss.errors import DataError
@@ -24,7 +34,6 @@ if TYPE_CHECKING:
 
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 SCORE_COLUMNS = ("movieId", "tagId", "relevance")
-LEAST_RATING, MOST_RATING = 0.5, 5.0
 
 _MEMORY = "500MB"
 _BLOCK_RATINGS = 500_000
@@ -173,48 +182,6 @@ def load_genome_scores(
         lambda _, values: score_problem(values, movies, tags),
         progress,
     )
-
-
-def rating_problem(values: Sequence[str], movies: set[int]) -> str | None:
-    """Say what is wrong with userId, movieId, rating and timestamp; None where nothing is."""
-    user, movie, rating, timestamp = values
-    if whole_number(user) is None:
-        return f"userId is {shortened(user)}; a whole number is expected"
-    problem = _movie_problem(movie, movies)
-    if problem is not None:
-        return problem
-    if not LEAST_RATING <= _float(rating) <= MOST_RATING:
-        return f"rating is {shortened(rating)}; a number from {LEAST_RATING} to {MOST_RATING} is expected"
-    if whole_number(timestamp) is None:
-        return f"timestamp is {shortened(timestamp)}; seconds since 1970 are expected"
-    return None
-
-
-def score_problem(values: Sequence[str], movies: set[int], tags: set[int]) -> str | None:
-    """Say what is wrong with movieId, tagId and relevance; None where nothing is."""
-    movie, tag, relevance = values
-    problem = _movie_problem(movie, movies)
-    if problem is not None:
-        return problem
-    if whole_number(tag) not in tags:
-        return f"tagId {shortened(tag)} is not among the genome's tags"
-    if not 0 <= _float(relevance) <= 1:
-        return f"relevance is {shortened(relevance)}; a number from 0 to 1 is expected"
-    return None
-
-
-def _movie_problem(text: str, movies: set[int]) -> str | None:
-    movie = whole_number(text)
-    if movie is None:
-        return f"movieId is {shortened(text)}; a whole number is expected"
-    return None if movie in movies else f"movieId {movie} is not among the movies"
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
 
 
 def _load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from semrec_faiss.data.movielens_source import SourceFile
@@ -14,6 +14,8 @@ from semrec_faiss.progress import Progress, silent
 MISTAKES_SHOWN = 10
 LARGEST_ID = 10**15
 """Ids are read as float64 at first, which holds whole numbers up to this exactly."""
+
+LEAST_RATING, MOST_RATING = 0.5, 5.0
 
 _ROWS_A_REPORT = 50_000
 _SHOWN_CHARACTERS = 80
@@ -185,3 +187,58 @@ def find_bad_rows(
         problem = problem_of(line, values)
         if problem is not None:
             bad.add(source, line, problem)
+
+
+def rating_problem(values: Sequence[str], movies: Container[int]) -> str | None:
+    """Say what is wrong with userId, movieId, rating and timestamp; None where nothing is."""
+    user, movie, rating, timestamp = values
+    if whole_number(user) is None:
+        return f"userId is {shortened(user)}; a whole number is expected"
+    problem = _movie_problem(movie, movies)
+    if problem is not None:
+        return problem
+    if not LEAST_RATING <= _float(rating) <= MOST_RATING:
+        return f"rating is {shortened(rating)}; a number from {LEAST_RATING} to {MOST_RATING} is expected"
+    if whole_number(timestamp) is None:
+        return f"timestamp is {shortened(timestamp)}; seconds since 1970 are expected"
+    return None
+
+
+def tag_problem(user: str, movie: str, given_at: str, movies: Container[int]) -> str | None:
+    """Say what is wrong with userId, movieId and timestamp of a tag; None where nothing is."""
+    if whole_number(user) is None:
+        return f"userId is {shortened(user)}; a whole number is expected"
+    problem = _movie_problem(movie, movies)
+    if problem is not None:
+        return problem
+    if whole_number(given_at) is None:
+        return f"timestamp is {shortened(given_at)}; seconds since 1970 are expected"
+    return None
+
+
+def score_problem(values: Sequence[str], movies: Container[int], tags: Container[int]) -> str | None:
+    """Say what is wrong with movieId, tagId and relevance; None where nothing is."""
+    movie, tag, relevance = values
+    problem = _movie_problem(movie, movies)
+    if problem is not None:
+        return problem
+    number = whole_number(tag)
+    if number is None or number not in tags:
+        return f"tagId {shortened(tag)} is not among the genome's tags"
+    if not 0 <= _float(relevance) <= 1:
+        return f"relevance is {shortened(relevance)}; a number from 0 to 1 is expected"
+    return None
+
+
+def _movie_problem(text: str, movies: Container[int]) -> str | None:
+    movie = whole_number(text)
+    if movie is None:
+        return f"movieId is {shortened(text)}; a whole number is expected"
+    return None if movie in movies else f"movieId {movie} is not among the movies"
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from semrec_faiss.data.movielens_rows import BadRows, rows_of, shortened, whole_number
+from semrec_faiss.data.movielens_rows import BadRows, rows_of, shortened, tag_problem, whole_number
 from semrec_faiss.data.movielens_source import MovieLensSource, SourceFile
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
@@ -102,11 +102,11 @@ def _add_tags(titles: Titles, source: SourceFile, bad: BadRows, progress: Progre
     counts: dict[int, Counter[str]] = {movie: Counter() for movie in titles.movie_ids}
     spelled: dict[str, str] = {}  # one string for all uses of a tag
     for line, (user, number, raw, rated_at) in rows_of(source, TAG_COLUMNS, bad, progress):
-        movie = whole_number(number)
-        problem = tag_problem(user, movie, number, rated_at, counts)
-        if problem is not None or movie is None:
-            bad.add(source, line, problem or "")
+        problem = tag_problem(user, number, rated_at, counts)
+        if problem is not None:
+            bad.add(source, line, problem)
             continue
+        movie = whole_number(number) or 0
         titles.tag_rows += 1
         tag = raw.strip().lower()
         if tag:
@@ -115,19 +115,6 @@ def _add_tags(titles: Titles, source: SourceFile, bad: BadRows, progress: Progre
             titles.blank_tags += 1
     for movie, record in zip(titles.movie_ids, titles.records, strict=True):
         record["tags"] = [tag for tag, _ in counts[movie].most_common(MOST_TAGS)]
-
-
-def tag_problem(user: str, movie: int | None, number: str, rated_at: str, known: dict[int, Any]) -> str | None:
-    """Say what is wrong with a row of tags, None where nothing is."""
-    if whole_number(user) is None:
-        return f"userId is {shortened(user)}; a whole number is expected"
-    if movie is None:
-        return f"movieId is {shortened(number)}; a whole number is expected"
-    if movie not in known:
-        return f"movieId {movie} is not among the movies"
-    if whole_number(rated_at) is None:
-        return f"timestamp is {shortened(rated_at)}; seconds since 1970 are expected"
-    return None
 
 
 def read_genome_tags(source: SourceFile) -> dict[int, str]:

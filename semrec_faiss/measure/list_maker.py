@@ -25,7 +25,7 @@ LENGTH = 100
 """Titles of a list."""
 
 BLOCK_CELLS = 8 << 20
-"""Titles found for a block of users, all queries together: bounds the memory."""
+"""Titles looked at for a block of users, all queries together: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class ListMaker:
         fetch = self._fetch(profile)
         prior = self._prior(split, profile) if profile.popularity else None
         lists = np.full((len(users), LENGTH), -1, np.int64)
-        for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // fetch)):
+        looked_at = self._index.count if prior is not None and self._index.exact else fetch
+        for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
             seen = [np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users[block].tolist()]
             offsets = queries.offsets[block.start : block.stop + 1]
             exclusions = Exclusions.of(seen).take(np.repeat(np.arange(len(seen)), np.diff(offsets)))
