@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,9 @@ def _staging(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if not _has_vectors(staging):
             shutil.rmtree(staging, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _has_vectors(staging: Path) -> bool:

@@ -24,6 +24,9 @@ Values = NDArray[np.float64]
 LENGTH = 100
 """Titles of a list."""
 
+SCANNED_BYTES = 1 << 30
+"""Vectors that are scanned for a pool; of larger indexes a pool is found by their own search."""
+
 BLOCK_CELLS = 8 << 20
 """Titles looked at for a block of users, all queries together: bounds the memory."""
 
@@ -46,6 +49,11 @@ class ListMaker:
         self._seed = seed
         self._kept: tuple[Any, _Queries] | None = None
 
+    @property
+    def _can_scan(self) -> bool:
+        """Whether a product with all titles gives what the index would, and their vectors may be held once more."""
+        return self._index.exact and 4 * self._index.count * self._index.dim <= SCANNED_BYTES
+
     @cached_property
     def _titles(self) -> NDArray[np.float32]:
         return self._index.vectors(np.arange(self._index.count))
@@ -64,7 +72,7 @@ class ListMaker:
         fetch = self._fetch(profile)
         prior = self._prior(split, profile) if profile.popularity else None
         lists = np.full((len(users), LENGTH), -1, np.int64)
-        looked_at = self._index.count if prior is not None and self._index.exact else fetch
+        looked_at = self._index.count if prior is not None and self._can_scan else fetch
         for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
             seen = [np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users[block].tolist()]
             offsets = queries.offsets[block.start : block.stop + 1]
@@ -114,7 +122,7 @@ class ListMaker:
         """
         if not len(queries):
             return np.empty((0, fetch), np.int64), np.empty((0, fetch), np.float32)
-        if is_pool and self._index.exact:
+        if is_pool and self._can_scan:
             # What its search gives, a plain product gives, which is far faster when most titles are wanted.
             return _scan(queries, self._titles, seen, fetch)
         found = restricted_top_k(self._index, queries, fetch, Restriction(self._index.count, None, seen))
