@@ -25,7 +25,7 @@ from semrec_faiss.data.movielens_rows import (
     whole_number,
 )
 from semrec_faiss.data.movielens_source import SourceFile
-from semrec_faiss.data.titles_table import literal_path, quoted_text
+from semrec_faiss.data.titles_table import first_line, literal_path, quoted_text
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 
@@ -209,8 +209,11 @@ def _load(
         bad.check()
         # No row is at fault: DuckDB refuses files that mix line ends.
         equal = _with_equal_line_ends(source.path, scratch.folder)
-        with _telling(scratch.db, what, progress):
-            scratch.db.execute(sql.format(rows=_csv_of(equal, source, columns)))
+        try:
+            with _telling(scratch.db, what, progress):
+                scratch.db.execute(sql.format(rows=_csv_of(equal, source, columns)))
+        except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
+            raise DataError(f"{source.shown} cannot be read: {first_line(error)}", fix="download it again") from error
         equal.unlink()
     (unusable,) = scratch.db.execute(f"SELECT count(*) FROM {table} WHERE title_row IS NULL").fetchall()[0]
     if unusable:

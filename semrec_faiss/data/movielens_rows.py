@@ -19,7 +19,7 @@ LEAST_RATING, MOST_RATING = 0.5, 5.0
 
 _ROWS_A_REPORT = 50_000
 _SHOWN_CHARACTERS = 80
-_WHOLE = re.compile(r"\d{1,15}(?:\.0+)?")
+_WHOLE = re.compile(r"[0-9]{1,15}(?:\.0+)?")
 
 Row = tuple[int, list[str]]
 

@@ -248,6 +248,8 @@ MANGLED = [
     ("ratings", RATINGS + "5.5,10,4,1\n", ["ratings.csv:9: userId is '5.5'"]),
     ("ratings", RATINGS + "-5,10,4,1\n", ["ratings.csv:9: userId is '-5'"]),
     ("ratings", RATINGS + "5,10,4,1.5\n", ["ratings.csv:9: timestamp is '1.5'"]),
+    ("ratings", RATINGS + "٥,10,4,1\n", ["ratings.csv:9: userId is '٥'"]),
+    ("ratings", RATINGS + "5,10,٤,1\n", ["ratings.csv cannot be read"]),
     ("ratings", RATINGS + "5,11,4,1\n", ["ratings.csv:9: movieId 11 is not among the movies"]),
     ("ratings", RATINGS + '5,10,"4,1\n', ["ratings.csv:9: no CSV"]),
     ("ratings", RATINGS + "1,10,4.0,2\n", ["ratings.csv:9: user 1 has rated movie 10 already, on line 2"]),
