@@ -13,11 +13,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from semrec_faiss.config_index import (
+    FUSED_DIMS,
+    FUSED_K_LIMIT,
     GPU_LIMIT,
     GPU_PQ_M,
     INDEX_TYPES,
     FactoryIndex,
     FlatIndex,
+    FusedIndex,
     HnswIndex,
     IndexConfig,
     IvfFlatIndex,
@@ -30,6 +33,8 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.yaml_source import YamlSource
 
 __all__ = [
+    "FUSED_DIMS",
+    "FUSED_K_LIMIT",
     "GPU_LIMIT",
     "GPU_PQ_M",
     "INDEX_TYPES",
@@ -37,6 +42,7 @@ __all__ = [
     "DeviceConfig",
     "FactoryIndex",
     "FlatIndex",
+    "FusedIndex",
     "HnswIndex",
     "IndexConfig",
     "IvfFlatIndex",
@@ -92,7 +98,11 @@ def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
             ["device.float16 is a GPU setting; on a CPU take type ivf_sq or factory SQfp16"] if device.float16 else []
         )
     problems = []
-    if device.float16 and not isinstance(index, FlatIndex):
+    if isinstance(index, FusedIndex) and len(device.gpus) > 1:
+        problems.append(f"type fused runs on one GPU, device.gpus names {len(device.gpus)}; take type flat for several")
+    if device.float16 and isinstance(index, FusedIndex):
+        problems.append("device.float16 changes type flat only; for type fused set index.search.rescore: float16")
+    elif device.float16 and not isinstance(index, FlatIndex):
         problems.append(
             "device.float16 changes type flat only; for float16 inverted lists take type ivf_sq, storage fp16"
         )

@@ -14,6 +14,12 @@ GPU_LIMIT = 2048
 GPU_PQ_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 """The product quantiser sizes that FAISS has GPU code for; those over 48 need float16 look-up tables."""
 
+FUSED_K_LIMIT = 256
+"""The most titles that type fused returns a query on a GPU."""
+
+FUSED_DIMS = range(32, 2049, 8)
+"""The dimensions that type fused takes: rows of float16 must start at multiples of 16 bytes."""
+
 MOST = 2**31 - 1
 """The largest number that FAISS takes for a setting."""
 
@@ -154,6 +160,20 @@ class HnswIndex(AnyIndex):
     runs_on_gpu: ClassVar[bool] = False
 
 
+class FusedSearch(Settings):
+    """``rescore``: float32 ranks by the original vectors and proves it; float16 takes a third of the GPU memory."""
+
+    rescore: Literal["float32", "float16"] = "float32"
+
+
+class FusedIndex(AnyIndex):
+    """Every vector, compared exactly by our own GPU kernels; on a CPU it is searched as ``flat``."""
+
+    type: Literal["fused"]
+    build: NoSettings = NoSettings()
+    search: FusedSearch = FusedSearch()
+
+
 class FactoryIndex(AnyIndex):
     """An index as ``faiss.index_factory`` spells it."""
 
@@ -173,6 +193,7 @@ INDEX_TYPES: dict[str, type[AnyIndex]] = {
     "ivf_sq": IvfSqIndex,
     "ivf_pq": IvfPqIndex,
     "hnsw": HnswIndex,
+    "fused": FusedIndex,
     "factory": FactoryIndex,
 }
 
@@ -197,6 +218,7 @@ IndexConfig = Annotated[
         Annotated[IvfSqIndex, Tag("ivf_sq")],
         Annotated[IvfPqIndex, Tag("ivf_pq")],
         Annotated[HnswIndex, Tag("hnsw")],
+        Annotated[FusedIndex, Tag("fused")],
         Annotated[FactoryIndex, Tag("factory")],
     ],
     Discriminator(_index_tag),

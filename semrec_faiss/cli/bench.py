@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cli.bench_gpu import as_ms, gpu
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option, set_option
 
-INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw")
+INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw", "fused")
 SHAPING = ("titles", "users", "dim", "index_type")
 """Options that shape an index which is built for the run; an index that is given has its shape."""
 
@@ -137,11 +138,11 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _search_row(row: dict[str, Any], limits: dict[int, dict[str, Any]]) -> list[str]:
-    cells = [f"{row['queries']:,}", _as_ms(row["raw_faiss"]["median_ms"])]
+    cells = [f"{row['queries']:,}", as_ms(row["raw_faiss"]["median_ms"])]
     for name in ("vector_index", "recommender", "recommender_with_titles"):
-        cells += [_as_ms(row[name]["median_ms"]), f"×{row[name]['ratio']:.3f}"]
+        cells += [as_ms(row[name]["median_ms"]), f"×{row[name]['ratio']:.3f}"]
     limit = limits.get(row["queries"])
-    return cells + (["–", "–"] if limit is None else [_as_ms(limit["limit_ms"]), f"×{limit['recommender_gap']:.2f}"])
+    return cells + (["–", "–"] if limit is None else [as_ms(limit["limit_ms"]), f"×{limit['recommender_gap']:.2f}"])
 
 
 def _promise_row(promise: dict[str, Any]) -> list[str]:
@@ -156,10 +157,6 @@ def _with_unit(value: float, unit: str) -> str:
     if unit == "bytes":
         return as_size(int(value))
     return f"×{value:.3f}" if unit == "x" else f"{value:.3f} {unit}"
-
-
-def _as_ms(value: float) -> str:
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
 
 
 @bench.command(epilog="Example: semrec bench filters --out results")
@@ -203,13 +200,13 @@ def _print_filters(document: dict[str, Any]) -> None:
     ]
     print_table(["filter", "matching", "first", "repeated"], rows, right=(1, 2, 3))
     click.echo("\nStrategies, median ms:")
-    names = ("overfetch", "subset", "selector")
+    names = ("overfetch", "subset", "selector", "masked")
     print_table(
         ["type", "share", "queries", *names, "chosen", "best"],
         [[row["type"], f"{row['share']:.1%}", f"{row['queries']:,}",
-          *(_as_ms(row[name]["median_ms"]) if name in row else "–" for name in names), row["chosen"], row["best"]]
+          *(as_ms(row[name]["median_ms"]) if name in row else "–" for name in names), row["chosen"], row["best"]]
          for row in document["strategies"]],
-        right=(1, 2, 3, 4, 5),
+        right=(1, 2, 3, 4, 5, 6),
     )  # fmt: skip
     planner = document["planner"]
     click.echo(
@@ -258,3 +255,6 @@ def _print_recommend(document: dict[str, Any]) -> None:
         seconds = f"{row['median_ms'] / 1e3:.2f} s"
         rows.append([mark, name.replace("_", " "), seconds, f"{row['users_per_second']:,.0f} users/s", ratio, limit])
     print_table(["", "", "", "", "", ""], rows, right=(2, 3, 4, 5), header=False)
+
+
+bench.add_command(gpu)

@@ -146,3 +146,8 @@ def as_size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def as_ms(value: float) -> str:
+    """Print milliseconds with three digits that matter."""
+    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"

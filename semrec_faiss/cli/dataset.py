@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.exchange import export_files, import_file
 from semrec_faiss.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
 
 @click.group()
 def dataset() -> None:
-    """Check, make or embed a data folder."""
+    """Check, make, embed, import or export a data folder."""
+
+
+dataset.add_command(import_file)
+dataset.add_command(export_files)
 
 
 @dataset.command(epilog="Example: semrec dataset check data/demo")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from semrec_faiss.cli.console import print_json, print_table
 from semrec_faiss.cli.options import json_option
 
 
-@click.command(epilog="Example: semrec doctor")
+@click.command(epilog="Example: semrec doctor indexes/demo")
+@click.argument("index", required=False, type=click.Path(path_type=Path))
 @json_option
-def doctor(as_json: bool) -> int:
-    """Check Python, FAISS and its GPUs, the driver, torch, memory and optional packages.
+def doctor(index: Path | None, as_json: bool) -> int:
+    """Check Python, FAISS and its GPUs, the driver, torch, memory and optional packages; INDEX too where it is given.
 
-    Ends with exit code 6 when semrec cannot search on this machine as it is.
+    Of an index: whether its counts agree, its vectors are of unit length, and a GPU goes unused. Ends with exit code 6
+    when semrec cannot search on this machine as it is.
     """
-    from semrec_faiss.index.diagnosis import diagnose
+    from semrec_faiss.index.diagnosis import diagnose, diagnose_index
 
-    checks = diagnose()
+    checks = diagnose() + ([] if index is None else diagnose_index(index))
     if as_json:
         print_json({"checks": [check.as_dict() for check in checks]})
     else:

@@ -23,8 +23,15 @@ COMMANDS = {
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "evaluate": ("evaluate", "evaluate", "Measure how good recommendations are, beside two baselines."),
-    "dataset": ("dataset", "dataset", "Check, make or embed a data folder."),
+    "dataset": ("dataset", "dataset", "Check, make, embed, import or export a data folder."),
+    "compare": ("compare", "compare", "Run the guide's five tests on CPU and GPU; write a report."),
+    "memory": ("memory", "memory", "Predict what an index takes in memory, and how many titles fit."),
     "bench": ("bench", "bench", "Measure speed and memory beside raw FAISS; write JSON."),
+    "sweep": ("sweep", "sweep", "Measure a grid of indexes: recall, speed, memory; resumable."),
+    "pick": ("pick", "pick", "Choose the best index of a sweep, and say why the others lost."),
+    "tune": ("tune", "tune", "Find the least nprobe, efSearch or refine that reaches a recall."),
+    "report": ("report", "report", "Make the page, the pictures and the table of a sweep."),
+    "check-regression": ("report", "check_regression", "Fail when a sweep is worse than an earlier one."),
 }
 
 

@@ -23,7 +23,7 @@ set_option = click.option(
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
 index_argument = click.argument("index", type=click.Path(path_type=Path))
 
-_STRATEGIES = click.Choice(["auto", "overfetch", "subset", "selector"])
+_STRATEGIES = click.Choice(["auto", "overfetch", "subset", "selector", "masked"])
 _WISHES = (
     click.option(
         "--where", metavar="SQL", help="Only titles for which this holds: \"year < 1980 AND 'War' IN genres\"."

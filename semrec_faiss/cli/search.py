@@ -252,10 +252,14 @@ def print_answer(answer: Answer, *, normalized: bool, account: bool = False) -> 
         _print_account(answer)
 
 
+def _exactness(exact: bool | str) -> str:
+    return "proven exact" if exact == "proven" else "exact" if exact else "approximate"
+
+
 def _print_account(answer: Answer) -> None:
     facts = (
         f"requested {answer.requested} · matching {answer.matching} · returned {answer.returned} · "
-        f"strategy {answer.strategy} · {'exact' if answer.exact else 'approximate'} · {answer.elapsed_ms:.2f} ms"
+        f"strategy {answer.strategy} · {_exactness(answer.exact)} · {answer.elapsed_ms:.2f} ms"
     )
     click.echo(facts)
     rows = [[stage.name, str(stage.queries), str(stage.fetched), f"{stage.elapsed_ms:.2f}"] for stage in answer.stages]

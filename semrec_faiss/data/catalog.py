@@ -58,7 +58,9 @@ class Catalog:
         self.count = count
         self.fields = fields
         self._finder = TitleFinder(self.cursor, has_year="year" in fields)
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        connection.execute(
+            "SET GLOBAL TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true"
+        )
 
     @classmethod
     def from_jsonl(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.data.field_types import ROW
+from semrec_faiss.data.list_filters import asked_one_by_one
 from semrec_faiss.data.titles_table import quoted_name
 from semrec_faiss.errors import UsageError
 
@@ -67,12 +68,11 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
 
     cursor = catalog.cursor()
     fields = {name.casefold() for name in catalog.fields}
-    for clause in clauses:
-        _check(cursor, clause, fields)
+    quick = [_checked(cursor, clause, fields) for clause in clauses]
     row = f"row_{secrets.token_hex(8)}"  # a name that no clause can hold
     columns = ", ".join(quoted_name(name) for name in catalog.fields)
     source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
-    conjunction = " AND ".join(f"(\n{clause}\n)" for clause in clauses)
+    conjunction = " AND ".join(f"(\n{clause}\n)" for clause in quick)
     try:
         _check_types(cursor, clauses, source)
         found = cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
@@ -89,8 +89,8 @@ def _check_types(cursor: DuckDBPyConnection, clauses: Sequence[str], source: str
             raise UsageError(f"the filter {clause!r} gives {kind[1]}, not true or false", fix=_EXAMPLE)
 
 
-def _check(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> None:
-    """Refuse all but one expression of parts that are let through.
+def _checked(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> str:
+    """Refuse all but one expression of parts that are let through; return it in a form that is answered soon.
 
     It is parsed as it stands, not in the brackets that it is run in, so that it cannot close them.
     """
@@ -105,8 +105,10 @@ def _check(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> None:
     expressions = node.get("select_list", [])
     if not (node.get("type") == "SELECT_NODE" and len(expressions) == 1 and _is_bare(node)):
         raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
-    for part in _parts(expressions[0]):
+    parts = list(_parts(expressions[0]))
+    for part in parts:
         _check_part(part, where, fields)
+    return asked_one_by_one(where, parts, len(_LEAD))
 
 
 def _parsed(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any, Literal
 
-from semrec_faiss.config import DeviceConfig, IndexConfig, device_problems
+from semrec_faiss.config import GPU_LIMIT, DeviceConfig, IndexConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
@@ -21,6 +21,10 @@ BLAS_THRESHOLD = 20
 BLAS_QUERY_BLOCK = 1024
 BLAS_TITLE_BLOCK = 2048
 
+
+GPU_NARROW_SQ_LIMIT = 512
+"""The largest k of scalar-quantised lists of 8 bits or fewer on a GPU: FAISS 1.15 ends the process above it, because
+its kernel asks for more shared memory than there is."""
 
 GPU_PQ_FLOAT32_M = 48
 """The largest product quantiser whose float32 look-up tables fit a GPU's shared memory."""
@@ -196,6 +200,15 @@ def _copy_to(resources: list[GpuResources], index: Any, options: Any) -> Any:
         handles.push_back(resource.handle)
         ids.push_back(resource.gpu)
     return faiss.index_cpu_to_gpu_multiple(handles, ids, index, options)
+
+
+def gpu_candidates(index: Any) -> int:
+    """Return the most titles that a search of this index finds on a GPU."""
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    quantizer = None if ivf is None else getattr(faiss.downcast_index(ivf), "sq", None)
+    narrow = quantizer is not None and quantizer.qtype != faiss.ScalarQuantizer.QT_fp16
+    return GPU_NARROW_SQ_LIMIT if narrow else GPU_LIMIT
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,11 +8,26 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.device import gpu_count, installed_faiss, load_faiss
+import numpy as np
+
+from semrec_faiss.config import Config, device_problems
+from semrec_faiss.errors import DamagedIndexError, DeviceError
+from semrec_faiss.index.device import Device, gpu_count, installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.vector_index import VectorIndex
+
+NO_CUDA = "CPU build"
+
+SAMPLED = 1000
+"""Vectors whose length is measured."""
+
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 a length may be: float16 rounds to this."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,7 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        state: ``ok``, ``missing`` (optional, not there) or ``problem`` (searching fails or goes unused).
+        state: ``ok``, ``missing`` (optional, or better otherwise) or ``problem`` (searching fails or goes unused).
         found: what was found.
         fix: the command or step that mends it; None where nothing needs mending.
     """
@@ -38,8 +53,9 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Look at everything a search depends on; raises nothing."""
-    checks = [_python(), _memory(), _faiss(), _gpus()]
-    return checks + [_package(*package) for package in _OPTIONAL]
+    gpus = _gpus()
+    packages = [_package(*package) for package in _OPTIONAL]
+    return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages)]
 
 
 def _python() -> Check:
@@ -101,7 +117,7 @@ def _torch_detail() -> str:
 
     cuda = torch.version.cuda
     if cuda is None:
-        return "CPU build"
+        return NO_CUDA
     return f"CUDA {cuda}, " + (f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU usable")
 
 
@@ -114,6 +130,8 @@ _OPTIONAL: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
     ("torch", "GPU kernels and text embedding", "gpu", _torch_detail),
     ("nvidia-ml-py", "GPU memory as the driver counts it", "gpu", _no_detail),
     ("sentence-transformers", "semrec dataset embed", "embed", _no_detail),
+    ("altair", "reports with charts", "report", _no_detail),
+    ("vl-convert-python", "reports with charts", "report", _no_detail),
     ("pandas", "answers as a DataFrame", "", _no_detail),
     ("polars", "answers as a DataFrame", "", _no_detail),
 )
@@ -129,3 +147,64 @@ def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> 
     except Exception as error:  # a package that is there but broken must not hide the other findings
         return Check(name, "problem", f"installed, but fails to load: {error}", f"pip install --force-reinstall {name}")
     return Check(name, "ok", f"{version} {more}".strip())
+
+
+def _used(package: Check, gpus: Check) -> Check:
+    """Object to a torch that cannot use the GPU which FAISS sees."""
+    if package.name != "torch" or package.state != "ok" or gpus.state != "ok" or not package.found.endswith(NO_CUDA):
+        return package
+    fix = "pip uninstall -y torch && pip install 'semrec-faiss[gpu]'"
+    return Check("torch", "problem", f"{package.found}, but FAISS sees a GPU: it goes unused", fix)
+
+
+def diagnose_index(path: str | Path) -> list[Check]:
+    """Look at an index: whether it opens and its counts agree, its vectors' length, and where it is searched.
+
+    Raises:
+        NotFoundError: there is no index at ``path``.
+    """
+    from semrec_faiss.index.saved import SavedIndex
+
+    try:
+        saved = SavedIndex(path)
+        titles, index = saved.catalog.count, saved.load(saved.config.index, Device())
+        users = 0 if saved.users is None else len(saved.users.vectors)
+        ids = 0 if saved.users is None else len(saved.users.ids)
+    except DamagedIndexError as error:
+        return [Check("index", "problem", error.message, error.fix or "build the index again")]
+    if users != ids:
+        return [Check("index", "problem", f"{users} user vectors and {ids} user ids", "build the index again")]
+    counts = f"{titles} titles, as many vectors" + (f"; {users} users, as many ids" if users else "; no users")
+    return [Check("index", "ok", counts), _lengths(index), _place(saved.config)]
+
+
+def _lengths(index: VectorIndex) -> Check:
+    """Say whether scores are cosines; of an index that does not normalise, some vectors are measured."""
+    if index.config.normalize:
+        return Check("vectors", "ok", "brought to unit length, so that scores are cosines")
+    rows = np.unique(np.linspace(0, index.count - 1, SAMPLED).astype(np.int64))
+    norms = np.linalg.norm(index.vectors(rows), axis=1)
+    if np.abs(norms - 1).max() < UNIT_TOLERANCE:
+        return Check("vectors", "ok", f"of unit length, judged by {len(rows)} of them")
+    return Check(
+        "vectors",
+        "missing",
+        f"not of unit length (norms from {norms.min():.4g} to {norms.max():.4g}): long vectors win at any angle",
+        "set index.normalize: true and build the index again",
+    )
+
+
+def _place(config: Config) -> Check:
+    try:
+        usable = gpu_count()
+    except DeviceError as error:
+        return Check("device", "problem", error.message, error.fix)
+    problems = device_problems(config.index, config.device.model_copy(update={"kind": "gpu"}))
+    if not usable:
+        return Check("device", "ok", "searched on the CPU; FAISS sees no GPU")
+    if problems:
+        return Check("device", "missing", f"searched on the CPU: {problems[0]}", "build a type that runs on a GPU")
+    if config.device.kind == "cpu":
+        return Check("device", "missing", "a GPU is here, but the index was built with device.kind=cpu: the GPU goes"
+                     " unused", "--set device.kind=auto, or build it again so")  # fmt: skip
+    return Check("device", "ok", f"searched on GPU {', '.join(map(str, config.device.gpus))}")

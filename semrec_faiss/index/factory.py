@@ -7,9 +7,11 @@ import re
 from typing import Any
 
 from semrec_faiss.config import (
+    FUSED_DIMS,
     GPU_PQ_M,
     FactoryIndex,
     FlatIndex,
+    FusedIndex,
     HnswIndex,
     IndexConfig,
     IvfPqIndex,
@@ -46,7 +48,13 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
     if isinstance(index, FactoryIndex):
         _check_factory_numbers(index.factory, count)
         return index
-    if isinstance(index, FlatIndex):
+    if isinstance(index, FusedIndex) and dim not in FUSED_DIMS:
+        raise ConfigError(
+            f"index.type fused takes {FUSED_DIMS.start} to {FUSED_DIMS[-1]} dimensions in steps of {FUSED_DIMS.step};"
+            f" the vectors have {dim}",
+            fix="take type flat",
+        )
+    if isinstance(index, FlatIndex | FusedIndex):
         return index
     if isinstance(index, HnswIndex):
         m = (48 if dim >= 256 else 32) if index.build.M == "auto" else index.build.M
@@ -109,7 +117,7 @@ def empty_index(index: IndexConfig, dim: int) -> Any:
     if made.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ConfigError(f"factory {spelled!r} does not rank by inner product", fix="take another factory string")
     ivf = faiss.try_extract_index_ivf(made)
-    if ivf is not None and not isinstance(index, FactoryIndex | HnswIndex | FlatIndex):
+    if ivf is not None and not isinstance(index, FactoryIndex | HnswIndex | FlatIndex | FusedIndex):
         ivf.cp.seed = index.build.seed
     if isinstance(index, HnswIndex):
         made.hnsw.efConstruction = index.build.efConstruction
@@ -119,7 +127,7 @@ def empty_index(index: IndexConfig, dim: int) -> Any:
 def _factory_string(index: IndexConfig) -> str:
     if isinstance(index, FactoryIndex):
         return index.factory
-    if isinstance(index, FlatIndex):
+    if isinstance(index, FlatIndex | FusedIndex):
         return "Flat"
     if isinstance(index, HnswIndex):
         return f"HNSW{index.build.M},Flat"

@@ -1,4 +1,4 @@
-"""Query vectors that a plain float32 norm would not do justice to: huge, tiny, or not finite."""
+"""Query vectors as the index compares them: checked, float32, of unit length where the index normalises."""
 
 from __future__ import annotations
 
@@ -7,13 +7,71 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.index.device import load_faiss
+
+Floats = NDArray[np.float32]
 
 LEAST_SQUARE = 1e-30
 """Below this sum of squares, small components may have vanished in float32."""
 
 UNIT_SQUARE_TOLERANCE = 1e-6
 """Vectors whose square is this near one are of unit length already: dividing would only cost a copy."""
+
+
+SQUARES_BY_FAISS = 256
+"""From so many queries on FAISS's threads pay for being called."""
+
+
+def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
+    """Check kind and shape; ``or_one`` takes a single vector for a batch of one.
+
+    Raises:
+        UsageError: not numbers, or not (queries, ``dim``).
+    """
+    try:
+        given = np.asarray(queries)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"queries are no array of numbers: {error}") from error
+    given = given[None, :] if or_one and given.ndim == 1 else given
+    if given.ndim != 2 or given.shape[1] != dim or given.dtype.kind not in "fiu":
+        raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {dim})")
+    return given
+
+
+def prepared_block(given: NDArray[Any], first: int, *, normalize: bool) -> Floats:
+    """Prepare part of a batch.
+
+    Args:
+        given: numbers (queries, dim).
+        first: the number of its first row, for messages.
+        normalize: whether to bring each row to unit length.
+
+    Returns:
+        float32 (queries, dim), contiguous.
+
+    Raises:
+        DataError: a NaN, an infinite value, what float32 cannot hold, or an all-zero row that has to be normalised.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
+        squares = _squares(wide)
+    if not np.isfinite(squares).all() or (normalize and squares.min(initial=1.0) < LEAST_SQUARE):
+        wide = scaled_to_sane_range(given, first, normalize=normalize)
+        squares = np.einsum("ij,ij->i", wide, wide)
+    if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
+        wide = wide / np.sqrt(squares)[:, None]
+    return np.ascontiguousarray(wide, dtype=np.float32)
+
+
+def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Return the squared length of each row; FAISS computes a large float32 batch with all threads."""
+    if len(vectors) < SQUARES_BY_FAISS or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
+        return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
+    faiss = load_faiss()
+    squares = np.empty(len(vectors), np.float32)
+    faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), vectors.shape[1], len(vectors))
+    return squares
 
 
 def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config import Config, IndexConfig, config_from_dict
+from semrec_faiss.config import Config, FusedIndex, IndexConfig, config_from_dict
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
@@ -61,7 +61,7 @@ class SavedIndex:
     def load(self, config: IndexConfig, device: Device) -> VectorIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""
         manifest = self.generation.manifest
-        index = _read_faiss(self.generation.file(INDEX_NAME), mapped=not device.gpus)
+        index = read_for_search(self.generation.file(INDEX_NAME), config, device)
         if (index.ntotal, index.d) != (manifest.count, manifest.dim):
             raise DamagedIndexError(
                 f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "
@@ -134,6 +134,16 @@ def _replay(index: VectorIndex, answer: KnownAnswer, number: int) -> None:
             f"known answer {number} comes out differently: scores are off by {largest:.3g}, allowed is {tolerance:.3g}",
             fix="build the index again; if that does not help, the FAISS build computes wrongly",
         )
+
+
+def read_for_search(path: Path, config: IndexConfig, device: Device) -> Any:
+    """Read a FAISS file whose digest is right, as an index of ``config`` that is searched on ``device`` needs it.
+
+    Raises:
+        DamagedIndexError: FAISS cannot read it.
+    """
+    is_copied = bool(device.gpus) and not isinstance(config, FusedIndex)  # which reads the file block by block
+    return _read_faiss(path, mapped=not is_copied)
 
 
 def _read_faiss(path: Path, *, mapped: bool) -> Any:

@@ -7,20 +7,36 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config import GPU_LIMIT, FlatIndex, IndexConfig, IvfFlatIndex
+from semrec_faiss.config import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.index.device import Device, GpuResources, first_line, is_out_of_memory, load_faiss, to_gpu
+from semrec_faiss.index.device import (
+    Device,
+    GpuResources,
+    first_line,
+    gpu_candidates,
+    is_out_of_memory,
+    load_faiss,
+    to_gpu,
+)
 from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
-from semrec_faiss.index.queries import LEAST_SQUARE, UNIT_SQUARE_TOLERANCE, scaled_to_sane_range
+from semrec_faiss.index.queries import as_batch, prepared_block
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+
+Mask = NDArray[np.bool_]
+
+Exactness = bool | Literal["proven"]
+"""Whether a brute-force scan would give the same titles, ties aside; proven where the answer itself showed it."""
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
@@ -33,15 +49,19 @@ class SearchResult:
     Attributes:
         rows: int64 (queries, k), titles by descending score, ties by row; never -1.
         scores: float32 (queries, k), inner products (cosines where the index normalises).
-        exact: whether a brute-force scan would give the same titles, ties aside.
+        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU.
         strategy: how they were found: ``index``, ``refine`` (candidates rescored exactly), or either with
             ``+scan`` where some query came up short and was finished by an exact scan.
+        repeated: queries that type fused searched again with more candidates, for want of a proof.
+        scanned: of these, compared with every title in float32 in the end.
     """
 
     rows: Rows
     scores: Floats
-    exact: bool
+    exact: Exactness
     strategy: str
+    repeated: int = 0
+    scanned: int = 0
 
 
 class VectorIndex:
@@ -80,22 +100,57 @@ class VectorIndex:
         self._refine: int | None = getattr(config.search, "refine", None)
         self._nprobe: int | None = getattr(config.search, "nprobe", None)
         self._normalizes = config.normalize
+        self._gpu_limit = gpu_candidates(cpu_index)
         self._resources: list[GpuResources] = []
         self._searcher = cpu_index
-        if self.device.gpus:
+        self.fused: FusedSearcher | None = None
+        if self.device.gpus and isinstance(config, FusedIndex):
+            self.fused = self._to_fused(config)
+        elif self.device.gpus:
             self._searcher, self._resources = to_gpu(cpu_index, self.device)
         apply_search_settings(self._searcher, config, cpu_index=cpu_index)
         if originals is None and not holds_vectors_exactly(cpu_index):
             raise DataError("this index type quantises the vectors, and the original vectors are not beside it")
         self._originals = originals
         self._originals_lock = threading.Lock()
-        is_flat = isinstance(config, FlatIndex) and not self.device.gpus
+        is_flat = isinstance(config, FlatIndex | FusedIndex) and not self.device.gpus
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
         self._block_rows = QUERY_BLOCK_ROWS
 
+    def set_search(self, config: IndexConfig) -> None:
+        """Search with other settings from now on, without loading anything again.
+
+        Args:
+            config: as the index was made from, but for its search section.
+
+        Raises:
+            UsageError: more than the search section differs.
+            ConfigError: a search setting that the index does not have.
+        """
+        if config.model_copy(update={"search": self.config.search}) != self.config:
+            raise UsageError("only the search settings of an index can change once it is built")
+        with self.locked():
+            apply_search_settings(self._searcher, config, cpu_index=self.cpu_index)
+        if self.fused is not None and isinstance(config, FusedIndex) and config != self.config:
+            self.fused = None  # its memory is needed
+            self.fused = self._to_fused(config)
+        self.config = config
+        self._refine = getattr(config.search, "refine", None)
+        self._nprobe = getattr(config.search, "nprobe", None)
+
+    def _to_fused(self, config: FusedIndex) -> FusedSearcher:
+        from semrec_faiss.index.fused import FusedSearcher
+
+        vectors = original_vectors(self.cpu_index)
+        if vectors is None:
+            raise DataError("type fused searches a flat index, and this one is none")
+        return FusedSearcher(vectors, f"cuda:{self.device.gpus[0]}", rescore=config.search.rescore)
+
     @property
-    def exact(self) -> bool:
+    def exact(self) -> Exactness:
         """Whether a search finds what a brute-force scan would, ties aside."""
+        if isinstance(self.config, FusedIndex):
+            return self.fused is None or ("proven" if self.fused.proves else False)
         if isinstance(self.config, FlatIndex):
             return not self.device.float16 or not self.device.gpus
         return isinstance(self.config, IvfFlatIndex) and self.config.search.nprobe >= int(self.cpu_index.nlist)
@@ -103,8 +158,10 @@ class VectorIndex:
     @property
     def k_limit(self) -> int | None:
         """The largest number of titles that one search may return, None where there is no limit."""
+        if self.fused is not None:
+            return FUSED_K_LIMIT if self.count > FUSED_K_LIMIT else None
         refine = self._refine or 1
-        return GPU_LIMIT // refine if self.device.gpus and self.count > GPU_LIMIT else None
+        return self._gpu_limit // refine if self.device.gpus and self.count > self._gpu_limit else None
 
     def vectors(self, rows: Rows | list[int]) -> Floats:
         """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
@@ -131,31 +188,8 @@ class VectorIndex:
             UsageError: another shape, or not numbers.
             DataError: a NaN, an infinite value, or an all-zero query where the index normalises.
         """
-        return self._prepared_block(self._as_batch(queries, or_one=True), 0)
-
-    def _as_batch(self, queries: Any, *, or_one: bool = False) -> NDArray[Any]:
-        """Check kind and shape; ``or_one`` takes a single vector for a batch of one."""
-        try:
-            given = np.asarray(queries)
-        except (ValueError, OverflowError) as error:
-            raise UsageError(f"queries are no array of numbers: {error}") from error
-        given = given[None, :] if or_one and given.ndim == 1 else given
-        if given.ndim != 2 or given.shape[1] != self.dim or given.dtype.kind not in "fiu":
-            raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {self.dim})")
-        return given
-
-    def _prepared_block(self, given: NDArray[Any], first: int) -> Floats:
-        """Prepare part of a batch; ``first`` is its first row, for messages."""
-        normalize = self._normalizes
-        with np.errstate(over="ignore", invalid="ignore"):
-            wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
-            squares = np.einsum("ij,ij->i", wide, wide)
-        if not np.isfinite(squares).all() or (normalize and squares.min(initial=1.0) < LEAST_SQUARE):
-            wide = scaled_to_sane_range(given, first, normalize=normalize)
-            squares = np.einsum("ij,ij->i", wide, wide)
-        if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
-            wide = wide / np.sqrt(squares)[:, None]
-        return np.ascontiguousarray(wide, dtype=np.float32)
+        batch = as_batch(queries, self.dim, or_one=True)
+        return prepared_block(batch, 0, normalize=self._normalizes)
 
     def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False) -> SearchResult:
         """Find the ``k`` best titles of each query, all of them when the index has fewer.
@@ -171,14 +205,20 @@ class VectorIndex:
             DeviceError: out of memory even for a single query.
         """
         k = self._checked_k(k)
-        batch = self._as_batch(queries)
+        batch = as_batch(queries, self.dim)
         found_rows = np.empty((len(batch), k), np.int64)
         found_scores = np.empty((len(batch), k), np.float32)
         strategy = "refine" if self._refine else "index"
         scanned = False
+        unproven = np.zeros(2, np.int64)
         for start in range(0, len(batch), QUERY_BLOCK_ROWS):
             part = slice(start, start + QUERY_BLOCK_ROWS)
-            block = batch[part] if prepared else self._prepared_block(batch[part], start)
+            block = batch[part] if prepared else prepared_block(batch[part], start, normalize=self._normalizes)
+            if self.fused is not None:
+                found = self.fused.search(np.ascontiguousarray(block), k)
+                found_rows[part], found_scores[part] = found.rows, found.scores
+                unproven += (found.repeated, found.scanned)
+                continue
             scores, rows = self._search_block(block, k)
             scanned |= self._fill_short(block, scores, rows)
             order_ties(scores, rows)
@@ -187,13 +227,39 @@ class VectorIndex:
             raise DataError(
                 "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
             )
-        return SearchResult(found_rows, found_scores, self.exact, strategy + ("+scan" if scanned else ""))
+        strategy += "+scan" if scanned else ""
+        return SearchResult(found_rows, found_scores, self.exact, strategy, *unproven.tolist())
+
+    def search_allowed(
+        self, queries: Floats, k: int, mask: Mask | None = None, excluded: Excluded | None = None
+    ) -> FusedResult:
+        """Find the ``k`` best titles that each query may return, inside the kernels of type fused.
+
+        Args:
+            queries: float32 (queries, dim), prepared.
+            k: at most 256, and at most the number of titles.
+            mask: bool (count,), True where a title may be returned.
+            excluded: rows that single queries must not return besides.
+
+        Raises:
+            DeviceError: the index is of another type, or on a CPU.
+        """
+        if self.fused is None:
+            raise DeviceError(
+                f"only type fused on a GPU takes a mask into the search, not type {self.config.type} on {self.device}",
+                fix="take another strategy",
+            )
+        return self.fused.search(np.ascontiguousarray(queries), k, mask=mask, excluded=excluded)
 
     def _checked_k(self, k: int) -> int:
         k = checked_count(k)
         if self.k_limit is not None and k > self.k_limit:
             refine = self._refine
-            why = f" (the GPU's {GPU_LIMIT} candidates over refine {refine})" if refine else ""
+            why = f" (the GPU's {self._gpu_limit} candidates over refine {refine})" if refine else ""
+            if self.fused is not None:
+                raise UsageError(
+                    f"k is {k}, over type fused's limit of {FUSED_K_LIMIT}", fix="lower k or take type flat"
+                )
             raise UsageError(
                 f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix="lower k or set device.kind=cpu"
             )

@@ -36,7 +36,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "git": git_state(Path(__file__).resolve().parents[2]),
         "versions": _versions(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()},
+        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()},
         "memory_bytes": _memory_bytes(),
         "faiss_threads": _faiss_threads(),
         "gpus": [
@@ -120,7 +120,8 @@ def _faiss_threads() -> int | None:
         return None
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
+    """Name the processor; None where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -23,7 +23,8 @@ from semrec_faiss.measure.holdout import Ratings, Split, leave_out_latest
 from semrec_faiss.measure.list_maker import LENGTH, ListMaker
 from semrec_faiss.measure.metrics import confidence_interval, mean_of
 from semrec_faiss.measure.profiles import Profile
-from semrec_faiss.measure.ranking import PER_USER, coverage, novelty, per_user
+from semrec_faiss.measure.ranking import PER_USER, novelty, per_user
+from semrec_faiss.measure.recommender_numbers import coverage
 from semrec_faiss.measure.results import NotMeasured, settle
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender

@@ -135,7 +135,8 @@ def _strategy_times(
 ) -> dict[str, Any]:
     index = recommender.index
     queries = made_up_queries(index, count, plan.seed)
-    names: list[Chosen] = [name for name in get_args(Chosen) if name != "selector" or honours_selector(index)]
+    able = {"selector": honours_selector(index), "masked": index.fused is not None}
+    names: list[Chosen] = [name for name in get_args(Chosen) if able.get(name, True)]
 
     def search(name: Chosen) -> Callable[[], object]:
         return lambda: restricted_top_k(index, queries, K, restriction, strategy=name)

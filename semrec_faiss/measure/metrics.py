@@ -52,6 +52,11 @@ def exact_scores(queries: Floats, rows: Rows, vectors_of: Callable[[Rows], Float
     return scores
 
 
+def descending(scores: Floats) -> Floats:
+    """Order each query's scores, the largest first: a GPU's and a CPU's sums of the same list can differ in order."""
+    return np.asarray(-np.sort(-scores, axis=1), dtype=np.float32)
+
+
 def recall_at_k(rows: Rows, scores: Floats, truth_scores: Floats, *, tolerance: float = TIE_TOLERANCE) -> Values:
     """Return the share of each query's exact list that was found, ties credited.
 

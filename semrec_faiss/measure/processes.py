@@ -73,6 +73,11 @@ def peak_bytes_of_process(command: Sequence[str]) -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
+def output_of(command: Sequence[str]) -> str:
+    """Run a process and return what it printed; raises SemrecError when it ends with an error."""
+    return _run(command)
+
+
 def _run(command: Sequence[str], *, through: Sequence[str] = ()) -> str:
     done = subprocess.run([*through, *command], env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:

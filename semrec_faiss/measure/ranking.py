@@ -57,8 +57,3 @@ def novelty(rows: Rows, seen_by: Rows, users: int) -> Values:
     total = np.where(there, bits[np.maximum(rows, 0)], 0.0).sum(axis=1)
     counts = there.sum(axis=1)
     return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan), dtype=np.float64)
-
-
-def coverage(rows: Rows, titles: int) -> float:
-    """Return the share of all titles that stand in at least one list."""
-    return len(np.unique(rows[rows >= 0])) / titles

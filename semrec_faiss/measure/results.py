@@ -25,26 +25,34 @@ def settle(document: dict[str, Any]) -> dict[str, Any]:
     """Turn every `NotMeasured` into None, and add ``not_measured``: its dotted place and the reason."""
     reasons: dict[str, str] = {}
 
-    def settled(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        plain: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, NotMeasured):
-                reasons[f"{prefix}{key}"] = value.reason
-                plain[key] = None
-            else:
-                plain[key] = settled(value, f"{prefix}{key}.") if isinstance(value, dict) else value
-        return plain
+    def settled(value: Any, place: str) -> Any:
+        if isinstance(value, NotMeasured):
+            reasons[place] = value.reason
+            return None
+        if isinstance(value, dict):
+            return {key: settled(inner, f"{place}.{key}" if place else str(key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [settled(inner, f"{place}.{position}") for position, inner in enumerate(value)]
+        return value
 
-    return settled(document, "") | {"not_measured": reasons}
+    return {**settled(document, ""), "not_measured": reasons}
 
 
-def device_name(device: Device) -> str:
-    """Name the hardware for a file name: ``cpu``, ``h200``, ``h200-x2``."""
+def device_name(device: Device, *, short: bool = False) -> str:
+    """Name the hardware for a file name: ``cpu``, ``h200``, ``h200-x2``.
+
+    Args:
+        device: where an index is searched.
+        short: the model alone, without memory and connection: ``a100`` for ``a100-sxm4-40gb``.
+    """
     if not device.gpus:
         return "cpu"
     names = {state.gpu: state.name for state in gpu_states()}
     name = names.get(device.gpus[0], "gpu").removeprefix("NVIDIA ")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if short:
+        model = re.search(r"(?:(?:rtx|gtx)-)?(?:[a-z]+\d+|\d+)[a-z]*(?:-ti|-super)?", slug)
+        slug = model.group() if model else slug
     return slug if len(device.gpus) == 1 else f"{slug}-x{len(device.gpus)}"
 
 
@@ -54,10 +62,19 @@ def save_results(document: dict[str, Any], path: Path) -> None:
     Raises:
         StorageError: the folder cannot be made or written.
     """
-    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    save_text(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n", path)
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text to ``path``, whole or not at all; raises StorageError as `save_results` does."""
+    save_bytes(text.encode("utf-8"), path)
+
+
+def save_bytes(content: bytes, path: Path) -> None:
+    """Write bytes to ``path``, whole or not at all; raises StorageError as `save_results` does."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as file:
-            file.write(text.encode())
+            file.write(content)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another --out") from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.vector_index import Exactness
 from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.topk import Stage
 
@@ -63,7 +64,7 @@ class Answer:
         matching: how many titles could have been returned.
         returned: how many were.
         strategy: how they were found; see `VectorIndex.search` and `restricted_top_k`.
-        exact: whether a brute-force scan would give the same titles, ties aside.
+        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU.
         elapsed_ms: milliseconds that the search took, the whole batch's where there was one.
         stages: the steps of the search, the whole batch's where there was one.
         rows: int64 (returned,), title rows, best first.
@@ -75,7 +76,7 @@ class Answer:
     requested: int
     matching: int
     strategy: str
-    exact: bool
+    exact: Exactness
     elapsed_ms: float
     stages: tuple[Stage, ...]
     rows: NDArray[np.int64]

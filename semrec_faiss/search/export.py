@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from semrec_faiss.search.selection import Filter
 from semrec_faiss.search.topk import Strategy, TopK
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from semrec_faiss.search.recommender import Recommender
 
 BLOCK_USERS = 4096
@@ -109,17 +112,27 @@ def export_all_users(
 
 
 def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen: bool, progress: Progress) -> int:
-    """Write every block that is not there yet; return how many users those that are there hold."""
+    """Write every block that is not there yet; return how many users those that are there hold.
+
+    A block is written while the next one is searched.
+    """
     count = recommender.users.count
     resumed = 0
-    for start in range(0, count, BLOCK_USERS):
-        part = work / f"users-{start:010d}.parquet"
-        users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
-        if _is_whole(part):
-            resumed += len(users)
-        else:
-            _write_part(users, _search(recommender, users, wish, include_seen), part)
-        progress("recommending", int(users[-1]) + 1, count)
+    with _duckdb() as connection, ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for start in range(0, count, BLOCK_USERS):
+            part = work / f"users-{start:010d}.parquet"
+            users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
+            if _is_whole(part):
+                resumed += len(users)
+            else:
+                found = _search(recommender, users, wish, include_seen)
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write_part, connection, users, found, part)
+            progress("recommending", int(users[-1]) + 1, count)
+        if writing is not None:
+            writing.result()
     return resumed
 
 
@@ -164,7 +177,7 @@ def _search(recommender: Recommender, users: Any, wish: Wish, include_seen: bool
     return recommender.searcher.run(vectors, wish, exclusions)
 
 
-def _write_part(users: Any, found: TopK, part: Path) -> None:
+def _write_part(connection: DuckDBPyConnection, users: Any, found: TopK, part: Path) -> None:
     """Write one block of lists as rows of numbers; ids and titles are joined when the file is made."""
     kept = found.rows >= 0
     ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)
@@ -175,9 +188,8 @@ def _write_part(users: Any, found: TopK, part: Path) -> None:
         "score": found.scores[kept],
     }
     staged = part.with_suffix(".new")
-    with _duckdb() as connection:
-        connection.register("found", columns)
-        connection.execute(f"COPY (FROM found) TO {quoted_text(str(staged))} (FORMAT parquet)")
+    connection.register("found", columns)
+    connection.execute(f"COPY (FROM found) TO {quoted_text(str(staged))} (FORMAT parquet)")
     staged.replace(part)
 
 

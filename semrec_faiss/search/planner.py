@@ -16,7 +16,7 @@ from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restriction import Restriction
 
-Chosen = Literal["overfetch", "subset", "selector"]
+Chosen = Literal["overfetch", "subset", "selector", "masked"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Costs:
 
 CPU_COSTS = Costs(gather=0.6, scan=0.37, multiply=0.0114, selector=0.66, lists=0.25)
 
-# From the published times of FAISS's flat index on one H200, not from a run of `semrec bench filters` there.
-GPU_COSTS = Costs(gather=0.6, scan=0.011, multiply=0.00006, selector=float("inf"), lists=0.0006)
+# The first three measured on one H100 (results/bench-filters-h100-80gb-hbm3.json); lists from FAISS's published times.
+GPU_COSTS = Costs(gather=0.54, scan=0.0187, multiply=0.000098, selector=float("inf"), lists=0.0006)
 
 CHEAP_FETCH = 1000
 """An exact CPU search costs the same for any number of results up to about this many."""
@@ -69,6 +69,8 @@ def choose_strategy(
         costs: measured costs; None takes the built-in ones of the device.
         is_gathered: the matching vectors are at hand already.
     """
+    if index.fused is not None:
+        return "masked"
     costs = costs or (GPU_COSTS if index.device.gpus else CPU_COSTS)
     matching = restriction.allowed
     if restriction.mask is None or matching == 0:

@@ -1,11 +1,12 @@
 """Top-k under a restriction: k results whenever k titles match, and an account of how they were found.
 
-Three strategies, each usable by name:
+Four strategies, each usable by name:
 
 - ``overfetch``: ask the index for more than k, drop what may not be returned, and ask again for more until every query
   of the batch is full. The only one that keeps an approximate index's speed under a mild filter on a GPU.
 - ``subset``: gather the matching vectors once a batch and compare the queries with them exactly.
 - ``selector``: FAISS's own, on CPU indexes; never on a GPU, where FAISS ignores it silently.
+- ``masked``: inside the kernels of type fused on a GPU, which score nothing else.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.subset import scan_rows, search_selected
-from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.index.vector_index import Exactness, VectorIndex
 from semrec_faiss.search.planner import Costs, choose_strategy
 from semrec_faiss.search.restriction import Restriction
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Strategy = Literal["auto", "overfetch", "subset", "selector"]
+Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
 
 QUERY_BLOCK = 4096
 """Queries restricted at once: bounds the candidate tables of an over-fetching search."""
 
 GATHER_AT_ONCE_BYTES = 512 << 20
 """Matching vectors are gathered in one piece up to this size, and piece by piece beyond."""
+
+FEW_EXCLUDED = 8
+"""Up to so many rows that a query must not return, ``masked`` fetches as many more and drops those."""
 
 OVERFETCH_GROWTH = 4
 """How much more is asked for when a query came up short."""
@@ -63,7 +67,8 @@ class TopK:
         rows: int64 (queries, k); -1 after the last where fewer than k match.
         scores: float32 (queries, k); -inf where there is no title.
         matching: int64 (queries,), how many titles each query might have returned.
-        exact: whether a brute-force scan of the matching titles would give the same, ties aside.
+        exact: whether a brute-force scan of the matching titles would give the same, ties aside; ``proven`` by type
+            fused on a GPU.
         strategy: what was done, ``+``-joined where a batch needed several.
         stages: the steps in order.
     """
@@ -71,7 +76,7 @@ class TopK:
     rows: Rows
     scores: Floats
     matching: Rows
-    exact: bool
+    exact: Exactness
     strategy: str
     stages: list[Stage] = field(default_factory=list)
 
@@ -104,7 +109,7 @@ def restricted_top_k(
 
     Raises:
         UsageError: k is out of range, or the strategy is unknown.
-        DeviceError: the selector is asked for where FAISS has none.
+        DeviceError: the selector is asked for where FAISS has none, or masked where the index is not of type fused.
     """
     if strategy not in get_args(Strategy):
         raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
@@ -128,14 +133,15 @@ def restricted_top_k(
     chosen = strategy
     if chosen == "auto":
         chosen = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
-    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector}[chosen]
+    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector, "masked": _masked}[chosen]
     result.strategy = chosen
-    for start in range(0, len(queries), QUERY_BLOCK):
-        block = np.arange(start, min(start + QUERY_BLOCK, len(queries)))
+    step = max(1, len(queries)) if chosen == "masked" else QUERY_BLOCK  # the kernels' searcher has blocks of its own
+    for start in range(0, len(queries), step):
+        block = np.arange(start, min(start + step, len(queries)))
         run(index, queries, block, restriction, gathered, result)
     if chosen == "subset":
         result.exact = True
-    if chosen == "overfetch" and restriction.excludes_one_at_most:
+    if chosen in ("overfetch", "masked") and restriction.excludes_one_at_most:
         result.strategy = "index"  # k + 1 and the title itself left out is no more than a search of the index
     if any(stage.name == "subset" for stage in result.stages) and chosen != "subset":
         result.strategy += "+subset"
@@ -160,6 +166,38 @@ def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
     result.rows[:], result.scores[:] = found.rows, found.scores
     result.strategy = found.strategy
     result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
+    _add_unproven(result, found.repeated, found.scanned, index.count)
+
+
+def _masked(
+    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+) -> None:
+    """Let the kernels score only what may be returned: k titles whenever k match."""
+    from semrec_faiss.index.fused import Excluded
+
+    started = time.perf_counter()
+    k = result.rows.shape[1]
+    mine = restriction.take(block)
+    excluded = None if mine.exclusions is None else Excluded(mine.exclusions.offsets, mine.exclusions.rows)
+    few = 0 if mine.exclusions is None else int(mine.exclusions.counts.max(initial=0))
+    if few <= FEW_EXCLUDED and k + few <= min(index.count, index.k_limit or index.count):
+        # The title that was asked about: one more is found sooner than a bitmap is made.
+        found = index.search_allowed(queries[block], k + few, restriction.mask)
+        _take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
+    else:
+        few = 0
+        found = index.search_allowed(queries[block], k, restriction.mask, excluded)
+        result.rows[block], result.scores[block] = found.rows, found.scores
+    result.stages.append(Stage("masked", len(block), k + few, _since(started)))
+    _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
+
+
+def _add_unproven(result: TopK, repeated: int, scanned: int, titles: int) -> None:
+    """Tell how many queries type fused searched again before it could prove their answers; part of the time before."""
+    if repeated:
+        result.stages.append(Stage("more candidates", repeated, 8 * result.rows.shape[1], 0.0))
+    if scanned:
+        result.stages.append(Stage("all titles", scanned, titles, 0.0))
 
 
 def _over_fetch(

@@ -45,6 +45,7 @@ def _ivf(kind: str, nlist: int, nprobe: int, *, refine: int | None = None, **bui
 # Recall was measured on this data and is held a little below: 1.000, 0.999, 0.989, 0.906, 0.444, 1.000, 0.971, 0.846.
 CASES = {
     "flat": Case({"type": "flat"}, exact=True),
+    "fused": Case({"type": "fused"}, exact=True),
     "ivf_flat": Case(_ivf("ivf_flat", 64, 8), recall=0.99),
     "ivf_flat_all_lists": Case(_ivf("ivf_flat", 16, 16), exact=True),
     "ivf_sq_fp16": Case(_ivf("ivf_sq", 64, 8), tolerance=1e-3, recall=0.98),
@@ -151,7 +152,8 @@ def test_recall_is_what_the_type_is_chosen_for(built: Built, truth: Callable[...
     own = np.take_along_axis(built.all_scores, found.rows, axis=1)
     recall = float((own >= best[:, -1:] - 1e-5).mean())
     assert recall >= built.case.recall
-    assert found.exact is built.index.exact is built.case.exact
+    assert found.exact == built.index.exact
+    assert bool(found.exact) is built.case.exact
 
 
 def test_an_exact_type_gives_what_brute_force_gives(built: Built, same_ranking: Callable[..., None]) -> None:
@@ -207,6 +209,10 @@ def test_no_query_gives_no_answer(built: Built) -> None:
 
 @pytest.mark.parametrize("k", [299, 300, 301, 5000])
 def test_k_up_to_and_over_all_titles(small: Built, well_formed: Callable[..., None], k: int) -> None:
+    if small.index.k_limit is not None and k > small.index.k_limit:
+        with pytest.raises(UsageError, match=f"k is {k}, over type fused's limit of 256"):
+            small.index.search(small.queries, k)
+        return
     found = small.index.search(small.queries, k)
     assert found.rows.shape == (len(small.queries), min(k, 300))
     well_formed(found.rows, found.scores, 300)
@@ -382,6 +388,8 @@ def test_threads_that_ask_for_vectors_first_get_them(world: Any, make_index: Cal
 @pytest.fixture
 def memory_for(built: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[int]]]:
     """Let FAISS run out of memory over a number of queries; returns the sizes that were tried."""
+    if built.index.fused is not None:
+        pytest.skip("type fused on a GPU does not ask FAISS; tests/index/test_fused.py has its own")
 
     def limit(queries: int, error: type[Exception] = RuntimeError) -> list[int]:
         real = built.index._faiss_search
@@ -423,6 +431,9 @@ def test_out_of_memory_for_a_single_query_is_a_device_error(built: Built, memory
 
 
 def test_any_other_failure_of_faiss_is_a_device_error(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    if built.index.fused is not None:
+        pytest.skip("type fused on a GPU does not ask FAISS")
+
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("Error in somewhere at file.cpp:7: Error: 'x' failed: it broke")
 

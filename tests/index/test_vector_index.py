@@ -330,3 +330,39 @@ def test_a_single_query_of_a_flat_index_is_scanned_exactly(count: int, k: int) -
     order = np.lexsort((np.arange(count), -exact))[:wanted]
     np.testing.assert_array_equal(rows[0], order)
     np.testing.assert_array_equal(scores[0], exact[order])
+
+
+@pytest.mark.parametrize("count", [1, 700, 20_000])
+def test_the_best_of_one_among_vectors_at_odd_addresses(clusters: Any, truth: Callable[..., Any], count: int) -> None:
+    """A mapped index file holds its vectors 45 bytes behind its start."""
+    aligned = clusters(count, 24, seed=9)
+    raw = np.zeros(aligned.nbytes + 45, np.uint8)
+    raw[45:] = np.frombuffer(aligned.tobytes(), np.uint8)
+    odd = raw[45:].view(np.float32).reshape(aligned.shape)
+    assert not odd.flags.aligned
+    query = clusters(1, 24, seed=10)
+    k = min(10, count)
+    scores, rows = best_of_one(query, k, odd)
+    expected_scores, expected_rows = truth(aligned, query, k)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+# --- search settings that change ------------------------------------------------------------------------------------
+
+
+def test_search_settings_change_without_loading_anything_again(
+    make_index: MakeIndex, titles: NDArray[np.float32]
+) -> None:
+    def made(nprobe: int) -> VectorIndex:
+        return make_index(titles, {"type": "ivf_flat", "build": {"nlist": 8}, "search": {"nprobe": nprobe}})
+
+    index = made(1)
+    for nprobe in (8, 2, 1):
+        expected = made(nprobe)
+        index.set_search(expected.config)
+        assert index.exact == expected.exact
+        assert np.array_equal(index.search(titles[:50], 10).rows, expected.search(titles[:50], 10).rows)
+    other = make_index(titles, {"type": "ivf_flat", "build": {"nlist": 4}, "search": {"nprobe": 1}})
+    with pytest.raises(UsageError, match="only the search settings"):
+        index.set_search(other.config)

@@ -24,7 +24,8 @@ from semrec_faiss.measure.evaluation import METRICS, Evaluation, evaluate_index
 from semrec_faiss.measure.holdout import Ratings, leave_out_latest
 from semrec_faiss.measure.list_maker import ListMaker
 from semrec_faiss.measure.profiles import Profile, interest_vectors, merge_lists, rating_weights
-from semrec_faiss.measure.ranking import coverage, found_at, novelty, per_user
+from semrec_faiss.measure.ranking import found_at, novelty, per_user
+from semrec_faiss.measure.recommender_numbers import coverage
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k

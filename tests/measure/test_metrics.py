@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from semrec_faiss.measure.metrics import (
     Latency,
     confidence_interval,
+    descending,
     exact_scores,
     fill_rate,
     mean_of,
@@ -116,6 +117,10 @@ def test_exact_scores_are_inner_products_and_minus_infinity_for_none() -> None:
     assert found[0] == pytest.approx([0.6, NONE])
     assert found[1] == pytest.approx([2, 1.6])
     assert exact_scores(queries, np.empty((2, 0), np.int64), lambda rows: vectors[rows]).shape == (2, 0)
+
+
+def test_descending_keeps_what_is_missing_last() -> None:
+    assert descending(scores_of([0.1, NONE, 0.3])).tolist() == [[pytest.approx(0.3), pytest.approx(0.1), NONE]]
 
 
 def test_latency_by_hand() -> None:

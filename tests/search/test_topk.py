@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config import GPU_LIMIT
 from semrec_faiss.data.filters import matching_rows
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import topk
@@ -49,6 +49,7 @@ def _ivf(kind: str, nprobe: int = 4, **build: Any) -> dict[str, Any]:
 
 CASES = {
     "flat": Case({"type": "flat"}, exact=True),
+    "fused": Case({"type": "fused"}, exact=True),
     "ivf_flat": Case(_ivf("ivf_flat")),
     "ivf_flat_all_lists": Case(_ivf("ivf_flat", 32), exact=True),
     "ivf_sq": Case(_ivf("ivf_sq"), tolerance=1e-3),
@@ -76,6 +77,8 @@ class Built:
     @property
     def strategies(self) -> tuple[str, ...]:
         """What may be asked for by name here."""
+        if self.index.fused is not None:
+            return (*NAMED[:2], "masked")
         return NAMED if self.case.selector and not self.index.device.gpus else NAMED[:2]
 
 
@@ -101,6 +104,11 @@ def filters(world: Any, filter_maker: Any) -> list[tuple[Filter, Mask]]:
     """Two thousand filters and what they let through, as SQL's own logic written in numpy says."""
     maker = filter_maker(world.entries, seed=7)
     return [maker.draw() for _ in range(FILTERS)]
+
+
+def most_of(built: Built) -> int:
+    """The largest k asked for: type fused has a limit on a GPU."""
+    return min(MOST, built.index.k_limit or MOST)
 
 
 def check(
@@ -131,7 +139,7 @@ def check(
     truth = built.world.scores[asked]
     own = np.take_along_axis(truth, rows, axis=1)
     np.testing.assert_allclose(found.scores[full], own[full], rtol=0, atol=built.case.tolerance)
-    assert exact is None or found.exact is exact
+    assert exact is None or bool(found.exact) is exact
     if found.exact:
         # With the best possible scores, an id can differ from brute force's only where scores are equal.
         best = -np.sort(-np.where(allowed, truth, -np.inf), axis=1)[:, :k]
@@ -184,13 +192,14 @@ def test_sql_and_numpy_agree_on_every_filter(world: Any, filters: list[tuple[Fil
 def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
     """Every filter with the automatic strategy, and every third one by name; half of all with exclusions a query."""
     rng = np.random.default_rng(11)
+    most = most_of(built)
     asked_for: Counter[str] = Counter()
     ran: Counter[str] = Counter()
     excluded, sizes = 0, set()
     for number, (_, mask) in enumerate(filters):
         names = ["auto"] if number % 3 else ["auto", built.strategies[number // 3 % len(built.strategies)]]
         for strategy in names:
-            k = int(rng.choice([1, 10, MOST, int(np.exp(rng.uniform(0, np.log(MOST))))]))
+            k = int(rng.choice([1, 10, most, int(np.exp(rng.uniform(0, np.log(most))))]))
             asked = rng.choice(len(built.world.queries), size=int(rng.integers(1, 5)), replace=False)
             lists = draw_exclusions(rng, len(asked), mask) if rng.random() < 0.5 else None
             exclusions = None if lists is None else Exclusions.of(lists)
@@ -215,7 +224,7 @@ def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: 
     assert min(asked_for[name] for name in built.strategies) >= FILTERS // 3 // len(built.strategies)
     assert min(ran[name] for name in built.strategies) >= FILTERS // 3 // len(built.strategies)
     assert excluded >= 0.6 * FILTERS
-    assert {1, 10, MOST} <= sizes
+    assert {1, 10, most} <= sizes
     assert len(sizes) > 100
 
 
@@ -223,7 +232,7 @@ def test_no_mask_but_exclusions(built: Built) -> None:
     rng = np.random.default_rng(12)
     everything = np.ones(len(built.world.titles), np.bool_)
     for number in range(100):
-        k = int(rng.choice([1, 10, 100, MOST]))
+        k = int(rng.choice([1, 10, 100, most_of(built)]))
         asked = rng.choice(len(built.world.queries), size=6, replace=False)
         lists = draw_exclusions(rng, 6, everything)
         strategy = ("auto", *built.strategies)[number % (1 + len(built.strategies))]
@@ -457,7 +466,8 @@ def watch_for_selectors(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> 
 def run_every_shape(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watch_for_selectors(built.index, monkeypatch)
     rng = np.random.default_rng(15)
-    for matching, _, k, gathered in shapes():
+    for matching, _, asked_k, gathered in shapes():
+        k = min(asked_k, most_of(built))
         mask = rng.permutation(len(built.world.titles)) < matching
         lists = draw_exclusions(rng, 3, mask)
         restriction = Restriction(len(mask), mask, Exclusions.of(lists))
@@ -469,7 +479,7 @@ def run_every_shape(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
             gathered=built.index.vectors(restriction.rows) if gathered else None,
         )
         check(built, found, np.arange(3), k, allowed_by(mask, lists, 3))
-    assert len(seen) > 20
+    assert len(seen) > 20 or built.index.fused is not None
     assert all(selector is None for selector in seen)
 
 
@@ -490,7 +500,8 @@ def test_no_selector_reaches_an_index_that_says_it_is_on_a_gpu(
     monkeypatch.setattr("semrec_faiss.index.subset._knn", knn)
     built.index.device = Device(gpus=(0,))
     run_every_shape(built, monkeypatch)
-    assert built.index.k_limit == GPU_LIMIT // (4 if name in ("ivf_pq", "factory_pca") else 1)
+    k_limits = {"ivf_pq": GPU_LIMIT // 4, "factory_pca": GPU_LIMIT // 4, "factory_ivf_sq8": GPU_NARROW_SQ_LIMIT}
+    assert built.index.k_limit == k_limits.get(name, GPU_LIMIT)
 
 
 @pytest.mark.gpu

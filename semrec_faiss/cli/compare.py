@@ -1,0 +1,134 @@
+"""compare: the guide's five tests, CPU and GPU side by side, and their report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.errors import UsageError
+
+QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "parity", "repeats", "seed")
+"""First keys of a compare file; other settings are of the index."""
+
+
+@click.command(epilog="Example: semrec compare indexes/demo --out results --profile trace.json")
+@index_argument
+@click.option("--only", metavar="1,3", help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory.")
+@click.option("--users", metavar="ID,ID", help="These users in test 2, instead of some of all.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeat it.")
+@click.option("--config", type=click.Path(path_type=Path), help="Questions and targets; see configs/compare.yaml.")
+@click.option("--costs", type=click.Path(path_type=Path), help="Prices of machines; see configs/costs.yaml.")
+@click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where JSON and report go."
+)
+@click.option("--profile", "trace", type=click.Path(path_type=Path), help="A Chrome trace of one query of each test.")
+@click.option("--check", is_flag=True, help="End with exit code 1 when a criterion is not met.")
+@set_option
+@json_option
+def compare(
+    index: Path,
+    only: str | None,
+    users: str | None,
+    batches: tuple[int, ...],
+    config: Path | None,
+    costs: Path | None,
+    out: Path,
+    trace: Path | None,
+    check: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Test INDEX on the CPU and, where there is one, on the GPU, and write results and a report to --out.
+
+    Five tests: similar titles, recommendations, batches, filters, memory; each with its criteria, met or not. Then
+    whether CPU and GPU give the same answers, and what searches cost. A test that fails does not end the others. --set
+    takes the keys of a compare file, and search and device settings of the index.
+    """
+    from semrec_faiss.measure.compare import TESTS, Comparison
+    from semrec_faiss.measure.compare import compare as run
+    from semrec_faiss.measure.compare_config import CompareSettings, Costs, load_settings
+    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.report.guide_files import results_path, save_comparison
+
+    of_questions = [one for one in settings if one.split(".")[0].split("=")[0].strip() in QUESTIONS]
+    questions = load_settings(CompareSettings, config, of_questions)
+    questions = _with_options(questions, users, batches)
+    plan = Comparison(
+        index,
+        tuple(one for one in settings if one not in of_questions),
+        tuple(TESTS) if only is None else _numbers(only),
+        questions,
+        load_settings(Costs, costs),
+        trace,
+    )
+    with progress_bars() as progress:
+        results = run(plan, progress, keep=lambda document: save_results(document, results_path(document, out)))
+    written, missing = save_comparison(results, out)
+    if as_json:
+        print_json(results)
+    else:
+        _print(results)
+    say(f"wrote {', '.join(map(str, written[:3]))}" + (f" and {len(written) - 3} pictures" if written[3:] else ""))
+    if trace is not None and results["profile"] and results["profile"].get("trace"):
+        say(f"wrote {trace}")
+    for kind, heard in ((results["details"]["batch"] or {}).get("memory_ran_out") or {}).items():
+        for line in heard:
+            say(f"note: {kind.upper()}: {line}")
+    if missing is not None:
+        say(f"note: no report is written: {missing.message}; {missing.fix}")
+    return 1 if check and any(one["met"] is False for one in results["criteria"]) else 0
+
+
+def _numbers(only: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(number) for number in only.split(",")}))
+    except ValueError as error:
+        raise UsageError(f"--only {only!r} is no list of tests", fix="for example: --only 1,3") from error
+
+
+def _with_options(questions: Any, users: str | None, batches: tuple[int, ...]) -> Any:
+    """Put what the command line says about users and batches into the settings."""
+    changes: dict[str, Any] = {}
+    if users is not None:
+        ids = tuple(name.strip() for name in users.split(",") if name.strip())
+        if not ids:
+            raise UsageError("--users names nobody", fix="for example: --users user_001,user_002")
+        changes["personalization"] = questions.personalization.model_copy(update={"users": ids})
+    if batches:
+        sizes = tuple(sorted({*questions.batch.sizes, *batches}))
+        changes["batch"] = questions.batch.model_copy(update={"sizes": sizes})
+    return questions.model_copy(update=changes)
+
+
+def _print(results: dict[str, Any]) -> None:
+    from semrec_faiss.report.numbers import as_unit
+
+    index = results["index"]
+    kind = index["config"].get("type") or index["config"]["factory"]
+    devices = "CPU" if index["gpu"] is None else f"CPU and {index['gpu'].upper()}"
+    click.echo(f"{kind} index of {index['titles']:,} titles × {index['dim']} on {devices}:")
+    marks = {True: "✓", False: "✗", None: "–"}
+    rows = []
+    for one in results["criteria"]:
+        achieved, against = "not measured", one["reason"]
+        if one["met"] is not None:
+            achieved = as_unit(one["measured"], one["unit"])
+            against = ("at least " if one["at_least"] else "at most ") + as_unit(one["target"], one["unit"])
+        rows.append([marks[one["met"]], str(one["test"] or ""), one["what"], achieved, against])
+    print_table(["", "test", "criterion", "achieved", "target"], rows, right=(3,))
+    _print_numbers(results)
+
+
+def _print_numbers(results: dict[str, Any]) -> None:
+    from semrec_faiss.report.document import shown
+    from semrec_faiss.report.guide_report import performance_table
+
+    table = performance_table(results)
+    columns = [table.column(position) for position in range(len(table.columns))]
+    rows = [[shown(value, column).text for value, column in zip(row, columns, strict=True)] for row in table.rows]
+    click.echo("")
+    print_table([column.name for column in columns], rows, right=(1, 2, 3, 4))

@@ -1,0 +1,122 @@
+"""memory: what an index will take before it is built, and how many titles fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import json_option, set_option
+
+PARTS = {
+    "vectors_bytes": "vectors or codes",
+    "structure_bytes": "lists, links, norms",
+    "context_bytes": "CUDA context",
+    "reserved_bytes": "taken in any case",
+    "base_bytes": "between searches",
+    "scratch_bytes": "scratch of a search",
+    "batch_bytes": "queries and results",
+    "peak_bytes": "at most",
+    "originals_bytes": "mapped from disk besides",
+}
+SUMS = ("base_bytes", "peak_bytes")
+
+
+@click.command(epilog="Example: semrec memory configs/flat.yaml --titles 1000000 --dim 384 --measure")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
+@click.option("--titles", type=click.IntRange(min=1), help="How many titles. [default: the dataset's]")
+@click.option("--dim", type=click.IntRange(min=1), help="Dimensions of a vector. [default: the dataset's]")
+@click.option(
+    "--batch", default=10_000, show_default=True, type=click.IntRange(min=1), help="Queries searched at once."
+)
+@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles a query.")
+@click.option(
+    "--limit-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What the largest catalogue must fit. [default: the machine's memory, and the GPU's]",
+)
+@click.option("--measure", is_flag=True, help="Build such an index in a temporary folder and check the prediction.")
+@click.option("--check", is_flag=True, help="With --measure: end with exit code 1 when a prediction does not hold.")
+@set_option
+@json_option
+def memory(
+    config: Path,
+    dataset: Path | None,
+    titles: int | None,
+    dim: int | None,
+    batch: int,
+    count: int,
+    limit_gb: float | None,
+    measure: bool,
+    check: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Predict the memory that the index of CONFIG takes, part by part, and the largest catalogue that fits.
+
+    Nothing is built, unless --measure checks the prediction: in a process of its own, by the resident set on a CPU and
+    by the driver's count on a GPU.
+    """
+    from semrec_faiss.config import load_config
+    from semrec_faiss.measure.memory_plan import MemoryPlan, memory_report
+
+    loaded = load_config(config, settings)
+    if dataset is not None:
+        loaded = loaded.model_copy(update={"dataset": dataset})
+    limit = None if limit_gb is None else round(limit_gb * 1e9)
+    with progress_bars() as progress:
+        document = memory_report(
+            MemoryPlan(loaded, titles, dim, batch, count, limit), measure=measure, progress=progress
+        )
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+    measured = [row for row in (document.get("measured") or {}).values() if row is not None]
+    return 1 if check and not all(row["holds"] for row in measured) else 0
+
+
+def _print(document: dict[str, Any]) -> None:
+    kind = document["index"].get("type", "factory")
+    batch = document["batch"]
+    queries = "1 query" if batch == 1 else f"{batch:,} queries at once"
+    click.echo(f"{kind} index of {document['titles']:,} titles × {document['dim']}, {queries}, k = {document['k']}:")
+    devices = document["prediction"]
+    rows = [
+        [("" if part in SUMS else "  ") + name, *(as_size(parts[part]) for parts in devices.values())]
+        for part, name in PARTS.items()
+        if any(parts[part] for parts in devices.values())
+    ]
+    print_table(["", *(_heading(name, parts) for name, parts in devices.items())], rows, right=tuple(range(1, 3)))
+    for name, parts in devices.items():
+        if parts["largest_catalogue"] is not None:
+            fits = f"{parts['largest_catalogue']:,} titles fit {as_size(parts['limit_bytes'])} ({parts['limit_of']})"
+            click.echo(f"{name.upper()}: {fits}")
+    if "measured" in document:
+        _print_measured(document)
+
+
+def _heading(name: str, parts: dict[str, Any]) -> str:
+    return f"each of {parts['gpus']} GPUs" if parts["gpus"] > 1 else name.upper()
+
+
+def _print_measured(document: dict[str, Any]) -> None:
+    for name, measured in document["measured"].items():
+        if measured is None:
+            say(f"note: {name.upper()} is not measured: {document['not_measured'][f'measured.{name}']}")
+            continue
+        click.echo(f"\nMeasured on {measured['device']}, beyond what the process held before:")
+        rows = [
+            [
+                "✓" if row["holds"] else "✗",
+                row["what"],
+                as_size(row["predicted_bytes"]),
+                as_size(row["measured_bytes"]),
+                f"{row['error']:+.1%}",
+            ]
+            for row in measured["judged"]
+        ]
+        print_table(["", "", "predicted", "measured", "off by"], rows, right=(2, 3, 4))

@@ -1,0 +1,128 @@
+"""pick: the best index of a sweep for what is required, and why the others lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, say
+from semrec_faiss.cli.options import json_option
+
+
+@click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--recall", type=click.FloatRange(0, 1), help="At least this recall.")
+@click.option("--p95-ms", type=click.FloatRange(min=0), help="95 % of the searches in at most so many ms.")
+@click.option("--p50-ms", type=click.FloatRange(min=0), help="Half of the searches in at most so many ms.")
+@click.option("--qps", type=click.FloatRange(min=0), help="At least so many queries a second.")
+@click.option("--memory-gb", type=click.FloatRange(min=0), help="At most so many 10⁹ bytes where the search runs.")
+@click.option("--build-s", type=click.FloatRange(min=0), help="At most so many seconds to train and fill.")
+@click.option(
+    "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned a query. [default: the sweep's first]"
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Queries searched at once. [default: the sweep's first]")
+@click.option("--where", metavar="SQL", help="Under this filter of the sweep.")
+@click.option("--device", metavar="NAME", help="cpu, gpu, or a name such as h200.")
+@click.option("--data", metavar="NAME", help="The data folder's name, where the sweep has several.")
+@click.option(
+    "--by",
+    default="qps",
+    show_default=True,
+    type=click.Choice(["qps", "p50", "p95", "recall", "memory", "build"]),
+    help="What to choose by among those that meet all.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The YAML to write. [default: RESULTS/pick.yaml]")
+@json_option
+def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int:
+    """Choose the best index of a sweep that meets what is required, say why the others lost, write its config.
+
+    Ends with exit code 4 when none meets it; the nearest misses and what to relax are shown then.
+    """
+    from semrec_faiss.measure.chosen_config import dataset_of, write_config
+    from semrec_faiss.measure.pick import Wanted
+    from semrec_faiss.measure.pick import pick as choose
+    from semrec_faiss.measure.sweep import SweepResults
+
+    found = SweepResults.read(results)
+    choice = choose(found, Wanted(**required))
+    path = out or results / "pick.yaml"
+    if choice.winner is not None:
+        label = choice.winner["label"]
+        output = f"indexes/{found.plan['name']}"
+        note = f"Chosen by `semrec pick` from the sweep {found.plan['name']}: {label}.\nsemrec build {path}"
+        write_config(
+            choice.winner, path, dataset=dataset_of(found, choice.winner["data"]["name"]), output=output, note=note
+        )
+    if as_json:
+        print_json(_choice_as_dict(choice, path))
+    else:
+        _show_choice(choice)
+    if choice.winner is None:
+        return 4
+    say(f"wrote {path}; now try: semrec build {path}")
+    return 0
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    from semrec_faiss.measure.pick import build_seconds, memory_bytes
+
+    if record["status"] != "measured":
+        return {"index": record["label"], "digest": record["digest"]}
+    latency = {name: record["latency"][name] for name in ("p50_ms", "p95_ms", "qps")}
+    return {
+        "index": record["label"],
+        "digest": record["digest"],
+        "recall": record["quality"]["recall"],
+        **latency,
+        "memory_bytes": memory_bytes(record),
+        "build_s": round(build_seconds(record), 4),
+    }
+
+
+def _choice_as_dict(choice: Any, path: Path) -> dict[str, Any]:
+    return {
+        "wanted": choice.wanted.__dict__,
+        "winner": None if choice.winner is None else _brief(choice.winner),
+        "runner_up": None if choice.runner_up is None else _brief(choice.runner_up),
+        "losers": [_brief(record) | {"why": why} for record, why in choice.losers],
+        "nearest": [_brief(record) | {"why": why} for record, why in choice.nearest],
+        "relax": [{"option": option, "admits": _brief(record)} for option, record in choice.relax],
+        "config": str(path) if choice.winner is not None else None,
+    }
+
+
+def _show_choice(choice: Any) -> None:
+    wanted = choice.wanted
+    restricted = f" where {wanted.where}" if wanted.where else ""
+    click.echo(f"{wanted.data}, k {wanted.k}, batch {wanted.batch}{restricted}, by {wanted.by}:")
+    if choice.winner is None:
+        click.echo("nothing that was measured meets this; nearest:")
+        print_table(["", ""], [[f"  {record['label']}", why] for record, why in choice.nearest], header=False)
+        for option, record in choice.relax:
+            click.echo(f"with {option} instead it would be {record['label']}")
+        return
+    placed = [("winner", choice.winner), ("runner-up", choice.runner_up)]
+    print_table(
+        ["", "index", "recall", "p50 ms", "p95 ms", "queries/s", "memory", "build s"],
+        [[place, *_placed_row(record)] for place, record in placed if record is not None],
+        right=(2, 3, 4, 5, 6, 7),
+    )
+    if choice.losers:
+        click.echo("why not the others:")
+        print_table(["", ""], [[f"  {record['label']}", why] for record, why in choice.losers], header=False)
+
+
+def _placed_row(record: dict[str, Any]) -> list[str]:
+    brief = _brief(record)
+    memory = brief["memory_bytes"]
+    return [
+        brief["index"],
+        f"{brief['recall']:.3f}",
+        as_ms(brief["p50_ms"]),
+        as_ms(brief["p95_ms"]),
+        f"{brief['qps']:,.0f}",
+        "–" if memory is None else as_size(memory),
+        f"{brief['build_s']:.2f}",
+    ]

@@ -1,0 +1,87 @@
+"""report, check-regression: a sweep to look at, and to hold against an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semrec_faiss.cli.console import print_json, print_table, say
+from semrec_faiss.cli.options import json_option
+
+
+@click.command(epilog="Example: semrec report results/sweep-demo")
+@click.argument("results", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--compare", nargs=2, metavar="A B", type=click.Path(path_type=Path), help="Set sweep B against sweep A instead."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write to. [default: RESULTS, or B]")
+@json_option
+def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | None, as_json: bool) -> None:
+    """Make a page of the sweep in RESULTS that works offline, pictures of its main charts, and summary.csv."""
+    from semrec_faiss.measure.sweep import SweepResults
+    from semrec_faiss.report.compare_page import compare_document
+    from semrec_faiss.report.page import html_page, save_text
+    from semrec_faiss.report.sweep_page import write_report
+
+    if (results is None) == (compare is None):
+        raise click.UsageError("give the results of one sweep, or --compare A B for two")
+    if compare is not None:
+        first, second = (SweepResults.read(folder) for folder in compare)
+        written = [(out or compare[1]) / "compare.html"]
+        save_text(html_page(compare_document(first, second)), written[0])
+    elif results is not None:
+        written = write_report(SweepResults.read(results), out or results)
+    if as_json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        click.echo(path)
+    say(f"open {written[0]} in a browser")
+
+
+@click.command("check-regression", epilog="Example: semrec check-regression results/main results/mine --tolerance 10%")
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--tolerance", default="10%", show_default=True, metavar="SHARE",
+    help="How much a median latency, an index or its GPU memory may grow.",
+)  # fmt: skip
+@click.option(
+    "--recall-tolerance", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="What recall may lose."
+)
+@json_option
+def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance: float, as_json: bool) -> int:
+    """Hold the sweep in NEW against the one in BASELINE, trial by trial.
+
+    Ends with exit code 1 when a trial got worse by more than is tolerated, or fails now.
+    """
+    from semrec_faiss.measure.regression import compare, parse_share
+    from semrec_faiss.measure.sweep import SweepResults
+
+    share = parse_share(tolerance)
+    found = compare(SweepResults.read(baseline), SweepResults.read(new), share, recall_tolerance)
+    if found.other_hardware:
+        say(f"note: the hardware differs: {found.other_hardware[0]} and {found.other_hardware[1]}")
+    if as_json:
+        print_json(
+            {
+                "compared": len(found.pairs),
+                "regressions": [change.as_dict() for change in found.regressions],
+                "lost": found.lost,
+                "added": found.added,
+            }
+        )
+        return 1 if found.regressions else 0
+    if found.regressions:
+        rows = [
+            [change.what, change.number, f"{change.before:.6g}",
+             "failed" if change.after is None else f"{change.after:.6g}", f"{change.limit:.6g}"]
+            for change in found.regressions
+        ]  # fmt: skip
+        print_table(["trial", "", "before", "now", "limit"], rows, right=(2, 3, 4))
+    parts = [f"{len(found.pairs)} trials compared, {len(found.regressions)} numbers worse by over {tolerance}"]
+    parts += [f"{len(found.lost)} not in {new}"] if found.lost else []
+    parts += [f"{len(found.added)} not in {baseline}"] if found.added else []
+    click.echo("; ".join(parts))
+    return 1 if found.regressions else 0

@@ -1,0 +1,250 @@
+"""sweep: every combination of a grid, measured."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import json_option
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.sweep import Outcome, State
+    from semrec_faiss.measure.sweep_plan import Plan, Trial
+
+
+@click.command(epilog="Example: semrec sweep configs/sweep-demo.yaml --dry-run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--dataset", "datasets", multiple=True, metavar="DIR", help="A data folder, instead of the file's.")
+@click.option("--name", help="The results' name, instead of the file's.")
+@click.option("--results", metavar="DIR", help="The folder that results/NAME lies in, instead of the file's.")
+@click.option("--slice", "field", metavar="FIELD", help="Tell recall by this metadata field: genres, say.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the file: repeats=5, say."
+)
+@click.option("--dry-run", is_flag=True, help="Print the trials, their memory and the time; measure nothing.")
+@click.option(
+    "--rerun",
+    is_flag=False,
+    flag_value="all",
+    default="none",
+    type=click.Choice(["none", "failed", "all"]),
+    help="Measure again what the ledger has: all, or the failed ones.",
+)
+@click.option("--prune", is_flag=True, help="Pass over trials that their own cheaper settings make hopeless.")
+@json_option
+def sweep(
+    config: Path,
+    datasets: tuple[str, ...],
+    name: str | None,
+    results: str | None,
+    field: str | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    rerun: str,
+    prune: bool,
+    as_json: bool,
+) -> None:
+    """Measure every combination of the YAML file CONFIG: recall, speed, memory; a line a trial in a ledger.
+
+    A sweep that was interrupted goes on where it was when the same command is given again, and a changed grid adds
+    only what is new. `semrec pick` and `semrec report` read what it found.
+    """
+    from semrec_faiss.measure.sweep import run_sweep
+    from semrec_faiss.measure.sweep_config import load_sweep
+    from semrec_faiss.measure.sweep_plan import make_plan
+
+    given = {"name": name, "results": results, "slice": field}
+    overrides = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
+    if datasets:
+        overrides.append(f"dataset={_yaml(list(datasets))}")
+    loaded, source = load_sweep(config, (*overrides, *settings))
+    with progress_bars() as progress:
+        plan = make_plan(loaded, source, progress)
+    if dry_run:
+        _show_plan(plan, as_json)
+        return
+    with _live() as watch:
+        outcome = run_sweep(plan, rerun=_rerun(rerun), prune=prune, watch=watch)
+    if as_json:
+        print_json(_as_document(plan, outcome))
+    else:
+        _show_outcome(plan, outcome)
+    say(f"wrote {plan.sweep.folder}; now try: semrec pick {plan.sweep.folder} --recall 0.95")
+
+
+def _rerun(name: str) -> Any:
+    return name
+
+
+def _yaml(value: Any) -> str:
+    """Spell a value so that it comes back from YAML as it is: JSON is YAML."""
+    import json
+
+    return json.dumps(value)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    from semrec_faiss.index.memory_model import predict_memory
+    from semrec_faiss.measure.ledger import LEDGER, read_ledger
+    from semrec_faiss.measure.sweep_estimate import Estimate
+
+    ledger = plan.sweep.folder / LEDGER
+    known = read_ledger(ledger) if ledger.is_file() else {}
+    estimate = Estimate(plan, known)
+    wanted = [trial for trial in plan.trials if trial.digest not in known]
+    seconds = estimate.seconds([trial.digest for trial in wanted])
+    rows = []
+    for trial in plan.trials:
+        memory = predict_memory(
+            trial.index, trial.data.titles, trial.data.dim, trial.device, batch=trial.batch, k=trial.k
+        )
+        state = known.get(trial.digest, {}).get("status", "to do")
+        rows.append((trial, memory.host.peak, None if memory.gpu is None else memory.gpu.peak, state))
+    if as_json:
+        print_json(
+            {
+                "trials": [
+                    {"what": trial.what, "digest": trial.digest, "state": state, **_predicted(host, gpu)}
+                    for trial, host, gpu, state in rows
+                ],
+                "invalid": _invalid(plan),
+                "to_do": len(wanted),
+                "estimated_seconds": round(seconds, 1),
+            }
+        )
+        return
+    print_table(
+        ["data", "index", "filter", "k", "batch", "host memory", "GPU memory", ""],
+        [[trial.data.name, trial.label, trial.where or "", str(trial.k), str(trial.batch), as_size(host),
+          "" if gpu is None else as_size(gpu), state] for trial, host, gpu, state in rows],
+        right=(3, 4, 5, 6),
+    )  # fmt: skip
+    _print_invalid(plan)
+    click.echo(f"{len(rows)} trials, {len(wanted)} of them to do; about {_duration(seconds)}")
+
+
+def _predicted(host: int, gpu: int | None) -> dict[str, int | None]:
+    return {"predicted_host_peak_bytes": host, "predicted_gpu_peak_bytes": gpu}
+
+
+def _invalid(plan: Plan) -> list[dict[str, str]]:
+    return [{"what": one.what, "reason": one.reason} for one in plan.invalid]
+
+
+def _print_invalid(plan: Plan) -> None:
+    if plan.invalid:
+        click.echo(f"{len(plan.invalid)} combinations cannot be measured:")
+        print_table(["", ""], [[f"  {one.what}", one.reason] for one in plan.invalid], header=False)
+
+
+def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    what = {trial.digest: trial.what for trial in plan.trials}
+    return {
+        "name": plan.sweep.name,
+        "folder": str(plan.sweep.folder),
+        "measured_now": outcome.measured_now,
+        "trials": outcome.records,
+        "pruned": [{"what": what[digest], "reason": reason} for digest, reason in outcome.pruned.items()],
+        "left_for_want_of_time": [trial.what for trial in outcome.left],
+        "invalid": _invalid(plan),
+    }
+
+
+def _show_outcome(plan: Plan, outcome: Outcome) -> None:
+    from semrec_faiss.measure.frontier import frontier
+
+    measured = [record for record in outcome.records if record["status"] == "measured"]
+    for trial in _places(plan):
+        here = [record for record in measured if _is_at(record, trial)]
+        best = frontier(here)
+        if best:
+            click.echo(f"{trial.data.name}, k {trial.k}, batch {trial.batch}, the frontier:")
+            print_table(
+                ["index", "recall", "95 % interval", "p50 ms", "p95 ms", "queries/s"],
+                [_frontier_row(record) for record in best],
+                right=(1, 2, 3, 4, 5),
+            )
+    what = {trial.digest: trial.what for trial in plan.trials}
+    _print_listing("failed", [[record["label"], record["reason"]] for record in outcome.records
+                              if record["status"] == "failed"])  # fmt: skip
+    _print_listing("pruned", [[what[digest], reason] for digest, reason in outcome.pruned.items()])
+    _print_listing("left for want of time", [[trial.what, ""] for trial in outcome.left])
+    _print_invalid(plan)
+    click.echo(f"{len(plan.trials)} trials: {outcome.measured_now} done now, {len(outcome.records)} in all")
+
+
+def _print_listing(name: str, rows: list[list[str]]) -> None:
+    if rows:
+        click.echo(f"{len(rows)} {name}:")
+        print_table(["", ""], [[f"  {what}", why] for what, why in rows], header=False)
+
+
+def _places(plan: Plan) -> list[Trial]:
+    """One trial of each data folder, k and batch size without a filter."""
+    places: dict[tuple[str, int, int], Trial] = {}
+    for trial in plan.trials:
+        if trial.where is None:
+            places.setdefault((trial.data.digest, trial.k, trial.batch), trial)
+    return list(places.values())
+
+
+def _is_at(record: dict[str, Any], trial: Trial) -> bool:
+    settings = trial.settings
+    same = all(record[name] == settings[name] for name in ("filter", "k", "batch"))
+    return same and record["data"]["digest"] == trial.data.digest
+
+
+def _frontier_row(record: dict[str, Any]) -> list[str]:
+    quality, latency = record["quality"], record["latency"]
+    interval = quality["recall_interval"]
+    return [
+        record["label"],
+        f"{quality['recall']:.3f}",
+        f"{interval['low']:.3f} to {interval['high']:.3f}",
+        as_ms(latency["p50_ms"]),
+        as_ms(latency["p95_ms"]),
+        f"{latency['qps']:,.0f}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextlib.contextmanager
+def _live() -> Iterator[Callable[[State], None]]:
+    """Show on a terminal which trial is running, the frontier so far and the time left."""
+    if not sys.stderr.isatty():
+        yield lambda state: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
+        yield lambda state: live.update(_picture(state))
+
+
+def _picture(state: State) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    left = "" if state.seconds_left is None else f", about {_duration(state.seconds_left)} left"
+    what, done, total = state.step
+    step = f" · {what} {done:,}/{total:,}" if what else ""
+    head = Text(f"trial {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{step}")
+    best = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="frontier so far", title_justify="left")
+    for name in ("index", "recall", "p50 ms"):
+        best.add_column(name, justify="left" if name == "index" else "right")
+    for record in state.frontier[-8:]:
+        best.add_row(record["label"], f"{record['quality']['recall']:.3f}", as_ms(record["latency"]["p50_ms"]))
+    return Group(head, ProgressBar(total=state.total, completed=state.done, width=60), best)

@@ -1,0 +1,96 @@
+"""tune: one search setting of one index, found by bisection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.cli.console import as_ms, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import json_option, set_option
+
+
+@click.command(epilog="Example: semrec tune configs/ivf_flat.yaml --recall 0.95")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--recall", required=True, type=click.FloatRange(0, 1, min_open=True), help="How much is to be found.")
+@click.option("--p95-ms", type=click.FloatRange(min=0), help="And 95 % of the searches in at most so many ms.")
+@click.option(
+    "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="Which setting. [default: the first]"
+)
+@click.option("-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles a query.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Queries searched at once.")
+@click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles that are asked.")
+@click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users that are asked.")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
+@click.option("--out", type=click.Path(path_type=Path), help="A YAML file to write with what was found.")
+@set_option
+@json_option
+def tune(
+    config: Path,
+    recall: float,
+    p95_ms: float | None,
+    param: str | None,
+    k: int,
+    batch: int,
+    titles: int,
+    users: int,
+    seed: int,
+    dataset: Path | None,
+    out: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Build the index of the YAML file CONFIG and find the least nprobe, efSearch or refine that finds enough.
+
+    The titles that are asked are left out of the index. Ends with exit code 4 when no value finds enough in time.
+    """
+    from semrec_faiss.config import load_config
+    from semrec_faiss.measure.chosen_config import write_yaml
+    from semrec_faiss.measure.sweep_config import query_settings
+    from semrec_faiss.measure.sweep_plan import data_ref
+    from semrec_faiss.measure.tune import tune as search
+
+    loaded = load_config(config, settings)
+    if dataset is not None:
+        loaded = loaded.model_copy(update={"dataset": dataset})
+    queries = query_settings(titles=titles, users=users, seed=seed)
+    if loaded.dataset is not None:
+        data_ref(loaded.dataset, queries)  # refuses more questions than there are
+    with progress_bars() as progress:
+        tuned = search(loaded, recall, parameter=param, k=k, batch=batch, queries=queries, progress=progress)
+    slow = tuned.chosen is not None and p95_ms is not None and tuned.chosen.latency.p95_ms > p95_ms
+    fits = tuned.chosen is not None and not slow
+    if as_json:
+        chosen = tuned.chosen.value if tuned.chosen is not None else None
+        print_json({"parameter": tuned.parameter, "chosen": chosen, "fits": fits,
+                    "steps": [step.as_dict() for step in tuned.steps]})  # fmt: skip
+    else:
+        _show_tuned(tuned, recall, p95_ms, slow=slow)
+    if fits and out is not None and tuned.config is not None:
+        values = tuned.config.model_dump(mode="json", exclude_none=True)
+        write_yaml(values, out, note=f"By `semrec tune {config} --recall {recall}`.\nsemrec build {out}")
+        say(f"wrote {out}; now try: semrec build {out}")
+    return 0 if fits else 4
+
+
+def _show_tuned(tuned: Any, recall: float, p95_ms: float | None, *, slow: bool) -> None:
+    rows = []
+    for step in sorted(tuned.steps, key=lambda step: step.value):
+        interval = step.interval
+        told = "–" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+        mark = "←" if tuned.chosen is not None and step.value == tuned.chosen.value else ""
+        rows.append([str(step.value), f"{step.recall:.4f}", told, as_ms(step.latency.p50_ms),
+                     as_ms(step.latency.p95_ms), mark])  # fmt: skip
+    print_table([tuned.parameter, "recall", "95 % interval", "p50 ms", "p95 ms", ""], rows, right=(0, 1, 2, 3, 4))
+    if tuned.chosen is None:
+        best = max(step.recall for step in tuned.steps)
+        click.echo(f"no {tuned.parameter} finds {recall}: the largest finds {best:.4f}; another type or build would")
+    elif slow:
+        click.echo(
+            f"{tuned.parameter}={tuned.chosen.value} finds {recall}, but its p95 is"
+            f" {as_ms(tuned.chosen.latency.p95_ms)} ms, over {p95_ms}: relax one of the two, or take another type"
+        )
+    else:
+        click.echo(f"index.search.{tuned.parameter}={tuned.chosen.value} is the least that finds {recall}")

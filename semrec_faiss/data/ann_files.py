@@ -1,0 +1,200 @@
+"""Vectors as benchmarks exchange them: the HDF5 of ann-benchmarks, and the fbin and ibin of big-ann-benchmarks.
+
+HDF5 holds ``train`` (n, d), ``test`` (m, d), ``neighbors`` (m, k) and ``distances`` (m, k), and an attribute
+``distance``. An fbin is two int32, n and d, and n × d float32; an ibin the same with int32; all little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.atomic import flush_to_disk, new_file, sync_folder
+from semrec_faiss.errors import DataError, DeviceError, NotFoundError, StorageError, UsageError
+
+HEADER_BYTES = 8
+HDF5_ENDINGS = (".hdf5", ".h5")
+ANGULAR = "angular"
+KNOWN_DISTANCES = ("angular", "euclidean", "ip", "dot")
+"""What the attribute ``distance`` may be, of those that inner products can answer; euclidean for unit vectors."""
+
+
+@dataclass(frozen=True)
+class AnnVectors:
+    """What such files hold.
+
+    Attributes:
+        train: float (n, d), what is searched; mapped or read on access, so slice it in blocks.
+        test: float (m, d), what is asked; None where there is none.
+        neighbors: int (m, k), the rows of ``train`` nearest to each question, best first; None where there is none.
+        distances: float (m, k), theirs; None where there is none.
+        distance: what they are in: ``angular`` (1 - cosine), ``euclidean``, ``ip`` or ``dot``; None where not said.
+    """
+
+    train: Any
+    test: Any
+    neighbors: Any
+    distances: Any
+    distance: str | None
+
+
+def load_h5py() -> Any:
+    """Import h5py.
+
+    Raises:
+        DeviceError: it is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise DeviceError(
+            f"h5py is not installed, which HDF5 files need ({error})", fix="pip install 'semrec-faiss[hdf5]'"
+        ) from error
+    return h5py
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell by its ending whether a path is an HDF5 file's."""
+    return path.suffix.lower() in HDF5_ENDINGS
+
+
+@contextmanager
+def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | None = None) -> Iterator[AnnVectors]:
+    """Open an HDF5 file, or an fbin with the fbin of questions and the ibin of neighbours beside it.
+
+    Raises:
+        NotFoundError: a file is not there.
+        DataError: one is none of these files, or counts and dimensions do not agree.
+        DeviceError: h5py is missing.
+        UsageError: another ending, or files beside an HDF5 file.
+    """
+    for given in (path, queries, neighbors):
+        if given is not None and not given.is_file():
+            raise NotFoundError(f"there is no file {given}")
+    if is_hdf5(path):
+        if queries is not None or neighbors is not None:
+            raise UsageError(f"{path} holds its questions and neighbours itself", fix="leave out the other files")
+        with _open_hdf5(path) as found:
+            yield found
+        return
+    if path.suffix.lower() != ".fbin":
+        raise UsageError(f"{path} is neither .hdf5 nor .fbin", fix="import a file of one of these kinds")
+    train = read_bin(path, np.float32)
+    test = None if queries is None else read_bin(queries, np.float32)
+    near = None if neighbors is None else read_bin(neighbors, np.int32)
+    found = AnnVectors(train, test, near, None, None)
+    _check(found, path)
+    yield found
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[AnnVectors]:
+    h5py = load_h5py()
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as HDF5: {error}") from error
+    with file:
+        if not isinstance(file.get("train"), h5py.Dataset):
+            raise DataError(f"{path} has no dataset 'train'; it has {', '.join(file) or 'none'}")
+        parts = {name: file[name] if isinstance(file.get(name), h5py.Dataset) else None
+                 for name in ("train", "test", "neighbors", "distances")}  # fmt: skip
+        distance = file.attrs.get("distance")
+        told = distance.decode() if isinstance(distance, bytes) else None if distance is None else str(distance)
+        found = AnnVectors(**parts, distance=told)
+        _check(found, path)
+        yield found
+
+
+def _check(found: AnnVectors, path: Path) -> None:
+    """Hold shapes and types against each other."""
+    for name, kinds in (("train", "f"), ("test", "f"), ("neighbors", "iu"), ("distances", "f")):
+        array = getattr(found, name)
+        if array is None:
+            continue
+        if len(array.shape) != 2 or array.dtype.kind not in kinds:
+            expected = "floats" if "f" in kinds else "whole numbers"
+            raise DataError(f"{path}: {name} is {array.dtype} {tuple(array.shape)}; {expected} (count, n) are expected")
+    rows, dim = found.train.shape
+    if not rows or not dim:
+        raise DataError(f"{path}: train is {(rows, dim)}; at least one vector of one dimension is expected")
+    if found.test is not None and found.test.shape[1] != dim:
+        raise DataError(f"{path}: the questions have {found.test.shape[1]} dimensions, train has {dim}")
+    questions = None if found.test is None else found.test.shape[0]
+    for name in ("neighbors", "distances"):
+        array = getattr(found, name)
+        if array is not None and questions is not None and array.shape[0] != questions:
+            raise DataError(f"{path}: {name} is for {array.shape[0]} questions, but there are {questions}")
+    if found.neighbors is not None and found.neighbors.size:
+        near = found.neighbors[:]
+        if near.min() < 0 or near.max() >= rows:
+            raise DataError(f"{path}: neighbors names rows {near.min()} to {near.max()}, train has {rows}")
+
+
+def read_bin(path: Path, dtype: type[np.float32] | type[np.int32]) -> NDArray[Any]:
+    """Map an fbin (float32) or ibin (int32): shape (n, d), read-only.
+
+    Raises:
+        DataError: there is no such file, or its size does not agree with its header.
+    """
+    try:
+        size = path.stat().st_size
+        header = np.fromfile(path, "<i4", 2)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read it: {error.strerror or error}") from error
+    if len(header) < 2:
+        raise DataError(f"{path} has {size} bytes; its header alone takes {HEADER_BYTES}")
+    rows, columns = map(int, header)
+    expected = HEADER_BYTES + 4 * rows * columns
+    if rows < 1 or columns < 1 or size != expected:
+        raise DataError(f"{path}: its header says {rows} × {columns}, which takes {expected} bytes; it has {size}")
+    return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", HEADER_BYTES, (rows, columns))
+
+
+def write_bin(path: Path, blocks: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: type[Any]) -> None:
+    """Write an fbin (float32) or ibin (int32) block by block, whole or not at all.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as file:
+            file.write(np.array(shape, "<i4").tobytes())
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, np.dtype(dtype).newbyteorder("<")).data.cast("B"))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for writing that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        DeviceError: h5py is missing.
+        StorageError: the disk refuses.
+    """
+    h5py = load_h5py()
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            yield file
+        with partial.open("rb+") as written:
+            flush_to_disk(written)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,309 @@
+"""Exact top-k on a GPU at the hardware's speed: scored in float16 on the tensor cores, ranked in float32, proven.
+
+The score matrix never exists. 1. Every query is multiplied with every title's float16 copy, and of each chunk of a few
+titles only the largest score is written. 2. The chunks with the largest maxima are listed: the k best titles lie in the
+k best chunks. 3. Their titles are rescored, first from the float16 copies, and the best few dozen from the float32
+originals. 4. The error of a float16 score is bounded; where the k-th float32 score exceeds everything that was dropped
+on the way by more than the bound, the answer is proven to be the exact one. Where it does not, the query is searched
+again with more candidates, and in the end compared with every title in float32.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config import FUSED_DIMS, FUSED_K_LIMIT
+from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.index.fused_graph import CapturedSearch
+from semrec_faiss.index.fused_pass import FusedPass, as_tensor, load_torch, upload_titles
+from semrec_faiss.index.fused_plan import (
+    MOST_QUERIES,
+    FusedPlan,
+    bitmap_words,
+    block_queries,
+    efforts,
+    plan_search,
+    search_bytes,
+)
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+SCAN_TITLES = 65_536
+SCAN_BYTES = 64 << 20
+"""Titles, and bytes of scores, that a full comparison holds at once."""
+
+GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
+"""GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
+
+GRAPHS_KNOWN = 256
+MASKS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class FusedResult:
+    """What a fused search found.
+
+    Attributes:
+        rows: int64 (queries, k), by descending score, ties by row; -1 after the last where fewer titles are allowed.
+        scores: float32 (queries, k); -inf where there is no title.
+        repeated: queries that were searched again with more candidates.
+        scanned: of these, compared with every title in float32 in the end.
+    """
+
+    rows: Rows
+    scores: Floats
+    repeated: int
+    scanned: int
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Rows that each query must not return: ``rows[offsets[q]:offsets[q + 1]]``, integers."""
+
+    offsets: NDArray[np.integer]
+    rows: NDArray[np.integer]
+
+
+class FusedSearcher:
+    """Title vectors on one GPU, searched exactly; safe from many threads, which take turns."""
+
+    def __init__(self, vectors: Floats, device: str = "cuda:0", *, rescore: str = "float32") -> None:
+        """Copy the vectors to the GPU.
+
+        Args:
+            vectors: float32 (titles, dim); dim from 32 to 2,048 in steps of 8.
+            device: a torch device; ``cpu`` only in Triton's interpreter.
+            rescore: ``float32`` keeps the originals beside the float16 copies, and proves its answers; ``float16``
+                takes a third of the memory and proves nothing.
+
+        Raises:
+            UsageError: a dimension that the kernels do not take.
+            DeviceError: torch or Triton is missing, or the GPU's memory does not suffice.
+        """
+        if vectors.shape[1] not in FUSED_DIMS:
+            raise UsageError(
+                f"type fused takes {FUSED_DIMS.start} to {FUSED_DIMS[-1]} dimensions in steps of {FUSED_DIMS.step};"
+                f" the vectors have {vectors.shape[1]}",
+                fix="take type flat",
+            )
+        torch = load_torch()
+        self._torch = torch
+        self._device = torch.device(device)
+        self._lock = threading.Lock()
+        self.proves = rescore == "float32"
+        self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)
+        self._words = bitmap_words(self.titles.count)
+        self._graphs: OrderedDict[tuple[Any, ...], tuple[CapturedSearch | None, int]] = OrderedDict()
+        self._masks: OrderedDict[int, tuple[Mask, Any]] = OrderedDict()
+        self._most = MOST_QUERIES
+        self._work: tuple[tuple[FusedPlan, int], FusedPass] | None = None
+
+    def search(
+        self, queries: Floats, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
+    ) -> FusedResult:
+        """Find the k best allowed titles of each query.
+
+        Args:
+            queries: float32 (queries, dim), C-contiguous, finite.
+            k: from 1 to `FUSED_K_LIMIT` and at most the number of titles.
+            mask: bool (titles,), True where a title may be returned; not changed afterwards, its bitmap is kept.
+            excluded: rows that single queries must not return besides.
+
+        Raises:
+            UsageError: k is over the limit.
+            DeviceError: the GPU failed, or its memory does not suffice.
+        """
+        if not 1 <= k <= min(FUSED_K_LIMIT, self.titles.count):
+            raise UsageError(
+                f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.titles.count)} titles a query",
+                fix="lower k or take type flat",
+            )
+        masked = mask is not None or excluded is not None
+        step = block_queries(self.titles.count, self.titles.dim, k, masked=masked)
+        rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        repeated = scanned = start = 0
+        with self._lock:
+            while start < len(queries):
+                part = slice(start, min(start + min(step, self._most), len(queries)))
+                try:
+                    counts = self._answer(queries[part], k, mask, _part_of(excluded, part), rows[part], scores[part])
+                except self._torch.cuda.OutOfMemoryError as error:
+                    self._halve(part.stop - part.start, error)
+                    continue
+                repeated, scanned, start = repeated + counts[0], scanned + counts[1], part.stop
+        return FusedResult(rows, scores, repeated, scanned)
+
+    def _answer(
+        self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None, rows: Rows, scores: Floats
+    ) -> tuple[int, int]:
+        """Fill in the answers of one block; return how many queries were searched again, and compared with all."""
+        rows[:], scores[:], proven = self._block(queries, k, mask, excluded, 0)
+        unproven = np.flatnonzero(~proven) if self.proves else np.empty(0, np.int64)
+        repeated = len(unproven)
+        for effort in range(1, efforts(k)):
+            if len(unproven):
+                taken = _rows_of(excluded, unproven)
+                rows[unproven], scores[unproven], proven = self._block(queries[unproven], k, mask, taken, effort)
+                unproven = unproven[~proven]
+        if len(unproven):
+            rows[unproven], scores[unproven] = self._scan(queries[unproven], k, mask, _rows_of(excluded, unproven))
+        return repeated, len(unproven)
+
+    def _halve(self, size: int, error: BaseException) -> None:
+        """Go on with smaller blocks; say so once."""
+        if size <= 1:
+            raise DeviceError(
+                f"memory on {self._device} does not suffice for a single query: {str(error).splitlines()[0]}",
+                fix="free GPU memory, or set device.kind=cpu",
+            ) from error
+        if self._most == MOST_QUERIES:
+            warnings.warn(
+                f"memory on {self._device} ran out at a block of {size} queries; going on with smaller blocks",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._most = max(1, size // 2)
+        self._work = None
+        self._graphs.clear()
+        self._torch.cuda.empty_cache()
+
+    def _block(
+        self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None, effort: int
+    ) -> tuple[Rows, Floats, Mask]:
+        """Search one block; copies of the answers, and which of them are proven."""
+        allowed, stride = self._allowed(len(queries), mask, excluded)
+        plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, effort)
+        captured = self._captured(plan, len(queries), k, allowed, stride)
+        if captured is not None:
+            return captured.search(queries, allowed)
+        work = self._pass_for(plan, len(queries), k)
+        work.run(as_tensor(queries).to(self._device), allowed, stride)
+        count = len(queries)
+        rows, scores = work.rows[:count].cpu().numpy(), work.scores[:count].cpu().numpy()
+        return rows, scores, work.proven[:count].cpu().numpy() != 0
+
+    def _pass_for(self, plan: FusedPlan, queries: int, k: int) -> FusedPass:
+        """Reuse the buffers of the last block where they fit."""
+        if self._work is not None:
+            (kept_plan, room), work = self._work
+            if kept_plan == plan and room >= queries and work.k == k:
+                return work
+        self._work = None
+        work = FusedPass(self.titles, plan, queries, k)
+        self._work = ((plan, queries), work)
+        return work
+
+    def _captured(self, plan: FusedPlan, queries: int, k: int, allowed: Any, stride: int) -> CapturedSearch | None:
+        """Return the CUDA graph of a small batch, captured when a batch of its kind comes for the second time."""
+        titles, dim = self.titles.count, self.titles.dim
+        size = search_bytes(titles, dim, queries, k, masked=stride > 0)
+        if self._device.type != "cuda" or size > GRAPH_BYTES:
+            return None
+        key = (plan, queries, k, allowed is not None, stride)
+        if key not in self._graphs:
+            self._graphs[key] = (None, 0)
+        elif self._graphs[key][0] is None:
+            words = self._words if allowed is not None else 0
+            self._graphs[key] = (CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride), size)
+        self._graphs.move_to_end(key)
+        while sum(held for _, held in self._graphs.values()) > GRAPHS_BYTES or len(self._graphs) > GRAPHS_KNOWN:
+            self._graphs.popitem(last=False)
+        return self._graphs[key][0]
+
+    def _allowed(self, queries: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Any, int]:
+        """Return the bitmap of allowed rows on the GPU and its stride: 0 when all queries share it."""
+        if mask is None and excluded is None:
+            return None, 0
+        shared = None if mask is None else self._bitmap(mask)
+        if excluded is None or not len(excluded.rows):
+            return shared, 0
+        torch = self._torch
+        table = torch.full((queries, self._words), -1, dtype=torch.int32, device=self._device)
+        if shared is not None:
+            table[:] = shared
+        offsets = np.asarray(excluded.offsets, dtype=np.int64)
+        counts = torch.from_numpy(np.diff(offsets)).to(self._device)
+        query_of = torch.repeat_interleave(torch.arange(queries, dtype=torch.int32, device=self._device), counts)
+        rows = torch.from_numpy(np.ascontiguousarray(excluded.rows, dtype=np.int32)).to(self._device)
+        from semrec_faiss.index import fused_kernels as kernels
+
+        kernels.forbid_rows[(-(-len(rows) // 256),)](table, self._words, query_of, rows, len(rows), BLOCK=256)
+        return table, self._words
+
+    def _bitmap(self, mask: Mask) -> Any:
+        kept = self._masks.get(id(mask))
+        if kept is None:
+            padded = np.zeros(self._words * 32, np.bool_)
+            padded[: len(mask)] = mask
+            words = np.packbits(padded, bitorder="little").view(np.int32)
+            kept = (mask, self._torch.from_numpy(words).to(self._device))
+            self._masks[id(mask)] = kept
+            while len(self._masks) > MASKS_KEPT:
+                self._masks.popitem(last=False)
+        return kept[1]
+
+    def _scan(self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Rows, Floats]:
+        """Compare queries with every title in float32; ties by row."""
+        step = max(1, SCAN_BYTES // (4 * SCAN_TITLES))
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        for start in range(0, len(queries), step):
+            part = slice(start, min(start + step, len(queries)))
+            allowed, stride = self._allowed(part.stop - start, mask, _part_of(excluded, part))
+            given = as_tensor(queries[part]).to(self._device)
+            best = self._scan_block(given, k, allowed, stride)
+            found_scores, found_rows = (value.cpu().numpy() for value in best)
+            order = np.lexsort((found_rows, -found_scores), axis=1)
+            scores[part] = np.take_along_axis(found_scores, order, axis=1)
+            rows[part] = np.take_along_axis(found_rows, order, axis=1)
+        rows[np.isneginf(scores)] = -1
+        return rows, scores
+
+    def _scan_block(self, queries: Any, k: int, allowed: Any, stride: int) -> tuple[Any, Any]:
+        torch, titles = self._torch, self.titles
+        best_scores = torch.full((len(queries), k), -torch.inf, device=self._device)
+        best_rows = torch.zeros((len(queries), k), dtype=torch.int64, device=self._device)
+        bits = torch.arange(32, dtype=torch.int32, device=self._device)
+        for first in range(0, titles.count, SCAN_TITLES):
+            last = min(first + SCAN_TITLES, titles.count)
+            scores = _float32_product(torch, queries, titles.originals[first:last])
+            if allowed is not None:
+                words = allowed.view(-1, self._words)[:, first // 32 : -(-last // 32)]
+                may = ((words[:, :, None] >> bits) & 1).bool().flatten(1)[:, : last - first]
+                scores.masked_fill_(~may, -torch.inf)
+            best_scores, at = torch.cat([best_scores, scores], dim=1).topk(k, dim=1)
+            best_rows = torch.where(at < k, best_rows.gather(1, at.clamp(max=k - 1)), at + (first - k))
+        return best_scores, best_rows
+
+
+def _float32_product(torch: Any, queries: Any, titles: Any) -> Any:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        return queries @ titles.T
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _part_of(excluded: Excluded | None, part: slice) -> Excluded | None:
+    if excluded is None:
+        return None
+    offsets = excluded.offsets[part.start : part.stop + 1]
+    return Excluded(offsets - offsets[0], excluded.rows[offsets[0] : offsets[-1]])
+
+
+def _rows_of(excluded: Excluded | None, queries: Rows) -> Excluded | None:
+    if excluded is None:
+        return None
+    lists = [excluded.rows[excluded.offsets[query] : excluded.offsets[query + 1]] for query in queries]
+    offsets = np.concatenate(([0], np.cumsum([len(rows) for rows in lists])))
+    return Excluded(offsets, np.concatenate([np.empty(0, np.int64), *lists]))

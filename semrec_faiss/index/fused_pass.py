@@ -1,0 +1,244 @@
+"""One pass of a fused search: the title vectors on the GPU, the work buffers, and the kernels in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.fused_plan import MANY_QUERIES, FusedPlan, power_of_two
+
+Floats = NDArray[np.float32]
+
+UPLOAD_BYTES = 64 << 20
+
+INSTALL = "pip install 'semrec-faiss[gpu]', or set device.kind=cpu"
+
+
+def load_torch() -> Any:
+    """Import torch and Triton.
+
+    Raises:
+        DeviceError: one of them is missing or does not load.
+    """
+    try:
+        import torch
+        import triton
+    except (ImportError, OSError) as error:
+        raise DeviceError(f"type fused needs torch and triton: {error}", fix=INSTALL) from error
+    del triton
+    return torch
+
+
+@dataclass(frozen=True)
+class GpuTitles:
+    """The title vectors as a fused search keeps them.
+
+    Attributes:
+        halves: float16 (titles, dim), the vectors times ``scale``, rounded.
+        originals: float32 (titles, dim), or None where rescoring is done with the halves.
+        scale: a power of two that brings the longest vector to a length of at most 1.
+        norm: the largest length of a rounded vector.
+        error: the largest length of a scaled vector's rounding residual.
+    """
+
+    halves: Any
+    originals: Any
+    scale: float
+    norm: float
+    error: float
+
+    @property
+    def count(self) -> int:
+        """The number of titles."""
+        return int(self.halves.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self.halves.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        """GPU memory of the vectors."""
+        kept = [self.halves] if self.originals is None else [self.halves, self.originals]
+        return sum(int(part.nbytes) for part in kept)
+
+
+def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuTitles:
+    """Copy title vectors to a GPU in blocks and round them.
+
+    Args:
+        vectors: float32 (titles, dim).
+        device: a torch device.
+        keep_originals: whether the float32 vectors stay there too, 6 bytes a component in all instead of 2.
+
+    Raises:
+        DeviceError: they do not fit the GPU's memory.
+    """
+    torch = load_torch()
+    try:
+        halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
+        originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
+        longest = 0.0
+        for part in _parts(vectors):
+            block = as_tensor(vectors[part]).to(device)
+            longest = max(longest, float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max()))
+            if originals is not None:
+                originals[part] = block
+        scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
+        norm = error = 0.0
+        for part in _parts(vectors):
+            block = as_tensor(vectors[part]) if originals is None else originals[part]
+            scaled = block.to(device) * scale
+            halves[part] = scaled.half()
+            rounded = halves[part].float()
+            norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
+            error = max(error, float(torch.linalg.vector_norm(scaled - rounded, dim=1).max()))
+    except torch.cuda.OutOfMemoryError as problem:
+        torch.cuda.empty_cache()
+        wanted = vectors.size * (6 if keep_originals else 2)
+        raise DeviceError(
+            f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
+            fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
+        ) from problem
+    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error)
+
+
+def as_tensor(array: NDArray[Any]) -> Any:
+    """Give an array to torch, which warns of one that it may not write to, such as a mapped file's."""
+    array = np.ascontiguousarray(array)
+    return load_torch().from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _parts(vectors: Floats) -> Iterable[slice]:
+    step = max(1, UPLOAD_BYTES // (4 * vectors.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(vectors), step))
+
+
+class FusedPass:
+    """Buffers for up to a number of queries and the kernels over them; one thread at a time."""
+
+    def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
+        """Allocate the buffers of a block of ``queries`` for ``k`` titles each."""
+        torch = load_torch()
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        device = titles.halves.device
+
+        def empty(*shape: int, dtype: Any) -> Any:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        self.titles, self.plan, self.k = titles, plan, k
+        self._chunks = plan.chunks(titles.count)
+        members = 2 * plan.span
+        self.rounded = empty(queries, titles.dim, dtype=torch.float16)
+        self.scaled = empty(queries, titles.dim, dtype=torch.float32)
+        self.bounds = empty(queries, 3, dtype=torch.float32)
+        self.maxima = empty(queries, self._chunks, dtype=torch.float16)
+        self.listed = empty(queries, plan.segments, plan.capacity, dtype=torch.int32) if plan.segments > 1 else None
+        self.chosen = empty(queries, plan.capacity, dtype=torch.int32)
+        self.dropped = empty(queries, plan.segments + 1 + (plan.segments > 1), dtype=torch.float32)
+        self.candidates = empty(queries, plan.capacity * members, dtype=torch.float16)
+        self.picked = empty(queries, plan.picks, dtype=torch.int32)
+        self.answers = empty(queries * (12 * k + 1), dtype=torch.uint8)
+        self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
+        self._query_tiles = TensorDescriptor.from_tensor(self.rounded, [plan.tile_queries, plan.tile_dim])
+        self._title_tiles = TensorDescriptor.from_tensor(titles.halves, [plan.tile_titles, plan.tile_dim])
+
+    def run(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
+        """Search; the answers are in ``scores``, ``rows`` and ``proven`` when the GPU has come to the end of it.
+
+        Args:
+            queries: float32 (queries, dim) on the GPU, at most as many as there are buffers for.
+            allowed: int32 bitmap of the rows that may be returned, `fused_plan.bitmap_words` words for each query, or
+                once for all with ``allowed_stride`` 0.
+            allowed_stride: words from one query's bitmap to the next one's.
+        """
+        self._score(queries, allowed, allowed_stride)
+        self._select(len(queries))
+        self._rescore(len(queries), allowed, allowed_stride)
+
+    def _score(self, queries: Any, allowed: Any, allowed_stride: int) -> None:
+        import triton
+
+        from semrec_faiss.index import fused_kernels as kernels
+
+        plan, titles, count = self.plan, self.titles, len(queries)
+        kernels.prepare_queries[(count,)](
+            queries, self.rounded, self.scaled, self.bounds, titles.dim, titles.norm, titles.error,
+            3.0 * titles.dim * 2.0**-23, D_BLOCK=128, num_warps=1,
+        )  # fmt: skip
+        grid = (triton.cdiv(count, plan.tile_queries) * triton.cdiv(titles.count, plan.tile_titles),)
+        kernels.chunk_maxima[grid](
+            self._query_tiles, self._title_tiles, self.bounds if allowed is None else allowed, self.maxima,
+            count, titles.count, titles.dim, self._chunks, allowed_stride,
+            MASKED=allowed is not None, SHARED=allowed_stride == 0, SPAN=plan.span, BM=plan.tile_queries,
+            BN=plan.tile_titles, BK=plan.tile_dim, GROUP=plan.group, num_warps=plan.warps, num_stages=plan.stages,
+        )  # fmt: skip
+
+    def _select(self, count: int) -> None:
+        """List the chunks to rescore: of every segment first, where there are several, and then of what they list."""
+        plan = self.plan
+        length = -(-self._chunks // plan.segments)
+        if self.listed is None:
+            self._largest(self.maxima, None, length, plan.keep, self.chosen, 0, count)
+            return
+        self._largest(self.maxima, None, length, plan.keep, self.listed, 0, count)
+        through = plan.segments * plan.capacity
+        self._largest(self.maxima, self.listed, through, plan.keep, self.chosen, plan.segments, count)
+
+    def _largest(
+        self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
+    ) -> None:
+        from semrec_faiss.index import fused_kernels as kernels
+
+        segments = self.plan.segments if chosen is self.listed else 1
+        width = min(self.plan.width, power_of_two(length))
+        kernels.select_largest[(segments, count)](
+            values, values.shape[1], values if through is None else through, length, keep, chosen,
+            self.dropped[:, dropped_at:], self.dropped.shape[1], THROUGH=through is not None,
+            WIDTH=width, CAPACITY=chosen.shape[-1], num_warps=1 if count > MANY_QUERIES else min(4, _warps(width)),
+        )  # fmt: skip
+
+    def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
+        from semrec_faiss.index import fused_kernels as kernels
+
+        plan, titles = self.plan, self.titles
+        members = plan.capacity * 2 * plan.span
+        kernels.rescore_chunks[(members // plan.rescore_rows, count)](
+            self.rounded, titles.halves, self.bounds if allowed is None else allowed, self.chosen, self.candidates,
+            titles.count, titles.dim, allowed_stride, MASKED=allowed is not None, SPAN=plan.span,
+            CAPACITY=plan.capacity, ROWS=plan.rescore_rows, BK=128, num_warps=4,
+        )  # fmt: skip
+        last = self.dropped.shape[1] - 1
+        self._largest(self.candidates, None, members, plan.keep_rows, self.picked, last, count)
+        exact = titles.originals is not None
+        kernels.rescore_rows[(count,)](
+            self.scaled, titles.originals if exact else titles.halves, self.chosen, self.picked, self.bounds,
+            self.dropped, self.scores, self.rows, self.proven, titles.dim, self.dropped.shape[1], self.k,
+            titles.scale if exact else 1.0, 1.0 / titles.scale, SPAN=plan.span, CAPACITY=plan.capacity,
+            PICKS=plan.picks, DROPPED=power_of_two(self.dropped.shape[1]), BK=128 if plan.picks <= 64 else 32,
+            num_warps=_warps(plan.picks),
+        )  # fmt: skip
+
+
+def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
+    """Lay rows, scores and proofs over one buffer of bytes, so that a single copy moves them.
+
+    Returns:
+        Views: int64 (queries, k), float32 (queries, k), int8 (queries,).
+    """
+    torch = load_torch()
+    rows, scores, proven = buffer.split([8 * queries * k, 4 * queries * k, queries])
+    return rows.view(torch.int64).view(queries, k), scores.view(torch.float32).view(queries, k), proven.view(torch.int8)
+
+
+def _warps(elements: int) -> int:
+    """Return as many warps as have an element each: Triton sorts wrongly what several warps hold copies of."""
+    return max(1, min(8, elements // 32))

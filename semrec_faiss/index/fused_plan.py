@@ -1,0 +1,133 @@
+"""The sizes that one fused search runs with: tiles, chunks, how many candidates are kept, how many queries at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+WORK_BYTES = 512 << 20
+"""GPU memory that one block of queries may take besides the vectors."""
+
+MOST_QUERIES = 16_384
+"""The largest block: more would not be faster."""
+
+FEW_QUERIES, MANY_QUERIES = 32, 256
+"""Up to the first reading the titles bounds the time, from the second on multiplying."""
+
+SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
+"""From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore."""
+
+MOST_KEPT = 400
+"""The most candidates that a pass keeps, chunks or titles."""
+
+_TITLE_PADDING = 256
+
+
+@dataclass(frozen=True)
+class FusedPlan:
+    """What one block of queries is searched with.
+
+    Attributes:
+        span: a chunk holds 2 × span titles.
+        tile_queries, tile_titles, tile_dim: the block that one program multiplies.
+        warps, stages: of that program.
+        group: tiles of queries that share a pass over the titles.
+        segments: parts that the chunk maxima of a query are looked through in, side by side.
+        width: maxima that selection holds at once.
+        keep: chunks that are rescored at least; ``capacity`` bounds them.
+        keep_rows: titles that are rescored in float32 at least; ``picks`` bounds them.
+        rescore_rows: titles that one program rescores in float16.
+    """
+
+    span: int
+    tile_queries: int
+    tile_titles: int
+    tile_dim: int
+    warps: int
+    stages: int
+    group: int
+    segments: int
+    width: int
+    keep: int
+    capacity: int
+    keep_rows: int
+    picks: int
+    rescore_rows: int
+
+    def chunks(self, titles: int) -> int:
+        """Return how many chunk maxima a query has, those of the last tile's missing titles included."""
+        return -(-titles // self.tile_titles) * self.tile_titles // (2 * self.span)
+
+
+@lru_cache(maxsize=1024)
+def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0) -> FusedPlan:
+    """Choose the sizes for a block of queries; the numbers were tried out on an H100.
+
+    Args:
+        titles: how many there are.
+        dim: dimensions of a vector.
+        queries: the size of the block.
+        k: titles a query, at most `FUSED_K_LIMIT`.
+        effort: 0 at first; 1 keeps eight times as many candidates.
+    """
+    few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
+    wide = many and titles >= MANY_TITLES
+    span = 32 if wide else 16 if titles >= SOME_TITLES else 8
+    tile_titles = 256 if wide else 64 if few and span == 8 else 128
+    keep = min((k + max(2, k // 8)) * 8**effort, MOST_KEPT)
+    keep_rows = min((k + max(4, k // 8)) * 8**effort, MOST_KEPT)
+    chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
+    segment = 4096 if few else 8192
+    return FusedPlan(
+        span=span,
+        tile_queries=16 if queries <= 16 else 64 if queries <= 64 else 128,
+        tile_titles=tile_titles,
+        tile_dim=128 if few and dim >= 128 else 64,
+        warps=8 if wide else 4,
+        stages=3,
+        group=32,
+        segments=1 if many else -(-chunks // segment),
+        width=2048 if keep > 128 else 1024 if keep > 32 or not many else 256,
+        keep=keep,
+        capacity=max(32, power_of_two(keep + keep // 8 + 2)),
+        keep_rows=keep_rows,
+        picks=max(16, power_of_two(keep_rows + (keep_rows // 8 if keep > 32 else 1))),
+        rescore_rows=64,
+    )
+
+
+def efforts(k: int) -> int:
+    """Return how many passes are worth trying: with a large k more candidates cost as much as all titles."""
+    return 2 if 8 * k <= MOST_KEPT else 1
+
+
+@lru_cache(maxsize=1024)
+def block_queries(titles: int, dim: int, k: int, *, masked: bool) -> int:
+    """Return how many queries may be searched at once within `WORK_BYTES`."""
+    queries = MOST_QUERIES
+    while (fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masked=masked))) < queries:
+        queries = min(fitting // 128 * 128 or fitting, queries - 1)
+    return queries
+
+
+def search_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
+    """Return the GPU memory that a block of queries takes besides the vectors."""
+    return queries * _query_bytes(titles, dim, queries, k, masked=masked)
+
+
+def _query_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
+    """Return the GPU memory that each query of a block takes."""
+    plan = plan_search(titles, dim, queries, k)
+    candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
+    bitmap = 4 * bitmap_words(titles) if masked else 0
+    return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 16 * k + 64
+
+
+def bitmap_words(titles: int) -> int:
+    """Return the int32 words of a bitmap of the titles, whole tiles of them."""
+    return -(-titles // _TITLE_PADDING) * _TITLE_PADDING // 32
+
+
+def power_of_two(least: int) -> int:
+    """Return the smallest power of two that is at least ``least``."""
+    return 1 << max(0, (least - 1).bit_length())

@@ -1,0 +1,244 @@
+"""How much memory an index will take, computed from its config and size before anything is built or loaded.
+
+`semrec memory CONFIG --measure` holds these predictions against a run. Bytes of vectors, codes, ids and links follow
+from FAISS's storage formats; the few constants are what FAISS allocates whatever the index.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from semrec_faiss.config import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
+from semrec_faiss.errors import ConfigError
+from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
+from semrec_faiss.index.exact import GATHER_BYTES
+from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.fused_plan import block_queries, search_bytes
+from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_fused, gpu_lists, lists_of
+from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS
+
+RESULT_BYTES = FLOAT_BYTES + ROW_BYTES
+"""Of one result: a float32 score and an int64 row."""
+
+GPU_TEMP_BYTES = 1536 << 20
+"""What StandardGpuResources sets aside on a GPU of more than 8 GiB unless it is told otherwise."""
+
+GPU_PINNED_BYTES = 256 << 20
+"""Page-locked host memory of the same object."""
+
+PROGRAM_BYTES = 5 << 20
+"""Code, tables and buffers in the process that opening and searching any index touches for the first time."""
+
+SEARCH_BYTES = 3 << 19
+"""And what any search touches: thread stacks, tables of results."""
+
+CUDA_CONTEXT_BYTES = 512 << 20
+"""A CUDA context with FAISS's kernels, and cuBLAS's handle and work space. It varies with the GPU and the driver, so
+`predict_memory` takes the machine's own figure where that is known."""
+
+MOST_TITLES = 1 << 40
+"""Where the search for the largest catalogue ends."""
+
+
+@dataclass(frozen=True)
+class MemoryParts:
+    """Bytes by what they are for, in one memory: a GPU's, or the process's on the host.
+
+    Attributes:
+        vectors: the vectors, or the codes that stand for them.
+        structure: centroids, list ids, graph links, and norms.
+        originals: exact vectors beside codes, mapped from disk. They are part of no sum: the system keeps of them what
+            it has room for, and reads the rest again.
+        context: the CUDA context and cuBLAS; 0 on the host, where Python and FAISS themselves are not counted.
+        reserved: taken whatever the index: FAISS's scratch on a GPU; on the host code and page-locked memory.
+        scratch: allocated while a batch is searched, beyond ``reserved``.
+        batch: the queries and their results.
+    """
+
+    vectors: int = 0
+    structure: int = 0
+    originals: int = 0
+    context: int = 0
+    reserved: int = 0
+    scratch: int = 0
+    batch: int = 0
+
+    @property
+    def base(self) -> int:
+        """Bytes held once the index is loaded and has been searched, between searches."""
+        return self.vectors + self.structure + self.context + self.reserved
+
+    @property
+    def peak(self) -> int:
+        """Bytes held at most while the batch is searched."""
+        return self.base + self.scratch + self.batch
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the parts, their sum without a search and with one."""
+        named = {f"{name}_bytes": count for name, count in asdict(self).items()}
+        return named | {"base_bytes": self.base, "peak_bytes": self.peak}
+
+
+@dataclass(frozen=True)
+class MemoryPrediction:
+    """What an index of some size takes.
+
+    Attributes:
+        titles: how many.
+        dim: dimensions of a vector.
+        batch: queries searched at once.
+        k: titles returned a query.
+        host: the process's memory beyond Python and FAISS themselves.
+        gpu: each GPU's memory; None where the search runs on the CPU.
+    """
+
+    titles: int
+    dim: int
+    batch: int
+    k: int
+    host: MemoryParts
+    gpu: MemoryParts | None = None
+
+    @property
+    def searched(self) -> MemoryParts:
+        """The memory that the search runs in, which is the one to run out first."""
+        return self.gpu or self.host
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the prediction as JSON has it."""
+        shape = {"titles": self.titles, "dim": self.dim, "batch": self.batch, "k": self.k}
+        return shape | {"host": self.host.as_dict(), "gpu": None if self.gpu is None else self.gpu.as_dict()}
+
+
+def predict_memory(
+    index: IndexConfig,
+    titles: int,
+    dim: int,
+    device: Device | None = None,
+    *,
+    batch: int = 1,
+    k: int = 10,
+    context_bytes: int = CUDA_CONTEXT_BYTES,
+    threads: int | None = None,
+) -> MemoryPrediction:
+    """Predict what searching an index takes; nothing is built, loaded or allocated.
+
+    Args:
+        index: the index section of a config; autos are resolved for ``titles``.
+        titles: how many.
+        dim: dimensions of a vector.
+        device: where it is searched; several GPUs share the titles. The CPU by default.
+        batch: queries searched at once.
+        k: titles returned a query.
+        context_bytes: what a CUDA context takes on the GPU in question, where that is known.
+        threads: with which FAISS searches on a CPU; as many as it takes by itself by default.
+
+    Raises:
+        ConfigError: settings that do not fit so many titles of that dimension.
+    """
+    device = device or Device()
+    resolved = resolve(index, titles, dim)
+    stored = Stored.of(resolved, titles, dim)
+    if not device.gpus:
+        threads = threads or int(load_faiss().omp_get_max_threads())
+        host = _on_cpu(resolved, stored, titles, dim, batch, k, threads)
+        return MemoryPrediction(titles, dim, batch, k, host)
+    # The CPU index that is saved and that exact vectors come from stays in the process.
+    host = MemoryParts(
+        stored.vectors, stored.structure, stored.originals, reserved=GPU_PINNED_BYTES + PROGRAM_BYTES,
+        scratch=_rescoring(resolved, titles, dim, batch, k), batch=_batch_bytes(batch, dim, k),
+    )  # fmt: skip
+    if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
+        named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
+        raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
+    share = -(-titles // len(device.gpus))
+    on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
+    return MemoryPrediction(titles, dim, batch, k, host, on_gpu)
+
+
+def largest_catalogue(
+    index: IndexConfig,
+    dim: int,
+    limit_bytes: int,
+    device: Device | None = None,
+    *,
+    batch: int = 1,
+    k: int = 10,
+    context_bytes: int = CUDA_CONTEXT_BYTES,
+) -> int:
+    """Return the most titles whose predicted peak stays within ``limit_bytes`` of the memory that is searched in.
+
+    Returns:
+        0 where not even an empty index leaves room for the search, or no number of titles suits the settings.
+    """
+
+    def peak(titles: int) -> int | None:
+        try:
+            predicted = predict_memory(index, titles, dim, device, batch=batch, k=k, context_bytes=context_bytes)
+        except ConfigError:  # too few titles for these settings: fewer than fit
+            return None
+        return predicted.searched.peak
+
+    fits, too_many = 0, MOST_TITLES
+    while fits + 1 < too_many:
+        middle = (fits + too_many) // 2
+        needed = peak(middle)
+        fits, too_many = (middle, too_many) if needed is None or needed <= limit_bytes else (fits, middle)
+    needed = peak(fits) if fits else None
+    return fits if needed is not None and needed <= limit_bytes else 0
+
+
+def _batch_bytes(batch: int, dim: int, k: int) -> int:
+    """The queries as float32, the results, and those of the block that FAISS is given."""
+    return FLOAT_BYTES * batch * dim + RESULT_BYTES * k * (batch + min(batch, QUERY_BLOCK_ROWS))
+
+
+def _rescoring(index: IndexConfig, titles: int, dim: int, batch: int, k: int) -> int:
+    """Candidates' vectors, gathered block by block: the block before is still held while the next one is filled."""
+    refine = getattr(index.search, "refine", None) or 0
+    candidates = min(batch, QUERY_BLOCK_ROWS) * min(refine * k, titles)
+    if not candidates:
+        return 0
+    vector = FLOAT_BYTES * dim
+    at_once = min(candidates, GATHER_BYTES // vector)
+    distinct = round(titles * -math.expm1(-at_once / titles))
+    return vector * (min(candidates, 2 * at_once) + distinct) + RESULT_BYTES * candidates
+
+
+def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int, threads: int) -> MemoryParts:
+    block, nlist = min(batch, QUERY_BLOCK_ROWS), lists_of(index)
+    if isinstance(index, FlatIndex | FusedIndex) and batch == 1:
+        scratch = FLOAT_BYTES * titles  # scores of one matrix-vector product
+    elif isinstance(index, FlatIndex | FusedIndex):
+        scratch = FLOAT_BYTES * min(block, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
+    else:
+        # Every thread has a tile of its own of scores between queries and centroids.
+        tiles = FLOAT_BYTES * min(block, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
+        # The lists to visit are held twice, as the quantiser finds them and as the search takes them.
+        visited = 2 * RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
+        scratch = tiles + visited + _rescoring(index, titles, dim, batch, k)
+    return MemoryParts(
+        stored.vectors, stored.structure, stored.originals, reserved=PROGRAM_BYTES, scratch=SEARCH_BYTES + scratch,
+        batch=_batch_bytes(batch, dim, k),
+    )  # fmt: skip
+
+
+def _on_gpu(
+    index: IndexConfig, titles: int, dim: int, device: Device, batch: int, k: int, context_bytes: int
+) -> MemoryParts:
+    if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
+        block = min(batch, block_queries(titles, dim, k, masked=False))
+        scratch = search_bytes(titles, dim, block, k, masked=False) + FLOAT_BYTES * block * dim
+        return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
+    nlist = lists_of(index)
+    if nlist:
+        vectors, structure = gpu_lists(index, nlist, titles, dim)
+    else:
+        vectors, structure = gpu_flat(titles, dim, device)
+    temp = GPU_TEMP_BYTES if device.temp_memory_mb is None else device.temp_memory_mb << 20
+    # Queries, results and tiles of scores are cut from the scratch space; what does not fit is allocated beside it.
+    batch_bytes = _batch_bytes(min(batch, QUERY_BLOCK_ROWS), dim, k)
+    beyond = max(0, batch_bytes - temp)
+    return MemoryParts(vectors, structure, context=context_bytes, reserved=temp, batch=beyond)

@@ -1,0 +1,170 @@
+"""What `semrec compare` asks, the targets that answers are held against, and the prices of machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from semrec_faiss.config_index import Settings
+from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.errors import ConfigError
+from semrec_faiss.yaml_source import YamlSource
+
+MOST_BATCH = 1_000_000
+
+
+def _counts(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MOST_BATCH, strict=True)], ...], BeforeValidator(_counts), Field(min_length=1)
+]
+
+
+class SimilaritySettings(Settings):
+    """Test 1: titles asked for, one of each of the largest franchises by default."""
+
+    titles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    franchises: Count = 5
+    k: Annotated[int, Field(ge=3, strict=True)] = 10
+    target_franchise_share: Share = 1.0
+    target_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.6
+    target_gpu_ms: Positive = 1.0
+
+
+class PersonalizationSettings(Settings):
+    """Test 2: users, by number or by id."""
+
+    users: Count | Annotated[tuple[str, ...], Field(min_length=1)] = 5
+    k: Count = 5
+    target_genre_alignment: Share = 0.8
+    target_gpu_ms: Positive = 2.0
+
+
+class BatchSettings(Settings):
+    """Test 3: batches of users."""
+
+    sizes: Counts = (10, 100, 1000)
+    k: Count = 10
+    target_qps_at_100: Positive = 1000.0
+
+    @field_validator("sizes")
+    @classmethod
+    def _ascending(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(sizes)))
+
+
+class FilteringSettings(Settings):
+    """Test 4: one genre, and random masks of these shares."""
+
+    title: str | None = None
+    genre: str = "Sci-Fi"
+    k: Count = 10
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.1, 0.01, 0.001)
+
+
+class MemorySettings(Settings):
+    """Test 5: memory while these batches are searched; gigabytes are 10⁹ bytes."""
+
+    batches: Counts = (100, 10_000)
+    target_base_gb: Positive = 2.0
+    target_peak_gb: Positive = 5.0
+    target_headroom: Share = 0.9
+    headroom_of_gb: Positive = 40.0
+
+    @field_validator("batches")
+    @classmethod
+    def _ascending(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(batches)))
+
+
+class ParitySettings(Settings):
+    """How many queries are answered on CPU and GPU alike, and how many of them by float64 arithmetic too."""
+
+    queries: Count = 1000
+    reference_queries: Count = 100
+    target_overlap: Share = 0.999
+
+
+class CompareSettings(Settings):
+    """A whole compare file."""
+
+    similarity: SimilaritySettings = SimilaritySettings()
+    personalization: PersonalizationSettings = PersonalizationSettings()
+    batch: BatchSettings = BatchSettings()
+    filtering: FilteringSettings = FilteringSettings()
+    memory: MemorySettings = MemorySettings()
+    parity: ParitySettings = ParitySettings()
+    repeats: Annotated[int, Field(ge=2, strict=True)] = 20
+    seed: Annotated[int, Field(ge=0, strict=True)] = 7
+
+
+class GpuPrice(Settings):
+    """Prices of one GPU machine an hour; null where it is not offered so."""
+
+    on_demand: Positive
+    preemptible: Positive | None = None
+    committed: Positive | None = None
+
+
+class CpuPrice(Settings):
+    """The price of a CPU machine a month, and its cores."""
+
+    cores: Count = 16
+    month: Positive = 1408.0
+
+
+class Costs(Settings):
+    """A whole costs file; the defaults are the guide's."""
+
+    currency: str = "USD"
+    hours_a_month: Positive = 730.0
+    monthly_queries: Positive = 100e6
+    gpu: dict[str, GpuPrice] = Field(
+        default_factory=lambda: {"a100": GpuPrice(on_demand=3.67, preemptible=1.10, committed=2.20)}
+    )
+    gpu_otherwise: str | None = "a100"
+    cpu: CpuPrice = CpuPrice()
+
+    @field_validator("gpu_otherwise")
+    @classmethod
+    def _is_priced(cls, name: str | None, info: Any) -> str | None:
+        priced = info.data.get("gpu", {})
+        if name is not None and name not in priced:
+            raise ValueError(f"{name!r} has no price; gpu lists {', '.join(priced) or 'none'}")
+        return name
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def load_settings(kind: type[AnySettings], path: Path | None, overrides: Sequence[str] = ()) -> AnySettings:
+    """Read a YAML file of one kind of settings and apply overrides such as ``batch.k=20``.
+
+    Args:
+        kind: `CompareSettings` or `Costs`.
+        path: the file; None starts from the defaults.
+        overrides: ``KEY=VALUE`` each.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it has mistakes; all of them are listed, with file and line.
+        UsageError: an override is not of the form KEY=VALUE.
+    """
+    source = YamlSource({}) if path is None else YamlSource.read(path)
+    for assignment in overrides:
+        source.override(assignment)
+    try:
+        return kind.model_validate(source.values)
+    except ValidationError as error:
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, kind, {})
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    subject = source.path or "the settings"
+    raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))

@@ -1,0 +1,117 @@
+"""Exact search of vectors that lie on a GPU, results left there: ours, FAISS's flat index, and a matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
+from semrec_faiss.index.fused import GRAPH_BYTES
+from semrec_faiss.index.fused_graph import CapturedSearch
+from semrec_faiss.index.fused_pass import FusedPass, GpuTitles
+from semrec_faiss.index.fused_plan import bitmap_words, block_queries, plan_search, search_bytes
+
+Search = Callable[[], Any]
+"""Starts one search of a batch; returns (scores, rows) on the GPU."""
+
+SCORE_BYTES = 4 << 30
+"""The scores that the matrix product may hold at once."""
+
+FAISS_QUERIES = 16_384
+
+
+class FusedPeer:
+    """Type fused without its way in and out: kernels only, as one CUDA graph where the product captures one."""
+
+    def __init__(self, titles: GpuTitles, queries: Any, k: int, allowed: Any = None) -> None:
+        """Prepare a batch; ``allowed`` is a bitmap that all queries share."""
+        self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
+        self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masked=allowed is not None))
+        plan = plan_search(titles.count, titles.dim, self._step, k)
+        self._work = FusedPass(titles, plan, self._step, k)
+        self._graph: CapturedSearch | None = None
+        if search_bytes(titles.count, titles.dim, len(queries), k, masked=False) <= GRAPH_BYTES:
+            words = 0 if allowed is None else bitmap_words(titles.count)
+            self._graph = CapturedSearch(self._work, len(queries), words, 0)
+            self._graph.load(queries, allowed)
+
+    def search(self) -> tuple[Any, Any]:
+        """Run the batch; what it found is overwritten by the next block of a batch that needs several."""
+        if self._graph is not None:
+            self._graph.kernels_only.replay()
+        else:
+            for start in range(0, len(self._queries), self._step):
+                self._work.run(self._queries[start : start + self._step], self._allowed, 0)
+        return self._work.scores, self._work.rows
+
+    def count_unproven(self) -> int:
+        """Return how many of the batch's answers the first pass does not prove."""
+        unproven = 0
+        for start in range(0, len(self._queries), self._step):
+            block = self._queries[start : start + self._step]
+            self._work.run(block, self._allowed, 0)
+            unproven += int((self._work.proven[: len(block)] == 0).sum())
+        return unproven
+
+
+def faiss_name() -> str:
+    """Name FAISS's flat index as this build has it."""
+    return "cuvs" if "faiss-gpu-cuvs" in installed_faiss() else "faiss"
+
+
+class FaissPeer:
+    """GpuIndexFlatIP of FAISS, given pointers into GPU memory."""
+
+    def __init__(self, vectors: Any, gpu: int, *, float16: bool) -> None:
+        """Copy ``vectors``, float32 (titles, dim) on the GPU, into an index."""
+        import torch
+
+        faiss = load_faiss()
+        self._resources = gpu_resources(gpu).handle
+        stream = faiss.cast_integer_to_cudastream_t(torch.cuda.current_stream(gpu).cuda_stream)
+        self._resources.setDefaultStream(gpu, stream)
+        config = faiss.GpuIndexFlatConfig()
+        config.device, config.useFloat16 = gpu, float16
+        self._index = faiss.GpuIndexFlatIP(self._resources, vectors.shape[1], config)
+        self._index.add_c(len(vectors), faiss.cast_integer_to_float_ptr(vectors.data_ptr()))
+        torch.cuda.synchronize(gpu)
+
+    def on(self, queries: Any, k: int) -> Search:
+        """Prepare a batch."""
+        import torch
+
+        faiss = load_faiss()
+        scores = torch.empty((len(queries), k), dtype=torch.float32, device=queries.device)
+        rows = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
+
+        def search() -> tuple[Any, Any]:
+            for start in range(0, len(queries), FAISS_QUERIES):
+                part = slice(start, start + FAISS_QUERIES)
+                self._index.search_c(
+                    len(queries[part]),
+                    faiss.cast_integer_to_float_ptr(queries[part].data_ptr()),
+                    k,
+                    faiss.cast_integer_to_float_ptr(scores[part].data_ptr()),
+                    faiss.cast_integer_to_idx_t_ptr(rows[part].data_ptr()),
+                )
+            return scores, rows
+
+        return search
+
+
+def product_and_topk(halves: Any, queries: Any, k: int) -> Search:
+    """Prepare torch's float16 matrix product with its topk, in blocks whose scores fit `SCORE_BYTES`."""
+    rounded = queries.half()
+    step = max(1, SCORE_BYTES // (2 * len(halves)))
+
+    def search() -> tuple[Any, Any]:
+        scores = rows = None
+        for block in _blocks(rounded, step):
+            scores, rows = (block @ halves.T).topk(k, dim=1)
+        return scores, rows
+
+    return search
+
+
+def _blocks(queries: Any, step: int) -> Iterator[Any]:
+    return (queries[start : start + step] for start in range(0, len(queries), step))

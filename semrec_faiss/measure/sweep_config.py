@@ -1,0 +1,144 @@
+"""The sweep file: what is measured on which data, as frozen models; mistakes carry file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from semrec_faiss.config import INDEX_TYPES
+from semrec_faiss.config_index import Settings
+from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.errors import ConfigError, UsageError
+from semrec_faiss.yaml_source import YamlSource
+
+MOST_K = 2048
+MOST_BATCH = 1_000_000
+DEFAULT_RESULTS = Path("results")
+
+
+def _as_list(value: Any) -> Any:
+    """Take one value for a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{list(values)} holds a value twice")
+    return values
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Clauses = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+class QuerySettings(Settings):
+    """Which questions are asked: titles, which are then not in the index, and users, drawn apart by one seed."""
+
+    titles: Annotated[int, Field(ge=0, strict=True)] = 200
+    users: Annotated[int, Field(ge=0, strict=True)] = 200
+    seed: Annotated[int, Field(ge=0, strict=True)] = 7
+
+    @model_validator(mode="after")
+    def _some(self) -> QuerySettings:
+        if not self.titles + self.users:
+            raise ValueError("at least one title or user must be asked")
+        return self
+
+
+def query_settings(*, titles: int, users: int, seed: int) -> QuerySettings:
+    """Make query settings from a command's options; raises UsageError when nothing is asked."""
+    if not titles + users:
+        raise UsageError("at least one title or user must be asked", fix="--titles 200, say")
+    return QuerySettings(titles=titles, users=users, seed=seed)
+
+
+class Sweep(Settings):
+    """A whole sweep file.
+
+    ``grid`` is a list of mappings with the keys of a config's ``index`` and ``device``, any value of which may be a
+    list of alternatives.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    dataset: Folders
+    grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_as_list), Field(min_length=1)]
+    results: Path = DEFAULT_RESULTS
+    queries: QuerySettings = QuerySettings()
+    k: Counts = (10,)
+    batch: Counts = (1, 100)
+    filters: Clauses = ()
+    slice: str | None = None
+    repeats: Annotated[int, Field(ge=2, strict=True)] = 20
+    warmup: Annotated[int, Field(ge=0, strict=True)] = 2
+    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("dataset", "k", "batch", "filters")
+    @classmethod
+    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _distinct(values)
+
+    @field_validator("dataset")
+    @classmethod
+    def _told_apart(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [folder.name for folder in folders]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two data folders are called {twice!r}, so that results could not tell them apart")
+        return folders
+
+    @field_validator("k")
+    @classmethod
+    def _possible_k(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if max(values) > MOST_K:
+            raise ValueError(f"should be at most {MOST_K}, not {max(values)}")
+        return tuple(sorted(values))
+
+    @field_validator("batch")
+    @classmethod
+    def _possible_batch(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if max(values) > MOST_BATCH:
+            raise ValueError(f"should be at most {MOST_BATCH}, not {max(values)}")
+        return tuple(sorted(values))
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.results / self.name
+
+
+def load_sweep(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Sweep, YamlSource]:
+    """Read a sweep file and apply overrides such as ``repeats=5``.
+
+    Returns:
+        The sweep, and the source that knows the line of every key.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it has mistakes; all of them are listed, with file and line.
+        UsageError: an override is not of the form KEY=VALUE.
+    """
+    source = YamlSource.read(Path(path))
+    for assignment in overrides:
+        source.override(assignment)
+    try:
+        return Sweep.model_validate(source.values), source
+    except ValidationError as error:
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, Sweep, INDEX_TYPES)
+    raise mistakes_in(source, mistakes)
+
+
+def mistakes_in(source: YamlSource, mistakes: list[str]) -> ConfigError:
+    """Make the error that lists all mistakes of a file."""
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    listing = "\n".join(f"  {mistake}" for mistake in mistakes)
+    return ConfigError(f"{count} in {source.path or 'the settings'}:\n{listing}")
+
+
+def known_sweep_keys() -> list[str]:
+    """Every key that a sweep file may hold outside its grid, dotted, sorted: for documentation and its test."""
+    queries = {f"queries.{name}" for name in QuerySettings.model_fields}
+    return sorted(set(Sweep.model_fields) | queries)

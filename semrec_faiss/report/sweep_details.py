@@ -1,0 +1,72 @@
+"""What stands at the end of a sweep's report: every trial, what was not measured and why, and the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from semrec_faiss.measure.regression import what_of
+from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.report.document import Cell, Column, Section, Table, Value
+from semrec_faiss.report.sweep_rows import Record, row_of
+
+
+def trials_table(measured: Sequence[Record]) -> Table:
+    """List every measured trial."""
+    rows: list[list[Value]] = []
+    several = len({record["data"]["name"] for record in measured}) > 1
+    for record in measured:
+        row = row_of(record)
+        interval = "" if row["recall_low"] is None else f"{row['recall_low']:.3f} to {row['recall_high']:.3f}"
+        cells: list[Value] = [
+            row["series"], row["setting"], row["device"], row["filter"] or "", row["k"], row["batch"],
+            row["recall"], Cell(interval, row["recall_low"]), row["ndcg"], row["fill_rate"], row["p50_ms"],
+            row["p95_ms"], row["p99_ms"], row["mean_ms"], row["qps"], _megabytes(row["memory_bytes"]),
+            _megabytes(row["index_bytes"]), row["train_s"] + row["add_s"], row["load_s"], row["cold_query_ms"],
+        ]  # fmt: skip
+        rows.append([row["data"], *cells] if several else cells)
+    columns: list[str | Column] = [
+        "index", "setting", "device", "filter", Column("k", ","), Column("batch", ","), Column("recall", ".4f"),
+        "95 % interval", Column("nDCG", ".4f"), Column("fill", ".3f"), Column("p50 ms", ",.3f"),
+        Column("p95 ms", ",.3f"), Column("p99 ms", ",.3f"), Column("mean ms", ",.3f"), Column("queries/s", ",.0f"),
+        Column("memory MB", ",.1f"), Column("index MB", ",.1f"), Column("build s", ",.2f"), Column("load s", ",.3f"),
+        Column("cold ms", ",.2f"),
+    ]  # fmt: skip
+    return Table(["data", *columns] if several else columns, rows, name="trials")
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
+
+
+def not_measured_section(results: SweepResults) -> list[Section]:
+    """List trials that failed, were pruned or not reached, and combinations that are none; no section for nothing."""
+    rows: list[list[Value]] = [[what_of(record), "failed", str(record["reason"])] for record in results.failed]
+    for trial in results.missing:
+        rows.append([trial["what"], *(("pruned", trial["pruned"]) if trial["pruned"] else ("not reached", ""))])
+    rows += [[one["what"], "cannot be", one["reason"]] for one in results.plan["invalid"]]
+    return [Section("Not measured", [Table(["what", "", "why"], rows)], folded=len(rows) > 20)] if rows else []
+
+
+def environment_section(results: SweepResults) -> Section:
+    """Tell when, with what and on what the sweep was run."""
+    told: dict[str, Any] = results.plan["environment"]
+    sweep = results.plan["sweep"]
+    git = told.get("git") or {}
+    cpu = told.get("cpu") or {}
+    commit = git.get("commit") or "unknown"
+    rows: list[list[Value]] = [
+        ["date", told["date"]],
+        ["command", told["command"]],
+        ["commit", f"{commit}{', with changes' if git.get('dirty') else ''}"],
+        ["versions", ", ".join(f"{name} {value}" for name, value in told["versions"].items() if value)],
+        ["system", told["os"]],
+        ["processor", f"{cpu.get('model')}, {cpu.get('usable_cores')} cores, {told.get('faiss_threads')} threads"],
+        ["GPUs", ", ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in told["gpus"]) or "none"],
+        ["queries", f"{sweep['queries']['titles']} titles, left out of the index, and {sweep['queries']['users']} users"
+                    f"; seed {sweep['queries']['seed']}"],
+        ["timing", f"at least {sweep['repeats']} repeats after {sweep['warmup']} that do not count"],
+        ["data", "; ".join(f"{record['data']['name']} {record['data']['digest'][:16]}…"
+                           for record in {one["data"]["digest"]: one for one in results.records}.values())],
+    ]  # fmt: skip
+    return Section("Environment", [Table(["", ""], rows)])

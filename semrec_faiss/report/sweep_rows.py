@@ -1,0 +1,162 @@
+"""A sweep's records as flat rows for charts and tables, and the choices that a page makes among them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+from semrec_faiss.measure.pick import memory_bytes
+from semrec_faiss.measure.sweep import SweepResults
+
+Record = dict[str, Any]
+Row = dict[str, Any]
+
+ENOUGH = 0.95
+"""The recall from which a setting stands for its index in charts that have room for one."""
+
+
+def row_of(record: Record) -> Row:
+    """Flatten a measured record: names with their unit, None where something was not measured."""
+    quality, latency = record["quality"], record["latency"]
+    interval = quality["recall_interval"] or {"low": None, "high": None}
+    return {
+        "data": record["data"]["name"],
+        "titles": record["data"]["titles"],
+        "dim": record["data"]["dim"],
+        "series": series_of(record),
+        "setting": setting_of(record),
+        "device": record["device"]["name"],
+        "filter": record["filter"],
+        "selectivity": quality["selectivity"],
+        "k": record["k"],
+        "batch": record["batch"],
+        "recall": quality["recall"],
+        "recall_low": interval["low"],
+        "recall_high": interval["high"],
+        "recall_titles": quality["recall_titles"],
+        "recall_users": quality["recall_users"],
+        "ndcg": quality["ndcg"],
+        "fill_rate": quality["fill_rate"],
+        "strategy": quality["strategy"],
+        "coverage": quality["coverage"],
+        "mean_ms": latency["mean_ms"],
+        "p50_ms": latency["p50_ms"],
+        "p95_ms": latency["p95_ms"],
+        "p99_ms": latency["p99_ms"],
+        "qps": latency["qps"],
+        "train_s": record["build"]["train_s"],
+        "add_s": record["build"]["add_s"],
+        "load_s": record["load"]["load_s"],
+        "cold_query_ms": record["load"]["cold_query_ms"],
+        "index_bytes": record["build"]["index_bytes"],
+        "memory_bytes": memory_bytes(record),
+        "host_peak_bytes": record["memory"]["host_peak_bytes"],
+        "gpu_peak_bytes": record["memory"]["gpu_peak_bytes"],
+        "digest": record["digest"],
+    }
+
+
+def series_of(record: Record) -> str:
+    """Name an index by what it is built as and how it lies on its device: all but its search settings."""
+    index = record["index"]
+    build = {name: value for name, value in index.get("build", {}).items() if name not in ("seed", "nbits")}
+    if build.get("efConstruction") == 200:
+        build.pop("efConstruction")
+    parts = [index.get("factory") or index["type"], *(f"{name}={value}" for name, value in build.items())]
+    parts += ["float16"] if record["device"]["float16"] else []
+    return " ".join(parts)
+
+
+def setting_of(record: Record) -> str:
+    """Name the search settings, empty where there is none."""
+    return " ".join(f"{name}={value}" for name, value in record["index"]["search"].items() if value is not None)
+
+
+def csv_of(results: SweepResults) -> str:
+    """Write a line a measured trial, a header first; what was not measured is empty."""
+    rows = [row_of(record) for record in results.measured]
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def where(records: Iterable[Record], **wanted: Any) -> list[Record]:
+    """Return the records of which everything wanted is true: ``data``, ``filter``, ``k``, ``batch``, ``device``."""
+    reads = {"data": lambda one: one["data"]["name"], "device": lambda one: one["device"]["name"]}
+    return [
+        one for one in records if all(reads.get(name, lambda r, n=name: r[n])(one) == value
+                                      for name, value in wanted.items())
+    ]  # fmt: skip
+
+
+def names_of(records: Iterable[Record]) -> list[str]:
+    """Return the data folders' names, in order."""
+    return list(dict.fromkeys(record["data"]["name"] for record in records))
+
+
+def by_series(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
+    """Group records by index and device."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((series_of(record), record["device"]["name"]), []).append(record)
+    return groups
+
+
+def representative(records: Sequence[Record]) -> Record:
+    """Return the fastest of one index's settings that finds `ENOUGH`, or else the one that finds most."""
+    enough = [record for record in records if (record["quality"]["recall"] or 0) >= ENOUGH]
+    if enough:
+        return min(enough, key=lambda record: float(record["latency"]["p50_ms"]))
+    return max(records, key=lambda record: float(record["quality"]["recall"] or 0))
+
+
+def representatives(records: Iterable[Record]) -> list[Record]:
+    """Return one record an index and device; see `representative`."""
+    return [representative(group) for group in by_series(records).values()]
+
+
+def crossings(records: Sequence[Record]) -> list[Row]:
+    """Find between which batch sizes one index overtakes another in time a batch.
+
+    Args:
+        records: unfiltered, of one data folder, k and device.
+
+    Returns:
+        A row a pair of indexes: which is faster up to which batch size, and from which on the other is. Pairs of which
+        one is always faster have None for the other; only those with flat are told.
+    """
+    lines = {}
+    for (series, _), group in by_series(records).items():
+        times = {}
+        for batch in sorted({record["batch"] for record in group}):
+            best = representative(where(group, batch=batch))
+            times[batch] = (float(best["latency"]["p50_ms"]), float(best["quality"]["recall"] or 0))
+        lines[series] = times
+    rows = []
+    for first, second in combinations(lines, 2):
+        shared = sorted(set(lines[first]) & set(lines[second]))
+        if not shared or "flat" not in (first.split()[0], second.split()[0]):
+            continue
+        faster = [first if lines[first][batch] <= lines[second][batch] else second for batch in shared]
+        change = next((place for place in range(1, len(shared)) if faster[place] != faster[place - 1]), None)
+        rows.append(
+            {
+                "faster": faster[0],
+                "until": None if change is None else shared[change - 1],
+                "other": second if faster[0] == first else first,
+                "from": None if change is None else shared[change],
+            }
+        )
+    return rows
+
+
+def best_of(records: Sequence[Record], recall: float = ENOUGH) -> Record | None:
+    """Return the fastest record that finds so much, None where none does."""
+    enough = [record for record in records if (record["quality"]["recall"] or 0) >= recall]
+    return min(enough, key=lambda record: float(record["latency"]["p50_ms"]), default=None)

@@ -1,0 +1,165 @@
+"""``semrec compare`` and ``semrec memory``: what they print, write and end with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from semrec_faiss.cli.compare import compare
+from semrec_faiss.cli.memory import memory
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import gpu_count
+from semrec_faiss.measure import compare as measuring
+from semrec_faiss.measure import memory_plan
+
+CPU = ("--set", "device.kind=cpu")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli-compare")
+    write_synthetic(root / "data", titles=200, users=40, dim=16, seed=6, seen_per_user=5)
+    settings = {"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}
+    build_index(config_from_dict(settings))
+    return root / "index"
+
+
+def run(command: Any, *arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments), standalone_mode=False)
+
+
+def lines_of(result: Result) -> list[str]:
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
+def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Path) -> None:
+    result = run(compare, str(index), *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
+    assert result.exception is None
+    assert result.return_value == 0
+    lines = lines_of(result)
+    assert lines[0] == "flat index of 200 titles × 16 on CPU:"
+    assert "✓ 3 batches for which memory ran out 0 at most 0" in lines
+    assert "– 1 one title on the GPU not measured device.kind=cpu was asked for" in lines
+    assert any(line.startswith("1,000 at once ") for line in lines)
+    assert "test_results.json" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cpu_test_results.json", "cpu_test_results.html", "CPU_TEST_RESULTS.md", "cpu_test_results",
+    }  # fmt: skip
+
+
+def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "traces" / "trace.json"
+    result = run(
+        compare, str(index), *CPU, "--only", "2,3", "--set", "repeats=2", "--out", str(tmp_path / "out"), "--json",
+        "--users", "user_00000001, user_00000004", "--batch", "7", "--batch", "50", "--profile", str(trace),
+    )  # fmt: skip
+    assert result.exception is None
+    document = json.loads(result.stdout)
+    users = [user["user_id"] for user in document["test_2_personalization"]["user_results"]]
+    assert users == ["user_00000001", "user_00000004"]
+    assert list(document["test_3_batch"]) == ["batch_7", "batch_10", "batch_50", "batch_100", "batch_1000"]
+    assert document["profile"]["traced_by"] == "the wall clock"
+    names = [event["name"] for event in json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]]
+    assert names == ["test 1: one title", "test 2: one user", "test 3: 1,000 queries", "test 4: one genre"]
+    assert document == json.loads((tmp_path / "out" / "cpu_test_results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--check"], 1)])
+def test_a_criterion_missed_ends_with_1_only_when_checked(
+    index: Path, tmp_path: Path, options: list[str], code: int
+) -> None:
+    asked = ["--only", "1", "--set", "repeats=2", "--set", "similarity.target_similarity=1.0", "--out", str(tmp_path)]
+    result = run(compare, str(index), *CPU, *asked, *options)
+    assert result.return_value == code
+    assert any(line.startswith("✗ 1 similarity of the best result") for line in lines_of(result))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said"),
+    [
+        (["--only", "1;2"], UsageError, "no list of tests"),
+        (["--only", "7"], UsageError, r"no test \[7\]"),
+        (["--users", " , "], UsageError, "names nobody"),
+        (["--users", "nobody"], NotFoundError, "no user 'nobody'"),
+        (["--config", "nowhere.yaml"], NotFoundError, "nowhere.yaml does not exist"),
+        (["--costs", "nowhere.yaml"], NotFoundError, "nowhere.yaml does not exist"),
+        (["--set", "batch.k=0"], ConfigError, "batch.k"),
+        (["--set", "filtering.shares=[2]"], ConfigError, "shares"),
+        (["--set", "index.build.nlist=3"], UsageError, "fixed when the index is built"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_no_file(
+    index: Path, tmp_path: Path, arguments: list[str], kind: type[Exception], said: str
+) -> None:
+    result = run(compare, str(index), *arguments, "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, kind)
+    with pytest.raises(kind, match=said):
+        raise result.exception
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
+def test_a_gpu_asked_for_by_name_must_be_there(index: Path, tmp_path: Path) -> None:
+    result = run(compare, str(index), "--set", "device.kind=gpu", "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, DeviceError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_index_no_comparison(tmp_path: Path) -> None:
+    assert isinstance(run(compare, str(tmp_path / "none")).exception, NotFoundError)
+
+
+def test_memory_prints_parts_and_what_fits(repo: Path) -> None:
+    config = str(repo / "configs" / "flat.yaml")
+    result = run(memory, config, "--titles", "1000000", "--dim", "384", "--batch", "1", "--limit-gb", "40")
+    assert result.exception is None
+    lines = lines_of(result)
+    assert lines[0] == "flat index of 1,000,000 titles × 384, 1 query, k = 10:"
+    assert lines[2].startswith("vectors or codes 1.5 GB 1.5 GB")
+    # A title takes 384 · 4 bytes and a score of four; a query 1,536, ten results twice 240, the program 6.5 MiB.
+    fit = (40_000_000_000 - 1536 - 240 - 6_815_744) // (384 * 4 + 4)
+    assert lines[-2] == f"CPU: {fit:,} titles fit 40.0 GB (as given)"
+    assert lines[-1].endswith("titles fit 40.0 GB (as given)")
+
+
+def test_memory_takes_the_configs_data(repo: Path) -> None:
+    arguments = ["--dataset", str(repo / "data" / "demo"), "--json", "--set", "device.kind=cpu"]
+    document = json.loads(run(memory, str(repo / "configs" / "flat.yaml"), *arguments).stdout)
+    assert (document["titles"], document["dim"]) == (1519, 384)
+    assert list(document["prediction"]) == ["cpu"]
+
+
+@pytest.mark.parametrize(("measured", "code"), [(2_000_000_000, 1), (6_000_000, 0)])
+def test_memory_check_ends_with_1_when_a_prediction_is_off(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, measured: int, code: int
+) -> None:
+    def found(_: Path, settings: Any, batches: Any, k: int) -> dict[str, Any]:
+        return {"base_bytes": measured, "searches": [{"batch": batch, "peak_bytes": measured} for batch in batches]}
+
+    monkeypatch.setattr(memory_plan, "measure_memory", found)
+    asked = ["--titles", "50", "--dim", "8", "--batch", "2", "--measure", "--check", "--set", "device.kind=cpu"]
+    result = run(memory, str(repo / "configs" / "flat.yaml"), *asked)
+    assert result.return_value == code
+    assert any(line.startswith(("✗ base", "✓ base")) for line in lines_of(result))
+
+
+def test_a_kept_document_is_on_disk_before_the_next_test(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tests = measuring.TESTS | {3: ("test_3_batch", "batch", die)}
+    monkeypatch.setattr(measuring, "TESTS", tests)
+    result = run(compare, str(index), *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
+    assert isinstance(result.exception, click.Abort)
+    kept = json.loads((tmp_path / "cpu_test_results.json").read_text(encoding="utf-8"))
+    assert kept["test_1_similarity"]["cpu_time_ms"] > 0

@@ -1,0 +1,228 @@
+"""sweep, pick, tune, report, check-regression, dataset import and export, as they are typed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.main import cli
+from semrec_faiss.cli.sweep import _picture
+from semrec_faiss.config import load_config
+from semrec_faiss.measure.sweep import State
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Semrec = Callable[..., Ran]
+
+
+@pytest.fixture
+def semrec(capfd: pytest.CaptureFixture[str]) -> Semrec:
+    """Run ``semrec`` in this process as the command line does."""
+
+    def run(*arguments: object) -> Ran:
+        words = [str(argument) for argument in arguments]
+        code = exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
+        return Ran(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., Any]) -> Path:
+    """A folder with data and a sweep file, and after the first test its results."""
+    folder = tmp_path_factory.mktemp("sweep")
+    data = make_folder(folder / "films", titles=250, dim=16, users=15)
+    values = {
+        "name": "tiny", "dataset": str(data.root), "results": str(folder / "results"),
+        "queries": {"titles": 15, "users": 10}, "k": 5, "batch": [1, 5], "repeats": 2, "warmup": 0,
+        "grid": [{"type": ["flat", "ivf_flat"], "device": "cpu"},
+                 {"type": "ivf_flat", "device": "cpu", "build": {"nlist": 5}, "search": {"nprobe": [1, 5, 9]}}],
+    }  # fmt: skip
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(place: Path) -> Path:
+    """The results of the sweep."""
+    results = place / "results" / "tiny"
+    if not results.is_dir():
+        code = exit_code_of(
+            lambda: cli.main(["sweep", str(place / "sweep.yaml")], "semrec", standalone_mode=False), debug=False
+        )
+        assert code == 0
+    return results
+
+
+def test_dry_run_shows_trials_memory_time_and_what_is_invalid(semrec: Semrec, place: Path) -> None:
+    ran = semrec("sweep", place / "sweep.yaml", "--dry-run")
+    assert ran.code == 0
+    assert "nprobe 9 is more than the 5 lists" in ran.out
+    assert "nprobe 16 is more than the 6 lists" in ran.out
+    assert "6 trials, 6 of them to do; about" in ran.out
+    assert not (place / "results").exists()
+    document = json.loads(semrec("sweep", place / "sweep.yaml", "--dry-run", "--json").out)
+    assert [trial["state"] for trial in document["trials"]] == ["to do"] * 6
+    flat = document["trials"][0]
+    assert flat["predicted_host_peak_bytes"] >= 235 * 16 * 4
+    assert flat["predicted_gpu_peak_bytes"] is None
+    assert len(document["invalid"]) == 2
+
+
+def test_sweep_prints_the_frontier_and_goes_on_where_it_was(semrec: Semrec, place: Path, swept: Path) -> None:
+    ran = semrec("sweep", place / "sweep.yaml")
+    assert ran.code == 0
+    assert "films, k 5, batch 1, the frontier:" in ran.out
+    assert "6 trials: 0 done now, 6 in all" in ran.out
+    assert "now try: semrec pick" in ran.err
+    document = json.loads(semrec("sweep", place / "sweep.yaml", "--json").out)
+    assert [record["status"] for record in document["trials"]] == ["measured"] * 6
+    assert "measured" in semrec("sweep", place / "sweep.yaml", "--dry-run").out
+
+
+def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, make_folder: Any) -> None:
+    other = make_folder(place / "others", titles=120, dim=16, users=12, seed=9).root
+    options = ["--dataset", other, "--name", "odd", "--results", place / "elsewhere", "--slice", "genres"]
+    settings = ["--set", "batch=3", "--set", "grid=[{type: flat, device: cpu}]"]
+    ran = semrec("sweep", place / "sweep.yaml", *options, *settings, "--json")
+    assert ran.code == 0, ran.err
+    (record,) = json.loads(ran.out)["trials"]
+    assert (record["data"]["name"], record["batch"], record["slice"]) == ("others", 3, "genres")
+    assert (place / "elsewhere" / "odd" / "trials.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["sweep", "nope.yaml"], 4, "config file nope.yaml does not exist"),
+        (["sweep", "{place}/sweep.yaml", "--set", "repeats=one"], 2, "--set: repeats: should be a valid integer"),
+        (["sweep", "{place}/sweep.yaml", "--name", "../up"], 2, "name: String should match pattern"),
+        (["sweep", "{place}/sweep.yaml", "--dataset", "nope"], 4, "there is no data folder nope"),
+        (["sweep", "{place}/sweep.yaml", "--set", "queries.users=99"], 2, "has 15 users"),
+        (["sweep", "{place}/sweep.yaml", "--name", "bad", "--slice", "colour"], 2, "no field 'colour'"),
+        (["pick", "nope"], 4, "nope holds no sweep"),
+        (["pick", "{place}/results/tiny", "--batch", "7"], 2, "--batch 1 or 5"),
+        (["report", "nope"], 4, "nope holds no sweep"),
+        (["report"], 2, "give the results of one sweep, or --compare A B"),
+        (["report", "{place}/results/tiny", "--compare", "a", "b"], 2, "give the results of one sweep"),
+        (["check-regression", "nope", "{place}/results/tiny"], 4, "nope holds no sweep"),
+        (["check-regression", "{place}/results/tiny", "{place}/results/tiny", "--tolerance", "ten"], 2, "'ten' is no"),
+        (["tune", "configs/flat.yaml", "--recall", "0.9"], 2, "flat has no search setting to tune"),
+        (["tune", "configs/hnsw.yaml", "--recall", "0.9", "--titles", "0"], 2, "at least one title or user"),
+        (["tune", "configs/hnsw.yaml", "--recall", "0.9", "--titles", "9999"], 2, "at most half can be asked"),
+        (["tune", "configs/hnsw.yaml", "--recall", "0"], 2, "--recall"),
+        (["dataset", "import", "nope.hdf5", "out"], 4, "there is no file nope.hdf5"),
+        (["dataset", "export", "nope", "out"], 4, "there is no data folder nope"),
+    ],
+)
+def test_mistakes_end_with_their_exit_code_and_a_message(
+    semrec: Semrec, repo: Path, place: Path, swept: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(repo)
+    ran = semrec(*(argument.format(place=place) for argument in arguments))
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_pick_writes_a_config_that_build_takes(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    ran = semrec("pick", swept, "--recall", "0.95", "--out", tmp_path / "pick.yaml")
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "films, k 5, batch 1, by qps:"
+    assert "winner" in ran.out
+    config = load_config(tmp_path / "pick.yaml", [f"output={tmp_path / 'index'}"])
+    assert config.dataset is not None
+    built = semrec("build", tmp_path / "pick.yaml", "--output", tmp_path / "index")
+    assert built.code == 0, built.err
+    document = json.loads(semrec("pick", swept, "--recall", "0.95", "--out", tmp_path / "pick.yaml", "--json").out)
+    assert document["winner"]["recall"] >= 0.95
+    assert {loser["why"].split()[0] for loser in document["losers"]} <= {"recall", "meets"}
+
+
+def test_pick_without_a_winner_ends_with_4_and_writes_nothing(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    ran = semrec("pick", swept, "--recall", "0.95", "--p95-ms", "0", "--out", tmp_path / "pick.yaml")
+    assert ran.code == 4
+    assert "nothing that was measured meets this; nearest:" in ran.out
+    assert "with --p95-ms " in ran.out
+    assert not (tmp_path / "pick.yaml").exists()
+
+
+def test_report_writes_page_pictures_and_table(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    ran = semrec("report", swept, "--out", tmp_path)
+    assert ran.code == 0
+    assert [Path(line).name for line in ran.out.splitlines()] == [
+        "report.html", "summary.csv", "latency-films.png", "throughput-films.png"
+    ]  # fmt: skip
+    compared = semrec("report", "--compare", swept, swept, "--out", tmp_path, "--json")
+    assert json.loads(compared.out) == {"written": [str(tmp_path / "compare.html")]}
+
+
+def test_check_regression_ends_with_1_when_something_got_worse(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    same = semrec("check-regression", swept, swept)
+    assert (same.code, same.out) == (0, "6 trials compared, 0 numbers worse by over 10%\n")
+    shutil.copytree(swept, tmp_path / "slower", ignore=shutil.ignore_patterns(".cache"))
+    ledger = tmp_path / "slower" / "trials.jsonl"
+    records = [json.loads(line) for line in ledger.read_text().splitlines()]
+    records[0]["latency"]["p50_ms"] *= 1.5
+    records[1]["quality"]["recall"] -= 0.1
+    ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
+    worse = semrec("check-regression", swept, tmp_path / "slower")
+    assert worse.code == 1
+    assert "6 trials compared, 2 numbers worse by over 10%" in worse.out
+    assert "p50_ms" in worse.out
+    document = json.loads(semrec("check-regression", swept, tmp_path / "slower", "--tolerance", "60%", "--json").out)
+    assert [change["number"] for change in document["regressions"]] == ["recall"]
+
+
+def test_tune_finds_a_setting_and_writes_it(semrec: Semrec, place: Path, tmp_path: Path) -> None:
+    config = tmp_path / "ivf.yaml"
+    config.write_text(yaml.safe_dump({"dataset": str(place / "films"), "output": "x", "device": "cpu",
+                                      "index": {"type": "ivf_flat", "build": {"nlist": 5}}}))  # fmt: skip
+    ran = semrec("tune", config, "--recall", "0.9", "--titles", "30", "-k", "5", "--out", tmp_path / "tuned.yaml")
+    assert ran.code == 0, ran.err
+    assert "is the least that finds 0.9" in ran.out
+    nprobe = load_config(tmp_path / "tuned.yaml").index.search.nprobe  # type: ignore[union-attr]
+    assert f"index.search.nprobe={nprobe} is the least" in ran.out
+    slow = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--p95-ms", "0", "--json")
+    assert slow.code == 4
+    assert json.loads(slow.out)["fits"] is False
+
+
+def test_export_and_import(semrec: Semrec, place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    ran = semrec("dataset", "export", place / "films", tmp_path / "a.hdf5", "-k", "5")
+    assert ran.code == 0
+    assert "250 titles of 16 dimensions, 15 users to ask, 5 neighbours each" in ran.out
+    back = semrec("dataset", "import", tmp_path / "a.hdf5", tmp_path / "back", "--json")
+    assert json.loads(back.out)["agreement"] == 1.0
+    again = semrec("dataset", "import", tmp_path / "a.hdf5", tmp_path / "back")
+    assert again.code == 2
+    assert "--overwrite" in again.err
+
+
+def test_progress_tells_the_trial_the_frontier_and_the_time_left() -> None:
+    from rich.console import Console
+
+    record = {"label": "flat on cpu", "quality": {"recall": 1.0}, "latency": {"p50_ms": 0.25}}
+    state = State(40, 3, "films: ivf_flat nprobe=2", ("training", 1, 2), [record], 125.0)
+    console = Console(width=100, file=io.StringIO())
+    console.print(_picture(state))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "trial 4 of 40, about 2 min left" in text
+    assert "films: ivf_flat nprobe=2 · training 1/2" in text
+    assert "flat on cpu" in text
+    assert "0.250" in text

@@ -1,0 +1,71 @@
+"""What doctor finds of an index: counts, lengths, damage, and a GPU that goes unused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.index import diagnosis
+from semrec_faiss.index.build import build_index
+
+
+def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "semrec_faiss", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_doctor_looks_at_an_index(make_folder: Any, tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "data", titles=80, users=6)
+    good = {"dataset": str(made.root), "output": str(tmp_path / "good"), "device": "cpu"}
+    build_index(config_from_dict(good))
+    checks = {check.name: check for check in diagnosis.diagnose_index(tmp_path / "good")}
+    assert checks["index"].found == "80 titles, as many vectors; 6 users, as many ids"
+    assert checks["vectors"].state == "ok"
+    long = made.vectors * np.linspace(1, 3, 80)[:, None].astype(np.float32)
+    loose = make_folder(tmp_path / "loose", vectors=long)
+    settings = {"dataset": str(loose.root), "output": str(tmp_path / "bad"), "index": {"normalize": False}}
+    build_index(config_from_dict(settings | {"device": "cpu"}))
+    (vectors,) = [check for check in diagnosis.diagnose_index(tmp_path / "bad") if check.name == "vectors"]
+    assert vectors.state == "missing"
+    assert vectors.found.startswith("not of unit length (norms from 1 to 3)")
+    assert vectors.fix == "set index.normalize: true and build the index again"
+    assert semrec("doctor", str(tmp_path / "good"), "--json").returncode == semrec("doctor", "--json").returncode
+    assert semrec("doctor", str(tmp_path / "none")).returncode == 4
+
+
+def test_doctor_finds_a_gpu_that_goes_unused(make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_folder(tmp_path / "data", titles=40)
+    build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    monkeypatch.setattr(diagnosis, "gpu_count", lambda: 1)
+    (device,) = [check for check in diagnosis.diagnose_index(tmp_path / "index") if check.name == "device"]
+    assert device.state == "missing"
+    assert "the GPU goes unused" in device.found
+    assert device.fix == "--set device.kind=auto, or build it again so"
+
+
+def test_doctor_says_that_a_damaged_index_is_damaged(make_folder: Any, tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "data", titles=40)
+    build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    (faiss_file,) = (tmp_path / "index").glob("gen-*/index.faiss")
+    faiss_file.write_bytes(faiss_file.read_bytes()[:-1])
+    (check,) = diagnosis.diagnose_index(tmp_path / "index")
+    assert (check.name, check.state) == ("index", "problem")
+    assert semrec("doctor", str(tmp_path / "index")).returncode == 6
+
+
+@pytest.mark.parametrize(("found", "state"), [("2.13.0 CPU build", "problem"), ("2.13.0 CUDA 12.8, 1 GPUs", "ok")])
+def test_doctor_objects_to_a_torch_without_cuda_beside_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, found: str, state: str
+) -> None:
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "ok", "FAISS sees 1"))
+    monkeypatch.setattr(diagnosis, "_package", lambda name, *_: diagnosis.Check(name, "ok", found))
+    (torch,) = [check for check in diagnosis.diagnose() if check.name == "torch"]
+    assert torch.state == state
+    assert ("unused" in torch.found) is (state == "problem")
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "missing", "none"))
+    assert {check.state for check in diagnosis.diagnose() if check.name == "torch"} == {"ok"}

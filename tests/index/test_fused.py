@@ -1,0 +1,418 @@
+"""Type fused against brute force in float64: on a GPU, and elsewhere in Triton's interpreter, at small sizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from semrec_faiss import Recommender
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.errors import ConfigError, DeviceError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import Device
+from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
+from semrec_faiss.index.fused_plan import block_queries, efforts, plan_search
+from semrec_faiss.index.vector_index import VectorIndex
+
+Mask = NDArray[np.bool_]
+
+
+def _place() -> str | None:
+    """Where the kernels run here: a GPU, Triton's interpreter on the CPU, or nowhere."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "triton")):
+        return None
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda:0"
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported, which nothing has done yet
+    return "cpu"
+
+
+PLACE = _place()
+needs_kernels = pytest.mark.skipif(PLACE is None, reason="torch and triton are not installed")
+on_gpu = pytest.mark.gpu
+SIZE = 1 if PLACE == "cpu" else 20
+"""How much larger the worlds are on a GPU than in the interpreter."""
+
+
+def searcher(titles: NDArray[Any], **options: Any) -> FusedSearcher:
+    assert PLACE is not None
+    return FusedSearcher(np.ascontiguousarray(titles, dtype=np.float32), PLACE, **options)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What brute force in float64 says: scores of all titles, -inf where a title may not be returned."""
+
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, titles: NDArray[Any], queries: NDArray[Any], allowed: Mask | None = None) -> Truth:
+        scores = queries.astype(np.float64) @ titles.astype(np.float64).T
+        return cls(scores if allowed is None else np.where(allowed, scores, -np.inf))
+
+    def check(self, found: FusedResult, k: int, *, tolerance: float = 2e-6) -> None:
+        """The best possible scores, those of the rows, in order, ties by row, none twice, -1 where nothing is left."""
+        scale = max(1e-30, float(np.abs(self.scores[np.isfinite(self.scores)]).max(initial=0)))
+        best = -np.sort(-self.scores, axis=1)[:, :k]
+        full = np.isfinite(best)
+        np.testing.assert_array_equal(found.rows >= 0, full)
+        np.testing.assert_array_equal(np.isneginf(found.scores), ~full)
+        own = np.take_along_axis(self.scores, np.maximum(found.rows, 0), axis=1)
+        np.testing.assert_allclose(own[full], best[full], rtol=0, atol=tolerance * scale)
+        np.testing.assert_allclose(found.scores[full], best[full], rtol=0, atol=tolerance * scale)
+        with np.errstate(invalid="ignore"):
+            steps = np.diff(found.scores, axis=1)
+        inside = full[:, 1:]
+        assert (steps[inside] <= 0).all()
+        assert (np.diff(found.rows, axis=1)[inside & (steps == 0)] > 0).all()
+        for row, kept in zip(found.rows, full, strict=True):
+            assert len(np.unique(row[kept])) == kept.sum()
+
+
+def exclude(lists: list[NDArray[np.int64]]) -> Excluded:
+    return Excluded(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
+
+
+# --- exactness -------------------------------------------------------------------------------------------------------
+
+
+def _clustered(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
+    centres = rng.normal(size=(12, d))
+    made = centres[rng.integers(12, size=n)] + 0.6 * rng.normal(size=(n, d))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
+    "clustered": _clustered,
+    "random": lambda rng, n, d: rng.normal(size=(n, d)),
+    "lengths apart": lambda rng, n, d: rng.normal(size=(n, d)) * np.exp(4 * rng.normal(size=(n, 1))),
+    "many copies": lambda rng, n, d: rng.normal(size=(23, d))[rng.integers(23, size=n)],
+    "whole numbers": lambda rng, n, d: rng.integers(-1, 2, size=(n, d)),
+    "all the same": lambda rng, n, d: np.ones((n, d)),
+    "all zero": lambda rng, n, d: np.zeros((n, d)),
+    "huge": lambda rng, n, d: rng.normal(size=(n, d)) * 1e17,
+    "tiny": lambda rng, n, d: rng.normal(size=(n, d)) * 1e-17,
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", WORLDS)
+def test_the_answers_of_brute_force(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    titles = WORLDS[kind](rng, 601 * SIZE, 40).astype(np.float32)
+    queries = rng.normal(size=(9, 40)).astype(np.float32)
+    found = searcher(titles).search(queries, 10)
+    Truth.of(titles, queries).check(found, 10)
+    if kind in ("clustered", "random"):
+        assert (found.repeated, found.scanned) == (0, 0), "these are proven at once"
+    if kind == "all the same":
+        assert found.scanned == len(queries), "ties of all titles are never proven, so all are compared"
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("n", "d", "queries", "k"),
+    [(1, 32, 1, 1), (5, 32, 3, 5), (63, 48, 17, 63), (257, 384, 2, 256), (1000, 72, 65, 3), (129, 2048, 2, 7)],
+)
+def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: int) -> None:
+    rng = np.random.default_rng(n)
+    titles, asked = rng.normal(size=(n, d)).astype(np.float32), rng.normal(size=(queries, d)).astype(np.float32)
+    Truth.of(titles, asked).check(searcher(titles).search(asked, k), k)
+
+
+@needs_kernels
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.03, 0.5, 0.97, 1.0])
+def test_masks_of_every_density(share: float) -> None:
+    rng = np.random.default_rng(11)
+    titles = _clustered(rng, 900 * SIZE, 32)
+    queries = titles[rng.integers(len(titles), size=5)]
+    index = searcher(titles)
+    mask = rng.random(len(titles)) < share
+    lists = [rng.choice(len(titles), size=40, replace=False) for _ in queries]
+    allowed = np.broadcast_to(mask, (5, len(titles))).copy()
+    for _ in range(2):  # the second time a GPU replays what it captured
+        Truth.of(titles, queries, allowed).check(index.search(queries, 12, mask=mask), 12)
+    for query, rows in enumerate(lists):
+        allowed[query, rows] = False
+    for _ in range(2):
+        Truth.of(titles, queries, allowed).check(index.search(queries, 12, mask=mask, excluded=exclude(lists)), 12)
+
+
+@needs_kernels
+def test_seen_titles_of_each_query_alone() -> None:
+    rng = np.random.default_rng(4)
+    titles = _clustered(rng, 700 * SIZE, 32)
+    queries = titles[rng.integers(len(titles), size=20)]
+    best = np.argsort(-(queries.astype(np.float64) @ titles.astype(np.float64).T), axis=1)
+    lists = [best[query, : 3 * query] for query in range(20)]  # from none to many, always the very best
+    allowed = np.ones((20, len(titles)), np.bool_)
+    for query, rows in enumerate(lists):
+        allowed[query, rows] = False
+    Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 10, excluded=exclude(lists)), 10)
+
+
+@needs_kernels
+@settings(max_examples=10 if PLACE == "cpu" else 100, deadline=None)
+@given(data=st.data())
+def test_whatever_the_sizes(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 300 * SIZE))
+    d = data.draw(st.sampled_from([32, 40, 64, 120, 136]))
+    queries = data.draw(st.integers(1, 20))
+    k = data.draw(st.integers(1, min(n, 40)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    titles = rng.normal(size=(n, d)).astype(np.float32)
+    titles[rng.random(n) < data.draw(st.sampled_from([0.0, 0.5]))] = titles[0]
+    asked = rng.normal(size=(queries, d)).astype(np.float32)
+    mask = None if data.draw(st.booleans()) else rng.random(n) < data.draw(st.floats(0, 1))
+    allowed = None if mask is None else np.broadcast_to(mask, (queries, n))
+    Truth.of(titles, asked, allowed).check(searcher(titles).search(asked, k, mask=mask), k)
+
+
+@needs_kernels
+def test_float16_rescoring_rounds_and_proves_nothing() -> None:
+    rng = np.random.default_rng(8)
+    titles = _clustered(rng, 800, 64)
+    half, full = searcher(titles, rescore="float16"), searcher(titles)
+    assert (half.proves, full.proves) == (False, True)
+    assert half.titles.bytes == 800 * 64 * 2
+    assert full.titles.bytes == 800 * 64 * 6
+    queries = titles[:7]
+    rounded, exact = half.search(queries, 5), full.search(queries, 5)
+    Truth.of(titles, queries).check(rounded, 5, tolerance=1e-3)
+    assert not np.array_equal(rounded.scores, exact.scores)
+    assert (rounded.repeated, rounded.scanned) == (0, 0)
+
+
+@needs_kernels
+def test_the_bound_holds_for_every_score() -> None:
+    """The proof rests on it: no float16 score is further from the true one than the bound says."""
+    from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
+
+    torch = load_torch()
+    rng = np.random.default_rng(6)
+    for scale in (1.0, 1e-4, 300.0):
+        titles = (rng.normal(size=(512, 64)) * scale).astype(np.float32)
+        queries = (rng.normal(size=(16, 64)) / scale).astype(np.float32)
+        kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
+        work = FusedPass(kept, plan_search(512, 64, 16, 10), 16, 10)
+        work.run(torch.from_numpy(queries).to(PLACE))
+        bounds = work.bounds.cpu().numpy()
+        halves = work.rounded.float().cpu().numpy().astype(np.float64) @ kept.halves.float().cpu().numpy().T
+        true = (queries.astype(np.float64) @ titles.T) * kept.scale / (bounds[:, 1] * bounds[:, 2])[:, None]
+        errors = np.abs(halves - true).max(axis=1)
+        assert (errors <= bounds[:, 0]).all()
+        assert errors.max() > 0.02 * bounds[:, 0].max(), "a bound that is never near the errors proves too little"
+
+
+@needs_kernels
+def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    titles = _clustered(rng, 500, 32)
+    queries = titles[rng.integers(500, size=50)]
+    lists = [rng.choice(500, size=3, replace=False) for _ in queries]
+    allowed = np.ones((50, 500), np.bool_)
+    for query, rows in enumerate(lists):
+        allowed[query, rows] = False
+    monkeypatch.setattr("semrec_faiss.index.fused.block_queries", lambda *_, **__: 7)
+    Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 4, excluded=exclude(lists)), 4)
+
+
+@needs_kernels
+def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    titles = _clustered(np.random.default_rng(9), 300, 32)
+    index = searcher(titles)
+    tried: list[int] = []
+    answer = index._answer
+
+    def with_memory_for_13(queries: Any, *rest: Any) -> Any:
+        tried.append(len(queries))
+        if len(queries) > 13:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return answer(queries, *rest)
+
+    monkeypatch.setattr(index, "_answer", with_memory_for_13)
+    with pytest.warns(RuntimeWarning, match="memory on .* ran out at a block of 100 queries") as warned:
+        found = index.search(titles[:100], 5)
+        index.search(titles[:100], 5)
+    Truth.of(titles, titles[:100]).check(found, 5)
+    assert len(warned) == 1
+    assert tried[:4] == [100, 50, 25, 12]
+    assert max(tried[4:]) == 12
+
+    def with_none(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(index, "_answer", with_none)
+    with pytest.raises(DeviceError, match="does not suffice for a single query"):
+        index.search(titles[:1], 5)
+
+
+def test_blocks_keep_within_their_memory() -> None:
+    for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
+        for masked in (False, True):
+            queries = block_queries(titles, 384, 10, masked=masked)
+            plan = plan_search(titles, 384, queries, 10)
+            held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masked else 0)
+            assert 1 <= queries <= 16_384
+            assert queries * held <= 1 << 29
+    assert efforts(10) == 2
+    assert efforts(256) == 1
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@needs_kernels
+def test_what_it_cannot_do_is_refused() -> None:
+    titles = np.eye(300, 40, dtype=np.float32)
+    index = searcher(titles)
+    for k in (0, 257, 10**9):
+        with pytest.raises(UsageError, match=f"k is {k}; type fused returns 1 to 256 titles"):
+            index.search(titles[:2], k)
+    for dim in (8, 36, 2056):
+        with pytest.raises(UsageError, match=f"32 to 2048 dimensions in steps of 8; the vectors have {dim}"):
+            searcher(np.ones((4, dim)))
+
+
+@pytest.mark.parametrize("dim", [24, 36, 2056])
+def test_a_dimension_that_the_kernels_do_not_take_is_refused_when_building(
+    dim: int, make_index: Callable[..., VectorIndex]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"32 to 2048 dimensions in steps of 8; the vectors have {dim}"):
+        make_index(np.random.default_rng(0).normal(size=(50, dim)), {"type": "fused"})
+
+
+def test_settings_that_do_not_go_with_it_are_refused() -> None:
+    fused = {"index": {"type": "fused"}}
+    with pytest.raises(ConfigError, match=r"runs on one GPU, device\.gpus names 2"):
+        config_from_dict({**fused, "device": {"kind": "gpu", "gpus": [0, 1]}})
+    with pytest.raises(ConfigError, match=r"set index\.search\.rescore: float16"):
+        config_from_dict({**fused, "device": {"kind": "gpu", "float16": True}})
+    with pytest.raises(ConfigError, match=r"rescore"):
+        config_from_dict({"index": {"type": "fused", "search": {"rescore": "int8"}}})
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DeviceError, match="needs torch and triton") as caught:
+        FusedSearcher(np.ones((4, 32), np.float32), "cuda:0")
+    assert "pip install 'semrec-faiss[gpu]'" in str(caught.value.fix)
+
+
+def test_on_a_cpu_it_is_flat(make_index: Callable[..., VectorIndex], clusters: Any, truth: Any) -> None:
+    titles = clusters(500, 32)
+    index = make_index(titles, {"type": "fused"})
+    assert (index.exact, index.fused, index.k_limit) == (True, None, None)
+    best, _ = truth(titles, titles[:20], 300)
+    np.testing.assert_allclose(index.search(titles[:20], 300).scores, best, rtol=0, atol=1e-5)
+    with pytest.raises(DeviceError, match="only type fused on a GPU"):
+        index.search_allowed(titles[:2], 3)
+
+
+# --- in the house ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(tmp_path: Path, make_folder: Any) -> tuple[Any, Path]:
+    """A fused index of 3,000 titles and 40 users, on disk."""
+    made = make_folder(tmp_path / "data", titles=3000, dim=32, users=40)
+    values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": {"type": "fused"}}
+    build_index(config_from_dict(values))
+    return made, tmp_path / "index"
+
+
+@on_gpu
+@needs_kernels
+def test_a_recommender_on_a_gpu_answers_as_on_a_cpu(built: Any) -> None:
+    made, path = built
+    gpu, cpu = Recommender.open(path), Recommender.open(path, ["device.kind=cpu"])
+    assert gpu.index.fused is not None
+    assert cpu.index.fused is None
+    for where in (None, "year BETWEEN 1960 AND 1969", "'Drama' IN genres AND runtime < 90"):
+        for ask in (
+            lambda r, w=where: [r.similar("m00007", 10, where=w)],
+            lambda r, w=where: list(r.recommend(made.user_ids, 10, where=w)),
+            lambda r, w=where: list(r.recommend(made.user_ids, 5, where=w, diversity=0.4, max_per={"year": 1})),
+        ):
+            for one, other in zip(ask(gpu), ask(cpu), strict=True):
+                assert (one.matching, one.returned) == (other.matching, other.returned)
+                np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=1e-5)
+    answer = gpu.recommend(made.user_ids[0], 10, where="year > 1980")
+    assert (answer.exact, answer.strategy) == ("proven", "masked")
+    assert answer.as_dict()["exact"] == "proven"
+    with pytest.raises(UsageError, match="k is 300"):
+        gpu.similar("m00007", 300)
+
+
+@on_gpu
+@needs_kernels
+def test_float16_rescoring_is_not_called_exact(built: Any) -> None:
+    _, path = built
+    half = Recommender.open(path, ["index.search.rescore=float16"])
+    assert half.similar("m00007", 10).exact is False
+
+
+@on_gpu
+@needs_kernels
+def test_it_agrees_with_faiss(make_index: Callable[..., VectorIndex], clusters: Any) -> None:
+    titles = clusters(20_000, 384, clusters=100, seed=2)
+    queries = titles[::13][:1200]
+    device = Device(gpus=(0,), temp_memory_mb=256)
+    fused, flat = (make_index(titles, {"type": kind}, device) for kind in ("fused", "flat"))
+    for count in (1, 16, 17, 100, 1200):
+        for k in (1, 10, 100, 256):
+            one, other = fused.search(queries[:count], k), flat.search(queries[:count], k)
+            np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=2e-6)
+            assert (one.rows == other.rows).mean() > 0.99, "only near-ties may change places"
+            assert one.exact == "proven"
+
+
+@on_gpu
+@needs_kernels
+def test_many_threads_search_at_once(clusters: Any) -> None:
+    titles = clusters(5000, 64, clusters=50, seed=1)
+    index = searcher(titles)
+    expected = {count: index.search(titles[:count], 5).rows for count in (1, 3, 40, 700)}
+    wrong: list[int] = []
+
+    def ask(count: int) -> None:
+        for _ in range(20):
+            if not np.array_equal(index.search(titles[:count], 5).rows, expected[count]):
+                wrong.append(count)
+
+    threads = [threading.Thread(target=ask, args=(count,)) for count in expected for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@on_gpu
+@needs_kernels
+def test_memory_besides_the_vectors_is_bounded(clusters: Any) -> None:
+    import torch
+
+    titles = clusters(60_000, 384, clusters=200, seed=5)
+    queries = np.tile(titles, (2, 1))
+    index = searcher(titles)
+    torch.cuda.reset_peak_memory_stats()
+    index.search(queries, 10, mask=np.arange(len(titles)) % 2 == 0)
+    assert torch.cuda.max_memory_allocated() - index.titles.bytes < 1 << 30

@@ -1,0 +1,162 @@
+"""Predicted memory against sums done by hand, against FAISS's own files, and as an inverse of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss.config import config_from_dict
+from semrec_faiss.errors import ConfigError
+from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.memory_model import (
+    PROGRAM_BYTES,
+    SEARCH_BYTES,
+    MemoryParts,
+    largest_catalogue,
+    predict_memory,
+)
+from semrec_faiss.index.stored_bytes import Stored
+from semrec_faiss.index.train import build_faiss_index
+
+GPU = Device(gpus=(0,))
+MIB = 1 << 20
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "flat": {"type": "flat"},
+    "ivf_flat": {"type": "ivf_flat", "build": {"nlist": 16}},
+    "ivf_sq": {"type": "ivf_sq", "build": {"nlist": 16}},
+    "ivf_sq_8bit": {"type": "ivf_sq", "build": {"nlist": 16, "storage": "8bit"}},
+    "ivf_pq": {"type": "ivf_pq", "build": {"nlist": 16, "M": 8}},
+    "hnsw": {"type": "hnsw", "build": {"M": 16}},
+    "factory": {"factory": "OPQ8_32,IVF16,PQ8"},
+}
+
+
+def index_of(values: dict[str, Any]) -> Any:
+    return config_from_dict({"index": values}).index
+
+
+def test_flat_on_a_cpu_by_hand() -> None:
+    found = predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=10_000, k=10).host
+    assert found == MemoryParts(
+        vectors=62_423 * 384 * 4,
+        reserved=PROGRAM_BYTES,
+        scratch=1024 * 2048 * 4 + SEARCH_BYTES,
+        batch=10_000 * 384 * 4 + 2 * 10_000 * 10 * 12,
+    )
+    assert found.base == 95_881_728 + 5_242_880
+    assert found.peak == 95_881_728 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
+
+
+def test_a_single_query_of_flat_holds_a_score_a_title() -> None:
+    assert predict_memory(index_of({"type": "flat"}), 1000, 8).host.scratch == SEARCH_BYTES + 4000
+
+
+def test_flat_on_a_gpu_by_hand() -> None:
+    found = predict_memory(index_of({"type": "flat"}), 1 << 20, 384, GPU, batch=100, context_bytes=400 * MIB)
+    assert found.gpu == MemoryParts(
+        vectors=1536 * MIB, structure=4 * MIB, context=400 * MIB, reserved=1536 * MIB, scratch=0, batch=0
+    )
+    assert found.searched is found.gpu
+    assert found.host.vectors == 1536 * MIB
+    assert found.host.reserved == 256 * MIB + PROGRAM_BYTES
+
+
+def test_fused_on_a_gpu_by_hand() -> None:
+    """Two and four bytes a component, nothing of FAISS's, and work buffers that stay within their bound."""
+    for rescore, component in (("float32", 6), ("float16", 2)):
+        index = index_of({"type": "fused", "search": {"rescore": rescore}})
+        found = predict_memory(index, 1 << 20, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
+        assert found is not None
+        assert (found.vectors, found.structure, found.reserved) == (component * 384 * MIB, 0, 0)
+        assert found.base == (component * 384 + 400) * MIB
+        assert 0 < found.scratch < 600 * MIB
+    on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
+    assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host
+
+
+def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
+    halved = Device(gpus=(0,), float16=True)
+    shared = Device(gpus=(0, 1), float16=True, temp_memory_mb=100)
+    index = index_of({"type": "flat"})
+    one, two = (predict_memory(index, 1 << 20, 384, device).gpu for device in (halved, shared))
+    assert one is not None
+    assert two is not None
+    assert (one.vectors, two.vectors) == (768 * MIB, 384 * MIB)
+    assert two.reserved == 100 * MIB
+
+
+def test_inverted_lists_on_a_gpu_are_padded_by_half_a_warp_a_list() -> None:
+    found = predict_memory(index_of({"type": "ivf_flat", "build": {"nlist": 1024}}), 1 << 20, 64, GPU).gpu
+    assert found is not None
+    codes = (1 << 20) * 64 * 4 + 1024 * 15.5 * 64 * 4 + 1024 * 256
+    assert 0 <= found.vectors - codes < 2 * MIB
+
+
+def test_a_graph_is_no_gpu_index() -> None:
+    with pytest.raises(ConfigError, match="type hnsw runs on CPU only"):
+        predict_memory(index_of(CONFIGS["hnsw"]), 1000, 32, GPU)
+    with pytest.raises(ConfigError, match="HNSW16,Flat"):
+        predict_memory(index_of({"factory": "HNSW16,Flat"}), 1000, 32, GPU)
+
+
+@pytest.mark.filterwarnings("ignore:.*few to train")
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_what_is_stored_is_what_faiss_writes(kind: str, clusters: Any) -> None:
+    faiss = load_faiss()
+    titles, dim = 4000, 32
+    made = clusters(titles, dim, seed=3)
+    index = resolve(index_of(CONFIGS[kind]), titles, dim)
+    built = build_faiss_index(index, lambda: [(0, made)], titles, dim, Device())
+    written = len(faiss.serialize_index(built))
+    stored = Stored.of(index, titles, dim)
+    direct_map = 8 * titles if kind == "ivf_flat" else 0  # made when vectors are asked for, not written
+    assert stored.vectors + stored.structure - direct_map == pytest.approx(written, rel=0.02, abs=6000)
+    holds_originals = kind in ("ivf_sq", "ivf_sq_8bit", "ivf_pq", "factory")
+    assert stored.originals == (titles * dim * 4 if holds_originals else 0)
+
+
+def test_refining_needs_room_for_candidates() -> None:
+    refined = {"type": "ivf_pq", "build": {"nlist": 16, "M": 8}, "search": {"refine": 4}}
+    plain = refined | {"search": {"refine": None}}
+    sizes = [predict_memory(index_of(values), 4000, 32, batch=100).host.scratch for values in (refined, plain)]
+    distinct = 2528  # 4000 × (1 − e⁻¹): as many candidates as titles, drawn at random
+    assert sizes[0] - sizes[1] == (100 * 40 + distinct) * 32 * 4 + 100 * 40 * 12
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["flat", "ivf_flat", "ivf_sq", "hnsw"]),
+    limit=st.integers(64 * MIB, 1 << 40),
+    batch=st.sampled_from([1, 100, 10_000]),
+)
+def test_the_largest_catalogue_fits_and_a_somewhat_larger_one_does_not(kind: str, limit: int, batch: int) -> None:
+    index = index_of({"type": kind})
+    most = largest_catalogue(index, 96, limit, batch=batch)
+    assert predict_memory(index, most, 96, batch=batch).host.peak <= limit
+    assert predict_memory(index, most + most // 100 + 100, 96, batch=batch).host.peak > limit
+
+
+def test_no_catalogue_fits_where_the_search_alone_does_not() -> None:
+    assert largest_catalogue(index_of({"type": "flat"}), 384, 1000 * MIB, GPU) == 0
+    assert largest_catalogue(index_of({"type": "ivf_flat", "build": {"nlist": 4096}}), 384, MIB) == 0
+
+
+def test_as_dict_names_every_part_in_bytes() -> None:
+    document = predict_memory(index_of({"type": "flat"}), 10, 4).as_dict()
+    assert document["gpu"] is None
+    assert document["host"] == {
+        "vectors_bytes": 160,
+        "structure_bytes": 0,
+        "originals_bytes": 0,
+        "context_bytes": 0,
+        "reserved_bytes": PROGRAM_BYTES,
+        "scratch_bytes": SEARCH_BYTES + 40,
+        "batch_bytes": 16 + 2 * 10 * 12,
+        "base_bytes": 160 + PROGRAM_BYTES,
+        "peak_bytes": 160 + PROGRAM_BYTES + SEARCH_BYTES + 40 + 256,
+    }

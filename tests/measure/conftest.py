@@ -1,0 +1,63 @@
+"""A tiny sweep, and what of its records is the same at every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from semrec_faiss.measure.sweep_config import load_sweep
+from semrec_faiss.measure.sweep_plan import Plan, make_plan
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "queries": {"titles": 20, "users": 10, "seed": 3},
+    "k": 5,
+    "batch": [1, 8],
+    "filters": ["'Western' IN genres"],
+    "slice": "genres",
+    "repeats": 2,
+    "warmup": 0,
+    "grid": [
+        {"type": "flat", "device": "cpu"},
+        {"type": "ivf_flat", "device": "cpu", "build": {"nlist": 6}, "search": {"nprobe": [1, 2, 6]}},
+    ],
+}
+
+
+def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> Plan:
+    """Plan a sweep over ``data`` whose results go to ``folder``/results/tiny."""
+    values = TINY | {"dataset": str(data), "results": str(folder / "results")} | changes
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return make_plan(*load_sweep(path))
+
+
+def lasting(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a record what differs from run to run: times, memory, the date."""
+    kept = {name: value for name, value in record.items() if name not in ("latency", "memory", "load", "environment")}
+    kept.pop("elapsed_s", None)
+    if "build" in kept:
+        kept["build"] = {name: kept["build"][name] for name in ("index_bytes", "originals_bytes", "notes")}
+    return kept | {"times": len(record["latency"]["times_ms"]) if "latency" in record else None}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., Any]) -> Any:
+    """A data folder of 300 titles and 20 users."""
+    return make_folder(tmp_path_factory.mktemp("tiny") / "data", titles=300, dim=16, users=20)
+
+
+@pytest.fixture(scope="session")
+def tiny_plan() -> Callable[..., Plan]:
+    """`make_tiny_plan`: plans a small sweep."""
+    return make_tiny_plan
+
+
+@pytest.fixture(scope="session")
+def lasting_part() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """`lasting`: the part of a record that is the same at every run."""
+    return lasting
