@@ -148,6 +148,12 @@ def _print(document: dict[str, Any], by: str) -> None:
     ]
     print_table(columns, rows, right=tuple(range(1, len(columns))))
     click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
+    for name, values in document["differences"].items():
+        mean, interval = values[by]["mean"], values[by]["interval"]
+        click.echo(
+            f"{by.replace('_', ' ')} less that of {name.replace('_', ' ')}, paired by user:"
+            f" {mean:+.3f} [{interval['low']:+.3f} {interval['high']:+.3f}]"
+        )
 
 
 def _print_grid(grid: list[dict[str, Any]], by: str) -> None:

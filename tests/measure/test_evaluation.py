@@ -347,7 +347,12 @@ def test_the_command(
     assert code == 0
     assert out.startswith("4 profiles, on the titles liked before those left out, best by ndcg at 10:\n")
     assert [line.split()[0] for line in out.splitlines() if " 10 " in line][:1] == ["recommender"]
-    assert json.loads(saved.read_text())["protocol"]["held_out"] == 2
+    document = json.loads(saved.read_text())
+    assert document["protocol"]["held_out"] == 2
+    difference = document["differences"]["most_popular"]["ndcg_at_10"]
+    low, high = (difference["interval"][bound] for bound in ("low", "high"))
+    line = f"ndcg at 10 less that of most popular, paired by user: {difference['mean']:+.3f} [{low:+.3f} {high:+.3f}]"
+    assert line in out.splitlines()
     code, out, _ = semrec("--json", "--users", "5")
     assert json.loads(out)["protocol"]["users_evaluated"] == 5
     for wrong in (("--grid", "interests"), ("--grid", "x=1"), ("--by", "x"), ("--grid", "pool=1", "--grid", "pool=2")):
