@@ -121,6 +121,18 @@ def progress_bars() -> Iterator[Progress]:
         yield show
 
 
+@contextlib.contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show on stderr, where it is a terminal, that something of unknown length goes on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
 def as_similarity(score: float, *, normalized: bool) -> str:
     """Print a score as the guide does: a cosine as ``94.0% similar``, any other inner product as a number."""
     return f"{score * 100:.1f}% similar" if normalized else f"{score:.4g}"

@@ -1,9 +1,10 @@
-"""dataset check, synth, embed: looking at a data folder and making one."""
+"""dataset check, synth, embed, movielens: looking at a data folder and making one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,6 +14,10 @@ from semrec_faiss.cli.options import json_option
 
 if TYPE_CHECKING:
     from semrec_faiss.data.check import FolderReport, VectorsReport
+
+
+DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
+"""The same as data.encoder's, which is not imported for a help text."""
 
 
 @click.group()
@@ -83,48 +88,91 @@ def _norms(vectors: VectorsReport) -> str:
 @click.option(
     "--seen", default=0, show_default=True, type=click.IntRange(min=0), help="Titles each user has seen, on average."
 )
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "float16", "float64"]),
+    help="Of the media vectors.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
-def synth(out: Path, titles: int, users: int, dim: int, seed: int, seen: int, overwrite: bool) -> None:
+@json_option
+def synth(
+    out: Path,
+    titles: int,
+    users: int,
+    dim: int,
+    seed: int,
+    seen: int,
+    dtype: Literal["float16", "float32", "float64"],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Make a data folder OUT of any size: clustered unit vectors, metadata with franchises, genres and years, users."""
+    from dataclasses import asdict
+
     from semrec_faiss.data.synthetic import write_synthetic
 
     with progress_bars() as progress:
-        write_synthetic(
+        report = write_synthetic(
             out,
             titles=titles,
             users=users,
             dim=dim,
             seed=seed,
             seen_per_user=seen,
+            media_dtype=dtype,
             overwrite=overwrite,
             progress=progress,
         )
+    if as_json:
+        print_json({"out": str(out), **asdict(report)})
+        return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
+    say(
+        f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s;"
+        f" the disk by itself writes {as_size(int(report.disk_bytes_per_second))}/s"
+    )
+
+
+_EMBED_OPTIONS = (
+    click.option(
+        "--model",
+        default=DEFAULT_MODEL,
+        show_default=True,
+        metavar="NAME_OR_PATH",
+        help="A sentence-transformers model, by name or folder, or an installed package that carries one.",
+    ),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Texts embedded at once. [default: 64 on a CPU, 512 on a GPU]"
+    ),
+    click.option(
+        "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]), help="Of the file."
+    ),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, …  [default: a GPU when there is one]"),
+)
+
+
+def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_EMBED_OPTIONS):
+        command = option(command)
+    return command
 
 
 @dataset.command(
     epilog="Example: semrec dataset embed MY_FOLDER --model sentence-transformers/all-MiniLM-L6-v2 --fields keywords"
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--model", required=True, metavar="NAME_OR_PATH", help="A sentence-transformers model, by name or folder."
-)
+@_embed_options
 @click.option("--fields", default="", metavar="A,B", help="Metadata fields to add to title, genres and tags.")
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Texts embedded at once.")
-@click.option(
-    "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]), help="Of the file."
-)
-@click.option(
-    "--device", default=None, metavar="NAME", help="cpu, cuda, …; chosen by sentence-transformers if left out."
-)
 @click.option("--overwrite", is_flag=True, help="Replace vectors that were made with other settings.")
 @json_option
 def embed(
     folder: Path,
     model: str,
     fields: str,
-    batch_size: int,
-    dtype: str,
+    batch_size: int | None,
+    dtype: Literal["float16", "float32"],
     device: str | None,
     overwrite: bool,
     as_json: bool,
@@ -144,7 +192,7 @@ def embed(
             model=model,
             fields=names,
             batch_size=batch_size,
-            dtype="float16" if dtype == "float16" else "float32",
+            dtype=dtype,
             device=device,
             overwrite=overwrite,
             progress=progress,
@@ -156,3 +204,58 @@ def embed(
     click.echo(f"{report.path} {done}: {report.titles} × {report.dim} {report.dtype} by {report.model}")
     if report.resumed:
         say(f"went on after {report.resumed} titles of an interrupted run")
+
+
+@dataset.command(epilog="Example: semrec dataset movielens ml-latest-small.zip data/ml --device cpu")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_embed_options
+@click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
+@json_option
+def movielens(
+    path: Path,
+    out: Path,
+    model: str,
+    batch_size: int | None,
+    dtype: Literal["float16", "float32"],
+    device: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make the data folder OUT of PATH, a MovieLens download: titles, vectors of their texts, users, seen titles.
+
+    PATH is the zip as downloaded or the folder in it: ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or
+    ml-10m. An interrupted run goes on with its vectors when the same command is given again. Ends with exit code 3,
+    and makes nothing, when a file is truncated or malformed.
+    """
+    from semrec_faiss.data.movielens import convert_movielens
+
+    with progress_bars() as progress:
+        report = convert_movielens(
+            path,
+            out,
+            model=model,
+            batch_size=batch_size,
+            dtype=dtype,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.as_dict())
+        return
+    made = report.embedding
+    genome = "" if report.genome_titles is None else f", {report.genome_titles} with genome tags"
+    left_out = f"; {report.users_left_out} users left out: they rated nothing above 1" if report.users_left_out else ""
+    blank = f", {report.blank_tags} of them blank and left out" if report.blank_tags else ""
+    rows = [
+        ["made", str(out)],
+        ["titles", f"{report.titles}{genome}"],
+        ["tags read", f"{report.tags}{blank}"],
+        ["ratings read", str(report.ratings)],
+        ["users", f"{report.users}{left_out}"],
+        ["vectors", f"{made.titles} × {made.dim} {made.dtype} by {made.model}"],
+    ]
+    print_table(["", ""], rows, header=False)
+    if made.resumed or made.up_to_date:
+        say(f"went on after {made.titles if made.up_to_date else made.resumed} vectors of an interrupted run")

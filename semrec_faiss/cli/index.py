@@ -115,6 +115,7 @@ def _show(
         "config": {"index": index, "device": manifest.config.device.model_dump(mode="json")},
         "faiss_version": manifest.faiss_version,
         "semrec_version": manifest.semrec_version,
+        "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
         "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
     }
     if as_json:
@@ -122,6 +123,8 @@ def _show(
         return
     rows = [[name.replace("_", " "), _shown(name, value)] for name, value in facts.items() if value is not None]
     rows += [["settings", _settings(index)], ["faiss", manifest.faiss_version]]
+    if manifest.embedding is not None:
+        rows.append(["text model", manifest.embedding.model])
     rows += [[name, as_size(entry.bytes)] for name, entry in manifest.files.items()]
     print_table(["", ""], rows, header=False)
 

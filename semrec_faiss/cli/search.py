@@ -1,4 +1,4 @@
-"""similar, recommend, similar-users, explain: asking an index."""
+"""similar, search, recommend, similar-users, explain: asking an index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.cli.options import (
     count_option,
     explain_option,
@@ -49,6 +49,46 @@ def similar(
         print_json(answer.as_dict())
         return
     click.echo(f"Similar to {answer.query['title']}:")
+    print_answer(answer, normalized=recommender.index.config.normalize, account=account)
+
+
+@click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
+@index_argument
+@click.argument("text")
+@click.option("--model", metavar="NAME_OR_PATH", help="Where the index's text model is. [default: as INDEX records it]")
+@count_option
+@wish_options
+@explain_option
+@set_option
+@json_option
+def search(
+    index: Path,
+    text: str,
+    model: str | None,
+    count: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+    account: bool,
+    **options: Any,
+) -> None:
+    """Find the titles of INDEX nearest to TEXT, by the text model that made the index's vectors.
+
+    An index whose vectors another model made, or one that is not known, refuses.
+    """
+    from semrec_faiss.search.recommender import Recommender
+
+    recommender = Recommender.open(index, settings)
+    with waiting_for("loading the text model …"):
+        answer = recommender.search_text(text, count, model=model, **wish_arguments(options))
+    if as_json:
+        print_json(answer.as_dict())
+        return
+    if answer.text is not None:
+        say(
+            f"{answer.text.model} on {answer.text.device}: loaded in {answer.text.load_ms:.1f} ms,"
+            f" text encoded in {answer.text.encode_ms:.1f} ms"
+        )
+    click.echo(f"For {text!r}:")
     print_answer(answer, normalized=recommender.index.config.normalize, account=account)
 
 

@@ -48,7 +48,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         sync_tree(partial)
-        _move_over(partial, out)
+        move_over(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -69,7 +69,7 @@ def _remove_remains(out: Path) -> None:
             continue
 
 
-def _move_over(new: Path, place: Path) -> None:
+def move_over(new: Path, place: Path) -> None:
     """Rename ``new`` to ``place``; a folder cannot be replaced in one step, so the old one steps aside first."""
     if not place.exists():
         new.rename(place)

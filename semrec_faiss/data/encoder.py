@@ -16,11 +16,26 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, NotFoundError
 
+DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
+"""The guide's text model: 384 dimensions, fifty languages."""
+
+CPU_BATCH, GPU_BATCH = 64, 512
+"""Texts in a batch: beyond these more of them gain nothing on a CPU, and little on a GPU."""
+
+_HUB_OWNER = "sentence-transformers"  # of models that are named without an owner
 _HASH_BYTES = 1 << 20
 
 
 class Encoder(Protocol):
-    """Whatever turns texts into vectors."""
+    """Whatever turns texts into vectors.
+
+    Attributes:
+        device: where it computes, such as ``cpu`` or ``cuda:0``.
+        batch_size: texts that go through it at a time.
+    """
+
+    device: str
+    batch_size: int
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a vector for each of n ``texts``, shape (n, d); they need not have unit length."""
@@ -47,6 +62,49 @@ def find_model(name: str) -> ModelSource:
     if folder is None:
         return ModelSource(name, name, None)
     return ModelSource(name, str(folder), _folder_sha256(folder))
+
+
+def check_available(source: ModelSource) -> None:
+    """Look whether a model can be loaded, without loading it: so that hours of other work do not end in its lack.
+
+    Raises:
+        DeviceError: sentence-transformers is not installed.
+        NotFoundError: the model is on no disk, and the hub has none of that name or cannot be reached.
+    """
+    if find_spec("sentence_transformers") is None:
+        raise _missing_package("it is not installed")
+    if Path(source.location).is_dir():
+        return
+    _be_quiet()
+    from huggingface_hub import hf_hub_download
+
+    name = source.location if "/" in source.location else f"{_HUB_OWNER}/{source.location}"
+    try:
+        hf_hub_download(name, "config.json")
+    except Exception as error:  # the hub and the network raise whatever they like
+        raise _missing_model(source, error) from error
+
+
+def _be_quiet() -> None:
+    """Keep the hub's progress bars and warnings from mixing with ours; called before it is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _missing_package(what: object) -> DeviceError:
+    return DeviceError(
+        f"making vectors of texts needs sentence-transformers, which cannot be imported: {what}",
+        fix="pip install 'semrec-faiss[embed]'",
+    )
+
+
+def _missing_model(source: ModelSource, error: Exception) -> NotFoundError:
+    return NotFoundError(
+        f"cannot load the text model {source.name!r}: {_first_line(error)}",
+        fix="give a model's folder, an installed package that carries one, or a name on the Hugging Face hub "
+        "(which needs the network the first time)",
+    )
 
 
 def _packaged_model(name: str) -> Path | None:
@@ -77,40 +135,32 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def load_encoder(source: ModelSource, *, batch_size: int = 64, device: str | None = None) -> Encoder:
+def load_encoder(source: ModelSource, *, batch_size: int | None = None, device: str | None = None) -> Encoder:
     """Load a sentence-transformers model.
 
     Args:
         source: from :func:`find_model`.
-        batch_size: texts that go through the model at a time.
+        batch_size: texts that go through the model at a time; None takes 64 on a CPU and 512 on a GPU.
         device: "cpu", "cuda", "cuda:1", …; None takes a GPU when there is one.
 
     Raises:
         DeviceError: sentence-transformers is not installed, or there is no such device.
         NotFoundError: no such model, or it cannot be fetched.
     """
-    # Its progress bars and those of the hub would mix with ours.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _be_quiet()
     try:
         import torch
         from sentence_transformers import SentenceTransformer
     except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
-        raise DeviceError(
-            f"making vectors of texts needs sentence-transformers, which cannot be imported: {error}",
-            fix="pip install 'semrec-faiss[embed]'",
-        ) from error
+        raise _missing_package(error) from error
     _check_device(torch, device)
     import_module("transformers").utils.logging.disable_progress_bar()
     try:
         model = SentenceTransformer(source.location, device=device)
     except Exception as error:  # the hub, the network and the file formats raise whatever they like
-        raise NotFoundError(
-            f"cannot load the text model {source.name!r}: {_first_line(error)}",
-            fix="give a model's folder, an installed package that carries one, or a name on the Hugging Face hub "
-            "(which needs the network the first time)",
-        ) from error
-    return _SentenceTransformerEncoder(model, batch_size)
+        raise _missing_model(source, error) from error
+    used = str(model.device)
+    return _SentenceTransformerEncoder(model, used, batch_size or (CPU_BATCH if used == "cpu" else GPU_BATCH))
 
 
 def _check_device(torch: Any, device: str | None) -> None:
@@ -127,18 +177,19 @@ def _check_device(torch: Any, device: str | None) -> None:
 class _SentenceTransformerEncoder:
     """A loaded model as an :class:`Encoder`."""
 
-    def __init__(self, model: Any, batch_size: int) -> None:
+    def __init__(self, model: Any, device: str, batch_size: int) -> None:
         self._model = model
-        self._batch_size = batch_size
+        self.device = device
+        self.batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a vector for each of ``texts``."""
         try:
-            vectors = self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+            vectors = self._model.encode(list(texts), batch_size=self.batch_size, show_progress_bar=False)
         except RuntimeError as error:
             raise DeviceError(
-                f"the text model failed on {self._model.device}: {_first_line(error)}",
-                fix=f"try --batch-size {max(1, self._batch_size // 4)} (it is {self._batch_size}), or --device cpu",
+                f"the text model failed on {self.device}: {_first_line(error)}",
+                fix=f"try --batch-size {max(1, self.batch_size // 4)} (it is {self.batch_size}), or --device cpu",
             ) from error
         return np.asarray(vectors, dtype=np.float32)
 

@@ -39,7 +39,7 @@ _LAYOUT = f"""The layout is:
   {METADATA}            a line a title, in the same order
   {USER_VECTORS}   optional: a vector a user
   {USER_IDS}            optional: the users' ids, in the same order
-  {SEEN}            optional: user_id, media_id"""
+  {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known"""
 
 # What a count or a dimension of one file is compared with, for messages that name both.
 _ROWS_PARTNER = {

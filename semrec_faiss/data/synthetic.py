@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter, new_folder
+from semrec_faiss.data.atomic import NpyWriter, flush_to_disk, new_folder
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
-from semrec_faiss.data.synthetic_vectors import World
+from semrec_faiss.data.synthetic_vectors import WORK_ARRAYS, World
 from semrec_faiss.data.synthetic_world import (
     BLOCK_TITLES,
     BLOCK_USERS,
@@ -50,7 +53,31 @@ _LINE_BYTES, _USER_ID_BYTES, _SEEN_BYTES = 190, 18, 24
 
 _GATHER_BYTES = 32 << 20  # of titles' vectors read at a time to make users' vectors
 
+# Threads that make blocks; fewer where vectors are so long that their arrays would take more than this together.
+_MOST_WORKERS, _WORK_BYTES = 8, 512 << 20
+
+# Written to learn what the disk itself does: a tenth of what is to come, in these limits.
+_LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 4 << 20, 512 << 20
+_PROBE_CHUNK = 4 << 20
+
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class SyntheticReport:
+    """What :func:`write_synthetic` wrote, and how fast.
+
+    Attributes:
+        bytes: of all files.
+        seconds: from the first title to the last byte on the disk.
+        bytes_per_second: the one by the other.
+        disk_bytes_per_second: what the disk took of a plain file just before, the time to reach it included.
+    """
+
+    bytes: int
+    seconds: float
+    bytes_per_second: float
+    disk_bytes_per_second: float
 
 
 def write_synthetic(
@@ -65,7 +92,7 @@ def write_synthetic(
     media_dtype: FloatName = "float32",
     overwrite: bool = False,
     progress: Progress = silent,
-) -> None:
+) -> SyntheticReport:
     """Write a whole data folder of made-up titles and users to ``out``.
 
     Values depend on ``titles``, ``users``, ``dim`` and ``seed`` alone. Memory stays at a few blocks of vectors,
@@ -83,6 +110,9 @@ def write_synthetic(
         overwrite: replace an earlier data folder at ``out``.
         progress: told the rows written.
 
+    Returns:
+        How much was written and how fast, beside what the disk does by itself.
+
     Raises:
         UsageError: an argument out of its limits, ``out`` not empty, or too little room on the disk.
         DataError: the disk refused to be written to.
@@ -95,6 +125,8 @@ def write_synthetic(
     try:
         _check_room(out, title_bytes + user_bytes)
         with new_folder(out) as folder:
+            disk = _write_speed(folder, title_bytes + user_bytes, progress)
+            started = time.perf_counter()
             pool = _write_titles(folder, (titles, dim), seed, media_dtype, progress)
             if users:
                 _write_users(folder, pool, (users, dim), seed, user_dtype, progress)
@@ -104,6 +136,25 @@ def write_synthetic(
         raise DataError(
             f"cannot write {out}: {error.strerror or error}", fix="choose a folder that can be written to"
         ) from error
+    seconds = time.perf_counter() - started
+    written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return SyntheticReport(written, seconds, written / seconds, disk)
+
+
+def _write_speed(folder: Path, planned: int, progress: Progress) -> float:
+    """Write a file that is removed again, and return the bytes a second that the disk took."""
+    size = min(max(planned // 10, _LEAST_PROBE_BYTES), _MOST_PROBE_BYTES) // _PROBE_CHUNK * _PROBE_CHUNK
+    chunk = np.random.default_rng(0).bytes(_PROBE_CHUNK)  # some disks do not write zeros
+    probe = folder / "probe"
+    started = time.perf_counter()
+    with probe.open("wb", buffering=0) as file:
+        for done in range(0, size, _PROBE_CHUNK):
+            file.write(chunk)
+            progress("measuring the disk", done + _PROBE_CHUNK, size)
+        flush_to_disk(file)
+    seconds = time.perf_counter() - started
+    probe.unlink()
+    return size / seconds
 
 
 def _check_limits(**arguments: int) -> None:
@@ -160,20 +211,28 @@ def _write_titles(folder: Path, shape: tuple[int, int], seed: int, dtype: FloatN
     world, pool = World(dim, seed), TitlePool(titles)
     (folder / METADATA).parent.mkdir()
 
-    def make(number: int) -> tuple[TitleBlock, NDArray[np.float32]]:
+    # Written arrays go back to those who make them: new memory costs more than what is done in it.
+    free: SimpleQueue[NDArray[Any]] = SimpleQueue()
+
+    def make(number: int) -> tuple[TitleBlock, NDArray[Any]]:
         block = make_titles(seed, number)
-        return block, world.vectors(block)
+        try:
+            rows = free.get_nowait()
+        except Empty:
+            rows = np.empty((BLOCK_TITLES, dim), np.dtype(dtype).newbyteorder("<"))
+        return block, world.vectors(block, rows)
 
     with (
         (folder / MEDIA_VECTORS).open("wb") as vectors_file,
         (folder / METADATA).open("wb") as lines_file,
         NpyWriter(vectors_file, shape, dtype) as vectors,
-        closing(_made_ahead(make, -(-titles // BLOCK_TITLES))) as blocks,
+        closing(_made_ahead(make, -(-titles // BLOCK_TITLES), _workers(dim))) as blocks,
     ):
         for block, rows in blocks:
             first = block.number * BLOCK_TITLES
             count = min(BLOCK_TITLES, titles - first)
             vectors.write(rows[:count])
+            free.put(rows)
             lines_file.write(block.json_lines(count))
             pool.add(block)
             progress("titles", first + count, titles)
@@ -181,9 +240,13 @@ def _write_titles(folder: Path, shape: tuple[int, int], seed: int, dtype: FloatN
     return pool
 
 
-def _made_ahead(make: Callable[[int], _Result], blocks: int) -> Generator[_Result, None, None]:
+def _workers(dim: int) -> int:
+    fitting = _WORK_BYTES // (WORK_ARRAYS * 4 * BLOCK_TITLES * dim)
+    return max(1, min(_MOST_WORKERS, os.cpu_count() or 1, fitting))
+
+
+def _made_ahead(make: Callable[[int], _Result], blocks: int, workers: int) -> Generator[_Result, None, None]:
     """Yield make(0), make(1), …, made in threads a little ahead of their use."""
-    workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as threads:
         waiting: deque[Future[_Result]] = deque()
         for number in range(blocks):

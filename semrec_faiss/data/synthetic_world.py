@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -105,23 +106,28 @@ class TitleBlock:
     def json_lines(self, count: int) -> bytes:
         """Write the first ``count`` titles as lines of metadata.jsonl."""
         first = self.number * BLOCK_TITLES
-        names = [self._name(work) for work in range(len(self.sizes))]
-        genres = [json.dumps([GENRES[genre] for genre in row if genre >= 0]) for row in self.genres]
+        works = zip(range(first, first + len(self.sizes)), self.wording.tolist(), strict=True)
+        names = [_name(number, *wording) for number, wording in works]
+        genres = [_genre_list(*row) for row in self.genres.tolist()]
         franchises = [f'"{name}"' if size > 1 else "null" for name, size in zip(names, self.sizes, strict=True)]
         columns = (self.work, self.part, self.year, self.popularity)
         rows = zip(*(column[:count].tolist() for column in columns), strict=True)
         # Put together by hand, because ten million calls of json.dumps take minutes; names are plain ASCII words.
         return "".join(
-            f'{{"media_id": "{title_id(first + offset)}", "title": "{names[work]}{_NTH_FILM[part]} ({year})", '
+            f'{{"media_id": "title_{first + offset + 1:09d}", "title": "{names[work]}{_NTH_FILM[part]} ({year})", '
             f'"year": {year}, "genres": {genres[work]}, "franchise": {franchises[work]}, '
             f'"popularity": {popularity:.3f}}}\n'
             for offset, (work, part, year, popularity) in enumerate(rows)
         ).encode()
 
-    def _name(self, work: int) -> str:
-        pattern, adjective, noun = self.wording[work]
-        name = _invented_word(self.number * BLOCK_TITLES + work)
-        return _PATTERNS[pattern].format(name=name, adjective=_ADJECTIVES[adjective], noun=_NOUNS[noun])
+
+def _name(number: int, pattern: int, adjective: int, noun: int) -> str:
+    return _PATTERNS[pattern].format(name=_invented_word(number), adjective=_ADJECTIVES[adjective], noun=_NOUNS[noun])
+
+
+@cache
+def _genre_list(*genres: int) -> str:
+    return json.dumps([GENRES[genre] for genre in genres if genre >= 0])
 
 
 def title_id(row: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+# The beginnings of the names of DuckDB's numbers.
+_NUMBERS = (
+    *("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+)
 
 EXAMPLES = 5
 MISTAKES_SHOWN = 10
@@ -54,38 +61,122 @@ def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
     return [str(user_id) for user_id in listed]
 
 
+@dataclass(frozen=True)
+class History:
+    """What users have seen; user i has seen ``rows[offsets[i]:offsets[i + 1]]``, ascending, none twice.
+
+    Attributes:
+        offsets: int64 (users + 1,).
+        rows: int32 (n,), title rows.
+        ratings: float32 (n,), NaN where a title is seen but not rated; None where nothing is known of ratings.
+        timestamps: int64 (n,), seconds since 1970 in UTC; None where it is not known when.
+    """
+
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    ratings: NDArray[np.float32] | None = None
+    timestamps: NDArray[np.int64] | None = None
+
+
 def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Read users/seen.parquet, columns user_id and media_id, a row for each title that a user has seen.
+    """Read the offsets and rows of `read_history`."""
+    history = read_history(path, user_ids, catalog, with_ratings=False)
+    return history.offsets, history.rows
+
+
+def read_history(path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_ratings: bool = True) -> History:
+    """Read users/seen.parquet: user_id and media_id, a row for each title that a user has seen.
+
+    The columns rating (a number or null) and timestamp (seconds since 1970, or a time) may stand beside them. Where a
+    user has seen a title several times, the latest row counts.
 
     Args:
         path: the file.
         user_ids: the m users, in order.
         catalog: the titles.
-
-    Returns:
-        offsets (m + 1,) and rows: user i has seen ``rows[offsets[i]:offsets[i + 1]]``, ascending, none twice.
+        with_ratings: whether to read the further columns where there are any.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, or users or titles are unknown.
+        DataError: the file cannot be read, a column is missing or of another type, users or titles are unknown, or
+            some rows have no timestamp.
     """
     import duckdb
 
     with connect() as connection:
         try:
-            _check_columns(connection, path)
+            columns = _check_columns(connection, path)
+            more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
             connection.register("user_rows", _numbered(np.array(user_ids, dtype=object)))
             connection.register("title_rows", _numbered(catalog.all_media_ids()))
-            pairs = connection.execute(
-                f"SELECT u.number AS user_row, t.number AS title_row FROM {_source(path)} AS s"
+            found = connection.execute(
+                "SELECT u.number AS user_row, t.number AS title_row"
+                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {_source(path)} AS s"
                 " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
                 " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
-            users, titles = pairs["user_row"], pairs["title_row"]
-            if np.ma.is_masked(users) or np.ma.is_masked(titles):
+            if np.ma.is_masked(found["user_row"]) or np.ma.is_masked(found["title_row"]):
                 raise _unknown(connection, path)
         except (duckdb.Error, UnicodeError) as error:
             raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
-    return _grouped(np.ma.getdata(users), np.ma.getdata(titles), len(user_ids), catalog.count)
+    users, titles = np.ma.getdata(found["user_row"]), np.ma.getdata(found["title_row"])
+    if not more:
+        return History(*_grouped(users, titles, len(user_ids), catalog.count))
+    ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan) if "rating" in more else None
+    timestamps = _whole_column(path, found["timestamp"]) if "timestamp" in more else None
+    return _grouped_with(users, titles, ratings, timestamps, len(user_ids), catalog.count)
+
+
+def _more_columns(path: Path, columns: dict[str, str]) -> dict[str, str]:
+    """Return the SQL that reads rating and timestamp, where the file has them."""
+    found = {}
+    if "rating" in columns:
+        if not columns["rating"].startswith(_NUMBERS):
+            raise DataError(
+                f"{path}: the column rating has type {columns['rating']}; a number is expected", fix="write numbers"
+            )
+        found["rating"] = "s.rating::FLOAT"
+    if "timestamp" in columns:
+        kind = columns["timestamp"]
+        if not kind.startswith((*_NUMBERS, "TIMESTAMP", "DATE")):
+            raise DataError(
+                f"{path}: the column timestamp has type {kind}; seconds since 1970 or a time are expected",
+                fix="write whole seconds, or a Parquet timestamp",
+            )
+        found["timestamp"] = "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
+    return found
+
+
+def _whole_column(path: Path, column: NDArray[Any]) -> NDArray[np.int64]:
+    if np.ma.is_masked(column):
+        raise DataError(
+            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp",
+            fix="give every row one, or leave the column out",
+        )
+    return np.asarray(np.ma.getdata(column), dtype=np.int64)
+
+
+def _grouped_with(
+    users: NDArray[np.int32],
+    titles: NDArray[np.int32],
+    ratings: NDArray[np.float32] | None,
+    timestamps: NDArray[np.int64] | None,
+    user_count: int,
+    title_count: int,
+) -> History:
+    """Sort rows by user and title; of those that repeat both, keep the latest."""
+    pairs = users.astype(np.int64) * title_count + titles
+    order = np.argsort(pairs, kind="stable") if timestamps is None else np.lexsort((timestamps, pairs))
+    pairs = pairs[order]
+    latest = np.ones(len(pairs), dtype=bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=latest[:-1])
+    order, pairs = order[latest], pairs[latest]
+    offsets = np.searchsorted(pairs, np.arange(user_count + 1, dtype=np.int64) * title_count).astype(np.int64)
+    return History(
+        offsets,
+        (pairs % title_count).astype(np.int32),
+        None if ratings is None else ratings[order],
+        None if timestamps is None else timestamps[order],
+    )
 
 
 def _grouped(
@@ -113,14 +204,16 @@ def _source(path: Path) -> str:
     return f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false)"
 
 
-def _check_columns(connection: DuckDBPyConnection, path: Path) -> None:
-    columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM {_source(path)}").fetchall()]
+def _check_columns(connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
+    """Return the columns' types by name."""
+    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {_source(path)}").fetchall()}
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:
         raise DataError(
             f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}",
             fix="name the columns user_id and media_id",
         )
+    return columns
 
 
 def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:

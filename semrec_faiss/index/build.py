@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from semrec_faiss import __version__
 from semrec_faiss.config import Config, IndexConfig
 from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.embedding import read_embedding
 from semrec_faiss.data.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
-from semrec_faiss.data.users import read_seen, read_user_ids
+from semrec_faiss.data.users import read_history, read_user_ids
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
@@ -100,6 +101,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
             files=new.files,
             known_answers=known,
             previous=new.previous,
+            embedding=read_embedding(source.folder.media_vectors),
         )
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)
@@ -157,8 +159,7 @@ def _write_users(new: NewGeneration, config: IndexConfig, source: _Source, progr
         _write_npy(file, blocks, (len(users), source.dim))
     write_user_ids(new, source.user_ids)
     if folder.seen is not None:
-        offsets, rows = read_seen(folder.seen, source.user_ids, source.catalog)
-        write_seen(new, offsets, rows)
+        write_seen(new, read_history(folder.seen, source.user_ids, source.catalog))
 
 
 def _known_answers(index: VectorIndex) -> tuple[KnownAnswer, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from semrec_faiss.config import Config
+from semrec_faiss.data.embedding import Embedding
 from semrec_faiss.errors import DamagedIndexError
 
 FORMAT_VERSION = 1
@@ -45,7 +47,11 @@ class GenerationRef(_Record):
 
 
 class Manifest(_Record):
-    """Everything needed to tell a whole generation from a damaged one."""
+    """Everything needed to tell a whole generation from a damaged one, and the text model that made its vectors.
+
+    ``embedding`` is None where that is not known; it is left out of the file then, so that versions that do not know
+    of it read the index as before.
+    """
 
     format: int
     generation: str
@@ -59,6 +65,14 @@ class Manifest(_Record):
     files: dict[str, FileEntry]
     known_answers: tuple[KnownAnswer, ...]
     previous: GenerationRef | None
+    embedding: Embedding | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_embedding(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.embedding is None:
+            del values["embedding"]
+        return values
 
 
 def sha256_of(path: Path) -> tuple[str, int]:

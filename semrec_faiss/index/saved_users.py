@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.titles_table import first_line, literal_path
+from semrec_faiss.data.users import History
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.store import Generation, NewGeneration
 
@@ -47,11 +48,15 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     new.adopt(USER_IDS_NAME)
 
 
-def write_seen(new: NewGeneration, offsets: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
-    """Write seen.parquet: (user_row, title_row) sorted by both."""
+def write_seen(new: NewGeneration, history: History) -> None:
+    """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
     with _connection() as connection:
+        offsets = history.offsets
         user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
-        connection.register("seen", {"user_row": user_rows, "title_row": rows})
+        columns: dict[str, NDArray[Any]] = {"user_row": user_rows, "title_row": history.rows}
+        more = {"rating": history.ratings, "timestamp": history.timestamps}
+        columns |= {name: column for name, column in more.items() if column is not None}
+        connection.register("seen", columns)
         _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / SEEN_NAME)
     new.adopt(SEEN_NAME)
 
@@ -125,3 +130,15 @@ class SavedUsers:
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return offsets, np.ascontiguousarray(columns["title_row"], dtype=np.int32)
+
+    @cached_property
+    def history(self) -> History:
+        """What users have seen, with ratings and timestamps where the index has them."""
+        with _connection() as connection:
+            path = literal_path(self._generation.file(SEEN_NAME))
+            columns = connection.execute("FROM read_parquet($1, hive_partitioning = false)", [path]).fetchnumpy()
+        offsets, rows = self.seen
+        # DuckDB takes NaN in an array for NULL.
+        ratings = np.ma.filled(columns["rating"], np.nan) if "rating" in columns else None
+        timestamps = np.ma.getdata(columns["timestamp"]) if "timestamp" in columns else None
+        return History(offsets, rows, ratings, timestamps)

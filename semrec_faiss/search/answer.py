@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.vector_index import Exactness
+from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.topk import Stage
 
 Record = dict[str, Any]
@@ -68,6 +69,7 @@ class Answer:
         stages: the steps of the search, the whole batch's where there was one.
         rows: int64 (returned,), title rows, best first.
         scores: float32 (returned,).
+        text: for a text query, the model and what it took, the whole batch's where there was one.
     """
 
     query: Record
@@ -80,6 +82,7 @@ class Answer:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     _records_of: RecordsOf = field(repr=False)
+    text: TextTimes | None = None
 
     @property
     def returned(self) -> int:
@@ -111,6 +114,7 @@ class Answer:
             "strategy": self.strategy,
             "exact": self.exact,
             "elapsed_ms": round(self.elapsed_ms, 4),
+            **({} if self.text is None else {"text": self.text.as_dict()}),
             "results": [result.as_dict() for result in self.results],
         }
 

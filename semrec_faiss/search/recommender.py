@@ -24,6 +24,7 @@ from semrec_faiss.search.records import RecordCache
 from semrec_faiss.search.restriction import Exclusions
 from semrec_faiss.search.selection import Filter
 from semrec_faiss.search.taste import Taste, taste_vector
+from semrec_faiss.search.text import TextQueries, TextTimes
 from semrec_faiss.search.topk import Strategy
 
 TITLES_REMEMBERED = 4096
@@ -42,6 +43,7 @@ class Recommender:
         saved: the index on disk that it was opened from.
         index: the searchable vectors.
         catalog: the titles.
+        texts: turns texts into query vectors.
     """
 
     def __init__(self, saved: SavedIndex) -> None:
@@ -53,6 +55,8 @@ class Recommender:
         self._records = RecordCache(self.catalog)
         self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.catalog.find)
         self._users_lock = threading.Lock()
+        on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
+        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self._records, on_cpu)
 
     @classmethod
     def open(cls, path: str | Path, settings: Sequence[str] = ()) -> Recommender:
@@ -229,6 +233,70 @@ class Recommender:
         queries = self.index.prepare(vectors)
         return self._ask(queries, Wish.of(k, where, exclude, diversity, max_per, strategy))
 
+    @overload
+    def search_text(
+        self,
+        texts: str,
+        k: int = 10,
+        *,
+        model: str | None = None,
+        where: str | Filter | None = None,
+        exclude: Sequence[str] = (),
+        diversity: float = 0.0,
+        max_per: Mapping[str, int] | None = None,
+        strategy: Strategy = "auto",
+    ) -> Answer: ...
+    @overload
+    def search_text(
+        self,
+        texts: list[str] | tuple[str, ...],
+        k: int = 10,
+        *,
+        model: str | None = None,
+        where: str | Filter | None = None,
+        exclude: Sequence[str] = (),
+        diversity: float = 0.0,
+        max_per: Mapping[str, int] | None = None,
+        strategy: Strategy = "auto",
+    ) -> Answers: ...
+    def search_text(
+        self,
+        texts: str | list[str] | tuple[str, ...],
+        k: int = 10,
+        *,
+        model: str | None = None,
+        where: str | Filter | None = None,
+        exclude: Sequence[str] = (),
+        diversity: float = 0.0,
+        max_per: Mapping[str, int] | None = None,
+        strategy: Strategy = "auto",
+    ) -> Answer | Answers:
+        """Find the titles nearest to what a text says, by the model that made the index's vectors.
+
+        The model is loaded by the first text and kept; ``text`` of the answer holds what that and the encoding took,
+        which ``elapsed_ms`` leaves out.
+
+        Args:
+            texts: one text, or several.
+            k: how many titles each.
+            model: where to find the model, as for `semrec dataset embed`; the recorded name by default.
+            where, exclude, diversity, max_per, strategy: see `Recommender`.
+
+        Returns:
+            One answer for one text; the answers in the order asked for several.
+
+        Raises:
+            UsageError: a blank text, an index whose model is not known, or another model than the index's.
+            NotFoundError: the model cannot be found.
+            DeviceError: sentence-transformers is missing.
+        """
+        asked = [texts] if isinstance(texts, str) else list(texts)
+        wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
+        self.searcher.check(wish)  # a mistake in the wish should not wait for the model
+        vectors, times = self.texts.vectors(asked, model)
+        answers = self._ask(vectors, wish, [{"text": text} for text in asked], text=times)
+        return answers[0] if isinstance(texts, str) else answers
+
     def similar_users(self, user_id: str, k: int = 10) -> list[SimilarUser]:
         """Find the users whose preference vectors are nearest to one user's, exactly; see `similar_users`."""
         return similar_users(self.users, user_id, k)
@@ -249,6 +317,8 @@ class Recommender:
         wish: Wish,
         asked: Sequence[Record] | None = None,
         exclusions: Exclusions | None = None,
+        *,
+        text: TextTimes | None = None,
     ) -> Answers:
         started = time.perf_counter()
         found = self.searcher.run(queries, wish, exclusions)
@@ -267,6 +337,7 @@ class Recommender:
                 rows=found.rows[position][kept],
                 scores=found.scores[position][kept],
                 _records_of=self._records,
+                text=text,
             )
 
         return Answers(make, len(queries))

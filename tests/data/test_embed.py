@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.data.embed import EmbedReport, embed_folder, item_text
-from semrec_faiss.data.encoder import find_model, load_encoder
+from semrec_faiss.data.encoder import ModelSource, check_available, find_model, load_encoder
 from semrec_faiss.errors import DataError, DeviceError, NotFoundError, UsageError
 
 DIM = 12
@@ -40,6 +40,9 @@ def vector_of(text: str) -> NDArray[np.float32]:
 
 class FakeEncoder:
     """Makes a vector of a text's checksum, and remembers the texts."""
+
+    device = "cpu"
+    batch_size = 1
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -130,7 +133,7 @@ def test_vectors_are_those_of_the_texts_with_unit_length(folder: Path, dtype: st
     assert made(folder).dtype == dtype
     np.testing.assert_allclose(made(folder), expected(("mood",)), atol=tolerance)
     path = folder / "media/content_vectors.npy"
-    assert report == EmbedReport(path, TITLES, DIM, dtype, "fake", ("mood",), resumed=0, up_to_date=False)
+    assert report == EmbedReport(path, TITLES, DIM, dtype, "fake", ("mood",), "cpu", resumed=0, up_to_date=False)
     assert files_in(folder) == DONE
     manifest = json.loads((folder / "media/content_vectors.json").read_text())
     assert {name: manifest[name] for name in ("model", "fields", "dtype", "dim", "count")} == {
@@ -370,6 +373,9 @@ def test_a_missing_package_names_its_command(folder: Path, monkeypatch: pytest.M
     with pytest.raises(DeviceError) as caught:
         embed_folder(folder, model="no-such-model")
     assert caught.value.fix == "pip install 'semrec-faiss[embed]'"
+    monkeypatch.setattr("semrec_faiss.data.encoder.find_spec", lambda _: None)
+    with pytest.raises(DeviceError, match="it is not installed"):
+        check_available(ModelSource("no-such-model", "no-such-model", None))
 
 
 def test_a_model_is_a_folder_an_installed_package_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,11 +394,14 @@ def test_a_model_is_a_folder_an_installed_package_or_a_name(tmp_path: Path, monk
 
 @pytest.mark.skipif(not HAS_SENTENCE_TRANSFORMERS, reason="needs sentence-transformers")
 def test_a_model_or_device_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     (tmp_path / "empty").mkdir()
     for name in ("nobody/no-such-model", str(tmp_path / "empty"), str(tmp_path / "nowhere")):
         with pytest.raises(NotFoundError, match="cannot load the text model"):
             load_encoder(find_model(name), device="cpu")
+    for name in ("no-such-model", "nobody/no-such-model"):
+        with pytest.raises(NotFoundError, match="cannot load the text model"):
+            check_available(find_model(name))
     with pytest.raises(DeviceError, match="the device 'warp' cannot be used"):
         load_encoder(find_model("nobody/no-such-model"), device="warp")
 
@@ -417,3 +426,13 @@ def test_the_recipe_is_that_of_the_guide(tmp_path: Path) -> None:
     embed_folder(folder, model=MINILM, device="cpu")
     theirs = np.load(MOVIELENS / "media/content_vectors.npy", mmap_mode="r")[:1500:75]
     np.testing.assert_allclose(made(folder), theirs, atol=1e-5)
+
+
+@needs_minilm
+@pytest.mark.gpu
+def test_a_gpu_is_taken_when_there_is_one_and_gives_the_same_vectors() -> None:
+    texts = [f"Film {number}, about {word}" for number, word in enumerate(["war", "love", "robots"] * 300)]
+    on_gpu, on_cpu = load_encoder(find_model(MINILM)), load_encoder(find_model(MINILM), device="cpu")
+    assert (on_gpu.device.split(":")[0], on_gpu.batch_size) == ("cuda", 512)
+    assert (on_cpu.device, on_cpu.batch_size) == ("cpu", 64)
+    np.testing.assert_allclose(on_gpu.encode(texts), on_cpu.encode(texts), atol=1e-4)

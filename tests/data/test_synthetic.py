@@ -155,7 +155,7 @@ def test_any_size_and_dtype(tmp_path: Path, titles: int, users: int, dim: int, d
 def test_rotation_keeps_angles(dim: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     before = random.standard_normal((dim, 3)).astype(np.float32)
-    after = Rotation.draw(random, dim).apply(before.copy())
+    after = Rotation.draw(random, dim).apply(before.copy(), np.empty_like(before))
     np.testing.assert_allclose(after.T @ after, before.T @ before, atol=1e-3)
 
 
@@ -217,11 +217,11 @@ def test_names_do_not_repeat() -> None:
 def test_memory_does_not_grow_with_the_titles(tmp_path: Path) -> None:
     write(tmp_path / "warm", titles=100)
     tracemalloc.start()
-    write(tmp_path / "x", titles=60_000, users=100, dim=128, seen_per_user=0)
+    write(tmp_path / "x", titles=100_000, users=100, dim=128, seen_per_user=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (tmp_path / "x/media/content_vectors.npy").stat().st_size > 30_000_000
-    assert peak < 20_000_000
+    assert (tmp_path / "x/media/content_vectors.npy").stat().st_size > 50_000_000
+    assert peak < 25_000_000
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,31 @@ def test_progress_is_told_to_its_end(tmp_path: Path) -> None:
 
 
 def test_blocks_are_made_in_order_whatever_the_threads() -> None:
-    assert list(synthetic._made_ahead(lambda number: number * number, 50)) == [number**2 for number in range(50)]
+    for workers in (1, 3, 8):
+        made = list(synthetic._made_ahead(lambda number: number * number, 50, workers))
+        assert made == [number**2 for number in range(50)]
+
+
+def test_long_vectors_have_fewer_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 64)
+    assert [synthetic._workers(dim) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 2]
+
+
+def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
+    report = synthetic.write_synthetic(tmp_path / "x", titles=3000, users=10, dim=16, media_dtype="float16")
+    assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "x").rglob("*") if path.is_file())
+    assert report.bytes_per_second == report.bytes / report.seconds
+    assert report.disk_bytes_per_second > 0
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["media", "users"]
+
+
+def test_a_block_is_the_same_in_whatever_array_it_is_made() -> None:
+    world, block = World(48, 7), make_titles(7, 2)
+    alone = world.vectors(block)
+    again = np.full(alone.shape, np.nan, np.float16)
+    assert world.vectors(block, again) is again
+    np.testing.assert_array_equal(again, alone.astype(np.float16))
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
 
 
 def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semrec_faiss.config import config_from_dict
 from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.data.users import read_seen, read_user_ids
+from semrec_faiss.data.users import read_history, read_seen, read_user_ids
 from semrec_faiss.errors import DataError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.saved import SavedIndex, verify
 
 # Ids
 
@@ -172,3 +175,78 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
     path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, film VARCHAR")
     with pytest.raises(DataError, match="lacks the column user_id and media_id; it has person, film"):
         read_seen(path, USERS, catalog)
+
+
+# Ratings and times beside the seen titles
+
+
+def write_history(path: Path, values: str, columns: str = "user_id, media_id, rating, timestamp") -> Path:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (FROM (VALUES {values}) AS t({columns})) TO '{path}' (FORMAT parquet)")
+    return path
+
+
+def test_ratings_and_times_stay_with_their_titles_and_the_latest_of_repeats_counts(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    values = "('u1', '20', 4.5, 30), ('u2', '1', 2, 7), ('u1', '3', NULL, 10), ('u1', '20', 1, 20), ('7', '11', 5, 1)"
+    path = write_history(tmp_path / "seen.parquet", values)
+    history = read_history(path, USERS, catalog)
+    assert listed(history.offsets, history.rows) == [[19], [], [0, 17], [9]]
+    assert history.ratings is not None
+    assert history.timestamps is not None
+    np.testing.assert_array_equal(history.ratings, np.array([2.0, 4.5, np.nan, 5.0], np.float32))
+    assert history.timestamps.tolist() == [7, 30, 10, 1]
+    assert listed(*read_seen(path, USERS, catalog)) == [[19], [], [0, 17], [9]]
+
+
+def test_either_column_may_stand_alone_and_a_time_may_be_a_timestamp(tmp_path: Path, catalog: Catalog) -> None:
+    path = write_history(
+        tmp_path / "seen.parquet", "('u1', '20', TIMESTAMP '1970-01-02 00:00:05')", "user_id, media_id, timestamp"
+    )
+    history = read_history(path, USERS, catalog)
+    assert history.ratings is None
+    assert history.timestamps is not None
+    assert history.timestamps.tolist() == [86405]
+    path = write_history(tmp_path / "seen.parquet", "('u1', '20', 3)", "user_id, media_id, rating")
+    history = read_history(path, USERS, catalog)
+    assert history.timestamps is None
+    assert history.ratings is not None
+    assert history.ratings.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ("('u1', '20', 'good', 1)", "the column rating has type VARCHAR; a number is expected"),
+        ("('u1', '20', 3.5, 'now')", "the column timestamp has type VARCHAR; seconds since 1970"),
+        ("('u1', '20', 3.5, 1), ('u1', '3', 3.5, NULL)", "1 rows have no timestamp"),
+        ("('u9', '20', 3.5, 1)", "rows whose user_id is not in user_ids.json: 1"),
+    ],
+)
+def test_ratings_that_cannot_be_used(tmp_path: Path, catalog: Catalog, values: str, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        read_history(write_history(tmp_path / "seen.parquet", values), USERS, catalog)
+
+
+def test_an_index_carries_ratings_and_times(tmp_path: Path, make_folder: Any) -> None:
+    made = make_folder(tmp_path / "data", titles=30, users=2)
+    ids, users = made.media_ids, made.user_ids
+    seen = tmp_path / "data/users/seen.parquet"
+    write_history(
+        seen,
+        f"('{users[1]}', '{ids[7]}', 3.5, 99), ('{users[0]}', '{ids[9]}', NULL, 5), ('{users[1]}', '{ids[2]}', 1, 4)",
+    )
+    build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    saved = SavedIndex(tmp_path / "index").users
+    assert saved is not None
+    history = saved.history
+    assert listed(history.offsets, history.rows) == [[9], [2, 7]]
+    assert history.ratings is not None
+    assert history.timestamps is not None
+    np.testing.assert_array_equal(history.ratings, np.array([np.nan, 1.0, 3.5], np.float32))
+    assert history.timestamps.tolist() == [5, 4, 99]
+    assert listed(*saved.seen) == [[9], [2, 7]]
+    verify(tmp_path / "index")

@@ -1,0 +1,59 @@
+"""How well lists bring back titles that were left out, and how the lists are as a whole; one value a user."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+PER_USER = ("hit_rate", "recall", "ndcg", "mrr")
+
+
+def found_at(rows: Rows, held: Rows) -> NDArray[np.bool_]:
+    """Tell which places of each list hold a title that was left out: bool (users, k).
+
+    Args:
+        rows: int64 (users, k), lists, best first, no title twice; -1 where there is none.
+        held: int64 (users, h), the titles left out.
+    """
+    return np.asarray((rows[:, :, None] == held[:, None, :]).any(axis=2) & (rows >= 0))
+
+
+def per_user(rows: Rows, held: Rows) -> dict[str, Values]:
+    """Return each user's hit rate, recall, ndcg and mrr at k, the length of the lists: float64 (users,) each.
+
+    hit_rate is 1 where at least one title is found. recall is the share found of all that could stand in k places.
+    ndcg discounts a title at rank r by log2(r + 1), in proportion to the best list possible (Järvelin and Kekäläinen
+    2002, gains of 0 and 1). mrr is one over the rank of the first title found, 0 where none is.
+    """
+    found = found_at(rows, held)
+    k, most = rows.shape[1], min(rows.shape[1], held.shape[1])
+    discount = 1.0 / np.log2(np.arange(2, k + 2))
+    first = np.argmax(found, axis=1)
+    some = found.any(axis=1)
+    return {
+        "hit_rate": some.astype(np.float64),
+        "recall": found.sum(axis=1) / most,
+        "ndcg": (found * discount).sum(axis=1) / discount[:most].sum(),
+        "mrr": np.where(some, 1.0 / (first + 1.0), 0.0),
+    }
+
+
+def novelty(rows: Rows, seen_by: Rows, users: int) -> Values:
+    """Return the mean self-information of each list in bits: float64 (users,); NaN for an empty list.
+
+    A title that n of all users have seen tells -log2((n + 1) / (users + 1)) bits (Castells, Vargas and Wang 2011,
+    smoothed so that a title nobody has seen is finite).
+
+    Args:
+        rows: int64 (lists, k); -1 where there is none.
+        seen_by: int64 (titles,), how many users have seen each.
+        users: how many users there are.
+    """
+    bits = -np.log2((seen_by + 1.0) / (users + 1.0))
+    there = rows >= 0
+    total = np.where(there, bits[np.maximum(rows, 0)], 0.0).sum(axis=1)
+    counts = there.sum(axis=1)
+    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.nan), dtype=np.float64)
