@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option
-from semrec_faiss.errors import DataError
 
 
 def as_ms(value: float) -> str:
@@ -28,12 +26,6 @@ def as_ms(value: float) -> str:
 @click.option(
     "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
 )
-@click.option(
-    "--draw",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="JSON",
-    help="Draw the picture of a finished run beside its file, and measure nothing.",
-)
 @json_option
 def gpu(
     titles: tuple[int, ...],
@@ -41,7 +33,6 @@ def gpu(
     dim: int,
     seconds: float,
     out: Path,
-    draw: Path | None,
     as_json: bool,
 ) -> None:
     """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU."""
@@ -49,9 +40,6 @@ def gpu(
     from semrec_faiss.measure.gpu_peers import faiss_name
     from semrec_faiss.measure.results import save_results
 
-    if draw is not None:
-        _draw(draw)
-        return
     plan = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds)
     with progress_bars() as progress:
         document = bench_gpu(plan, progress)
@@ -87,18 +75,3 @@ def _print_gpu(document: dict[str, Any], peer: str) -> None:
     for row in document["memory"]:
         beyond = as_size(row["peak_beyond_vectors_bytes"])
         click.echo(f"{row['titles']:,} titles, {row['queries']:,} queries: {beyond} beside the vectors at the peak")
-
-
-def _draw(path: Path) -> None:
-    from semrec_faiss.data.atomic import new_file
-    from semrec_faiss.report.charts import png
-    from semrec_faiss.report.gpu_chart import gpu_chart
-
-    try:
-        chart = gpu_chart(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no results file of semrec bench gpu: {error!r}") from error
-    picture = path.with_suffix(".png")
-    with new_file(picture) as file:
-        file.write(png(chart))
-    say(f"wrote {picture}")

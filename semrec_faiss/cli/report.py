@@ -8,6 +8,7 @@ import click
 
 from semrec_faiss.cli.console import print_json, print_table, say
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.errors import DataError
 
 
 @click.command(epilog="Example: semrec report results/sweep-demo")
@@ -18,7 +19,11 @@ from semrec_faiss.cli.options import json_option
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write to. [default: RESULTS, or B]")
 @json_option
 def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | None, as_json: bool) -> None:
-    """Make a page of the sweep in RESULTS that works offline, pictures of its main charts, and summary.csv."""
+    """Make a page that works offline, with pictures of its charts, of what was measured before.
+
+    RESULTS is the folder of a sweep, which gets a summary.csv too; or the JSON file of a comparison, or of bench gpu,
+    that was measured on a machine without the packages that charts need.
+    """
     from semrec_faiss.measure.sweep import SweepResults
     from semrec_faiss.report.compare_page import compare_document
     from semrec_faiss.report.page import html_page, save_text
@@ -30,6 +35,8 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
         first, second = (SweepResults.read(folder) for folder in compare)
         written = [(out or compare[1]) / "compare.html"]
         save_text(html_page(compare_document(first, second)), written[0])
+    elif results is not None and results.suffix == ".json":
+        written = _of_file(results, out or results.parent)
     elif results is not None:
         written = write_report(SweepResults.read(results), out or results)
     if as_json:
@@ -37,7 +44,33 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
         return
     for path in written:
         click.echo(path)
-    say(f"open {written[0]} in a browser")
+    page = next((path for path in written if path.suffix == ".html"), None)
+    if page is not None:
+        say(f"open {page} in a browser")
+
+
+def _of_file(path: Path, out: Path) -> list[Path]:
+    """Draw a results file for what it holds; return what was written."""
+    from semrec_faiss.measure.results import read_results, save_bytes
+    from semrec_faiss.report.charts import png
+    from semrec_faiss.report.gpu_chart import gpu_chart
+    from semrec_faiss.report.guide_files import save_comparison
+
+    document = read_results(path)
+    try:
+        if "test_1_similarity" in document:
+            written, missing = save_comparison(document, out)
+            if missing is not None:
+                raise missing
+            return written[1:]
+        picture = out / path.with_suffix(".png").name
+        save_bytes(png(gpu_chart(document)), picture)
+        return [picture]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no results file of `semrec compare` or `semrec bench gpu`: it lacks {error}",
+            fix="give one of these files, or the folder of a sweep",
+        ) from error
 
 
 @click.command("check-regression", epilog="Example: semrec check-regression results/main results/mine --tolerance 10%")

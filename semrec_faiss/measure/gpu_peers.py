@@ -30,7 +30,10 @@ class FusedPeer:
         plan = plan_search(titles.count, titles.dim, self._step, k)
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: CapturedSearch | None = None
-        if self._step == len(queries) and search_bytes(titles.count, titles.dim, self._step, k, masked=False) <= GRAPH_BYTES:
+        if (
+            self._step == len(queries)
+            and search_bytes(titles.count, titles.dim, self._step, k, masked=False) <= GRAPH_BYTES
+        ):
             words = 0 if allowed is None else bitmap_words(titles.count)
             self._graph = CapturedSearch(self._work, len(queries), words, 0)
             self._graph.load(queries, allowed)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.data.atomic import new_file
-from semrec_faiss.errors import StorageError
+from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.gpu_memory import gpu_states
 
@@ -36,6 +36,24 @@ def settle(document: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return {**settled(document, ""), "not_measured": reasons}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a results file.
+
+    Raises:
+        NotFoundError: there is none.
+        DataError: it is no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} holds no results: it is not a JSON object")
+    return document
 
 
 def device_name(device: Device, *, short: bool = False) -> str:
