@@ -154,7 +154,8 @@ def log_scale(values: Iterable[float]) -> Any:
     """Return a logarithmic scale with some room on both sides of the values."""
     known = [value for value in values if value > 0] or [1.0]
     low, high = min(known), max(known)
-    room = max(1.12, (high / low) ** 0.05)
+    # At least a factor of 2.6 in all, so that one of the ticks at 1, 2 and 5 is among it.
+    room = max(1.12, (high / low) ** 0.05, math.sqrt(2.6 * low / high))
     return load_altair().Scale(type="log", domain=[low / room, high * room], nice=False)
 
 
