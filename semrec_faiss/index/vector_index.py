@@ -6,8 +6,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from semrec_faiss.index.device import (
 from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
 from semrec_faiss.index.queries import as_batch, prepared_block
+from semrec_faiss.index.search_result import Exactness, SearchResult
 
 if TYPE_CHECKING:
     from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
@@ -35,33 +35,8 @@ Rows = NDArray[np.int64]
 
 Mask = NDArray[np.bool_]
 
-Exactness = bool | Literal["proven"]
-"""Whether a brute-force scan would give the same titles, ties aside; proven where the answer itself showed it."""
-
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The best titles of each query.
-
-    Attributes:
-        rows: int64 (queries, k), titles by descending score, ties by row; never -1.
-        scores: float32 (queries, k), inner products (cosines where the index normalises).
-        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU.
-        strategy: how they were found: ``index``, ``refine`` (candidates rescored exactly), or either with
-            ``+scan`` where some query came up short and was finished by an exact scan.
-        repeated: queries that type fused searched again with more candidates, for want of a proof.
-        scanned: of these, compared with every title in float32 in the end.
-    """
-
-    rows: Rows
-    scores: Floats
-    exact: Exactness
-    strategy: str
-    repeated: int = 0
-    scanned: int = 0
 
 
 class VectorIndex:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.index.vector_index import SearchResult, VectorIndex
+from semrec_faiss.index.search_result import SearchResult
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.compare_batches import batch_queries
 from semrec_faiss.measure.compare_config import CompareSettings
 from semrec_faiss.measure.criteria import Criterion

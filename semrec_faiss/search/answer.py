@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.vector_index import Exactness
+from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.topk import Stage
 

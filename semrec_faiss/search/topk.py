@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
-from semrec_faiss.index.vector_index import Exactness, VectorIndex
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.planner import Costs, choose_strategy
 from semrec_faiss.search.restriction import Restriction
 

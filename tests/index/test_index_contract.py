@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import Device
-from semrec_faiss.index.vector_index import SearchResult, VectorIndex
+from semrec_faiss.index.search_result import SearchResult
+from semrec_faiss.index.vector_index import VectorIndex
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

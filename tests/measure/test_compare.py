@@ -16,7 +16,8 @@ from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
-from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS, SearchResult, VectorIndex
+from semrec_faiss.index.search_result import SearchResult
+from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS, VectorIndex
 from semrec_faiss.measure import compare as compare_module
 from semrec_faiss.measure.compare import Comparison, compare
 from semrec_faiss.measure.compare_batches import batch_criteria, batch_queries, figures

@@ -12,8 +12,9 @@ import pytest
 from semrec_faiss.config import config_from_dict
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.train import build_faiss_index
-from semrec_faiss.index.vector_index import SearchResult, VectorIndex
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.device_time import InFaiss, event_times, time_in_faiss
 from semrec_faiss.measure.parity import agreement, float64_search
 from semrec_faiss.measure.profile import largest_kernels, profile
