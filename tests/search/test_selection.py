@@ -223,7 +223,7 @@ def test_the_cache_stays_under_its_bound(
 ) -> None:
     wanted = [Filter(where=f"place < {limit}") for limit in range(20, 2000, 20)]
     sizes = [len(world.titles) + 8 * n + 4 * index.dim * n for n in range(20, 2000, 20)]  # mask, rows, vectors
-    bound = 500_000
+    bound = 900_000
     monkeypatch.setattr(selection, "CACHE_BYTES", bound)
     for number, one in enumerate(wanted):
         made = selections.get(one)
@@ -257,12 +257,12 @@ def test_a_single_filter_larger_than_the_bound_still_answers(
 
 
 def test_too_many_vectors_are_not_kept(selections: Selections, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "GATHERED_BYTES", 16 * 4 * 100)
+    monkeypatch.setattr(selection, "GATHERED_BYTES", 32 * 4 * 100)
     few, many = selections.get(Filter(where="place < 100")), selections.get(Filter(where="place < 101"))
     assert few is not None
     assert many is not None
     assert few.gathered is not None
-    assert few.gathered.shape == (100, 16)
+    assert few.gathered.shape == (100, 32)
     assert many.gathered is None
     assert many.bytes == many.mask.nbytes + many.rows.nbytes
 
@@ -304,7 +304,7 @@ def test_two_generations_do_not_share(make_folder: Callable[..., Any], tmp_path:
         names.append(word)
     for _ in range(3):
         for recommender, word, titles in zip(found, names, (60, 90), strict=True):
-            answer = recommender.search(np.ones(16), k=500, where="runtime >= 100")
+            answer = recommender.search(np.ones(32), k=500, where="runtime >= 100")
             expected = {row for row in range(titles) if 60 + row % 120 >= 100}
             assert set(answer[0].rows.tolist()) == expected
             assert answer[0].matching == len(expected)
