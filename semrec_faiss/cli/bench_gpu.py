@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FiniteRange, json_option
 
 
 def as_ms(value: float) -> str:
@@ -22,7 +22,7 @@ def as_ms(value: float) -> str:
 )
 @click.option("--queries", multiple=True, type=click.IntRange(min=1), help="Batch; repeat it. [default: 1 to 119743]")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions.")
-@click.option("--seconds", default=0.4, show_default=True, type=click.FloatRange(min=0), help="Spent on each timing.")
+@click.option("--seconds", default=0.4, show_default=True, type=FiniteRange(min=0), help="Spent on each timing.")
 @click.option(
     "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
 )

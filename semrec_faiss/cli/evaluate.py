@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
-from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, set_option
 from semrec_faiss.errors import UsageError
 
 SHOWN_PROFILES = 10
@@ -16,7 +16,7 @@ SHOWN_PROFILES = 10
 _PROFILE = (
     click.option(
         "--half-life-days",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="A rating counts half as much for every so many days before the user's latest. [default: never less]",
     ),
     click.option(
@@ -44,7 +44,7 @@ _PROFILE = (
         "--popularity",
         default=0.0,
         show_default=True,
-        type=click.FloatRange(0, 1000),
+        type=FiniteRange(0, 1000),
         help="Added to the score of the most popular title; less to others.",
     ),
     click.option(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
-from semrec_faiss.cli.options import json_option, set_option
+from semrec_faiss.cli.options import FiniteRange, json_option, set_option
 
 PARTS = {
     "vectors_bytes": "vectors or codes",
@@ -35,7 +35,7 @@ SUMS = ("base_bytes", "peak_bytes")
 @click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles a query.")
 @click.option(
     "--limit-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="What the largest catalogue must fit. [default: the machine's memory, and the GPU's]",
 )
 @click.option("--measure", is_flag=True, help="Build such an index in a temporary folder and check the prediction.")

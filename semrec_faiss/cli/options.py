@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,18 @@ from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.search.selection import Filter
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; ``nan`` and ``inf``, which compare with no limit as numbers do, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 count_option = click.option(
@@ -33,7 +46,7 @@ _WISHES = (
     click.option("--not-genre", "not_genres", multiple=True, metavar="NAME", help="No titles of this genre."),
     click.option("--year", "years", metavar="SPAN", help="Only titles of 1990..1999, 1990.., ..1999 or 1994."),
     click.option("--exclude", multiple=True, metavar="TITLE", help="Never this title or media_id."),
-    click.option("--diversity", default=0.0, type=click.FloatRange(0, 1), help="0 by score alone, 1 all different."),
+    click.option("--diversity", default=0.0, type=FiniteRange(0, 1), help="0 by score alone, 1 all different."),
     click.option(
         "--max-per-franchise", type=click.IntRange(min=1), metavar="N", help="At most N titles of a franchise."
     ),

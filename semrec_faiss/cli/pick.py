@@ -8,17 +8,17 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, say
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FiniteRange, json_option
 
 
 @click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
 @click.argument("results", type=click.Path(path_type=Path))
-@click.option("--recall", type=click.FloatRange(0, 1), help="At least this recall.")
-@click.option("--p95-ms", type=click.FloatRange(min=0), help="95 % of the searches in at most so many ms.")
-@click.option("--p50-ms", type=click.FloatRange(min=0), help="Half of the searches in at most so many ms.")
-@click.option("--qps", type=click.FloatRange(min=0), help="At least so many queries a second.")
-@click.option("--memory-gb", type=click.FloatRange(min=0), help="At most so many 10⁹ bytes where the search runs.")
-@click.option("--build-s", type=click.FloatRange(min=0), help="At most so many seconds to train and fill.")
+@click.option("--recall", type=FiniteRange(0, 1), help="At least this recall.")
+@click.option("--p95-ms", type=FiniteRange(min=0), help="95 % of the searches in at most so many ms.")
+@click.option("--p50-ms", type=FiniteRange(min=0), help="Half of the searches in at most so many ms.")
+@click.option("--qps", type=FiniteRange(min=0), help="At least so many queries a second.")
+@click.option("--memory-gb", type=FiniteRange(min=0), help="At most so many 10⁹ bytes where the search runs.")
+@click.option("--build-s", type=FiniteRange(min=0), help="At most so many seconds to train and fill.")
 @click.option(
     "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned a query. [default: the sweep's first]"
 )

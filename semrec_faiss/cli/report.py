@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from semrec_faiss.cli.console import print_json, print_table, say
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FiniteRange, json_option
 from semrec_faiss.errors import DataError
 
 
@@ -59,16 +60,18 @@ def _of_file(path: Path, out: Path) -> list[Path]:
     document = read_results(path)
     try:
         if "test_1_similarity" in document:
-            written, missing = save_comparison(document, out)
+            if not re.fullmatch(r"[a-z0-9-]+", document["index"]["device"]):
+                raise ValueError(f"index.device is {document['index']['device']!r}")
+            written, missing = save_comparison(document, out, with_json=False)
             if missing is not None:
                 raise missing
-            return written[1:]
+            return written
         picture = out / path.with_suffix(".png").name
         save_bytes(png(gpu_chart(document)), picture)
         return [picture]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise DataError(
-            f"{path} is no results file of `semrec compare` or `semrec bench gpu`: it lacks {error}",
+            f"{path} is no whole results file of `semrec compare` or `semrec bench gpu`: {error!r}",
             fix="give one of these files, or the folder of a sweep",
         ) from error
 
@@ -81,7 +84,7 @@ def _of_file(path: Path, out: Path) -> list[Path]:
     help="How much a median latency, an index or its GPU memory may grow.",
 )  # fmt: skip
 @click.option(
-    "--recall-tolerance", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="What recall may lose."
+    "--recall-tolerance", default=0.005, show_default=True, type=FiniteRange(0, 1), help="What recall may lose."
 )
 @json_option
 def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance: float, as_json: bool) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.console import as_ms, print_json, print_table, progress_bars, say
-from semrec_faiss.cli.options import json_option, set_option
+from semrec_faiss.cli.options import FiniteRange, json_option, set_option
 
 
 @click.command(epilog="Example: semrec tune configs/ivf_flat.yaml --recall 0.95")
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--recall", required=True, type=click.FloatRange(0, 1, min_open=True), help="How much is to be found.")
-@click.option("--p95-ms", type=click.FloatRange(min=0), help="And 95 % of the searches in at most so many ms.")
+@click.option("--recall", required=True, type=FiniteRange(0, 1, min_open=True), help="How much is to be found.")
+@click.option("--p95-ms", type=FiniteRange(min=0), help="And 95 % of the searches in at most so many ms.")
 @click.option(
     "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="Which setting. [default: the first]"
 )

@@ -31,17 +31,30 @@ def asked_one_by_one(where: str, parts: Iterable[dict[str, Any]], lead: int) -> 
         start = int(part["query_location"]) - lead
         return text[start : start + int(part["query_location_length"])]
 
-    found = [part for part in parts if _is_few_texts_in_a_field(part)]
-    for call in sorted(found, key=lambda part: -int(part["query_location"])):
+    # DuckDB copies the subject of a CASE into each WHEN: a place in the text is looked at once.
+    calls = {int(part["query_location"]): part for part in parts if _is_few_texts_in_a_field(part)}
+    calls = {place: call for place, call in calls.items() if _is_spelled_as_a_call(written(call))}
+    pieces, end = [], len(text)
+    for place in sorted(calls, reverse=True):
+        call = calls[place]
         field, texts = (argument["expression"] for argument in call["arguments"])
         one_by_one = [
             b"list_contains(%s, %s)" % (written(field), written(argument["expression"]))
             for argument in texts["arguments"]
         ]
-        start = int(call["query_location"]) - lead
-        end = start + int(call["query_location_length"])
-        text = text[:start] + b"(" + b" OR ".join(one_by_one) + b")" + text[end:]
-    return text.decode()
+        start = place - lead
+        behind = start + int(call["query_location_length"])
+        if behind > end:  # inside of one that is replaced already
+            continue
+        pieces += [text[behind:end], b"(" + b" OR ".join(one_by_one) + b")"]
+        end = start
+    return b"".join([text[:end], *reversed(pieces)]).decode()
+
+
+def _is_spelled_as_a_call(written: bytes) -> bool:
+    """Tell ``list_has_any(field, [...])`` from whatever else DuckDB may read as that."""
+    name, bracket, _ = written.partition(b"(")
+    return bool(bracket) and name.decode(errors="replace").strip().lower() in SLOW_NAMES and written.endswith(b")")
 
 
 def _is_few_texts_in_a_field(part: dict[str, Any]) -> bool:
@@ -53,4 +66,6 @@ def _is_few_texts_in_a_field(part: dict[str, Any]) -> bool:
     listed = arguments[1].get("arguments", ()) if arguments[1].get("function_name") == "list_value" else ()
     texts = [argument.get("expression", {}).get("literal", {}).get("kind") for argument in listed]
     plain = part.get("filter") is None and not part.get("distinct")
+    # The subject of a method call stands before it.
+    plain = plain and int(arguments[0]["query_location"]) > int(part["query_location"])
     return plain and 1 <= len(texts) <= MOST_TEXTS and set(texts) == {"STRING"}

@@ -147,9 +147,11 @@ class FusedSearcher:
     ) -> tuple[int, int]:
         """Fill in the answers of one block; return how many queries were searched again, and compared with all."""
         rows[:], scores[:], proven = self._block(queries, k, mask, excluded, 0)
+        if self.titles.wide:
+            proven[:] = False
         unproven = np.flatnonzero(~proven) if self.proves else np.empty(0, np.int64)
         repeated = len(unproven)
-        for effort in range(1, efforts(k)):
+        for effort in range(1, 1 if self.titles.wide else efforts(k)):
             if len(unproven):
                 taken = _rows_of(excluded, unproven)
                 rows[unproven], scores[unproven], proven = self._block(queries[unproven], k, mask, taken, effort)
@@ -286,12 +288,16 @@ class FusedSearcher:
 
 
 def _float32_product(torch: Any, queries: Any, titles: Any) -> Any:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # torch 2.9 has a setting of another name, and refuses to have both in use.
+    settings = torch.backends.cuda.matmul
+    is_new = hasattr(settings, "fp32_precision")
+    name, exact = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
+    before = getattr(settings, name)
+    setattr(settings, name, exact)
     try:
         return queries @ titles.T
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        setattr(settings, name, before)
 
 
 def _part_of(excluded: Excluded | None, part: slice) -> Excluded | None:

@@ -17,6 +17,9 @@ Floats = NDArray[np.float32]
 
 UPLOAD_BYTES = 64 << 20
 
+LEAST_SCALED_LENGTH = 2.0**-60
+"""Beside a vector of length 1, components of one so short may be less than a float32 holds, times a query's."""
+
 INSTALL = "pip install 'semrec-faiss[gpu]', or set device.kind=cpu"
 
 
@@ -45,6 +48,7 @@ class GpuTitles:
         scale: a power of two that brings the longest vector to a length of at most 1.
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual.
+        wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
     """
 
     halves: Any
@@ -52,6 +56,7 @@ class GpuTitles:
     scale: float
     norm: float
     error: float
+    wide: bool = False
 
     @property
     def count(self) -> int:
@@ -85,10 +90,12 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
     try:
         halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
         originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
-        longest = 0.0
+        longest, shortest = 0.0, math.inf
         for part in _parts(vectors):
             block = as_tensor(vectors[part]).to(device)
-            longest = max(longest, float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max()))
+            lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
+            longest = max(longest, float(lengths.max()))
+            shortest = min(shortest, float(torch.where(lengths > 0, lengths, math.inf).min()))
             if originals is not None:
                 originals[part] = block
         scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
@@ -107,7 +114,8 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
             f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error)
+    wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
+    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error, wide)
 
 
 def as_tensor(array: NDArray[Any]) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from semrec_faiss.data.atomic import new_file
-from semrec_faiss.errors import NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.frontier import frontier
 from semrec_faiss.measure.ledger import LEDGER, Ledger, read_ledger
@@ -243,6 +243,9 @@ class SweepResults:
             raise NotFoundError(
                 f"{place} holds no sweep: {PLAN} is not there or cannot be read", fix="run `semrec sweep` first"
             ) from error
+        trials = plan.get("trials") if isinstance(plan, dict) else None
+        if not isinstance(trials, list) or not all(isinstance(one, dict) and "digest" in one for one in trials):
+            raise DataError(f"{place / PLAN} lists no trials", fix="run `semrec sweep` again, which writes it anew")
         known = read_ledger(place / LEDGER)
         records = [known[trial["digest"]] for trial in plan["trials"] if trial["digest"] in known]
         return cls(place, plan, tuple(records))

@@ -123,12 +123,15 @@ class Searcher:
         groups = {name: self._group(name) for name in wish.variety.max_per}
         most = min(self.index.count, self.index.k_limit or self.index.count)
         size = min(most, wish.variety.pool(wish.k))
+        strategy = wish.strategy
         while True:
-            pool = restricted_top_k(self.index, queries, size, restriction, strategy=wish.strategy, gathered=gathered)
+            pool = restricted_top_k(self.index, queries, size, restriction, strategy=strategy, gathered=gathered)
             started = time.perf_counter()
             rows, scores = choose_varied(self.index, pool, min(wish.k, self.index.count), wish.variety, groups)
             stage = Stage("variety", len(queries), size, (time.perf_counter() - started) * 1e3)
             short = (rows[:, -1] < 0) & (pool.matching > size)
+            if short.any() and size == most < self.index.count:  # a GPU finds no more; a scan of what matches does
+                strategy, most = "subset", self.index.count
             if not short.any() or size == most:
                 stages = [*pool.stages, stage]
                 return TopK(rows, scores, pool.matching, False, f"{pool.strategy}+variety", stages)

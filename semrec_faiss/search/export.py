@@ -97,6 +97,9 @@ def export_all_users(
     try:
         if out.is_dir():
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
+        if out.exists() and not out.is_file():
+            raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
+        out = out.resolve() if out.is_symlink() else out
         recommender.searcher.check(wish)
         work = _work_folder(recommender, out, wish, include_seen)
         resumed = _write_parts(recommender, work, wish, include_seen, progress)
@@ -121,7 +124,7 @@ def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen:
     with _duckdb() as connection, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         for start in range(0, count, BLOCK_USERS):
-            part = work / f"users-{start:010d}.parquet"
+            part = _part_of(work, start)
             users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
             if _is_whole(part):
                 resumed += len(users)
@@ -134,6 +137,10 @@ def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen:
         if writing is not None:
             writing.result()
     return resumed
+
+
+def _part_of(work: Path, start: int) -> Path:
+    return work / f"users-{start:010d}.parquet"
 
 
 def _is_whole(part: Path) -> bool:
@@ -200,7 +207,14 @@ def _finish(
     users, catalog = recommender.users, recommender.catalog
     staged = work / "joined.new"
     with _duckdb() as connection:
-        parts = ", ".join(quoted_text(literal_path(part)) for part in sorted(work.glob("users-*.parquet")))
+        found = [_part_of(work, start) for start in range(0, users.count, BLOCK_USERS)]
+        missing = [part.name for part in found if not part.is_file()]
+        if missing:
+            raise StorageError(
+                f"{len(missing)} blocks of users are gone from {work}: does another run write {out.name}?",
+                fix="run it again when no other does",
+            )
+        parts = ", ".join(quoted_text(literal_path(part)) for part in found)
         connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}], hive_partitioning = false)")
         connection.register("users", {"user_row": np.arange(users.count), "user_id": np.array(users.ids, dtype=object)})
         for name, columns in _title_columns(catalog):

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
@@ -109,13 +109,14 @@ def restricted_top_k(
         costs: measured costs to choose by; the built-in ones by default.
 
     Raises:
-        UsageError: k is out of range, or the strategy is unknown.
+        UsageError: k is out of range, or the strategy is unknown; ``subset`` takes any k.
+        DataError: a score is larger than a float32 can hold.
         DeviceError: the selector is asked for where FAISS has none, or masked where the index is not of type fused.
     """
     if strategy not in get_args(Strategy):
         raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
     k_limit = index.k_limit
-    if k < 1 or (k_limit is not None and k > k_limit):
+    if k < 1 or (k_limit is not None and k > k_limit and strategy != "subset"):
         raise UsageError(
             f"k is {k}; it must be from 1 to {k_limit or index.count}", fix="lower k or set device.kind=cpu"
         )
@@ -128,7 +129,7 @@ def restricted_top_k(
         exact=index.exact,
         strategy="index",
     )
-    if restriction.is_empty:
+    if restriction.is_empty and (k_limit is None or k <= k_limit):
         _plain(index, queries, result)
         return result
     chosen = strategy
@@ -147,7 +148,13 @@ def restricted_top_k(
     if any(stage.name == "subset" for stage in result.stages) and chosen != "subset":
         result.strategy += "+subset"
     result.stages = _merged(result.stages)
+    _check_finite(result)
     return result
+
+
+def _check_finite(result: TopK) -> None:
+    if not np.isfinite(result.scores[result.rows >= 0]).all():
+        raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
 
 
 def _merged(stages: list[Stage]) -> list[Stage]:

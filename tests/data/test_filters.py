@@ -125,6 +125,11 @@ def test_what_is_let_through(catalog: Catalog, where: str) -> None:
         "list_has_any(titles.genres, ['Drama']) IS NULL",
         "list_has_any(genres, ['Drama', NULL])",
         "list_has_any(genres, [])",
+        # Once faults: a CASE shows its subject in every WHEN, and a method call begins at its subject.
+        "CASE list_has_any(genres, ['Drama']) WHEN true THEN year > 1960 WHEN false THEN year < 1970 END",
+        "CASE list_has_any(genres,['Drama']                    ) WHEN true THEN true WHEN false THEN false END",
+        "(genres).list_has_any(['Drama']) OR genres.list_has_any(['Comedy'])",
+        "list_has_any(genres, ['Drama']) AND NOT list_has_any(genres, ['War']) OR list_has_any(genres, ['日本映画'])",
         "list_has_any(genres, ['a'] || ['Drama'])",
         "list_has_any(list_filter(genres, lambda g: g > 'D'), ['Drama'])",
         "list_has_any(genres, ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'Drama'])",

@@ -416,3 +416,20 @@ def test_memory_besides_the_vectors_is_bounded(clusters: Any) -> None:
     torch.cuda.reset_peak_memory_stats()
     index.search(queries, 10, mask=np.arange(len(titles)) % 2 == 0)
     assert torch.cuda.max_memory_allocated() - index.titles.bytes < 1 << 30
+
+
+@needs_kernels
+def test_lengths_too_far_apart_to_prove_anything_are_compared_in_full() -> None:
+    """Once a fault: what vanished when it was scaled had been called proven."""
+    rng = np.random.default_rng(2)
+    unit = rng.normal(size=(64, 32))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    query = rng.normal(size=(1, 32)).astype(np.float32)
+    titles = (unit * 1e-24).astype(np.float32)
+    titles[0] = -query[0] * 1e20
+    index = searcher(titles)
+    found = index.search(query, 10)
+    assert index.titles.wide
+    assert found.scanned == 1
+    true = titles.astype(np.float64) @ query[0].astype(np.float64)
+    np.testing.assert_array_equal(found.rows[0], np.argsort(-true, kind="stable")[:10])

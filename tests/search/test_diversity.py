@@ -300,3 +300,17 @@ def test_the_account_names_the_choice(world: Any, searcher: Searcher) -> None:
     assert found.stages[0].name == "filter"
     assert found.stages[0].fetched == 100
     assert (found.stages[-1].name, found.stages[-1].queries, found.stages[-1].fetched) == ("variety", 5, 50)
+
+
+# Once a fault: a GPU's limit on what one search finds ended the pool, and the list came up short.
+def test_a_limit_of_the_search_is_no_limit_of_the_list(
+    world: Any, make_index: Callable[..., VectorIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make_index(world.titles, {"type": "flat"})
+    whole = ask(Searcher(index, world.catalog), world.queries[:3], k=60, max_per={"year": 1})
+    monkeypatch.setattr(VectorIndex, "k_limit", property(lambda _: 64))
+    limited = ask(Searcher(index, world.catalog), world.queries[:3], k=60, max_per={"year": 1})
+    np.testing.assert_array_equal(limited.returned, whole.returned)
+    np.testing.assert_array_equal(limited.returned, 60)
+    np.testing.assert_allclose(limited.scores, whole.scores, rtol=0, atol=1e-5)
+    assert limited.strategy == "subset+variety"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config import GPU_LIMIT
 from semrec_faiss.data.filters import matching_rows
-from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
@@ -525,3 +525,16 @@ def test_cpu_and_gpu_give_the_same(
         np.testing.assert_array_equal(one.returned, other.returned)
         kept = one.rows >= 0
         np.testing.assert_allclose(one.scores[kept], other.scores[kept], rtol=0, atol=1e-5)
+
+
+# Once a fault: the restricted searches let through what the plain one refuses.
+@pytest.mark.parametrize("strategy", ["auto", *NAMED])
+def test_a_score_that_no_float32_holds_is_refused_by_every_strategy(
+    world: Any, make_index: Callable[..., VectorIndex], strategy: Any
+) -> None:
+    titles = world.titles.copy()
+    titles[100:103] *= np.float32(3e38)
+    index = make_index(titles, {"type": "flat", "normalize": False})
+    mask = np.arange(len(titles)) < 200
+    with pytest.raises(DataError, match="larger than a float32 can hold"):
+        restricted_top_k(index, titles[100:101], 5, Restriction(len(mask), mask), strategy=strategy)

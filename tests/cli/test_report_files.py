@@ -1,0 +1,78 @@
+"""``semrec report FILE.json``: draws what was measured elsewhere, and writes nothing of what is not whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def report(repo: Path) -> Run:
+    """Run ``semrec`` with arguments."""
+    return lambda *arguments: subprocess.run(
+        [sys.executable, "-m", "semrec_faiss", *map(str, arguments)], cwd=repo, capture_output=True, text=True
+    )
+
+
+def row(titles: int, queries: int) -> dict[str, Any]:
+    timed = {"median_ms": 1.5 * queries, "times_ms": [1.5 * queries]}
+    return {"titles": titles, "queries": queries, "limit_ms": 0.5, "fused": timed, "faiss_float32": timed}
+
+
+def bench(**changes: Any) -> dict[str, Any]:
+    document = {
+        "search": [row(1000, 1), row(1000, 100)],
+        "data": {"k": 10, "dim": 64},
+        "environment": {"gpus": [{"name": "NVIDIA Made Up"}]},
+    }
+    return document | changes
+
+
+def test_bench_gpu_becomes_a_picture(report: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bench-gpu-x.json"
+    path.write_text(json.dumps(bench()), encoding="utf-8")
+    ran = report("report", path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "bench-gpu-x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"test_1_similarity": {}},
+        {"test_1_similarity": {}, "index": {"device": "../../evil"}},
+        {"test_1_similarity": {}, "index": {"device": 3}},
+        bench(search=[]),
+        bench(search=[{"titles": 5}]),
+        bench(environment={"gpus": []}),
+        [1, 2],
+    ],
+)
+def test_what_is_not_whole_is_bad_data_and_leaves_nothing(report: Run, tmp_path: Path, document: Any) -> None:
+    path = tmp_path / "in" / "january.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(document), encoding="utf-8")
+    ran = report("report", path, "--out", tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "Traceback" not in ran.stderr
+    assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["january.json"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_limit_that_is_no_number_is_refused(report: Run, value: str) -> None:
+    for arguments in (
+        ("pick", "results/sweep-demo", "--recall", value),
+        ("check-regression", "results/sweep-demo", "results/sweep-demo", "--recall-tolerance", value),
+        ("memory", "configs/flat.yaml", "--titles", "1000", "--dim", "32", "--limit-gb", value),
+    ):
+        ran = report(*arguments)
+        assert ran.returncode == 2, (arguments, ran.stderr)
+        assert "finite" in ran.stderr or "range" in ran.stderr
