@@ -132,10 +132,16 @@ def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.Mo
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(diagnosis.metadata, "version", nothing)
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "ok", "FAISS sees 1"))
     checks = {check.name: check for check in diagnosis.diagnose()}
     assert checks["sentence-transformers"].fix == "pip install 'semrec-faiss[embed]'"
     assert checks["torch"].fix == "pip install 'semrec-faiss[gpu]'"
     assert {checks[name].state for name in ("torch", "nvidia-ml-py", "polars")} == {"missing"}
+    # Without a driver the gpu extra would only bring faiss-gpu over faiss-cpu.
+    monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "missing", "no NVIDIA driver"))
+    checks = {check.name: check for check in diagnosis.diagnose()}
+    assert checks["torch"].fix == "pip install 'semrec-faiss[embed]'"
+    assert "nvidia-ml-py" not in checks
 
 
 def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
