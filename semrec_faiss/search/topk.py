@@ -132,6 +132,10 @@ def restricted_top_k(
     if restriction.is_empty and (k_limit is None or k <= k_limit):
         _plain(index, queries, result)
         return result
+    if strategy == "auto" and restriction.excludes_one_at_most and k < min(index.count, k_limit or index.count):
+        _but_one(index, queries, restriction, result)
+        _check_finite(result)
+        return result
     chosen = strategy
     if chosen == "auto":
         chosen = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
@@ -174,6 +178,23 @@ def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
     result.rows[:], result.scores[:] = found.rows, found.scores
     result.strategy = found.strategy
     result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
+    _add_unproven(result, found.repeated, found.scanned, index.count)
+
+
+def _but_one(index: VectorIndex, queries: Floats, restriction: Restriction, result: TopK) -> None:
+    """Search for one more and leave out the title that a query excludes: what every question about a title comes to."""
+    started = time.perf_counter()
+    k = result.rows.shape[1]
+    found = index.search(queries, k + 1, prepared=True)
+    excluded = np.full(len(queries), -1, np.int64)
+    if restriction.exclusions is not None:
+        excluded[restriction.exclusions.counts > 0] = restriction.exclusions.rows
+    keep = found.rows != excluded[:, None]
+    keep[keep.all(axis=1), -1] = False
+    result.rows[:], result.scores[:] = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
+    result.strategy = found.strategy
+    name = "overfetch" if index.fused is None else "masked"
+    result.stages.append(Stage(name, len(queries), k + 1, _since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
 
 

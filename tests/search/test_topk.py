@@ -241,6 +241,20 @@ def test_no_mask_but_exclusions(built: Built) -> None:
         check(built, found, asked, k, allowed_by(everything, lists, 6))
 
 
+def test_one_title_at_most_left_out_of_each_query(built: Built) -> None:
+    """What every question about a title comes to: among the best, far from them, or none to leave out."""
+    titles, asked = len(built.world.titles), np.arange(6)
+    best = np.argsort(-built.world.scores[asked], axis=1)
+    lists = [[int(best[0, 0])], [], [int(best[2, 4])], [int(best[3, -1])], [int(best[4, 9])], []]
+    everything = np.ones(titles, np.bool_)
+    for k in (1, 5, 10, most_of(built) - 1, most_of(built)):
+        found = restricted_top_k(
+            built.index, built.world.queries[asked], k, Restriction(titles, None, Exclusions.of(lists))
+        )
+        check(built, found, asked, k, allowed_by(everything, lists, 6))
+        assert found.strategy.startswith(("index", "refine", "overfetch", "masked"))
+
+
 def test_an_approximate_index_loses_little_by_a_filter(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
     k, asked = 10, np.arange(20)
     shares: dict[bool, list[float]] = {True: [], False: []}
