@@ -26,6 +26,7 @@ from semrec_faiss.index.fused_pass import FusedPass, as_tensor, load_torch, uplo
 from semrec_faiss.index.fused_plan import (
     MOST_QUERIES,
     FusedPlan,
+    Masking,
     bitmap_words,
     block_queries,
     efforts,
@@ -127,8 +128,8 @@ class FusedSearcher:
                 f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.titles.count)} titles a query",
                 fix="lower k or take type flat",
             )
-        masked = mask is not None or excluded is not None
-        step = block_queries(self.titles.count, self.titles.dim, k, masked=masked)
+        masking: Masking = "own" if excluded is not None else "none" if mask is None else "shared"
+        step = block_queries(self.titles.count, self.titles.dim, k, masking)
         rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         repeated = scanned = start = 0
         with self._lock:
@@ -183,8 +184,9 @@ class FusedSearcher:
     ) -> tuple[Rows, Floats, Mask]:
         """Search one block; copies of the answers, and which of them are proven."""
         allowed, stride = self._allowed(len(queries), mask, excluded)
-        plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, effort)
-        captured = self._captured(plan, len(queries), k, allowed, stride)
+        masking: Masking = "none" if allowed is None else "own" if stride else "shared"
+        plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, effort, masking)
+        captured = self._captured(plan, len(queries), k, masking)
         if captured is not None:
             return captured.search(queries, allowed)
         work = self._pass_for(plan, len(queries), k)
@@ -204,17 +206,18 @@ class FusedSearcher:
         self._work = ((plan, queries), work)
         return work
 
-    def _captured(self, plan: FusedPlan, queries: int, k: int, allowed: Any, stride: int) -> CapturedSearch | None:
+    def _captured(self, plan: FusedPlan, queries: int, k: int, masking: Masking) -> CapturedSearch | None:
         """Return the CUDA graph of a small batch, captured when a batch of its kind comes for the second time."""
         titles, dim = self.titles.count, self.titles.dim
-        size = search_bytes(titles, dim, queries, k, masked=stride > 0)
+        size = search_bytes(titles, dim, queries, k, masking)
         if self._device.type != "cuda" or size > GRAPH_BYTES:
             return None
-        key = (plan, queries, k, allowed is not None, stride)
+        key = (plan, queries, k, masking)
         if key not in self._graphs:
             self._graphs[key] = (None, 0)
         elif self._graphs[key][0] is None:
-            words = self._words if allowed is not None else 0
+            words = 0 if masking == "none" else self._words
+            stride = self._words if masking == "own" else 0
             self._graphs[key] = (CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride), size)
         self._graphs.move_to_end(key)
         while sum(held for _, held in self._graphs.values()) > GRAPHS_BYTES or len(self._graphs) > GRAPHS_KNOWN:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
+
+Masking = Literal["none", "shared", "own"]
+"""Which rows are allowed: all, the same ones for all queries of a batch, or other ones for each query."""
 
 WORK_BYTES = 512 << 20
 """GPU memory that one block of queries may take besides the vectors."""
@@ -60,7 +64,7 @@ class FusedPlan:
 
 
 @lru_cache(maxsize=1024)
-def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0) -> FusedPlan:
+def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0, masking: Masking = "none") -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
     Args:
@@ -69,9 +73,10 @@ def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0) ->
         queries: the size of the block.
         k: titles a query, at most `FUSED_K_LIMIT`.
         effort: 0 at first; 1 keeps eight times as many candidates.
+        masking: where rows have to be looked up, the widest tile does not pay: its registers are all in use.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
-    wide = many and titles >= MANY_TITLES
+    wide = many and titles >= MANY_TITLES and masking == "none"
     span = 32 if wide else 16 if titles >= SOME_TITLES else 8
     tile_titles = 256 if wide else 64 if few and span == 8 else 128
     keep = min((k + max(2, k // 8)) * 8**effort, MOST_KEPT)
@@ -102,24 +107,24 @@ def efforts(k: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def block_queries(titles: int, dim: int, k: int, *, masked: bool) -> int:
+def block_queries(titles: int, dim: int, k: int, masking: Masking = "none") -> int:
     """Return how many queries may be searched at once within `WORK_BYTES`."""
     queries = MOST_QUERIES
-    while (fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masked=masked))) < queries:
+    while (fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masking))) < queries:
         queries = min(fitting // 128 * 128 or fitting, queries - 1)
     return queries
 
 
-def search_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
+def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking = "none") -> int:
     """Return the GPU memory that a block of queries takes besides the vectors."""
-    return queries * _query_bytes(titles, dim, queries, k, masked=masked)
+    return queries * _query_bytes(titles, dim, queries, k, masking)
 
 
-def _query_bytes(titles: int, dim: int, queries: int, k: int, *, masked: bool) -> int:
+def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking) -> int:
     """Return the GPU memory that each query of a block takes."""
-    plan = plan_search(titles, dim, queries, k)
+    plan = plan_search(titles, dim, queries, k, masking=masking)
     candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
-    bitmap = 4 * bitmap_words(titles) if masked else 0
+    bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 16 * k + 64
 
 

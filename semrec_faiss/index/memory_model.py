@@ -229,8 +229,8 @@ def _on_gpu(
     index: IndexConfig, titles: int, dim: int, device: Device, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
     if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
-        block = min(batch, block_queries(titles, dim, k, masked=False))
-        scratch = search_bytes(titles, dim, block, k, masked=False) + FLOAT_BYTES * block * dim
+        block = min(batch, block_queries(titles, dim, k))
+        scratch = search_bytes(titles, dim, block, k) + FLOAT_BYTES * block * dim
         return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
     nlist = lists_of(index)
     if nlist:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
-from semrec_faiss.index.fused_plan import block_queries, efforts, plan_search
+from semrec_faiss.index.fused_plan import Masking, block_queries, efforts, plan_search
 from semrec_faiss.index.vector_index import VectorIndex
 
 Mask = NDArray[np.bool_]
@@ -264,10 +264,10 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
 
 def test_blocks_keep_within_their_memory() -> None:
     for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
-        for masked in (False, True):
-            queries = block_queries(titles, 384, 10, masked=masked)
-            plan = plan_search(titles, 384, queries, 10)
-            held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masked else 0)
+        for masking in get_args(Masking):
+            queries = block_queries(titles, 384, 10, masking)
+            plan = plan_search(titles, 384, queries, 10, masking=masking)
+            held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masking == "own" else 0)
             assert 1 <= queries <= 16_384
             assert queries * held <= 1 << 29
     assert efforts(10) == 2
