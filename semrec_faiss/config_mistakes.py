@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -67,12 +67,21 @@ def _resolve(
             continue
         if model is None and not _has(values, (*key, step)):
             continue  # a branch of a union such as int | None
+        if model is not None and isinstance(step, int):  # an item of a list of models, or the one that stands for it
+            key = (*key, step) if _has(values, (*key, step)) else key
+            continue
         holder = model
         key = (*key, step)
         field = model.model_fields.get(str(step)) if model else None
-        annotation = field.annotation if field else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        model = _model_in(field.annotation) if field else None
     return holder, key
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field holds, or holds a list of."""
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _has(values: Any, key: KeyPath) -> bool:

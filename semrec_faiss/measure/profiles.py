@@ -19,6 +19,9 @@ SECONDS_A_DAY = 86_400.0
 TITLES_AN_INTEREST = 2
 """A user has at most one interest for this many liked titles."""
 
+MOST_INTERESTS = 64
+MOST_POPULARITY = 1000.0
+
 _ITERATIONS = 15
 
 
@@ -53,10 +56,10 @@ class Profile:
             raise UsageError(f"centre is {self.centre!r}; it must be none, user or positive")
         if self.merge not in ("score", "turns"):
             raise UsageError(f"merge is {self.merge!r}; it must be score or turns")
-        if not 1 <= self.interests <= 64:
-            raise UsageError(f"interests is {self.interests}; it must be from 1 to 64")
-        if not 0 <= self.popularity <= 1000:
-            raise UsageError(f"popularity is {self.popularity}; it must be from 0 to 1000")
+        if not 1 <= self.interests <= MOST_INTERESTS:
+            raise UsageError(f"interests is {self.interests}; it must be from 1 to {MOST_INTERESTS}")
+        if not 0 <= self.popularity <= MOST_POPULARITY:
+            raise UsageError(f"popularity is {self.popularity}; it must be from 0 to {MOST_POPULARITY:g}")
         if self.pool < 1:
             raise UsageError(f"pool is {self.pool}; it must be at least 1")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semrec_faiss.config import INDEX_TYPES
 from semrec_faiss.config_index import Settings
@@ -16,23 +16,28 @@ from semrec_faiss.yaml_source import YamlSource
 MOST_K = 2048
 MOST_BATCH = 1_000_000
 DEFAULT_RESULTS = Path("results")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What results may be called, so that they are a folder's name."""
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Take one value for a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a value that is given twice."""
     if len(set(values)) < len(values):
         raise ValueError(f"{list(values)} holds a value twice")
     return values
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
 Count = Annotated[int, Field(ge=1, strict=True)]
-Counts = Annotated[tuple[Count, ...], BeforeValidator(_as_list), Field(min_length=1)]
-Folders = Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
-Clauses = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(as_list), Field(min_length=1)]
+Folders = Annotated[tuple[Path, ...], BeforeValidator(as_list), Field(min_length=1)]
+Clauses = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 class QuerySettings(Settings):
@@ -63,9 +68,9 @@ class Sweep(Settings):
     list of alternatives.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     dataset: Folders
-    grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_as_list), Field(min_length=1)]
+    grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_list), Field(min_length=1)]
     results: Path = DEFAULT_RESULTS
     queries: QuerySettings = QuerySettings()
     k: Counts = (10,)
@@ -79,7 +84,7 @@ class Sweep(Settings):
     @field_validator("dataset", "k", "batch", "filters")
     @classmethod
     def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _distinct(values)
+        return distinct(values)
 
     @field_validator("dataset")
     @classmethod
@@ -121,13 +126,24 @@ def load_sweep(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Sweep
         ConfigError: it has mistakes; all of them are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
     """
+    source = read_source(path, overrides)
+    return validate_sweep(Sweep, source), source
+
+
+def read_source(path: str | Path, overrides: tuple[str, ...]) -> YamlSource:
+    """Read a file and apply overrides; raises as `load_sweep` does."""
     source = YamlSource.read(Path(path))
     for assignment in overrides:
         source.override(assignment)
+    return source
+
+
+def validate_sweep(model: type[Model], source: YamlSource) -> Model:
+    """Make a model of what a file holds, or raise the ConfigError that lists its mistakes."""
     try:
-        return Sweep.model_validate(source.values), source
+        return model.model_validate(source.values)
     except ValidationError as error:
-        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, Sweep, INDEX_TYPES)
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, model, INDEX_TYPES)
     raise mistakes_in(source, mistakes)
 
 
