@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -22,6 +23,30 @@ from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
 
 PROGRAM = "semrec"
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A CPU as far as it decides how fast a search is: machines that differ in one of these share no trial.
+
+    Attributes:
+        model: its name; None where the system does not tell.
+        cores: that this process may run on.
+        threads: that FAISS searches with.
+    """
+
+    model: str | None
+    cores: int | None
+    threads: int | None
+
+    @classmethod
+    def of_this_machine(cls) -> Processor:
+        """Look at the CPU that this process runs on."""
+        return cls(cpu_model(), usable_cores(), faiss_threads())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a record holds it."""
+        return {"processor": self.model, "cores": self.cores, "threads": self.threads}
 
 
 def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -36,9 +61,9 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "git": git_state(Path(__file__).resolve().parents[2]),
         "versions": _versions(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": _usable_cores()},
+        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": usable_cores()},
         "memory_bytes": _memory_bytes(),
-        "faiss_threads": _faiss_threads(),
+        "faiss_threads": faiss_threads(),
         "gpus": [
             {"name": state.name, "driver": state.driver, "memory_bytes": state.total_bytes} for state in gpu_states()
         ],
@@ -113,7 +138,8 @@ def _compile_options() -> str | None:
         return None
 
 
-def _faiss_threads() -> int | None:
+def faiss_threads() -> int | None:
+    """Return how many threads FAISS searches with; None where it is not installed."""
     try:
         return int(load_faiss().omp_get_max_threads())
     except DeviceError:
@@ -130,8 +156,8 @@ def cpu_model() -> str | None:
     return next(named, None) or platform.processor() or None
 
 
-def _usable_cores() -> int | None:
-    """The cores that this process may run on; a container is often given fewer than the machine has."""
+def usable_cores() -> int | None:
+    """Return how many cores this process may run on; a container is often given fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

@@ -1,7 +1,7 @@
 """The ledger of a sweep: a line of JSON a trial, only ever appended to, each line on the disk before the next begins.
 
 A process that is killed while it writes leaves a last line without an end. It is no record: readers pass over it and
-the next writer cuts it off. Anything else that is not a record is damage and an error.
+the next writer cuts it off. Anything else that is not a record, whole and sound, is damage and an error.
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from semrec_faiss.data.atomic import flush_to_disk, sync_folder
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
+from semrec_faiss.measure.trial_record import mistake_in
 
 LEDGER = "trials.jsonl"
 
 Record = dict[str, Any]
+Check = Callable[[Record], str | None]
+"""Says what is wrong with a record; None where all is well."""
 
 
-def read_ledger(path: Path) -> dict[str, Record]:
+def read_ledger(path: Path, check: Check = mistake_in) -> dict[str, Record]:
     """Read the latest record of every trial, by digest, in the order in which trials were first measured.
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: a line that ends is no record.
+        DataError: a line that ends is no record of a trial; the message names line and field.
     """
     try:
         content = path.read_bytes()
@@ -38,8 +41,11 @@ def read_ledger(path: Path) -> dict[str, Record]:
     records: dict[str, Record] = {}
     for number, line in enumerate(content[: _whole_bytes(content)].splitlines(), start=1):
         record = _parse(line)
-        if record is None:
-            raise DataError(f"{path}:{number} is no record of a trial", fix="remove the line; its trial runs again")
+        mistake = "it is no JSON object" if record is None else check(record)
+        if record is None or mistake is not None:
+            raise DataError(
+                f"{path}:{number} is no record of a trial: {mistake}", fix="remove the line; its trial runs again"
+            )
         records[record["digest"]] = record
     return records
 
@@ -52,9 +58,9 @@ def _whole_bytes(content: bytes) -> int:
 def _parse(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("digest"), str) else None
+    return record if isinstance(record, dict) else None
 
 
 class Ledger:
@@ -64,8 +70,9 @@ class Ledger:
         records: the latest of every trial by digest, those appended since included.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check: Check = mistake_in) -> None:
         self._folder = folder
+        self._check = check
         self._path = folder / LEDGER
         self._file: io.FileIO | None = None
         self.records: dict[str, Record] = {}
@@ -108,7 +115,7 @@ class Ledger:
             sync_folder(self._folder)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
-        self.records = read_ledger(self._path)
+        self.records = read_ledger(self._path, self._check)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a record; it is on the disk when this returns.

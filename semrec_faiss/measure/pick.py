@@ -101,11 +101,12 @@ class Choice:
 
 
 def memory_bytes(record: Record) -> int | None:
-    """Return the most memory that a trial's search took where it ran: the GPU's, or the host's."""
+    """Return the most memory that a trial's search took where it ran: the GPU's, or the host's.
+
+    0 is less than the system shows, which counts a process's memory in pages and late; None is not measured.
+    """
     memory = record["memory"]
     value: int | None = memory["gpu_peak_bytes" if record["device"]["kind"] == "gpu" else "host_peak_bytes"]
-    if value == 0:  # the system counts in pages and lets go late: so small a search is below what it shows
-        return None
     return value
 
 
@@ -201,7 +202,7 @@ def _requirements(wanted: Wanted) -> list[_Requirement]:
         ("p95", "--p95-ms", wanted.p95_ms, False, latency("p95_ms"), _as_ms),
         ("p50", "--p50-ms", wanted.p50_ms, False, latency("p50_ms"), _as_ms),
         ("throughput", "--qps", wanted.qps, True, latency("qps"), lambda value: f"{value:,.0f} queries/s"),
-        ("memory", "--memory-gb", wanted.memory_gb, False, memory, lambda value: f"{value:.3g} GB"),
+        ("memory", "--memory-gb", wanted.memory_gb, False, memory, _as_gb),
         ("build", "--build-s", wanted.build_s, False, build_seconds, lambda value: f"{value:.3g} s"),
     ]
     return [
@@ -213,6 +214,10 @@ def _requirements(wanted: Wanted) -> list[_Requirement]:
 
 def _as_ms(value: float) -> str:
     return f"{value:.3g} ms"
+
+
+def _as_gb(value: float) -> str:
+    return f"{value:.3g} GB" if value else "< 1 MB"
 
 
 def _misses(record: Record, requirements: Sequence[_Requirement]) -> list[str]:
@@ -238,7 +243,7 @@ _SPELLED: dict[str, Callable[[Record], str]] = {
     "p50": lambda one: _as_ms(one["latency"]["p50_ms"]),
     "p95": lambda one: _as_ms(one["latency"]["p95_ms"]),
     "recall": lambda one: f"recall {one['quality']['recall']:.4f}",
-    "memory": lambda one: f"{_known(memory_bytes(one)) / GB:.3g} GB",
+    "memory": lambda one: _as_gb(_known(memory_bytes(one)) / GB),
     "build": lambda one: f"{build_seconds(one):.3g} s",
 }
 

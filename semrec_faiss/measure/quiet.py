@@ -6,6 +6,14 @@ import os
 import time
 from pathlib import Path
 
+from semrec_faiss.measure.results import NotMeasured
+
+SHORTEST_S = 0.2
+"""The system counts in ticks of a hundredth of a second: in less time than this they say little about one trial."""
+
+UNTOLD = NotMeasured("this system does not tell")
+TOO_SHORT = NotMeasured(f"it took under {SHORTEST_S} s, too short for the system's counters")
+
 _STAT = Path("/proc/stat")
 
 
@@ -23,6 +31,13 @@ class OtherPrograms:
         if foreign is None or self._foreign is None:
             return None
         return round(max(0.0, foreign - self._foreign) / (time.perf_counter() - self._started), 3)
+
+    def cores_used_by_them(self) -> float | NotMeasured:
+        """Return the same for something that may be short, with the reason where it cannot be told."""
+        if time.perf_counter() - self._started < SHORTEST_S:
+            return TOO_SHORT
+        cores = self.cores_used()
+        return UNTOLD if cores is None else cores
 
 
 def _foreign_seconds() -> float | None:

@@ -48,7 +48,7 @@ class Comparison:
         regressions: numbers that got worse than is tolerated.
         lost: trials that the baseline measured and the new sweep does not have.
         added: trials that only the new sweep measured.
-        other_hardware: the devices' names where they differ: (baseline's, new's).
+        other_hardware: the devices where they differ: (baseline's, new's).
     """
 
     pairs: tuple[tuple[Record, Record], ...]
@@ -68,6 +68,16 @@ def what_of(record: Record) -> str:
     """Name a trial."""
     restricted = f" where {record['filter']}" if record["filter"] else ""
     return f"{record['data']['name']}: {record['label']}, k={record['k']}, batch={record['batch']}{restricted}"
+
+
+def hardware_of(record: Record) -> str:
+    """Name the device, and where that is a CPU its model and the threads that FAISS searched with, as far as told."""
+    device = record["device"]
+    if not device.get("processor"):
+        return str(device["name"])
+    threads = device.get("threads") or (record.get("environment") or {}).get("faiss_threads")
+    told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{device['name']} ({device['processor']}{told})"
 
 
 def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_tolerance: float) -> Comparison:
@@ -103,7 +113,7 @@ def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_
             continue
         pairs.append((old, now))
         changes += _worse(old, now, tolerance, recall_tolerance)
-    devices = [{record["device"]["name"] for record in results.records} for results in (baseline, new)]
+    devices = [{hardware_of(record) for record in results.records} for results in (baseline, new)]
     names = tuple(", ".join(sorted(each)) for each in devices)
     return Comparison(
         tuple(pairs),

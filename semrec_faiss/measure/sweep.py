@@ -16,6 +16,7 @@ from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageErr
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.frontier import frontier
 from semrec_faiss.measure.ledger import LEDGER, Ledger, read_ledger
+from semrec_faiss.measure.plan_record import mistake_in_plan
 from semrec_faiss.measure.sweep_estimate import Estimate
 from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_process import WorkerProcess
@@ -234,18 +235,23 @@ class SweepResults:
 
         Raises:
             NotFoundError: there is no sweep.
-            DataError: its ledger is damaged.
+            DataError: its plan or its ledger is damaged; the message names file and field.
         """
         place = Path(folder)
         try:
             plan = json.loads((place / PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            mistake = mistake_in_plan(plan)
+        except OSError as error:
             raise NotFoundError(
                 f"{place} holds no sweep: {PLAN} is not there or cannot be read", fix="run `semrec sweep` first"
             ) from error
-        trials = plan.get("trials") if isinstance(plan, dict) else None
-        if not isinstance(trials, list) or not all(isinstance(one, dict) and "digest" in one for one in trials):
-            raise DataError(f"{place / PLAN} lists no trials", fix="run `semrec sweep` again, which writes it anew")
+        except (ValueError, RecursionError) as error:
+            mistake = f"it is no JSON ({error})"
+        if mistake is not None:
+            raise DataError(
+                f"{place / PLAN} is no plan of a sweep: {mistake}",
+                fix="run `semrec sweep` again, which writes it anew and measures nothing twice",
+            )
         known = read_ledger(place / LEDGER)
         records = [known[trial["digest"]] for trial in plan["trials"] if trial["digest"] in known]
         return cls(place, plan, tuple(records))

@@ -15,16 +15,14 @@ from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import empty_index, resolve
-from semrec_faiss.measure.environment import cpu_model
+from semrec_faiss.measure.environment import Processor
 from semrec_faiss.measure.results import device_name
 from semrec_faiss.measure.sweep_config import QuerySettings, Sweep
 from semrec_faiss.measure.sweep_grid import Combination, Invalid, describe, expand
+from semrec_faiss.measure.trial_record import FORMAT, digest_of
 from semrec_faiss.measure.truth import digest_of_array
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.yaml_source import YamlSource
-
-FORMAT = "trial-1"
-"""Part of every digest: another way of measuring gets another name."""
 
 SEARCH_EFFORT = ("nprobe", "efSearch", "refine")
 """Search settings of which more is never less recall, in the order in which trials vary them."""
@@ -68,7 +66,7 @@ class Trial:
         index: its settings, autos resolved.
         device: where it is searched.
         hardware: the device's name, such as ``cpu`` or ``h200``.
-        processor: the CPU's model where it is searched on the CPU; None on a GPU.
+        processor: where it is searched on the CPU; None on a GPU.
         where: the filter, a SQL expression; None for none.
         k: titles returned a query.
         batch: queries searched at once.
@@ -80,7 +78,7 @@ class Trial:
     index: IndexConfig
     device: Device
     hardware: str
-    processor: str | None
+    processor: Processor | None
     where: str | None
     k: int
     batch: int
@@ -104,7 +102,7 @@ class Trial:
                 "gpus": list(self.device.gpus),
                 "float16": self.device.float16,
                 "temp_memory_mb": self.device.temp_memory_mb,
-                "processor": self.processor,
+                **(self.processor or Processor(None, None, None)).as_dict(),
             },
             "filter": self.where,
             "k": self.k,
@@ -119,8 +117,7 @@ class Trial:
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex of what is measured; the data's folder and name are not part of it."""
-        data = {key: value for key, value in self.settings["data"].items() if key != "name"}
-        return _digest({"format": FORMAT, **self.settings, "data": data})
+        return digest_of({"format": FORMAT, **self.settings})
 
     @cached_property
     def build_key(self) -> str:
@@ -255,7 +252,8 @@ def _trials_over(sweep: Sweep, data: DataRef, combinations: Sequence[Combination
         except (ConfigError, DeviceError) as error:
             invalid.append(Invalid(what, error.message))
             continue
-        hardware, processor = device_name(device), None if device.gpus else cpu_model()
+        hardware = device_name(device)
+        processor = None if device.gpus else Processor.of_this_machine()
         for where in (None, *sweep.filters):
             for k in sweep.k:
                 for batch in sweep.batch:

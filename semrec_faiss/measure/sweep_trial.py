@@ -29,7 +29,7 @@ from semrec_faiss.measure.metrics import Latency
 from semrec_faiss.measure.results import NotMeasured
 from semrec_faiss.measure.sweep_data import SweepData
 from semrec_faiss.measure.sweep_plan import Trial
-from semrec_faiss.measure.timing import measure
+from semrec_faiss.measure.timing import measure, measure_steady
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.selection import Selection
@@ -226,7 +226,7 @@ class LoadedIndex:
         batches = batches_of(self._data.questions.vectors, trial.batch)
         turns = itertools.cycle(batches)
         repeats = max(trial.protocol.repeats, min(MOST_REPEATS * trial.protocol.repeats, len(batches)))
-        timing = measure(lambda: search(next(turns)), warmup=trial.protocol.warmup, repeats=repeats)
+        timing = measure_steady(lambda: search(next(turns)), warmup=trial.protocol.warmup, repeats=repeats)
         host = self._host.added_bytes()
         on_gpu: int | NotMeasured = ON_CPU
         if trial.device.gpus:  # searched once more, because reading the GPU's memory would disturb the times
@@ -238,6 +238,7 @@ class LoadedIndex:
             "p95_ms": round(summary.p95_ms, 5),
             "p99_ms": round(summary.p99_ms, 5),
             "qps": round(1e3 * trial.batch / summary.mean_ms, 3),
+            "warmups": timing.warmups,
             "times_ms": [round(value, 4) for value in timing.times_ms],
         }
         return latency, {"host_peak_bytes": host, "gpu_peak_bytes": on_gpu}

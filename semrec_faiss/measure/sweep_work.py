@@ -15,12 +15,14 @@ import numpy as np
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.device import first_line, is_out_of_memory
 from semrec_faiss.measure.environment import environment
+from semrec_faiss.measure.quiet import OtherPrograms
 from semrec_faiss.measure.results import settle
 from semrec_faiss.measure.sweep_data import SweepData
 from semrec_faiss.measure.sweep_plan import Trial
 from semrec_faiss.measure.sweep_prune import hopeless
 from semrec_faiss.measure.sweep_quality import examples_of, quality_of
 from semrec_faiss.measure.sweep_trial import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
+from semrec_faiss.measure.trial_record import FORMAT
 from semrec_faiss.progress import Progress
 
 Record = dict[str, Any]
@@ -143,7 +145,7 @@ class SweepWork:
         return None
 
     def _measure(self, trial: Trial, answered: _Answered, built: BuiltIndex) -> Record:
-        started = time.perf_counter()
+        started, others = time.perf_counter(), OtherPrograms()
 
         def work() -> Record:
             latency, memory = answered.loaded.speed(trial, answered.loaded.search_of(trial))
@@ -154,6 +156,7 @@ class SweepWork:
                 "latency": latency,
                 "memory": memory,
                 "examples": answered.examples(trial),
+                "others_used_cores": others.cores_used_by_them(),
             }
 
         measured = self._try(work)
@@ -198,7 +201,8 @@ def _steps_of(emit: Emit) -> Progress:
 
 def head_of(trial: Trial, status: str, reason: str | None) -> Record:
     """Return what every record of a trial begins with."""
-    return {"digest": trial.digest, "status": status, "reason": reason, "label": trial.label, **trial.settings}
+    told = {"digest": trial.digest, "format": FORMAT, "status": status, "reason": reason, "label": trial.label}
+    return told | trial.settings
 
 
 class _Answered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,15 @@ from semrec_faiss.progress import Progress, silent
 
 Work = Callable[[], object]
 
+STEADY_CALLS = 3
+"""Calls whose median is held against that of as many before them."""
+
+STEADY_FALL = 0.05
+"""A share by which the median may fall from one to the next and still count as steady."""
+
+STEADY_WITHIN_S = 2.0
+"""How long work may be warmed up until it is steady."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -21,9 +30,11 @@ class Timing:
 
     Attributes:
         times_ms: every repeat, in the order run.
+        warmups: calls beforehand that were not counted.
     """
 
     times_ms: tuple[float, ...]
+    warmups: int = 0
 
     @property
     def median_ms(self) -> float:
@@ -88,6 +99,34 @@ def measure(function: Work, *, warmup: int, repeats: int) -> Timing:
         repeats: calls that are, at least 1.
     """
     return measure_paired({"": function}, warmup=warmup, repeats=repeats).timings[""]
+
+
+def measure_steady(function: Work, *, warmup: int, repeats: int, within_s: float = STEADY_WITHIN_S) -> Timing:
+    """Time ``function`` over and over, once it has stopped getting faster.
+
+    What is only done once - loading a library, compiling a kernel, capturing a CUDA graph at the second call of its
+    kind - makes early calls slow, and how many of them no number fixed beforehand tells.
+
+    Args:
+        function: the work; on a GPU it must return only when the GPU is done.
+        warmup: calls beforehand that are not counted, at least.
+        repeats: calls that are, at least 1.
+        within_s: more calls are made until the median of the last `STEADY_CALLS` is no more than `STEADY_FALL` under
+            that of as many before them; no longer than this, which for slow work is ``warmup`` calls alone.
+    """
+    gc.collect()
+    started = time.perf_counter()
+    times: list[float] = []
+    while len(times) < warmup or (not _is_steady(times) and time.perf_counter() - started < within_s):
+        times.append(_elapsed_ms(function))
+    return Timing(tuple(_elapsed_ms(function) for _ in range(repeats)), len(times))
+
+
+def _is_steady(times: Sequence[float]) -> bool:
+    if len(times) < 2 * STEADY_CALLS:
+        return False
+    before, last = times[-2 * STEADY_CALLS : -STEADY_CALLS], times[-STEADY_CALLS:]
+    return bool(np.median(last) >= (1 - STEADY_FALL) * np.median(before))
 
 
 def measure_paired(

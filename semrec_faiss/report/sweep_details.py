@@ -23,6 +23,7 @@ def trials_table(measured: Sequence[Record]) -> Table:
             row["recall"], Cell(interval, row["recall_low"]), row["ndcg"], row["fill_rate"], row["p50_ms"],
             row["p95_ms"], row["p99_ms"], row["mean_ms"], row["qps"], _megabytes(row["memory_bytes"]),
             _megabytes(row["index_bytes"]), row["train_s"] + row["add_s"], row["load_s"], row["cold_query_ms"],
+            record.get("others_used_cores"),
         ]  # fmt: skip
         rows.append([row["data"], *cells] if several else cells)
     columns: list[str | Column] = [
@@ -30,13 +31,14 @@ def trials_table(measured: Sequence[Record]) -> Table:
         "95 % interval", Column("nDCG", ".4f"), Column("fill", ".3f"), Column("p50 ms", ",.3f"),
         Column("p95 ms", ",.3f"), Column("p99 ms", ",.3f"), Column("mean ms", ",.3f"), Column("queries/s", ",.0f"),
         Column("memory MB", ",.1f"), Column("index MB", ",.1f"), Column("build s", ",.2f"), Column("load s", ",.3f"),
-        Column("cold ms", ",.2f"),
+        Column("cold ms", ",.2f"), Column("cores others used", ".2f"),
     ]  # fmt: skip
     return Table(["data", *columns] if several else columns, rows, name="trials")
 
 
-def _megabytes(count: int | None) -> float | None:
-    return None if count is None else count / 1e6
+def _megabytes(count: int | None) -> Value:
+    """Write a size; 0 is less than the system shows, which is not the same as not measured."""
+    return count / 1e6 if count else None if count is None else Cell("< 1", 0.0)
 
 
 def not_measured_section(results: SweepResults) -> list[Section]:
@@ -65,7 +67,7 @@ def environment_section(results: SweepResults) -> Section:
         ["GPUs", ", ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in told["gpus"]) or "none"],
         ["queries", f"{sweep['queries']['titles']} titles, left out of the index, and {sweep['queries']['users']} users"
                     f"; seed {sweep['queries']['seed']}"],
-        ["timing", f"at least {sweep['repeats']} repeats after {sweep['warmup']} that do not count"],
+        ["timing", f"at least {sweep['repeats']} repeats after {sweep['warmup']} or more that do not count"],
         ["data", "; ".join(f"{record['data']['name']} {record['data']['digest'][:16]}…"
                            for record in {one["data"]["digest"]: one for one in results.records}.values())],
     ]  # fmt: skip

@@ -187,12 +187,15 @@ def _batch_blocks(name: str, plain: Sequence[Record]) -> list[Block]:
 
 def _memory_blocks(name: str, smallest: Sequence[Record], one: str) -> list[Block]:
     blocks: list[Block] = []
-    if any(memory_bytes(record) for record in smallest):
+    known = [memory_bytes(record) for record in smallest]
+    if any(known):
         caption = (
             f"Recall against the most memory in use while searching, {one}: on a CPU what the index added to the "
             "process, on a GPU all that the process held, context and scratch included."
         )
         blocks.append(Chart(_chart_name("memory", name), memory_chart(smallest), caption))
+    elif 0 in known:
+        blocks.append(Text(f"Searching took under 1 MB of memory, {one}: less than the system shows.", "muted"))
     else:
         reasons = {record["not_measured"].get("memory.host_peak_bytes") for record in smallest}
         blocks.append(Text("Memory was not measured: " + "; ".join(sorted(filter(None, reasons))), "muted"))

@@ -37,9 +37,10 @@ def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> Plan:
 
 
 def lasting(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a record what differs from run to run: times, memory, the date."""
-    kept = {name: value for name, value in record.items() if name not in ("latency", "memory", "load", "environment")}
-    kept.pop("elapsed_s", None)
+    """Leave out of a record what differs from run to run: times, memory, the date, what else the machine did."""
+    varies = ("latency", "memory", "load", "environment", "elapsed_s", "others_used_cores")
+    kept = {name: value for name, value in record.items() if name not in varies}
+    kept["not_measured"] = {name: why for name, why in record.get("not_measured", {}).items() if name not in varies}
     if "build" in kept:
         kept["build"] = {name: kept["build"][name] for name in ("index_bytes", "originals_bytes", "notes")}
     return kept | {"times": len(record["latency"]["times_ms"]) if "latency" in record else None}

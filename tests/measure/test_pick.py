@@ -132,6 +132,17 @@ def test_memory_is_that_of_where_the_search_runs() -> None:
     assert memory_bytes(record) == 7
 
 
+def test_memory_too_small_to_tell_meets_every_limit_and_is_not_unmeasured() -> None:
+    small, unknown = trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, None)
+    assert (memory_bytes(small), memory_bytes(unknown)) == (0, None)
+    choice = pick(results(unknown, small, trial("n4", 1.0, 1.0, 9, 3)), Wanted(memory_gb=0.001, by="memory"))
+    assert choice.winner is small
+    assert labels(choice.losers) == {"n2": "memory was not measured", "n4": "memory 0.003 GB > 0.001 GB"}
+    choice = pick(results(trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, 0), trial("n4", 1.0, 1.0, 9, 3)),
+                  Wanted(by="memory"))  # fmt: skip
+    assert labels(choice.losers) == {"n4": "meets all, but 0.003 GB against the winner's < 1 MB"}
+
+
 def test_what_the_sweep_does_not_have_is_refused_with_what_it_has() -> None:
     with pytest.raises(UsageError, match=r"(?s)no trial.*-k 10; --batch 1; --device cpu; --data films"):
         pick(results(*TRIALS), Wanted(batch=32))
@@ -200,6 +211,13 @@ def test_trials_that_measure_the_same_with_other_versions_and_hardware_are_compa
     found = compare(results(trial("n1", 0.9, 2.0, 1, 1)), results(new), 0.1, 0.005)
     assert len(found.pairs) == 1
     assert found.other_hardware == ("cpu", "h200")
+    for record, threads in ((new, 2), (old := trial("n1", 0.9, 2.0, 1, 1), 4)):
+        record["device"] = record["device"] | {"name": "cpu", "processor": "EPYC"}
+        record["environment"] = {"faiss_threads": threads}  # as records told it before threads were of the device
+    new["device"]["threads"] = 16
+    assert compare(results(old), results(new), 0.1, 0.005).other_hardware == (
+        "cpu (EPYC, 4 threads)", "cpu (EPYC, 16 threads)"
+    )  # fmt: skip
     with pytest.raises(UsageError, match="no trial in common"):
         compare(results(trial("n1", 0.9, 2.0, 1, 1)), results(trial("n2", 0.9, 2.0, 1, 1)), 0.1, 0.005)
 

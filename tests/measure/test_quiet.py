@@ -31,6 +31,19 @@ def test_other_programs_are_all_busy_time_less_our_own(monkeypatch: pytest.Monke
     assert others.cores_used() == 0.25
 
 
+def test_what_is_over_at_once_says_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [50.0]
+    monkeypatch.setattr(quiet.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(OtherPrograms, "cores_used", lambda self: 0.5)
+    others = OtherPrograms()
+    now[0] += quiet.SHORTEST_S / 2
+    assert others.cores_used_by_them() is quiet.TOO_SHORT
+    now[0] += quiet.SHORTEST_S
+    assert others.cores_used_by_them() == 0.5
+    monkeypatch.setattr(OtherPrograms, "cores_used", lambda self: None)
+    assert others.cores_used_by_them() is quiet.UNTOLD
+
+
 def test_without_counters_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(quiet, "_STAT", tmp_path / "missing")
     assert OtherPrograms().cores_used() is None

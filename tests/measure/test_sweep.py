@@ -17,11 +17,12 @@ from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.measure import sweep_trial
+from semrec_faiss.measure import environment, sweep_trial
 from semrec_faiss.measure.frontier import frontier
 from semrec_faiss.measure.ledger import LEDGER
 from semrec_faiss.measure.sweep import PLAN, Outcome, State, SweepResults, run_sweep
 from semrec_faiss.measure.sweep_estimate import Estimate
+from semrec_faiss.measure.trial_record import mistake_in
 
 Record = dict[str, Any]
 
@@ -132,6 +133,29 @@ def test_answers_under_a_filter_are_judged_as_they_are_timed(
     assert in_batches[1]["strategy"] == "subset"
     assert in_batches[1]["recall"] == 1.0
     assert one_by_one[1]["recall"] < 1.0, "one list alone does not hold all neighbours"
+
+
+@pytest.mark.parametrize("function", ["usable_cores", "faiss_threads", "cpu_model"])
+def test_machines_that_differ_in_their_cpu_share_no_trial(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    here = {trial.digest for trial in tiny_plan(tmp_path, tiny_data.root).trials}
+    assert here == {trial.digest for trial in tiny_plan(tmp_path, tiny_data.root).trials}
+    monkeypatch.setattr(environment, function, lambda: "Z80" if function == "cpu_model" else 97)
+    there = tiny_plan(tmp_path, tiny_data.root).trials
+    assert here.isdisjoint(trial.digest for trial in there)
+    names = {"usable_cores": "cores", "faiss_threads": "threads", "cpu_model": "processor"}
+    assert {trial.settings["device"][names[function]] for trial in there} <= {"Z80", 97}
+
+
+def test_record_tells_its_machine_its_warm_up_and_what_others_did(done: Outcome) -> None:
+    for record in done.records:
+        assert mistake_in(record) is None
+        assert record["device"]["threads"] == record["environment"]["faiss_threads"]
+        assert record["device"]["cores"] == record["environment"]["cpu"]["usable_cores"]
+        assert record["latency"]["warmups"] >= 6, "as many as it takes to see that they are steady"
+        others = record["others_used_cores"]
+        assert others is not None or record["not_measured"]["others_used_cores"]
 
 
 def test_recommenders_numbers_add_up(done: Outcome) -> None:

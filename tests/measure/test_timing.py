@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from semrec_faiss.measure import timing
-from semrec_faiss.measure.timing import PairedTimings, Timing, measure, measure_paired
+from semrec_faiss.measure.timing import PairedTimings, Timing, measure, measure_paired, measure_steady
 
 
 class Clock:
@@ -58,6 +58,33 @@ def test_as_dict_keeps_every_time_in_the_order_run() -> None:
 def test_measure_leaves_warm_up_out(clock: Clock) -> None:
     measured = measure(clock.takes(900, 700, 2, 4, 3), warmup=2, repeats=3)
     assert measured.times_ms == pytest.approx((2, 4, 3))
+
+
+def test_steady_work_is_warmed_up_as_often_as_two_medians_take(clock: Clock) -> None:
+    measured = measure_steady(clock.takes(10, 10, 10, 10, 10, 10, 7, 8), warmup=2, repeats=2)
+    assert (measured.warmups, measured.times_ms) == (6, pytest.approx((7, 8)))
+
+
+def test_warm_up_goes_on_while_the_median_falls_by_more_than_a_twentieth(clock: Clock) -> None:
+    # Medians of three: 90, then 20 after 30, 12 after 20, 10 after 12, 10 after 10.
+    early = (900, 90, 30, 20, 20, 12, 12, 10, 10, 10, 10, 10)
+    measured = measure_steady(clock.takes(*early, 10, 10), warmup=0, repeats=2)
+    assert 8 < measured.warmups <= len(early), "none of the falling times is a repeat"
+    assert measured.times_ms == pytest.approx((10, 10))
+    slightly = (100, 100, 100, 96, 96, 96)
+    assert measure_steady(clock.takes(*slightly, 1), warmup=0, repeats=1).warmups == 6
+
+
+def test_what_is_done_at_the_second_call_of_its_kind_is_no_repeat(clock: Clock) -> None:
+    measured = measure_steady(clock.takes(5, 400, *[1] * 30), warmup=0, repeats=5)
+    assert measured.times_ms == pytest.approx((1,) * 5)
+
+
+def test_warm_up_ends_with_its_time_but_never_before_what_was_asked_for(clock: Clock) -> None:
+    slow = measure_steady(clock.takes(3000, 2900, 2800, 9, 9), warmup=3, repeats=2, within_s=2.0)
+    assert (slow.warmups, slow.times_ms) == (3, pytest.approx((9, 9)))
+    falling = measure_steady(clock.takes(1000, 500, 250, 125, 60, 30, 15, 7), warmup=0, repeats=1, within_s=1.9)
+    assert (falling.warmups, falling.times_ms) == (5, pytest.approx((30,)))
 
 
 def test_ratio_is_the_median_of_each_rounds_own_ratio() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import re
@@ -20,9 +21,10 @@ from semrec_faiss.measure.sweep import SweepResults, run_sweep
 from semrec_faiss.measure.sweep_config import load_sweep
 from semrec_faiss.measure.sweep_plan import make_plan
 from semrec_faiss.report.compare_page import compare_document
-from semrec_faiss.report.document import Chart, Document, Facts, Table
+from semrec_faiss.report.document import Chart, Document, Facts, Table, shown
 from semrec_faiss.report.page import html_page, save_text
 from semrec_faiss.report.sweep_charts import log_axis, log_scale
+from semrec_faiss.report.sweep_details import trials_table
 from semrec_faiss.report.sweep_page import sweep_document, write_report
 from semrec_faiss.report.sweep_rows import crossings, csv_of, representatives, row_of, where
 
@@ -79,6 +81,18 @@ def test_trials_table_holds_every_measured_trial_as_it_was(document: Document, r
     assert row["recall"] == record["quality"]["recall"]
     assert row["p95 ms"] == record["latency"]["p95_ms"]
     assert row["index MB"] == record["build"]["index_bytes"] / 1e6
+
+
+def test_memory_of_0_is_less_than_shown_and_not_unmeasured(results: SweepResults) -> None:
+    one, other = (copy.deepcopy(record) for record in results.measured[:2])
+    one["memory"]["host_peak_bytes"], other["memory"]["host_peak_bytes"] = 0, None
+    one["others_used_cores"], other["others_used_cores"] = 0.25, None
+    table = trials_table([one, other])
+    columns = [table.column(place) for place in range(len(table.columns))]
+    told = [{column.name: shown(cell, column).text for cell, column in zip(row, columns, strict=True)}
+            for row in table.rows]  # fmt: skip
+    assert [row["memory MB"] for row in told] == ["< 1", "–"]
+    assert [row["cores others used"] for row in told] == ["0.25", "–"]
 
 
 def test_what_was_not_measured_is_listed_with_the_reason(document: Document, results: SweepResults) -> None:
