@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.atomic import NpyWriter, flush_to_disk, new_folder
-from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
-from semrec_faiss.data.synthetic_vectors import WORK_ARRAYS, World
+from semrec_faiss.data.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.synthetic_titles import FloatName, write_titles
 from semrec_faiss.data.synthetic_world import (
-    BLOCK_TITLES,
     BLOCK_USERS,
     LIKED_TITLES,
     Liked,
-    TitleBlock,
     TitlePool,
     draw_liked,
     draw_seen,
-    make_titles,
     user_id,
 )
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.progress import Progress, silent
-
-FloatName = Literal["float16", "float32", "float64"]
 
 # name: (least, most)
 _LIMITS = {
@@ -53,14 +44,9 @@ _LINE_BYTES, _USER_ID_BYTES, _SEEN_BYTES = 190, 18, 24
 
 _GATHER_BYTES = 32 << 20  # of titles' vectors read at a time to make users' vectors
 
-# Threads that make blocks; fewer where vectors are so long that their arrays would take more than this together.
-_MOST_WORKERS, _WORK_BYTES = 8, 512 << 20
-
 # Written to learn what the disk itself does: a tenth of what is to come, in these limits.
 _LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 4 << 20, 512 << 20
 _PROBE_CHUNK = 4 << 20
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -127,10 +113,12 @@ def write_synthetic(
         with new_folder(out) as folder:
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
-            pool = _write_titles(folder, (titles, dim), seed, media_dtype, progress)
-            if users:
+            pool = TitlePool(titles) if users else None
+            write_titles(folder, (titles, dim), seed, media_dtype, pool, progress)
+            if pool is not None:
+                pool.close()
                 _write_users(folder, pool, (users, dim), seed, user_dtype, progress)
-            if users and seen_per_user:
+            if pool is not None and seen_per_user:
                 _write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
         raise DataError(
@@ -204,57 +192,6 @@ def _check_room(out: Path, needed: int) -> None:
             f"{out} would take about {needed / 1e9:,.1f} GB, but {place} has {free / 1e9:,.1f} GB free",
             fix="choose fewer titles or users, or another disk",
         )
-
-
-def _write_titles(folder: Path, shape: tuple[int, int], seed: int, dtype: FloatName, progress: Progress) -> TitlePool:
-    titles, dim = shape
-    world, pool = World(dim, seed), TitlePool(titles)
-    (folder / METADATA).parent.mkdir()
-
-    # Written arrays go back to those who make them: new memory costs more than what is done in it.
-    free: SimpleQueue[NDArray[Any]] = SimpleQueue()
-
-    def make(number: int) -> tuple[TitleBlock, NDArray[Any]]:
-        block = make_titles(seed, number)
-        try:
-            rows = free.get_nowait()
-        except Empty:
-            rows = np.empty((BLOCK_TITLES, dim), np.dtype(dtype).newbyteorder("<"))
-        return block, world.vectors(block, rows)
-
-    with (
-        (folder / MEDIA_VECTORS).open("wb") as vectors_file,
-        (folder / METADATA).open("wb") as lines_file,
-        NpyWriter(vectors_file, shape, dtype) as vectors,
-        closing(_made_ahead(make, -(-titles // BLOCK_TITLES), _workers(dim))) as blocks,
-    ):
-        for block, rows in blocks:
-            first = block.number * BLOCK_TITLES
-            count = min(BLOCK_TITLES, titles - first)
-            vectors.write(rows[:count])
-            free.put(rows)
-            lines_file.write(block.json_lines(count))
-            pool.add(block)
-            progress("titles", first + count, titles)
-    pool.close()
-    return pool
-
-
-def _workers(dim: int) -> int:
-    fitting = _WORK_BYTES // (WORK_ARRAYS * 4 * BLOCK_TITLES * dim)
-    return max(1, min(_MOST_WORKERS, os.cpu_count() or 1, fitting))
-
-
-def _made_ahead(make: Callable[[int], _Result], blocks: int, workers: int) -> Generator[_Result, None, None]:
-    """Yield make(0), make(1), …, made in threads a little ahead of their use."""
-    with ThreadPoolExecutor(workers) as threads:
-        waiting: deque[Future[_Result]] = deque()
-        for number in range(blocks):
-            waiting.append(threads.submit(make, number))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _write_users(

@@ -23,20 +23,43 @@ _WORLD_STREAM, _VECTORS_STREAM = 0, 2
 
 _DIRECTIONS = (1, len(GENRES), len(GENRES) * THEMES_PER_GENRE)  # in common, of genres, of themes
 _NOISE_DEVIATION = ((65536**2 - 1) / 12) ** 0.5  # the standard deviation of uniform 16-bit integers
-_TILE = 64  # columns whose values stay in a core's cache while they are moved
+
+# A block is made a tile of titles at a time: the arrays of a tile stay in a core's cache from one step to the next, and
+# are still so large that the steps themselves cost more than calling them.
+_TILE_BYTES = 800 << 10
+_LEAST_TILE, _MOST_TILE = 24, 1032
+
+# numpy copies operands into buffers where the runs that lie in one piece are under a quarter of this, 8192 unless told:
+# for sums and differences of a tile's rows that takes longer than the sums.
+_BUFFERED_NUMBERS = 1024
 
 
-WORK_ARRAYS = 8
-"""Arrays of a block's size, in float32, that a thread holds while it makes vectors, the result included."""
+def tile_titles(dim: int) -> int:
+    """Tell how many titles of ``dim`` dimensions a tile has.
+
+    An odd number of eights: where the rows of an array are a power of two apart, a column of it falls on the same few
+    places of the cache, and turning the array takes nine times as long.
+    """
+    eights = _TILE_BYTES // (32 * dim) - 1
+    return max(_LEAST_TILE, min(_MOST_TILE, 8 * (eights | 1)))
 
 
 class _WorkSpace:
-    """Arrays that one thread uses again for every block."""
+    """Arrays that one thread uses again for every block; all but the centres are of a tile."""
 
     def __init__(self, dim: int) -> None:
-        self.own = np.empty(dim * BLOCK_TITLES, np.float32)
-        self.columns, self.spare = (np.empty((dim, BLOCK_TITLES), np.float32) for _ in range(2))
-        self.rows, self.shared, self.centres, self.genre = (np.empty((BLOCK_TITLES, dim), np.float32) for _ in range(4))
+        size = dim * tile_titles(dim)
+        self.of_work = np.empty(size, np.int16)
+        self.columns, self.spare = (np.empty(size, np.float32) for _ in range(2))
+        self.rows, self.shared = (np.empty((tile_titles(dim), dim), np.float32) for _ in range(2))
+        self.squares = np.empty((tile_titles(dim), dim), np.float64)
+        self.centres = np.empty((BLOCK_TITLES, dim), np.float32)
+
+
+def work_bytes(dim: int) -> int:
+    """Tell about how many bytes a thread works in while it makes vectors, those not counted that it makes."""
+    of_block = BLOCK_TITLES * dim * (4 + 2 * 2)  # centres in float32, noise of works and titles in int16
+    return of_block + 7 * _TILE_BYTES
 
 
 class World:
@@ -62,20 +85,48 @@ class World:
 
         What titles share is rotated once for the whole world; only what is their own is rotated here.
         """
-        random = stream(self._seed, _VECTORS_STREAM, block.number)
-        space = self._space()
-        works = len(block.sizes)
-        own = self._noise(random, works, space.own[: self._dim * works].reshape(self._dim, works))
-        own *= np.float32(_WORK_SHARE**0.5)
-        columns = self._noise(random, BLOCK_TITLES, space.columns)
-        columns *= block.spread[block.work]
-        # Indices are in range; "clip" only keeps numpy from writing through a buffer of its own.
-        columns += np.take(own, block.work, axis=1, out=space.spare, mode="clip")
-        rows = transposed(self._rotation.apply(columns, space.spare), space.rows)
-        rows += np.take(self._centres(block, space), block.work, axis=0, out=space.shared, mode="clip")
-        made: NDArray[Any] = np.empty(rows.shape, np.float32) if out is None else out
-        np.multiply(rows, _inverse_lengths(rows)[:, None], out=made, casting="same_kind")
+        made: NDArray[Any] = np.empty((BLOCK_TITLES, self._dim), np.float32) if out is None else out
+        buffered = np.setbufsize(_BUFFERED_NUMBERS)  # of this thread alone
+        try:
+            self._fill(block, made, self._space())
+        finally:
+            np.setbufsize(buffered)
         return made
+
+    def _fill(self, block: TitleBlock, made: NDArray[Any], space: _WorkSpace) -> None:
+        random = stream(self._seed, _VECTORS_STREAM, block.number)
+        of_works, of_titles = _noise(random, self._dim, (len(block.sizes), BLOCK_TITLES))
+        centres = self._centres(block, space)
+        step = tile_titles(self._dim)
+        for first in range(0, BLOCK_TITLES, step):
+            here = slice(first, min(first + step, BLOCK_TITLES))
+            work = block.work[here]
+            shared = space.of_work[: self._dim * len(work)].reshape(self._dim, len(work))
+            # Indices are in range; "clip" only keeps numpy from writing through a buffer of its own.
+            np.take(of_works, work, axis=1, out=shared, mode="clip")
+            columns = self._own_parts(shared, of_titles[:, here], block.spread[work], space)
+            rows = space.rows[: len(work)]
+            rows[:] = columns.T
+            rows += np.take(centres, work, axis=0, out=space.shared[: len(work)], mode="clip")
+            inverse = _inverse_lengths(rows, space.squares[: len(work)])
+            np.multiply(rows, inverse[:, None], out=made[here], casting="same_kind")
+
+    def _own_parts(
+        self,
+        of_works: NDArray[np.int16],
+        of_titles: NDArray[np.int16],
+        spread: NDArray[np.float32],
+        space: _WorkSpace,
+    ) -> NDArray[np.float32]:
+        """Make (dim, titles of a tile), rotated: what their works share and what is their own, both (dim, titles)."""
+        columns, spare = (array[: of_titles.size].reshape(of_titles.shape) for array in (space.columns, space.spare))
+        scale = self._scale[:, None]
+        np.multiply(of_works, scale, out=spare)
+        spare *= np.float32(_WORK_SHARE**0.5)
+        np.multiply(of_titles, scale, out=columns)
+        columns *= spread
+        columns += spare
+        return self._rotation.apply(columns, spare)
 
     def _space(self) -> _WorkSpace:
         """Give this thread's work space: memory that is asked of the system anew costs more than what is done in it."""
@@ -86,34 +137,27 @@ class World:
 
     def _centres(self, block: TitleBlock, space: _WorkSpace) -> NDArray[np.float32]:
         """Make (works, dim): the common direction, and those of a work's genres and theme."""
-        works = len(block.sizes)
-        centres, one = space.centres[:works], space.genre[:works]
-        np.take(self._themes, block.theme, axis=0, out=centres, mode="clip")
-        centres += self._common
+        centres = space.centres[: len(block.sizes)]
         weights = np.where(block.genres >= 0, np.array(_GENRE_WEIGHTS, dtype=np.float32), np.float32(0))
         weights *= (np.float32(_GENRE_SHARE**0.5) / np.sqrt((weights**2).sum(axis=1)))[:, None]
-        for genre, weight in zip(block.genres.T, weights.T, strict=True):
-            np.take(self._genres, genre, axis=0, out=one, mode="clip")  # of -1 the first, whose weight is 0
-            one *= weight[:, None]
-            centres += one
+        step = tile_titles(self._dim)
+        for first in range(0, len(centres), step):
+            here = slice(first, first + step)
+            tile = np.take(self._themes, block.theme[here], axis=0, out=centres[here], mode="clip")
+            tile += self._common
+            one = space.shared[: len(tile)]
+            for genre, weight in zip(block.genres[here].T, weights[here].T, strict=True):
+                np.take(self._genres, genre, axis=0, out=one, mode="clip")  # of -1 the first, whose weight is 0
+                one *= weight[:, None]
+                tile += one
         return centres
-
-    def _noise(self, random: np.random.Generator, count: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Draw (dim, count), of length about one a column, into ``out``.
-
-        Uniform 16-bit integers, many times cheaper than normal variates: the rotation makes every coordinate a sum of
-        hundreds of them, which is as good as normal.
-        """
-        noise = np.frombuffer(random.bytes(2 * self._dim * count), dtype="<i2").reshape(self._dim, count)
-        np.multiply(noise, self._scale[:, None], out=out)
-        return out
 
     def _directions(self, random: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Draw (count, dim) rotated unit vectors."""
         columns = random.standard_normal((self._dim, count), dtype=np.float32)
         columns *= self._scale[:, None]
-        rows = transposed(self._rotation.apply(columns, np.empty_like(columns)))
-        rows *= _inverse_lengths(rows)[:, None]
+        rows = np.ascontiguousarray(self._rotation.apply(columns, np.empty_like(columns)).T)
+        rows *= _inverse_lengths(rows, np.empty(rows.shape))[:, None]
         return rows
 
 
@@ -164,15 +208,25 @@ def _hadamard(columns: NDArray[np.float32], spare: NDArray[np.float32]) -> None:
     np.multiply(source, np.float32(size**-0.5), out=columns)
 
 
-def transposed(columns: NDArray[np.float32], rows: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Return the contiguous transpose, in ``rows`` where they are given, tile by tile to stay in the cache."""
-    made = np.empty(columns.shape[::-1], dtype=columns.dtype) if rows is None else rows
-    for first in range(0, len(made), _TILE):
-        made[first : first + _TILE] = columns[:, first : first + _TILE].T
-    return made
+def _noise(random: np.random.Generator, dim: int, counts: tuple[int, int]) -> list[NDArray[np.int16]]:
+    """Draw (dim, count) uniform 16-bit integers, many times cheaper than normal variates, for both ``counts``.
+
+    The rotation makes every coordinate a sum of hundreds of them, which is as good as normal. They are drawn as 64-bit
+    integers, in a quarter of the time that Generator.bytes takes for the same bytes.
+    """
+    words = [-(-dim * count // 2) for count in counts]  # of 32 bits; each array begins with a word of its own
+    drawn = random.integers(0, 2**64 - 1, -(-sum(words) // 2), dtype=np.uint64, endpoint=True)
+    halves = np.split(drawn.astype("<u8", copy=False).view("<u4")[: sum(words)], words[:1])
+    return [half.view("<i2")[: dim * count].reshape(dim, count) for half, count in zip(halves, counts, strict=True)]
 
 
-def _inverse_lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 / length of each row; summed in float64, so that rounding hides the order of the sum."""
-    inverse: NDArray[np.float64] = 1.0 / np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+def _inverse_lengths(rows: NDArray[np.float32], squares: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return 1 / length of each row; ``squares``, of the shape of ``rows``, serves as work space.
+
+    Squares are exact in float64, and numpy adds up numbers that lie in a row in one order on every machine, as it does
+    not where it multiplies and adds in one go.
+    """
+    squares[:] = rows
+    squares *= squares
+    inverse: NDArray[np.float64] = 1.0 / np.sqrt(squares.sum(axis=1))
     return inverse.astype(np.float32)

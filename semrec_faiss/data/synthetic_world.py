@@ -6,13 +6,13 @@ larger world begins with the titles of a smaller one.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semrec_faiss.data.synthetic_names import WORDINGS
 
 BLOCK_TITLES = 2048
 BLOCK_USERS = 4096
@@ -22,8 +22,8 @@ THEMES_PER_GENRE = 60
 # Titles that users choose among: in a larger catalogue only the better known ones, so that memory stays bounded.
 KNOWN_TITLES = 2_000_000
 
-_THIS_YEAR = 2025
-_FIRST_YEAR = 1921
+THIS_YEAR = 2025
+FIRST_YEAR = 1921
 
 # How common a genre is as a title's first one, and what it goes with; in the order of a film catalogue.
 _GENRE_TABLE: dict[str, tuple[float, tuple[str, ...]]] = {
@@ -52,20 +52,7 @@ GENRES = tuple(_GENRE_TABLE)
 _GENRE_SHARE = np.array([share for share, _ in _GENRE_TABLE.values()]) / sum(s for s, _ in _GENRE_TABLE.values())
 _COMPANIONS = [np.array([GENRES.index(name) for name in names]) for _, names in _GENRE_TABLE.values()]
 
-_CONSONANTS = "bdfgklmnprstvz"
-_SYLLABLES = [consonant + vowel for consonant in _CONSONANTS for vowel in "aeiou"]
-_ADJECTIVES = ("Silent", "Crimson", "Last", "Hidden", "Broken", "Golden", "Endless", "Savage", "Gentle", "Frozen")
-_NOUNS = ("Harbor", "Garden", "Empire", "Letter", "Winter", "Shadow", "Promise", "River", "Voyage", "Crown", "Secret")
-_PATTERNS = (
-    "{name}",
-    "The {noun} of {name}",
-    "{adjective} {name}",
-    "{name}: The {noun}",
-    "The {adjective} {noun} of {name}",
-)
-
-_MOST_FILMS = 12  # of a franchise
-_NTH_FILM = ("", *(f" {nth}" for nth in range(2, _MOST_FILMS + 1)))
+MOST_FILMS = 12  # of a franchise
 
 _TITLES_STREAM, _LIKED_STREAM, _SEEN_STREAM = 1, 3, 4
 
@@ -103,55 +90,10 @@ class TitleBlock:
     spread: NDArray[np.float32]
     wording: NDArray[np.int64]
 
-    def json_lines(self, count: int) -> bytes:
-        """Write the first ``count`` titles as lines of metadata.jsonl."""
-        first = self.number * BLOCK_TITLES
-        works = zip(range(first, first + len(self.sizes)), self.wording.tolist(), strict=True)
-        names = [_name(number, *wording) for number, wording in works]
-        genres = [_genre_list(*row) for row in self.genres.tolist()]
-        franchises = [f'"{name}"' if size > 1 else "null" for name, size in zip(names, self.sizes, strict=True)]
-        columns = (self.work, self.part, self.year, self.popularity)
-        rows = zip(*(column[:count].tolist() for column in columns), strict=True)
-        # Put together by hand, because ten million calls of json.dumps take minutes; names are plain ASCII words.
-        return "".join(
-            f'{{"media_id": "title_{first + offset + 1:09d}", "title": "{names[work]}{_NTH_FILM[part]} ({year})", '
-            f'"year": {year}, "genres": {genres[work]}, "franchise": {franchises[work]}, '
-            f'"popularity": {popularity:.3f}}}\n'
-            for offset, (work, part, year, popularity) in enumerate(rows)
-        ).encode()
-
-
-def _name(number: int, pattern: int, adjective: int, noun: int) -> str:
-    return _PATTERNS[pattern].format(name=_invented_word(number), adjective=_ADJECTIVES[adjective], noun=_NOUNS[noun])
-
-
-@cache
-def _genre_list(*genres: int) -> str:
-    return json.dumps([GENRES[genre] for genre in genres if genre >= 0])
-
-
-def title_id(row: int) -> str:
-    """Name the title at ``row``."""
-    return f"title_{row + 1:09d}"
-
 
 def user_id(row: int) -> str:
     """Name the user at ``row``."""
     return f"user_{row + 1:08d}"
-
-
-def _invented_word(number: int) -> str:
-    """Spell ``number`` as a word of three or more syllables; no two numbers below 70**6 get the same word."""
-    syllables, base = 3, len(_SYLLABLES)
-    while number >= base**syllables:
-        number -= base**syllables
-        syllables += 1
-    scrambled = number * 7_368_787 % base**syllables  # a prime that shares no factor with 70: one to one
-    letters = []
-    for _ in range(syllables):
-        scrambled, digit = divmod(scrambled, base)
-        letters.append(_SYLLABLES[digit])
-    return "".join(letters).capitalize()
 
 
 def make_titles(seed: int, number: int) -> TitleBlock:
@@ -162,14 +104,13 @@ def make_titles(seed: int, number: int) -> TitleBlock:
     work = np.repeat(np.arange(works), sizes)
     part = np.arange(BLOCK_TITLES) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     gap = random.integers(1, 5, works)
-    start = np.maximum(_THIS_YEAR - random.exponential(22, works).astype(np.int64), _FIRST_YEAR)
-    start = np.minimum(start, _THIS_YEAR - (sizes - 1) * gap)
+    start = np.maximum(THIS_YEAR - random.exponential(22, works).astype(np.int64), FIRST_YEAR)
+    start = np.minimum(start, THIS_YEAR - (sizes - 1) * gap)
     popularity = np.exp(1.1 * random.standard_normal(works)[work] + 0.6 * random.standard_normal(BLOCK_TITLES))
     genres = _work_genres(random, works)
     theme = genres[:, 0] * np.int64(THEMES_PER_GENRE) + random.integers(0, THEMES_PER_GENRE, works)
     spread = np.clip(0.44 * np.exp(0.3 * random.standard_normal(works)), 0.25, 1.1).astype(np.float32)
-    limits = (len(_PATTERNS), len(_ADJECTIVES), len(_NOUNS))
-    wording = random.integers(0, limits, (works, 3))
+    wording = random.integers(0, WORDINGS, (works, 3))
     # Films of a franchise stand near each other, not side by side; near, so that a small world has whole franchises.
     order = np.argsort(np.arange(BLOCK_TITLES) + 64 * random.random(BLOCK_TITLES))
     work, part = work[order], part[order]
@@ -178,9 +119,9 @@ def make_titles(seed: int, number: int) -> TitleBlock:
 
 
 def _work_sizes(random: np.random.Generator) -> NDArray[np.int64]:
-    """Draw sizes that add up to BLOCK_TITLES: most works stand alone, franchises have 2 to _MOST_FILMS films."""
+    """Draw sizes that add up to BLOCK_TITLES: most works stand alone, franchises have 2 to MOST_FILMS films."""
     sizes = np.where(
-        random.random(BLOCK_TITLES) < 0.85, 1, np.minimum(1 + random.geometric(0.45, BLOCK_TITLES), _MOST_FILMS)
+        random.random(BLOCK_TITLES) < 0.85, 1, np.minimum(1 + random.geometric(0.45, BLOCK_TITLES), MOST_FILMS)
     )
     works = int(np.searchsorted(np.cumsum(sizes), BLOCK_TITLES)) + 1
     sizes = sizes[:works]
@@ -209,22 +150,39 @@ class TitlePool:
     def __init__(self, titles: int) -> None:
         self._titles = titles
         self._kept_share = min(1.0, KNOWN_TITLES / titles)
-        self._blocks: list[tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]] = []
+        # Room for all at once: an array a block would take more memory than what it holds.
+        room = -(-titles // BLOCK_TITLES) * self._kept_of(BLOCK_TITLES)
+        self._rows = np.empty(room, np.int64)
+        self._genres = np.empty(room, np.int8)
+        self._popularity = np.empty(room, np.float32)
+        self._count = 0
         self._by_genre: list[NDArray[np.int64]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it keeps of all titles."""
+        return self._rows.nbytes + self._genres.nbytes + self._popularity.nbytes
+
+    def _kept_of(self, count: int) -> int:
+        return int(np.ceil(count * self._kept_share))
 
     def add(self, block: TitleBlock) -> None:
         """Take in a block's titles, or the best known of them."""
         first = block.number * BLOCK_TITLES
         count = min(BLOCK_TITLES, self._titles - first)
         popularity = block.popularity[:count].astype(np.float32)
-        kept = np.sort(np.argsort(-popularity, kind="stable")[: int(np.ceil(count * self._kept_share))])
-        self._blocks.append((first + kept, block.genres[block.work[kept], 0], popularity[kept]))
+        kept = np.sort(np.argsort(-popularity, kind="stable")[: self._kept_of(count)])
+        place = slice(self._count, self._count + len(kept))
+        self._rows[place] = first + kept
+        self._genres[place] = block.genres[block.work[kept], 0]
+        self._popularity[place] = popularity[kept]
+        self._count += len(kept)
 
     def close(self) -> None:
         """Sort what was taken in, once all of it is there."""
-        rows, genres, popularity = (np.concatenate(column) for column in zip(*self._blocks, strict=True))
-        self._blocks.clear()
-        order = np.lexsort((rows, -popularity, genres))
+        taken = slice(0, self._count)
+        rows, genres = self._rows[taken], self._genres[taken]
+        order = np.lexsort((rows, -self._popularity[taken], genres))
         bounds = np.searchsorted(genres[order], np.arange(len(GENRES) + 1))
         self._by_genre = [rows[order[low:high]] for low, high in pairwise(bounds.tolist())]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -18,11 +19,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.data import synthetic, synthetic_world
+from semrec_faiss.data import (
+    early_flush,
+    synthetic,
+    synthetic_names,
+    synthetic_titles,
+    synthetic_vectors,
+    synthetic_world,
+)
 from semrec_faiss.data.atomic import NpyWriter, new_file
+from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.layout import find_data_folder, open_vectors
 from semrec_faiss.data.metadata import inspect_metadata
 from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_vectors import Rotation, World
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, TitlePool, draw_liked, make_titles
 from semrec_faiss.data.users import read_user_ids
@@ -209,9 +219,11 @@ def test_in_a_large_catalogue_users_choose_among_the_known_titles(
 
 
 def test_names_do_not_repeat() -> None:
-    three = len(synthetic_world._SYLLABLES) ** 3
-    numbers = [*range(5000), *range(three - 5000, three + 5000)]
-    assert len({synthetic_world._invented_word(number) for number in numbers}) == len(numbers)
+    three = 70**3
+    words = [*synthetic_names.invented_words(0, 5000), *synthetic_names.invented_words(three - 5000, 10_000)]
+    assert len(set(words)) == 15_000
+    assert {len(word) for word in words[:10_000]} == {6} and {len(word) for word in words[10_000:]} == {8}
+    assert synthetic_names.invented_words(three - 1, 3) == [words[9999], *words[10_000:10_002]]
 
 
 def test_memory_does_not_grow_with_the_titles(tmp_path: Path) -> None:
@@ -309,13 +321,14 @@ def test_progress_is_told_to_its_end(tmp_path: Path) -> None:
 
 def test_blocks_are_made_in_order_whatever_the_threads() -> None:
     for workers in (1, 3, 8):
-        made = list(synthetic._made_ahead(lambda number: number * number, 50, workers))
+        made = list(synthetic_titles._made_ahead(lambda number: number * number, 50, workers))
         assert made == [number**2 for number in range(50)]
 
 
 def test_long_vectors_have_fewer_makers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 64)
-    assert [synthetic._workers(dim) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 2]
+    monkeypatch.setattr(synthetic_titles.os, "cpu_count", lambda: 64)
+    assert [synthetic_titles._workers(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
+    assert [synthetic_titles._workers(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 2]
 
 
 def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
@@ -333,6 +346,83 @@ def test_a_block_is_the_same_in_whatever_array_it_is_made() -> None:
     assert world.vectors(block, again) is again
     np.testing.assert_array_equal(again, alone.astype(np.float16))
     np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [3, 100, 257])
+def test_a_block_is_the_same_whatever_its_tiles(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = make_titles(7, 1)
+    expected = World(dim, 7).vectors(block)
+    for tile_bytes in (1, 40_000, 10_000_000):
+        monkeypatch.setattr(synthetic_vectors, "_TILE_BYTES", tile_bytes)
+        np.testing.assert_array_equal(World(dim, 7).vectors(block), expected)
+
+
+def test_tiles_are_of_an_odd_number_of_eights() -> None:
+    assert [synthetic_vectors.tile_titles(dim) for dim in (1, 100, 384, 768, 4096)] == [1032, 1032, 520, 264, 40]
+    assert all(synthetic_vectors.tile_titles(dim) % 16 == 8 for dim in range(1, 4097))
+
+
+@pytest.mark.parametrize(("dim", "counts"), [(384, (10, 20)), (5, (3, 7)), (3, (3, 1)), (1, (1, 1))])
+def test_noise_is_of_the_bytes_that_the_generator_gives(dim: int, counts: tuple[int, int]) -> None:
+    drawn = synthetic_vectors._noise(np.random.Generator(np.random.Philox(1)), dim, counts)
+    random = np.random.Generator(np.random.Philox(1))
+    for noise, count in zip(drawn, counts, strict=True):
+        expected = np.frombuffer(random.bytes(2 * dim * count), "<i2").reshape(dim, count)
+        np.testing.assert_array_equal(noise, expected)
+
+
+def test_lines_hold_the_facts_of_their_titles() -> None:
+    block = make_titles(7, 3)
+    popularity = np.where(np.arange(BLOCK_TITLES) % 5 == 0, np.arange(BLOCK_TITLES) / 16 + 0.0005, block.popularity)
+    popularity[:4] = 0.0625, 0.1875, 1.0005, 1234.9996  # ties, nearly a tie, and digits that carry
+    block = replace(block, popularity=popularity)
+    written = json_lines(block, 2000).decode().splitlines()
+    titles = [json.loads(line) for line in written]
+    assert [line.rpartition(" ")[2] for line in written] == [f"{value:.3f}}}" for value in popularity[:2000]]
+    assert [title["media_id"] for title in titles] == [f"title_{row + 1:09d}" for row in range(6144, 8144)]
+    assert [title["year"] for title in titles] == block.year[:2000].tolist()
+    for title, work, part in zip(titles, block.work.tolist(), block.part.tolist(), strict=False):
+        assert title["genres"] == [GENRES[genre] for genre in block.genres[work] if genre >= 0]
+        assert (title["franchise"] is not None) == (block.sizes[work] > 1)
+        if title["franchise"] is not None:
+            film = title["franchise"] + (f" {part + 1}" if part else "")
+            assert title["title"] == f"{film} ({title['year']})"
+
+
+def test_the_pool_of_a_huge_catalogue_stays_small() -> None:
+    pools = [TitlePool(titles) for titles in (10**6, 10**8, 10**9)]
+    assert [pool.nbytes for pool in pools] == [13 * 1_001_472, 13 * 2_001_989, 13 * 2_441_410]
+
+
+def test_a_growing_file_is_flushed_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(early_flush.os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
+    with (tmp_path / "x").open("wb", buffering=0) as file, EarlyFlush(file, step_bytes=100) as flush:
+        for _ in range(50):
+            file.write(bytes(30))
+            flush.wrote(30)
+            while flush._flush is not None and not flush._flush.done():
+                pass
+    assert sizes == [120 * step for step in range(1, 13)]
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_disk_that_refuses_to_be_flushed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(early_flush.os, "fsync", refuse)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        (tmp_path / "x").open("wb") as file,
+        EarlyFlush(file, step_bytes=10) as flush,
+    ):
+        for _ in range(blocks):
+            flush.wrote(20)
+            while flush._flush is not None and not flush._flush.done():
+                pass
 
 
 def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(
