@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -185,6 +186,43 @@ def same_ranking() -> Callable[..., None]:
 def well_formed() -> Callable[..., None]:
     """`assert_well_formed`: what every result promises."""
     return assert_well_formed
+
+
+@dataclass(frozen=True)
+class RatedIndex:
+    """An index whose users have rated titles near each other: its folder, unit vectors, (row, rating, time) a user."""
+
+    path: Path
+    unit: NDArray[np.float64]
+    ratings: list[list[tuple[int, float, int]]]
+
+
+@pytest.fixture(scope="session")
+def rated_index(tmp_path_factory: pytest.TempPathFactory) -> RatedIndex:
+    """A flat index of 150 titles and 40 users, called ``index``."""
+    from semrec_faiss.config import config_from_dict
+    from semrec_faiss.index.build import build_index
+
+    root = tmp_path_factory.mktemp("rated")
+    made = make_data_folder(root / "data", titles=150, dim=12, users=40)
+    random = np.random.default_rng(5)
+    told = []
+    for _ in range(40):
+        near = np.argsort(-(made.unit @ made.unit[random.integers(150)]))[:70]
+        near = random.choice(near, random.integers(4, 30), replace=False)
+        stars = random.integers(4, 11, len(near)) / 2
+        times = random.integers(1, 10**9, len(near))
+        told.append(list(zip(near.tolist(), stars.tolist(), times.tolist(), strict=True)))
+    flat = [
+        (made.user_ids[user], made.media_ids[row], star, at) for user, own in enumerate(told) for row, star, at in own
+    ]
+    random.shuffle(flat)
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE seen (user_id VARCHAR, media_id VARCHAR, rating DOUBLE, timestamp BIGINT)")
+        connection.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", flat)
+        connection.execute(f"COPY seen TO '{root / 'data/users/seen.parquet'}' (FORMAT parquet)")
+    build_index(config_from_dict({"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}))
+    return RatedIndex(root / "index", made.unit, told)
 
 
 @pytest.fixture(scope="session")

@@ -103,10 +103,13 @@ def evaluate(
     for the titles left out. With --grid every combination is tried on titles left out of that rest in turn; the best
     is then measured on the latest ones, which it was not chosen by.
     """
+    from semrec_faiss.data.writable import check_new_file
     from semrec_faiss.measure.evaluation import Evaluation, evaluate_index
     from semrec_faiss.measure.profiles import Profile
     from semrec_faiss.measure.results import save_results
 
+    if out is not None:
+        check_new_file(out, "--out")
     tried = dict(map(_values_of, grid))
     if len(tried) < len(grid):
         raise UsageError("a setting stands in --grid twice", fix="give all its values at once: --grid interests=1,2,4")
@@ -119,7 +122,7 @@ def evaluate(
     if as_json:
         print_json(document)
     else:
-        _print(document, by)
+        print_evaluation(document, by)
 
 
 def _values_of(text: str) -> tuple[str, list[str]]:
@@ -130,7 +133,8 @@ def _values_of(text: str) -> tuple[str, list[str]]:
     return name.strip().replace("-", "_"), listed
 
 
-def _print(document: dict[str, Any], by: str) -> None:
+def print_evaluation(document: dict[str, Any], by: str) -> None:
+    """Print what one index came to: the profiles that were tried, and all methods on the titles left out last."""
     from semrec_faiss.measure.profiles import Profile
 
     if document["grid"] is not None:

@@ -12,6 +12,7 @@ import click
 
 from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.sweep import Outcome, State
@@ -53,17 +54,26 @@ def sweep(
     """Measure every combination of the YAML file CONFIG: recall, speed, memory; a line a trial in a ledger.
 
     A sweep that was interrupted goes on where it was when the same command is given again, and a changed grid adds
-    only what is new. `semrec pick` and `semrec report` read what it found.
+    only what is new. `semrec pick` and `semrec report` read what it found. A file with the key evaluate tries profiles
+    instead, as `semrec evaluate --grid` does: how users become queries, and how good what they find is.
     """
+    from semrec_faiss.measure.evaluation_config import EvaluationSweep
     from semrec_faiss.measure.sweep import run_sweep
-    from semrec_faiss.measure.sweep_config import load_sweep
+    from semrec_faiss.measure.sweep_file import load_sweep_file
     from semrec_faiss.measure.sweep_plan import make_plan
 
     given = {"name": name, "results": results, "slice": field}
     overrides = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
     if datasets:
         overrides.append(f"dataset={_yaml(list(datasets))}")
-    loaded, source = load_sweep(config, (*overrides, *settings))
+    loaded, source = load_sweep_file(config, (*overrides, *settings))
+    if isinstance(loaded, EvaluationSweep):
+        from semrec_faiss.cli.sweep_evaluate import evaluate_profiles
+
+        if prune:
+            raise UsageError(f"--prune is for sweeps of indexes; {config} evaluates recommendations")
+        evaluate_profiles(loaded, dry_run=dry_run, rerun=_rerun(rerun), as_json=as_json)
+        return
     with progress_bars() as progress:
         plan = make_plan(loaded, source, progress)
     if dry_run:
@@ -126,7 +136,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         right=(3, 4, 5, 6),
     )  # fmt: skip
     _print_invalid(plan)
-    click.echo(f"{len(rows)} trials, {len(wanted)} of them to do; about {_duration(seconds)}")
+    click.echo(f"{len(rows)} trials, {len(wanted)} of them to do; about {as_duration(seconds)}")
 
 
 def _predicted(host: int, gpu: int | None) -> dict[str, int | None]:
@@ -213,7 +223,8 @@ def _frontier_row(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _duration(seconds: float) -> str:
+def as_duration(seconds: float) -> str:
+    """Print a time as a person estimates it."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -238,7 +249,7 @@ def _picture(state: State) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    left = "" if state.seconds_left is None else f", about {_duration(state.seconds_left)} left"
+    left = "" if state.seconds_left is None else f", about {as_duration(state.seconds_left)} left"
     what, done, total = state.step
     step = f" · {what} {done:,}/{total:,}" if what else ""
     head = Text(f"trial {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{step}")

@@ -18,12 +18,12 @@ from semrec_faiss.measure.frontier import frontier
 from semrec_faiss.measure.ledger import LEDGER, Ledger, read_ledger
 from semrec_faiss.measure.plan_record import mistake_in_plan
 from semrec_faiss.measure.sweep_estimate import Estimate
+from semrec_faiss.measure.sweep_kind import PLAN, refuse_evaluation
 from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_process import WorkerProcess
 from semrec_faiss.measure.sweep_trial import remove_remains
 from semrec_faiss.measure.sweep_work import FAILED, MEASURED, Emit, Message, Record, SweepWork
 
-PLAN = "plan.json"
 CACHE = ".cache"
 
 Rerun = Literal["none", "failed", "all"]
@@ -122,6 +122,7 @@ class _Run:
         if not self._plan.trials:
             reasons = "; ".join(dict.fromkeys(one.reason for one in self._plan.invalid))
             raise UsageError(f"no combination of the grid can be measured: {reasons}", fix="see --dry-run")
+        refuse_evaluation(self._folder)
         with Ledger(self._folder) as ledger:
             remove_remains(self._folder / CACHE)
             wanted = frozenset(trial.digest for trial in self._plan.trials if self._is_wanted(trial, ledger.records))
@@ -235,9 +236,11 @@ class SweepResults:
 
         Raises:
             NotFoundError: there is no sweep.
+            UsageError: it evaluates recommendations.
             DataError: its plan or its ledger is damaged; the message names file and field.
         """
         place = Path(folder)
+        refuse_evaluation(place)
         try:
             plan = json.loads((place / PLAN).read_text(encoding="utf-8"))
             mistake = mistake_in_plan(plan)

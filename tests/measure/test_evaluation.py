@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.config import config_from_dict
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build import build_index
 from semrec_faiss.measure import list_maker
 from semrec_faiss.measure.baselines import Liked, liked_together, most_popular, top
-from semrec_faiss.measure.evaluation import METRICS, Evaluation, evaluate_index
+from semrec_faiss.measure.evaluation import Evaluation, evaluate_index
+from semrec_faiss.measure.evaluator import METRICS
 from semrec_faiss.measure.holdout import Ratings, leave_out_latest
 from semrec_faiss.measure.list_maker import ListMaker
 from semrec_faiss.measure.profiles import Profile, interest_vectors, merge_lists, rating_weights
@@ -212,34 +209,10 @@ def test_profiles_are_spelled() -> None:
     assert Profile.from_text({"half_life_days": "none"}).describe() == "defaults"
 
 
-TITLES, USERS, DIM = 150, 40, 12
-
-
-@pytest.fixture(scope="module")
-def index(
-    make_folder: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]]:
-    """An index whose users like titles near each other; the unit vectors and (row, rating, time) of each user."""
-    root = tmp_path_factory.mktemp("evaluated")
-    made = make_folder(root / "data", titles=TITLES, dim=DIM, users=USERS)
-    random = np.random.default_rng(5)
-    told = []
-    for _ in range(USERS):
-        near = np.argsort(-(made.unit @ made.unit[random.integers(TITLES)]))[:70]
-        near = random.choice(near, random.integers(4, 30), replace=False)
-        stars = random.integers(4, 11, len(near)) / 2
-        times = random.integers(1, 10**9, len(near))
-        told.append(list(zip(near.tolist(), stars.tolist(), times.tolist(), strict=True)))
-    flat = [
-        (made.user_ids[user], made.media_ids[row], star, at) for user, own in enumerate(told) for row, star, at in own
-    ]
-    random.shuffle(flat)
-    with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE seen (user_id VARCHAR, media_id VARCHAR, rating DOUBLE, timestamp BIGINT)")
-        connection.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", flat)
-        connection.execute(f"COPY seen TO '{root / 'data/users/seen.parquet'}' (FORMAT parquet)")
-    build_index(config_from_dict({"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}))
-    return root / "index", made.unit, told
+@pytest.fixture
+def index(rated_index: Any) -> tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]]:
+    """The index, the unit vectors and (row, rating, time) of each user."""
+    return rated_index.path, rated_index.unit, rated_index.ratings
 
 
 def test_a_whole_run_is_what_brute_force_gives(
@@ -305,17 +278,19 @@ def test_a_pool_of_an_exact_index_is_what_its_search_finds(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
 ) -> None:
     vectors = Recommender.open(index[0]).index
-    queries = vectors.prepare(np.random.default_rng(0).standard_normal((7, DIM)))
+    queries = vectors.prepare(np.random.default_rng(0).standard_normal((7, vectors.dim)))
     seen = Exclusions.of([[3, 9], [], list(range(100)), [0], [5], [6, 149], list(range(150))])
-    for fetch in (1, 60, TITLES):
+    for fetch in (1, 60, vectors.count):
         rows, scores = ListMaker(vectors, 4.0, 0).find(queries, seen, fetch, is_pool=True)
-        found = restricted_top_k(vectors, queries, fetch, Restriction(TITLES, None, seen))
-        assert np.array_equal(rows, np.sort(rows, axis=1)) or fetch == TITLES
+        found = restricted_top_k(vectors, queries, fetch, Restriction(vectors.count, None, seen))
+        assert np.array_equal(rows, np.sort(rows, axis=1)) or fetch == vectors.count
         for mine, theirs in zip(rows, found.rows, strict=True):
             assert set(mine[mine >= 0].tolist()) == set(theirs[theirs >= 0].tolist())
         assert np.array_equal(np.isneginf(scores), rows < 0)
         there = rows >= 0
-        own = np.einsum("qd,qkd->qk", queries, vectors.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, DIM))
+        own = np.einsum(
+            "qd,qkd->qk", queries, vectors.vectors(np.maximum(rows, 0).ravel()).reshape(*rows.shape, vectors.dim)
+        )
         np.testing.assert_allclose(scores[there], own[there], atol=1e-6)
 
 
