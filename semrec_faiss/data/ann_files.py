@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | 
         NotFoundError: a file is not there.
         DataError: one is none of these files, or counts and dimensions do not agree.
         DeviceError: h5py is missing.
-        UsageError: another ending, or files beside an HDF5 file.
+        UsageError: another ending, files beside an HDF5 file, or neighbours without the questions.
     """
     for given in (path, queries, neighbors):
         if given is not None and not given.is_file():
@@ -86,6 +86,11 @@ def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | 
         return
     if path.suffix.lower() != ".fbin":
         raise UsageError(f"{path} is neither .hdf5 nor .fbin", fix="import a file of one of these kinds")
+    if neighbors is not None and queries is None:
+        raise UsageError(
+            f"{neighbors} holds the neighbours of questions, but no questions are given",
+            fix="give their .fbin with --queries, or leave out --neighbors",
+        )
     train = read_bin(path, np.float32)
     test = None if queries is None else read_bin(queries, np.float32)
     near = None if neighbors is None else read_bin(neighbors, np.int32)
@@ -102,15 +107,26 @@ def _open_hdf5(path: Path) -> Iterator[AnnVectors]:
     except OSError as error:
         raise DataError(f"{path} cannot be read as HDF5: {error}") from error
     with file:
-        if not isinstance(file.get("train"), h5py.Dataset):
+        parts = {name: _dataset(file, name, path) for name in ("train", "test", "neighbors", "distances")}
+        if parts["train"] is None:
             raise DataError(f"{path} has no dataset 'train'; it has {', '.join(file) or 'none'}")
-        parts = {name: file[name] if isinstance(file.get(name), h5py.Dataset) else None
-                 for name in ("train", "test", "neighbors", "distances")}  # fmt: skip
         distance = file.attrs.get("distance")
         told = distance.decode() if isinstance(distance, bytes) else None if distance is None else str(distance)
         found = AnnVectors(**parts, distance=told)
         _check(found, path)
         yield found
+
+
+def _dataset(file: Any, name: str, path: Path) -> Any:
+    """Return a dataset, or None where nothing has its name."""
+    h5py = load_h5py()
+    if name not in set(file):
+        return None
+    found = file.get(name)  # None where it is a link to nothing
+    if not isinstance(found, h5py.Dataset):
+        kind = "not there: the file only links to it" if found is None else "a group"
+        raise DataError(f"{path}: dataset {name} is {kind}", fix=f"write {name} as a dataset, or leave it out")
+    return found
 
 
 def _check(found: AnnVectors, path: Path) -> None:
@@ -119,6 +135,10 @@ def _check(found: AnnVectors, path: Path) -> None:
         array = getattr(found, name)
         if array is None:
             continue
+        if array.shape is None:
+            raise DataError(
+                f"{path}: dataset {name} is empty: it has a type and no shape", fix="write (count, n) numbers into it"
+            )
         if len(array.shape) != 2 or array.dtype.kind not in kinds:
             expected = "floats" if "f" in kinds else "whole numbers"
             raise DataError(f"{path}: {name} is {array.dtype} {tuple(array.shape)}; {expected} (count, n) are expected")
@@ -192,9 +212,9 @@ def new_hdf5(path: Path) -> Iterator[Any]:
             flush_to_disk(written)
         partial.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where the place is no folder, so that nothing was written
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -68,8 +68,9 @@ def open_movielens(path: Path, scratch: Path, progress: Progress = silent) -> Mo
     """
     check_there(path)
     if path.is_dir():
-        names = [entry for pattern in ("*", "*/*") for entry in path.glob(pattern) if entry.is_file()]
-        found, form = _choose([PurePosixPath(name.relative_to(path).as_posix()) for name in names], path)
+        entries = [entry for pattern in ("*", "*/*") for entry in path.glob(pattern)]
+        names = {PurePosixPath(entry.relative_to(path).as_posix()): entry.is_file() for entry in entries}
+        found, form = _choose(names, path)
         files = {stem: path / inner for stem, inner in found.items()}
         shown = {stem: str(place) for stem, place in files.items()}
     else:
@@ -91,9 +92,13 @@ def check_there(path: Path) -> None:
         raise NotFoundError(f"there is no {path}", fix=f"give the folder or zip of {_KNOWN}, from grouplens.org")
 
 
-def _choose(names: Iterable[PurePosixPath], path: Path) -> tuple[dict[str, PurePosixPath], Form]:
-    """Choose the files of the one data set among ``names``: stem to name."""
-    there = {name for name in names if "__MACOSX" not in name.parts and not name.name.startswith("._")}
+def _choose(names: Mapping[PurePosixPath, bool], path: Path) -> tuple[dict[str, PurePosixPath], Form]:
+    """Choose the files of the one data set among ``names``, which are told whether they are files: stem to name."""
+    there = {
+        name
+        for name, is_file in names.items()
+        if is_file and "__MACOSX" not in name.parts and not name.name.startswith("._")
+    }
     homes: dict[PurePosixPath, Form] = {}
     for form in ("dat", "csv"):
         homes |= {name.parent: form for name in there if name.name == f"movies.{form}"}
@@ -107,7 +112,13 @@ def _choose(names: Iterable[PurePosixPath], path: Path) -> tuple[dict[str, PureP
             f"{path} holds several data sets: {', '.join(sorted(map(str, homes)))}", fix="give the folder of one"
         )
     (home, form), *_ = homes.items()
-    found = {stem: home / f"{stem}.{form}" for stem in _STEMS[form] if home / f"{stem}.{form}" in there}
+    wanted = {stem: home / f"{stem}.{form}" for stem in _STEMS[form]}
+    for name in wanted.values():
+        if not names.get(name, True):
+            raise DataError(
+                f"{path}/{name} is no file, but a folder or a link to nothing", fix="unpack the download anew"
+            )
+    found = {stem: name for stem, name in wanted.items() if name in there}
     if "ratings" not in found:
         raise DataError(f"{path} has {found['movies']} but no ratings.{form} beside it", fix="unpack it anew")
     return found, form
@@ -117,7 +128,9 @@ def _unpack(path: Path, scratch: Path, progress: Progress) -> tuple[dict[str, Pa
     try:
         with zipfile.ZipFile(path) as archive:
             members = {PurePosixPath(member.filename): member for member in archive.infolist() if not member.is_dir()}
-            found, form = _choose(members, path)
+            folders = {PurePosixPath(member.filename) for member in archive.infolist() if member.is_dir()}
+            folders.update(*(name.parents for name in members))
+            found, form = _choose(dict.fromkeys(folders, False) | dict.fromkeys(members, True), path)
             total = sum(members[inner].file_size for inner in found.values())
             done = 0
             files: dict[str, Path] = {}

@@ -66,9 +66,10 @@ def export_folder(
 
     Raises:
         DataError: the folder is inconsistent.
-        UsageError: more titles are asked than half of those there are.
-        StorageError: the disk refuses.
+        UsageError: more titles are asked than half of those there are, or ``out`` ends as a file and is a folder.
+        StorageError: ``out`` does not end so and is a file, or the disk refuses.
     """
+    _check_place(out)
     folder = find_data_folder(dataset)
     vectors = open_vectors(folder.media_vectors)
     random = np.random.default_rng(seed)
@@ -102,11 +103,18 @@ def export_folder(
     return Exported(count, len(asked), folder.user_vectors is not None, dim, k, tuple(map(str, files)))
 
 
+def _check_place(out: Path) -> None:
+    """Refuse what is there already, before minutes are spent on neighbours."""
+    if is_hdf5(out):
+        if out.is_dir():
+            raise UsageError(f"{out} is a folder", fix="name a file, or a folder without the ending")
+    elif out.exists() and not out.is_dir():
+        raise StorageError(f"{out} is a file", fix="name a folder, or a file that ends in .hdf5")
+
+
 def _write_hdf5(
     out: Path, blocks: Any, shape: tuple[int, int], asked: Floats, rows: Rows, distances: Floats
 ) -> list[Path]:
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", fix="name a file, or a folder without the ending")
     with new_hdf5(out) as file:
         file.attrs.update({"type": "dense", "distance": ANGULAR, "dimension": shape[1], "point_type": "float"})
         train = file.create_dataset("train", shape, "<f4")
@@ -121,8 +129,6 @@ def _write_hdf5(
 def _write_bins(
     out: Path, blocks: Any, shape: tuple[int, int], asked: Floats, rows: Rows, distances: Floats
 ) -> list[Path]:
-    if out.is_file():
-        raise StorageError(f"{out} is a file", fix="name a folder, or a file that ends in .hdf5")
     names = ["base.fbin", "query.fbin", "neighbors.ibin", "distances.fbin"]
     paths = [out / name for name in names]
     write_bin(paths[0], (block for _, block in blocks()), shape, np.float32)

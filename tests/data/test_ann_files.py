@@ -13,7 +13,7 @@ import pytest
 from semrec_faiss.data.ann_files import open_ann_file, read_bin, write_bin
 from semrec_faiss.data.ann_import import write_data_folder
 from semrec_faiss.data.check import check_data_folder
-from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.measure.ann_exchange import agreement_with, export_folder
 
 h5py = pytest.importorskip("h5py")
@@ -105,6 +105,34 @@ def test_inconsistent_hdf5_is_refused(
     with pytest.raises(DataError, match=message):
         do_import(write_hdf5(tmp_path / "a.hdf5", **(parts | change)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["train", "test", "neighbors", "distances"])
+@pytest.mark.parametrize(
+    ("put", "message"),
+    [
+        (lambda file, name: file.create_dataset(name, data=h5py.Empty("f4")), "is empty: it has a type and no shape"),
+        (lambda file, name: file.create_group(name), "is a group"),
+        (lambda file, name: file.__setitem__(name, h5py.SoftLink("/nowhere")), "is not there: the file only links"),
+    ],
+)
+def test_hdf5_whose_datasets_hold_nothing_is_refused(
+    tmp_path: Path, parts: dict[str, np.ndarray], name: str, put: Callable[[Any, str], None], message: str
+) -> None:
+    path = write_hdf5(tmp_path / "a.hdf5", **{other: values for other, values in parts.items() if other != name})
+    with h5py.File(path, "a") as file:
+        put(file, name)
+    with pytest.raises(DataError, match=f"dataset {name} {message}"):
+        do_import(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_neighbours_without_their_questions_are_refused(tmp_path: Path) -> None:
+    write_bin(tmp_path / "base.fbin", iter([np.eye(3)]), (3, 3), np.float32)
+    write_bin(tmp_path / "near.ibin", iter([np.zeros((1, 2))]), (1, 2), np.int32)
+    with pytest.raises(UsageError, match=r"near\.ibin holds the neighbours of questions, but no questions") as caught:
+        do_import(tmp_path / "base.fbin", tmp_path / "out", neighbors=tmp_path / "near.ibin")
+    assert caught.value.fix == "give their .fbin with --queries, or leave out --neighbors"
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path, parts: dict[str, np.ndarray]) -> None:
@@ -205,3 +233,19 @@ def test_round_trip_through_hdf5(tmp_path: Path, make_folder: Callable[..., Any]
     imported, agreement = do_import(tmp_path / "a.hdf5", tmp_path / "back")
     assert (imported.titles, imported.users, agreement) == (150, 20, 1.0)
     np.testing.assert_allclose(np.load(tmp_path / "back/media/content_vectors.npy"), made.unit, atol=1e-6)
+
+
+def test_exports_to_places_that_cannot_be_written_to(tmp_path: Path, make_folder: Callable[..., Any]) -> None:
+    made = make_folder(tmp_path / "data")
+    (tmp_path / "plain").write_text("mine")
+    (tmp_path / "folder.h5").mkdir()
+    refused: list[tuple[str, type[SemrecError], str]] = [
+        ("plain", StorageError, "plain is a file"),
+        ("plain/x", StorageError, r"cannot write .*base\.fbin: Not a directory"),
+        ("plain/x.hdf5", StorageError, r"cannot write .*x\.hdf5: (Not a directory|File exists)"),
+        ("folder.h5", UsageError, r"folder\.h5 is a folder"),
+    ]
+    for name, kind, message in refused:
+        with pytest.raises(kind, match=message):
+            export_folder(made.root, tmp_path / name, queries=3, k=2)
+    assert (tmp_path / "plain").read_text() == "mine"

@@ -330,6 +330,27 @@ def test_what_is_no_download(tmp_path: Path) -> None:
         convert(tmp_path / "ml/one", tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["ratings.csv", "tags.csv", "genome-scores.csv", "genome-tags.csv"])
+@pytest.mark.parametrize("kind", ["folder", "link", "zip", "zip without an entry for the folder"])
+def test_what_should_be_a_file_and_is_none_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "ml")
+    (source / name).unlink(missing_ok=True)
+    if kind == "link":
+        (source / name).symlink_to("nowhere")
+    else:
+        (source / name).mkdir()
+    if kind.startswith("zip"):
+        (source / name / "stray.txt").touch()
+        with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
+            for path in sorted(source.rglob("*")):
+                if path.is_file() or kind == "zip":
+                    archive.write(path, path.relative_to(tmp_path))
+        source = tmp_path / "ml.zip"
+    with pytest.raises(DataError, match=rf"ml/{name} is no file, but a folder or a link to nothing"):
+        convert(source, tmp_path / "out")
+    assert left_behind(tmp_path) == []
+
+
 def test_what_stands_there_stays_unless_it_is_to_be_replaced(download: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     convert(download, out)
