@@ -142,9 +142,10 @@ def _product_threads() -> ThreadPoolExecutor:
 
 def order_ties(scores: Floats, rows: Rows) -> None:
     """Put titles of equal score in row order, in place; scores are descending already."""
-    tied = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1])
-    if not tied.any():
+    flat = scores.ravel()
+    if not (flat[1:] == flat[:-1]).any():  # many times cheaper than to look at each query apart, and nearly always all
         return
+    tied = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] < rows[:, :-1])
     for query in np.flatnonzero(tied.any(axis=1)):
         order = np.lexsort((rows[query], -scores[query]))
         rows[query] = rows[query][order]

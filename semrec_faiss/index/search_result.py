@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +36,15 @@ class SearchResult:
     strategy: str
     repeated: int = 0
     scanned: int = 0
+
+
+def joined(blocks: Sequence[SearchResult]) -> SearchResult:
+    """Put the results of the blocks of a batch together; an exact scan in one of them is named."""
+    return SearchResult(
+        np.concatenate([block.rows for block in blocks]),
+        np.concatenate([block.scores for block in blocks]),
+        blocks[0].exact,
+        max((block.strategy for block in blocks), key=len),
+        sum(block.repeated for block in blocks),
+        sum(block.scanned for block in blocks),
+    )

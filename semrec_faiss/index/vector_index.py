@@ -18,6 +18,7 @@ from semrec_faiss.index.device import (
     GpuResources,
     first_line,
     gpu_candidates,
+    out_of_k_limit,
     is_out_of_memory,
     load_faiss,
     to_gpu,
@@ -25,7 +26,7 @@ from semrec_faiss.index.device import (
 from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
 from semrec_faiss.index.queries import as_batch, prepared_block
-from semrec_faiss.index.search_result import Exactness, SearchResult
+from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
 if TYPE_CHECKING:
     from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
@@ -138,6 +139,11 @@ class VectorIndex:
         refine = self._refine or 1
         return self._gpu_limit // refine if self.device.gpus and self.count > self._gpu_limit else None
 
+    @property
+    def out_of_k_limit(self) -> str:
+        """What to do where more than `k_limit` titles are wanted."""
+        return out_of_k_limit(self.config)
+
     def vectors(self, rows: Rows | list[int]) -> Floats:
         """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
         chosen = np.asarray(rows, dtype=np.int64)
@@ -181,29 +187,30 @@ class VectorIndex:
         """
         k = self._checked_k(k)
         batch = as_batch(queries, self.dim)
-        found_rows = np.empty((len(batch), k), np.int64)
-        found_scores = np.empty((len(batch), k), np.float32)
+        blocks = [
+            self._answer(batch[start : start + QUERY_BLOCK_ROWS], start, k, prepared=prepared)
+            for start in range(0, max(1, len(batch)), QUERY_BLOCK_ROWS)
+        ]
+        return blocks[0] if len(blocks) == 1 else joined(blocks)
+
+    def _answer(self, block: NDArray[Any], first: int, k: int, *, prepared: bool) -> SearchResult:
+        """Search one block; ``first`` is the number of its first query, for messages."""
+        if not prepared:
+            block = prepared_block(block, first, normalize=self._normalizes)
         strategy = "refine" if self._refine else "index"
-        scanned = False
-        unproven = np.zeros(2, np.int64)
-        for start in range(0, len(batch), QUERY_BLOCK_ROWS):
-            part = slice(start, start + QUERY_BLOCK_ROWS)
-            block = batch[part] if prepared else prepared_block(batch[part], start, normalize=self._normalizes)
-            if self.fused is not None:
-                found = self.fused.search(np.ascontiguousarray(block), k)
-                found_rows[part], found_scores[part] = found.rows, found.scores
-                unproven += (found.repeated, found.scanned)
-                continue
+        if self.fused is not None:
+            found = self.fused.search(np.ascontiguousarray(block), k)
+            rows, scores, unproven = found.rows, found.scores, (found.repeated, found.scanned)
+        else:
             scores, rows = self._search_block(block, k)
-            scanned |= self._fill_short(block, scores, rows)
+            strategy += "+scan" if self._fill_short(block, scores, rows) else ""
             order_ties(scores, rows)
-            found_rows[part], found_scores[part] = rows, scores
-        if not self._normalizes and not np.isfinite(found_scores).all():
+            unproven = (0, 0)
+        if not self._normalizes and not np.isfinite(scores).all():
             raise DataError(
                 "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
             )
-        strategy += "+scan" if scanned else ""
-        return SearchResult(found_rows, found_scores, self.exact, strategy, *unproven.tolist())
+        return SearchResult(rows, scores, self.exact, strategy, *unproven)
 
     def search_allowed(
         self, queries: Floats, k: int, mask: Mask | None = None, excluded: Excluded | None = None
@@ -232,12 +239,8 @@ class VectorIndex:
             refine = self._refine
             why = f" (the GPU's {self._gpu_limit} candidates over refine {refine})" if refine else ""
             if self.fused is not None:
-                raise UsageError(
-                    f"k is {k}, over type fused's limit of {FUSED_K_LIMIT}", fix="lower k or take type flat"
-                )
-            raise UsageError(
-                f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix="lower k or set device.kind=cpu"
-            )
+                raise UsageError(f"k is {k}, over type fused's limit of {FUSED_K_LIMIT}", fix=self.out_of_k_limit)
+            raise UsageError(f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix=self.out_of_k_limit)
         return min(k, self.count)
 
     def _search_block(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
@@ -262,6 +265,8 @@ class VectorIndex:
             start += len(piece)
         if len(pieces) == 1:
             return pieces[0]
+        if not pieces:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
         return np.concatenate([d for d, _ in pieces]), np.concatenate([i for _, i in pieces])
 
     def _halve_block(self, size: int, error: BaseException) -> None:

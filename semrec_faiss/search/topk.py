@@ -117,9 +117,8 @@ def restricted_top_k(
         raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
     k_limit = index.k_limit
     if k < 1 or (k_limit is not None and k > k_limit and strategy != "subset"):
-        raise UsageError(
-            f"k is {k}; it must be from 1 to {k_limit or index.count}", fix="lower k or set device.kind=cpu"
-        )
+        fix = None if k < 1 else index.out_of_k_limit
+        raise UsageError(f"k is {k}; it must be from 1 to {k_limit or index.count}", fix=fix)
     k = min(k, index.count)
     matching = restriction.allowed - restriction.excluded_counts(len(queries))
     result = TopK(
@@ -175,8 +174,7 @@ def _merged(stages: list[Stage]) -> list[Stage]:
 def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
     started = time.perf_counter()
     found = index.search(queries, result.rows.shape[1], prepared=True)
-    result.rows[:], result.scores[:] = found.rows, found.scores
-    result.strategy = found.strategy
+    result.rows, result.scores, result.strategy = found.rows, found.scores, found.strategy
     result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
 
@@ -191,7 +189,7 @@ def _but_one(index: VectorIndex, queries: Floats, restriction: Restriction, resu
         excluded[restriction.exclusions.counts > 0] = restriction.exclusions.rows
     keep = found.rows != excluded[:, None]
     keep[keep.all(axis=1), -1] = False
-    result.rows[:], result.scores[:] = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
+    result.rows, result.scores = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
     result.strategy = found.strategy
     name = "overfetch" if index.fused is None else "masked"
     result.stages.append(Stage(name, len(queries), k + 1, _since(started)))
