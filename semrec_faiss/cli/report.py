@@ -22,11 +22,14 @@ from semrec_faiss.errors import DataError
 def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | None, as_json: bool) -> None:
     """Make a page that works offline, with pictures of its charts, of what was measured before.
 
-    RESULTS is the folder of a sweep, which gets a summary.csv too; or the JSON file of a comparison, or of bench gpu,
-    that was measured on a machine without the packages that charts need.
+    RESULTS is the folder of a sweep of either kind, which gets a summary.csv too; or the JSON file of a comparison, or
+    of bench gpu, that was measured on a machine without the packages that charts need.
     """
+    from semrec_faiss.measure.evaluation_results import EvaluationResults
     from semrec_faiss.measure.sweep import SweepResults
+    from semrec_faiss.measure.sweep_kind import kind_of
     from semrec_faiss.report.compare_page import compare_document
+    from semrec_faiss.report.evaluation_page import write_evaluation_report
     from semrec_faiss.report.page import html_page, save_text
     from semrec_faiss.report.sweep_page import write_report
 
@@ -38,6 +41,8 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
         save_text(html_page(compare_document(first, second)), written[0])
     elif results is not None and results.suffix == ".json":
         written = _of_file(results, out or results.parent)
+    elif results is not None and kind_of(results) == "evaluation":
+        written = write_evaluation_report(EvaluationResults.read(results), out or results)
     elif results is not None:
         written = write_report(SweepResults.read(results), out or results)
     if as_json:

@@ -79,8 +79,7 @@ def _invalid(plan: EvaluationPlan) -> list[dict[str, str]]:
 
 def _print_invalid(plan: EvaluationPlan) -> None:
     if plan.invalid:
-        count = len(plan.invalid)
-        click.echo(f"{count} {'combination is' if count == 1 else 'combinations are'} no profile of their own:")
+        click.echo(f"not tried, since another does the same ({len(plan.invalid)}):")
         print_table(["", ""], [[f"  {one.what}", one.reason] for one in plan.invalid], header=False)
 
 

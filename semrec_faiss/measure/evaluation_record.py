@@ -150,6 +150,7 @@ class _Evaluate(Part):
 class _PlannedTrial(Part):
     digest: Text
     what: str
+    index: Text
 
 
 class _Sweep(Part):

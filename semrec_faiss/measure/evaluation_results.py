@@ -51,7 +51,9 @@ class EvaluationResults:
         _refuse(place / PLAN, mistake_in_plan(plan))
         known = read_ledger(place / LEDGER, mistake_in)
         digests = [trial["digest"] for trial in plan["trials"]]
-        records = tuple(known[digest] for digest in digests if digest in known)
+        records = tuple(
+            named(known[trial["digest"]], trial["index"]) for trial in plan["trials"] if trial["digest"] in known
+        )
         document = _read_json(place / DOCUMENT)
         if document is not None:
             _refuse(place / DOCUMENT, mistake_in_document(document))
@@ -84,17 +86,24 @@ def save_plan(plan: EvaluationPlan, environment: dict[str, Any]) -> None:
         "name": plan.sweep.name,
         "sweep": plan.sweep.model_dump(mode="json"),
         "environment": environment,
-        "trials": [{"digest": trial.digest, "what": trial.what} for trial in plan.trials],
+        "trials": [{"digest": trial.digest, "what": trial.what, "index": trial.index_name} for trial in plan.trials],
         "invalid": [{"what": one.what, "reason": one.reason} for one in plan.invalid],
     }
     _write(plan.sweep.folder / PLAN, document)
 
 
-def save_document(folder: Path, document: dict[str, Any]) -> None:
-    """Write evaluation.json, unless it says the same already and only the stamp is another."""
+def save_document(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Write evaluation.json, unless it says the same already and only the stamp is another; return what it holds."""
     before = read_document(folder)
-    if before is None or {**before, "environment": None} != {**document, "environment": None}:
-        _write(folder / DOCUMENT, document)
+    if before is not None and {**before, "environment": None} == {**document, "environment": None}:
+        return before
+    _write(folder / DOCUMENT, document)
+    return document
+
+
+def named(record: Record, index: str) -> Record:
+    """Return a record with the index's name of now: records are known by content, whatever it was called then."""
+    return record | {"index": record["index"] | {"name": index}}
 
 
 def read_document(folder: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.evaluation import DEFAULT_PROFILE, evaluation_document
 from semrec_faiss.measure.evaluation_plan import EvaluationPlan, ProfileTrial, command_of
 from semrec_faiss.measure.evaluation_record import mistake_in
-from semrec_faiss.measure.evaluation_results import read_document, save_document, save_plan
+from semrec_faiss.measure.evaluation_results import named, read_document, save_document, save_plan
 from semrec_faiss.measure.evaluator import best_profile, metric_of
 from semrec_faiss.measure.ledger import Ledger
 from semrec_faiss.measure.profiles import Profile
@@ -116,15 +116,18 @@ class _Run:
             self._state.done = len(self._plan.trials) - len(left)
             save_plan(self._plan, self._stamp)
             for trial in self._in_order(left):
+                if trial not in left:  # two indexes may hold the same
+                    continue
                 if self._measured and self._is_over_budget():
                     break
                 self._about_to(trial.what, self._best_of(trial, ledger.records))
                 ledger.append(self._measure(trial))
-                left.remove(trial)
+                left = [one for one in left if one.digest != trial.digest]
                 self._measured += 1
-                self._state.done += 1
+                self._state.done = len(self._plan.trials) - len(left)
                 self._state.seconds_left = seconds_left(left, ledger.records)
-            records = [ledger.records[trial.digest] for trial in self._plan.trials if trial.digest in ledger.records]
+            records = [named(ledger.records[trial.digest], trial.index_name) for trial in self._plan.trials
+                       if trial.digest in ledger.records]  # fmt: skip
             document = None if left else self._judge(ledger.records)
         return EvaluationOutcome(tuple(records), self._measured, tuple(left), document)
 
@@ -191,8 +194,7 @@ class _Run:
         document = {
             "name": sweep.name, "by": sweep.evaluate.by, "environment": self._stamp, "evaluations": evaluations,
         }  # fmt: skip
-        save_document(sweep.folder, document)
-        return document
+        return save_document(sweep.folder, document)
 
     def _evaluation(
         self, trials: Sequence[ProfileTrial], tried: Mapping[Profile, Record], known: Mapping[str, dict[str, Any]]

@@ -255,6 +255,21 @@ def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_pat
     assert [one["index"]["exact"] for one in outcome.document["evaluations"]] == [True, False]
 
 
+def test_indexes_that_hold_the_same_are_measured_once_and_shown_by_their_names(
+    plan: MakePlan, rated_index: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(rated_index.path, tmp_path / "twin")
+    outcome = run(plan(index=[str(rated_index.path), str(tmp_path / "twin")], grid={"popularity": 0.2}))
+    assert (outcome.measured_now, outcome.left) == (2, ())
+    assert [record["index"]["name"] for record in outcome.records] == ["index", "index", "twin", "twin"]
+    again = run(plan(index=str(tmp_path / "twin"), grid={"popularity": 0.2}))
+    assert again.measured_now == 0
+    results = EvaluationResults.read(plan().sweep.folder)
+    assert [record["index"]["name"] for record in results.records] == ["twin", "twin"]
+    assert results.document is not None
+    assert [one["name"] for one in results.document["evaluations"]] == ["twin"]
+
+
 def test_the_highest_mean_is_chosen_and_of_several_the_first() -> None:
     def told(ndcg: float, hits: float) -> dict[str, Any]:
         return {"at_10": {"ndcg": {"mean": ndcg}, "hit_rate": {"mean": hits}}}
