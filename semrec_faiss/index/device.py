@@ -9,7 +9,15 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any, Literal
 
-from semrec_faiss.config import GPU_LIMIT, DeviceConfig, IndexConfig, device_problems
+from semrec_faiss.config import (
+    FUSED_K_LIMIT,
+    GPU_LIMIT,
+    DeviceConfig,
+    FusedIndex,
+    IndexConfig,
+    IvfSqIndex,
+    device_problems,
+)
 from semrec_faiss.errors import ConfigError, DeviceError
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
@@ -209,6 +217,25 @@ def gpu_candidates(index: Any) -> int:
     quantizer = None if ivf is None else getattr(faiss.downcast_index(ivf), "sq", None)
     narrow = quantizer is not None and quantizer.qtype != faiss.ScalarQuantizer.QT_fp16
     return GPU_NARROW_SQ_LIMIT if narrow else GPU_LIMIT
+
+
+def gpu_k_limit(index: IndexConfig, titles: int) -> int | None:
+    """Return the most titles that a search of so many returns on a GPU, as `VectorIndex.k_limit`; None for no limit.
+
+    Of a factory string it takes FAISS's general limit, since only a built index tells a lower one.
+    """
+    if isinstance(index, FusedIndex):
+        return FUSED_K_LIMIT if titles > FUSED_K_LIMIT else None
+    narrow = isinstance(index, IvfSqIndex) and index.build.storage == "8bit"
+    limit = GPU_NARROW_SQ_LIMIT if narrow else GPU_LIMIT
+    return limit // (getattr(index.search, "refine", None) or 1) if titles > limit else None
+
+
+def out_of_k_limit(index: IndexConfig) -> str:
+    """Say what to do where more titles are wanted than a GPU returns."""
+    if isinstance(index, FusedIndex):
+        return "lower k, or take type flat, or set device.kind=cpu"
+    return "lower k or set device.kind=cpu"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

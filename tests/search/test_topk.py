@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config import GPU_LIMIT
+from semrec_faiss.config import GPU_LIMIT, FusedIndex
 from semrec_faiss.data.filters import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
@@ -382,6 +382,19 @@ def test_k_beyond_the_titles_and_below_one(flat: Built) -> None:
     for k in (0, -1):
         with pytest.raises(UsageError, match=f"k is {k}; it must be from 1 to {len(mask)}"):
             restricted_top_k(flat.index, flat.world.queries[:3], k, Restriction(len(mask), mask))
+
+
+def test_k_beyond_what_a_gpu_returns_names_every_way_out(flat: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat.index, "fused", object())
+    monkeypatch.setattr(flat.index, "config", FusedIndex(type="fused"))
+    count = len(flat.world.titles)
+    assert count > 257
+    with pytest.raises(UsageError, match="k is 257; it must be from 1 to 256") as caught:
+        restricted_top_k(flat.index, flat.world.queries[:3], 257, Restriction(count, None))
+    assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
+    with pytest.raises(UsageError, match="over type fused's limit of 256") as caught:
+        flat.index.search(flat.world.queries[:3], 257)
+    assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
 
 
 def test_unknown_strategies_are_refused(flat: Built) -> None:
