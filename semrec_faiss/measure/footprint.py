@@ -8,7 +8,13 @@ from typing import Any
 
 from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import NotFoundError, SemrecError
-from semrec_faiss.measure.processes import peak_bytes_of_process, reading_as_float32, semrec, time_process
+from semrec_faiss.measure.processes import (
+    importing_libraries,
+    peak_bytes_of_process,
+    reading_as_float32,
+    semrec,
+    time_process,
+)
 from semrec_faiss.measure.results import NotMeasured
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
@@ -51,6 +57,8 @@ def title_of(recommender: Recommender) -> str:
 def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) -> dict[str, Any]:
     """Measure the peak memory of building a flat index from the titles, and of reading the users' vectors.
 
+    Beside them stands what the libraries alone take, which a GPU build of FAISS makes several times as much.
+
     Args:
         recommender: the index, opened; its data folder is read again.
         scratch: an empty folder for the flat index.
@@ -64,7 +72,8 @@ def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) ->
         progress("peak memory", step, 2)
         peaks[name] = peak_of(recommender, folder, scratch)
     progress("peak memory", 2, 2)
-    return peaks
+    libraries = peak_bytes_of_process(importing_libraries())
+    return peaks | {"libraries": _NO_PEAK if libraries is None else {"peak_bytes": libraries}}
 
 
 def _data_folder(recommender: Recommender) -> DataFolder | NotMeasured:

@@ -41,6 +41,11 @@ def reading_as_float32(path: Path) -> list[str]:
     return [sys.executable, "-c", _READ_FLOAT32, str(path)]
 
 
+def importing_libraries() -> list[str]:
+    """Return the command of a process that does nothing but import what every build imports."""
+    return [sys.executable, "-c", "import duckdb, faiss, pydantic"]
+
+
 def time_process(command: Sequence[str], *, repeats: int, what: str = "", progress: Progress = silent) -> Timing:
     """Time a process from start to end, after one run that is not counted.
 

@@ -335,7 +335,7 @@ def test_tiny_run_measures_every_section_of_a_cpu(tiny: dict[str, Any]) -> None:
     assert tiny["faiss_defaults"]["queries"] == 100
     assert tiny["memory"]["read_users"]["file_bytes"] == 128 + 50 * 16 * 8
     assert tiny["memory"]["build_flat"]["vector_bytes"] == 500 * 16 * 4
-    assert tiny["memory"]["build_flat"]["peak_bytes"] > 20 * MB
+    assert tiny["memory"]["build_flat"]["peak_bytes"] > tiny["memory"]["libraries"]["peak_bytes"] > 20 * MB
     assert [row["queries"] for row in tiny["floor"]["batches"]] == [1, 10, 100, 1000, 10_000]
     assert all(isinstance(promise["met"], bool) for promise in tiny["promises"])
 
