@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, THEMES_PER_GENRE, TitleBlock, stream
+from semrec_faiss.data.halves import store_as_float16
+from semrec_faiss.data.synthetic_world import (
+    BLOCK_TITLES,
+    GENRE_SETS,
+    GENRES,
+    THEMES_PER_GENRE,
+    TitleBlock,
+    stream,
+)
 
 # How the squared length of a title's vector is shared out before its own spread is added.
 _COMMON_SHARE, _GENRE_SHARE, _THEME_SHARE, _WORK_SHARE = 0.12, 0.22, 0.32, 0.34
@@ -45,7 +53,7 @@ def tile_titles(dim: int) -> int:
 
 
 class _WorkSpace:
-    """Arrays that one thread uses again for every block; all but the centres are of a tile."""
+    """Arrays that one thread uses again for every tile."""
 
     def __init__(self, dim: int) -> None:
         size = dim * tile_titles(dim)
@@ -53,13 +61,11 @@ class _WorkSpace:
         self.columns, self.spare = (np.empty(size, np.float32) for _ in range(2))
         self.rows, self.shared = (np.empty((tile_titles(dim), dim), np.float32) for _ in range(2))
         self.squares = np.empty((tile_titles(dim), dim), np.float64)
-        self.centres = np.empty((BLOCK_TITLES, dim), np.float32)
 
 
 def work_bytes(dim: int) -> int:
     """Tell about how many bytes a thread works in while it makes vectors, those not counted that it makes."""
-    of_block = BLOCK_TITLES * dim * (4 + 2 * 2)  # centres in float32, noise of works and titles in int16
-    return of_block + 7 * _TILE_BYTES
+    return BLOCK_TITLES * dim * 2 * 2 + 7 * _TILE_BYTES  # noise of works and of titles, of 2 bytes each, and tiles
 
 
 class World:
@@ -76,9 +82,9 @@ class World:
         self._rotation = Rotation.draw(random, dim)
         self._spaces = threading.local()
         common, genres, themes = (self._directions(random, count) for count in _DIRECTIONS)
-        self._common = np.float32(_COMMON_SHARE**0.5) * common
-        self._genres = genres
-        self._themes = np.float32(_THEME_SHARE**0.5) * themes
+        common *= np.float32(_COMMON_SHARE**0.5)
+        themes *= np.float32(_THEME_SHARE**0.5)
+        self._centres = _centres(common, genres, themes)
 
     def vectors(self, block: TitleBlock, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Make the unit vectors (BLOCK_TITLES, dim) of a block, in ``out`` where it is given, else in float32.
@@ -96,7 +102,7 @@ class World:
     def _fill(self, block: TitleBlock, made: NDArray[Any], space: _WorkSpace) -> None:
         random = stream(self._seed, _VECTORS_STREAM, block.number)
         of_works, of_titles = _noise(random, self._dim, (len(block.sizes), BLOCK_TITLES))
-        centres = self._centres(block, space)
+        centre = block.centre_numbers()
         step = tile_titles(self._dim)
         for first in range(0, BLOCK_TITLES, step):
             here = slice(first, min(first + step, BLOCK_TITLES))
@@ -107,9 +113,13 @@ class World:
             columns = self._own_parts(shared, of_titles[:, here], block.spread[work], space)
             rows = space.rows[: len(work)]
             rows[:] = columns.T
-            rows += np.take(centres, work, axis=0, out=space.shared[: len(work)], mode="clip")
+            rows += np.take(self._centres, centre[work], axis=0, out=space.shared[: len(work)], mode="clip")
             inverse = _inverse_lengths(rows, space.squares[: len(work)])
-            np.multiply(rows, inverse[:, None], out=made[here], casting="same_kind")
+            if made.dtype == np.float16:
+                rows *= inverse[:, None]
+                store_as_float16(rows, made[here], space.shared[: len(work)])
+            else:
+                np.multiply(rows, inverse[:, None], out=made[here])
 
     def _own_parts(
         self,
@@ -135,23 +145,6 @@ class World:
             space = self._spaces.space = _WorkSpace(self._dim)
         return space
 
-    def _centres(self, block: TitleBlock, space: _WorkSpace) -> NDArray[np.float32]:
-        """Make (works, dim): the common direction, and those of a work's genres and theme."""
-        centres = space.centres[: len(block.sizes)]
-        weights = np.where(block.genres >= 0, np.array(_GENRE_WEIGHTS, dtype=np.float32), np.float32(0))
-        weights *= (np.float32(_GENRE_SHARE**0.5) / np.sqrt((weights**2).sum(axis=1)))[:, None]
-        step = tile_titles(self._dim)
-        for first in range(0, len(centres), step):
-            here = slice(first, first + step)
-            tile = np.take(self._themes, block.theme[here], axis=0, out=centres[here], mode="clip")
-            tile += self._common
-            one = space.shared[: len(tile)]
-            for genre, weight in zip(block.genres[here].T, weights[here].T, strict=True):
-                np.take(self._genres, genre, axis=0, out=one, mode="clip")  # of -1 the first, whose weight is 0
-                one *= weight[:, None]
-                tile += one
-        return centres
-
     def _directions(self, random: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Draw (count, dim) rotated unit vectors."""
         columns = random.standard_normal((self._dim, count), dtype=np.float32)
@@ -159,6 +152,20 @@ class World:
         rows = np.ascontiguousarray(self._rotation.apply(columns, np.empty_like(columns)).T)
         rows *= _inverse_lengths(rows, np.empty(rows.shape))[:, None]
         return rows
+
+
+def _centres(
+    common: NDArray[np.float32], genres: NDArray[np.float32], themes: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Make (GENRE_SETS × THEMES_PER_GENRE, dim): the common direction, and those of a theme and of its genres."""
+    weights = np.where(GENRE_SETS >= 0, np.array(_GENRE_WEIGHTS, dtype=np.float32), np.float32(0))
+    weights *= (np.float32(_GENRE_SHARE**0.5) / np.sqrt((weights**2).sum(axis=1)))[:, None]
+    dim = themes.shape[1]
+    centres = themes.reshape(len(GENRES), THEMES_PER_GENRE, dim)[GENRE_SETS[:, 0]]
+    centres += common
+    for nth in range(GENRE_SETS.shape[1]):
+        centres += (weights[:, nth, None] * genres[GENRE_SETS[:, nth]])[:, None]  # of -1 the last, whose weight is 0
+    return centres.reshape(-1, dim)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,24 @@ GENRES = tuple(_GENRE_TABLE)
 _GENRE_SHARE = np.array([share for share, _ in _GENRE_TABLE.values()]) / sum(s for s, _ in _GENRE_TABLE.values())
 _COMPANIONS = [np.array([GENRES.index(name) for name in names]) for _, names in _GENRE_TABLE.values()]
 
+
+def _genre_sets() -> NDArray[np.int8]:
+    """List every (first, second, third) that a work's genres can be; -1 for none."""
+    sets = []
+    for first, companions in enumerate(_COMPANIONS):
+        sets.append((first, -1, -1))
+        for second, third in zip(companions, np.roll(companions, -1), strict=True):
+            sets += [(first, second, -1), (first, second, third)]
+    return np.array(sets, dtype=np.int8)
+
+
+GENRE_SETS = _genre_sets()
+"""int8 (s, 3): every choice of genres that a work can have, the first one first; -1 for none."""
+
+# Where a choice stands in GENRE_SETS, by its three genres; none counts as the last.
+_SET_NUMBERS = np.full((len(GENRES) + 1,) * 3, -1)
+_SET_NUMBERS[tuple(GENRE_SETS.T)] = np.arange(len(GENRE_SETS))
+
 MOST_FILMS = 12  # of a franchise
 
 _TITLES_STREAM, _LIKED_STREAM, _SEEN_STREAM = 1, 3, 4
@@ -89,6 +107,11 @@ class TitleBlock:
     theme: NDArray[np.int64]
     spread: NDArray[np.float32]
     wording: NDArray[np.int64]
+
+    def centre_numbers(self) -> NDArray[np.int64]:
+        """Number (f,) what works are about: THEMES_PER_GENRE in a row for each of GENRE_SETS."""
+        sets: NDArray[np.int64] = _SET_NUMBERS[tuple(self.genres.T)]
+        return sets * THEMES_PER_GENRE + self.theme % THEMES_PER_GENRE
 
 
 def user_id(row: int) -> str:

@@ -327,8 +327,8 @@ def test_blocks_are_made_in_order_whatever_the_threads() -> None:
 
 def test_long_vectors_have_fewer_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_titles.os, "cpu_count", lambda: 64)
-    assert [synthetic_titles._workers(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
-    assert [synthetic_titles._workers(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 2]
+    assert [synthetic_titles._workers(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 5]
+    assert [synthetic_titles._workers(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
 
 
 def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
@@ -355,6 +355,15 @@ def test_a_block_is_the_same_whatever_its_tiles(dim: int, monkeypatch: pytest.Mo
     for tile_bytes in (1, 40_000, 10_000_000):
         monkeypatch.setattr(synthetic_vectors, "_TILE_BYTES", tile_bytes)
         np.testing.assert_array_equal(World(dim, 7).vectors(block), expected)
+
+
+def test_every_work_has_the_centre_of_its_theme_and_genres() -> None:
+    sets = synthetic_world.GENRE_SETS.tolist()
+    assert len(sets) == len(set(map(tuple, sets))) == 20 + 2 * 69
+    for block in (make_titles(7, number) for number in range(20)):
+        numbers, themes = np.divmod(block.centre_numbers(), synthetic_world.THEMES_PER_GENRE)
+        assert block.genres.tolist() == [sets[number] for number in numbers]
+        np.testing.assert_array_equal(block.genres[:, 0] * np.int64(60) + themes, block.theme)
 
 
 def test_tiles_are_of_an_odd_number_of_eights() -> None:
