@@ -7,20 +7,28 @@ minutes. Names are plain ASCII words, so nothing needs escaping.
 from __future__ import annotations
 
 import json
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.synthetic_names import work_names
-from semrec_faiss.data.synthetic_world import BLOCK_TITLES, FIRST_YEAR, GENRES, MOST_FILMS, THIS_YEAR, TitleBlock
+from semrec_faiss.data.synthetic_world import (
+    BLOCK_TITLES,
+    FIRST_YEAR,
+    GENRE_SETS,
+    GENRES,
+    MOST_FILMS,
+    THIS_YEAR,
+    TitleBlock,
+)
 
 _YEARS = range(FIRST_YEAR, THIS_YEAR + 1)
 _NTH_FILM = ("", *(f" {nth}" for nth in range(2, MOST_FILMS + 1)))
 
-# The ends and the middles of lines, by the last three digits of an id, by part and year, and by thousandths.
+# Pieces of lines: by the last three digits of an id, by part and year, by choice of genres, and by thousandths.
 _ID_ENDS = [f'{digits:03d}", "title": "' for digits in range(1000)]
 _YEAR_TEXTS = [f'{nth} ({year})", "year": {year}, "genres": ' for nth in _NTH_FILM for year in _YEARS]
+_GENRE_LISTS = [json.dumps([GENRES[genre] for genre in chosen if genre >= 0]) for chosen in GENRE_SETS]
 _FRACTIONS = [f".{digits:03d}}}\n" for digits in range(1000)]
 
 
@@ -29,8 +37,10 @@ def json_lines(block: TitleBlock, count: int) -> bytes:
     first = block.number * BLOCK_TITLES
     names = work_names(first, block.wording)
     franchises = [f'"{name}"' if size > 1 else "null" for name, size in zip(names, block.sizes.tolist(), strict=True)]
-    genres = [_genre_list(*numbers) for numbers in block.genres.tolist()]
-    facts = [f'{genre}, "franchise": {name}, "popularity": ' for genre, name in zip(genres, franchises, strict=True)]
+    facts = [
+        f'{_GENRE_LISTS[number]}, "franchise": {franchise}, "popularity": '
+        for number, franchise in zip(block.genre_sets().tolist(), franchises, strict=True)
+    ]
     years = (block.part[:count] * len(_YEARS) + block.year[:count] - FIRST_YEAR).tolist()
     whole, fraction = np.divmod(_thousandths(block.popularity[:count]), 1000)
     rows = zip(
@@ -66,8 +76,3 @@ def _thousandths(popularity: NDArray[np.float64]) -> NDArray[np.int64]:
     for row in np.flatnonzero(np.abs(np.abs(product - rounded) - 0.5) < 1e-6).tolist():
         rounded[row] = int(f"{popularity[row]:.3f}".replace(".", ""))
     return rounded
-
-
-@cache
-def _genre_list(*genres: int) -> str:
-    return json.dumps([GENRES[genre] for genre in genres if genre >= 0])

@@ -108,10 +108,14 @@ class TitleBlock:
     spread: NDArray[np.float32]
     wording: NDArray[np.int64]
 
+    def genre_sets(self) -> NDArray[np.int64]:
+        """Tell where in GENRE_SETS the genres of works stand, (f,)."""
+        sets: NDArray[np.int64] = _SET_NUMBERS[tuple(self.genres.T)]
+        return sets
+
     def centre_numbers(self) -> NDArray[np.int64]:
         """Number (f,) what works are about: THEMES_PER_GENRE in a row for each of GENRE_SETS."""
-        sets: NDArray[np.int64] = _SET_NUMBERS[tuple(self.genres.T)]
-        return sets * THEMES_PER_GENRE + self.theme % THEMES_PER_GENRE
+        return self.genre_sets() * THEMES_PER_GENRE + self.theme % THEMES_PER_GENRE
 
 
 def user_id(row: int) -> str:
