@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -14,6 +14,11 @@ from semrec_faiss.errors import DeviceError
 
 WIDTH, HEIGHT = 640, 320
 """Pixels of a picture whose chart takes the width of the page."""
+
+WIDE = 960
+"""Pixels that the panels of a row share, their axes included; a page makes it as many as it has."""
+
+_AXIS = 76
 
 COLOURS = ("#3569b2", "#d9791f", "#2f9970", "#b0477c", "#7b62c4", "#4f8796", "#a38421", "#8a5a44")
 """Told apart with colour-blind eyes; charts that name no colours of their own take them in this order …"""
@@ -43,6 +48,39 @@ def _load(module: str) -> Any:
         ) from error
 
 
+@dataclass(frozen=True)
+class Panels:
+    """How a chart's panels stand side by side.
+
+    Attributes:
+        columns: panels of a row.
+        width: of each without its axis, in pixels.
+    """
+
+    columns: int
+    width: int
+
+
+def panels_of(count: int) -> Panels:
+    """Return how so many panels stand: as many side by side as fill the rows."""
+    columns = 3 if count == 3 else min(2, count)
+    return Panels(columns, WIDE // columns - _AXIS)
+
+
+def legend_columns(names: Sequence[str], width: int) -> int:
+    """Return in how many columns a legend's names fit; pages do the same in page.js for the width they have."""
+    if sum(7 * len(name) + 30 for name in names) <= width:
+        return len(names)
+    longest = max((len(name) for name in names), default=1)
+    return max(1, min(len(names), width // (7 * longest + 30)))
+
+
+def titled(chart: Any, title: str, subtitle: str = "") -> Any:
+    """Give a chart a title that says what is seen, and a subtitle that says of what."""
+    parts = {"text": title, "offset": 14} | ({"subtitle": subtitle} if subtitle else {})
+    return chart.properties(title=load_altair().TitleParams(**parts))
+
+
 def spec_of(chart: Any) -> dict[str, Any]:
     """Return the Vega-Lite specification of an altair chart, or a copy of the one given, without its config."""
     given = chart if isinstance(chart, dict) else chart.to_dict()
@@ -70,7 +108,8 @@ def config(scheme: str) -> dict[str, Any]:
         "axisY": {"domain": False, "ticks": False},
         "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 12, "titleFontSize": 11, "orient": "top",
                    "titleFontWeight": 500, "symbolSize": 90},
-        "title": {"color": ink, "subtitleColor": muted, "fontSize": 14, "fontWeight": 600, "anchor": "start"},
+        "title": {"color": ink, "subtitleColor": muted, "fontSize": 14, "fontWeight": 600, "anchor": "start",
+                  "subtitleFontSize": 12, "subtitlePadding": 4, "frame": "bounds"},
         "header": {"labelColor": ink, "titleColor": muted, "labelFontSize": 12, "labelFontWeight": 600},
         "text": {"color": ink, "fontSize": 11},
         "rule": {"color": muted},
@@ -80,23 +119,6 @@ def config(scheme: str) -> dict[str, Any]:
         "line": {"strokeWidth": 2.5},
         "point": {"size": 60, "filled": True, "opacity": 1},
     }  # fmt: skip
-
-
-def decades(values: Iterable[float]) -> list[float]:
-    """Return the powers of ten around positive values: the ticks of a logarithmic axis, whose ends are its domain."""
-    exponents = [math.log10(value) for value in values if value > 0] or [0.0]
-    first, last = math.floor(min(exponents)), math.ceil(max(exponents))
-    return [10.0**exponent for exponent in range(first, max(last, first + 1) + 1)]
-
-
-def log_ticks(values: Iterable[float]) -> list[float]:
-    """Return ticks that enclose positive values: 1, 2 and 5 times powers of ten, the powers alone over two of them."""
-    known = [value for value in values if value > 0] or [1.0]
-    steps = [factor * power for power in decades(known) for factor in (1.0, 2.0, 5.0)]
-    first = max(step for step in steps if step <= min(known) * 1.0001)
-    last = min((step for step in steps if step >= max(known) * 0.9999 and step > first), default=2 * first)
-    within = [step for step in steps if first <= step <= last]
-    return within if last / first <= 100 else decades(known)
 
 
 def png(chart: Any, *, scale: float = 2.0) -> bytes:

@@ -6,9 +6,13 @@ from typing import Any
 
 from semrec_faiss.measure.regression import Comparison, compare
 from semrec_faiss.measure.sweep import SweepResults
-from semrec_faiss.report.charts import load_altair
+from semrec_faiss.report.axes import log_axis, log_scale
+from semrec_faiss.report.charts import load_altair, titled
 from semrec_faiss.report.document import Cell, Chart, Column, Document, Facts, Section, Table, Text, Tone, Value
-from semrec_faiss.report.sweep_charts import PANEL_HEIGHT, log_axis, log_scale
+from semrec_faiss.report.names import device_label
+from semrec_faiss.report.palette import GREYS, looks_of
+from semrec_faiss.report.series_marks import points_of
+from semrec_faiss.report.sweep_charts import PANEL_HEIGHT
 from semrec_faiss.report.sweep_details import environment_section
 from semrec_faiss.report.sweep_rows import row_of
 
@@ -53,9 +57,9 @@ def _facts(found: Comparison) -> Facts:
     less = sum(change.number == "recall" for change in found.regressions)
     tone: Tone = "bad" if less else "good"
     return Facts([
-        ("median of the time ratios", f"×{middle:.3f}", "below 1 the second is faster", "plain"),
-        ("faster by over 10 %", f"{faster}", f"of {len(ratios)} trials", "plain"),
-        ("slower by over 10 %", f"{slower}", f"of {len(ratios)} trials", "bad" if slower else "plain"),
+        ("median of the time ratios", f"{middle:.3f} ×", "below 1 the second is faster", "plain"),
+        ("faster by over 10%", f"{faster}", f"of {len(ratios)} trials", "plain"),
+        ("slower by over 10%", f"{slower}", f"of {len(ratios)} trials", "bad" if slower else "plain"),
         ("less recall by over 0.005", f"{less}", f"of {len(ratios)} trials", tone),
     ])  # fmt: skip
 
@@ -66,13 +70,18 @@ def _chart(found: Comparison) -> Any:
             for old, now in found.pairs]  # fmt: skip
     values = [row[name] for row in rows for name in ("first_ms", "second_ms")]
     ends = [{"first_ms": value, "second_ms": value} for value in (min(values) / 2, max(values) * 2)]
-    x = alt.X("first_ms:Q", scale=log_scale(values), axis=log_axis(values), title="first sweep, ms")
-    y = alt.Y("second_ms:Q", scale=log_scale(values), axis=log_axis(values), title="second sweep, ms")
-    line = alt.Chart(alt.Data(values=ends)).mark_line(strokeWidth=1, color="#7a8494", clip=True).encode(x=x, y=y)
-    points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=60)
-    told = ["series:N", "setting:N", "batch:Q", "filter:N", "first_ms:Q", "second_ms:Q"]
-    both = line + points.encode(x=x, y=y, color=alt.Color("series:N", title=None), tooltip=told)
-    return both.properties(width="container", height=PANEL_HEIGHT + 60)
+    shared = {
+        name[0]: channel(f"{name[2:]}:Q", scale=log_scale(values), axis=log_axis(values), title=title)
+        for name, channel, title in (("x first_ms", alt.X, "first sweep, ms (log scale)"),
+                                     ("y second_ms", alt.Y, "second sweep, ms (log scale)"))
+    }  # fmt: skip
+    line = alt.Chart(alt.Data(values=ends)).mark_line(strokeWidth=1, color=GREYS[1], clip=True).encode(**shared)
+    told = ["filter:N"] + [
+        alt.Tooltip(f"{name}_ms:Q", format=",.3~g", title=f"{name}, ms") for name in ("first", "second")
+    ]
+    points = points_of(alt, rows, looks_of(row["series"] for row in rows), told).encode(**shared)
+    chart = (line + points).properties(width="container", height=PANEL_HEIGHT + 60)
+    return titled(chart, "Median latency of each trial in both sweeps", "below the line the second is faster")
 
 
 def _table(found: Comparison) -> Table:
@@ -83,14 +92,14 @@ def _table(found: Comparison) -> Table:
         change = None if recall is None or after is None else after - recall
         tone: Tone = "bad" if ratio > 1 + NOTABLE else "good" if ratio < 1 - NOTABLE else "plain"
         rows.append([
-            row["data"], f"{row['series']} {row['setting']}".strip(), row["device"], row["filter"] or "", row["k"],
-            row["batch"], old["latency"]["p50_ms"], now["latency"]["p50_ms"], Cell(f"×{ratio:.3f}", ratio, tone),
-            recall, after, _changed(change),
+            row["data"], f"{row['series']} {row['setting']}".strip(), device_label(row["device"]), row["filter"] or "",
+            row["k"], row["batch"], old["latency"]["p50_ms"], now["latency"]["p50_ms"],
+            Cell(f"{ratio:.3f} ×", ratio, tone), recall, after, _changed(change),
         ])  # fmt: skip
     columns: list[str | Column] = [
         "data", "index", "device", "filter", Column("k", ","), Column("batch", ","), Column("first ms", ",.3f"),
-        Column("second ms", ",.3f"), Column("ratio", right=True), Column("first recall", ".4f"),
-        Column("second recall", ".4f"), Column("change", right=True),
+        Column("second ms", ",.3f"), Column("ratio", right=True), Column("first recall", ".4f", at_most_one=True),
+        Column("second recall", ".4f", at_most_one=True), Column("change", right=True),
     ]  # fmt: skip
     return Table(columns, rows, name="pairs")
 

@@ -39,12 +39,14 @@ class Column:
         spec: how its numbers are written, as Python's format does: ``,.3f``.
         right: whether it is aligned to the right; by default, whether it has a ``spec``.
         wide: whether it holds sentences or lists, and must keep some width on the page.
+        at_most_one: whether its numbers are shares, such as recall: one below 1 is never shown rounded up to 1.
     """
 
     name: str
     spec: str = ""
     right: bool | None = None
     wide: bool = False
+    at_most_one: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -151,5 +153,16 @@ def shown(value: Value, column: Column) -> Cell:
     if isinstance(value, bool):
         return Cell("✓", 1.0, "good") if value else Cell("✗", 0.0, "bad")
     if isinstance(value, (int, float)):
-        return Cell(format(value, column.spec), float(value))
+        written = below_one(value, column.spec) if column.at_most_one else format(value, column.spec)
+        return Cell(written, float(value))
     return Cell(value)
+
+
+def below_one(value: float, spec: str) -> str:
+    """Format a number that is 1 at best; one that is less and would be rounded up becomes ``> 0.999``."""
+    written = format(value, spec)
+    if value >= 1 or written != format(1.0, spec):
+        return written
+    digits = int(spec.rstrip("f%").rpartition(".")[2])
+    step = 10.0 ** -(digits + (2 if spec.endswith("%") else 0))
+    return f"> {format(1 - step, spec)}"

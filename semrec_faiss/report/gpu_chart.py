@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.report.charts import COLOURS, decades, load_altair
+from semrec_faiss.report.axes import decades
+from semrec_faiss.report.charts import load_altair, titled
+from semrec_faiss.report.palette import GREYS, looks_of
 
 LABELS = {
     "fused": "type fused",
@@ -15,6 +17,23 @@ LABELS = {
     "torch_float16": "torch matmul + topk, float16",
     "limit": "limit of the GPU",
 }
+
+_TYPES = looks_of(["fused", "flat", "flat float16"])
+_FUSED, _FLAT, _FLAT_HALF = _TYPES.values()
+COLOURS = {
+    "fused": _FUSED.colour,
+    "faiss_float32": _FLAT.colour,
+    "faiss_float16": _FLAT_HALF.colour,
+    "cuvs_float32": "#2f7d4f",
+    "cuvs_float16": "#8dbd9f",
+    "torch_float16": "#b5651d",
+    "limit": GREYS[1],
+}
+"""Types as in all reports; the other libraries have colours that no type has."""
+
+_SHAPES = {"fused": _FUSED.shape, "faiss_float32": _FLAT.shape, "faiss_float16": _FLAT_HALF.shape,
+           "cuvs_float32": "wedge", "cuvs_float16": "wedge", "torch_float16": "triangle-left",
+           "limit": "stroke"}  # fmt: skip
 
 
 def gpu_chart(document: dict[str, Any]) -> Any:
@@ -30,40 +49,45 @@ def gpu_chart(document: dict[str, Any]) -> Any:
         for name, label in LABELS.items()
         if _ms(row, name) is not None
     ]
-    present = [label for label in LABELS.values() if any(row["who"] == label for row in rows)]
-    dashes = [[5, 4] if label == LABELS["limit"] else [1, 0] for label in present]
-    sizes = sorted({row["titles"] for row in rows})
-    x = altair.X("queries:Q", title="queries at once", scale=_log(altair, [row["queries"] for row in rows]))
-    y = altair.Y("ms:Q", title="milliseconds, median", scale=_log(altair, [row["ms"] for row in rows]))
-    colour = altair.Color(
-        "who:N", title=None, sort=present, scale=altair.Scale(domain=present, range=list(COLOURS[: len(present)])),
-        legend=altair.Legend(columns=3, labelLimit=260),
-    )  # fmt: skip
-    base = altair.Chart().encode(
-        x=x.axis(values=[1, 10, 100, 1000, 10_000, 100_000], format=",d", labelAngle=0),
-        y=y.axis(values=decades(row["ms"] for row in rows), format="~g"),
-        color=colour,
-        strokeDash=altair.StrokeDash(
-            "who:N", sort=present, scale=altair.Scale(domain=present, range=dashes), legend=None
+    present = {label: name for name, label in LABELS.items() if any(row["who"] == label for row in rows)}
+    shared = {
+        "x": altair.X(
+            "queries:Q", title="queries at once (log scale)", scale=_log(altair, [row["queries"] for row in rows]),
+            axis=altair.Axis(values=decades(row["queries"] for row in rows)[:-1], format="~s", labelAngle=0),
         ),
-    )
-    lines = base.mark_line() + base.mark_point(size=35)
-    data, gpus = document["data"], document["environment"]["gpus"]
-    return (
-        altair.layer(lines, data=altair.Data(values=rows))
+        "y": altair.Y(
+            "ms:Q", title="median, ms (log scale)", scale=_log(altair, [row["ms"] for row in rows]),
+            axis=altair.Axis(values=decades(row["ms"] for row in rows), format=",~g"),
+        ),
+    }  # fmt: skip
+
+    def scale(values: dict[str, Any]) -> Any:
+        return altair.Scale(domain=list(present), range=[values[name] for name in present.values()])
+
+    legend = altair.Legend(title=None, columns=3, labelLimit=260, symbolStrokeWidth=2)
+    base = altair.Chart().encode(**shared)
+    limit = altair.datum.who == LABELS["limit"]
+    colour = altair.Stroke("who:N", sort=list(present), scale=scale(COLOURS), legend=legend)
+    lines = base.transform_filter(~limit).mark_line(strokeWidth=2).encode(stroke=colour)
+    dashed = base.transform_filter(limit).mark_line(strokeWidth=2, strokeDash=[5, 4]).encode(stroke=colour)
+    points = base.transform_filter(~limit).mark_point(size=45).encode(
+        stroke=colour,
+        fill=altair.Fill("who:N", sort=list(present), scale=scale(COLOURS), legend=legend),
+        shape=altair.Shape("who:N", sort=list(present), scale=scale(_SHAPES), legend=legend),
+        tooltip=[altair.Tooltip("who:N", title="what"), altair.Tooltip("titles:Q", format=","),
+                 altair.Tooltip("queries:Q", format=","), altair.Tooltip("ms:Q", format=",.3~g", title="median, ms")],
+    )  # fmt: skip
+    header = altair.Header(labelExpr="format(datum.value, ',') + ' titles'")
+    column = altair.Column("titles:Q", title=None, sort=sorted({row["titles"] for row in rows}), header=header)
+    chart = (
+        altair.layer(dashed, lines, points, data=altair.Data(values=rows))
         .properties(width=250, height=300)
-        .facet(
-            column=altair.Column(
-                "titles:Q",
-                title=None,
-                sort=sizes,
-                header=altair.Header(format=",d", labelExpr="format(datum.value, ',') + ' titles'"),
-            )
-        )
-        .properties(
-            title=f"Exact top {data['k']}, {data['dim']} dimensions, one {gpus[0]['name']}; vectors and results on it"
-        )
+        .facet(column=column)
     )
+    data, gpus = document["data"], document["environment"]["gpus"]
+    title = f"Exact search for the {data['k']} nearest titles on one {gpus[0]['name']}"
+    subtitle = f"{data['dim']} dimensions; queries, vectors and results stay on the GPU; further down is faster"
+    return titled(chart, title, subtitle)
 
 
 def _ms(row: dict[str, Any], name: str) -> float | None:
@@ -74,4 +98,4 @@ def _ms(row: dict[str, Any], name: str) -> float | None:
 
 def _log(altair: Any, values: list[float]) -> Any:
     ends = decades(values)
-    return altair.Scale(type="log", domain=[ends[0], ends[-1]])
+    return altair.Scale(type="log", domain=[0.7 * ends[0], max(values) * 1.6], nice=False)

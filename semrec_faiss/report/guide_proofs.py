@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from semrec_faiss.report.document import Block, Cell, Column, Columns, Section, Table, Text, Value
@@ -10,7 +11,7 @@ from semrec_faiss.report.guide_charts import (
     memory_chart,
 )
 from semrec_faiss.report.guide_tests import criteria_of, device_names, failure
-from semrec_faiss.report.numbers import as_gb, as_money, as_share
+from semrec_faiss.report.numbers import as_change, as_gb, as_money, as_share
 
 Results = dict[str, Any]
 
@@ -40,7 +41,7 @@ def memory_section(results: Results) -> Section:
             label = f"{name}, {one['what']}"
             held = Cell("✓ holds", 1.0, "good") if one["holds"] else Cell("✗ off", 0.0, "bad")
             sizes = [one[f"{part}_bytes"] / 1e6 for part in ("predicted", "measured")]
-            judged.append([label, *sizes, Cell(f"{one['error']:+.1%}", one["error"]), held])
+            judged.append([label, *sizes, Cell(as_change(one["error"]), one["error"]), held])
             bars += [
                 {"what": label, "kind": part, "mb": one[f"{part}_bytes"] / 1e6} for part in ("predicted", "measured")
             ]
@@ -123,39 +124,63 @@ def cost_section(results: Results) -> Section:
     if not cost or not cost["machines"]:
         return Section("Cost", [])
     currency, monthly = cost["currency"], cost["monthly_queries"]
+    other = _other_prices(results)
+    names = [one["name"] + (f", at {other} prices" if other and _kind(one["name"]) == "gpu" else "")
+             for one in cost["machines"]]  # fmt: skip
     rows: list[list[Value]] = [
-        [one["name"], one["price_an_hour"], one["throughput_qps"],
+        [name, one["price_an_hour"], one["throughput_qps"],
          Cell(as_money(one["cost_a_million"], currency), one["cost_a_million"]),
          Cell(as_money(one["cost_of_busy_hours"], currency), one["cost_of_busy_hours"]),
-         Cell(f"{as_money(one['cost_of_the_month'], currency)} for {one['machines_for_the_month']}",
+         Cell(f"{as_money(one['cost_of_the_month'], currency)} for {_machines(one['machines_for_the_month'])}",
               one["cost_of_the_month"])]
-        for one in cost["machines"]
+        for name, one in zip(names, cost["machines"], strict=True)
     ]  # fmt: skip
     columns: Columns = [
         "machine",
         Column(f"{currency} an hour", ",.2f"),
         Column("queries a second", ",.0f"),
         Column("a million queries", right=True),
-        Column(f"{monthly / 1e6:,.0f} M a month, busy hours only", right=True),
-        Column("the same, machines all month", right=True),
+        Column(f"{monthly / 1e6:,.0f} million a month, busy hours only", right=True),
+        Column("the same, rented all month", right=True),
     ]
     bars = [
-        {"name": one["name"], "kind": _kind(one["name"]), "cost": one["cost_a_million"]} for one in cost["machines"]
+        {"name": name, "kind": _kind(one["name"]), "cost": one["cost_a_million"]}
+        for name, one in zip(names, cost["machines"], strict=True)
     ]
     said = [f"From the throughput of {cost['batch']:,} queries at once."]
-    gpu = results["index"]["gpu"]
-    if gpu and cost["prices_of"] and cost["prices_of"] != gpu:
-        said.append(f"No price is given for {gpu.upper()}; these are the prices of {cost['prices_of'].upper()}.")
-    blocks: list[Block] = [cost_chart(bars, currency), Table(columns, rows), Text(" ".join(said), "muted")]
-    pays: list[list[Value]] = [[one["name"], _volume(one["monthly_queries"])] for one in cost["break_even"] or ()]
+    gpu = (results["index"]["gpu"] or "").upper()
+    if other:
+        said.append(
+            f"The costs file has no price of {gpu}, which was measured: its costs are at {other} prices, and too low"
+            f" by as much as {gpu} costs more. Give your own prices with --costs FILE."
+        )
+    note = f"{gpu} at {other} prices: the costs file has none of {gpu}" if other else "at the prices of the costs file"
+    blocks: list[Block] = [
+        cost_chart(bars, currency, note), Text(" ".join(said), "plain" if other else "muted"), Table(columns, rows)
+    ]  # fmt: skip
+    named = dict(zip((one["name"] for one in cost["machines"]), names, strict=True))
+    pays: list[list[Value]] = [
+        [named.get(one["name"], one["name"]), _volume(one["monthly_queries"])] for one in cost["break_even"] or ()
+    ]
     if pays:
         caption = "The month's queries from which GPU machines cost no more than CPU machines, all rented all month"
         blocks.append(Table(["GPU", Column("queries a month", right=True)], pays, caption))
     return Section("Cost", blocks)
 
 
+def _machines(count: int) -> str:
+    return "1 machine" if count == 1 else f"{count:,} machines"
+
+
+def _other_prices(results: Results) -> str | None:
+    """Return the GPU whose prices stand for the measured one's, None where it has its own."""
+    priced, gpu = results["cost"]["prices_of"], results["index"]["gpu"]
+    alone = re.sub(r"-x\d+$", "", gpu or "")
+    return None if not priced or not gpu or priced == alone else priced.upper()
+
+
 def _kind(machine: str) -> str:
-    return "CPU" if machine.startswith("CPU") else "GPU"
+    return "cpu" if machine.startswith("CPU") else "gpu"
 
 
 def _volume(queries: float | None) -> Value:

@@ -35,7 +35,7 @@ def guide_document(results: Results) -> Document:
     """Turn a results document of `semrec compare` into a report."""
     sections = [
         Section("At a glance", [_facts(results), Text(_notes(results), "muted")]),
-        Section("Performance", [performance_table(results)]),
+        Section("Performance", [performance_table(results), Text(_dashes(results), "muted")]),
         Section("Quality", _quality(results)),
         similarity_section(results),
         user_section(results),
@@ -150,6 +150,12 @@ def performance_table(results: Results) -> Table:
     ]
     measured = [row for row in rows if any(row[place] is not None for place in (1, 3))]
     return Table(columns, measured, name="performance")
+
+
+def _dashes(results: Results) -> str:
+    """Say what dashes in the table of performance stand for."""
+    gpu = "" if results["index"]["gpu"] else f"; no GPU was measured: {results['not_measured']['index.gpu']}"
+    return f"Dashes: the guide names no target there, or the number was not measured{gpu}."
 
 
 def _time_row(what: str, cpu: float | None, target: float | None, gpu: float | None) -> list[Value]:

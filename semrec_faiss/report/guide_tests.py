@@ -11,6 +11,7 @@ from semrec_faiss.report.guide_charts import (
     throughput_chart,
     times_chart,
 )
+from semrec_faiss.report.names import one_percent_sign
 from semrec_faiss.report.numbers import as_ms, as_share, as_unit, status
 
 Results = dict[str, Any]
@@ -30,7 +31,7 @@ def criteria_table(criteria: Sequence[Results], name: str = "") -> list[Block]:
     for one in criteria:
         target = ("at least " if one["at_least"] else "at most ") + as_unit(one["target"], one["unit"])
         judged = status(one["met"]) if one["met"] is not None else Cell(f"not measured: {one['reason']}", "~", "muted")
-        rows.append([one["what"], target, as_unit(one["measured"], one["unit"]), judged])
+        rows.append([one_percent_sign(one["what"]), target, as_unit(one["measured"], one["unit"]), judged])
     columns: Columns = ["criterion", Column("target", right=True), Column("achieved", right=True), "status"]
     return [Table(columns, rows, name=name)] if rows else []
 
@@ -54,6 +55,11 @@ def _ms_columns(results: Results) -> list[Column]:
 
 def _ms_cells(results: Results, row: Results) -> list[Value]:
     return [row.get(f"{kind}_time_ms") for kind in device_names(results)]
+
+
+def timed(value: float | None) -> Value:
+    """Return a cell that shows milliseconds with about three figures, None for None."""
+    return None if value is None else Cell(as_ms(value), value)
 
 
 def similarity_section(results: Results) -> Section:
@@ -121,7 +127,7 @@ def _times_chart(results: Results) -> Block | None:
         for question, kind, value, target in numbers
         if value is not None
     ]
-    return times_chart(rows, list(names.values())) if rows else None
+    return times_chart(rows, names) if rows else None
 
 
 def user_section(results: Results) -> Section:
@@ -176,13 +182,13 @@ def batch_section(results: Results) -> Section:
             total, each, qps = (
                 row[f"{prefix}{key}"] for key in ("total_time_ms", "time_per_query_ms", "throughput_qps")
             )
-            rows.append([size, name, total, each, qps])
+            rows.append([size, name, timed(total), timed(each), qps])
             points += [] if qps is None else [{"device": name, "batch": size, "qps": qps}]
     columns: Columns = [
         Column("queries", ",d"),
         "device",
-        Column("in all, ms", ",.3f"),
-        Column("a query, ms", ",.4f"),
+        Column("in all", right=True),
+        Column("a query", right=True),
         Column("queries a second", ",.0f"),
     ]
     detail = results["details"]["batch"]
@@ -191,7 +197,7 @@ def batch_section(results: Results) -> Section:
     said += (
         [Text(f"Queries are {detail['queries']}; k = {results['parity']['k']}.", "muted")] if results["parity"] else []
     )
-    charts: list[Block] = [throughput_chart(points, list(names.values()))] if len(points) > len(names) else []
+    charts: list[Block] = [throughput_chart(points, names)] if len(points) > len(names) else []
     return Section(title, [*criteria_of(results, 3), *charts, Table(columns, rows), *said])
 
 
@@ -217,7 +223,7 @@ def filter_section(results: Results) -> Section:
     said = Text(f"{detail['matching']:,} titles are {detail['genre']}. {'; '.join(parts)}.{parsed}")
     points = _share_points(detail, names)
     rows: list[list[Value]] = [
-        [Cell(f"{100 * one['share']:g} %", one["share"]), one["matching"],
+        [Cell(f"{100 * one['share']:g}%", one["share"]), one["matching"],
          *(value for kind in names for value in (one[f"{kind}_time_ms"], one[f"{kind}_strategy"])),
          one[f"{next(iter(names))}_returned"]]
         for one in detail["shares"]
@@ -225,7 +231,7 @@ def filter_section(results: Results) -> Section:
     columns: Columns = ["titles that pass", Column("how many", ",d")]
     for name in names.values():
         columns += [Column(f"{name}, ms", ",.3f"), f"{name} strategy"]
-    charts: list[Block] = [filters_chart(points, list(names.values()))] if rows else []
+    charts: list[Block] = [filters_chart(points, names)] if rows else []
     blocks: list[Block] = [*criteria_of(results, 4), said, *charts]
     blocks += [Table([*columns, Column("returned", "d")], rows, "Random filters")] if rows else []
     result_columns: Columns = [Column("rank", "d"), "title", "genres", Column("similarity", ".4f")]

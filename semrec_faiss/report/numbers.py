@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from semrec_faiss.report.document import Cell
+from semrec_faiss.report.document import Cell, below_one
 
 
 def as_ms(value: float | None) -> str:
-    """Write milliseconds with about three figures: ``0.262 ms``, ``14.7 ms``, ``1,250 ms``."""
+    """Write milliseconds with about three figures: ``0.0422 ms``, ``0.262 ms``, ``14.7 ms``, ``1,250 ms``."""
     return "–" if value is None else f"{_figures(value)} ms"
 
 
@@ -23,11 +23,18 @@ def as_gb(value: float | None) -> str:
 
 
 def as_share(value: float | None) -> str:
-    """Write a share: ``96 %``, ``99.95 %``."""
+    """Write a share: ``96%``, ``99.95%``, and ``> 99.99%`` for what would be rounded up to all."""
     if value is None:
         return "–"
     percent = 100 * value
-    return f"{percent:.0f} %" if abs(percent - round(percent)) < 0.005 else f"{percent:.2f} %"
+    if 99.99 < percent < 100:
+        return "> 99.99%"
+    return f"{percent:.0f}%" if abs(percent - round(percent)) < 0.005 else f"{percent:.2f}%"
+
+
+def as_recall(value: float | None, digits: int = 4) -> str:
+    """Write a recall, or another number that is 1 at best: ``0.9998``; ``> 0.999`` rather than 1 that is none."""
+    return "–" if value is None else below_one(value, f".{digits}f")
 
 
 def as_times(value: float | None) -> str:
@@ -37,8 +44,14 @@ def as_times(value: float | None) -> str:
     return f"{value:,.0f} ×" if value >= 20 else f"{value:.1f} ×" if value >= 2 else f"{value:.2f} ×"
 
 
+def as_change(value: float) -> str:
+    """Write a relative change: ``+3.6%``, ``-0.2%``, and ``0.0%`` without a sign."""
+    written = f"{value:+.1%}"
+    return "0.0%" if written in ("-0.0%", "+0.0%") else written
+
+
 def as_money(value: float | None, currency: str) -> str:
-    """Write an amount, parts of a cent with two figures: ``1,408.00 USD``, ``0.0017 USD``."""
+    """Write an amount, parts of a unit with two figures: ``1,408.00 USD``, ``0.0017 USD``."""
     if value is None:
         return "–"
     return f"{value:,.2f} {currency}" if value >= 1 else f"{value:.2g} {currency}"
@@ -49,7 +62,7 @@ def as_unit(value: float | None, unit: str) -> str:
     written = {"ms": as_ms, "qps": as_qps, "gb": as_gb, "share": as_share, "x": as_times}
     if value is None or unit in written:
         return written.get(unit, as_ms)(value)
-    return f"{value:,.0f}" if unit == "count" else f"{value:.3f}"
+    return f"{value:,.0f}" if unit == "count" else below_one(value, ".3f")
 
 
 def status(met: bool | None) -> Cell:
@@ -62,4 +75,6 @@ def status(met: bool | None) -> Cell:
 def _figures(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+    if value >= 1:
+        return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.3f}" if value >= 0.1 or value <= 0 else f"{value:.3g}"

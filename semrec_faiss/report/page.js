@@ -2,12 +2,57 @@
   const data = document.getElementById("chart-data");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
+  // Break a text into lines of so many letters: Vega draws each line that it is given, and breaks none itself.
+  const lines = (text, letters) => {
+    const found = [""];
+    for (const word of [text].flat().join(" ").split(" ")) {
+      const line = found[found.length - 1];
+      if (line && line.length + word.length >= letters) found.push(word);
+      else found[found.length - 1] = line ? line + " " + word : word;
+    }
+    return found;
+  };
+
+  // Make a chart as wide as the page: panels beside each other or below, legends and titles in as many lines as needed.
+  const AXIS = 80;
+  const fit = (spec, width) => {
+    if (spec.concat) {
+      spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(width / 270)));
+      for (const panel of spec.concat) panel.width = Math.floor(width / spec.columns) - AXIS;
+    }
+    if (spec.facet && spec.spec) {
+      const count = Math.max(1, Math.min(spec.columns || 1, Math.floor(width / 230)));
+      spec.columns = count;
+      spec.spec.width = Math.floor(width / count) - 50;
+    }
+    if (spec.title && spec.title.text) {
+      spec.title.text = lines(spec.title.text, (width - 40) / 8);
+      if (spec.title.subtitle) spec.title.subtitle = lines(spec.title.subtitle, (width - 40) / 6.2);
+    }
+    const walk = (part) => {
+      if (!part || typeof part !== "object") return;
+      const names = part.legend && part.scale && part.scale.domain;
+      if (Array.isArray(names)) {
+        const widths = names.map((name) => String(name).length * 7 + 30);
+        const all = widths.reduce((sum, one) => sum + one, 0);
+        const columns = all <= width - 40 ? names.length : Math.floor((width - 40) / Math.max(...widths));
+        part.legend.columns = Math.max(1, Math.min(names.length, columns));
+      }
+      if (part.axis && part.axis.labelLimit) part.axis.labelLimit = Math.min(part.axis.labelLimit, 0.45 * width);
+      for (const [name, inner] of Object.entries(part)) if (name !== "data") walk(inner);
+    };
+    walk(spec);
+    return spec;
+  };
+
   const draw = () => {
-    const { charts, config } = JSON.parse(data.textContent);
+    const { charts, config, dark: onDark } = JSON.parse(data.textContent);
     const scheme = dark.matches ? "dark" : "light";
+    const paint = (text) => (dark.matches ? text.replace(/#[0-9a-f]{6}/g, (colour) => onDark[colour] || colour) : text);
     for (const [name, spec] of Object.entries(charts)) {
       const place = document.getElementById("chart-" + name);
-      vegaEmbed(place, spec, {
+      const width = document.querySelector("main").clientWidth;
+      vegaEmbed(place, fit(JSON.parse(paint(JSON.stringify(spec))), width), {
         config: config[scheme],
         actions: { export: true, source: false, compiled: false, editor: false },
         tooltip: { theme: scheme },
@@ -22,6 +67,15 @@
   if (data) {
     draw();
     dark.addEventListener("change", draw);
+    let drawnFor = window.innerWidth;
+    let waiting;
+    window.addEventListener("resize", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        if (window.innerWidth !== drawnFor) draw();
+        drawnFor = window.innerWidth;
+      }, 250);
+    });
   }
 
   const valueOf = (row, column) => {

@@ -10,12 +10,16 @@ from pathlib import Path
 from semrec_faiss.measure.results import save_bytes, save_text
 from semrec_faiss.report.charts import config, javascript, spec_of
 from semrec_faiss.report.document import Block, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
+from semrec_faiss.report.palette import on_dark
 
 __all__ = ["html_page", "save_bytes", "save_text"]
 
 _HERE = Path(__file__).parent
 FEW_ROWS = 3
 """Tables of no more rows have nothing to sort."""
+
+SHORT, LONG = 18, 36
+"""Letters of a cell that is never broken into lines, and of one that must keep some width."""
 
 
 def html_page(document: Document) -> str:
@@ -102,6 +106,7 @@ def _head(name: str, *, right: bool, sortable: bool) -> str:
 def _cell(value: Value, column: Column) -> str:
     cell = shown(value, column)
     given = {"right": column.is_right, "wide": column.wide, cell.tone: cell.tone != "plain"}
+    given |= {"short": 0 < len(cell.text) <= SHORT, "long": len(cell.text) > LONG and not column.wide}
     classes = sorted(name for name, holds in given.items() if holds)
     marked = f' class="{" ".join(classes)}"' if classes else ""
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
@@ -113,6 +118,7 @@ def _chart_data(charts: list[Chart]) -> str:
     data = {
         "charts": {chart.name: spec_of(chart.spec) for chart in charts},
         "config": {scheme: config(scheme) for scheme in ("light", "dark")},
+        "dark": on_dark(),
     }
     inlined = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="chart-data">{inlined}</script>'

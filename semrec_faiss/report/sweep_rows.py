@@ -100,6 +100,13 @@ def names_of(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(record["data"]["name"] for record in records))
 
 
+def measured_of(results: SweepResults, name: str) -> tuple[int, int]:
+    """Return how many of a data folder's trials were measured, and how many were planned."""
+    digests = {record["digest"] for record in results.measured if record["data"]["name"] == name}
+    planned = {trial["digest"] for trial in results.plan["trials"] if trial["what"].startswith(f"{name}: ")}
+    return len(digests), len(planned | digests)
+
+
 def by_series(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     """Group records by index and device."""
     groups: dict[tuple[str, str], list[Record]] = {}

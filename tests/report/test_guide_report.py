@@ -17,10 +17,22 @@ from semrec_faiss.measure.compare import Comparison, compare
 from semrec_faiss.measure.compare_config import CompareSettings
 from semrec_faiss.report import guide_files
 from semrec_faiss.report.document import Chart, Document, Table
+from semrec_faiss.report.guide_charts import filters_chart
 from semrec_faiss.report.guide_files import save_comparison
 from semrec_faiss.report.guide_report import guide_document, performance_table
 from semrec_faiss.report.markdown import markdown_page
-from semrec_faiss.report.numbers import as_gb, as_money, as_ms, as_qps, as_share, as_times, as_unit
+from semrec_faiss.report.names import one_percent_sign
+from semrec_faiss.report.numbers import (
+    as_change,
+    as_gb,
+    as_money,
+    as_ms,
+    as_qps,
+    as_recall,
+    as_share,
+    as_times,
+    as_unit,
+)
 
 QUICK = {"repeats": 2, "batch": {"sizes": [10, 100]}, "memory": {"batches": [100]}, "parity": {"queries": 20}}
 
@@ -102,9 +114,9 @@ def test_rows_that_nothing_is_known_of_are_left_out(results: dict[str, Any]) -> 
 def test_the_quality_table_has_every_criterion_that_is_not_about_time(results: dict[str, Any]) -> None:
     rows = rows_of(guide_document(results), "Quality")
     expected = [one["what"] for one in results["criteria"] if one["unit"] not in ("ms", "qps")]
-    assert [row[0] for row in rows] == [what.replace("_", "\\_") for what in expected]
+    assert [row[0] for row in rows] == [one_percent_sign(what).replace("_", "\\_") for what in expected]
     assert rows[-2][3] == "not measured: device.kind=cpu was asked for"
-    assert rows[-1][1:] == ["at least 99.90 %", "100 %", "✓ met"]
+    assert rows[-1][1:] == ["at least 99.90%", "100%", "✓ met"]
 
 
 def test_a_gpu_is_in_every_section(with_gpu: dict[str, Any]) -> None:
@@ -116,7 +128,7 @@ def test_a_gpu_is_in_every_section(with_gpu: dict[str, Any]) -> None:
     assert "| H200, base | 2,000.0 | 2,500.0 | -20.0% | ✗ off |" in text
     assert "leaves out the CUDA context: FlatData 96.0 MB, TemporaryMemoryBuffer 1.61 GB." in text
     assert "| 3 | 7 | A | B | 0.5000000 | 0.4999999 |" in text
-    assert "| sgemm&lt;128> | 4 | 0.5000 | 75 % |" in text
+    assert "| sgemm&lt;128> | 4 | 0.5000 | 75% |" in text
     assert "| test 1: one title | 0.2000 | 0.2500 |" in text
 
 
@@ -159,7 +171,48 @@ def test_every_chart_has_a_caption_and_data(with_gpu: dict[str, Any]) -> None:
     for chart in guide_document(with_gpu).charts():
         assert isinstance(chart, Chart)
         assert chart.caption.endswith(".")
-        assert chart.spec.to_dict()["data"]["values"]
+        spec = chart.spec.to_dict()
+        assert spec["title"]["text"]
+        assert '"values": [{' in json.dumps(spec)
+
+
+def costs(results: dict[str, Any], prices_of: str) -> str:
+    """Return the cost section in Markdown, a CPU beside a GPU whose prices are those of another one, or its own."""
+    found = copy.deepcopy(results)
+    gpu = found["cost"]["machines"][0] | {"name": "H200 on demand", "cost_a_million": 0.002}
+    found["cost"] |= {"machines": [*found["cost"]["machines"], gpu], "prices_of": prices_of, "break_even": []}
+    (section,) = [one for one in guide_document(found).sections if one.title == "Cost"]
+    chart = next(block for block in section.blocks if isinstance(block, Chart))
+    return markdown_page(Document("", "", [section])) + json.dumps(chart.spec.to_dict())
+
+
+def test_costs_at_the_prices_of_another_gpu_say_so_everywhere(with_gpu: dict[str, Any]) -> None:
+    text = costs(with_gpu, "a100")
+    assert "| H200 on demand, at A100 prices |" in text
+    assert '"subtitle": "H200 at A100 prices: the costs file has none of H200"' in text
+    assert '"name": "H200 on demand, at A100 prices"' in text
+    assert "has no price of H200" in text
+
+
+def test_costs_at_own_prices_name_no_other_gpu(with_gpu: dict[str, Any]) -> None:
+    text = costs(with_gpu, "h200")
+    assert "| H200 on demand |" in text
+    assert "A100" not in text
+
+
+def test_labels_of_two_devices_are_on_different_sides_of_their_points() -> None:
+    rows = [{"share": 1.0, "device": "H200", "ms": 0.9, "strategy": "none"},
+            {"share": 1.0, "device": "CPU", "ms": 1.0, "strategy": "none"}]  # fmt: skip
+    spec = filters_chart(rows, {"gpu": "H200", "cpu": "CPU"}).spec.to_dict()
+    assert spec["layer"][0]["encoding"]["y"]["title"] == "milliseconds (log scale)"
+    sides = (
+        {row["device"]: row["above"] for data in spec["datasets"].values() for row in data}
+        if "datasets" in spec
+        else {row["device"]: row["above"] for row in spec["layer"][0]["data"]["values"]}
+    )
+    assert sides == {"H200": False, "CPU": True}
+    offsets = {layer["transform"][0]["filter"]: layer["mark"]["dy"] for layer in spec["layer"] if "transform" in layer}
+    assert offsets == {"(datum.above === true)": -13, "(datum.above === false)": 15}
 
 
 @pytest.mark.parametrize(
@@ -172,9 +225,19 @@ def test_every_chart_has_a_caption_and_data(with_gpu: dict[str, Any]) -> None:
         (as_qps(702_104.4), "702,104/s"),
         (as_gb(1.7142), "1.71 GB"),
         (as_gb(0.0067), "6.7 MB"),
-        (as_share(0.96), "96 %"),
-        (as_share(0.9995), "99.95 %"),
-        (as_share(1.0), "100 %"),
+        (as_share(0.96), "96%"),
+        (as_share(0.9995), "99.95%"),
+        (as_share(1.0), "100%"),
+        (as_share(0.99996), "> 99.99%"),
+        (as_share(None), "–"),
+        (as_recall(1.0), "1.0000"),
+        (as_recall(0.9998), "0.9998"),
+        (as_recall(0.9998, 3), "> 0.999"),
+        (as_recall(0.99996), "> 0.9999"),
+        (as_recall(None), "–"),
+        (as_change(-0.0004), "0.0%"),
+        (as_change(0.036), "+3.6%"),
+        (as_ms(0.04223), "0.0422 ms"),
         (as_times(81.3), "81 ×"),
         (as_times(1.006), "1.01 ×"),
         (as_money(1408.0, "USD"), "1,408.00 USD"),

@@ -15,7 +15,8 @@ import pytest
 
 from semrec_faiss.errors import DeviceError, StorageError
 from semrec_faiss.report import charts
-from semrec_faiss.report.charts import decades, load_altair, png, spec_of
+from semrec_faiss.report.axes import decades, even_ticks, recall_domain, ticks_between
+from semrec_faiss.report.charts import legend_columns, load_altair, png, spec_of
 from semrec_faiss.report.document import Cell, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
 from semrec_faiss.report.markdown import markdown_page, markdown_table
 from semrec_faiss.report.page import html_page, save_text
@@ -83,11 +84,11 @@ def test_everything_said_is_on_the_page_escaped() -> None:
     page = html_page(DOCUMENT)
     assert "<h1>A &amp; B</h1>" in page
     assert "What &lt;was&gt; measured" in page
-    assert '<td class="right" data-sort="1234.5">1,234.5</td>' in page
-    assert "<td>&lt;i&gt;</td>" in page
-    assert '<td class="muted right">–</td>' in page
-    assert '<td class="good" data-sort="1.0">✓</td>' in page
-    assert '<td class="bad" data-sort="0.5">near</td>' in page
+    assert '<td class="right short" data-sort="1234.5">1,234.5</td>' in page
+    assert '<td class="short">&lt;i&gt;</td>' in page
+    assert '<td class="muted right short">–</td>' in page
+    assert '<td class="good short" data-sort="1.0">✓</td>' in page
+    assert '<td class="bad short" data-sort="0.5">near</td>' in page
     assert page.count("</script>") == page.count("<script"), "a title must not end the script it stands in"
     assert '<a href="#first-part">First part</a>' in page
 
@@ -127,6 +128,37 @@ def test_shown(value: Value, expected: Cell) -> None:
 )
 def test_decades(values: list[float], ticks: list[float]) -> None:
     assert decades(values) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((0.5, 2000.0), [1, 10, 100, 1000]),
+        ((0.5, 12.0), [0.5, 1, 2, 5, 10]),
+        ((1.9, 2.9), [1.9 + 0.1, 2.2, 2.4, 2.6, 2.8]),
+        ((1900.0, 4100.0), [2000, 3000, 4000]),
+    ],
+)
+def test_no_axis_has_fewer_than_three_ticks(ends: tuple[float, float], ticks: list[float]) -> None:
+    assert ticks_between(*ends) == pytest.approx(ticks)
+
+
+def test_recall_axes_end_at_one_with_room_for_labels_above() -> None:
+    assert recall_domain([0.93, None, 1.0]) == pytest.approx((0.9, 1.014))
+    assert even_ticks(0.9, 1.0) == [0.9, 0.92, 0.94, 0.96, 0.98, 1.0]
+
+
+def test_legends_take_the_columns_that_fit() -> None:
+    assert legend_columns(["flat", "hnsw"], 640) == 2
+    assert legend_columns(["x" * 40] * 5, 640) == 2
+    assert legend_columns(["x" * 200], 100) == 1
+
+
+def test_shares_below_one_are_never_shown_as_one() -> None:
+    recall = Column("recall", ".3f", at_most_one=True)
+    assert [shown(value, recall).text for value in (1.0, 0.9998, 0.9994, 0.5)] == ["1.000", "> 0.999", "0.999", "0.500"]
+    assert shown(0.99999, Column("share", ".2%", at_most_one=True)).text == "> 99.99%"
+    assert shown(0.9998, Column("ms", ".3f")).text == "1.000", "a time may be rounded up"
 
 
 def test_png_of_a_chart_that_fills_the_page_has_a_width() -> None:

@@ -20,10 +20,11 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.sweep import SweepResults, run_sweep
 from semrec_faiss.measure.sweep_config import load_sweep
 from semrec_faiss.measure.sweep_plan import make_plan
+from semrec_faiss.report.axes import log_axis, log_scale
 from semrec_faiss.report.compare_page import compare_document
-from semrec_faiss.report.document import Chart, Document, Facts, Table, shown
+from semrec_faiss.report.document import Chart, Document, Facts, Table, Text, shown
+from semrec_faiss.report.numbers import as_ms, as_recall
 from semrec_faiss.report.page import html_page, save_text
-from semrec_faiss.report.sweep_charts import log_axis, log_scale
 from semrec_faiss.report.sweep_details import trials_table
 from semrec_faiss.report.sweep_page import sweep_document, write_report
 from semrec_faiss.report.sweep_rows import crossings, csv_of, representatives, row_of, where
@@ -73,7 +74,9 @@ def test_every_question_has_its_section(document: Document) -> None:
 
 
 def test_trials_table_holds_every_measured_trial_as_it_was(document: Document, results: SweepResults) -> None:
-    (table,) = section(document, "All trials")
+    table, dashes = section(document, "All trials")
+    assert "recall" in dashes.text
+    assert "no title matches the filter" in dashes.text
     assert len(table.rows) == len(results.measured) == 2 * 4 * 3 * 2
     names = [table.column(place).name for place in range(len(table.columns))]
     record = next(one for one in results.measured if one["filter"] is None and one["batch"] == 4)
@@ -106,12 +109,12 @@ def test_what_was_not_measured_is_listed_with_the_reason(document: Document, res
 
 
 def test_fastest_that_finds_enough_is_told(document: Document, results: SweepResults) -> None:
-    facts = section(document, "Recall against speed: films")[0]
+    facts = section(document, "Recall against speed: films")[1]
     assert isinstance(facts, Facts)
     plain = where(results.measured, data="films", filter=None, k=3, batch=1)
     best = min((one for one in plain if one["quality"]["recall"] >= 0.95), key=lambda one: one["latency"]["p50_ms"])
-    assert facts.facts[0][1] == f"{best['latency']['p50_ms']:.3g} ms"
-    assert f"recall {best['quality']['recall']:.3f}" in facts.facts[0][2]
+    assert facts.facts[0][1] == as_ms(best["latency"]["p50_ms"])
+    assert f"recall {as_recall(best['quality']['recall'])}" in facts.facts[0][2]
 
 
 def test_missed_titles_stand_beside_what_is_given_instead(document: Document) -> None:
@@ -182,11 +185,26 @@ def test_nothing_measured_makes_no_page(results: SweepResults) -> None:
         sweep_document(empty)
 
 
+def test_a_data_folder_says_how_many_of_its_trials_were_measured(results: SweepResults, document: Document) -> None:
+    told = section(document, "Recall against speed: films")[0]
+    assert isinstance(told, Text)
+    assert told.text.startswith("24 of 30 trials measured"), "the factory string cannot be trained"
+    chart = next(one for one in section(document, "Recall against speed: films") if isinstance(one, Chart))
+    assert (
+        chart.spec.to_dict()["title"]["subtitle"] == "films: 188 titles × 16, k = 3, on CPU; 24 of 30 trials measured"
+    )
+    few = SweepResults(results.folder, results.plan, tuple(where(results.records, data="films")[:2]))
+    assert sweep_document(few).summary.startswith("2 of 60 trials measured")
+    reasons = [row for row in section(sweep_document(few), "Not measured")[0].rows if row[1] == "not reached"]
+    assert len(reasons) == 58
+    assert all(str(row[2]).startswith("the sweep ended first") for row in reasons)
+
+
 def test_two_sweeps_side_by_side(results: SweepResults) -> None:
     document = compare_document(results, results)
     facts = document.sections[0].blocks[0]
     assert isinstance(facts, Facts)
-    assert facts.facts[0][:2] == ("median of the time ratios", "×1.000")
+    assert facts.facts[0][:2] == ("median of the time ratios", "1.000 ×")
     table = next(one.blocks[0] for one in document.sections if one.title == "Trials")
     assert isinstance(table, Table)
     assert len(table.rows) == len(results.measured)
@@ -194,7 +212,7 @@ def test_two_sweeps_side_by_side(results: SweepResults) -> None:
 
 
 def test_axes_of_logarithmic_scales() -> None:
-    assert log_scale([1.0, 10.0]).to_dict()["domain"] == pytest.approx([1 / 1.122, 11.22], rel=1e-3)
+    assert log_scale([1.0, 10.0]).to_dict()["domain"] == pytest.approx([1 / 1.2023, 12.023], rel=1e-3)
     assert {0.5, 1.0, 2.0, 5.0, 10.0} <= set(log_axis([0.5, 10.0]).to_dict()["values"])
     assert 2.0 not in log_axis([0.001, 10.0]).to_dict()["values"], "powers of ten alone over many decades"
     assert log_scale([0.0]).to_dict()["domain"][0] > 0
