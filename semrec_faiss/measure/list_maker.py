@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.baselines import top
 from semrec_faiss.measure.holdout import Split
@@ -101,13 +103,14 @@ class ListMaker:
 
     def _queries(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Queries:
         vectors: list[Values] = []
-        for position, user in enumerate(users.tolist()):
-            part = split.rest.part(user)
-            weights = rating_weights(split.rest.ratings[part], split.rest.times[part], profile)
-            own = self._index.vectors(split.rest.rows[part])
-            vectors.append(interest_vectors(own, weights, profile.interests, self._seed)[0])
-            if position % 100 == 0:
-                progress("user vectors", position, len(users))
+        with _one_thread():
+            for position, user in enumerate(users.tolist()):
+                part = split.rest.part(user)
+                weights = rating_weights(split.rest.ratings[part], split.rest.times[part], profile)
+                own = self._index.vectors(split.rest.rows[part])
+                vectors.append(interest_vectors(own, weights, profile.interests, self._seed)[0])
+                if position % 100 == 0:
+                    progress("user vectors", position, len(users))
         progress("user vectors", len(users), len(users))
         offsets = np.concatenate(([0], np.cumsum([len(own) for own in vectors])))
         made = np.concatenate(vectors)
@@ -130,6 +133,18 @@ class ListMaker:
             return found.rows, found.scores
         order = np.argsort(found.rows, axis=1)
         return np.take_along_axis(found.rows, order, axis=1), np.take_along_axis(found.scores, order, axis=1)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use one thread: a user's few titles are clustered sooner than threads have waited for each other."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _blocks(offsets: Rows, most: int) -> Iterator[slice]:
