@@ -65,15 +65,17 @@ def write_titles(
         (folder / MEDIA_VECTORS).open("wb") as vectors_file,
         (folder / METADATA).open("wb") as lines_file,
         NpyWriter(vectors_file, shape, dtype) as vectors,
-        EarlyFlush(vectors_file) as flush,
+        EarlyFlush(vectors_file) as flush_vectors,
+        EarlyFlush(lines_file) as flush_lines,
         closing(_made_ahead(make, -(-titles // BLOCK_TITLES), _workers(dim, stored.itemsize))) as blocks,
     ):
         done = 0
         for block in blocks:
             vectors.write(block.rows[: block.count])
-            flush.wrote(block.rows[: block.count].nbytes)
+            flush_vectors.wrote(block.rows[: block.count].nbytes)
             free.put(block.rows)
             lines_file.write(block.lines)
+            flush_lines.wrote(len(block.lines))
             if pool is not None:
                 pool.add(block.facts)
             done += block.count
