@@ -17,8 +17,13 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
 
 @click.command(epilog="Example: semrec compare indexes/demo --out results --profile trace.json")
 @index_argument
-@click.option("--only", metavar="1,3", help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory.")
-@click.option("--users", metavar="ID,ID", help="These users in test 2, instead of some of all.")
+@click.option(
+    "--only", multiple=True, metavar="1,3",
+    help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of some of all; may be repeated."
+)
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeat it.")
 @click.option("--config", type=click.Path(path_type=Path), help="Questions and targets; see configs/compare.yaml.")
 @click.option("--costs", type=click.Path(path_type=Path), help="Prices of machines; see configs/costs.yaml.")
@@ -31,8 +36,8 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
 @json_option
 def compare(
     index: Path,
-    only: str | None,
-    users: str | None,
+    only: tuple[str, ...],
+    users: tuple[str, ...],
     batches: tuple[int, ...],
     config: Path | None,
     costs: Path | None,
@@ -48,19 +53,23 @@ def compare(
     whether CPU and GPU give the same answers, and what searches cost. A test that fails does not end the others. --set
     takes the keys of a compare file, and search and device settings of the index.
     """
+    from semrec_faiss.data.writable import check_new_file, check_new_folder
     from semrec_faiss.measure.compare import TESTS, Comparison
     from semrec_faiss.measure.compare import compare as run
     from semrec_faiss.measure.compare_config import CompareSettings, Costs, load_settings
     from semrec_faiss.measure.results import save_results
     from semrec_faiss.report.guide_files import results_path, save_comparison
 
+    check_new_folder(out, "--out")
+    if trace is not None:
+        check_new_file(trace, "--profile")
     of_questions = [one for one in settings if one.split(".")[0].split("=")[0].strip() in QUESTIONS]
     questions = load_settings(CompareSettings, config, of_questions)
     questions = _with_options(questions, users, batches)
     plan = Comparison(
         index,
         tuple(one for one in settings if one not in of_questions),
-        tuple(TESTS) if only is None else _numbers(only),
+        _numbers(only) if only else tuple(TESTS),
         questions,
         load_settings(Costs, costs),
         trace,
@@ -83,18 +92,22 @@ def compare(
     return 1 if check and any(one["met"] is False for one in results["criteria"]) else 0
 
 
-def _numbers(only: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(number) for number in only.split(",")}))
-    except ValueError as error:
-        raise UsageError(f"--only {only!r} is no list of tests", fix="for example: --only 1,3") from error
+def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:
+    """Put together what every --only says."""
+    numbers: set[int] = set()
+    for listed in only:
+        try:
+            numbers.update(int(number) for number in listed.split(","))
+        except ValueError as error:
+            raise UsageError(f"--only {listed!r} is no list of tests", fix="for example: --only 1,3") from error
+    return tuple(sorted(numbers))
 
 
-def _with_options(questions: Any, users: str | None, batches: tuple[int, ...]) -> Any:
+def _with_options(questions: Any, users: tuple[str, ...], batches: tuple[int, ...]) -> Any:
     """Put what the command line says about users and batches into the settings."""
     changes: dict[str, Any] = {}
-    if users is not None:
-        ids = tuple(name.strip() for name in users.split(",") if name.strip())
+    if users:
+        ids = tuple(dict.fromkeys(name.strip() for listed in users for name in listed.split(",") if name.strip()))
         if not ids:
             raise UsageError("--users names nobody", fix="for example: --users user_001,user_002")
         changes["personalization"] = questions.personalization.model_copy(update={"users": ids})

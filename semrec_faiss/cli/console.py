@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.progress import Progress, silent
 
 PLAIN_WIDTH = 160
@@ -49,6 +50,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, SemrecError):
         _say_error(error.message, error.fix)
         return error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        _say_error(f"{str(error.filename)[:60]}… is too long for a name", None)
+        return UsageError.exit_code
     _say_error(
         f"{type(error).__name__}: {error}",
         "this is a mistake in semrec; run it again with --debug and report what it shows",

@@ -5,6 +5,7 @@ Everything is written under a temporary name beside its place, flushed to the di
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -20,7 +21,15 @@ from numpy.typing import DTypeLike, NDArray
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that becomes ``path`` when the block ends well, and vanishes when it does not."""
+    """Open a file for writing that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OSError: the disk refuses, or what lies at ``path`` is no file: a device would be replaced like one.
+    """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "it is no regular file")
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as file:

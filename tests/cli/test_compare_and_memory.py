@@ -72,6 +72,30 @@ def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> No
     assert document == json.loads((tmp_path / "out" / "cpu_test_results.json").read_text(encoding="utf-8"))
 
 
+def test_tests_and_users_that_are_named_one_by_one_add_up(index: Path, tmp_path: Path) -> None:
+    # Once a fault: the last --only was all that counted.
+    quick = ["--set", "repeats=2", "--out", str(tmp_path), "--json"]
+    named = ["--only", "1", "--only", "2", "--users", "user_00000004", "--users", "user_00000001"]
+    document = json.loads(run(compare, str(index), *CPU, *named, *quick).stdout)
+    assert document["test_1_similarity"]["cpu_time_ms"] is not None
+    users = [user["user_id"] for user in document["test_2_personalization"]["user_results"]]
+    assert users == ["user_00000004", "user_00000001"]
+    assert document["test_4_filtering"]["cpu_time_ms"] is None
+
+
+@pytest.mark.parametrize(("option", "path"), [("--profile", "."), ("--profile", "file/x"), ("--out", "file")])
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str
+) -> None:
+    # Once a fault: only the JSON told that the trace was not written.
+    monkeypatch.setattr(measuring, "open_sides", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    given = [option, str(tmp_path / path)]
+    result = run(compare, str(index), *CPU, *given, *([] if option == "--out" else ["--out", str(tmp_path / "out")]))
+    assert isinstance(result.exception, UsageError)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["file"]
+
+
 @pytest.mark.parametrize(("options", "code"), [([], 0), (["--check"], 1)])
 def test_a_criterion_missed_ends_with_1_only_when_checked(
     index: Path, tmp_path: Path, options: list[str], code: int

@@ -153,6 +153,22 @@ def test_pick_writes_a_config_that_build_takes(semrec: Semrec, swept: Path, tmp_
     assert {loser["why"].split()[0] for loser in document["losers"]} <= {"recall", "meets"}
 
 
+@pytest.mark.parametrize(
+    "command", [["pick", "{swept}"], ["tune", "configs/hnsw.yaml", "--recall", "0.5"], ["evaluate", "no-index"]]
+)
+@pytest.mark.parametrize("out", [".", "{place}", "{file}/x.yaml"])
+def test_out_that_no_file_can_be_is_refused_first(
+    semrec: Semrec, repo: Path, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str],
+    out: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(repo)
+    (tmp_path / "file").touch()
+    words = [word.format(swept=swept, place=tmp_path, file=tmp_path / "file") for word in (*command, "--out", out)]
+    ran = semrec(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert "is a directory; --out is the file to write" in ran.err or "file is a file" in ran.err
+
+
 def test_pick_without_a_winner_ends_with_4_and_writes_nothing(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
     ran = semrec("pick", swept, "--recall", "0.95", "--p95-ms", "0", "--out", tmp_path / "pick.yaml")
     assert ran.code == 4

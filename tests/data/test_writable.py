@@ -1,0 +1,93 @@
+"""Paths that nothing can be written to, told before the work; what is there stays as it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from semrec_faiss.data import writable
+from semrec_faiss.data.atomic import new_file
+from semrec_faiss.data.writable import check_new_file, check_new_folder
+from semrec_faiss.errors import StorageError, UsageError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["new", "file", "folder/new", "no/such/folder/new"])
+def test_files_that_can_be_written(place: Path, path: str) -> None:
+    before = sorted(place.rglob("*"))
+    check_new_file(place / path, "--out")
+    assert sorted(place.rglob("*")) == before, "nothing is made by asking"
+
+
+@pytest.mark.parametrize("path", ["", "folder", "no/such/folder"])
+def test_folders_that_can_be_written(place: Path, path: str) -> None:
+    before = sorted(place.rglob("*"))
+    check_new_folder(place / path, "--out")
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("check", "path", "told"),
+    [
+        (check_new_file, ".", r" is a directory; --out is the file to write\n--out .*NAME"),
+        (check_new_file, "folder", "folder is a directory"),
+        (check_new_file, "file/new", "file/new cannot be made: .*file is a file"),
+        (check_new_file, "file/no/such/new", "cannot be made: .*file is a file"),
+        (check_new_file, "pipe", "pipe is neither a file nor a new name"),
+        (check_new_file, "n" * 300, "… cannot be written: the name is too long"),
+        (check_new_file, "nul\0", "cannot be written: embedded null"),
+        (check_new_folder, "file", "file is a file; --out is a directory"),
+        (check_new_folder, "file/new", "cannot be made: .*file is a file"),
+        (check_new_folder, "pipe", "pipe is a file"),
+        (check_new_folder, "n" * 300, "the name is too long"),
+    ],
+)
+def test_paths_that_cannot_be_written(place: Path, check: Callable[[Path, str], None], path: str, told: str) -> None:
+    if path == "pipe" and not (place / "pipe").exists():
+        pytest.skip("this system has no pipes with a name")
+    with pytest.raises(UsageError, match=told) as caught:
+        check(place / path, "--out")
+    assert caught.value.exit_code == 2
+    assert (place / "file").read_text(encoding="utf-8") == "kept"
+
+
+def test_bare_dot_and_nothing_are_directories(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for path in (".", "", "..", "/"):
+        with pytest.raises(UsageError, match="is a directory"):
+            check_new_file(Path(path), "--out")
+
+
+def test_a_disk_that_refuses_is_told_with_its_own_words(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(writable.tempfile, "TemporaryFile", refuse)
+    for check in (check_new_file, check_new_folder):
+        with pytest.raises(StorageError, match=r"cannot write .*new: Read-only file system") as caught:
+            check(place / "new", "--out")
+        assert caught.value.exit_code == 6
+
+
+# Once a fault: what was written went to the place of a device, /dev/null, which was a file from then on.
+@pytest.mark.parametrize("path", ["pipe", "folder", "."])
+def test_what_is_no_file_is_never_replaced_by_one(place: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    if path == "pipe" and not (place / "pipe").exists():
+        pytest.skip("this system has no pipes with a name")
+    monkeypatch.chdir(place)
+    before = {entry.name: entry.stat().st_mode for entry in place.iterdir()}
+    with pytest.raises(OSError, match="it is"), new_file(Path(path)) as file:
+        file.write(b"x")
+    assert {entry.name: entry.stat().st_mode for entry in place.iterdir()} == before
