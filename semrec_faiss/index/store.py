@@ -202,6 +202,7 @@ class IndexDirectory:
             raise UsageError(
                 f"{self.path} is a directory with other content", fix="name a new or empty directory as --output"
             )
+        made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK_NAME, timeout=0)
@@ -215,7 +216,17 @@ class IndexDirectory:
         try:
             yield
         finally:
+            if made:
+                self._remove_if_unused(made)
             lock.release()
+
+    def _remove_if_unused(self, made: list[Path]) -> None:
+        """Remove the folders that were made for an index of which nothing came; the lock is still held."""
+        with contextlib.suppress(OSError):  # another process put something there, or the system keeps a held lock
+            if {entry.name for entry in self.path.iterdir()} == {_LOCK_NAME}:
+                (self.path / _LOCK_NAME).unlink()
+                for folder in made:
+                    folder.rmdir()
 
     def _is_ours(self) -> bool:
         """Tell an index, whole or damaged, and an empty folder from everything else."""

@@ -18,9 +18,9 @@ from semrec_faiss.index.device import (
     GpuResources,
     first_line,
     gpu_candidates,
-    out_of_k_limit,
     is_out_of_memory,
     load_faiss,
+    out_of_k_limit,
     to_gpu,
 )
 from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan

@@ -14,7 +14,7 @@ from semrec_faiss.data.layout import find_data_folder, open_vectors
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device, choose_device
+from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.memory_model import largest_catalogue, predict_memory
 from semrec_faiss.measure.environment import environment
@@ -59,19 +59,22 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         ``not_measured`` says why.
 
     Raises:
-        UsageError: neither a dataset nor titles and dim.
+        UsageError: neither a dataset nor titles and dim, or a k that no search on the device returns.
         NotFoundError: the dataset does not exist.
         ConfigError: settings that do not fit the data, or no device can run.
         SemrecError: the index cannot be built, or the measuring process fails.
     """
     titles, dim = _shape(plan)
+    devices = _devices(plan.config)
+    if "gpu" in devices:
+        _check_k(plan, titles)
     document: dict[str, Any] = {
         "titles": titles,
         "dim": dim,
         "batch": plan.batch,
         "k": plan.k,
         "index": plan.config.index.model_dump(mode="json"),
-        "prediction": {name: _predicted(plan, device, titles, dim) for name, device in _devices(plan.config).items()},
+        "prediction": {name: _predicted(plan, device, titles, dim) for name, device in devices.items()},
     }
     if measure:
         document["measured"] = _measured(plan, titles, dim, progress)
@@ -90,6 +93,16 @@ def _shape(plan: MemoryPlan) -> tuple[int, int]:
         )
     vectors = open_vectors(find_data_folder(plan.config.dataset).media_vectors)
     return plan.titles or int(vectors.shape[0]), plan.dim or int(vectors.shape[1])
+
+
+def _check_k(plan: MemoryPlan, titles: int) -> None:
+    """Refuse a k that a search on a GPU refuses: what it would take is not what anything takes."""
+    limit = gpu_k_limit(plan.config.index, titles)
+    if limit is not None and plan.k > limit:
+        kind = plan.config.index.type
+        raise UsageError(
+            f"k is {plan.k}, over type {kind}'s limit of {limit} on a GPU", fix=out_of_k_limit(plan.config.index)
+        )
 
 
 def _devices(config: Config) -> dict[str, Device]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config import config_from_dict, load_config
 from semrec_faiss.errors import ConfigError, DataError, DeviceError, NotFoundError, SemrecError
+from semrec_faiss.index import build as build_module
 from semrec_faiss.index import device as device_module
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, load_faiss
@@ -385,7 +386,29 @@ def test_settings_that_do_not_fit_the_data_leave_nothing_behind(
 ) -> None:
     made = make_folder(tmp_path / "data", titles=40)
     for index in ({"type": "ivf_flat", "build": {"nlist": 41}}, {"type": "ivf_pq"}, {"factory": "nonsense"}):
+        # Once a fault: a directory was left with a lock in it.
         with pytest.raises(ConfigError):
-            build(made.root, tmp_path / "index", index)
-        assert not (tmp_path / "index" / "CURRENT").exists()
-        assert not list((tmp_path / "index").glob(".building-*"))
+            build(made.root, tmp_path / "made for it" / "index", index)
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_error_while_building_leaves_nothing_of_what_was_made(
+    tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_folder(tmp_path / "data", titles=40)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a" / "kept").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module, "_known_answers", interrupted)
+        for output in ("new", "there", "a/b/c"):
+            with pytest.raises(KeyboardInterrupt):
+                build(made.root, tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "data", "there"], "what was there stays"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
+    assert {path.name for path in (tmp_path / "there").iterdir()} <= {".lock"}
+    build(made.root, tmp_path / "a/b/c")
+    assert verify(tmp_path / "a/b/c").name == "gen-000001"

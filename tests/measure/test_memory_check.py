@@ -108,6 +108,29 @@ def test_without_data_or_size_the_report_is_refused() -> None:
         memory_report(MemoryPlan(config_from_dict({"index": {"factory": "HNSW8"}}, ["device.kind=gpu"]), 9, 8))
 
 
+@pytest.mark.parametrize(
+    ("index", "limit", "fix"),
+    [
+        ({"type": "fused"}, 256, "lower k, or take type flat, or set device.kind=cpu"),
+        ({"type": "flat"}, 2048, "lower k or set device.kind=cpu"),
+        ({"type": "ivf_pq"}, 512, "lower k or set device.kind=cpu"),  # 2048 candidates, rescored 4 for 1
+        ({"type": "ivf_sq", "build": {"storage": "8bit"}}, 512, "lower k or set device.kind=cpu"),
+        ({"factory": "IVF8,Flat"}, 2048, "lower k or set device.kind=cpu"),
+    ],
+)
+def test_k_that_a_gpu_refuses_is_not_predicted_for(index: dict[str, Any], limit: int, fix: str) -> None:
+    def asked(k: int, *settings: str, titles: int = 5000) -> MemoryPlan:
+        return MemoryPlan(config_from_dict({"index": index}, settings), titles=titles, dim=64, k=k)
+
+    kind = index.get("type", "factory")
+    with pytest.raises(UsageError, match=f"k is {limit + 1}, over type {kind}'s limit of {limit} on a GPU") as caught:
+        memory_report(asked(limit + 1))
+    assert caught.value.fix == fix
+    assert memory_report(asked(limit))["k"] == limit
+    assert list(memory_report(asked(limit + 1, "device.kind=cpu"))["prediction"]) == ["cpu"]
+    assert memory_report(asked(limit + 1, titles=limit))["k"] == limit + 1, "more than there are is all of them"
+
+
 def test_measuring_builds_such_an_index_and_judges_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
