@@ -47,14 +47,16 @@ def times_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     colour = _colour(alt, devices)
     chart = alt.Chart(alt.Data(values=list(rows))).encode(y=y)
     tip = [alt.Tooltip("question:N"), alt.Tooltip("device:N"), alt.Tooltip("ms:Q", format=",.3f", title="ms")]
-    layers = [
-        chart.transform_filter("isValid(datum.target_ms)")
-        .mark_tick(thickness=3, size=18, color=GREYS[1])
-        .encode(x=alt.X("target_ms:Q"), tooltip=[alt.Tooltip("target_ms:Q", title="target on a GPU, ms")]),
-        chart.mark_point(size=120).encode(x=x, color=colour, tooltip=tip),
-    ]
+    layers = [chart.mark_point(size=120).encode(x=x, color=colour, tooltip=tip)]
+    if targets:
+        marks = chart.transform_filter("isValid(datum.target_ms)").mark_tick(thickness=3, size=18, color=GREYS[1])
+        told = alt.Tooltip("target_ms:Q", title="target on a GPU, ms")
+        layers.insert(0, marks.encode(x=alt.X("target_ms:Q"), tooltip=[told]))
     for kind, name in devices.items():  # one device's above its points, the other's below: they may be near each other
-        labels = chart.transform_filter(alt.datum.device == name)
+        here = [row for row in rows if row["device"] == name]
+        if not here:
+            continue
+        labels = alt.Chart(alt.Data(values=here)).encode(y=y)
         text = alt.Text("ms:Q", format=",.3~g")
         layers += _texts(labels.encode(x=x, text=text), colour, dy=-14 if kind == "gpu" else 15)
     drawn = alt.layer(*layers).properties(width="container", height=len(questions) * ROW_STEP)
@@ -132,9 +134,11 @@ def _lines(
     base = alt.Chart(alt.Data(values=marked)).encode(x=x, y=y, color=_colour(alt, devices))
     layers = [base.mark_line(), base.mark_point(size=60).encode(tooltip=tip)]
     for above, dy in ((True, -13), (False, 15)):
-        labels = alt.Chart(alt.Data(values=marked)).transform_filter(alt.datum.above == above)
-        text = alt.Text(f"{value}:Q", format=spec)
-        layers += _texts(labels.encode(x=x, y=y, text=text), _colour(alt, devices), dy)
+        here = [row for row in marked if row["above"] == above]
+        if here:  # a layer without rows has no ends of its axes, which Vega complains about
+            labels = alt.Chart(alt.Data(values=here))
+            text = alt.Text(f"{value}:Q", format=spec)
+            layers += _texts(labels.encode(x=x, y=y, text=text), _colour(alt, devices), dy)
     return alt.layer(*layers)
 
 

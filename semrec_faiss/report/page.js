@@ -29,8 +29,10 @@
       spec.title.text = lines(spec.title.text, (width - 40) / 8);
       if (spec.title.subtitle) spec.title.subtitle = lines(spec.title.subtitle, (width - 40) / 6.2);
     }
-    const walk = (part) => {
+    const walk = (part, room) => {
       if (!part || typeof part !== "object") return;
+      const x = part.encoding && part.encoding.x;
+      if (x && typeof x.title === "string") x.title = lines(x.title, room / 6.6);
       const names = part.legend && part.scale && part.scale.domain;
       if (Array.isArray(names)) {
         const widths = names.map((name) => String(name).length * 7 + 30);
@@ -39,9 +41,9 @@
         part.legend.columns = Math.max(1, Math.min(names.length, columns));
       }
       if (part.axis && part.axis.labelLimit) part.axis.labelLimit = Math.min(part.axis.labelLimit, 0.45 * width);
-      for (const [name, inner] of Object.entries(part)) if (name !== "data") walk(inner);
+      for (const [name, inner] of Object.entries(part)) if (name !== "data") walk(inner, part.width > 0 ? part.width + 40 : room);
     };
-    walk(spec);
+    walk(spec, width - 100);
     return spec;
   };
 

@@ -13,7 +13,6 @@ from semrec_faiss.report.palette import Look
 from semrec_faiss.report.sweep_rows import Row
 
 _DASHES = ([1, 0], [5, 3], [2, 2])
-_FILLINGS = (1.0, 0.0, 0.5)
 
 
 def lines_of(alt: Any, rows: Sequence[Row], looks: Mapping[str, Look], *, width: float = 1.6) -> Any:
@@ -43,8 +42,15 @@ def points_of(alt: Any, rows: Sequence[Row], looks: Mapping[str, Look], told: Se
     legend = _legend(alt, rows)
     shapes = alt.Scale(domain=names, range=[looks[name].shape for name in names])
     scale = colours(alt, rows, looks)
+    first = rows[0]["device"]
     shown = [
-        row | {"recall_told": as_recall(row["recall"]), "device_told": device_label(row["device"])} for row in rows
+        row
+        | {
+            "recall_told": as_recall(row["recall"]),
+            "device_told": device_label(row["device"]),
+            "filled": row["device"] == first,
+        }
+        for row in rows
     ]
     return (
         alt.Chart(alt.Data(values=shown))
@@ -53,7 +59,7 @@ def points_of(alt: Any, rows: Sequence[Row], looks: Mapping[str, Look], told: Se
             stroke=alt.Stroke("series:N", scale=scale, legend=legend),
             fill=alt.Fill("series:N", scale=scale, legend=legend),
             shape=alt.Shape("series:N", scale=shapes, legend=legend),
-            fillOpacity=alt.FillOpacity("filled:Q", scale=None, legend=None),
+            fillOpacity=alt.condition("datum.filled", alt.value(1), alt.value(0)),
             tooltip=[*tooltip(alt, rows), *told],
         )
     )
