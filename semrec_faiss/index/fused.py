@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.index.fused_graph import CapturedSearch
+from semrec_faiss.index.fused_graph import CapturedSearch, DirectSearch
 from semrec_faiss.index.fused_pass import FusedPass, as_tensor, load_torch, upload_titles
 from semrec_faiss.index.fused_plan import (
     MOST_QUERIES,
@@ -29,8 +29,8 @@ from semrec_faiss.index.fused_plan import (
     Masking,
     bitmap_words,
     block_queries,
-    efforts,
     plan_search,
+    repeats,
     search_bytes,
 )
 
@@ -106,7 +106,7 @@ class FusedSearcher:
         self._graphs: OrderedDict[tuple[Any, ...], tuple[CapturedSearch | None, int]] = OrderedDict()
         self._masks: OrderedDict[int, tuple[Mask, Any]] = OrderedDict()
         self._most = MOST_QUERIES
-        self._work: tuple[tuple[FusedPlan, int], FusedPass] | None = None
+        self._work: tuple[tuple[FusedPlan, int], DirectSearch] | None = None
 
     def search(
         self, queries: Floats, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
@@ -147,16 +147,17 @@ class FusedSearcher:
         self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None, rows: Rows, scores: Floats
     ) -> tuple[int, int]:
         """Fill in the answers of one block; return how many queries were searched again, and compared with all."""
-        rows[:], scores[:], proven = self._block(queries, k, mask, excluded, 0)
-        if self.titles.wide:
-            proven[:] = False
-        unproven = np.flatnonzero(~proven) if self.proves else np.empty(0, np.int64)
+        allowed, stride = self._allowed(len(queries), mask, excluded)
+        masking: Masking = "none" if allowed is None else "own" if stride else "shared"
+        search = self._search_for(len(queries), k, masking)
+        rows[:], scores[:], proven = search.search(queries, allowed, stride)
+        if not self.proves:
+            return 0, 0
+        unproven = np.flatnonzero(~proven) if not self.titles.wide else np.arange(len(queries))
         repeated = len(unproven)
-        for effort in range(1, 1 if self.titles.wide else efforts(k)):
-            if len(unproven):
-                taken = _rows_of(excluded, unproven)
-                rows[unproven], scores[unproven], proven = self._block(queries[unproven], k, mask, taken, effort)
-                unproven = unproven[~proven]
+        if repeated and repeats(k) and not self.titles.wide:
+            rows[unproven], scores[unproven], proven = search.repeat(unproven, allowed, stride)
+            unproven = unproven[~proven]
         if len(unproven):
             rows[unproven], scores[unproven] = self._scan(queries[unproven], k, mask, _rows_of(excluded, unproven))
         return repeated, len(unproven)
@@ -179,50 +180,42 @@ class FusedSearcher:
         self._graphs.clear()
         self._torch.cuda.empty_cache()
 
-    def _block(
-        self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None, effort: int
-    ) -> tuple[Rows, Floats, Mask]:
-        """Search one block; copies of the answers, and which of them are proven."""
-        allowed, stride = self._allowed(len(queries), mask, excluded)
-        masking: Masking = "none" if allowed is None else "own" if stride else "shared"
-        plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, effort, masking)
-        captured = self._captured(plan, len(queries), k, masking)
-        if captured is not None:
-            return captured.search(queries, allowed)
-        work = self._pass_for(plan, len(queries), k)
-        work.run(as_tensor(queries).to(self._device), allowed, stride)
-        count = len(queries)
-        rows, scores = work.rows[:count].cpu().numpy(), work.scores[:count].cpu().numpy()
-        return rows, scores, work.proven[:count].cpu().numpy() != 0
-
-    def _pass_for(self, plan: FusedPlan, queries: int, k: int) -> FusedPass:
-        """Reuse the buffers of the last block where they fit."""
-        if self._work is not None:
-            (kept_plan, room), work = self._work
-            if kept_plan == plan and room >= queries and work.k == k:
-                return work
-        self._work = None
-        work = FusedPass(self.titles, plan, queries, k)
-        self._work = ((plan, queries), work)
-        return work
-
-    def _captured(self, plan: FusedPlan, queries: int, k: int, masking: Masking) -> CapturedSearch | None:
-        """Return the CUDA graph of a small batch, captured when a batch of its kind comes for the second time."""
+    def _search_for(self, queries: int, k: int, masking: Masking) -> DirectSearch | CapturedSearch:
+        """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
         titles, dim = self.titles.count, self.titles.dim
+        plan = plan_search(titles, dim, queries, k, masking)
         size = search_bytes(titles, dim, queries, k, masking)
         if self._device.type != "cuda" or size > GRAPH_BYTES:
-            return None
+            return self._direct(plan, queries, k)
         key = (plan, queries, k, masking)
-        if key not in self._graphs:
-            self._graphs[key] = (None, 0)
-        elif self._graphs[key][0] is None:
-            words = 0 if masking == "none" else self._words
-            stride = self._words if masking == "own" else 0
-            self._graphs[key] = (CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride), size)
+        known = key in self._graphs
+        captured = self._graphs.setdefault(key, (None, 0))[0]
+        if known and captured is None:
+            captured = self._capture(plan, queries, k, masking)
+            self._graphs[key] = (captured, size)
         self._graphs.move_to_end(key)
         while sum(held for _, held in self._graphs.values()) > GRAPHS_BYTES or len(self._graphs) > GRAPHS_KNOWN:
             self._graphs.popitem(last=False)
-        return self._graphs[key][0]
+        return captured or self._direct(plan, queries, k)
+
+    def _capture(self, plan: FusedPlan, queries: int, k: int, masking: Masking) -> CapturedSearch:
+        words = 0 if masking == "none" else self._words
+        stride = self._words if masking == "own" else 0
+        captured = CapturedSearch(FusedPass(self.titles, plan, queries, k), queries, words, stride)
+        if self.proves and repeats(k):
+            captured.prepare_repeat()
+        return captured
+
+    def _direct(self, plan: FusedPlan, queries: int, k: int) -> DirectSearch:
+        """Reuse the buffers of the last block where they fit."""
+        if self._work is not None:
+            (kept_plan, room), search = self._work
+            if kept_plan == plan and room >= queries and search.work.k == k:
+                return search
+        self._work = None
+        search = DirectSearch(FusedPass(self.titles, plan, queries, k))
+        self._work = ((plan, queries), search)
+        return search
 
     def _allowed(self, queries: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Any, int]:
         """Return the bitmap of allowed rows on the GPU and its stride: 0 when all queries share it."""

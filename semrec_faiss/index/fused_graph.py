@@ -1,7 +1,12 @@
-"""A batch as one CUDA graph: copies in and out and all kernels in a single launch, from pinned memory."""
+"""A batch of a fused search from numpy to numpy: launched kernel by kernel, or as one CUDA graph from pinned memory.
+
+Both keep what the pass left on the GPU, so that queries whose answers are not proven can be repeated with more
+candidates without reading the titles again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -9,10 +14,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused_pass import FusedPass, answers_in, as_tensor, load_torch
+from semrec_faiss.index.fused_plan import plan_repeat, power_of_two, repeat_queries
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Answers = tuple[Rows, Floats, Mask]
+"""Rows and scores, (queries, k) each, and whether each query's are proven."""
+
+FEWEST_REPEATED = 16
+
+
+class DirectSearch:
+    """Batches of up to a number of queries, launched kernel by kernel."""
+
+    def __init__(self, work: FusedPass) -> None:
+        """Search with the buffers of ``work``."""
+        self.work = work
+        self._repeats: dict[int, FusedPass] = {}
+
+    def search(self, queries: Floats, allowed: Any, stride: int) -> Answers:
+        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`."""
+        self.work.run(as_tensor(queries).to(self.work.rows.device), allowed, stride)
+        return _read(self.work, len(queries))
+
+    def repeat(self, which: Rows, allowed: Any, stride: int) -> Answers:
+        """Search these queries of the batch just searched again, with more candidates."""
+        return _joined(self._repeat(part, room, allowed, stride) for part, room in _in_rooms(which, self.work))
+
+    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int) -> Answers:
+        if room not in self._repeats:
+            self._repeats = {room: _repeat_pass(self.work, room)}
+        work = self._repeats[room]
+        work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), allowed, stride)
+        return _read(work, len(which))
 
 
 class CapturedSearch:
@@ -29,37 +64,30 @@ class CapturedSearch:
         """
         torch = load_torch()
         self._torch = torch
-        self._work = work
+        self.work = work
         device = work.rows.device
         self._queries_in = torch.empty((queries, work.titles.dim), dtype=torch.float32, pin_memory=True)
         self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
-        self._found = tuple(part.numpy() for part in answers_in(self._answers_out, queries, work.k))
         self._queries = torch.zeros((queries, work.titles.dim), dtype=torch.float32, device=device)
         self._allowed = None
         if words:
             self._allowed = torch.full((queries if stride else 1, words), -1, dtype=torch.int32, device=device)
         self._stride = stride
         self._whole = self._record(self._copied)
+        self._repeats: dict[int, _CapturedRepeat] = {}
 
     @cached_property
     def kernels_only(self) -> Any:
         """The graph of the kernels without the copies, for measurements."""
-        return self._record(lambda: self._work.run(self._queries, self._allowed, self._stride))
+        return self._record(lambda: self.work.run(self._queries, self._allowed, self._stride))
 
-    def _record(self, launches: Any) -> Any:
-        torch = self._torch
-        launches()  # compiles what is not compiled yet, which a recording does not allow
-        torch.cuda.synchronize(self._work.rows.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._work.rows.device), torch.cuda.graph(graph):
-            launches()
-        return graph
+    def _record(self, launches: Callable[[], None]) -> Any:
+        return _recorded(launches, self.work.rows.device)
 
     def _copied(self) -> None:
-        work = self._work
         self._queries.copy_(self._queries_in, non_blocking=True)
-        work.run(self._queries, self._allowed, self._stride)
-        self._answers_out.copy_(work.answers, non_blocking=True)
+        self.work.run(self._queries, self._allowed, self._stride)
+        self._answers_out.copy_(self.work.answers, non_blocking=True)
 
     def load(self, queries: Any, allowed: Any) -> None:
         """Put a batch on the GPU for ``kernels_only``: queries and bitmap are there already."""
@@ -68,12 +96,91 @@ class CapturedSearch:
             self._allowed.copy_(allowed)
         self._torch.cuda.synchronize(self._queries.device)
 
-    def search(self, queries: Floats, allowed: Any) -> tuple[Rows, Floats, Mask]:
-        """Search ``queries``, as many as were recorded; returns copies of rows and scores, and what is proven."""
-        rows, scores, proven = self._found
+    def search(self, queries: Floats, allowed: Any, *_: Any) -> Answers:
+        """Search ``queries``, as many as were recorded; the answers are copies."""
         self._queries_in.copy_(as_tensor(queries))  # on several threads where it is large
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()
-        self._torch.cuda.current_stream(self._work.rows.device).synchronize()
-        return rows.copy(), scores.copy(), proven != 0
+        return _after(self._torch, self._answers_out, len(queries), self.work)
+
+    def prepare_repeat(self) -> None:
+        """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
+        self._repeat(np.zeros(1, np.int64), next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
+
+    def repeat(self, which: Rows, *_: Any) -> Answers:
+        """Search these queries of the batch just searched again, with more candidates; its bitmap is here still."""
+        return _joined(self._repeat(part, room) for part, room in _in_rooms(which, self.work))
+
+    def _repeat(self, which: Rows, room: int) -> Answers:
+        if room not in self._repeats:
+            self._repeats[room] = _CapturedRepeat(self.work, room, self._allowed, self._stride)
+        return self._repeats[room].search(which)
+
+
+class _CapturedRepeat:
+    """A repetition of a fixed number of queries, recorded."""
+
+    def __init__(self, earlier: FusedPass, room: int, allowed: Any, stride: int) -> None:
+        torch = self._torch = load_torch()
+        self._room, device = room, earlier.rows.device
+        self._work = _repeat_pass(earlier, room)
+        self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
+        self._answers_out = torch.empty_like(self._work.answers, device="cpu", pin_memory=True)
+        which = torch.zeros(room, dtype=torch.int64, device=device)
+
+        def launches() -> None:
+            which.copy_(self._which_in, non_blocking=True)
+            self._work.resume(earlier, which, allowed, stride)
+            self._answers_out.copy_(self._work.answers, non_blocking=True)
+
+        self._graph = _recorded(launches, device)
+
+    def search(self, which: Rows) -> Answers:
+        self._which_in.copy_(as_tensor(_filled(which, self._room)))
+        self._graph.replay()
+        return _after(self._torch, self._answers_out, len(which), self._work)
+
+
+def _recorded(launches: Callable[[], None], device: Any) -> Any:
+    torch = load_torch()
+    launches()  # compiles what is not compiled yet, which a recording does not allow
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph):
+        launches()
+    return graph
+
+
+def _after(torch: Any, answers: Any, count: int, work: FusedPass) -> Answers:
+    """Wait for what was replayed and copy the first ``count`` answers out of pinned memory."""
+    torch.cuda.current_stream(work.rows.device).synchronize()
+    rows, scores, proven = (part.numpy()[:count] for part in answers_in(answers, len(work.rows), work.k))
+    return rows.copy(), scores.copy(), proven != 0
+
+
+def _read(work: FusedPass, count: int) -> Answers:
+    parts = (work.rows, work.scores, work.proven)
+    rows, scores, proven = (part[:count].to("cpu", copy=True).numpy() for part in parts)
+    return rows, scores, proven != 0
+
+
+def _repeat_pass(earlier: FusedPass, room: int) -> FusedPass:
+    return FusedPass(earlier.titles, plan_repeat(earlier.plan, earlier.titles.count), room, earlier.k)
+
+
+def _in_rooms(which: Rows, work: FusedPass) -> Iterator[tuple[Rows, int]]:
+    """Divide queries into parts of a few sizes, each a graph or a set of buffers of its own."""
+    most = repeat_queries(plan_repeat(work.plan, work.titles.count), work.titles.count)
+    for start in range(0, len(which), most):
+        part = which[start : start + most]
+        yield part, min(most, max(FEWEST_REPEATED, power_of_two(len(part))))
+
+
+def _filled(which: Rows, room: int) -> Rows:
+    return np.concatenate((which, np.full(room - len(which), which[0], np.int64)))
+
+
+def _joined(parts: Iterator[Answers]) -> Answers:
+    rows, scores, proven = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(scores), np.concatenate(proven)

@@ -172,6 +172,23 @@ class FusedPass:
         self._select(len(queries))
         self._rescore(len(queries), allowed, allowed_stride)
 
+    def resume(self, earlier: FusedPass, which: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
+        """Search some of an earlier pass's queries again; of the titles' scores the maxima that it left are enough.
+
+        Args:
+            earlier: a pass over the same titles with chunks of the same size, just run.
+            which: int64, on the GPU, as many of its queries as there are buffers for.
+            allowed, allowed_stride: what it was run with.
+        """
+        torch = load_torch()
+        kept = ("rounded", "scaled", "bounds", "maxima")
+        for mine, its in ((getattr(self, name), getattr(earlier, name)) for name in kept):
+            torch.index_select(its, 0, which, out=mine)
+        if allowed_stride:
+            allowed = allowed.index_select(0, which)
+        self._select(len(which))
+        self._rescore(len(which), allowed, allowed_stride)
+
     def _score(self, queries: Any, allowed: Any, allowed_stride: int) -> None:
         import triton
 

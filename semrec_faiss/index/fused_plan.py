@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -23,6 +23,12 @@ SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 
 MOST_KEPT = 400
 """The most candidates that a pass keeps, chunks or titles."""
+
+SEGMENT = 8192
+"""Chunk maxima that one program looks through where a few queries have to keep the whole GPU busy."""
+
+MOST_REPEATED = 256
+"""Queries that are searched for more candidates at once."""
 
 _TITLE_PADDING = 256
 
@@ -64,7 +70,7 @@ class FusedPlan:
 
 
 @lru_cache(maxsize=1024)
-def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0, masking: Masking = "none") -> FusedPlan:
+def plan_search(titles: int, dim: int, queries: int, k: int, masking: Masking = "none") -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
     Args:
@@ -72,17 +78,14 @@ def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0, ma
         dim: dimensions of a vector.
         queries: the size of the block.
         k: titles a query, at most `FUSED_K_LIMIT`.
-        effort: 0 at first; 1 keeps eight times as many candidates.
         masking: where rows have to be looked up, the widest tile does not pay: its registers are all in use.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
     wide = many and titles >= MANY_TITLES and masking == "none"
     span = 32 if wide else 16 if titles >= SOME_TITLES else 8
     tile_titles = 256 if wide else 64 if few and span == 8 else 128
-    keep = min((k + max(2, k // 8)) * 8**effort, MOST_KEPT)
-    keep_rows = min((k + max(4, k // 8)) * 8**effort, MOST_KEPT)
+    keep, keep_rows = k + max(2, k // 8), k + max(4, k // 8)
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
-    segment = 4096 if few else 8192
     return FusedPlan(
         span=span,
         tile_queries=16 if queries <= 16 else 64 if queries <= 64 else 128,
@@ -91,19 +94,51 @@ def plan_search(titles: int, dim: int, queries: int, k: int, effort: int = 0, ma
         warps=8 if wide else 4,
         stages=3,
         group=32,
-        segments=1 if many else -(-chunks // segment),
-        width=2048 if keep > 128 else 1024 if keep > 32 or not many else 256,
+        segments=1 if many else -(-chunks // (4096 if few else SEGMENT)),
+        width=_width(keep, many=many),
         keep=keep,
-        capacity=max(32, power_of_two(keep + keep // 8 + 2)),
+        capacity=_capacity(keep),
         keep_rows=keep_rows,
-        picks=max(16, power_of_two(keep_rows + (keep_rows // 8 if keep > 32 else 1))),
+        picks=_picks(keep, keep_rows),
         rescore_rows=64,
     )
 
 
-def efforts(k: int) -> int:
-    """Return how many passes are worth trying: with a large k more candidates cost as much as all titles."""
-    return 2 if 8 * k <= MOST_KEPT else 1
+def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
+    """Choose the sizes for keeping eight times as many candidates of a few queries whose chunk maxima are known."""
+    keep, keep_rows = (min(8 * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
+    return replace(
+        first,
+        segments=-(-first.chunks(titles) // SEGMENT),
+        width=_width(keep, many=False),
+        keep=keep,
+        capacity=_capacity(keep),
+        keep_rows=keep_rows,
+        picks=_picks(keep, keep_rows),
+    )
+
+
+def _width(keep: int, *, many: bool) -> int:
+    return 2048 if keep > 128 else 1024 if keep > 32 or not many else 256
+
+
+def _capacity(keep: int) -> int:
+    return max(32, power_of_two(keep + keep // 8 + 2))
+
+
+def _picks(keep: int, keep_rows: int) -> int:
+    return max(16, power_of_two(keep_rows + (keep_rows // 8 if keep > 32 else 1)))
+
+
+def repeats(k: int) -> bool:
+    """Tell whether more candidates are worth trying: with a large k they cost as much as all titles."""
+    return 8 * k <= MOST_KEPT
+
+
+def repeat_queries(plan: FusedPlan, titles: int) -> int:
+    """Return how many queries are repeated at once at most: a power of two, from 1 to `MOST_REPEATED`."""
+    each = 2 * plan.chunks(titles) + plan.capacity * (4 * plan.segments + 4 * plan.span)
+    return min(MOST_REPEATED, 1 << max(0, (WORK_BYTES // 8 // each).bit_length() - 1))
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +157,7 @@ def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking =
 
 def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking) -> int:
     """Return the GPU memory that each query of a block takes."""
-    plan = plan_search(titles, dim, queries, k, masking=masking)
+    plan = plan_search(titles, dim, queries, k, masking)
     candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 16 * k + 64

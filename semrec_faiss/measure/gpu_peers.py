@@ -28,7 +28,7 @@ class FusedPeer:
         self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
         masking: Masking = "none" if allowed is None else "shared"
         self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking))
-        plan = plan_search(titles.count, titles.dim, self._step, k, masking=masking)
+        plan = plan_search(titles.count, titles.dim, self._step, k, masking)
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: CapturedSearch | None = None
         if self._step == len(queries) and search_bytes(titles.count, titles.dim, self._step, k, masking) <= GRAPH_BYTES:

@@ -22,7 +22,7 @@ from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
-from semrec_faiss.index.fused_plan import Masking, block_queries, efforts, plan_search
+from semrec_faiss.index.fused_plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
 from semrec_faiss.index.vector_index import VectorIndex
 
 Mask = NDArray[np.bool_]
@@ -120,6 +120,40 @@ def test_the_answers_of_brute_force(kind: str) -> None:
         assert (found.repeated, found.scanned) == (0, 0), "these are proven at once"
     if kind == "all the same":
         assert found.scanned == len(queries), "ties of all titles are never proven, so all are compared"
+
+
+@needs_kernels
+@pytest.mark.parametrize("masking", get_args(Masking))
+@pytest.mark.parametrize("room", [1, 4, 256])
+def test_what_a_first_pass_cannot_prove_a_second_one_does(
+    masking: Masking, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty titles too near to one another for float16 to tell apart, in more chunks than a first pass keeps."""
+    rng = np.random.default_rng(8)
+    titles = _clustered(rng, 3000, 32)
+    centre = titles[0].copy()
+    near = rng.choice(3000, size=60, replace=False)
+    titles[near] = centre + 1e-5 * rng.normal(size=(60, 32))
+    queries = np.concatenate((centre + 1e-3 * rng.normal(size=(7, 32)), -titles[1:9])).astype(np.float32)
+    queries = queries[rng.permutation(15)]
+    mask = rng.random(3000) < 0.9
+    lists = [rng.choice(near, size=3, replace=False) for _ in queries]
+    allowed = np.ones((15, 3000), np.bool_) & (mask | (masking == "none"))
+    if masking == "own":
+        for query, rows in enumerate(lists):
+            allowed[query, rows] = False
+    monkeypatch.setattr("semrec_faiss.index.fused_graph.repeat_queries", lambda *_: room)
+    index = searcher(titles)
+    for _ in range(3):  # launched, recorded and replayed where there is a GPU
+        found = index.search(
+            queries,
+            10,
+            mask=None if masking == "none" else mask,
+            excluded=exclude(lists) if masking == "own" else None,
+        )
+        assert 7 <= found.repeated < 15
+        assert found.scanned == 0
+        Truth.of(titles, queries, allowed).check(found, 10)
 
 
 @needs_kernels
@@ -266,12 +300,17 @@ def test_blocks_keep_within_their_memory() -> None:
     for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
         for masking in get_args(Masking):
             queries = block_queries(titles, 384, 10, masking)
-            plan = plan_search(titles, 384, queries, 10, masking=masking)
+            plan = plan_search(titles, 384, queries, 10, masking)
             held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masking == "own" else 0)
             assert 1 <= queries <= 16_384
             assert queries * held <= 1 << 29
-    assert efforts(10) == 2
-    assert efforts(256) == 1
+            again = plan_repeat(plan, titles)
+            room = repeat_queries(again, titles)
+            assert 1 <= room <= 256
+            assert room & (room - 1) == 0
+            assert room == 1 or room * (2 * again.chunks(titles) + again.capacity * 4 * again.span) <= 1 << 26
+    assert repeats(10)
+    assert not repeats(256)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
