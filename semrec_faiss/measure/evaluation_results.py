@@ -80,7 +80,10 @@ class EvaluationResults:
 
 
 def save_plan(plan: EvaluationPlan, environment: dict[str, Any]) -> None:
-    """Write which trials a sweep consists of, beside the ledger that may hold those of earlier grids too."""
+    """Write which trials a sweep consists of, beside the ledger that may hold those of earlier grids too.
+
+    What says the same already stays as it is, with the stamp of the run that measured.
+    """
     document = {
         "kind": EVALUATION,
         "name": plan.sweep.name,
@@ -89,13 +92,15 @@ def save_plan(plan: EvaluationPlan, environment: dict[str, Any]) -> None:
         "trials": [{"digest": trial.digest, "what": trial.what, "index": trial.index_name} for trial in plan.trials],
         "invalid": [{"what": one.what, "reason": one.reason} for one in plan.invalid],
     }
-    _write(plan.sweep.folder / PLAN, document)
+    path = plan.sweep.folder / PLAN
+    if not _says_the_same(_read_whole(path), document):
+        _write(path, document)
 
 
 def save_document(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
     """Write evaluation.json, unless it says the same already and only the stamp is another; return what it holds."""
     before = read_document(folder)
-    if before is not None and {**before, "environment": None} == {**document, "environment": None}:
+    if before is not None and _says_the_same(before, document):
         return before
     _write(folder / DOCUMENT, document)
     return document
@@ -108,11 +113,21 @@ def named(record: Record, index: str) -> Record:
 
 def read_document(folder: Path) -> dict[str, Any] | None:
     """Read evaluation.json; None where there is none that is whole."""
+    document = _read_whole(folder / DOCUMENT)
+    return None if document is None or mistake_in_document(document) is not None else document
+
+
+def _read_whole(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none."""
     try:
-        document = _read_json(folder / DOCUMENT)
+        document = _read_json(path)
     except DataError:
         return None
-    return None if document is None or mistake_in_document(document) is not None else document
+    return document if isinstance(document, dict) else None
+
+
+def _says_the_same(before: dict[str, Any] | None, document: dict[str, Any]) -> bool:
+    return before is not None and before | {"environment": None} == document | {"environment": None}
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

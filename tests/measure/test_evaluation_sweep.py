@@ -116,12 +116,13 @@ def test_a_second_run_measures_nothing_and_a_new_value_its_own_profiles_alone(
     plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(plan())
-    stamp = (plan().sweep.folder / "evaluation.json").read_text()
+    files = [plan().sweep.folder / name for name in ("evaluation.json", "plan.json", "trials.jsonl")]
+    before = [path.read_text() for path in files]
     monkeypatch.setattr(Evaluator, "judge", None)  # the winner is the same one, and known
     second = run(plan())
     assert second.measured_now == 0
     assert second.records == first.records
-    assert (plan().sweep.folder / "evaluation.json").read_text() == stamp
+    assert [path.read_text() for path in files] == before, "stamps are those of the run that measured"
     monkeypatch.undo()
     more = run(plan(grid={"interests": [1, 3], "popularity": [0, 0.2, 0.9], "merge": ["score", "turns"]}))
     assert more.measured_now == 3
