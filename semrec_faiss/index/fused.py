@@ -209,10 +209,10 @@ class FusedSearcher:
     def _direct(self, plan: FusedPlan, queries: int, k: int) -> DirectSearch:
         """Reuse the buffers of the last block where they fit."""
         if self._work is not None:
-            (kept_plan, room), search = self._work
-            if kept_plan == plan and room >= queries and search.work.k == k:
-                return search
-        self._work = None
+            kept_plan, room = self._work[0]
+            if kept_plan == plan and room >= queries and self._work[1].work.k == k:
+                return self._work[1]
+        self._work = None  # its last reference: what it holds is free before as much is asked for again
         search = DirectSearch(FusedPass(self.titles, plan, queries, k))
         self._work = ((plan, queries), search)
         return search
