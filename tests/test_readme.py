@@ -14,7 +14,7 @@ import pytest
 
 from semrec_faiss.cli.main import COMMANDS, cli
 from semrec_faiss.config import known_keys
-from semrec_faiss.measure.sweep_config import known_sweep_keys
+from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def test_every_config_key_is_in_the_readme() -> None:
 
 
 def test_every_key_of_a_sweep_file_is_in_the_readme() -> None:
-    missing = [key for key in known_sweep_keys() if f"`{key}`" not in README]
+    missing = [key for key in known_keys_of_sweeps() if f"`{key}`" not in README]
     assert not missing, missing
 
 
