@@ -42,7 +42,7 @@ class NormStats:
 
 
 def iter_float32_blocks(
-    vectors: NDArray[Any], *, normalize: bool, path: Path, block_bytes: int = 16 << 20
+    vectors: NDArray[Any], *, normalize: bool, path: Path, block_bytes: int = 4 << 20
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first_row, block) over ``vectors`` (n, d): float32, C-contiguous, of at most ``block_bytes`` bytes.
 

@@ -73,6 +73,7 @@ class FaissPeer:
         self._resources.setDefaultStream(gpu, stream)
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = gpu, float16
+        config.use_cuvs = faiss_name() == "cuvs"  # off unless asked for, in the build that has it too
         self._index = faiss.GpuIndexFlatIP(self._resources, vectors.shape[1], config)
         self._index.add_c(len(vectors), faiss.cast_integer_to_float_ptr(vectors.data_ptr()))
         torch.cuda.synchronize(gpu)
