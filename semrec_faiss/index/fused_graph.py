@@ -68,6 +68,7 @@ class CapturedSearch:
         device = work.rows.device
         self._queries_in = torch.empty((queries, work.titles.dim), dtype=torch.float32, pin_memory=True)
         self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
+        self._found = _views(self._answers_out, work)  # once: making them takes longer than copying a few answers
         self._queries = torch.zeros((queries, work.titles.dim), dtype=torch.float32, device=device)
         self._allowed = None
         if words:
@@ -102,7 +103,7 @@ class CapturedSearch:
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()
-        return _after(self._torch, self._answers_out, len(queries), self.work)
+        return _after(self._torch, self._found, len(queries), self.work)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
@@ -127,6 +128,7 @@ class _CapturedRepeat:
         self._work = _repeat_pass(earlier, room)
         self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
         self._answers_out = torch.empty_like(self._work.answers, device="cpu", pin_memory=True)
+        self._found = _views(self._answers_out, self._work)
         which = torch.zeros(room, dtype=torch.int64, device=device)
 
         def launches() -> None:
@@ -139,7 +141,7 @@ class _CapturedRepeat:
     def search(self, which: Rows) -> Answers:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
-        return _after(self._torch, self._answers_out, len(which), self._work)
+        return _after(self._torch, self._found, len(which), self._work)
 
 
 def _recorded(launches: Callable[[], None], device: Any) -> Any:
@@ -152,10 +154,14 @@ def _recorded(launches: Callable[[], None], device: Any) -> Any:
     return graph
 
 
-def _after(torch: Any, answers: Any, count: int, work: FusedPass) -> Answers:
+def _views(answers: Any, work: FusedPass) -> tuple[NDArray[Any], ...]:
+    return tuple(part.numpy() for part in answers_in(answers, len(work.rows), work.k))
+
+
+def _after(torch: Any, found: tuple[NDArray[Any], ...], count: int, work: FusedPass) -> Answers:
     """Wait for what was replayed and copy the first ``count`` answers out of pinned memory."""
     torch.cuda.current_stream(work.rows.device).synchronize()
-    rows, scores, proven = (part.numpy()[:count] for part in answers_in(answers, len(work.rows), work.k))
+    rows, scores, proven = (part[:count] for part in found)
     return rows.copy(), scores.copy(), proven != 0
 
 
