@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.errors import SemrecError, UsageError
+from semrec_faiss.errors import DeviceError, SemrecError, UsageError
 from semrec_faiss.progress import Progress, silent
 
 PLAIN_WIDTH = 160
@@ -47,17 +47,29 @@ def _explain(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    if isinstance(error, SemrecError):
-        _say_error(error.message, error.fix)
-        return error.exit_code
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        _say_error(f"{str(error.filename)[:60]}… is too long for a name", None)
-        return UsageError.exit_code
+    ours = _as_ours(error)
+    if ours is not None:
+        _say_error(ours.message, ours.fix)
+        return ours.exit_code
     _say_error(
         f"{type(error).__name__}: {error}",
         "this is a mistake in semrec; run it again with --debug and report what it shows",
     )
     return 1
+
+
+def _as_ours(error: Exception) -> SemrecError | None:
+    """Turn what the system refuses, wherever it comes up, into an error that a person can mend; None for a mistake."""
+    if isinstance(error, SemrecError):
+        return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{str(error.filename)[:60]}… is too long for a name")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:  # how Python hands on such arguments
+        return UsageError("an argument or a name of a file holds bytes that are no UTF-8", fix="give it in UTF-8")
+    if isinstance(error, MemoryError):
+        said = str(error) or "this machine's memory does not suffice"
+        return DeviceError(f"out of memory: {said}", fix="ask for less at once: a smaller --batch, k or data set")
+    return None
 
 
 def _say_error(message: str, fix: str | None) -> None:

@@ -10,6 +10,9 @@ import click
 from semrec_faiss.cli.console import as_ms, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import FiniteRange, json_option, set_option
 
+MOST_BATCH = 1_000_000
+"""As in a sweep, whose module is not imported for a help text."""
+
 
 @click.command(epilog="Example: semrec tune configs/ivf_flat.yaml --recall 0.95")
 @click.argument("config", type=click.Path(path_type=Path))
@@ -19,7 +22,9 @@ from semrec_faiss.cli.options import FiniteRange, json_option, set_option
     "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="Which setting. [default: the first]"
 )
 @click.option("-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles a query.")
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Queries searched at once.")
+@click.option(
+    "--batch", default=1, show_default=True, type=click.IntRange(1, MOST_BATCH), help="Queries searched at once."
+)
 @click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles that are asked.")
 @click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users that are asked.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
 
 
@@ -97,12 +99,31 @@ def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
 
 
 def test_an_error_of_ours_is_exit_code_1_and_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    from semrec_faiss.cli.console import exit_code_of
-
     def broken() -> None:
         raise ZeroDivisionError("division by zero")
 
     assert exit_code_of(broken, debug=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (MemoryError("Unable to allocate 3.00 TiB"), 6, "out of memory: Unable to allocate 3.00 TiB"),
+        (MemoryError(), 6, "out of memory: this machine's memory does not suffice"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 2, "bytes that are no UTF-8"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), 2, "n… is too long for a name"),
+    ],
+)
+def test_what_a_person_can_mend_asks_for_no_report(
+    capfd: pytest.CaptureFixture[str], error: Exception, code: int, told: str
+) -> None:
+    def broken() -> None:
+        raise error
+
+    assert exit_code_of(broken, debug=False) == code
+    heard = capfd.readouterr().err
+    assert told in heard
+    assert "a mistake in semrec" not in heard
 
 
 def test_lazy_group_imports_a_command_only_when_asked() -> None:

@@ -124,6 +124,7 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
         (["tune", "configs/hnsw.yaml", "--recall", "0.9", "--titles", "0"], 2, "at least one title or user"),
         (["tune", "configs/hnsw.yaml", "--recall", "0.9", "--titles", "9999"], 2, "at most half can be asked"),
         (["tune", "configs/hnsw.yaml", "--recall", "0"], 2, "--recall"),
+        (["tune", "configs/hnsw.yaml", "--recall", "0.5", "--batch", "2147483648"], 2, "--batch"),
         (["dataset", "import", "nope.hdf5", "out"], 4, "there is no file nope.hdf5"),
         (["dataset", "export", "nope", "out"], 4, "there is no data folder nope"),
     ],
