@@ -239,6 +239,8 @@ def _mistakes(record: Record) -> Iterator[str]:
     yield from _mistakes_of_index(record["index"], record["device"])
     if record["status"] == "measured":
         yield from _nulls_without_reason(record)
+        if record.get("format", FIRST_FORMAT) != FIRST_FORMAT:
+            yield from _lost_since_the_first_format(record)
     if digest_of(record) != record["digest"]:
         yield "digest is not that of the settings beside it: one of them was changed after it was measured"
 
@@ -270,6 +272,17 @@ def _missing(whole: dict[str, Any], given: dict[str, Any], place: str = "") -> I
             yield place + name
         elif isinstance(value, dict):
             yield from _missing(value, given[name], f"{place}{name}.")
+
+
+def _lost_since_the_first_format(record: Record) -> Iterator[str]:
+    """Yield what the first format did not have and every later one has."""
+    if record["latency"].get("warmups") is None:
+        yield "latency.warmups is missing or null"
+    name = "others_used_cores"
+    if name not in record:
+        yield f"{name} is missing"
+    elif record[name] is None and name not in record["not_measured"]:
+        yield f"{name} is null, and not_measured does not say why"
 
 
 def _nulls_without_reason(record: Record) -> Iterator[str]:

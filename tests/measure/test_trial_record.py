@@ -24,6 +24,11 @@ Record = dict[str, Any]
 Key = tuple[str | int, ...]
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
+OF_MEASURED = (
+    "build", "load", "quality", "latency", "memory", "examples", "not_measured", "elapsed_s", "others_used_cores",
+)  # fmt: skip
+"""What a record has only where its trial was measured."""
+
 GONE = object()
 WRONG = [float("nan"), float("inf"), "x", None, [], {}, -1, 10**400, True, "\ud800", GONE]
 
@@ -37,11 +42,7 @@ def chosen(name: str) -> list[Record]:
     records = records_of(name)
     plain = copy.deepcopy(next(one for one in records if one["index"]["type"] == "ivf_pq"))
     filtered = copy.deepcopy(next((one for one in records if one["filter"]), records[0]))
-    failed = {
-        key: value
-        for key, value in records[-1].items()
-        if key not in ("build", "load", "quality", "latency", "memory", "examples", "not_measured", "elapsed_s")
-    }
+    failed = {key: value for key, value in records[-1].items() if key not in OF_MEASURED}
     for one in (plain, filtered):
         one["latency"]["times_ms"] = one["latency"]["times_ms"][:2]
     return [plain, filtered, failed | {"status": "failed", "reason": "out of memory"}]
@@ -75,8 +76,8 @@ FREE = {"environment", "examples", "not_measured", "label", "reason", "data.name
         "quality.by_popularity", "quality.by_slice", "quality.recall_interval.method", "latency.times_ms"}  # fmt: skip
 """What is shown and not judged by: another text, or a list with one less, is as good."""
 
-NOT_MEASURED = {"build.gpu_peak_bytes", "memory.gpu_peak_bytes"}
-"""Null where the reason is there; of a trial on the CPU they are null already."""
+NOT_MEASURED = {"build.gpu_peak_bytes", "memory.gpu_peak_bytes", "others_used_cores"}
+"""Null in some records, with the reason: a number in their place is as good."""
 
 
 @pytest.mark.parametrize("name", ["sweep-demo", "sweep-gpu"])
@@ -219,3 +220,11 @@ def test_damaged_plan(damaged: Any) -> None:
     (folder / PLAN).write_text("{", "utf-8")
     with pytest.raises(DataError, match="it is no JSON"):
         SweepResults.read(folder)
+
+
+@pytest.mark.parametrize("at", [("others_used_cores",), ("latency", "warmups")])
+@pytest.mark.parametrize("wrong", [None, GONE, -1, "x", float("nan")])
+def test_what_the_first_format_did_not_have_is_not_lost_later(at: Key, wrong: Any) -> None:
+    record = next(one for one in records_of("sweep-gpu") if one["others_used_cores"] is not None)
+    assert (record["format"], mistake_in(record)) == ("trial-2", None)
+    assert str(mistake_in(changed(record, at, wrong))).startswith(".".join(at))
