@@ -26,7 +26,7 @@ from semrec_faiss.data.synthetic_world import (
     draw_seen,
     user_id,
 )
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 
 # name: (least, most)
@@ -101,7 +101,7 @@ def write_synthetic(
 
     Raises:
         UsageError: an argument out of its limits, ``out`` not empty, or too little room on the disk.
-        DataError: the disk refused to be written to.
+        StorageError: the disk refused to be written to.
     """
     _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
@@ -121,7 +121,7 @@ def write_synthetic(
             if pool is not None and seen_per_user:
                 _write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
-        raise DataError(
+        raise StorageError(
             f"cannot write {out}: {error.strerror or error}", fix="choose a folder that can be written to"
         ) from error
     seconds = time.perf_counter() - started
@@ -227,6 +227,8 @@ def _mean_vectors(titles: Path, liked: Liked, count: int) -> Iterator[NDArray[np
         mean = np.zeros((len(where), vectors.shape[1]))
         for nth in range(LIKED_TITLES):
             mean += gathered[where[:, nth]] * weights[:, nth, None]
+        opposite = ~mean.any(axis=1)  # of one dimension there are only two directions: what cancels is not a direction
+        mean[opposite] = gathered[where[opposite, 0]]
         yield mean / np.sqrt(np.einsum("ij,ij->i", mean, mean))[:, None]
 
 

@@ -36,7 +36,7 @@ from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_vectors import Rotation, World
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, TitlePool, draw_liked, make_titles
 from semrec_faiss.data.users import read_user_ids
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import StorageError, UsageError
 
 
 def write(out: Path, **changes: object) -> Path:
@@ -207,6 +207,12 @@ def test_users_are_weighted_means_of_titles_they_like(tmp_path: Path) -> None:
     assert {title for _, title in seen} <= {str(title["media_id"]) for title in titles_of(out)}
 
 
+def test_users_of_one_dimension_have_a_direction(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "data", titles=40, users=2000, dim=1, seed=7)
+    users = np.load(tmp_path / "data" / "users" / "preference_vectors.npy")
+    assert set(np.unique(users)) == {-1.0, 1.0}
+
+
 def test_in_a_large_catalogue_users_choose_among_the_known_titles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +288,7 @@ def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         write(tmp_path / "file" / "x")
 
 
@@ -447,7 +453,7 @@ def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
-    with pytest.raises(DataError, match="Input/output error"):
+    with pytest.raises(StorageError, match="Input/output error"):
         write(out, titles=20, users=0, overwrite=True)
     assert bytes_of(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
