@@ -14,7 +14,7 @@ from semrec_faiss.measure.evaluation_sweep import ranked
 from semrec_faiss.measure.evaluator import KS, RECOMMENDER, metric_of
 from semrec_faiss.measure.profiles import Profile
 from semrec_faiss.measure.ranking import PER_USER
-from semrec_faiss.report.charts import png, spec_of
+from semrec_faiss.report.charts import png, spec_of, titled
 from semrec_faiss.report.document import Block, Cell, Chart, Column, Document, Facts, Section, Table, Text, Tone, Value
 from semrec_faiss.report.evaluation_charts import interval_chart
 from semrec_faiss.report.evaluation_rows import METHOD_NAMES, csv_of, ends_of, flat_row, method_rows, profile_rows
@@ -108,9 +108,11 @@ def _verdict(evaluation: Record, name: str, by: str, about: str) -> Section:
                       f"paired by user; {low:+.3f} to {high:+.3f}", tone))  # fmt: skip
     caption = (f"{_told(by)} on the {protocol['held_out']} titles that each user liked last, with 95% confidence "
                "intervals over users.")  # fmt: skip
+    drawn = interval_chart(method_rows(methods, by), _told(by))
+    note = f"{_told(by)} on the titles that each user liked last; lines are 95% confidence intervals over users"
     blocks: list[Block] = [
         Facts(facts),
-        Chart(_chart_name("methods", name), interval_chart(method_rows(methods, by), _told(by)), caption),
+        Chart(_chart_name("methods", name), titled(drawn, f"The winner beside the baselines on {name}", note), caption),
         *(_methods_table(methods, k) for k in KS),
         Text(f"{protocol['users_evaluated']} users; {protocol['users_with_too_few_liked']} more like too few titles."),
         Text(f"The same again: {evaluation['command']}", "muted"),
@@ -128,7 +130,10 @@ def _profiles(here: Sequence[Record], evaluation: Record | None, name: str, by: 
     caption = (f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "
                "intervals over users. Profiles are compared on the same users, so that they differ more surely than "
                "their intervals tell.")  # fmt: skip
-    chart = interval_chart(profile_rows(drawn, by, chosen), _told(by))
+    note = f"{told} profiles, on titles liked before those left out last; lines are 95% confidence intervals over users"
+    chart = titled(
+        interval_chart(profile_rows(drawn, by, chosen), _told(by)), f"{_told(by)} by profile on {name}", note
+    )
     return Section(f"What each profile comes to{about}", [Chart(_chart_name("profiles", name), chart, caption)])
 
 
