@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semrec_faiss.config import load_config as load_config
     from semrec_faiss.errors import SemrecError as SemrecError
+    from semrec_faiss.measure.pick import Wanted as Wanted
+    from semrec_faiss.measure.pick import pick as pick
     from semrec_faiss.search.recommender import Recommender as Recommender
+    from semrec_faiss.search.taste import Taste as Taste
 
 __version__ = "0.1.0"
 
-__all__ = ["Recommender", "SemrecError", "__version__", "load_config"]
+__all__ = ["Recommender", "SemrecError", "Taste", "Wanted", "__version__", "load_config", "pick"]
 
 _HOME = {
     "Recommender": "semrec_faiss.search.recommender",
     "SemrecError": "semrec_faiss.errors",
+    "Taste": "semrec_faiss.search.taste",
+    "Wanted": "semrec_faiss.measure.pick",
     "load_config": "semrec_faiss.config",
+    "pick": "semrec_faiss.measure.pick",
 }
 
 

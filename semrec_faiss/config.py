@@ -150,11 +150,10 @@ def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> C
 
 
 def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
-    for section, key in (("device", "kind"), ("index", "type")):  # `device: cpu`, with device.gpus still free to be set
-        if isinstance(source.values.get(section), str):
-            source.values[section] = {key: source.values[section]}
+    _write_out(source)
     for assignment in overrides:
         source.override(assignment)
+        _write_out(source)
     try:
         return Config.model_validate(source.values)
     except ValidationError as error:
@@ -162,6 +161,13 @@ def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
     subject = source.path or "the settings"
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+
+
+def _write_out(source: YamlSource) -> None:
+    """Make `device: cpu` the mapping that it is short for, so that device.gpus can still be set."""
+    for section, key in (("device", "kind"), ("index", "type")):
+        if isinstance(source.values.get(section), str):
+            source.values[section] = {key: source.values[section]}
 
 
 def known_keys() -> list[str]:

@@ -309,6 +309,12 @@ def test_a_config_that_is_not_there_is_not_found(tmp_path: Path, path: str) -> N
         load_config(f"{tmp_path}/{path}")
 
 
+def test_device_by_name_may_be_set_from_the_command_line() -> None:
+    config = config_from_dict({}, ["device=gpu", "device.gpus=[1]"])
+    assert (config.device.kind, config.device.gpus) == ("gpu", (1,))
+    assert config_from_dict({"device": {"gpus": [1]}}, ["device=cpu"]).device.kind == "cpu"
+
+
 # --- what a device cannot do ----------------------------------------------------------------------------------------
 
 

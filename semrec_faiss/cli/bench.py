@@ -8,15 +8,12 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.bench_gpu import as_ms, gpu
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.console import BUSY, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option, set_option
 
 INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw", "fused")
 SHAPING = ("titles", "users", "dim", "index_type")
 """Options that shape an index which is built for the run; an index that is given has its shape."""
-
-BUSY = 0.1
-"""The cores that other programs kept busy from which their work shows in the times."""
 
 
 @click.group()

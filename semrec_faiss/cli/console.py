@@ -20,6 +20,9 @@ from semrec_faiss.progress import Progress, silent
 PLAIN_WIDTH = 160
 """Columns of a table that does not go to a terminal: wide enough that nothing is cut."""
 
+BUSY = 0.1
+"""The cores that other programs kept busy from which their work shows in the times."""
+
 
 def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
     """Run a command and turn whatever it raises into a message on stderr and an exit code."""

@@ -126,6 +126,6 @@ def _placed_row(record: dict[str, Any]) -> list[str]:
         as_ms(brief["p50_ms"]),
         as_ms(brief["p95_ms"]),
         f"{brief['qps']:,.0f}",
-        "–" if memory is None else as_size(memory) if memory else "< 1 MB",
+        "–" if memory is None else as_size(memory),
         f"{brief['build_s']:.2f}",
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.console import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option
 from semrec_faiss.errors import UsageError
 
@@ -187,6 +187,17 @@ def _show_outcome(plan: Plan, outcome: Outcome) -> None:
     _print_listing("left for want of time", [[trial.what, ""] for trial in outcome.left])
     _print_invalid(plan)
     click.echo(f"{len(plan.trials)} trials: {outcome.measured_now} done now, {len(outcome.records)} in all")
+    _say_if_disturbed(outcome.records)
+
+
+def _say_if_disturbed(records: Sequence[dict[str, Any]]) -> None:
+    disturbed = [record for record in records if (record.get("others_used_cores") or 0) > BUSY]
+    if disturbed:
+        most = max(record["others_used_cores"] for record in disturbed)
+        say(
+            f"note: other programs kept up to {most:.1f} cores busy during {len(disturbed)} trials, whose times are"
+            " longer for it; measure again with --rerun when nothing else runs"
+        )
 
 
 def _print_listing(name: str, rows: list[list[str]]) -> None:

@@ -155,5 +155,6 @@ def check_manifest_digest(folder: Path, sha256: str) -> None:
 def damaged(path: Path, what: str) -> DamagedIndexError:
     """Make the error for one file that is not as it was written."""
     return DamagedIndexError(
-        f"{path} {what}", fix="restore it from a copy, run `semrec rollback INDEX`, or build the index again"
+        f"{path} {what}",
+        fix="restore it from a copy, run `semrec rollback INDEX` if it was built more than once, or build it again",
     )

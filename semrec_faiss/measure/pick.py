@@ -101,13 +101,15 @@ class Choice:
 
 
 def memory_bytes(record: Record) -> int | None:
-    """Return the most memory that a trial's search took where it ran: the GPU's, or the host's.
+    """Return the most memory that a trial's search took where it ran: the GPU's, or the host's; None if not measured.
 
-    0 is less than the system shows, which counts a process's memory in pages and late; None is not measured.
+    On a host it is the index's size at least: of a small one the system shows nothing, as its pages were there before.
     """
-    memory = record["memory"]
-    value: int | None = memory["gpu_peak_bytes" if record["device"]["kind"] == "gpu" else "host_peak_bytes"]
-    return value
+    if record["device"]["kind"] == "gpu":
+        on_gpu: int | None = record["memory"]["gpu_peak_bytes"]
+        return on_gpu
+    peak = record["memory"]["host_peak_bytes"]
+    return None if peak is None else max(int(peak), int(record["build"]["index_bytes"]))
 
 
 def build_seconds(record: Record) -> float:
@@ -217,7 +219,7 @@ def _as_ms(value: float) -> str:
 
 
 def _as_gb(value: float) -> str:
-    return f"{value:.3g} GB" if value else "< 1 MB"
+    return f"{value:.3g} GB" if value >= 0.001 else "< 1 MB"
 
 
 def _misses(record: Record, requirements: Sequence[_Requirement]) -> list[str]:

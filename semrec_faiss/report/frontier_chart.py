@@ -50,7 +50,7 @@ def frontier_chart(records: Sequence[Record], cost: str, looks: Mapping[str, Loo
     joined = alt.concat(*panels, columns=panels_of(len(panels)).columns).resolve_scale(
         color="shared", shape="shared", fill="shared", stroke="shared"
     )
-    return titled(joined, title, subtitle)
+    return titled(joined, title, f"{subtitle}; the broad grey line joins the best")
 
 
 def _line(row: Row) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.abc
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ from semrec_faiss.index.device import (
     BLAS_QUERY_BLOCK,
     BLAS_THRESHOLD,
     BLAS_TITLE_BLOCK,
+    WAITING,
     Device,
     choose_device,
     first_line,
@@ -65,6 +68,17 @@ def test_faiss_is_loaded_with_block_sizes_that_suit_batches() -> None:
     assert faiss.cvar.distance_compute_blas_query_bs == BLAS_QUERY_BLOCK
     assert faiss.cvar.distance_compute_blas_database_bs == BLAS_TITLE_BLOCK
     assert load_faiss() is faiss
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_share_cores_unless_told_otherwise(given: dict[str, str], spins: str | None) -> None:
+    code = "import os, semrec_faiss.index.device as d; d.load_faiss(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    others = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(spins)
 
 
 def test_exactly_one_wheel_is_installed_here() -> None:

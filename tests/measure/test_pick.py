@@ -132,9 +132,10 @@ def test_memory_is_that_of_where_the_search_runs() -> None:
     assert memory_bytes(record) == 7
 
 
-def test_memory_too_small_to_tell_meets_every_limit_and_is_not_unmeasured() -> None:
+def test_memory_is_the_size_of_the_index_at_least_and_null_is_not_measured() -> None:
     small, unknown = trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, None)
-    assert (memory_bytes(small), memory_bytes(unknown)) == (0, None)
+    assert (memory_bytes(small), memory_bytes(unknown)) == (small["build"]["index_bytes"], None)
+    assert memory_bytes(trial("n4", 1.0, 1.0, 9, 3)) == 3_000_000
     choice = pick(results(unknown, small, trial("n4", 1.0, 1.0, 9, 3)), Wanted(memory_gb=0.001, by="memory"))
     assert choice.winner is small
     assert labels(choice.losers) == {"n2": "memory was not measured", "n4": "memory 0.003 GB > 0.001 GB"}

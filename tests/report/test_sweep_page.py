@@ -86,15 +86,16 @@ def test_trials_table_holds_every_measured_trial_as_it_was(document: Document, r
     assert row["index MB"] == record["build"]["index_bytes"] / 1e6
 
 
-def test_memory_of_0_is_less_than_shown_and_not_unmeasured(results: SweepResults) -> None:
+def test_memory_is_the_size_of_the_index_at_least(results: SweepResults) -> None:
     one, other = (copy.deepcopy(record) for record in results.measured[:2])
     one["memory"]["host_peak_bytes"], other["memory"]["host_peak_bytes"] = 0, None
+    one["build"]["index_bytes"] = 2_474_510
     one["others_used_cores"], other["others_used_cores"] = 0.25, None
     table = trials_table([one, other])
     columns = [table.column(place) for place in range(len(table.columns))]
     told = [{column.name: shown(cell, column).text for cell, column in zip(row, columns, strict=True)}
             for row in table.rows]  # fmt: skip
-    assert [row["memory MB"] for row in told] == ["< 1", "–"]
+    assert [row["memory MB"] for row in told] == ["2.5", "–"]
     assert [row["cores others used"] for row in told] == ["0.25", "–"]
 
 
@@ -190,8 +191,8 @@ def test_a_data_folder_says_how_many_of_its_trials_were_measured(results: SweepR
     assert isinstance(told, Text)
     assert told.text.startswith("24 of 30 trials measured"), "the factory string cannot be trained"
     chart = next(one for one in section(document, "Recall against speed: films") if isinstance(one, Chart))
-    assert (
-        chart.spec.to_dict()["title"]["subtitle"] == "films: 188 titles × 16, k = 3, on CPU; 24 of 30 trials measured"
+    assert chart.spec.to_dict()["title"]["subtitle"] == (
+        "films: 188 titles × 16, k = 3, on CPU; 24 of 30 trials measured; the broad grey line joins the best"
     )
     few = SweepResults(results.folder, results.plan, tuple(where(results.records, data="films")[:2]))
     assert sweep_document(few).summary.startswith("2 of 60 trials measured")
