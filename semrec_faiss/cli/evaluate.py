@@ -80,7 +80,9 @@ def _profile_options(command: Any) -> Any:
 @click.option(
     "--users", default=2000, show_default=True, type=click.IntRange(min=1), help="Users to evaluate, at most."
 )
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing and clustering.")
+@click.option(
+    "--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of drawing and clustering."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the whole document to this JSON file.")
 @set_option
 @json_option

@@ -50,6 +50,9 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
         check_new_file(out, "--out")
     found = SweepResults.read(results)
     choice = choose(found, Wanted(**required))
+    lost = [trial for trial in found.missing if not trial.get("reason")]
+    if lost:
+        say(f"note: {len(lost)} of {len(found.plan['trials'])} trials have no record; `semrec sweep` measures them")
     path = out or results / "pick.yaml"
     if choice.winner is not None:
         label = choice.winner["label"]

@@ -14,7 +14,15 @@ from semrec_faiss.config_index import Settings
 from semrec_faiss.measure.evaluation import MOST_PROFILES
 from semrec_faiss.measure.evaluator import METRICS, Protocol
 from semrec_faiss.measure.profiles import MOST_INTERESTS, MOST_POPULARITY, Profile
-from semrec_faiss.measure.sweep_config import DEFAULT_RESULTS, NAME, as_list, distinct
+from semrec_faiss.measure.sweep_config import (
+    DEFAULT_RESULTS,
+    MOST_COUNT,
+    NAME,
+    Seconds,
+    Seed,
+    as_list,
+    distinct,
+)
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
 
@@ -31,8 +39,8 @@ HalfLife = Annotated[
 ]
 Interests = Annotated[int, Field(ge=1, le=MOST_INTERESTS, strict=True)]
 Popularity = Annotated[float, Field(ge=0, le=MOST_POPULARITY, allow_inf_nan=False, strict=True)]
-Pool = Annotated[int, Field(ge=1, strict=True)]
-AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
+Pool = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
 
 
 class ProfileGrid(Settings):
@@ -77,7 +85,7 @@ class EvaluateSettings(Settings):
     hold_out: AtLeastOne = Protocol.held
     liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = Protocol.liked
     users: AtLeastOne = Protocol.users
-    seed: Annotated[int, Field(ge=0, strict=True)] = Protocol.seed
+    seed: Seed = Protocol.seed
     set: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
 
     @field_validator("index")
@@ -123,7 +131,7 @@ class EvaluationSweep(Settings):
     name: Annotated[str, Field(pattern=NAME)]
     evaluate: EvaluateSettings
     results: Path = DEFAULT_RESULTS
-    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    time_budget_s: Seconds | None = None
 
     @property
     def folder(self) -> Path:

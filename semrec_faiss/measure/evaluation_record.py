@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.evaluator import METRICS
+from semrec_faiss.measure.evaluator import AS_GIVEN, METRICS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.plan_record import Environment, InvalidOne
 from semrec_faiss.measure.profiles import Profile
 from semrec_faiss.measure.strict_record import Amount, Count, Part, Positive, Share, Text, mistakes_by, unsound_values
@@ -133,6 +133,16 @@ class _Evaluation(Part):
     protocol: _JudgedProtocol
     methods: dict[str, _Method]
     differences: dict[str, dict[str, _Difference]]
+    not_measured: dict[str, str]
+
+    @model_validator(mode="after")
+    def _all_methods(self) -> _Evaluation:
+        others = {POPULAR, TOGETHER} | ({AS_GIVEN} & set(self.methods))
+        if set(self.methods) != {RECOMMENDER} | others:
+            raise ValueError(f"methods are {sorted(self.methods)}, not {sorted({RECOMMENDER} | others)}")
+        if set(self.differences) != others or any(set(one) != set(METRICS) for one in self.differences.values()):
+            raise ValueError("differences are not those of every metric to every other method")
+        return self
 
 
 class _Document(Part):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.measure.evaluation_plan import EvaluationPlan
 from semrec_faiss.measure.evaluation_record import mistake_in, mistake_in_document, mistake_in_plan
+from semrec_faiss.measure.evaluator import best_profile
 from semrec_faiss.measure.ledger import LEDGER, read_ledger
+from semrec_faiss.measure.profiles import Profile
 from semrec_faiss.measure.sweep_kind import EVALUATION, PLAN
 from semrec_faiss.measure.sweep_work import FAILED, MEASURED
 
@@ -58,7 +61,10 @@ class EvaluationResults:
         if document is not None:
             _refuse(place / DOCUMENT, mistake_in_document(document))
             chosen_from = {digest for one in document["evaluations"] for digest in one["trials"]}
-            if chosen_from != set(digests):  # of an earlier grid
+            is_of_this = document["by"] == plan["sweep"]["evaluate"]["by"] and chosen_from == set(digests)
+            if is_of_this and len(records) == len(digests):
+                _refuse(place / DOCUMENT, _wrong_winner(document, records))
+            else:  # of an earlier grid or choice, or records of this one were lost
                 document = None
         return cls(place, plan, records, document)
 
@@ -77,6 +83,16 @@ class EvaluationResults:
         """The plan's trials that have no record."""
         known = {record["digest"] for record in self.records}
         return [trial for trial in self.plan["trials"] if trial["digest"] not in known]
+
+
+def _wrong_winner(document: dict[str, Any], records: Sequence[Record]) -> str | None:
+    """Say which winner is not the one that the ledger gives; None where all are."""
+    for one in document["evaluations"]:
+        tried = {Profile(**record["profile"]): record for record in records
+                 if record["digest"] in one["trials"] and record["status"] == MEASURED}  # fmt: skip
+        if not tried or asdict(best_profile(tried, document["by"])) != one["profile"]:
+            return f"profile is not the best of {LEDGER} by {document['by']} on {one['name']}"
+    return None
 
 
 def save_plan(plan: EvaluationPlan, environment: dict[str, Any]) -> None:

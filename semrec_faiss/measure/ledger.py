@@ -57,10 +57,17 @@ def _whole_bytes(content: bytes) -> int:
 
 def _parse(line: bytes) -> Record | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return made
 
 
 class Ledger:

@@ -34,6 +34,13 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MOST_SEED = 2**31 - 1
+"""FAISS holds a seed in 32 bits, with a sign."""
+
+MOST_COUNT = 10**9
+
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Counts = Annotated[tuple[Count, ...], BeforeValidator(as_list), Field(min_length=1)]
 Folders = Annotated[tuple[Path, ...], BeforeValidator(as_list), Field(min_length=1)]
@@ -45,7 +52,7 @@ class QuerySettings(Settings):
 
     titles: Annotated[int, Field(ge=0, strict=True)] = 200
     users: Annotated[int, Field(ge=0, strict=True)] = 200
-    seed: Annotated[int, Field(ge=0, strict=True)] = 7
+    seed: Seed = 7
 
     @model_validator(mode="after")
     def _some(self) -> QuerySettings:
@@ -79,7 +86,7 @@ class Sweep(Settings):
     slice: str | None = None
     repeats: Annotated[int, Field(ge=2, strict=True)] = 20
     warmup: Annotated[int, Field(ge=0, strict=True)] = 2
-    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    time_budget_s: Seconds | None = None
 
     @field_validator("dataset", "k", "batch", "filters")
     @classmethod

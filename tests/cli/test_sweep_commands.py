@@ -170,6 +170,25 @@ def test_out_that_no_file_can_be_is_refused_first(
     assert "is a directory; --out is the file to write" in ran.err or "file is a file" in ran.err
 
 
+def test_pick_tells_that_trials_have_no_record(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "less", ignore=shutil.ignore_patterns(".cache"))
+    ledger = tmp_path / "less" / "trials.jsonl"
+    before = semrec("pick", tmp_path / "less", "--recall", "0.5")
+    assert "have no record" not in before.err
+    kept = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(kept[1:]))
+    assert f"1 of {len(kept)} trials have no record" in semrec("pick", tmp_path / "less", "--recall", "0.5").err
+
+
+def test_a_key_that_stands_twice_in_a_record_is_refused(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "twice", ignore=shutil.ignore_patterns(".cache"))
+    ledger = tmp_path / "twice" / "trials.jsonl"
+    ledger.write_text(ledger.read_text().replace('"status":', '"status":"failed","status":', 1))
+    ran = semrec("pick", tmp_path / "twice", "--recall", "0.5")
+    assert ran.code == 3
+    assert "trials.jsonl:1" in ran.err
+
+
 def test_pick_without_a_winner_ends_with_4_and_writes_nothing(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
     ran = semrec("pick", swept, "--recall", "0.95", "--p95-ms", "0", "--out", tmp_path / "pick.yaml")
     assert ran.code == 4

@@ -372,3 +372,24 @@ def test_the_winner_is_judged_again_only_where_it_is_another(plan: MakePlan, mon
     assert len(judged) == 1
     run(plan(grid={"popularity": 0.2}), rerun="all")
     assert judged == [judged[0]] * 2
+
+
+def test_a_winner_that_is_not_the_ledgers_is_refused_and_one_by_another_metric_passed_over(plan: MakePlan) -> None:
+    made = plan(grid={"interests": [1, 2], "popularity": [0.0, 0.5]})
+    run(made)
+    folder = made.sweep.folder
+    path = folder / "evaluation.json"
+    document = json.loads(path.read_text())
+    assert EvaluationResults.read(folder).document is not None
+    path.write_text(json.dumps(document | {"by": "hit_rate_at_100"}))
+    assert EvaluationResults.read(folder).document is None
+    others = [json.loads(line)["profile"] for line in (folder / "trials.jsonl").read_text().splitlines()]
+    other = next(profile for profile in others if profile != document["evaluations"][0]["profile"])
+    document["evaluations"][0]["profile"] = other
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"evaluation\.json is not whole: profile is not the best of trials\.jsonl"):
+        EvaluationResults.read(folder)
+    del document["evaluations"][0]["methods"]["recommender"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="methods are"):
+        EvaluationResults.read(folder)
