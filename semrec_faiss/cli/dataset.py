@@ -112,6 +112,9 @@ def synth(
     from dataclasses import asdict
 
     from semrec_faiss.data.synthetic import write_synthetic
+    from semrec_faiss.measure.environment import environment
+    from semrec_faiss.measure.host_peak import held_at_most
+    from semrec_faiss.measure.results import settle
 
     with progress_bars() as progress:
         report = write_synthetic(
@@ -126,7 +129,9 @@ def synth(
             progress=progress,
         )
     if as_json:
-        print_json({"out": str(out), **asdict(report)})
+        made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
+        peak = {"peak_memory_bytes": held_at_most()}
+        print_json(settle({"environment": environment(), **made, **asdict(report), **peak}))
         return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
     say(

@@ -47,6 +47,12 @@ class HostPeak:
         return max(0, peak - self._before)
 
 
+def held_at_most() -> int | NotMeasured:
+    """Return the most memory that this process has ever held, mapped files that it touched included; Linux only."""
+    peak = _status_bytes("VmHWM")
+    return NotMeasured("only Linux tells a process its peak memory (/proc/self/status)") if peak is None else peak
+
+
 def _status_bytes(name: str) -> int | None:
     try:
         found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)

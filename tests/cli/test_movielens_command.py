@@ -111,3 +111,6 @@ def test_synth_tells_its_speed_beside_the_disks(semrec: Semrec, tmp_path: Path) 
     document = json.loads(out)
     assert document["bytes"] == sum(path.stat().st_size for path in (tmp_path / "y").rglob("*") if path.is_file())
     assert document["bytes_per_second"] > 0
+    assert (document["titles"], document["users"], document["dim"], document["dtype"]) == (300, 0, 16, "float32")
+    assert document["environment"]["versions"]["numpy"] == np.__version__
+    assert document["peak_memory_bytes"] > document["bytes"]
