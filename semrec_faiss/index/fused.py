@@ -32,6 +32,7 @@ from semrec_faiss.index.fused_plan import (
     plan_search,
     repeats,
     search_bytes,
+    through_codes,
 )
 
 Floats = NDArray[np.float32]
@@ -44,6 +45,9 @@ SCAN_BYTES = 64 << 20
 
 GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
 """GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
+
+CODED_TRIED, CODED_LEFT = 256, 0.25
+"""After so many queries, codes that leave more than this share of them unproven are read no more."""
 
 GRAPHS_KNOWN = 256
 MASKS_KEPT = 8
@@ -103,6 +107,7 @@ class FusedSearcher:
         self.proves = rescore == "float32"
         self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)
         self._words = bitmap_words(self.titles.count)
+        self._codes_pay, self._coded, self._left = self.titles.codes is not None, 0, 0
         self._graphs: OrderedDict[tuple[Any, ...], tuple[CapturedSearch | None, int]] = OrderedDict()
         self._masks: OrderedDict[int, tuple[Mask, Any]] = OrderedDict()
         self._most = MOST_QUERIES
@@ -144,12 +149,21 @@ class FusedSearcher:
         return FusedResult(rows, scores, repeated, scanned)
 
     def _answer(
-        self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None, rows: Rows, scores: Floats
+        self,
+        queries: Floats,
+        k: int,
+        mask: Mask | None,
+        excluded: Excluded | None,
+        rows: Rows,
+        scores: Floats,
+        *,
+        coded: bool = True,
     ) -> tuple[int, int]:
         """Fill in the answers of one block; return how many queries were searched again, and compared with all."""
         allowed, stride = self._allowed(len(queries), mask, excluded)
         masking: Masking = "none" if allowed is None else "own" if stride else "shared"
-        search = self._search_for(len(queries), k, masking)
+        coded = coded and self._codes_pay and through_codes(self.titles.count, len(queries), k)
+        search = self._search_for(len(queries), k, masking, coded=coded)
         rows[:], scores[:], proven = search.search(queries, allowed, stride)
         if not self.proves:
             return 0, 0
@@ -158,9 +172,23 @@ class FusedSearcher:
         if repeated and repeats(k) and not self.titles.wide:
             rows[unproven], scores[unproven], proven = search.repeat(unproven, allowed, stride)
             unproven = unproven[~proven]
+        if coded:
+            self._count_coded(len(queries), len(unproven))
+        if len(unproven) and coded:
+            again = np.empty((len(unproven), k), np.int64), np.empty((len(unproven), k), np.float32)
+            excluded = _rows_of(excluded, unproven)
+            _, scanned = self._answer(queries[unproven], k, mask, excluded, *again, coded=False)
+            rows[unproven], scores[unproven] = again
+            return repeated, scanned
         if len(unproven):
             rows[unproven], scores[unproven] = self._scan(queries[unproven], k, mask, _rows_of(excluded, unproven))
         return repeated, len(unproven)
+
+    def _count_coded(self, searched: int, left: int) -> None:
+        """Read the codes no more where titles lie so near to one another that they often do not tell them apart."""
+        self._coded, self._left = self._coded + searched, self._left + left
+        if self._coded >= CODED_TRIED and self._left > CODED_LEFT * self._coded:
+            self._codes_pay = False
 
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""
@@ -180,11 +208,11 @@ class FusedSearcher:
         self._graphs.clear()
         self._torch.cuda.empty_cache()
 
-    def _search_for(self, queries: int, k: int, masking: Masking) -> DirectSearch | CapturedSearch:
+    def _search_for(self, queries: int, k: int, masking: Masking, *, coded: bool) -> DirectSearch | CapturedSearch:
         """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
         titles, dim = self.titles.count, self.titles.dim
-        plan = plan_search(titles, dim, queries, k, masking)
-        size = search_bytes(titles, dim, queries, k, masking)
+        plan = plan_search(titles, dim, queries, k, masking, coded=coded)
+        size = search_bytes(titles, dim, queries, k, masking, coded=coded)
         if self._device.type != "cuda" or size > GRAPH_BYTES:
             return self._direct(plan, queries, k)
         key = (plan, queries, k, masking)

@@ -29,11 +29,18 @@ def _row_of(chunk, member, SPAN: tl.constexpr):
 
 
 @triton.jit
-def prepare_queries(given, rounded, scaled, bounds, dim, title_norm, title_error, rounding, D_BLOCK: tl.constexpr):
+def prepare_queries(
+    given, rounded, scaled, bounds, codes, code_factors, dim, code_width, title_norm, title_error, code_norm, rounding,
+    PLANES: tl.constexpr, D_BLOCK: tl.constexpr,
+):  # fmt: skip
     """Scale each query by a power of two to a norm of at most 1, round it to float16, and bound its scores' errors.
 
     |q·x - q16·x16| ≤ |q|·|x - x16| + |q - q16|·|x16| (Cauchy-Schwarz), and ``rounding`` × |q|·|x16| for the sums.
     Writes per query: the bound, and the two factors that undo its scaling.
+
+    With PLANES also the query's int8 codes as `fused_code_kernels` wants them, in one row or as 128 × high + low in two
+    that lie eight apart; and what one of them is worth, the query's norm, and the most that a title's score can gain by
+    what the codes leave out of the query.
     """
     query = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, D_BLOCK)
@@ -50,6 +57,9 @@ def prepare_queries(given, rounded, scaled, bounds, dim, title_norm, title_error
     norm = tl.sqrt(tl.sum(square, axis=0))
     second = tl.exp2(-tl.minimum(tl.maximum(tl.ceil(tl.log2(norm)), -126.0), 126.0))
     lost = tl.zeros((D_BLOCK,), tl.float32)
+    code_lost = tl.zeros((D_BLOCK,), tl.float32)
+    unit = tl.maximum(largest * first * second, 1e-30) / (16000.0 if PLANES == 2 else 127.0)  # high is at most 125
+    code_row = (query // 8) * 16 + query % 8 if PLANES == 2 else query
     for start in range(0, dim, D_BLOCK):
         inside = start + column < dim
         part = tl.load(given + query * dim + start + column, mask=inside, other=0.0) * first * second
@@ -58,9 +68,23 @@ def prepare_queries(given, rounded, scaled, bounds, dim, title_norm, title_error
         tl.store(scaled + query * dim + start + column, part, mask=inside)
         difference = part - half.to(tl.float32)
         lost += difference * difference
+        if PLANES > 0:
+            code = codes + code_row * code_width + start + column
+            value = tl.floor(part / unit + 0.5)
+            high = value
+            if PLANES == 2:
+                high = tl.floor(value * 0.0078125 + 0.5)
+                tl.store(code + 8 * code_width, (value - 128.0 * high).to(tl.int8), mask=inside)
+            tl.store(code, high.to(tl.int8), mask=inside)
+            difference = part - unit * value
+            code_lost += difference * difference
     query_norm = norm * second
     query_error = tl.sqrt(tl.sum(lost, axis=0))
     bound = query_norm * title_error + query_error * title_norm + rounding * query_norm * title_norm
+    if PLANES > 0:
+        tl.store(code_factors + 3 * query, unit)
+        tl.store(code_factors + 3 * query + 1, 1.000001 * query_norm)
+        tl.store(code_factors + 3 * query + 2, 1.000001 * tl.sqrt(tl.sum(code_lost, axis=0)) * code_norm)
     tl.store(bounds + 3 * query, 1.001 * bound + 1e-7)
     tl.store(bounds + 3 * query + 1, 1.0 / first)
     tl.store(bounds + 3 * query + 2, 1.0 / second)
@@ -77,35 +101,36 @@ def forbid_rows(allowed, stride, query_of, rows, count, BLOCK: tl.constexpr):
     tl.atomic_and(allowed + query * stride + row // 32, ~bit, mask=inside)
 
 
-@triton.jit(do_not_specialize=["query_count", "allowed_stride"])
-def chunk_maxima(
-    queries, titles, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride,
-    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, GROUP: tl.constexpr,
-):  # fmt: skip
-    """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
+@triton.jit
+def tile_of(tiles_m, tiles_n, GROUP: tl.constexpr):
+    """Return which tile of queries and which tile of titles this program multiplies.
 
-    ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK). GROUP tiles of queries take
-    turns over the titles, so that a tile of titles is read from memory once for all of them. With SHARED all queries
-    have the same bitmap.
+    GROUP tiles of queries take turns over the titles: a tile of titles is read from memory once for all of them.
     """
-    tiles_m = tl.cdiv(query_count, BM)
-    in_group = GROUP * tl.cdiv(title_count, BN)
+    in_group = GROUP * tiles_n
     tile = tl.program_id(0)
     first_m = (tile // in_group) * GROUP
     group = tl.minimum(tiles_m - first_m, GROUP)
-    tile_m = first_m + (tile % in_group) % group
-    tile_n = (tile % in_group) // group
-    m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
-    if MASKED:  # asked for before the product, which hides how long it takes to come
-        word = allowed + tile_n * (BN // 32) + tl.arange(0, BN // 32)
-        if SHARED:
-            bits = tl.load(word)[None, :]
-        else:
-            bits = tl.load(word[None, :] + tl.minimum(m, query_count - 1)[:, None] * allowed_stride)
-    scores = tl.zeros((BM, BN), tl.float32)
-    for k in range(0, dim, BK):
-        scores = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, scores)
+    return first_m + (tile % in_group) % group, (tile % in_group) // group
+
+
+@triton.jit
+def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN: tl.constexpr):
+    """Load the bitmaps of a tile of titles: (1, BN // 32) where queries share one, else a line for each of ``m``."""
+    word = allowed + tile_n * (BN // 32) + tl.arange(0, BN // 32)
+    if SHARED:
+        bits = tl.load(word)[None, :]
+    else:
+        bits = tl.load(word[None, :] + tl.minimum(m, query_count - 1)[:, None] * stride)
+    return bits
+
+
+@triton.jit
+def write_maxima(
+    scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride,
+    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned."""
     if (tile_n + 1) * BN > title_count:
         n = tile_n * BN + tl.arange(0, BN)
         scores = tl.where(n[None, :] < title_count, scores, float("-inf"))
@@ -122,6 +147,28 @@ def chunk_maxima(
     best = tl.reshape(tl.max(tl.max(apart, axis=4), axis=2), (BM, BN // (2 * SPAN)))
     chunk = tile_n * (BN // (2 * SPAN)) + tl.arange(0, BN // (2 * SPAN))
     tl.store(maxima + m[:, None] * maxima_stride + chunk[None, :], best.to(tl.float16), mask=(m < query_count)[:, None])
+
+
+@triton.jit(do_not_specialize=["query_count", "allowed_stride"])
+def chunk_maxima(
+    queries, titles, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride,
+    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
+
+    ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK). With SHARED all queries have
+    the same bitmap.
+    """
+    tile_m, tile_n = tile_of(tl.cdiv(query_count, BM), tl.cdiv(title_count, BN), GROUP)
+    m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
+    bits = 0
+    if MASKED:  # asked for before the product, which hides how long it takes to come
+        bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
+    scores = tl.zeros((BM, BN), tl.float32)
+    for k in range(0, dim, BK):
+        scores = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, scores)
+    write_maxima(scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride, MASKED, SHARED, SPAN, BM, BN)
 
 
 @triton.jit(do_not_specialize=["keep"])

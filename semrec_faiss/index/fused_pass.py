@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused_plan import MANY_QUERIES, FusedPlan, power_of_two
+from semrec_faiss.index.fused_codes import TitleCodes, encode
+from semrec_faiss.index.fused_plan import (
+    MANY_QUERIES,
+    FusedPlan,
+    code_bytes,
+    code_rows,
+    code_width,
+    keeps_codes,
+    power_of_two,
+)
 
 Floats = NDArray[np.float32]
 
@@ -49,6 +58,7 @@ class GpuTitles:
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual.
         wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
+        codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
     """
 
     halves: Any
@@ -57,6 +67,7 @@ class GpuTitles:
     norm: float
     error: float
     wide: bool = False
+    codes: TitleCodes | None = None
 
     @property
     def count(self) -> int:
@@ -71,8 +82,9 @@ class GpuTitles:
     @property
     def bytes(self) -> int:
         """GPU memory of the vectors."""
-        kept = [self.halves] if self.originals is None else [self.halves, self.originals]
-        return sum(int(part.nbytes) for part in kept)
+        kept = int(self.halves.nbytes)
+        kept += 0 if self.originals is None else int(self.originals.nbytes)
+        return kept + (0 if self.codes is None else self.codes.bytes)
 
 
 def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuTitles:
@@ -81,12 +93,14 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
     Args:
         vectors: float32 (titles, dim).
         device: a torch device.
-        keep_originals: whether the float32 vectors stay there too, 6 bytes a component in all instead of 2.
+        keep_originals: whether the float32 vectors stay there too, and of many titles int8 codes: 6 or 7 bytes a
+            component in all instead of 2.
 
     Raises:
         DeviceError: they do not fit the GPU's memory.
     """
     torch = load_torch()
+    coded = keep_originals and keeps_codes(len(vectors), "float32")
     try:
         halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
         originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
@@ -107,15 +121,16 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
             rounded = halves[part].float()
             norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
             error = max(error, float(torch.linalg.vector_norm(scaled - rounded, dim=1).max()))
+        wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
+        codes = encode(torch, originals, scale, _parts(vectors)) if coded and not wide else None
     except torch.cuda.OutOfMemoryError as problem:
         torch.cuda.empty_cache()
-        wanted = vectors.size * (6 if keep_originals else 2)
+        wanted = vectors.size * (6 if keep_originals else 2) + coded * code_bytes(*vectors.shape)
         raise DeviceError(
             f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
-    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error, wide)
+    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error, wide, codes)
 
 
 def as_tensor(array: NDArray[Any]) -> Any:
@@ -156,8 +171,14 @@ class FusedPass:
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self.answers = empty(queries * (12 * k + 1), dtype=torch.uint8)
         self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
-        self._query_tiles = TensorDescriptor.from_tensor(self.rounded, [plan.tile_queries, plan.tile_dim])
-        self._title_tiles = TensorDescriptor.from_tensor(titles.halves, [plan.tile_titles, plan.tile_dim])
+        self.codes = self.code_factors = None
+        if plan.planes:
+            shape = (code_rows(queries, plan.planes), code_width(titles.dim))
+            self.codes = torch.zeros(shape, dtype=torch.int8, device=device)
+            self.code_factors = empty(queries, 3, dtype=torch.float32)
+        both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
+        tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
+        self._query_tiles, self._title_tiles = map(TensorDescriptor.from_tensor, both, tiles)
 
     def run(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
         """Search; the answers are in ``scores``, ``rows`` and ``proven`` when the GPU has come to the end of it.
@@ -195,17 +216,30 @@ class FusedPass:
         from semrec_faiss.index import fused_kernels as kernels
 
         plan, titles, count = self.plan, self.titles, len(queries)
+        codes = titles.codes if plan.planes else None
         kernels.prepare_queries[(count,)](
-            queries, self.rounded, self.scaled, self.bounds, titles.dim, titles.norm, titles.error,
-            3.0 * titles.dim * 2.0**-23, D_BLOCK=128, num_warps=1,
+            queries, self.rounded, self.scaled, self.bounds, self.codes, self.code_factors,
+            titles.dim, code_width(titles.dim), titles.norm, titles.error, codes.norm if codes else 0.0,
+            3.0 * titles.dim * 2.0**-23, PLANES=plan.planes, D_BLOCK=128, num_warps=1,
         )  # fmt: skip
-        grid = (triton.cdiv(count, plan.tile_queries) * triton.cdiv(titles.count, plan.tile_titles),)
-        kernels.chunk_maxima[grid](
-            self._query_tiles, self._title_tiles, self.bounds if allowed is None else allowed, self.maxima,
-            count, titles.count, titles.dim, self._chunks, allowed_stride,
-            MASKED=allowed is not None, SHARED=allowed_stride == 0, SPAN=plan.span, BM=plan.tile_queries,
-            BN=plan.tile_titles, BK=plan.tile_dim, GROUP=plan.group, num_warps=plan.warps, num_stages=plan.stages,
-        )  # fmt: skip
+        queries_a_tile = plan.tile_queries // max(1, plan.planes)
+        grid = (triton.cdiv(count, queries_a_tile) * triton.cdiv(titles.count, plan.tile_titles),)
+        mask = (self.bounds if allowed is None else allowed, self.maxima)
+        sizes = (count, titles.count, titles.dim, self._chunks, allowed_stride)
+        options = {
+            "MASKED": allowed is not None, "SHARED": allowed_stride == 0, "SPAN": plan.span, "BM": plan.tile_queries,
+            "BN": plan.tile_titles, "BK": plan.tile_dim, "GROUP": plan.group, "num_warps": plan.warps,
+            "num_stages": plan.stages,
+        }  # fmt: skip
+        if codes is None:
+            kernels.chunk_maxima[grid](self._query_tiles, self._title_tiles, *mask, *sizes, **options)
+            return
+        from semrec_faiss.index.fused_code_kernels import coded_chunk_maxima
+
+        its = (codes.steps, codes.rests, self.code_factors)
+        coded_chunk_maxima[grid](
+            self._query_tiles, self._title_tiles, *its, *mask, *sizes, PLANES=plan.planes, **options
+        )
 
     def _select(self, count: int) -> None:
         """List the chunks to rescore: of every segment first, where there are several, and then of what they list."""

@@ -30,6 +30,16 @@ SEGMENT = 8192
 MOST_REPEATED = 256
 """Queries that are searched for more candidates at once."""
 
+CODED_TITLES = 500_000
+"""From so many titles on int8 codes are kept beside the vectors: reading fewer takes no longer than starting to."""
+
+CODED_QUERIES, CODED_QUERIES_OF_MANY, CODED_K = 64, 128, 64
+"""The largest batch, of many titles too, and the most titles a query that codes are read for: beyond, reading them is
+not what takes time."""
+
+TWO_PLANES, TWO_PLANES_QUERIES = 2, 8
+"""Up to so many queries have two rows of codes each: the tensor cores multiply 16 rows at a time anyway."""
+
 _TITLE_PADDING = 256
 
 
@@ -39,7 +49,8 @@ class FusedPlan:
 
     Attributes:
         span: a chunk holds 2 × span titles.
-        tile_queries, tile_titles, tile_dim: the block that one program multiplies.
+        planes: rows of int8 codes that a query has where chunk maxima are bounds from codes; 0 where they are scores.
+        tile_queries, tile_titles, tile_dim: the block that one program multiplies; rows of codes where there are any.
         warps, stages: of that program.
         group: tiles of queries that share a pass over the titles.
         segments: parts that the chunk maxima of a query are looked through in, side by side.
@@ -50,6 +61,7 @@ class FusedPlan:
     """
 
     span: int
+    planes: int
     tile_queries: int
     tile_titles: int
     tile_dim: int
@@ -69,8 +81,35 @@ class FusedPlan:
         return -(-titles // self.tile_titles) * self.tile_titles // (2 * self.span)
 
 
+def keeps_codes(titles: int, rescore: str) -> bool:
+    """Tell whether int8 codes are kept beside the vectors; where nothing is proven, memory matters more."""
+    return rescore == "float32" and titles >= CODED_TITLES
+
+
+def code_width(dim: int) -> int:
+    """Return the bytes of a title's codes: rows have to begin at multiples of 16."""
+    return -(-dim // 16) * 16
+
+
+def code_bytes(titles: int, dim: int) -> int:
+    """Return the GPU memory of the codes of all titles, with a step and a rest in float16 each."""
+    return titles * (code_width(dim) + 2 + 2)
+
+
+def code_rows(queries: int, planes: int) -> int:
+    """Return the rows of codes of a batch; where a query has two, eights of queries lie together."""
+    return queries if planes < TWO_PLANES else TWO_PLANES * (-(-queries // 8) * 8)
+
+
+def through_codes(titles: int, queries: int, k: int) -> bool:
+    """Tell whether a batch is searched through the codes where there are any."""
+    return k <= CODED_K and queries <= (CODED_QUERIES_OF_MANY if titles >= MANY_TITLES else CODED_QUERIES)
+
+
 @lru_cache(maxsize=1024)
-def plan_search(titles: int, dim: int, queries: int, k: int, masking: Masking = "none") -> FusedPlan:
+def plan_search(
+    titles: int, dim: int, queries: int, k: int, masking: Masking = "none", *, coded: bool = False
+) -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
     Args:
@@ -79,20 +118,24 @@ def plan_search(titles: int, dim: int, queries: int, k: int, masking: Masking = 
         queries: the size of the block.
         k: titles a query, at most `FUSED_K_LIMIT`.
         masking: where rows have to be looked up, the widest tile does not pay: its registers are all in use.
+        coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
     wide = many and titles >= MANY_TITLES and masking == "none"
     span = 32 if wide else 16 if titles >= SOME_TITLES else 8
     tile_titles = 256 if wide else 64 if few and span == 8 else 128
-    keep, keep_rows = k + max(2, k // 8), k + max(4, k // 8)
+    planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
+    tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else 128
+    keep, keep_rows = _kept_chunks(k, planes), k + max(4, k // 8)
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
     return FusedPlan(
         span=span,
-        tile_queries=16 if queries <= 16 else 64 if queries <= 64 else 128,
+        planes=planes,
+        tile_queries=tile_queries,
         tile_titles=tile_titles,
-        tile_dim=128 if few and dim >= 128 else 64,
-        warps=8 if wide else 4,
-        stages=3,
+        tile_dim=128 if (few or coded) and dim >= 128 else 64,
+        warps=8 if wide or (coded and tile_queries == 64) else 4,
+        stages=4 if coded and tile_queries <= 64 else 3,
         group=32,
         segments=1 if many else -(-chunks // (4096 if few else SEGMENT)),
         width=_width(keep, many=many),
@@ -118,12 +161,17 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
     )
 
 
+def _kept_chunks(k: int, planes: int) -> int:
+    """Return how many chunks to rescore; the wider the bounds of maxima, the more may hold one of the best."""
+    return (k + max(2, k // 8), 3 * k + 66, 2 * k + 28)[planes]
+
+
 def _width(keep: int, *, many: bool) -> int:
     return 2048 if keep > 128 else 1024 if keep > 32 or not many else 256
 
 
 def _capacity(keep: int) -> int:
-    return max(32, power_of_two(keep + keep // 8 + 2))
+    return max(16, power_of_two(keep + keep // 8 + 2))
 
 
 def _picks(keep: int, keep_rows: int) -> int:
@@ -150,17 +198,18 @@ def block_queries(titles: int, dim: int, k: int, masking: Masking = "none") -> i
     return queries
 
 
-def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking = "none") -> int:
+def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking = "none", *, coded: bool = False) -> int:
     """Return the GPU memory that a block of queries takes besides the vectors."""
-    return queries * _query_bytes(titles, dim, queries, k, masking)
+    return queries * _query_bytes(titles, dim, queries, k, masking, coded=coded)
 
 
-def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking) -> int:
+def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False) -> int:
     """Return the GPU memory that each query of a block takes."""
-    plan = plan_search(titles, dim, queries, k, masking)
+    plan = plan_search(titles, dim, queries, k, masking, coded=coded)
     candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
-    return 2 * plan.chunks(titles) + candidates + bitmap + 10 * dim + 16 * k + 64
+    codes = plan.planes * code_width(dim) + 12 if coded else 0
+    return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + 16 * k + 64
 
 
 def bitmap_words(titles: int) -> int:

@@ -18,6 +18,7 @@ from semrec_faiss.config import (
 )
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
+from semrec_faiss.index.fused_plan import code_bytes, keeps_codes
 
 FLOAT_BYTES, ROW_BYTES = 4, 8
 
@@ -115,9 +116,10 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
 
 
 def gpu_fused(index: FusedIndex, titles: int, dim: int) -> int:
-    """Return the bytes of the vectors of type fused: float16, and float32 beside it unless rescoring does without."""
+    """Return the bytes of the vectors of type fused: float16; float32 and codes too unless rescoring does without."""
     parts = (2, FLOAT_BYTES) if index.search.rescore == "float32" else (2,)
-    return sum(_whole_pages(component * titles * dim) for component in parts)
+    codes = _whole_pages(code_bytes(titles, dim)) if keeps_codes(titles, index.search.rescore) else 0
+    return sum(_whole_pages(component * titles * dim) for component in parts) + codes
 
 
 def gpu_lists(index: IndexConfig, nlist: int, titles: int, dim: int) -> tuple[int, int]:

@@ -44,7 +44,9 @@ class Floor:
         """Return the numbers as a results file holds them."""
         return asdict(self)
 
-    def limit(self, queries: int, titles: int, dim: int, k: int, *, float16: bool = False) -> dict[str, Any]:
+    def limit(
+        self, queries: int, titles: int, dim: int, k: int, *, float16: bool = False, title_bytes: int | None = None
+    ) -> dict[str, Any]:
         """Return the least milliseconds that an exact search can take, and what it is bound by.
 
         Every title's vector is read once and every query compared with each: 2 × queries × titles × dim operations.
@@ -55,9 +57,11 @@ class Floor:
             dim: dimensions of a vector.
             k: titles returned a query, a float32 score and an int64 row each.
             float16: whether titles are stored and compared in float16.
+            title_bytes: what is read of each title; its vector by default.
         """
+        read = dim * (2 if float16 else 4) if title_bytes is None else title_bytes
         rate = self.float16_flops_per_s if float16 and self.float16_flops_per_s else self.float32_flops_per_s
-        moved = dim * ((2 if float16 else 4) * titles + 4 * queries) + (4 + 8) * queries * k
+        moved = read * titles + 4 * dim * queries + (4 + 8) * queries * k
         memory_ms = moved / max(self.copy_bytes_per_s, self.read_bytes_per_s) * 1e3
         arithmetic_ms = 2.0 * queries * titles * dim / rate * 1e3
         bound = "memory" if memory_ms >= arithmetic_ms else "arithmetic"

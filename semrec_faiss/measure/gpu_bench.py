@@ -13,7 +13,7 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.fused import FusedSearcher
 from semrec_faiss.index.fused_pass import load_torch
-from semrec_faiss.index.fused_plan import bitmap_words
+from semrec_faiss.index.fused_plan import bitmap_words, code_bytes
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.floor import Floor, measure_floor
 from semrec_faiss.measure.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
@@ -115,11 +115,13 @@ class _Catalogue:
             searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, plan.k)
         searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, plan.k)
         timings = {name: self._time(search) for name, search in searches.items()}
-        limit = floor.limit(count, titles, plan.dim, plan.k, float16=True)
+        read = code_bytes(1, plan.dim) if fused.coded else 2 * plan.dim
+        limit = floor.limit(count, titles, plan.dim, plan.k, float16=True, title_bytes=read)
         asked = ASKED_MS.get(titles, {}).get(count) if (plan.dim, plan.k) == (384, 10) else None
         row = {
             "titles": titles,
             "queries": count,
+            "reads": "int8 codes" if fused.coded else "float16",
             **limit,
             "asked_ms": NotMeasured("no time is asked for this size") if asked is None else asked,
             "fused_to_limit": round(timings["fused"].median_ms / limit["limit_ms"], 3),

@@ -9,7 +9,7 @@ from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
 from semrec_faiss.index.fused import GRAPH_BYTES
 from semrec_faiss.index.fused_graph import CapturedSearch
 from semrec_faiss.index.fused_pass import FusedPass, GpuTitles
-from semrec_faiss.index.fused_plan import Masking, bitmap_words, block_queries, plan_search, search_bytes
+from semrec_faiss.index.fused_plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
 
 Search = Callable[[], Any]
 """Starts one search of a batch; returns (scores, rows) on the GPU."""
@@ -28,10 +28,12 @@ class FusedPeer:
         self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
         masking: Masking = "none" if allowed is None else "shared"
         self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking))
-        plan = plan_search(titles.count, titles.dim, self._step, k, masking)
+        self.coded = titles.codes is not None and through_codes(titles.count, self._step, k)
+        plan = plan_search(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: CapturedSearch | None = None
-        if self._step == len(queries) and search_bytes(titles.count, titles.dim, self._step, k, masking) <= GRAPH_BYTES:
+        held = search_bytes(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
+        if self._step == len(queries) and held <= GRAPH_BYTES:
             words = 0 if allowed is None else bitmap_words(titles.count)
             self._graph = CapturedSearch(self._work, len(queries), words, 0)
             self._graph.load(queries, allowed)

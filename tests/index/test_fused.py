@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -50,6 +51,17 @@ SIZE = 1 if PLACE == "cpu" else 20
 def searcher(titles: NDArray[Any], **options: Any) -> FusedSearcher:
     assert PLACE is not None
     return FusedSearcher(np.ascontiguousarray(titles, dtype=np.float32), PLACE, **options)
+
+
+@pytest.fixture(params=["vectors", "codes"])
+def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Search small batches as those of a small catalogue, and through int8 codes as those of a large one."""
+    if request.param == "codes":
+        monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
+    return str(request.param)
+
+
+either_way = pytest.mark.usefixtures("read")
 
 
 @dataclass(frozen=True)
@@ -109,10 +121,11 @@ WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
 
 
 @needs_kernels
+@either_way
 @pytest.mark.parametrize("kind", WORLDS)
 def test_the_answers_of_brute_force(kind: str) -> None:
     rng = np.random.default_rng(3)
-    titles = WORLDS[kind](rng, 601 * SIZE, 40).astype(np.float32)
+    titles = WORLDS[kind](rng, 401 * SIZE, 40).astype(np.float32)
     queries = rng.normal(size=(9, 40)).astype(np.float32)
     found = searcher(titles).search(queries, 10)
     Truth.of(titles, queries).check(found, 10)
@@ -124,7 +137,10 @@ def test_the_answers_of_brute_force(kind: str) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("masking", get_args(Masking))
-@pytest.mark.parametrize("room", [1, 4, 256])
+@pytest.mark.parametrize(
+    ("read", "room"), [("vectors", 1), ("vectors", 4), ("vectors", 32), ("codes", 4)], indirect=["read"]
+)
+@either_way
 def test_what_a_first_pass_cannot_prove_a_second_one_does(
     masking: Masking, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +160,7 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
             allowed[query, rows] = False
     monkeypatch.setattr("semrec_faiss.index.fused_graph.repeat_queries", lambda *_: room)
     index = searcher(titles)
-    for _ in range(3):  # launched, recorded and replayed where there is a GPU
+    for _ in range(1 if PLACE == "cpu" else 3):  # launched, recorded and replayed where there is a GPU
         found = index.search(
             queries,
             10,
@@ -157,6 +173,7 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
 
 
 @needs_kernels
+@either_way
 @pytest.mark.parametrize(
     ("n", "d", "queries", "k"),
     [(1, 32, 1, 1), (5, 32, 3, 5), (63, 48, 17, 63), (257, 384, 2, 256), (1000, 72, 65, 3), (129, 2048, 2, 7)],
@@ -168,6 +185,7 @@ def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: in
 
 
 @needs_kernels
+@either_way
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.03, 0.5, 0.97, 1.0])
 def test_masks_of_every_density(share: float) -> None:
     rng = np.random.default_rng(11)
@@ -177,15 +195,16 @@ def test_masks_of_every_density(share: float) -> None:
     mask = rng.random(len(titles)) < share
     lists = [rng.choice(len(titles), size=40, replace=False) for _ in queries]
     allowed = np.broadcast_to(mask, (5, len(titles))).copy()
-    for _ in range(2):  # the second time a GPU replays what it captured
+    for _ in range(1 if PLACE == "cpu" else 3):  # the second time a GPU records, the third it replays
         Truth.of(titles, queries, allowed).check(index.search(queries, 12, mask=mask), 12)
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
-    for _ in range(2):
+    for _ in range(1 if PLACE == "cpu" else 3):
         Truth.of(titles, queries, allowed).check(index.search(queries, 12, mask=mask, excluded=exclude(lists)), 12)
 
 
 @needs_kernels
+@either_way
 def test_seen_titles_of_each_query_alone() -> None:
     rng = np.random.default_rng(4)
     titles = _clustered(rng, 700 * SIZE, 32)
@@ -206,13 +225,16 @@ def test_whatever_the_sizes(data: st.DataObject) -> None:
     d = data.draw(st.sampled_from([32, 40, 64, 120, 136]))
     queries = data.draw(st.integers(1, 20))
     k = data.draw(st.integers(1, min(n, 40)))
+    coded_titles = data.draw(st.sampled_from([1, 500_000]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     titles = rng.normal(size=(n, d)).astype(np.float32)
     titles[rng.random(n) < data.draw(st.sampled_from([0.0, 0.5]))] = titles[0]
     asked = rng.normal(size=(queries, d)).astype(np.float32)
     mask = None if data.draw(st.booleans()) else rng.random(n) < data.draw(st.floats(0, 1))
     allowed = None if mask is None else np.broadcast_to(mask, (queries, n))
-    Truth.of(titles, asked, allowed).check(searcher(titles).search(asked, k, mask=mask), k)
+    with mock.patch("semrec_faiss.index.fused_plan.CODED_TITLES", coded_titles):
+        index = searcher(titles)
+    Truth.of(titles, asked, allowed).check(index.search(asked, k, mask=mask), k)
 
 
 @needs_kernels
@@ -249,6 +271,105 @@ def test_the_bound_holds_for_every_score() -> None:
         errors = np.abs(halves - true).max(axis=1)
         assert (errors <= bounds[:, 0]).all()
         assert errors.max() > 0.02 * bounds[:, 0].max(), "a bound that is never near the errors proves too little"
+
+
+def _chunk_members(span: int, chunks: int) -> NDArray[np.int64]:
+    """The rows of each chunk as the kernels' own words define them: (chunks, 2 × span)."""
+    chunk, i, j = np.ogrid[:chunks, :span, :2]
+    rows = (chunk // 4) * 8 * span + 8 * i + 2 * (chunk % 4) + j
+    return np.asarray(rows, np.int64).reshape(chunks, 2 * span)
+
+
+@needs_kernels
+def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof rests on it; and a bound that lies far above proves too little."""
+    from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
+
+    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
+    torch = load_torch()
+    rng = np.random.default_rng(6)
+    spikes = np.where(rng.random((512, 40)) < 0.02, 30.0, 1.0)
+    for scale, shape in ((1.0, 1.0), (1e-4, 1.0), (300.0, 1.0), (1.0, spikes)):
+        titles = (rng.normal(size=(512, 40)) * scale * shape).astype(np.float32)
+        queries = (rng.normal(size=(19, 40)) / scale).astype(np.float32)
+        kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
+        for count in (19, 7):  # queries of one row of codes each, and of two
+            plan = plan_search(512, 40, count, 10, coded=True)
+            assert plan.planes == (1 if count == 19 else 2)
+            work = FusedPass(kept, plan, count, 10)
+            work.run(torch.from_numpy(queries[:count]).to(PLACE))
+            bounds = work.bounds.cpu().numpy()
+            true = (queries[:count].astype(np.float64) @ titles.T) * kept.scale
+            true /= (bounds[:, 1] * bounds[:, 2])[:, None]
+            best = true[:, _chunk_members(plan.span, plan.chunks(512))].max(axis=2)
+            maxima = work.maxima.float().cpu().numpy()
+            rounded = np.abs(maxima) * 2.0**-11
+            assert (best <= maxima + rounded + bounds[:, :1]).all()
+            left_out = work.code_factors[:, 2:].cpu().numpy() + float(kept.codes.rests.max())
+            assert (maxima - best <= 2 * left_out + rounded + bounds[:, :1]).all()
+            assert left_out.max() < (0.02 if np.ndim(shape) == 0 else 0.2)
+            assert plan.planes == 1 or work.code_factors[:, 2].max() < 1e-4
+
+
+@pytest.fixture
+def too_near(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
+    """Titles read through codes that do not tell them apart, in more chunks than even a second pass keeps."""
+    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused_plan.MOST_KEPT", 96)
+    monkeypatch.setattr("semrec_faiss.index.fused_graph.FEWEST_REPEATED", 2)
+    rng = np.random.default_rng(12)
+    titles = _clustered(rng, 2700, 32)
+    near = rng.permutation(2700)[:2400]
+    titles[near] = titles[0] + 3e-3 * rng.normal(size=(2400, 32))
+    titles[0] = titles[near[0]]
+    return titles
+
+
+@needs_kernels
+def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.float32]) -> None:
+    rng = np.random.default_rng(13)
+    index = searcher(too_near)
+    queries = too_near[:3].copy()
+    mask = rng.random(2700) < 0.95
+    lists = [rng.choice(2700, 20), np.empty(0, np.int64), np.array([5, 2699])]
+    allowed = np.broadcast_to(mask, (3, 2700)).copy()
+    for query, rows in enumerate(lists):
+        allowed[query, rows] = False
+    found = index.search(queries, 10, mask=mask, excluded=exclude(lists))
+    Truth.of(too_near, queries, allowed).check(found, 10)
+    assert found.repeated >= 1
+    assert found.scanned == 0
+
+
+@needs_kernels
+def test_codes_that_tell_too_little_are_read_no_more(
+    too_near: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.CODED_TRIED", 4)
+    index, queries = searcher(too_near), too_near[:2]
+    planned: list[bool] = []
+    plan = plan_search
+
+    def noted(*sizes: Any, coded: bool = False) -> Any:
+        planned.append(coded)
+        return plan(*sizes, coded=coded)
+
+    monkeypatch.setattr("semrec_faiss.index.fused.plan_search", noted)
+    for expected in ([True, False], [True, False], [False]):
+        planned.clear()
+        Truth.of(too_near, queries).check(index.search(queries, 10), 10)
+        assert planned == expected
+
+
+@needs_kernels
+def test_codes_are_kept_of_many_titles_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = np.random.default_rng(3).normal(size=(500, 40)).astype(np.float32)
+    assert searcher(titles).titles.codes is None
+    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 500)
+    kept = searcher(titles).titles
+    assert kept.bytes == 500 * (40 * 6 + 48 + 4)  # a row of codes begins at a multiple of 16 bytes
+    assert searcher(titles[:-1]).titles.codes is None
+    assert searcher(titles, rescore="float16").titles.codes is None
 
 
 @needs_kernels
@@ -406,6 +527,31 @@ def test_float16_rescoring_is_not_called_exact(built: Any) -> None:
     _, path = built
     half = Recommender.open(path, ["index.search.rescore=float16"])
     assert half.similar("m00007", 10).exact is False
+
+
+@on_gpu
+@needs_kernels
+def test_a_hundred_million_titles() -> None:
+    """Positions past 2³¹ in the vectors and in the codes, masks and the last row included."""
+    count, dim = 100_000_000, 32
+    rng = np.random.default_rng(5)
+    titles = np.zeros((count, dim), np.float32)
+    planted = np.unique(np.concatenate(([0, count - 1], rng.integers(count, size=400))))
+    titles[planted] = rng.normal(size=(len(planted), dim))
+    queries = rng.normal(size=(3, dim)).astype(np.float32)
+    index = searcher(titles)
+    assert index.titles.codes is not None
+    mask = np.ones(count, np.bool_)
+    mask[planted[::2]] = False
+    many = np.repeat(queries, 60, axis=0)  # more than go through the codes
+    for asked, kept in ((queries, None), (queries, mask), (many, None), (many, mask)):
+        may = np.arange(len(planted)) if kept is None else np.flatnonzero(kept[planted])
+        found = index.search(asked, 10, mask=kept)
+        scores = asked.astype(np.float64) @ titles[planted[may]].T
+        order = np.argsort(-scores, axis=1)[:, :10]
+        np.testing.assert_array_equal(found.rows, planted[may[order]])
+        np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, axis=1), rtol=1e-5)
+        assert (found.repeated, found.scanned) == (0, 0)
 
 
 @on_gpu

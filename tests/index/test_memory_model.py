@@ -67,13 +67,17 @@ def test_flat_on_a_gpu_by_hand() -> None:
 
 
 def test_fused_on_a_gpu_by_hand() -> None:
-    """Two and four bytes a component, nothing of FAISS's, and work buffers that stay within their bound."""
-    for rescore, component in (("float32", 6), ("float16", 2)):
+    """Two and four bytes a component, codes of many titles, nothing of FAISS's, and work buffers within their bound."""
+    for rescore, titles, vectors in (
+        ("float32", 1 << 18, 6 * 384 * MIB // 4),
+        ("float32", 1 << 20, (6 * 384 + 384 + 2 + 2) * MIB),
+        ("float16", 1 << 20, 2 * 384 * MIB),
+    ):
         index = index_of({"type": "fused", "search": {"rescore": rescore}})
-        found = predict_memory(index, 1 << 20, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
+        found = predict_memory(index, titles, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
         assert found is not None
-        assert (found.vectors, found.structure, found.reserved) == (component * 384 * MIB, 0, 0)
-        assert found.base == (component * 384 + 400) * MIB
+        assert (found.vectors, found.structure, found.reserved) == (vectors, 0, 0)
+        assert found.base == vectors + 400 * MIB
         assert 0 < found.scratch < 600 * MIB
     on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
     assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host

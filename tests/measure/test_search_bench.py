@@ -172,6 +172,8 @@ def test_limit_is_the_larger_of_moving_bytes_and_computing() -> None:
     assert one == {"limit_ms": pytest.approx(0.05006, abs=1e-5), "bound_by": "memory"}
     assert floor.limit(1000, 1000, 250, 10) == {"limit_ms": 5.0, "bound_by": "arithmetic"}
     assert floor.limit(1000, 1000, 250, 10, float16=True) == {"limit_ms": 1.25, "bound_by": "arithmetic"}
+    codes = floor.limit(1, 10**6, 250, 10, float16=True, title_bytes=254)  # 254 million + 1,120 bytes at 20 GB/s
+    assert codes == {"limit_ms": 12.70006, "bound_by": "memory"}
 
 
 def test_cpu_floor_is_measured_and_a_gpu_without_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
