@@ -255,13 +255,14 @@ def rescore_chunks(
 
 @triton.jit(do_not_specialize=["k_wanted"])
 def rescore_rows(
-    queries, titles, chosen, picked, bounds, dropped, best_scores, best_rows, proven,
+    queries, titles, chosen, picked, bounds, dropped, scratch, best_scores, best_rows, proven,
     dim, dropped_count, k_wanted, title_scale, title_unscale,
     SPAN: tl.constexpr, CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score the picked titles from the original vectors, rank them, and tell whether the answer is proven.
 
     It is proven when the k-th score exceeds whatever was dropped on the way by the error that a float16 score can have.
+    ``scratch`` has room for PICKS int64 a query.
     """
     query = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, PICKS)
@@ -281,7 +282,10 @@ def rescore_rows(
     total = tl.where(valid, tl.where(total == 0.0, 0.0, total), float("-inf"))  # -0.0 would rank below 0.0
     bits = total.to(tl.int32, bitcast=True)
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
-    key = tl.sort((ordered << 32) | (0x7FFFFFFF - row).to(tl.int64), descending=True)
+    # Loaded anew: what a sum leaves, many threads holding the same elements, Triton sorts wrongly over several warps.
+    tl.store(scratch + query * PICKS + slot, (ordered << 32) | (0x7FFFFFFF - row).to(tl.int64))
+    tl.debug_barrier()
+    key = tl.sort(tl.load(scratch + query * PICKS + slot, cache_modifier=".cg"), descending=True)
     top = (key >> 32).to(tl.int32)
     score = (top ^ ((top >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
     best = tl.where(score > float("-inf"), 0x7FFFFFFF - (key & 0x7FFFFFFF), -1)

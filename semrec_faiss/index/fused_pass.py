@@ -169,6 +169,7 @@ class FusedPass:
         self.dropped = empty(queries, plan.segments + 1 + (plan.segments > 1), dtype=torch.float32)
         self.candidates = empty(queries, plan.capacity * members, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
+        self._keys = empty(queries, plan.picks, dtype=torch.int64)
         self.answers = empty(queries * (12 * k + 1), dtype=torch.uint8)
         self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
@@ -280,7 +281,7 @@ class FusedPass:
         exact = titles.originals is not None
         kernels.rescore_rows[(count,)](
             self.scaled, titles.originals if exact else titles.halves, self.chosen, self.picked, self.bounds,
-            self.dropped, self.scores, self.rows, self.proven, titles.dim, self.dropped.shape[1], self.k,
+            self.dropped, self._keys, self.scores, self.rows, self.proven, titles.dim, self.dropped.shape[1], self.k,
             titles.scale if exact else 1.0, 1.0 / titles.scale, SPAN=plan.span, CAPACITY=plan.capacity,
             PICKS=plan.picks, DROPPED=power_of_two(self.dropped.shape[1]), BK=128 if plan.picks <= 64 else 32,
             num_warps=_warps(plan.picks),

@@ -206,7 +206,7 @@ def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking =
 def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False) -> int:
     """Return the GPU memory that each query of a block takes."""
     plan = plan_search(titles, dim, queries, k, masking, coded=coded)
-    candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * 4
+    candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * (4 + 8)
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     codes = plan.planes * code_width(dim) + 12 if coded else 0
     return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + 16 * k + 64

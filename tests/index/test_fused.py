@@ -42,7 +42,14 @@ def _place() -> str | None:
 
 
 PLACE = _place()
-needs_kernels = pytest.mark.skipif(PLACE is None, reason="torch and triton are not installed")
+
+
+def needs_kernels(test: Any) -> Any:
+    """Skip without torch and Triton; where there is a GPU the test is one of a GPU, and runs with ``-m gpu``."""
+    test = pytest.mark.skipif(PLACE is None, reason="torch and triton are not installed")(test)
+    return pytest.mark.gpu(test) if PLACE == "cuda:0" else test
+
+
 on_gpu = pytest.mark.gpu
 SIZE = 1 if PLACE == "cpu" else 20
 """How much larger the worlds are on a GPU than in the interpreter."""
@@ -535,7 +542,7 @@ def test_a_hundred_million_titles() -> None:
     """Positions past 2³¹ in the vectors and in the codes, masks and the last row included."""
     count, dim = 100_000_000, 32
     rng = np.random.default_rng(5)
-    titles = np.zeros((count, dim), np.float32)
+    titles = np.tile(1e-3 * rng.normal(size=(10**6, dim)).astype(np.float32), (count // 10**6, 1))
     planted = np.unique(np.concatenate(([0, count - 1], rng.integers(count, size=400))))
     titles[planted] = rng.normal(size=(len(planted), dim))
     queries = rng.normal(size=(3, dim)).astype(np.float32)
