@@ -210,17 +210,18 @@ class FusedSearcher:
 
     def _search_for(self, queries: int, k: int, masking: Masking, *, coded: bool) -> DirectSearch | CapturedSearch:
         """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
+        key = (queries, k, masking, coded)
+        known = self._graphs.get(key)
+        if known is not None and known[0] is not None:
+            self._graphs.move_to_end(key)
+            return known[0]
         titles, dim = self.titles.count, self.titles.dim
         plan = plan_search(titles, dim, queries, k, masking, coded=coded)
         size = search_bytes(titles, dim, queries, k, masking, coded=coded)
         if self._device.type != "cuda" or size > GRAPH_BYTES:
             return self._direct(plan, queries, k)
-        key = (plan, queries, k, masking)
-        known = key in self._graphs
-        captured = self._graphs.setdefault(key, (None, 0))[0]
-        if known and captured is None:
-            captured = self._capture(plan, queries, k, masking)
-            self._graphs[key] = (captured, size)
+        captured = None if known is None else self._capture(plan, queries, k, masking)
+        self._graphs[key] = (captured, size if captured else 0)
         self._graphs.move_to_end(key)
         while sum(held for _, held in self._graphs.values()) > GRAPHS_BYTES or len(self._graphs) > GRAPHS_KNOWN:
             self._graphs.popitem(last=False)

@@ -24,6 +24,9 @@ Answers = tuple[Rows, Floats, Mask]
 
 FEWEST_REPEATED = 16
 
+COPIED_AT_ONCE = 256 << 10
+"""Bytes of queries up to which numpy's copy is done before torch's has begun."""
+
 
 class DirectSearch:
     """Batches of up to a number of queries, launched kernel by kernel."""
@@ -65,8 +68,9 @@ class CapturedSearch:
         torch = load_torch()
         self._torch = torch
         self.work = work
-        device = work.rows.device
+        device = self._device = work.rows.device
         self._queries_in = torch.empty((queries, work.titles.dim), dtype=torch.float32, pin_memory=True)
+        self._queries_view = self._queries_in.numpy()
         self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
         self._found = _views(self._answers_out, work)  # once: making them takes longer than copying a few answers
         self._queries = torch.zeros((queries, work.titles.dim), dtype=torch.float32, device=device)
@@ -99,11 +103,14 @@ class CapturedSearch:
 
     def search(self, queries: Floats, allowed: Any, *_: Any) -> Answers:
         """Search ``queries``, as many as were recorded; the answers are copies."""
-        self._queries_in.copy_(as_tensor(queries))  # on several threads where it is large
+        if queries.nbytes <= COPIED_AT_ONCE:
+            np.copyto(self._queries_view, queries)
+        else:
+            self._queries_in.copy_(as_tensor(queries))  # on several threads
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()
-        return _after(self._torch, self._found, len(queries), self.work)
+        return _after(self._torch, self._found, len(queries), self._device)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
@@ -124,7 +131,8 @@ class _CapturedRepeat:
 
     def __init__(self, earlier: FusedPass, room: int, allowed: Any, stride: int) -> None:
         torch = self._torch = load_torch()
-        self._room, device = room, earlier.rows.device
+        self._room = room
+        device = self._device = earlier.rows.device
         self._work = _repeat_pass(earlier, room)
         self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
         self._answers_out = torch.empty_like(self._work.answers, device="cpu", pin_memory=True)
@@ -141,7 +149,7 @@ class _CapturedRepeat:
     def search(self, which: Rows) -> Answers:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
-        return _after(self._torch, self._found, len(which), self._work)
+        return _after(self._torch, self._found, len(which), self._device)
 
 
 def _recorded(launches: Callable[[], None], device: Any) -> Any:
@@ -158,9 +166,9 @@ def _views(answers: Any, work: FusedPass) -> tuple[NDArray[Any], ...]:
     return tuple(part.numpy() for part in answers_in(answers, len(work.rows), work.k))
 
 
-def _after(torch: Any, found: tuple[NDArray[Any], ...], count: int, work: FusedPass) -> Answers:
+def _after(torch: Any, found: tuple[NDArray[Any], ...], count: int, device: Any) -> Answers:
     """Wait for what was replayed and copy the first ``count`` answers out of pinned memory."""
-    torch.cuda.current_stream(work.rows.device).synchronize()
+    torch.cuda.current_stream(device).synchronize()
     rows, scores, proven = (part[:count] for part in found)
     return rows.copy(), scores.copy(), proven != 0
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
 from semrec_faiss.index.fused import GRAPH_BYTES
 from semrec_faiss.index.fused_graph import CapturedSearch
@@ -47,14 +50,14 @@ class FusedPeer:
                 self._work.run(self._queries[start : start + self._step], self._allowed, 0)
         return self._work.scores, self._work.rows
 
-    def count_unproven(self) -> int:
-        """Return how many of the batch's answers the first pass does not prove."""
-        unproven = 0
+    def find_unproven(self) -> NDArray[np.int64]:
+        """Return which of the batch's answers the first pass does not prove."""
+        unproven = []
         for start in range(0, len(self._queries), self._step):
             block = self._queries[start : start + self._step]
             self._work.run(block, self._allowed, 0)
-            unproven += int((self._work.proven[: len(block)] == 0).sum())
-        return unproven
+            unproven.append(start + np.flatnonzero(self._work.proven[: len(block)].cpu().numpy() == 0))
+        return np.concatenate(unproven)
 
 
 def faiss_name() -> str:
