@@ -57,10 +57,10 @@ def gpu(
 
 def _print_gpu(document: dict[str, Any], peer: str) -> None:
     names = ("fused", f"{peer}_float32", f"{peer}_float16", "torch_float16")
-    columns = ["titles", "queries", "limit", "asked", *names, "numpy", "fused / limit", "not proven at once"]
+    columns = ["titles", "queries", "reads", "limit", "asked", *names, "numpy", "fused / limit", "not proven at once"]
     print_table(
         columns,
-        [[f"{row['titles']:,}", f"{row['queries']:,}", as_ms(row["limit_ms"]),
+        [[f"{row['titles']:,}", f"{row['queries']:,}", row["reads"], as_ms(row["limit_ms"]),
           "–" if row["asked_ms"] is None else as_ms(row["asked_ms"]),
           *(as_ms(row[name]["median_ms"]) for name in (*names, "numpy")),
           f"×{row['fused_to_limit']:.2f}", str(row["unproven"])]

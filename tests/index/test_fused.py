@@ -355,13 +355,13 @@ def test_codes_that_tell_too_little_are_read_no_more(
     monkeypatch.setattr("semrec_faiss.index.fused.CODED_TRIED", 4)
     index, queries = searcher(too_near), too_near[:2]
     planned: list[bool] = []
-    plan = plan_search
+    search_for = index._search_for
 
-    def noted(*sizes: Any, coded: bool = False) -> Any:
+    def noted(*sizes: Any, coded: bool) -> Any:
         planned.append(coded)
-        return plan(*sizes, coded=coded)
+        return search_for(*sizes, coded=coded)
 
-    monkeypatch.setattr("semrec_faiss.index.fused.plan_search", noted)
+    monkeypatch.setattr(index, "_search_for", noted)
     for expected in ([True, False], [True, False], [False]):
         planned.clear()
         Truth.of(too_near, queries).check(index.search(queries, 10), 10)
