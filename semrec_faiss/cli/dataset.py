@@ -130,7 +130,8 @@ def synth(
         )
     if as_json:
         made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
-        peak = {"peak_memory_bytes": held_at_most()}
+        own = held_at_most()  # with what the other processes held it is the most that all can have held at once
+        peak = {"peak_memory_bytes": own + report.workers_peak_bytes if isinstance(own, int) else own}
         print_json(settle({"environment": environment(), **made, **asdict(report), **peak}))
         return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")

@@ -144,6 +144,15 @@ class NpyWriter:
         self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self._written += len(rows)
 
+    def begin(self) -> int:
+        """Write the header out; return its bytes, at which others may write the rows in this one's place."""
+        self._file.flush()
+        return self._file.tell()
+
+    def count(self, rows: int) -> None:
+        """Count rows that others have written."""
+        self._written += rows
+
     def __enter__(self) -> NpyWriter:
         return self
 

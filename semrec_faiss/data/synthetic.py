@@ -58,12 +58,14 @@ class SyntheticReport:
         seconds: from the first title to the last byte on the disk.
         bytes_per_second: the one by the other.
         disk_bytes_per_second: what the disk took of a plain file just before, the time to reach it included.
+        workers_peak_bytes: the most memory that other processes held, all together; 0 where there were none.
     """
 
     bytes: int
     seconds: float
     bytes_per_second: float
     disk_bytes_per_second: float
+    workers_peak_bytes: int
 
 
 def write_synthetic(
@@ -114,7 +116,7 @@ def write_synthetic(
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
             pool = TitlePool(titles) if users else None
-            write_titles(folder, (titles, dim), seed, media_dtype, pool, progress)
+            workers_peak = write_titles(folder, (titles, dim), seed, media_dtype, pool, progress)
             if pool is not None:
                 pool.close()
                 _write_users(folder, pool, (users, dim), seed, user_dtype, progress)
@@ -126,7 +128,7 @@ def write_synthetic(
         ) from error
     seconds = time.perf_counter() - started
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return SyntheticReport(written, seconds, written / seconds, disk)
+    return SyntheticReport(written, seconds, written / seconds, disk, workers_peak)
 
 
 def _write_speed(folder: Path, planned: int, progress: Progress) -> float:

@@ -1,4 +1,4 @@
-"""Made-up titles written block by block: made in several threads, written by one, flushed by another."""
+"""Made-up titles written block by block: by processes, or few of them by threads; flushed while more are made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
@@ -20,7 +19,8 @@ from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA
 from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_vectors import World, work_bytes
-from semrec_faiss.data.synthetic_world import BLOCK_TITLES, TitleBlock, TitlePool, make_titles
+from semrec_faiss.data.synthetic_worker import Task, WrittenBlock, workers_for, written_by_processes
+from semrec_faiss.data.synthetic_world import BLOCK_TITLES, TitlePool, make_titles
 from semrec_faiss.progress import Progress
 
 FloatName = Literal["float16", "float32", "float64"]
@@ -31,55 +31,69 @@ _MOST_WORKERS, _WORK_BYTES = 8, 512 << 20
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class _MadeBlock:
-    """A block that is ready to be written: its facts, its vectors, of which ``count`` titles exist, and their lines."""
-
-    facts: TitleBlock
-    rows: NDArray[Any]
-    count: int
-    lines: bytes
-
-
 def write_titles(
     folder: Path, shape: tuple[int, int], seed: int, dtype: FloatName, pool: TitlePool | None, progress: Progress
-) -> None:
-    """Write the vectors and the metadata of ``shape`` (titles, dim) to ``folder``, and put the titles into ``pool``."""
+) -> int:
+    """Write the vectors and the metadata of ``shape`` (titles, dim) to ``folder``, and put the titles into ``pool``.
+
+    Returns:
+        The most memory that other processes held for it, in bytes, all together.
+    """
     titles, dim = shape
-    world, stored = World(dim, seed), np.dtype(dtype).newbyteorder("<")
+    stored = np.dtype(dtype).newbyteorder("<")
+    workers = workers_for(titles, dim, stored.itemsize)
+    peaks: list[int] = []
     (folder / METADATA).parent.mkdir()
-
-    # Written arrays go back to those who make them: new memory costs more than what is done in it.
-    free: SimpleQueue[NDArray[Any]] = SimpleQueue()
-
-    def make(number: int) -> _MadeBlock:
-        facts = make_titles(seed, number)
-        count = min(BLOCK_TITLES, titles - number * BLOCK_TITLES)
-        try:
-            rows = free.get_nowait()
-        except Empty:
-            rows = np.empty((BLOCK_TITLES, dim), stored)
-        return _MadeBlock(facts, world.vectors(facts, rows), count, json_lines(facts, count))
-
     with (
         (folder / MEDIA_VECTORS).open("wb") as vectors_file,
         (folder / METADATA).open("wb") as lines_file,
         NpyWriter(vectors_file, shape, dtype) as vectors,
         EarlyFlush(vectors_file) as flush_vectors,
         EarlyFlush(lines_file) as flush_lines,
-        closing(_made_ahead(make, -(-titles // BLOCK_TITLES), _workers(dim, stored.itemsize))) as blocks,
     ):
+        if workers:
+            task = Task(vectors_file.name, vectors.begin(), titles, dim, stored.str, seed)
+            made = written_by_processes(task, workers, peaks)
+        else:
+            made = _written_here(vectors, shape, seed, stored)
         done = 0
-        for block in blocks:
-            vectors.write(block.rows[: block.count])
-            flush_vectors.wrote(block.rows[: block.count].nbytes)
-            free.put(block.rows)
-            lines_file.write(block.lines)
-            flush_lines.wrote(len(block.lines))
-            if pool is not None:
-                pool.add(block.facts)
-            done += block.count
-            progress("titles", done, titles)
+        with closing(made) as blocks:
+            for block in blocks:
+                if workers:
+                    vectors.count(block.count)
+                flush_vectors.wrote(block.count * dim * stored.itemsize)
+                lines_file.write(block.lines)
+                flush_lines.wrote(len(block.lines))
+                if pool is not None:
+                    pool.add(block.facts)
+                done += block.count
+                progress("titles", done, titles)
+    return sum(peaks)
+
+
+def _written_here(
+    vectors: NpyWriter, shape: tuple[int, int], seed: int, stored: np.dtype[Any]
+) -> Generator[WrittenBlock, None, None]:
+    """Write the vectors of all blocks, made in threads."""
+    titles, dim = shape
+    world = World(dim, seed)
+    # Written arrays go back to those who make them: new memory costs more than what is done in it.
+    free: SimpleQueue[NDArray[Any]] = SimpleQueue()
+
+    def make(number: int) -> tuple[NDArray[Any], WrittenBlock]:
+        facts = make_titles(seed, number)
+        count = min(BLOCK_TITLES, titles - number * BLOCK_TITLES)
+        try:
+            rows = free.get_nowait()
+        except Empty:
+            rows = np.empty((BLOCK_TITLES, dim), stored)
+        return world.vectors(facts, rows), WrittenBlock(facts, count, json_lines(facts, count))
+
+    with closing(_made_ahead(make, -(-titles // BLOCK_TITLES), _workers(dim, stored.itemsize))) as blocks:
+        for rows, block in blocks:
+            vectors.write(rows[: block.count])
+            free.put(rows)
+            yield block
 
 
 def _workers(dim: int, item_bytes: int) -> int:

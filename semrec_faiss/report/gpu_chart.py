@@ -32,7 +32,7 @@ COLOURS = {
 """Types as in all reports; the other libraries have colours that no type has."""
 
 _SHAPES = {"fused": _FUSED.shape, "faiss_float32": _FLAT.shape, "faiss_float16": _FLAT_HALF.shape,
-           "cuvs_float32": "wedge", "cuvs_float16": "wedge", "torch_float16": "triangle-left",
+           "cuvs_float32": "triangle-right", "cuvs_float16": "triangle-right", "torch_float16": "triangle-left",
            "limit": "stroke"}  # fmt: skip
 
 

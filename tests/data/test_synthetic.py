@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -25,6 +28,7 @@ from semrec_faiss.data import (
     synthetic_names,
     synthetic_titles,
     synthetic_vectors,
+    synthetic_worker,
     synthetic_world,
 )
 from semrec_faiss.data.atomic import NpyWriter, new_file
@@ -36,7 +40,7 @@ from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_vectors import Rotation, World
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, TitlePool, draw_liked, make_titles
 from semrec_faiss.data.users import read_user_ids
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import SemrecError, StorageError, UsageError
 
 
 def write(out: Path, **changes: object) -> Path:
@@ -316,6 +320,84 @@ def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """Three processes make even a few blocks; those that were started."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def noted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(synthetic_worker, "FEWEST_BLOCKS", 1)
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 3)
+    monkeypatch.setattr(synthetic_worker, "subprocess", SimpleNamespace(Popen=noted, PIPE=subprocess.PIPE))
+    return started
+
+
+@pytest.mark.parametrize(("titles", "dtype"), [(1, "float32"), (16_000, "float16"), (20_480, "float64")])
+def test_processes_write_the_same_bytes(
+    tmp_path: Path, titles: int, dtype: Any, by_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    several = write(tmp_path / "several", titles=titles, dim=24, media_dtype=dtype)
+    assert len(by_processes) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_worker, "FEWEST_BLOCKS", 64)
+        one = write(tmp_path / "one", titles=titles, dim=24, media_dtype=dtype)
+    assert len(by_processes) == 3
+    assert bytes_of(several) == bytes_of(one)
+    assert {worker.poll() for worker in by_processes} <= {0, -signal.SIGKILL}
+
+
+def test_processes_tell_their_memory(tmp_path: Path, by_processes: list[subprocess.Popen[bytes]]) -> None:
+    report = write_synthetic(tmp_path / "x", titles=20_000, users=0, dim=64)
+    assert 3 * 20_000_000 < report.workers_peak_bytes < 3 * 200_000_000
+    assert len(by_processes) == 3
+
+
+@pytest.mark.parametrize(("dim", "item", "expected"), [(64, 4, 12), (384, 4, 11), (1024, 8, 9), (4096, 8, 5)])
+def test_processes_hold_less_than_a_gigabyte(
+    monkeypatch: pytest.MonkeyPatch, dim: int, item: int, expected: int
+) -> None:
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 64)
+    assert synthetic_worker.workers_for(10**8, dim, item) == expected
+    assert synthetic_worker.workers_for(60 * 2048, dim, item) == 0
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_processes_end_with_what_they_are_for(
+    tmp_path: Path, how: str, by_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "titles" and how == "interrupted":
+            raise KeyboardInterrupt
+        if what == "titles":
+            by_processes[1].kill()
+
+    with pytest.raises(KeyboardInterrupt if how == "interrupted" else SemrecError) as caught:
+        write(tmp_path / "x", titles=60_000, progress=stop)
+    assert how == "interrupted" or "ended with exit code -9" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert all(worker.poll() is not None for worker in by_processes)
+
+
+def test_a_disk_that_is_full_for_a_process_is_told(tmp_path: Path) -> None:
+    """A limit on the size of a file, which the vectors go over."""
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "synthetic_worker.FEWEST_BLOCKS = 1\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, 5 << 20))\n"
+        "synthetic.write_synthetic(Path(sys.argv[1]), titles=9000, users=0, dim=256)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x")], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert re.search(r"StorageError: cannot write .*/x: File too large", done.stderr), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_is_told_to_its_end(tmp_path: Path) -> None:
