@@ -130,7 +130,7 @@ def synth(
         )
     if as_json:
         made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
-        own = held_at_most()  # with what the other processes held it is the most that all can have held at once
+        own = held_at_most()  # libraries count here, once for all processes
         peak = {"peak_memory_bytes": own + report.workers_peak_bytes if isinstance(own, int) else own}
         print_json(settle({"environment": environment(), **made, **asdict(report), **peak}))
         return

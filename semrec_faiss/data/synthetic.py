@@ -58,7 +58,7 @@ class SyntheticReport:
         seconds: from the first title to the last byte on the disk.
         bytes_per_second: the one by the other.
         disk_bytes_per_second: what the disk took of a plain file just before, the time to reach it included.
-        workers_peak_bytes: the most memory that other processes held, all together; 0 where there were none.
+        workers_peak_bytes: what other processes held of their own at most, all together; 0 where there were none.
     """
 
     bytes: int

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused_graph import CapturedSearch, DirectSearch
-from semrec_faiss.index.fused_pass import FusedPass, as_tensor, load_torch, upload_titles
+from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
 from semrec_faiss.index.fused_plan import (
     MOST_QUERIES,
     FusedPlan,
@@ -34,14 +34,11 @@ from semrec_faiss.index.fused_plan import (
     search_bytes,
     through_codes,
 )
+from semrec_faiss.index.fused_scan import scan_titles
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-SCAN_TITLES = 65_536
-SCAN_BYTES = 64 << 20
-"""Titles, and bytes of scores, that a full comparison holds at once."""
 
 GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
 """GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
@@ -181,7 +178,12 @@ class FusedSearcher:
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         if len(unproven):
-            rows[unproven], scores[unproven] = self._scan(queries[unproven], k, mask, _rows_of(excluded, unproven))
+            excluded = _rows_of(excluded, unproven)
+
+            def allowed_of(part: slice) -> Any:
+                return self._allowed(part.stop - part.start, mask, _part_of(excluded, part))[0]
+
+            rows[unproven], scores[unproven] = scan_titles(self.titles, queries[unproven], k, allowed_of)
         return repeated, len(unproven)
 
     def _count_coded(self, searched: int, left: int) -> None:
@@ -277,52 +279,6 @@ class FusedSearcher:
             while len(self._masks) > MASKS_KEPT:
                 self._masks.popitem(last=False)
         return kept[1]
-
-    def _scan(self, queries: Floats, k: int, mask: Mask | None, excluded: Excluded | None) -> tuple[Rows, Floats]:
-        """Compare queries with every title in float32; ties by row."""
-        step = max(1, SCAN_BYTES // (4 * SCAN_TITLES))
-        rows = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        for start in range(0, len(queries), step):
-            part = slice(start, min(start + step, len(queries)))
-            allowed, stride = self._allowed(part.stop - start, mask, _part_of(excluded, part))
-            given = as_tensor(queries[part]).to(self._device)
-            best = self._scan_block(given, k, allowed, stride)
-            found_scores, found_rows = (value.cpu().numpy() for value in best)
-            order = np.lexsort((found_rows, -found_scores), axis=1)
-            scores[part] = np.take_along_axis(found_scores, order, axis=1)
-            rows[part] = np.take_along_axis(found_rows, order, axis=1)
-        rows[np.isneginf(scores)] = -1
-        return rows, scores
-
-    def _scan_block(self, queries: Any, k: int, allowed: Any, stride: int) -> tuple[Any, Any]:
-        torch, titles = self._torch, self.titles
-        best_scores = torch.full((len(queries), k), -torch.inf, device=self._device)
-        best_rows = torch.zeros((len(queries), k), dtype=torch.int64, device=self._device)
-        bits = torch.arange(32, dtype=torch.int32, device=self._device)
-        for first in range(0, titles.count, SCAN_TITLES):
-            last = min(first + SCAN_TITLES, titles.count)
-            scores = _float32_product(torch, queries, titles.originals[first:last])
-            if allowed is not None:
-                words = allowed.view(-1, self._words)[:, first // 32 : -(-last // 32)]
-                may = ((words[:, :, None] >> bits) & 1).bool().flatten(1)[:, : last - first]
-                scores.masked_fill_(~may, -torch.inf)
-            best_scores, at = torch.cat([best_scores, scores], dim=1).topk(k, dim=1)
-            best_rows = torch.where(at < k, best_rows.gather(1, at.clamp(max=k - 1)), at + (first - k))
-        return best_scores, best_rows
-
-
-def _float32_product(torch: Any, queries: Any, titles: Any) -> Any:
-    # torch 2.9 has a setting of another name, and refuses to have both in use.
-    settings = torch.backends.cuda.matmul
-    is_new = hasattr(settings, "fp32_precision")
-    name, exact = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
-    before = getattr(settings, name)
-    setattr(settings, name, exact)
-    try:
-        return queries @ titles.T
-    finally:
-        setattr(settings, name, before)
 
 
 def _part_of(excluded: Excluded | None, part: slice) -> Excluded | None:
