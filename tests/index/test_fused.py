@@ -142,7 +142,7 @@ WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
 def test_the_answers_of_brute_force(kind: str) -> None:
     rng = np.random.default_rng(3)
     titles = WORLDS[kind](rng, 401 * SIZE, 40).astype(np.float32)
-    queries = rng.normal(size=(9, 40)).astype(np.float32)
+    queries = rng.normal(size=(3 if PLACE == "cpu" else 9, 40)).astype(np.float32)
     found = searcher(titles).search(queries, 10)
     Truth.of(titles, queries).check(found, 10)
     if kind in ("clustered", "random"):
@@ -239,7 +239,7 @@ def test_seen_titles_of_each_query_alone() -> None:
 def test_whatever_the_sizes(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 300 * SIZE))
     d = data.draw(st.sampled_from([32, 40, 64, 120, 136]))
-    queries = data.draw(st.integers(1, 20))
+    queries = data.draw(st.integers(1, 4 if PLACE == "cpu" else 20))
     k = data.draw(st.integers(1, min(n, 40)))
     coded_titles = data.draw(st.sampled_from([1, 500_000]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -304,20 +304,20 @@ def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytes
     monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
     torch = load_torch()
     rng = np.random.default_rng(6)
-    spikes = np.where(rng.random((512, 40)) < 0.02, 30.0, 1.0)
-    for scale, shape in ((1.0, 1.0), (1e-4, 1.0), (300.0, 1.0), (1.0, spikes)):
-        titles = (rng.normal(size=(512, 40)) * scale * shape).astype(np.float32)
+    spikes = np.where(rng.random((256, 40)) < 0.02, 30.0, 1.0)
+    for scale, shape in ((1e-4, 1.0), (300.0, 1.0), (1.0, spikes)):
+        titles = (rng.normal(size=(256, 40)) * scale * shape).astype(np.float32)
         queries = (rng.normal(size=(19, 40)) / scale).astype(np.float32)
         kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
         for count in (19, 7):  # queries of one row of codes each, and of two
-            plan = plan_search(512, 40, count, 10, coded=True)
+            plan = plan_search(256, 40, count, 10, coded=True)
             assert plan.planes == (1 if count == 19 else 2)
             work = FusedPass(kept, plan, count, 10)
             work.run(torch.from_numpy(queries[:count]).to(PLACE))
             bounds = work.bounds.cpu().numpy()
             true = (queries[:count].astype(np.float64) @ titles.T) * kept.scale
             true /= (bounds[:, 1] * bounds[:, 2])[:, None]
-            best = true[:, _chunk_members(plan.span, plan.chunks(512))].max(axis=2)
+            best = true[:, _chunk_members(plan.span, plan.chunks(256))].max(axis=2)
             maxima = work.maxima.float().cpu().numpy()
             rounded = np.abs(maxima) * 2.0**-11
             assert (best <= maxima + rounded + bounds[:, :1]).all()
@@ -404,7 +404,7 @@ def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    titles = _clustered(np.random.default_rng(9), 300, 32)
+    titles = _clustered(np.random.default_rng(9), 100, 32)
     index = searcher(titles)
     tried: list[int] = []
     answer = index._answer
