@@ -46,6 +46,8 @@ class YamlSource:
             text = path.read_text(encoding="utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             values = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError(_told(path, error)) from error
         except Exception as error:  # PyYAML raises nearly every kind for values that do not fit their tag
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
@@ -94,6 +96,16 @@ class YamlSource:
             if key[:length] in self._lines:
                 return f"{self.path}:{self._lines[key[:length]]}"
         return str(self.path) if self.path else "config"
+
+
+def _told(path: Path, error: yaml.MarkedYAMLError) -> str:
+    """Tell a syntax error by file and line, with the line itself."""
+    mark = error.problem_mark or error.context_mark
+    problem = ", ".join(filter(None, (error.context, error.problem)))
+    if mark is None:
+        return f"{path} is not valid YAML: {problem}"
+    snippet = mark.get_snippet(indent=2) or ""
+    return f"{path}:{mark.line + 1} is not valid YAML: {problem}\n{snippet}".rstrip()
 
 
 def _is_file(path: Path) -> bool:

@@ -260,6 +260,17 @@ def test_what_is_not_yaml_is_refused_by_name(write: Write, text: str | bytes) ->
     assert str(path) in str(caught.value)
 
 
+def test_a_syntax_error_is_told_by_line_with_the_line(write: Write) -> None:
+    path = write("output: x\nindex: {type: flat: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert caught.value.message == (
+        f"{path}:2 is not valid YAML: while parsing a flow mapping, expected ',' or '}}', but got ':'\n"
+        "  index: {type: flat: 3}\n"
+        "                    ^"
+    )
+
+
 @pytest.mark.parametrize("text", ["index: &a\n  type: *a\n", "dataset: &a [*a]\n", "x: &a {b: *a}\n"])
 def test_a_file_that_contains_itself_is_refused(write: Write, text: str) -> None:
     # Once a fault: RecursionError while lines were recorded.
