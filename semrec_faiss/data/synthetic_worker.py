@@ -36,6 +36,10 @@ AHEAD = 2
 """Blocks that a worker has to do: one in the making, and one to go on with."""
 
 
+# Without the current folder, where a file of the user's may have the name of a module.
+_PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
+
+
 @dataclass(frozen=True)
 class Task:
     """What every block has in common.
@@ -113,9 +117,10 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
     home = str(Path(__file__).resolve().parents[2])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     worker = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        [sys.executable, "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the one who asks, and ends these
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
     _ask(worker, task)

@@ -383,6 +383,23 @@ def test_processes_end_with_what_they_are_for(
     assert all(worker.poll() is not None for worker in by_processes)
 
 
+def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('mine')")
+    (tmp_path / "run").mkdir()
+    program = tmp_path / "run" / "program.py"  # without `if __name__ == "__main__"`, as a notebook's cell is
+    program.write_text(
+        "from pathlib import Path\n"
+        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "synthetic_worker.FEWEST_BLOCKS = 1\n"
+        "synthetic.write_synthetic(Path('x'), titles=9000, users=0, dim=8)"
+    )
+    home = str(Path(synthetic.__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": home}
+    done = subprocess.run([sys.executable, str(program)], check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert len(titles_of(tmp_path / "x")) == 9000
+
+
 def test_a_disk_that_is_full_for_a_process_is_told(tmp_path: Path) -> None:
     """A limit on the size of a file, which the vectors go over."""
     program = (
