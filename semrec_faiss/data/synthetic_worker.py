@@ -6,6 +6,7 @@ into the file at their place, and answers with everything else about the block.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -19,25 +20,30 @@ import numpy as np
 
 from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_vectors import World, work_bytes
-from semrec_faiss.data.synthetic_world import BLOCK_TITLES, TitleBlock, make_titles
+from semrec_faiss.data.synthetic_world import (
+    BLOCK_TITLES,
+    GENRE_SETS,
+    THEMES_PER_GENRE,
+    TitleBlock,
+    make_titles,
+)
 from semrec_faiss.errors import SemrecError
 
 MOST_WORKERS = 16
 WORKERS_BYTES = 720 << 20
 """What all workers together may hold of their own."""
 
-INTERPRETER_BYTES = 36 << 20
+INTERPRETER_BYTES = 24 << 20
 """What one holds of its own for Python and numpy; their libraries are in memory once for all."""
 
 FEWEST_BLOCKS = 64
 """With fewer, starting processes takes longer than they save."""
 
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""Workers multiply no matrices; each would start a thread a core for it."""
+
 AHEAD = 2
 """Blocks that a worker has to do: one in the making, and one to go on with."""
-
-
-# Without the current folder, where a file of the user's may have the name of a module.
-_PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def workers_for(titles: int, dim: int, item_bytes: int) -> int:
     """Return how many processes are worth it: 0 where threads do as well."""
     if os.name == "nt" or -(-titles // BLOCK_TITLES) < FEWEST_BLOCKS:
         return 0
-    each = INTERPRETER_BYTES + work_bytes(dim) + BLOCK_TITLES * dim * item_bytes
+    centres = len(GENRE_SETS) * THEMES_PER_GENRE * dim * 4  # of a world, which each worker makes for itself
+    each = INTERPRETER_BYTES + centres + work_bytes(dim) + BLOCK_TITLES * dim * item_bytes
     return max(1, min(MOST_WORKERS, _usable_cores(), WORKERS_BYTES // each))
 
 
@@ -90,69 +97,93 @@ def written_by_processes(task: Task, workers: int, peaks: list[int]) -> Generato
         OSError: the disk refused to be written to.
         SemrecError: a worker ended before its work did.
     """
-    started = [_start(task) for _ in range(workers)]
+    started: list[_Worker] = []
     blocks = -(-task.titles // BLOCK_TITLES)
     try:
+        for _ in range(workers):
+            started.append(_Worker())
+            started[-1].ask(task)
         for number in range(min(blocks, AHEAD * workers)):
-            _ask(started[number % workers], number)
+            started[number % workers].ask(number)
         for number in range(blocks):
             worker = started[number % workers]
-            answer = _answer_of(worker)
+            block = worker.answer()
             if number + AHEAD * workers < blocks:
-                _ask(worker, number + AHEAD * workers)
-            yield answer
+                worker.ask(number + AHEAD * workers)
+            yield block
         for worker in started:
-            _ask(worker, None)
-            peaks.append(_answer_of(worker))
+            worker.ask(None)
+            peaks.append(worker.answer())
     finally:
         for worker in started:
-            worker.kill()
-            worker.wait()
-            for pipe in (worker.stdin, worker.stdout):
-                if pipe is not None:
-                    pipe.close()
+            worker.end()
 
 
-def _start(task: Task) -> subprocess.Popen[bytes]:
-    home = str(Path(__file__).resolve().parents[2])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    worker = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the one who asks, and ends these
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-    _ask(worker, task)
-    return worker
+class _Worker:
+    """A process that runs `work`; it answers through a pipe of its own, because anything may print."""
 
+    def __init__(self) -> None:
+        """Start it with the module path of this process, the current folder left out: its files are the user's."""
+        path = [str(Path(place).absolute()) for place in sys.path if place]
+        answers, writing = os.pipe()
+        program = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main({writing})"
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[writing],
+                env=os.environ | dict.fromkeys(_THREADS, "1"),
+                start_new_session=True,  # Ctrl-C is for the one who asks, and ends these
+            )
+        except OSError as error:
+            os.close(answers)
+            raise SemrecError(
+                f"cannot start a process that makes titles: {error.strerror or error}",
+                fix="end other programs, or raise the limit on processes or memory",
+            ) from error
+        finally:
+            os.close(writing)
+        self._answers = os.fdopen(answers, "rb")
 
-def _ask(worker: subprocess.Popen[bytes], message: object) -> None:
-    assert worker.stdin is not None
-    try:
-        pickle.dump(message, worker.stdin)
-        worker.stdin.flush()
-    except BrokenPipeError as error:
-        raise _ended(worker) from error
+    def ask(self, message: object) -> None:
+        """Send it a task, the number of a block, or None at the end."""
+        assert self.process.stdin is not None
+        try:
+            pickle.dump(message, self.process.stdin)
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
 
+    def answer(self) -> Any:
+        """Wait for what it answers; raises what the disk refused it."""
+        try:
+            answer = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise self._ended() from error
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
 
-def _answer_of(worker: subprocess.Popen[bytes]) -> Any:
-    assert worker.stdout is not None
-    try:
-        answer = pickle.load(worker.stdout)
-    except (EOFError, pickle.UnpicklingError) as error:
-        raise _ended(worker) from error
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
+    def _ended(self) -> SemrecError:
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        return SemrecError(
+            f"a process that made titles ended with exit code {code}",
+            fix="run it again; exit code -9 may be for want of memory: on a machine with more",
+        )
 
-
-def _ended(worker: subprocess.Popen[bytes]) -> SemrecError:
-    code = worker.wait()
-    return SemrecError(
-        f"a process that made titles ended with exit code {code}",
-        fix="run it again; where the system ends processes for want of memory (exit code -9), on a machine with more",
-    )
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self._answers.close()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
 
 
 def work(asked: IO[bytes], answers: IO[bytes]) -> None:
@@ -160,20 +191,22 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
     task: Task = pickle.load(asked)
     world = World(task.dim, task.seed)
     rows = np.empty((BLOCK_TITLES, task.dim), np.dtype(task.dtype))
-    with Path(task.path).open("r+b", buffering=0) as file:
-        while (number := pickle.load(asked)) is not None:
-            facts = make_titles(task.seed, number)
-            count = min(BLOCK_TITLES, task.titles - number * BLOCK_TITLES)
-            world.vectors(facts, rows)
-            lines = json_lines(facts, count)
-            try:
+    try:
+        with Path(task.path).open("r+b", buffering=0) as file:
+            while (number := pickle.load(asked)) is not None:
+                facts = make_titles(task.seed, number)
+                count = min(BLOCK_TITLES, task.titles - number * BLOCK_TITLES)
+                world.vectors(facts, rows)
+                lines = json_lines(facts, count)
                 _write_at(file.fileno(), rows[:count].data.cast("B"), task.offset + number * rows.nbytes)
-            except OSError as error:
-                pickle.dump(error, answers)
+                pickle.dump(WrittenBlock(facts, count, lines), answers, protocol=pickle.HIGHEST_PROTOCOL)
                 answers.flush()
-                return
-            pickle.dump(WrittenBlock(facts, count, lines), answers, protocol=pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        pickle.dump(error, answers)
+        answers.flush()
+        return
     pickle.dump(_peak_bytes(), answers)
     answers.flush()
 
@@ -197,9 +230,10 @@ def _peak_bytes() -> int:
     return (held - shared) * 1024
 
 
-def main() -> None:
-    """Work for the process at the other end of standard input and output."""
+def main(answers: int) -> None:
+    """Work for the process at the other end of standard input and of the descriptor ``answers``."""
     try:
-        work(sys.stdin.buffer, sys.stdout.buffer)
+        with os.fdopen(answers, "wb") as file:
+            work(sys.stdin.buffer, file)
     except (BrokenPipeError, EOFError, KeyboardInterrupt):
         sys.exit(1)  # who asked is gone

@@ -156,11 +156,19 @@ class FusedSearcher:
         *,
         coded: bool = True,
     ) -> tuple[int, int]:
-        """Fill in the answers of one block; return how many queries were searched again, and compared with all."""
+        """Fill in the answers of one block, through codes where they pay, unless told otherwise.
+
+        Returns:
+            How many queries were searched again, and how many of them compared with all titles.
+        """
         allowed, stride = self._allowed(len(queries), mask, excluded)
         masking: Masking = "none" if allowed is None else "own" if stride else "shared"
-        coded = coded and self._codes_pay and through_codes(self.titles.count, len(queries), k)
-        search = self._search_for(len(queries), k, masking, coded=coded)
+        if coded:
+            coded = self._codes_pay and through_codes(self.titles.count, len(queries), k)
+            search = self._search_for(len(queries), k, masking, coded=coded)
+        else:  # what codes have left: any number of queries, too many sizes to record each
+            plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, masking)
+            search = self._direct(plan, len(queries), k)
         rows[:], scores[:], proven = search.search(queries, allowed, stride)
         if not self.proves:
             return 0, 0
@@ -174,6 +182,7 @@ class FusedSearcher:
         if len(unproven) and coded:
             again = np.empty((len(unproven), k), np.int64), np.empty((len(unproven), k), np.float32)
             excluded = _rows_of(excluded, unproven)
+            del search  # with it its buffers may go
             _, scanned = self._answer(queries[unproven], k, mask, excluded, *again, coded=False)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
@@ -191,6 +200,8 @@ class FusedSearcher:
         self._coded, self._left = self._coded + searched, self._left + left
         if self._coded >= CODED_TRIED and self._left > CODED_LEFT * self._coded:
             self._codes_pay = False
+            for key in [key for key in self._graphs if key[-1]]:
+                del self._graphs[key]
 
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""

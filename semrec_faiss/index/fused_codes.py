@@ -58,4 +58,4 @@ def encode(torch: Any, vectors: Any, scale: float, parts: Iterable[slice]) -> Ti
         norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
         rest = torch.linalg.vector_norm(scaled.sub_(rounded), dim=1)
         rests[part] = (rest * _REST_MARGIN + _LEAST_REST).half()
-    return TitleCodes(codes, steps, rests, 1.000001 * norm)
+    return TitleCodes(codes, steps, rests, 1.00001 * norm)

@@ -130,7 +130,7 @@ def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuT
             f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    return GpuTitles(halves, originals, scale, 1.000001 * norm, 1.000001 * error, wide, codes)
+    return GpuTitles(halves, originals, scale, 1.00001 * norm, 1.00001 * error, wide, codes)
 
 
 def as_tensor(array: NDArray[Any]) -> Any:

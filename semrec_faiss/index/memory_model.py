@@ -15,7 +15,7 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.fused_plan import block_queries, search_bytes
+from semrec_faiss.index.fused_plan import block_queries, keeps_codes, search_bytes, through_codes
 from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_fused, gpu_lists, lists_of
 from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS
 
@@ -230,7 +230,9 @@ def _on_gpu(
 ) -> MemoryParts:
     if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
         block = min(batch, block_queries(titles, dim, k))
-        scratch = search_bytes(titles, dim, block, k) + FLOAT_BYTES * block * dim
+        coded = keeps_codes(titles, index.search.rescore) and through_codes(titles, block, k)
+        work = max(search_bytes(titles, dim, block, k), search_bytes(titles, dim, block, k, coded=coded))
+        scratch = work + FLOAT_BYTES * block * dim
         return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
     nlist = lists_of(index)
     if nlist:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -333,7 +334,9 @@ def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes
 
     monkeypatch.setattr(synthetic_worker, "FEWEST_BLOCKS", 1)
     monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 3)
-    monkeypatch.setattr(synthetic_worker, "subprocess", SimpleNamespace(Popen=noted, PIPE=subprocess.PIPE))
+    names = ("PIPE", "DEVNULL", "TimeoutExpired")
+    module = SimpleNamespace(Popen=noted, **{name: getattr(subprocess, name) for name in names})
+    monkeypatch.setattr(synthetic_worker, "subprocess", module)
     return started
 
 
@@ -357,13 +360,54 @@ def test_processes_tell_their_memory(tmp_path: Path, by_processes: list[subproce
     assert len(by_processes) == 3
 
 
-@pytest.mark.parametrize(("dim", "item", "expected"), [(64, 4, 16), (384, 4, 15), (1024, 8, 10), (4096, 8, 5)])
+@pytest.mark.parametrize(("dim", "item", "expected"), [(64, 4, 16), (384, 4, 14), (1024, 8, 7), (4096, 8, 2)])
 def test_processes_hold_less_than_a_gigabyte(
     monkeypatch: pytest.MonkeyPatch, dim: int, item: int, expected: int
 ) -> None:
     monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 64)
     assert synthetic_worker.workers_for(10**8, dim, item) == expected
     assert synthetic_worker.workers_for(60 * 2048, dim, item) == 0
+
+
+@pytest.mark.parametrize("dim", [384, 2048])
+def test_processes_hold_what_is_counted(
+    tmp_path: Path, dim: int, monkeypatch: pytest.MonkeyPatch, by_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    report = write_synthetic(tmp_path / "x", titles=9000, users=0, dim=dim)
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 64)
+    counted = synthetic_worker.WORKERS_BYTES / synthetic_worker.workers_for(10**8, dim, 4)
+    assert 0.3 * counted < report.workers_peak_bytes / len(by_processes) < counted
+
+
+def test_processes_that_cannot_be_started_leave_none_behind(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = synthetic_worker.subprocess.Popen
+
+    def third_fails(*arguments: Any, **options: Any) -> Any:
+        if len(by_processes) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(synthetic_worker.subprocess, "Popen", third_fails)
+    with pytest.raises(SemrecError, match="cannot start a process that makes titles: Resource temporarily unavailable"):
+        write(tmp_path / "x", titles=20_000)
+    assert list(tmp_path.iterdir()) == []
+    assert len(by_processes) == 2
+    assert all(worker.returncode is not None for worker in by_processes)
+
+
+def test_what_a_process_prints_is_no_answer(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages may print when they are imported."""
+    loud = tmp_path / "semrec_loud.py"
+    loud.write_text("print('hello', flush=True)\nfrom semrec_faiss.data.synthetic_worker import main\n")
+    monkeypatch.setattr(synthetic_worker, "__name__", "semrec_loud")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "x", titles=9000)
+    assert len(by_processes) == 3
+    assert len(titles_of(tmp_path / "x")) == 9000
 
 
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
