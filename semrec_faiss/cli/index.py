@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars
 from semrec_faiss.cli.options import index_argument, json_option, set_option
-from semrec_faiss.index.store import Generation
+from semrec_faiss.index.generation import Generation
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")

@@ -27,8 +27,8 @@ import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 import semrec_faiss.search.recommender
 from semrec_faiss.config import config_from_dict
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generation import Generation
 from semrec_faiss.index.saved import verify
-from semrec_faiss.index.store import Generation
 
 CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"))
 

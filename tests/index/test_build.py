@@ -18,8 +18,8 @@ from semrec_faiss.index import build as build_module
 from semrec_faiss.index import device as device_module
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.index.generation import Generation
 from semrec_faiss.index.saved import SavedIndex, verify
-from semrec_faiss.index.store import Generation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

@@ -20,8 +20,9 @@ from semrec_faiss import Recommender
 from semrec_faiss.config import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generation import Generation
 from semrec_faiss.index.saved import SavedIndex, verify
-from semrec_faiss.index.store import Generation, IndexDirectory
+from semrec_faiss.index.store import IndexDirectory
 
 Build = Callable[..., Generation]
 

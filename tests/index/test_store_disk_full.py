@@ -22,7 +22,7 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.config import config_from_dict
 from semrec_faiss.errors import StorageError
-from semrec_faiss.index import store
+from semrec_faiss.index import generation, store
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.saved import verify
 
@@ -236,16 +236,16 @@ def test_an_error_that_faiss_meets_while_it_writes_is_the_disk_s(
     index: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """index.faiss is written by C++ through a callback: its OSError must come out as it went in."""
-    real = store.HashingFile.write
+    real = generation.HashingFile.write
     written = []
 
-    def write(self: store.HashingFile, data: Any) -> int:
+    def write(self: generation.HashingFile, data: Any) -> int:
         written.append(len(data))
         if len(written) > 30:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
         return real(self, data)
 
-    monkeypatch.setattr(store.HashingFile, "write", write)
+    monkeypatch.setattr(generation.HashingFile, "write", write)
     with pytest.raises(StorageError, match=re.escape(os.strerror(errno.EDQUOT))):
         build(folders[1], index)
     monkeypatch.undo()
@@ -256,14 +256,14 @@ def test_a_write_that_takes_only_a_part_is_noticed(
     index: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest tells what was handed over, so a file that lost bytes on its way is found before publishing."""
-    real = store.NewGeneration.finish
+    real = generation.NewGeneration.finish
 
-    def finish(self: store.NewGeneration, manifest: Any) -> Any:
+    def finish(self: generation.NewGeneration, manifest: Any) -> Any:
         path = self.folder / "index.faiss"
         path.write_bytes(path.read_bytes()[:-100])
         return real(self, manifest)
 
-    monkeypatch.setattr(store.NewGeneration, "finish", finish)
+    monkeypatch.setattr(generation.NewGeneration, "finish", finish)
     with pytest.raises(Exception, match=r"index\.faiss") as caught:
         build(folders[1], index)
     assert caught.value.exit_code in (5, 6)  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ def test_rollback_on_a_full_disk_changes_nothing(
         path.write_bytes(data[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store, "_write_synced", full)
+    monkeypatch.setattr(store, "write_synced", full)
     with pytest.raises(StorageError):
         store.IndexDirectory(index).rollback()
     monkeypatch.undo()

@@ -1,0 +1,146 @@
+"""One generation of an index: its files held against their digests, and a new one being written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from semrec_faiss.errors import NotFoundError
+from semrec_faiss.index.manifest import (
+    MANIFEST_DIGEST_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    GenerationRef,
+    Manifest,
+    check_file,
+    check_manifest_digest,
+    damaged,
+    manifest_digest_line,
+    read_manifest,
+    sha256_of,
+)
+
+
+class Generation:
+    """One whole version of an index on disk; files are held against their digests when they are first asked for."""
+
+    def __init__(self, folder: Path, ref: GenerationRef) -> None:
+        """Read the manifest; raises DamagedIndexError when it is not the one that ``ref`` names."""
+        self.folder = folder.absolute() / ref.name
+        self.ref = ref
+        self.manifest: Manifest = read_manifest(self.folder, ref.manifest_sha256)
+        self._checked: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """For example ``gen-000002``."""
+        return self.ref.name
+
+    def has(self, name: str) -> bool:
+        """Tell whether the generation holds a file of this name."""
+        return name in self.manifest.files
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file whose bytes are as they were written.
+
+        Raises:
+            DamagedIndexError: they are not, or the generation has no such file.
+            NotFoundError: two later builds have replaced and removed the whole generation.
+        """
+        path = self.folder / name
+        if name not in self._checked:
+            if name not in self.manifest.files:
+                raise damaged(path, "is not part of this generation")
+            if not self.folder.is_dir() and self.folder.parent.is_dir():
+                raise NotFoundError(
+                    f"{self.name} of {self.folder.parent} was removed by later builds after it was opened",
+                    fix="open the index again",
+                )
+            check_file(path, self.manifest.files[name])
+            self._checked.add(name)
+        return path
+
+    def check_all(self) -> None:
+        """Hash every file anew; raises DamagedIndexError at the first that has changed."""
+        self._checked.clear()
+        check_manifest_digest(self.folder, self.ref.manifest_sha256)
+        for name in self.manifest.files:
+            self.file(name)
+
+
+class HashingFile:
+    """A file being written, its digest and size taken from the bytes handed over, not read back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of ``data``; raises OSError when the disk is full."""
+        count = self._file.write(data)
+        self._digest.update(data)
+        self._bytes += count
+        return count
+
+    def entry(self) -> FileEntry:
+        """Return the size and digest of everything written so far."""
+        return FileEntry(bytes=self._bytes, sha256=self._digest.hexdigest())
+
+
+class NewGeneration:
+    """A generation being written; nothing of it is visible before it is published."""
+
+    def __init__(self, folder: Path, name: str, previous: GenerationRef | None) -> None:
+        self.folder = folder
+        self.name = name
+        self.previous = previous
+        self.files: dict[str, FileEntry] = {}
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[HashingFile]:
+        """Write one file through a `HashingFile`."""
+        with (self.folder / name).open("wb", buffering=1 << 20) as file:
+            hashing = HashingFile(file)
+            yield hashing
+        self.files[name] = hashing.entry()
+
+    def adopt(self, name: str) -> None:
+        """Take in a file that another library has written into the folder."""
+        digest, size = sha256_of(self.folder / name)
+        self.files[name] = FileEntry(bytes=size, sha256=digest)
+
+    def finish(self, manifest: Manifest) -> GenerationRef:
+        """Write the manifest, hold every file against it and bring all to the disk."""
+        text = (manifest.model_dump_json(indent=1) + "\n").encode()
+        digest = hashlib.sha256(text).hexdigest()
+        write_synced(self.folder / MANIFEST_NAME, text)
+        write_synced(self.folder / MANIFEST_DIGEST_NAME, manifest_digest_line(digest))
+        for name, entry in self.files.items():
+            check_file(self.folder / name, entry)
+            sync(self.folder / name)
+        sync(self.folder)
+        return GenerationRef(name=self.name, manifest_sha256=digest)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and bring it to the disk; raises OSError when the disk refuses."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's entries, to the disk; Windows has no way to sync a folder."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
