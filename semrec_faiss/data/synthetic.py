@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter, flush_to_disk, new_folder
-from semrec_faiss.data.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.atomic import flush_to_disk, new_folder
+from semrec_faiss.data.synthetic_tastes import TitlePool
 from semrec_faiss.data.synthetic_titles import FloatName, write_titles
-from semrec_faiss.data.synthetic_world import (
-    BLOCK_USERS,
-    LIKED_TITLES,
-    Liked,
-    TitlePool,
-    draw_liked,
-    draw_seen,
-    user_id,
-)
+from semrec_faiss.data.synthetic_users import write_seen, write_users
+from semrec_faiss.data.synthetic_worker import LINE_BYTES, Crew, workers_for
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 
@@ -38,11 +27,8 @@ _LIMITS = {
     "seen_per_user": (0, 1000),
 }
 
-# About how many bytes a line of metadata.jsonl, an entry of user_ids.json and a row of seen.parquet (with the table
-# that it is gathered in) take.
-_LINE_BYTES, _USER_ID_BYTES, _SEEN_BYTES = 190, 18, 24
-
-_GATHER_BYTES = 32 << 20  # of titles' vectors read at a time to make users' vectors
+# About how many bytes an entry of user_ids.json and a row of seen.parquet (with the table that it is gathered in) take.
+_USER_ID_BYTES, _SEEN_BYTES = 18, 24
 
 # Written to learn what the disk itself does: a tenth of what is to come, in these limits.
 _LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 4 << 20, 512 << 20
@@ -108,20 +94,22 @@ def write_synthetic(
     _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
     check_out_folder(out, overwrite=overwrite)
-    title_bytes = titles * (dim * np.dtype(media_dtype).itemsize + _LINE_BYTES)
+    title_bytes = titles * (dim * np.dtype(media_dtype).itemsize + LINE_BYTES)
     user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
     try:
         _check_room(out, title_bytes + user_bytes)
         with new_folder(out) as folder:
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
-            pool = TitlePool(titles) if users else None
-            workers_peak = write_titles(folder, (titles, dim), seed, media_dtype, pool, progress)
-            if pool is not None:
-                pool.close()
-                _write_users(folder, pool, (users, dim), seed, user_dtype, progress)
+            with Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
+                pool = TitlePool(titles) if users else None
+                write_titles(folder, (titles, dim), seed, media_dtype, pool, crew, progress)
+                if pool is not None:
+                    pool.close()
+                    write_users(folder, pool, (users, dim), seed, user_dtype, crew, progress)
+                workers_peak = crew.peak_bytes()
             if pool is not None and seen_per_user:
-                _write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
+                write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", fix="choose a folder that can be written to"
@@ -194,83 +182,3 @@ def _check_room(out: Path, needed: int) -> None:
             f"{out} would take about {needed / 1e9:,.1f} GB, but {place} has {free / 1e9:,.1f} GB free",
             fix="choose fewer titles or users, or another disk",
         )
-
-
-def _write_users(
-    folder: Path, pool: TitlePool, shape: tuple[int, int], seed: int, dtype: FloatName, progress: Progress
-) -> None:
-    users, _ = shape
-    (folder / USER_IDS).parent.mkdir()
-    with (
-        (folder / USER_VECTORS).open("wb") as vectors_file,
-        (folder / USER_IDS).open("wb") as ids_file,
-        NpyWriter(vectors_file, shape, dtype) as vectors,
-    ):
-        for first in range(0, users, BLOCK_USERS):
-            count = min(BLOCK_USERS, users - first)
-            liked = draw_liked(pool, seed, first // BLOCK_USERS)
-            for rows in _mean_vectors(folder / MEDIA_VECTORS, liked, count):
-                vectors.write(rows)
-            ids = ",\n ".join(json.dumps(user_id(row)) for row in range(first, first + count))
-            ids_file.write(f"{',' if first else '['}\n {ids}".encode())
-            progress("users", first + count, users)
-        ids_file.write(b"\n]\n")
-
-
-def _mean_vectors(titles: Path, liked: Liked, count: int) -> Iterator[NDArray[np.float64]]:
-    """Yield the first ``count`` users' weighted means of what they like, (some, dim), unit length."""
-    vectors = np.load(titles, mmap_mode="r")
-    step = max(1, _GATHER_BYTES // (LIKED_TITLES * vectors[0].nbytes))
-    for first in range(0, count, step):
-        chosen = slice(first, min(first + step, count))
-        rows, where = np.unique(liked.rows[chosen], return_inverse=True)
-        gathered = _read_rows(titles, rows, vectors)
-        where, weights = where.reshape(-1, LIKED_TITLES), liked.weights[chosen]
-        mean = np.zeros((len(where), vectors.shape[1]))
-        for nth in range(LIKED_TITLES):
-            mean += gathered[where[:, nth]] * weights[:, nth, None]
-        opposite = ~mean.any(axis=1)  # of one dimension there are only two directions: what cancels is not a direction
-        mean[opposite] = gathered[where[opposite, 0]]
-        yield mean / np.sqrt(np.einsum("ij,ij->i", mean, mean))[:, None]
-
-
-def _read_rows(path: Path, rows: NDArray[np.int64], mapped: NDArray[Any]) -> NDArray[Any]:
-    """Read single ``rows`` of the .npy at ``path``.
-
-    Through ``mapped`` itself they would count as our memory page by page, up to the whole file.
-    """
-    gathered = np.empty((len(rows), mapped.shape[1]), dtype=mapped.dtype)
-    row_bytes = gathered.strides[0]
-    start = path.stat().st_size - mapped.nbytes
-    with path.open("rb", buffering=0) as file:
-        for row, target in zip(rows.tolist(), gathered, strict=True):
-            file.seek(start + row * row_bytes)
-            file.readinto(target.data)
-    return gathered
-
-
-def _write_seen(
-    folder: Path, pool: TitlePool, counts: tuple[int, int], seed: int, mean: int, progress: Progress
-) -> None:
-    """Gather (user, title) pairs in a DuckDB file inside ``folder``, then write them out as seen.parquet."""
-    import duckdb
-
-    users, titles = counts
-    scratch = folder / "seen.duckdb"
-    target = str(folder / SEEN).replace("'", "''")
-    with closing(duckdb.connect(str(scratch), config={"threads": 1, "memory_limit": "400MB"})) as db:
-        db.execute("SET enable_progress_bar = false")
-        db.execute("CREATE TABLE seen (user_row BIGINT, title_row BIGINT)")
-        for first in range(0, users, BLOCK_USERS):
-            user, title = draw_seen(pool, seed, first // BLOCK_USERS, mean, titles)
-            existing = first + user < users
-            db.register("pairs", {"user_row": first + user[existing], "title_row": title[existing]})
-            db.execute("INSERT INTO seen SELECT user_row, title_row FROM pairs")
-            db.unregister("pairs")
-            progress("seen titles", min(first + BLOCK_USERS, users), users)
-        db.execute(
-            "COPY (SELECT format('user_{:08d}', user_row + 1) AS user_id, format('title_{:09d}', title_row + 1) "
-            f"AS media_id FROM seen) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-        )
-    for leftover in folder.glob("seen.duckdb*"):
-        leftover.unlink()

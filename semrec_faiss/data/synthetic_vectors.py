@@ -2,6 +2,10 @@
 
 Titles of one franchise lie close together, works of one theme and genre in the same region, and the spread has a
 decaying spectrum. Nearest neighbours have cosines of about 0.55 to 0.95, random pairs of about 0 to 0.3.
+
+A vector is the centre of its themes and genres, a part that a work's titles share and a part of its own. Both parts are
+sums of a few directions drawn from a pool that is made once, so that a vector costs a few sums of short integers: what
+is to be written at a disk's speed cannot take a normal variate a number.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from semrec_faiss.data.synthetic_world import (
     BLOCK_TITLES,
     GENRE_SETS,
     GENRES,
+    SPREADS,
     THEMES_PER_GENRE,
     TitleBlock,
     stream,
@@ -29,47 +34,55 @@ _GENRE_WEIGHTS = (1.0, 0.6, 0.4)  # of a work's first, second and third genre
 
 _WORLD_STREAM, _VECTORS_STREAM = 0, 2
 
-_DIRECTIONS = (1, len(GENRES), len(GENRES) * THEMES_PER_GENRE)  # in common, of genres, of themes
-_NOISE_DEVIATION = ((65536**2 - 1) / 12) ** 0.5  # the standard deviation of uniform 16-bit integers
+_POOL = 1024  # directions that parts are sums of; more than there are dimensions of most embeddings
+_SUMMED = 4  # of them a part: two of ten million works then hardly ever share more than one
+
+# A length of 1 in the integers that are summed up. The longest sum that can be, where all that it is made of points in
+# one direction, fits 16 bits.
+_UNIT = 6000
+
+_DIRECTIONS = (1, len(GENRES), len(GENRES) * THEMES_PER_GENRE, _POOL)  # in common, of genres, of themes, of the pool
 
 # A block is made a tile of titles at a time: the arrays of a tile stay in a core's cache from one step to the next, and
 # are still so large that the steps themselves cost more than calling them.
-_TILE_BYTES = 800 << 10
-_LEAST_TILE, _MOST_TILE = 24, 1032
-
-# numpy copies operands into buffers where the runs that lie in one piece are under a quarter of this, 8192 unless told:
-# for sums and differences of a tile's rows that takes longer than the sums.
-_BUFFERED_NUMBERS = 1024
+_TILE_BYTES = 2 << 20
+_TILE_NUMBER_BYTES = 2 + 2 + 4 + 4 + 8  # of the arrays of a work space
+_LEAST_TILE, _MOST_TILE = 16, 1024
 
 
 def tile_titles(dim: int) -> int:
-    """Tell how many titles of ``dim`` dimensions a tile has.
-
-    An odd number of eights: where the rows of an array are a power of two apart, a column of it falls on the same few
-    places of the cache, and turning the array takes nine times as long.
-    """
-    eights = _TILE_BYTES // (32 * dim) - 1
-    return max(_LEAST_TILE, min(_MOST_TILE, 8 * (eights | 1)))
+    """Tell how many titles of ``dim`` dimensions a tile has."""
+    return max(_LEAST_TILE, min(_MOST_TILE, _TILE_BYTES // (_TILE_NUMBER_BYTES * dim)))
 
 
 class _WorkSpace:
     """Arrays that one thread uses again for every tile."""
 
     def __init__(self, dim: int) -> None:
-        size = dim * tile_titles(dim)
-        self.of_work = np.empty(size, np.int16)
-        self.columns, self.spare = (np.empty(size, np.float32) for _ in range(2))
-        self.rows, self.shared = (np.empty((tile_titles(dim), dim), np.float32) for _ in range(2))
-        self.squares = np.empty((tile_titles(dim), dim), np.float64)
+        shape = (tile_titles(dim), dim)
+        self.works = np.empty((BLOCK_TITLES, dim), np.int16)
+        self.sums, self.part = np.empty(shape, np.int16), np.empty(shape, np.int16)
+        self.rows, self.spare = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.exact = np.empty(shape, np.float64)
 
 
 def work_bytes(dim: int) -> int:
     """Tell about how many bytes a thread works in while it makes vectors, those not counted that it makes."""
-    return BLOCK_TITLES * dim * 2 * 2 + 7 * _TILE_BYTES  # noise of works and of titles, of 2 bytes each, and tiles
+    return BLOCK_TITLES * dim * 2 + tile_titles(dim) * dim * _TILE_NUMBER_BYTES
+
+
+def world_bytes(dim: int) -> int:
+    """Tell about how many bytes a world keeps."""
+    return (len(GENRE_SETS) * THEMES_PER_GENRE + (len(SPREADS) + 1) * _POOL) * dim * 2
+
+
+def drawing_bytes(dim: int) -> int:
+    """Tell about how many bytes it takes for a while to draw a world, beside what it keeps."""
+    return 24_000 * dim
 
 
 class World:
-    """What all blocks share: the directions of genres and themes, and the spectrum of the spread."""
+    """What all blocks share: the directions of genres and themes, and the pool of those that spread around them."""
 
     def __init__(self, dim: int, seed: int) -> None:
         random = stream(seed, _WORLD_STREAM, 0)
@@ -78,65 +91,44 @@ class World:
         variance = (np.arange(dim) + 8.0) ** -1.1
         # Shuffled, because a rotation begins with the first coordinates: they should not have all the large ones.
         scale = random.permutation(np.sqrt(variance / variance.sum())).astype(np.float32)
-        self._scale = scale / np.float32(_NOISE_DEVIATION)
-        self._rotation = Rotation.draw(random, dim)
-        self._spaces = threading.local()
-        common, genres, themes = (self._directions(random, count) for count in _DIRECTIONS)
-        common *= np.float32(_COMMON_SHARE**0.5)
-        themes *= np.float32(_THEME_SHARE**0.5)
+        rotation = Rotation.draw(random, dim)
+        common, genres, themes, pool = (_directions(random, scale, rotation, count) for count in _DIRECTIONS)
         self._centres = _centres(common, genres, themes)
+        self._pool = _scaled_pool(pool)
+        self._spaces = threading.local()
 
     def vectors(self, block: TitleBlock, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Make the unit vectors (BLOCK_TITLES, dim) of a block, in ``out`` where it is given, else in float32.
-
-        What titles share is rotated once for the whole world; only what is their own is rotated here.
-        """
+        """Make the unit vectors (BLOCK_TITLES, dim) of a block, in ``out`` where it is given, else in float32."""
         made: NDArray[Any] = np.empty((BLOCK_TITLES, self._dim), np.float32) if out is None else out
-        buffered = np.setbufsize(_BUFFERED_NUMBERS)  # of this thread alone
-        try:
-            self._fill(block, made, self._space())
-        finally:
-            np.setbufsize(buffered)
+        space = self._space()
+        random = stream(self._seed, _VECTORS_STREAM, block.number)
+        works = space.works[: len(block.sizes)]
+        of_works = random.integers(0, _POOL, (_SUMMED, len(works))) + len(SPREADS) * _POOL
+        of_titles = random.integers(0, _POOL, (_SUMMED, BLOCK_TITLES)) + block.spread[block.work] * _POOL
+        centre = block.centre_numbers()
+        for here in _tiles(len(works), self._dim):
+            self._sum(self._centres, centre[here], of_works[:, here], works[here], space)
+        for here in _tiles(BLOCK_TITLES, self._dim):
+            rows = slice(0, here.stop - here.start)
+            self._sum(works, block.work[here], of_titles[:, here], space.sums[rows], space)
+            _store_unit_vectors(space, rows, made[here])
         return made
 
-    def _fill(self, block: TitleBlock, made: NDArray[Any], space: _WorkSpace) -> None:
-        random = stream(self._seed, _VECTORS_STREAM, block.number)
-        of_works, of_titles = _noise(random, self._dim, (len(block.sizes), BLOCK_TITLES))
-        centre = block.centre_numbers()
-        step = tile_titles(self._dim)
-        for first in range(0, BLOCK_TITLES, step):
-            here = slice(first, min(first + step, BLOCK_TITLES))
-            work = block.work[here]
-            shared = space.of_work[: self._dim * len(work)].reshape(self._dim, len(work))
-            # Indices are in range; "clip" only keeps numpy from writing through a buffer of its own.
-            np.take(of_works, work, axis=1, out=shared, mode="clip")
-            columns = self._own_parts(shared, of_titles[:, here], block.spread[work], space)
-            rows = space.rows[: len(work)]
-            rows[:] = columns.T
-            rows += np.take(self._centres, centre[work], axis=0, out=space.shared[: len(work)], mode="clip")
-            inverse = _inverse_lengths(rows, space.squares[: len(work)])
-            if made.dtype == np.float16:
-                rows *= inverse[:, None]
-                store_as_float16(rows, made[here], space.shared[: len(work)])
-            else:
-                np.multiply(rows, inverse[:, None], out=made[here])
-
-    def _own_parts(
+    def _sum(
         self,
-        of_works: NDArray[np.int16],
-        of_titles: NDArray[np.int16],
-        spread: NDArray[np.float32],
+        bases: NDArray[np.int16],
+        base: NDArray[np.int64],
+        parts: NDArray[np.int64],
+        out: NDArray[np.int16],
         space: _WorkSpace,
-    ) -> NDArray[np.float32]:
-        """Make (dim, titles of a tile), rotated: what their works share and what is their own, both (dim, titles)."""
-        columns, spare = (array[: of_titles.size].reshape(of_titles.shape) for array in (space.columns, space.spare))
-        scale = self._scale[:, None]
-        np.multiply(of_works, scale, out=spare)
-        spare *= np.float32(_WORK_SHARE**0.5)
-        np.multiply(of_titles, scale, out=columns)
-        columns *= spread
-        columns += spare
-        return self._rotation.apply(columns, spare)
+    ) -> None:
+        """Put ``bases[base]`` plus the directions of the pool in the columns of ``parts`` into ``out``."""
+        # Indices are in range; "clip" only keeps numpy from writing through a buffer of its own.
+        np.take(bases, base, axis=0, out=out, mode="clip")
+        part = space.part[: len(out)]
+        for directions in parts:
+            np.take(self._pool, directions, axis=0, out=part, mode="clip")
+            out += part
 
     def _space(self) -> _WorkSpace:
         """Give this thread's work space: memory that is asked of the system anew costs more than what is done in it."""
@@ -145,27 +137,68 @@ class World:
             space = self._spaces.space = _WorkSpace(self._dim)
         return space
 
-    def _directions(self, random: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """Draw (count, dim) rotated unit vectors."""
-        columns = random.standard_normal((self._dim, count), dtype=np.float32)
-        columns *= self._scale[:, None]
-        rows = np.ascontiguousarray(self._rotation.apply(columns, np.empty_like(columns)).T)
-        rows *= _inverse_lengths(rows, np.empty(rows.shape))[:, None]
-        return rows
+
+def _tiles(count: int, dim: int) -> list[slice]:
+    step = tile_titles(dim)
+    return [slice(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def _store_unit_vectors(space: _WorkSpace, chosen: slice, out: NDArray[Any]) -> None:
+    """Scale the sums of ``chosen`` rows of a work space to unit length, into ``out``."""
+    sums, rows, exact = space.sums[chosen], space.rows[chosen], space.exact[chosen]
+    sums |= 1  # none is 0, so no vector is either, and none of its float16 needs the digits of tiny ones
+    rows[:] = sums
+    exact[:] = sums
+    # Of whole numbers, exact in whatever order a machine adds them up: the bits are the same on all.
+    squares = np.matmul(exact[:, None, :], exact[:, :, None]).reshape(-1)
+    inverse = (1.0 / np.sqrt(squares)).astype(np.float32)[:, None]
+    if out.dtype == np.float16:
+        rows *= inverse
+        store_as_float16(rows, out, space.spare[chosen], least=float(inverse.min()))
+    else:
+        np.multiply(rows, inverse, out=out)
+
+
+def _scaled_pool(pool: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Make ((SPREADS + 1) × _POOL, dim): the directions for own parts of every spread, and those of works."""
+    lengths = np.array([*SPREADS, _WORK_SHARE**0.5], dtype=np.float32) / np.float32(_SUMMED**0.5)
+    scaled = np.empty((len(lengths), *pool.shape), np.int16)
+    for length, into in zip(lengths, scaled, strict=True):
+        into[:] = _as_integers(pool * length)
+    return scaled.reshape(-1, pool.shape[1])
 
 
 def _centres(
     common: NDArray[np.float32], genres: NDArray[np.float32], themes: NDArray[np.float32]
-) -> NDArray[np.float32]:
+) -> NDArray[np.int16]:
     """Make (GENRE_SETS × THEMES_PER_GENRE, dim): the common direction, and those of a theme and of its genres."""
     weights = np.where(GENRE_SETS >= 0, np.array(_GENRE_WEIGHTS, dtype=np.float32), np.float32(0))
     weights *= (np.float32(_GENRE_SHARE**0.5) / np.sqrt((weights**2).sum(axis=1)))[:, None]
-    dim = themes.shape[1]
-    centres = themes.reshape(len(GENRES), THEMES_PER_GENRE, dim)[GENRE_SETS[:, 0]]
-    centres += common
-    for nth in range(GENRE_SETS.shape[1]):
-        centres += (weights[:, nth, None] * genres[GENRE_SETS[:, nth]])[:, None]  # of -1 the last, whose weight is 0
-    return centres.reshape(-1, dim)
+    common = common * np.float32(_COMMON_SHARE**0.5)
+    themes = (themes * np.float32(_THEME_SHARE**0.5)).reshape(len(GENRES), THEMES_PER_GENRE, -1)
+    centres = np.empty((len(GENRE_SETS), *themes.shape[1:]), np.int16)
+    for into, chosen, weight in zip(centres, GENRE_SETS, weights, strict=True):
+        of_genres = (weight[:, None] * genres[chosen]).sum(axis=0)  # of -1 the last, whose weight is 0
+        into[:] = _as_integers(common + of_genres + themes[chosen[0]])
+    return centres.reshape(-1, themes.shape[2])
+
+
+def _as_integers(vectors: NDArray[np.float32]) -> NDArray[np.int16]:
+    integers: NDArray[np.int16] = np.rint(vectors * np.float32(_UNIT)).astype(np.int16)
+    return integers
+
+
+def _directions(
+    random: np.random.Generator, scale: NDArray[np.float32], rotation: Rotation, count: int
+) -> NDArray[np.float32]:
+    """Draw (count, dim) rotated unit vectors; ``scale`` (dim,) is the spectrum of their spread."""
+    columns = random.standard_normal((len(scale), count), dtype=np.float32)
+    columns *= scale[:, None]
+    rows = np.ascontiguousarray(rotation.apply(columns, np.empty_like(columns)).T)
+    # numpy adds up what lies in a row in one order on every machine, as it does not where it multiplies in one go.
+    lengths = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
+    rows *= (1.0 / lengths).astype(np.float32)[:, None]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -213,27 +246,3 @@ def _hadamard(columns: NDArray[np.float32], spare: NDArray[np.float32]) -> None:
         source, target = target, source
         half *= 2
     np.multiply(source, np.float32(size**-0.5), out=columns)
-
-
-def _noise(random: np.random.Generator, dim: int, counts: tuple[int, int]) -> list[NDArray[np.int16]]:
-    """Draw (dim, count) uniform 16-bit integers, many times cheaper than normal variates, for both ``counts``.
-
-    The rotation makes every coordinate a sum of hundreds of them, which is as good as normal. They are drawn as 64-bit
-    integers, in a quarter of the time that Generator.bytes takes for the same bytes.
-    """
-    words = [-(-dim * count // 2) for count in counts]  # of 32 bits; each array begins with a word of its own
-    drawn = random.integers(0, 2**64 - 1, -(-sum(words) // 2), dtype=np.uint64, endpoint=True)
-    halves = np.split(drawn.astype("<u8", copy=False).view("<u4")[: sum(words)], words[:1])
-    return [half.view("<i2")[: dim * count].reshape(dim, count) for half, count in zip(halves, counts, strict=True)]
-
-
-def _inverse_lengths(rows: NDArray[np.float32], squares: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return 1 / length of each row; ``squares``, of the shape of ``rows``, serves as work space.
-
-    Squares are exact in float64, and numpy adds up numbers that lie in a row in one order on every machine, as it does
-    not where it multiplies and adds in one go.
-    """
-    squares[:] = rows
-    squares *= squares
-    inverse: NDArray[np.float64] = 1.0 / np.sqrt(squares.sum(axis=1))
-    return inverse.astype(np.float32)

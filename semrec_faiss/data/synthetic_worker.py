@@ -1,7 +1,7 @@
-"""Blocks of made-up titles made by processes of their own: threads would wait for one another's Python.
+"""Processes that make parts of made-up data: threads would wait for one another's Python.
 
-Such a process runs :func:`work`. It is told its task once and then the number of each block, writes the block's vectors
-into the file at their place, and answers with everything else about the block.
+Such a process runs :func:`work`. It is given jobs; of each it is told once what all its orders have in common, and then
+order after order, and answers each. What is to be written it writes itself, at its place in a file.
 """
 
 from __future__ import annotations
@@ -11,25 +11,17 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Protocol
 
-import numpy as np
-
-from semrec_faiss.data.synthetic_lines import json_lines
-from semrec_faiss.data.synthetic_vectors import World, work_bytes
-from semrec_faiss.data.synthetic_world import (
-    BLOCK_TITLES,
-    GENRE_SETS,
-    THEMES_PER_GENRE,
-    TitleBlock,
-    make_titles,
-)
+from semrec_faiss.data.synthetic_vectors import drawing_bytes, work_bytes, world_bytes
+from semrec_faiss.data.synthetic_world import BLOCK_TITLES
 from semrec_faiss.errors import SemrecError
 
-MOST_WORKERS = 16
+MOST_WORKERS = 24
 WORKERS_BYTES = 720 << 20
 """What all workers together may hold of their own."""
 
@@ -39,48 +31,29 @@ INTERPRETER_BYTES = 24 << 20
 FEWEST_BLOCKS = 64
 """With fewer, starting processes takes longer than they save."""
 
+AHEAD = 4
+"""Orders that a worker has: one in the making, and some to go on with while it is another one's turn to be heard."""
+
+LINE_BYTES = 190
+"""About what a title's line in metadata.jsonl takes."""
+
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 """Workers multiply no matrices; each would start a thread a core for it."""
 
-AHEAD = 2
-"""Blocks that a worker has to do: one in the making, and one to go on with."""
 
+class Job(Protocol):
+    """What orders of one kind have in common; sent to a worker by pickle."""
 
-@dataclass(frozen=True)
-class Task:
-    """What every block has in common.
-
-    Attributes:
-        path: the .npy file, whose header is written already.
-        offset: bytes of that header.
-        titles, dim: the shape of the whole array.
-        dtype: of the file.
-        seed: of the world.
-    """
-
-    path: str
-    offset: int
-    titles: int
-    dim: int
-    dtype: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class WrittenBlock:
-    """A block whose vectors are in the file: its facts, how many titles it has, and their lines."""
-
-    facts: TitleBlock
-    count: int
-    lines: bytes
+    def opened(self) -> AbstractContextManager[Callable[[Any], Any]]:
+        """Get ready; gives what carries out one order and returns the answer."""
 
 
 def workers_for(titles: int, dim: int, item_bytes: int) -> int:
     """Return how many processes are worth it: 0 where threads do as well."""
     if os.name == "nt" or -(-titles // BLOCK_TITLES) < FEWEST_BLOCKS:
         return 0
-    centres = len(GENRE_SETS) * THEMES_PER_GENRE * dim * 4  # of a world, which each worker makes for itself
-    each = INTERPRETER_BYTES + centres + work_bytes(dim) + BLOCK_TITLES * dim * item_bytes
+    making = work_bytes(dim) + BLOCK_TITLES * (dim * item_bytes + (AHEAD + 2) * LINE_BYTES)
+    each = INTERPRETER_BYTES + world_bytes(dim) + max(drawing_bytes(dim), making)
     return max(1, min(MOST_WORKERS, _usable_cores(), WORKERS_BYTES // each))
 
 
@@ -90,32 +63,60 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def written_by_processes(task: Task, workers: int, peaks: list[int]) -> Generator[WrittenBlock, None, None]:
-    """Have all blocks made and their vectors written; yield them in order, their peak memory goes to ``peaks``.
+class Crew:
+    """So many processes, all at the same job. They start when the block begins and end with it, whatever they do.
 
-    Raises:
-        OSError: the disk refused to be written to.
-        SemrecError: a worker ended before its work did.
+    Args:
+        size: how many; none for 0.
     """
-    started: list[_Worker] = []
-    blocks = -(-task.titles // BLOCK_TITLES)
-    try:
-        for _ in range(workers):
-            started.append(_Worker())
-            started[-1].ask(task)
-        for number in range(min(blocks, AHEAD * workers)):
-            started[number % workers].ask(number)
-        for number in range(blocks):
-            worker = started[number % workers]
-            block = worker.answer()
-            if number + AHEAD * workers < blocks:
-                worker.ask(number + AHEAD * workers)
-            yield block
-        for worker in started:
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Crew:
+        try:
+            for _ in range(self.size):
+                self._workers.append(_Worker())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    def begin(self, job: Job) -> None:
+        """Give all a job."""
+        for worker in self._workers:
+            worker.ask(job)
+
+    def ask(self, number: int, order: object) -> None:
+        """Give the ``number``-th order, to whose turn it is."""
+        self._workers[number % self.size].ask(order)
+
+    def answer(self, number: int) -> Any:
+        """Wait for the answer to the ``number``-th order; each worker answers in the order that it was asked.
+
+        Raises:
+            OSError: the disk refused to be written to.
+            SemrecError: the worker ended before its work did.
+        """
+        return self._workers[number % self.size].answer()
+
+    def finish(self) -> None:
+        """End the job; all orders are answered."""
+        for worker in self._workers:
             worker.ask(None)
-            peaks.append(worker.answer())
-    finally:
-        for worker in started:
+
+    def peak_bytes(self) -> int:
+        """End all, between jobs, and return the most memory that they ever held of their own, all together."""
+        for worker in self._workers:
+            worker.ask(None)
+        return sum(worker.answer() for worker in self._workers)
+
+    def _end(self) -> None:
+        for worker in self._workers:
             worker.end()
 
 
@@ -139,7 +140,7 @@ class _Worker:
         except OSError as error:
             os.close(answers)
             raise SemrecError(
-                f"cannot start a process that makes titles: {error.strerror or error}",
+                f"cannot start a process that makes data: {error.strerror or error}",
                 fix="end other programs, or raise the limit on processes or memory",
             ) from error
         finally:
@@ -147,13 +148,14 @@ class _Worker:
         self._answers = os.fdopen(answers, "rb")
 
     def ask(self, message: object) -> None:
-        """Send it a task, the number of a block, or None at the end."""
+        """Send it a job, an order, or None at the end of either."""
         assert self.process.stdin is not None
         try:
             pickle.dump(message, self.process.stdin)
             self.process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._ended() from error
+        except BrokenPipeError:
+            while True:  # it is gone; the last that it answered says why, where it could
+                self.answer()
 
     def answer(self) -> Any:
         """Wait for what it answers; raises what the disk refused it."""
@@ -172,7 +174,7 @@ class _Worker:
             self.process.kill()
             code = self.process.wait()
         return SemrecError(
-            f"a process that made titles ended with exit code {code}",
+            f"a process that made data ended with exit code {code}",
             fix="run it again; exit code -9 may be for want of memory: on a machine with more",
         )
 
@@ -187,34 +189,31 @@ class _Worker:
 
 
 def work(asked: IO[bytes], answers: IO[bytes]) -> None:
-    """Do what is asked until None is; then tell the most memory that this process ever held."""
-    task: Task = pickle.load(asked)
-    world = World(task.dim, task.seed)
-    rows = np.empty((BLOCK_TITLES, task.dim), np.dtype(task.dtype))
+    """Do job after job until there is none; then tell the most memory that this process ever held of its own."""
     try:
-        with Path(task.path).open("r+b", buffering=0) as file:
-            while (number := pickle.load(asked)) is not None:
-                facts = make_titles(task.seed, number)
-                count = min(BLOCK_TITLES, task.titles - number * BLOCK_TITLES)
-                world.vectors(facts, rows)
-                lines = json_lines(facts, count)
-                _write_at(file.fileno(), rows[:count].data.cast("B"), task.offset + number * rows.nbytes)
-                pickle.dump(WrittenBlock(facts, count, lines), answers, protocol=pickle.HIGHEST_PROTOCOL)
-                answers.flush()
+        while (job := pickle.load(asked)) is not None:
+            with job.opened() as carry_out:
+                while (order := pickle.load(asked)) is not None:
+                    _answer(answers, carry_out(order))
     except BrokenPipeError:
         raise
     except OSError as error:
-        pickle.dump(error, answers)
-        answers.flush()
+        _answer(answers, error)
         return
-    pickle.dump(_peak_bytes(), answers)
+    _answer(answers, _peak_bytes())
+
+
+def _answer(answers: IO[bytes], answer: object) -> None:
+    pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
     answers.flush()
 
 
-def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+def write_at(file: IO[bytes], data: memoryview | bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset`` of a file that is open without a buffer."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        written = os.pwrite(file.fileno(), rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def _peak_bytes() -> int:

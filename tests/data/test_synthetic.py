@@ -27,6 +27,7 @@ from semrec_faiss.data import (
     early_flush,
     synthetic,
     synthetic_names,
+    synthetic_tastes,
     synthetic_titles,
     synthetic_vectors,
     synthetic_worker,
@@ -38,8 +39,9 @@ from semrec_faiss.data.layout import find_data_folder, open_vectors
 from semrec_faiss.data.metadata import inspect_metadata
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.data.synthetic_lines import json_lines
+from semrec_faiss.data.synthetic_tastes import TitlePool, best_known, draw_liked
 from semrec_faiss.data.synthetic_vectors import Rotation, World
-from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, TitlePool, draw_liked, make_titles
+from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, make_titles
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
 
@@ -188,8 +190,8 @@ def test_users_are_weighted_means_of_titles_they_like(tmp_path: Path) -> None:
     out = write(tmp_path / "x", users=300)
     vectors = np.load(out / "media/content_vectors.npy").astype(np.float64)
     pool = TitlePool(3000)
-    for number in (0, 1):
-        pool.add(make_titles(7, number))
+    for number, count in ((0, BLOCK_TITLES), (1, 3000 - BLOCK_TITLES)):
+        pool.add(best_known(make_titles(7, number), count, pool.share))
     pool.close()
     liked = draw_liked(pool, 7, 0)
     expected = np.stack([liked.weights[user] @ vectors[liked.rows[user]] for user in range(300)])
@@ -221,7 +223,7 @@ def test_users_of_one_dimension_have_a_direction(tmp_path: Path) -> None:
 def test_in_a_large_catalogue_users_choose_among_the_known_titles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthetic_world, "KNOWN_TITLES", 300)
+    monkeypatch.setattr(synthetic_tastes, "KNOWN_TITLES", 300)
     out = write(tmp_path / "x", titles=6000, users=400)
     chosen = {row[0] for row in duckdb.sql(f"SELECT media_id FROM '{out / 'users/seen.parquet'}'").fetchall()}
     popularity = {str(title["media_id"]): float(str(title["popularity"])) for title in titles_of(out)}
@@ -360,7 +362,9 @@ def test_processes_tell_their_memory(tmp_path: Path, by_processes: list[subproce
     assert len(by_processes) == 3
 
 
-@pytest.mark.parametrize(("dim", "item", "expected"), [(64, 4, 16), (384, 4, 14), (1024, 8, 7), (4096, 8, 2)])
+@pytest.mark.parametrize(
+    ("dim", "item", "expected"), [(64, 4, 23), (384, 2, 15), (384, 4, 15), (1024, 8, 8), (4096, 8, 2)]
+)
 def test_processes_hold_less_than_a_gigabyte(
     monkeypatch: pytest.MonkeyPatch, dim: int, item: int, expected: int
 ) -> None:
@@ -390,7 +394,7 @@ def test_processes_that_cannot_be_started_leave_none_behind(
         return start(*arguments, **options)
 
     monkeypatch.setattr(synthetic_worker.subprocess, "Popen", third_fails)
-    with pytest.raises(SemrecError, match="cannot start a process that makes titles: Resource temporarily unavailable"):
+    with pytest.raises(SemrecError, match="cannot start a process that makes data: Resource temporarily unavailable"):
         write(tmp_path / "x", titles=20_000)
     assert list(tmp_path.iterdir()) == []
     assert len(by_processes) == 2
@@ -444,17 +448,18 @@ def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path) -
     assert len(titles_of(tmp_path / "x")) == 9000
 
 
-def test_a_disk_that_is_full_for_a_process_is_told(tmp_path: Path) -> None:
-    """A limit on the size of a file, which the vectors go over."""
+@pytest.mark.parametrize("titles", [9000, 100_000])
+def test_a_disk_that_is_full_for_a_process_is_told(tmp_path: Path, titles: int) -> None:
+    """A limit on the size of a file, which the vectors go over; the more titles, the more is asked of who is gone."""
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from semrec_faiss.data import synthetic, synthetic_worker\n"
         "synthetic_worker.FEWEST_BLOCKS = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, 5 << 20))\n"
-        "synthetic.write_synthetic(Path(sys.argv[1]), titles=9000, users=0, dim=256)"
+        "synthetic.write_synthetic(Path(sys.argv[1]), titles=int(sys.argv[2]), users=0, dim=256)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "x")], check=False, capture_output=True, text=True
+        [sys.executable, "-c", program, str(tmp_path / "x"), str(titles)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert re.search(r"StorageError: cannot write .*/x: File too large", done.stderr), done.stderr
@@ -476,8 +481,8 @@ def test_blocks_are_made_in_order_whatever_the_threads() -> None:
 
 def test_long_vectors_have_fewer_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_titles.os, "cpu_count", lambda: 64)
-    assert [synthetic_titles._workers(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 5]
-    assert [synthetic_titles._workers(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
+    assert [synthetic_titles._threads(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 6]
+    assert [synthetic_titles._threads(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
 
 
 def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
@@ -515,18 +520,44 @@ def test_every_work_has_the_centre_of_its_theme_and_genres() -> None:
         np.testing.assert_array_equal(block.genres[:, 0] * np.int64(60) + themes, block.theme)
 
 
-def test_tiles_are_of_an_odd_number_of_eights() -> None:
-    assert [synthetic_vectors.tile_titles(dim) for dim in (1, 100, 384, 768, 4096)] == [1032, 1032, 520, 264, 40]
-    assert all(synthetic_vectors.tile_titles(dim) % 16 == 8 for dim in range(1, 4097))
+def test_tiles_fit_the_cache() -> None:
+    assert [synthetic_vectors.tile_titles(dim) for dim in (1, 100, 384, 768, 4096)] == [1024, 1024, 273, 136, 25]
 
 
-@pytest.mark.parametrize(("dim", "counts"), [(384, (10, 20)), (5, (3, 7)), (3, (3, 1)), (1, (1, 1))])
-def test_noise_is_of_the_bytes_that_the_generator_gives(dim: int, counts: tuple[int, int]) -> None:
-    drawn = synthetic_vectors._noise(np.random.Generator(np.random.Philox(1)), dim, counts)
-    random = np.random.Generator(np.random.Philox(1))
-    for noise, count in zip(drawn, counts, strict=True):
-        expected = np.frombuffer(random.bytes(2 * dim * count), "<i2").reshape(dim, count)
-        np.testing.assert_array_equal(noise, expected)
+def test_a_vector_is_its_centre_and_the_directions_of_its_work_and_its_own() -> None:
+    """Put together again, in float64 and title by title, from what the world is made of."""
+    world, block = World(48, 7), make_titles(7, 3)
+    random = synthetic_world.stream(7, synthetic_vectors._VECTORS_STREAM, 3)
+    of_works = random.integers(0, 1024, (4, len(block.sizes)))
+    of_titles = random.integers(0, 1024, (4, BLOCK_TITLES))
+    pool = world._pool.reshape(9, 1024, 48).astype(np.float64)
+    centres = block.centre_numbers()
+    expected = np.empty((BLOCK_TITLES, 48))
+    for row, work in enumerate(block.work.tolist()):
+        whole = world._centres[centres[work]] + pool[8, of_works[:, work]].sum(axis=0)
+        whole += pool[block.spread[work], of_titles[:, row]].sum(axis=0)
+        expected[row] = whole / np.linalg.norm(whole)
+    made = world.vectors(block)
+    assert np.abs(made - expected).max() < 3 / synthetic_vectors._UNIT  # even coordinates are made odd
+    np.testing.assert_allclose(np.linalg.norm(pool, axis=2)[:8].mean(axis=1), 3000 * synthetic_world.SPREADS, rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(pool[8], axis=1).mean(), 3000 * 0.34**0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_longest_sums_fit(seed: int) -> None:
+    """In one dimension all directions are the same or opposite, so sums become as long as they can."""
+    world = World(1, seed)
+    most = np.abs(world._centres).max() + 4 * np.abs(world._pool[-1]).max() + 4 * np.abs(world._pool).max()
+    assert 29_000 < most < 32_767
+    vectors = world.vectors(make_titles(seed, 0), np.empty((BLOCK_TITLES, 1), np.float16))
+    assert set(np.unique(vectors).tolist()) == {-1.0, 1.0}
+
+
+def test_spreads_are_the_nearest() -> None:
+    wanted = np.array([0.01, 0.25, 0.276, 0.28, 0.7, 0.99, 0.9901, 1.0, 9.0])
+    by_ratio = np.abs(np.log(wanted[:, None] / synthetic_world.SPREADS)).argmin(axis=1)
+    np.testing.assert_array_equal(synthetic_world._nearest_spread(wanted), by_ratio)
+    assert by_ratio[0] == 0 and by_ratio[-1] == 7
 
 
 def test_lines_hold_the_facts_of_their_titles() -> None:
