@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -145,9 +146,14 @@ class NpyWriter:
         self._written += len(rows)
 
     def begin(self) -> int:
-        """Write the header out; return its bytes, at which others may write the rows in this one's place."""
+        """Write the header out; return its bytes, at which others may write the rows in this one's place.
+
+        The file has its full size at once: where several write to a growing one, each waits for the others to grow it.
+        """
         self._file.flush()
-        return self._file.tell()
+        header = self._file.tell()
+        os.ftruncate(self._file.fileno(), header + math.prod(self._shape) * self._dtype.itemsize)
+        return header
 
     def count(self, rows: int) -> None:
         """Count rows that others have written."""

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 
 from semrec_faiss.data.atomic import flush_to_disk, new_folder
+from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic_tastes import TitlePool
 from semrec_faiss.data.synthetic_titles import FloatName, write_titles
 from semrec_faiss.data.synthetic_users import write_seen, write_users
@@ -126,9 +127,11 @@ def _write_speed(folder: Path, planned: int, progress: Progress) -> float:
     probe = folder / "probe"
     started = time.perf_counter()
     with probe.open("wb", buffering=0) as file:
-        for done in range(0, size, _PROBE_CHUNK):
-            file.write(chunk)
-            progress("measuring the disk", done + _PROBE_CHUNK, size)
+        with EarlyFlush(file) as flush:  # as titles are written, too
+            for done in range(0, size, _PROBE_CHUNK):
+                file.write(chunk)
+                flush.wrote(_PROBE_CHUNK)
+                progress("measuring the disk", done + _PROBE_CHUNK, size)
         flush_to_disk(file)
     seconds = time.perf_counter() - started
     probe.unlink()

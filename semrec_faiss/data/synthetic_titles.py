@@ -20,7 +20,7 @@ from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA
 from semrec_faiss.data.synthetic_lines import json_lines
 from semrec_faiss.data.synthetic_tastes import KnownTitles, TitlePool, best_known
-from semrec_faiss.data.synthetic_vectors import World, work_bytes
+from semrec_faiss.data.synthetic_vectors import World, draw_directions, work_bytes
 from semrec_faiss.data.synthetic_worker import AHEAD, Crew, write_at
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES, make_titles
 from semrec_faiss.progress import Progress
@@ -29,6 +29,8 @@ FloatName = Literal["float16", "float32", "float64"]
 
 # Threads that make blocks; fewer where vectors are so long that their arrays would take more than this together.
 _MOST_THREADS, _WORK_BYTES = 8, 512 << 20
+
+_LINES_ROOM = 64 << 20  # by which the file of lines grows, see NpyWriter.begin
 
 _Result = TypeVar("_Result")
 
@@ -47,7 +49,8 @@ class TitlesJob:
     """Making blocks of titles.
 
     Attributes:
-        vectors: the .npy file, whose header is written already.
+        directions: the .npy file of what vectors are sums of; workers share it in memory.
+        vectors: the .npy file of vectors, whose header is written already.
         offset: bytes of that header.
         lines: the file of metadata.
         titles, dim: the shape of the vectors.
@@ -56,6 +59,7 @@ class TitlesJob:
         known_share: what part of a block its best known titles are.
     """
 
+    directions: str
     vectors: str
     offset: int
     lines: str
@@ -67,8 +71,8 @@ class TitlesJob:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[BlockOrder], WrittenBlock | None]]:
-        """Open the files and draw the world; gives what makes one block."""
-        world = World(self.dim, self.seed)
+        """Open the files; gives what makes one block."""
+        world = World(self.dim, self.seed, np.asarray(np.load(self.directions, mmap_mode="r")))
         rows = np.empty((BLOCK_TITLES, self.dim), np.dtype(self.dtype))
         unplaced: deque[bytes] = deque()
         with (
@@ -127,7 +131,9 @@ def write_titles(
         EarlyFlush(lines_file) as flush_lines,
     ):
         if crew.size:
-            files = vectors_file.name, vectors.begin(), lines_file.name
+            directions = folder / "directions.npy"
+            _save(directions, draw_directions(dim, seed))
+            files = str(directions), vectors_file.name, vectors.begin(), lines_file.name
             made = _written_by_processes(crew, TitlesJob(*files, titles, dim, stored.str, seed, known_share), vectors)
         else:
             made = _written_by_threads(vectors, lines_file, shape, seed, stored, known_share)
@@ -140,6 +146,14 @@ def write_titles(
                     pool.add(block.known)
                 done += block.count
                 progress("titles", done, titles)
+        if crew.size:
+            directions.unlink()
+
+
+def _save(path: Path, vectors: NDArray[np.int16]) -> None:
+    rows, dim = vectors.shape
+    with path.open("wb") as file, NpyWriter(file, (rows, dim), vectors.dtype) as writer:
+        writer.write(vectors)
 
 
 def _written_by_processes(crew: Crew, job: TitlesJob, vectors: NpyWriter) -> Generator[WrittenBlock, None, None]:
@@ -149,9 +163,12 @@ def _written_by_processes(crew: Crew, job: TitlesJob, vectors: NpyWriter) -> Gen
     crew.begin(job)
     for number in range(at_once):
         crew.ask(number, BlockOrder(number, None))
-    lines_at = 0
+    lines_at = room = 0
     for number in range(blocks):
         block: WrittenBlock = crew.answer(number)
+        if lines_at + block.line_bytes > room:
+            room += max(_LINES_ROOM, block.line_bytes)
+            os.truncate(job.lines, room)
         # The same worker: its turn comes every so many orders, and `at_once` is a multiple of that or all there is.
         following = number + AHEAD * crew.size
         crew.ask(number, BlockOrder(following if following < blocks else None, lines_at))
@@ -161,6 +178,7 @@ def _written_by_processes(crew: Crew, job: TitlesJob, vectors: NpyWriter) -> Gen
     for number in range(blocks - at_once, blocks):
         crew.answer(number)
     crew.finish()
+    os.truncate(job.lines, lines_at)
 
 
 def _written_by_threads(

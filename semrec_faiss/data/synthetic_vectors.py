@@ -41,6 +41,7 @@ _SUMMED = 4  # of them a part: two of ten million works then hardly ever share m
 # one direction, fits 16 bits.
 _UNIT = 6000
 
+_CENTRES = len(GENRE_SETS) * THEMES_PER_GENRE
 _DIRECTIONS = (1, len(GENRES), len(GENRES) * THEMES_PER_GENRE, _POOL)  # in common, of genres, of themes, of the pool
 
 # A block is made a tile of titles at a time: the arrays of a tile stay in a core's cache from one step to the next, and
@@ -71,9 +72,9 @@ def work_bytes(dim: int) -> int:
     return BLOCK_TITLES * dim * 2 + tile_titles(dim) * dim * _TILE_NUMBER_BYTES
 
 
-def world_bytes(dim: int) -> int:
-    """Tell about how many bytes a world keeps."""
-    return (len(GENRE_SETS) * THEMES_PER_GENRE + (len(SPREADS) + 1) * _POOL) * dim * 2
+def directions_bytes(dim: int) -> int:
+    """Tell how many bytes the directions of a world take."""
+    return (_CENTRES + (len(SPREADS) + 1) * _POOL) * dim * 2
 
 
 def drawing_bytes(dim: int) -> int:
@@ -81,20 +82,38 @@ def drawing_bytes(dim: int) -> int:
     return 24_000 * dim
 
 
-class World:
-    """What all blocks share: the directions of genres and themes, and the pool of those that spread around them."""
+def draw_directions(dim: int, seed: int) -> NDArray[np.int16]:
+    """Draw what all vectors are sums of, (centres + pool, dim), a length of 1 being _UNIT.
 
-    def __init__(self, dim: int, seed: int) -> None:
-        random = stream(seed, _WORLD_STREAM, 0)
+    First a centre for each of GENRE_SETS × THEMES_PER_GENRE. Then the pool: _POOL directions for each of SPREADS, so
+    long that a sum of _SUMMED is as long as the spread, and the same directions for what a work's titles share.
+    """
+    random = stream(seed, _WORLD_STREAM, 0)
+    variance = (np.arange(dim) + 8.0) ** -1.1
+    # Shuffled, because a rotation begins with the first coordinates: they should not have all the large ones.
+    scale = random.permutation(np.sqrt(variance / variance.sum())).astype(np.float32)
+    rotation = Rotation.draw(random, dim)
+    common, genres, themes, pool = (_directions(random, scale, rotation, count) for count in _DIRECTIONS)
+    drawn = np.empty((_CENTRES + (len(SPREADS) + 1) * _POOL, dim), np.int16)
+    _put_centres(drawn[:_CENTRES], common, genres, themes)
+    _put_pool(drawn[_CENTRES:], pool)
+    return drawn
+
+
+class World:
+    """What all blocks of vectors of one dimension and seed have in common.
+
+    Args:
+        dim: dimensions of a vector.
+        seed: another seed makes another world.
+        directions: as :func:`draw_directions` draws them, where they are at hand.
+    """
+
+    def __init__(self, dim: int, seed: int, directions: NDArray[np.int16] | None = None) -> None:
         self._dim = dim
         self._seed = seed
-        variance = (np.arange(dim) + 8.0) ** -1.1
-        # Shuffled, because a rotation begins with the first coordinates: they should not have all the large ones.
-        scale = random.permutation(np.sqrt(variance / variance.sum())).astype(np.float32)
-        rotation = Rotation.draw(random, dim)
-        common, genres, themes, pool = (_directions(random, scale, rotation, count) for count in _DIRECTIONS)
-        self._centres = _centres(common, genres, themes)
-        self._pool = _scaled_pool(pool)
+        directions = draw_directions(dim, seed) if directions is None else directions
+        self._centres, self._pool = directions[:_CENTRES], directions[_CENTRES:]
         self._spaces = threading.local()
 
     def vectors(self, block: TitleBlock, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -159,28 +178,23 @@ def _store_unit_vectors(space: _WorkSpace, chosen: slice, out: NDArray[Any]) -> 
         np.multiply(rows, inverse, out=out)
 
 
-def _scaled_pool(pool: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Make ((SPREADS + 1) × _POOL, dim): the directions for own parts of every spread, and those of works."""
+def _put_pool(out: NDArray[np.int16], pool: NDArray[np.float32]) -> None:
     lengths = np.array([*SPREADS, _WORK_SHARE**0.5], dtype=np.float32) / np.float32(_SUMMED**0.5)
-    scaled = np.empty((len(lengths), *pool.shape), np.int16)
-    for length, into in zip(lengths, scaled, strict=True):
+    for length, into in zip(lengths, out.reshape(len(lengths), *pool.shape), strict=True):
         into[:] = _as_integers(pool * length)
-    return scaled.reshape(-1, pool.shape[1])
 
 
-def _centres(
-    common: NDArray[np.float32], genres: NDArray[np.float32], themes: NDArray[np.float32]
-) -> NDArray[np.int16]:
-    """Make (GENRE_SETS × THEMES_PER_GENRE, dim): the common direction, and those of a theme and of its genres."""
+def _put_centres(
+    out: NDArray[np.int16], common: NDArray[np.float32], genres: NDArray[np.float32], themes: NDArray[np.float32]
+) -> None:
+    """Add up the common direction, and those of a theme and of its genres."""
     weights = np.where(GENRE_SETS >= 0, np.array(_GENRE_WEIGHTS, dtype=np.float32), np.float32(0))
     weights *= (np.float32(_GENRE_SHARE**0.5) / np.sqrt((weights**2).sum(axis=1)))[:, None]
     common = common * np.float32(_COMMON_SHARE**0.5)
     themes = (themes * np.float32(_THEME_SHARE**0.5)).reshape(len(GENRES), THEMES_PER_GENRE, -1)
-    centres = np.empty((len(GENRE_SETS), *themes.shape[1:]), np.int16)
-    for into, chosen, weight in zip(centres, GENRE_SETS, weights, strict=True):
+    for into, chosen, weight in zip(out.reshape(len(GENRE_SETS), *themes.shape[1:]), GENRE_SETS, weights, strict=True):
         of_genres = (weight[:, None] * genres[chosen]).sum(axis=0)  # of -1 the last, whose weight is 0
         into[:] = _as_integers(common + of_genres + themes[chosen[0]])
-    return centres.reshape(-1, themes.shape[2])
 
 
 def _as_integers(vectors: NDArray[np.float32]) -> NDArray[np.int16]:

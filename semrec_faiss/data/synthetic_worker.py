@@ -17,15 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
-from semrec_faiss.data.synthetic_vectors import drawing_bytes, work_bytes, world_bytes
+from semrec_faiss.data.synthetic_vectors import directions_bytes, drawing_bytes, work_bytes
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES
 from semrec_faiss.errors import SemrecError
 
-MOST_WORKERS = 24
+MOST_WORKERS = 28
 WORKERS_BYTES = 720 << 20
-"""What all workers together may hold of their own."""
+"""What all workers together may hold of their own, with the directions that they share, and with drawing these."""
 
-INTERPRETER_BYTES = 24 << 20
+INTERPRETER_BYTES = 18 << 20
 """What one holds of its own for Python and numpy; their libraries are in memory once for all."""
 
 FEWEST_BLOCKS = 64
@@ -53,8 +53,8 @@ def workers_for(titles: int, dim: int, item_bytes: int) -> int:
     if os.name == "nt" or -(-titles // BLOCK_TITLES) < FEWEST_BLOCKS:
         return 0
     making = work_bytes(dim) + BLOCK_TITLES * (dim * item_bytes + (AHEAD + 2) * LINE_BYTES)
-    each = INTERPRETER_BYTES + world_bytes(dim) + max(drawing_bytes(dim), making)
-    return max(1, min(MOST_WORKERS, _usable_cores(), WORKERS_BYTES // each))
+    shared = directions_bytes(dim) + drawing_bytes(dim)
+    return max(1, min(MOST_WORKERS, _usable_cores(), (WORKERS_BYTES - shared) // (INTERPRETER_BYTES + making)))
 
 
 def _usable_cores() -> int:
@@ -105,9 +105,11 @@ class Crew:
         return self._workers[number % self.size].answer()
 
     def finish(self) -> None:
-        """End the job; all orders are answered."""
+        """End the job, all of whose orders are answered; no worker has its files open afterwards."""
         for worker in self._workers:
             worker.ask(None)
+        for worker in self._workers:
+            worker.answer()
 
     def peak_bytes(self) -> int:
         """End all, between jobs, and return the most memory that they ever held of their own, all together."""
@@ -190,17 +192,21 @@ class _Worker:
 
 def work(asked: IO[bytes], answers: IO[bytes]) -> None:
     """Do job after job until there is none; then tell the most memory that this process ever held of its own."""
+    peak = 0
     try:
         while (job := pickle.load(asked)) is not None:
             with job.opened() as carry_out:
                 while (order := pickle.load(asked)) is not None:
                     _answer(answers, carry_out(order))
+                peak = max(peak, _own_peak_bytes())  # while what it shares with others is still mapped
+            _forget_peak()
+            _answer(answers, None)
     except BrokenPipeError:
         raise
     except OSError as error:
         _answer(answers, error)
         return
-    _answer(answers, _peak_bytes())
+    _answer(answers, peak)
 
 
 def _answer(answers: IO[bytes], answer: object) -> None:
@@ -216,8 +222,8 @@ def write_at(file: IO[bytes], data: memoryview | bytes, offset: int) -> None:
         rest, offset = rest[written:], offset + written
 
 
-def _peak_bytes() -> int:
-    """Return the most that this process ever held, libraries not counted where the system tells how much they are."""
+def _own_peak_bytes() -> int:
+    """Return the most that this process held, files in memory not counted where the system tells how much they are."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         held, shared = (int(status.split(f"{name}:")[1].split()[0]) for name in ("VmHWM", "RssFile"))
@@ -227,6 +233,12 @@ def _peak_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
     return (held - shared) * 1024
+
+
+def _forget_peak() -> None:
+    """Let the system's count of the most memory begin anew, where it can: see proc(5), clear_refs."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def main(answers: int) -> None:

@@ -45,6 +45,10 @@ _GENRE_TABLE: dict[str, tuple[float, tuple[str, ...]]] = {
 GENRES = tuple(_GENRE_TABLE)
 _GENRE_SHARE = np.array([share for share, _ in _GENRE_TABLE.values()]) / sum(s for s, _ in _GENRE_TABLE.values())
 _COMPANIONS = [np.array([GENRES.index(name) for name in names]) for _, names in _GENRE_TABLE.values()]
+_COMPANION_COUNTS = np.array([len(companions) for companions in _COMPANIONS])
+_COMPANION_TABLE = np.array(
+    [np.resize(companions, max(_COMPANION_COUNTS)) for companions in _COMPANIONS], dtype=np.int8
+)
 
 
 def _genre_sets() -> NDArray[np.int8]:
@@ -159,11 +163,9 @@ def _work_genres(random: np.random.Generator, works: int) -> NDArray[np.int8]:
     genres = np.full((works, 3), -1, dtype=np.int8)
     genres[:, 0] = random.choice(len(GENRES), works, p=_GENRE_SHARE)
     how_many = random.choice(3, works, p=(0.35, 0.42, 0.23))
-    pick = random.random(works)
-    for genre, companions in enumerate(_COMPANIONS):
-        members = np.flatnonzero(genres[:, 0] == genre)
-        second = (pick[members] * len(companions)).astype(np.int64)
-        third = (second + 1) % len(companions)
-        genres[members, 1] = np.where(how_many[members] >= 1, companions[second], -1)
-        genres[members, 2] = np.where(how_many[members] == 2, companions[third], -1)
+    first = genres[:, 0]
+    companions = _COMPANION_COUNTS[first]
+    second = (random.random(works) * companions).astype(np.int64)
+    genres[:, 1] = np.where(how_many >= 1, _COMPANION_TABLE[first, second], -1)
+    genres[:, 2] = np.where(how_many == 2, _COMPANION_TABLE[first, (second + 1) % companions], -1)
     return genres
