@@ -132,7 +132,7 @@ class NpyWriter:
     """
 
     def __init__(self, file: BinaryIO, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        self._file = file
+        self.file = file
         self._shape = shape
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._written = 0
@@ -140,9 +140,14 @@ class NpyWriter:
             file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(self._dtype)}
         )
 
+    @property
+    def name(self) -> str:
+        """The path of the file."""
+        return self.file.name
+
     def write(self, rows: NDArray[Any]) -> None:
         """Append ``rows``, shape (any, d)."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self._written += len(rows)
 
     def begin(self) -> int:
@@ -150,9 +155,9 @@ class NpyWriter:
 
         The file has its full size at once: where several write to a growing one, each waits for the others to grow it.
         """
-        self._file.flush()
-        header = self._file.tell()
-        os.ftruncate(self._file.fileno(), header + math.prod(self._shape) * self._dtype.itemsize)
+        self.file.flush()
+        header = self.file.tell()
+        os.ftruncate(self.file.fileno(), header + math.prod(self._shape) * self._dtype.itemsize)
         return header
 
     def count(self, rows: int) -> None:

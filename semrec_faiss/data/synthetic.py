@@ -12,8 +12,8 @@ import numpy as np
 
 from semrec_faiss.data.atomic import flush_to_disk, new_folder
 from semrec_faiss.data.early_flush import EarlyFlush
-from semrec_faiss.data.synthetic_tastes import TitlePool
-from semrec_faiss.data.synthetic_titles import FloatName, write_titles
+from semrec_faiss.data.synthetic_tastes import KNOWN_TITLES, TitlePool
+from semrec_faiss.data.synthetic_titles import FloatName, forget_known, write_titles
 from semrec_faiss.data.synthetic_users import write_seen, write_users
 from semrec_faiss.data.synthetic_worker import LINE_BYTES, Crew, workers_for
 from semrec_faiss.errors import StorageError, UsageError
@@ -95,10 +95,12 @@ def write_synthetic(
     _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
     check_out_folder(out, overwrite=overwrite)
-    title_bytes = titles * (dim * np.dtype(media_dtype).itemsize + LINE_BYTES)
+    row_bytes = dim * np.dtype(media_dtype).itemsize
+    title_bytes = titles * (row_bytes + LINE_BYTES)
+    known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
     user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
     try:
-        _check_room(out, title_bytes + user_bytes)
+        _check_room(out, title_bytes + known_bytes + user_bytes)
         with new_folder(out) as folder:
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
@@ -108,6 +110,7 @@ def write_synthetic(
                 if pool is not None:
                     pool.close()
                     write_users(folder, pool, (users, dim), seed, user_dtype, crew, progress)
+                    forget_known(folder)
                 workers_peak = crew.peak_bytes()
             if pool is not None and seen_per_user:
                 write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)

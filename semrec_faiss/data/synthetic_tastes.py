@@ -42,26 +42,43 @@ class KnownTitles:
 def best_known(block: TitleBlock, count: int, share: float) -> KnownTitles:
     """Choose the best known ``share`` of the first ``count`` titles of a block."""
     popularity = block.popularity[:count].astype(np.float32)
-    kept = np.sort(np.argsort(-popularity, kind="stable")[: _share_of(count, share)])
+    kept = np.sort(np.argsort(-popularity, kind="stable")[: share_of(count, share)])
     return KnownTitles(block.number * BLOCK_TITLES + kept, block.genres[block.work[kept], 0], popularity[kept])
 
 
-def _share_of(count: int, share: float) -> int:
+def share_of(count: int, share: float) -> int:
+    """Return how many titles of ``count`` a ``share`` is."""
     return int(np.ceil(count * share))
 
 
 class TitlePool:
-    """The titles that users choose among, by first genre and popularity."""
+    """The titles that users choose among, by first genre and popularity.
+
+    Attributes:
+        share: what part of each block's titles they are.
+        size: how many they are when all are there.
+    """
 
     def __init__(self, titles: int) -> None:
         self.share = min(1.0, KNOWN_TITLES / titles)
+        whole, rest = divmod(titles, BLOCK_TITLES)
+        self.size = whole * share_of(BLOCK_TITLES, self.share) + share_of(rest, self.share)
         # Room for all at once: an array a block would take more memory than what it holds.
-        room = -(-titles // BLOCK_TITLES) * _share_of(BLOCK_TITLES, self.share)
-        self._rows = np.empty(room, np.int64)
-        self._genres = np.empty(room, np.int8)
-        self._popularity = np.empty(room, np.float32)
+        self._rows = np.empty(self.size, np.int64)
+        self._genres = np.empty(self.size, np.int8)
+        self._popularity = np.empty(self.size, np.float32)
         self._count = 0
         self._by_genre: list[NDArray[np.int64]] = []
+
+    @property
+    def has_all(self) -> bool:
+        """Whether users choose among all titles."""
+        return self.share == 1
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tell how many titles were taken in before those at ``rows``."""
+        places: NDArray[np.int64] = np.searchsorted(self._rows[: self._count], rows)  # blocks come in order
+        return places
 
     @property
     def nbytes(self) -> int:

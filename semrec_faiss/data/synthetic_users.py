@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.atomic import NpyWriter
-from semrec_faiss.data.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.layout import SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.data.synthetic_tastes import (
     BLOCK_USERS,
     LIKED_TITLES,
@@ -24,7 +24,7 @@ from semrec_faiss.data.synthetic_tastes import (
     draw_seen,
     user_id,
 )
-from semrec_faiss.data.synthetic_titles import FloatName
+from semrec_faiss.data.synthetic_titles import FloatName, known_vectors
 from semrec_faiss.data.synthetic_worker import AHEAD, Crew, write_at
 from semrec_faiss.progress import Progress
 
@@ -35,7 +35,7 @@ _ORDER_USERS = 1024  # of an order; a block's users are several
 
 @dataclass(frozen=True)
 class UsersOrder:
-    """Users to be made: the first one's row, and what each likes (LIKED_TITLES of them in a row)."""
+    """Users to be made: the first one's row, and what each likes, as places in the job's file of titles."""
 
     first: int
     liked: Liked
@@ -51,7 +51,7 @@ class UsersJob:
     """Making vectors of users and writing them.
 
     Attributes:
-        titles: the .npy file of the titles' vectors.
+        titles: the .npy file of vectors of the titles that users choose among.
         users: the .npy file of the users', whose header is written already.
         offset: bytes of that header.
         dtype: of that file.
@@ -139,7 +139,7 @@ def write_users(
         (folder / USER_IDS).open("wb") as ids_file,
         NpyWriter(vectors_file, shape, dtype) as vectors,
     ):
-        job = UsersJob(str(folder / MEDIA_VECTORS), vectors_file.name, vectors.begin(), stored.str)
+        job = UsersJob(str(known_vectors(folder, pool)), vectors.name, vectors.begin(), stored.str)
         orders = _orders(pool, users, seed)
         with closing(_by_processes(crew, job, orders) if crew.size else _here(job, orders)) as written:
             for rows in written:
@@ -155,7 +155,8 @@ def _orders(pool: TitlePool, users: int, seed: int) -> Iterator[UsersOrder]:
         liked = draw_liked(pool, seed, block // BLOCK_USERS)
         for first in range(block, min(block + BLOCK_USERS, users), _ORDER_USERS):
             chosen = slice(first - block, min(first + _ORDER_USERS, users) - block)
-            yield UsersOrder(first, Liked(liked.rows[chosen], liked.weights[chosen]))
+            rows = liked.rows[chosen]
+            yield UsersOrder(first, Liked(rows if pool.has_all else pool.places(rows), liked.weights[chosen]))
 
 
 def _by_processes(crew: Crew, job: UsersJob, orders: Iterator[UsersOrder]) -> Generator[range, None, None]:

@@ -199,6 +199,7 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
                 while (order := pickle.load(asked)) is not None:
                     _answer(answers, carry_out(order))
                 peak = max(peak, _own_peak_bytes())  # while what it shares with others is still mapped
+            del carry_out  # and what it holds
             _forget_peak()
             _answer(answers, None)
     except BrokenPipeError:
