@@ -13,6 +13,9 @@ from typing import IO
 
 _STEP_BYTES = 32 << 20
 
+# Stay in memory in any case: others may still write there, and would have to read the page that they write a part of.
+_RECENT_BYTES = 128 << 20
+
 
 class EarlyFlush:
     """Flushes a file from a thread of its own whenever enough has been written to it.
@@ -31,24 +34,26 @@ class EarlyFlush:
         self._descriptor = file.fileno()
         self._keep = keep
         self._step = step_bytes
+        self._written = 0
         self._waiting = 0
         self._flush: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1)
 
     def wrote(self, count: int) -> None:
         """Tell that ``count`` bytes more were written."""
+        self._written += count
         self._waiting += count
         if self._waiting < self._step or (self._flush is not None and not self._flush.done()):
             return
         if self._flush is not None:
             self._flush.result()
         self._waiting = 0
-        self._flush = self._thread.submit(self._flush_now)
+        self._flush = self._thread.submit(self._flush_now, self._written - _RECENT_BYTES)
 
-    def _flush_now(self) -> None:
+    def _flush_now(self, unneeded: int) -> None:
         os.fsync(self._descriptor)
-        if not self._keep and hasattr(os, "posix_fadvise"):  # not on every system
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if not self._keep and unneeded > 0 and hasattr(os, "posix_fadvise"):  # not on every system
+            os.posix_fadvise(self._descriptor, 0, unneeded, os.POSIX_FADV_DONTNEED)
 
     def __enter__(self) -> EarlyFlush:
         return self

@@ -21,17 +21,17 @@ from semrec_faiss.data.synthetic_vectors import directions_bytes, drawing_bytes,
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES
 from semrec_faiss.errors import SemrecError
 
-MOST_WORKERS = 28
+MOST_WORKERS = 20
 WORKERS_BYTES = 720 << 20
 """What all workers together may hold of their own, with the directions that they share, and with drawing these."""
 
-INTERPRETER_BYTES = 18 << 20
+INTERPRETER_BYTES = 30 << 20
 """What one holds of its own for Python and numpy; their libraries are in memory once for all."""
 
 FEWEST_BLOCKS = 64
 """With fewer, starting processes takes longer than they save."""
 
-AHEAD = 4
+AHEAD = 8
 """Orders that a worker has: one in the making, and some to go on with while it is another one's turn to be heard."""
 
 LINE_BYTES = 190
