@@ -20,8 +20,8 @@ _RECENT_BYTES = 128 << 20
 class EarlyFlush:
     """Flushes a file from a thread of its own whenever enough has been written to it.
 
-    The last bytes are left to whoever closes the file. What the disk refuses is raised at the next :meth:`wrote`, or at
-    the end of the block.
+    What the disk refuses is raised at the next :meth:`wrote`, or at the end of the block, which waits for what is being
+    flushed. The file itself may be closed before.
 
     Args:
         file: open for writing in binary.
@@ -31,34 +31,46 @@ class EarlyFlush:
     """
 
     def __init__(self, file: IO[bytes], step_bytes: int = _STEP_BYTES, *, keep: bool = True) -> None:
-        self._descriptor = file.fileno()
-        self._keep = keep
+        self._descriptor = os.dup(file.fileno())
+        self._drops = not keep and hasattr(os, "posix_fadvise")  # not on every system
         self._step = step_bytes
         self._written = 0
         self._waiting = 0
-        self._flush: Future[None] | None = None
-        self._thread = ThreadPoolExecutor(1)
+        self._flushes: list[Future[None]] = []  # the last, and one before that may not be done yet
+        # One flushes; the other drops what was flushed, which takes its time, too, while the disk goes on.
+        self._flusher, self._dropper = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     def wrote(self, count: int) -> None:
         """Tell that ``count`` bytes more were written."""
         self._written += count
         self._waiting += count
-        if self._waiting < self._step or (self._flush is not None and not self._flush.done()):
-            return
-        if self._flush is not None:
-            self._flush.result()
+        if self._waiting >= self._step and all(flush.done() for flush in self._flushes):
+            self._begin()
+
+    def finish(self) -> None:
+        """Have the rest flushed; returns at once."""
+        if self._waiting:
+            self._begin()
+
+    def _begin(self) -> None:
+        for flush in [flush for flush in self._flushes if flush.done()]:
+            self._flushes.remove(flush)
+            flush.result()
         self._waiting = 0
-        self._flush = self._thread.submit(self._flush_now, self._written - _RECENT_BYTES)
+        self._flushes.append(self._flusher.submit(self._flush_now, self._written - _RECENT_BYTES))
 
     def _flush_now(self, unneeded: int) -> None:
         os.fsync(self._descriptor)
-        if not self._keep and unneeded > 0 and hasattr(os, "posix_fadvise"):  # not on every system
-            os.posix_fadvise(self._descriptor, 0, unneeded, os.POSIX_FADV_DONTNEED)
+        if self._drops and unneeded > 0:
+            self._dropper.submit(os.posix_fadvise, self._descriptor, 0, unneeded, os.POSIX_FADV_DONTNEED)
 
     def __enter__(self) -> EarlyFlush:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
-        if kind is None and self._flush is not None:
-            self._flush.result()
+        self._flusher.shutdown()
+        self._dropper.shutdown()
+        os.close(self._descriptor)
+        if kind is None:
+            for flush in self._flushes:
+                flush.result()

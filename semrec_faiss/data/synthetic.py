@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -104,9 +105,9 @@ def write_synthetic(
         with new_folder(out) as folder:
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
-            with Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
+            with ExitStack() as flushing, Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
                 pool = TitlePool(titles) if users else None
-                write_titles(folder, (titles, dim), seed, media_dtype, pool, crew, progress)
+                write_titles(folder, (titles, dim), seed, media_dtype, pool, crew, flushing, progress)
                 if pool is not None:
                     pool.close()
                     write_users(folder, pool, (users, dim), seed, user_dtype, crew, progress)

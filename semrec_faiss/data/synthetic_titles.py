@@ -32,23 +32,24 @@ def write_titles(
     dtype: FloatName,
     pool: TitlePool | None,
     crew: Crew,
+    flushing: ExitStack,
     progress: Progress,
 ) -> None:
     """Write the vectors and the metadata of ``shape`` (titles, dim) to ``folder``, and put the titles into ``pool``.
 
-    Where users choose among some titles only, these titles' vectors lie in a file of their own, too, until
-    :func:`forget_known` removes it: it is read in memory, as a large file of vectors is not.
+    The last of it may still be on its way to the disk until ``flushing`` is closed. Where users choose among some
+    titles only, these titles' vectors lie in a file of their own, too, until :func:`forget_known` removes it: that one
+    stays in memory, as a large file of vectors does not.
     """
     titles, dim = shape
     stored = np.dtype(dtype).newbyteorder("<")
     wanted = Titles(titles, dim, stored.str, seed, 0.0 if pool is None else pool.share)
     (folder / METADATA).parent.mkdir()
     keep = titles <= KNOWN_TITLES  # in memory: what is small is soon read again
-    with (
-        _opened(folder, wanted, dtype, pool) as files,
-        EarlyFlush(files.vectors.file, keep=keep) as flush_vectors,
-        EarlyFlush(files.lines, keep=keep) as flush_lines,
-    ):
+    with _opened(folder, wanted, dtype, pool) as files:
+        vectors, lines = (
+            flushing.enter_context(EarlyFlush(file, keep=keep)) for file in (files.vectors.file, files.lines)
+        )
         if crew.size:
             _save(folder / _DIRECTIONS, draw_directions(dim, seed))
             made = written_by_processes(crew, wanted, folder / _DIRECTIONS, files)
@@ -57,12 +58,14 @@ def write_titles(
         done = 0
         with closing(made) as blocks:
             for block in blocks:
-                flush_vectors.wrote(block.count * dim * stored.itemsize)
-                flush_lines.wrote(block.line_bytes)
+                vectors.wrote(block.count * dim * stored.itemsize)
+                lines.wrote(block.line_bytes)
                 if pool is not None:
                     pool.add(block.known)
                 done += block.count
                 progress("titles", done, titles)
+    vectors.finish()
+    lines.finish()
     (folder / _DIRECTIONS).unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import importlib
 import json
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -663,8 +665,7 @@ def test_a_growing_file_is_flushed_as_it_grows(tmp_path: Path, monkeypatch: pyte
         for _ in range(50):
             file.write(bytes(30))
             flush.wrote(30)
-            while flush._flush is not None and not flush._flush.done():
-                pass
+            concurrent.futures.wait(flush._flushes)
     assert sizes == [120 * step for step in range(1, 13)]
 
 
@@ -675,13 +676,34 @@ def test_what_is_flushed_is_kept_in_memory_or_not(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(early_flush.os, "posix_fadvise", lambda *said: done.append(said))
     monkeypatch.setattr(early_flush, "_RECENT_BYTES", 25)
     with (tmp_path / "x").open("wb", buffering=0) as file, EarlyFlush(file, step_bytes=10, keep=keep) as flush:
-        number = file.fileno()
+        number = flush._descriptor
         for _ in range(2):
             flush.wrote(20)
-            while flush._flush is not None and not flush._flush.done():
-                pass
+            concurrent.futures.wait(flush._flushes)
     flushed = "fsync", number
     assert done == [flushed, flushed, *([] if keep else [(number, 0, 15, os.POSIX_FADV_DONTNEED)])]
+
+
+def test_the_rest_is_flushed_behind_one_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, sizes = threading.Event(), list[int]()
+
+    def slowly(number: int) -> None:
+        go_on.wait(10)
+        sizes.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(early_flush.os, "fsync", slowly)
+    with EarlyFlush((tmp_path / "x").open("wb"), step_bytes=10) as flush:  # the file itself is closed at once
+        for step in range(3):
+            with (tmp_path / "x").open("ab") as file:
+                file.write(bytes(15))
+            if step == 2:
+                flush.finish()
+                flush.finish()  # nothing is left
+            flush.wrote(15)
+        flush.finish()
+        assert sizes == []
+        go_on.set()
+    assert sizes == [45, 45, 45]
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -699,8 +721,7 @@ def test_a_disk_that_refuses_to_be_flushed_is_told(
     ):
         for _ in range(blocks):
             flush.wrote(20)
-            while flush._flush is not None and not flush._flush.done():
-                pass
+            concurrent.futures.wait(flush._flushes)
 
 
 def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(
