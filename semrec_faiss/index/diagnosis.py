@@ -16,7 +16,7 @@ import numpy as np
 from semrec_faiss.config import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, DeviceError
 from semrec_faiss.index.device import Device, gpu_count, installed_faiss, load_faiss
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.gpu_memory import all_gpu_states, gpu_states
 
 if TYPE_CHECKING:
     from semrec_faiss.index.vector_index import VectorIndex
@@ -87,7 +87,7 @@ def _faiss() -> Check:
 
 def _gpus() -> Check:
     states = gpu_states()
-    driver = shutil.which("nvidia-smi") is not None or bool(states)
+    driver = shutil.which("nvidia-smi") is not None or bool(all_gpu_states())
     try:
         usable = gpu_count()
     except DeviceError:

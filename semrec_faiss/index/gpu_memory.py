@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -10,11 +11,12 @@ class GpuState:
     """One GPU of the machine.
 
     Attributes:
-        gpu: its number.
+        gpu: its number, from 0 on.
         name: as the driver names it.
         driver: the driver's version.
         total_bytes: its memory.
         used_bytes: in use by all processes, CUDA contexts included.
+        uuid: by which CUDA_VISIBLE_DEVICES may name it.
     """
 
     gpu: int
@@ -22,6 +24,7 @@ class GpuState:
     driver: str
     total_bytes: int
     used_bytes: int
+    uuid: str = ""
 
     def __str__(self) -> str:
         used, total = self.used_bytes / 2**30, self.total_bytes / 2**30
@@ -29,6 +32,32 @@ class GpuState:
 
 
 def gpu_states() -> list[GpuState]:
+    """Return the GPUs that CUDA shows to this process, numbered as CUDA numbers them; empty without a driver.
+
+    See CUDA_VISIBLE_DEVICES in NVIDIA's CUDA C++ Programming Guide. Where a machine has GPUs of several kinds, CUDA
+    puts the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID; that is not followed here.
+    """
+    states = all_gpu_states()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return states
+    shown: list[GpuState] = []
+    for name in wanted.split(","):
+        found = _named(states, name.strip())
+        if found is None or found in shown:  # from an invalid name on, CUDA shows no more
+            break
+        shown.append(found)
+    return [replace(state, gpu=number) for number, state in enumerate(shown)]
+
+
+def _named(states: list[GpuState], name: str) -> GpuState | None:
+    if name.isdecimal():
+        return states[int(name)] if int(name) < len(states) else None
+    matching = [state for state in states if name and state.uuid.startswith(name)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def all_gpu_states() -> list[GpuState]:
     """Return every GPU that the driver knows; empty without a driver or without nvidia-ml-py."""
     try:
         import pynvml
@@ -45,7 +74,8 @@ def gpu_states() -> list[GpuState]:
         for gpu, handle in enumerate(handles):
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             name = str(pynvml.nvmlDeviceGetName(handle))
-            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used)))
+            uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used), uuid))
         return states
     except pynvml.NVMLError:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from semrec_faiss.report.document import (
@@ -63,7 +64,8 @@ def _summary(results: Results) -> str:
     index, environment = results["index"], results["environment"]
     kind = index["config"].get("type") or index["config"]["factory"]
     users = f", {index['users']:,} users" if index["users"] else ""
-    gpus = ", ".join(gpu["name"] for gpu in environment["gpus"])
+    several = re.search(r"-x(\d+)$", index["gpu"] or "")  # the machine may have more than were used
+    gpus = ", ".join(gpu["name"] for gpu in environment["gpus"][: int(several[1]) if several else 1])
     where = gpus if index["gpu"] else f"{environment['cpu']['model']}, {environment['cpu']['usable_cores']} cores"
     return (
         f"{kind} index of {index['titles']:,} titles × {index['dim']}{users}, on {where}; {environment['date'][:10]}."
