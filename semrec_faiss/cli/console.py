@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,14 @@ PLAIN_WIDTH = 160
 
 BUSY = 0.1
 """The cores that other programs kept busy from which their work shows in the times."""
+
+
+def open_closed_streams() -> None:
+    """Open to nowhere what this process was started without: ``semrec … >&-`` works, and prints nothing."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:

@@ -80,8 +80,9 @@ def cli(debug: bool) -> None:
 
 def run() -> None:
     """Run ``semrec`` and end the process with the exit code of the result."""
-    from semrec_faiss.cli.console import exit_code_of
+    from semrec_faiss.cli.console import exit_code_of, open_closed_streams
 
+    open_closed_streams()
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(exit_code_of(lambda: cli.main(args=arguments, prog_name="semrec", standalone_mode=False), debug=debug))

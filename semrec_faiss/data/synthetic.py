@@ -90,12 +90,15 @@ def write_synthetic(
         How much was written and how fast, beside what the disk does by itself.
 
     Raises:
-        UsageError: an argument out of its limits, ``out`` not empty, or too little room on the disk.
+        UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be, or
+            too little room on the disk.
         StorageError: the disk refused to be written to.
     """
     _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
     check_out_folder(out, overwrite=overwrite)
+    if seen_per_user:
+        _check_name(out)
     row_bytes = dim * np.dtype(media_dtype).itemsize
     title_bytes = titles * (row_bytes + LINE_BYTES)
     known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
@@ -154,6 +157,17 @@ def _check_dtypes(**arguments: str) -> None:
         if value not in get_args(FloatName):
             allowed = ", ".join(get_args(FloatName))
             raise UsageError(f"{name.replace('_', ' ')} is {value!r}; it must be one of {allowed}")
+
+
+def _check_name(out: Path) -> None:
+    """Refuse what DuckDB cannot open."""
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{str(out)!r} holds a byte that is no UTF-8, which the file of seen titles cannot have in its path",
+            fix="choose another folder, or leave out --seen",
+        ) from None
 
 
 def check_out_folder(out: Path, *, overwrite: bool) -> None:

@@ -83,12 +83,10 @@ class Profile:
 
     def describe(self) -> str:
         """Name what differs from the defaults: ``half_life_days=365, interests=4``."""
-        told = [
-            f"{field.name}={getattr(self, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        ]
-        return ", ".join(told) or "defaults"
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        told = [(name, value) for name, value in values.items() if value != getattr(type(self), name)]
+        texts = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in told]
+        return ", ".join(texts) or "defaults"
 
 
 _KINDS: dict[str, type] = {

@@ -40,8 +40,8 @@ class Costs:
 
 CPU_COSTS = Costs(gather=0.6, scan=0.37, multiply=0.0114, selector=0.66, lists=0.25)
 
-# Measured on one H100; on an H200 they choose the best 31 of 32 times, see results/bench-filters-h200.json. lists is the
-# time of 1,000 queries of type ivf_flat whose filter lets half pass, over the components that they visit.
+# Measured on one H100; on an H200 they choose the best 31 of 32 times (results/bench-filters-h200.json). lists is what
+# 1,000 queries of type ivf_flat take whose filter lets half pass, over the components that they visit.
 GPU_COSTS = Costs(gather=0.54, scan=0.0187, multiply=0.000098, selector=float("inf"), lists=0.011)
 
 CHEAP_FETCH = 1000

@@ -138,3 +138,17 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert result.stdout == "{"
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "doctor", "dataset synth --help"])
+def test_a_closed_output_is_no_error(command: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m semrec_faiss {command} >&-"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m semrec_faiss info {tmp_path / 'none'} 2>&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (4, "")

@@ -302,6 +302,15 @@ def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UsageError, match=r"caf\\udce9.* no UTF-8.*\n?"):
+        write(odd, users=3)
+    assert list(tmp_path.iterdir()) == []
+    write(odd, users=3, seen_per_user=0)
+    assert sorted(path.name for path in odd.iterdir()) == ["media", "users"]
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):

@@ -205,7 +205,7 @@ def test_profiles_that_cannot_be(values: dict[str, str], message: str) -> None:
 def test_profiles_are_spelled() -> None:
     profile = Profile.from_text({"half_life_days": "30", "interests": "4"})
     assert profile == Profile(half_life_days=30.0, interests=4)
-    assert profile.describe() == "half_life_days=30.0, interests=4"
+    assert profile.describe() == "half_life_days=30, interests=4"
     assert Profile.from_text({"half_life_days": "none"}).describe() == "defaults"
 
 
