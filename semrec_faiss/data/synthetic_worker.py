@@ -127,7 +127,8 @@ class _Worker:
 
     def __init__(self) -> None:
         """Start it with the module path of this process, the current folder left out: its files are the user's."""
-        path = [str(Path(place).absolute()) for place in sys.path if place]
+        home = str(Path(__file__).absolute().parents[2])  # the same code, also where '' on the path led to it
+        path = [home, *(str(Path(place).absolute()) for place in sys.path if place)]
         answers, writing = os.pipe()
         program = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main({writing})"
         try:
