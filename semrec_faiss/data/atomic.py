@@ -111,14 +111,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Flush to the disk what others have written to a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder under ``folder`` to the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
     sync_folder(folder)
 
 

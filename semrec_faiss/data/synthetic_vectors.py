@@ -35,7 +35,7 @@ _GENRE_WEIGHTS = (1.0, 0.6, 0.4)  # of a work's first, second and third genre
 _WORLD_STREAM, _VECTORS_STREAM = 0, 2
 
 _POOL = 1024  # directions that parts are sums of; more than there are dimensions of most embeddings
-_SUMMED = 4  # of them a part: two of ten million works then hardly ever share more than one
+_SUMMED = 4  # of them a part: of 8,000 pairs of works one shares more than one (16/1,024 is the mean, Poisson)
 
 # A length of 1 in the integers that are summed up. The longest sum that can be, where all that it is made of points in
 # one direction, fits 16 bits.

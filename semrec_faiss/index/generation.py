@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from semrec_faiss.data.atomic import flush_to_disk, sync_file, sync_folder
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.manifest import (
     MANIFEST_DIGEST_NAME,
@@ -122,8 +122,8 @@ class NewGeneration:
         write_synced(self.folder / MANIFEST_DIGEST_NAME, manifest_digest_line(digest))
         for name, entry in self.files.items():
             check_file(self.folder / name, entry)
-            sync(self.folder / name)
-        sync(self.folder)
+            sync_file(self.folder / name)
+        sync_folder(self.folder)
         return GenerationRef(name=self.name, manifest_sha256=digest)
 
 
@@ -131,16 +131,4 @@ def write_synced(path: Path, data: bytes) -> None:
     """Write a file and bring it to the disk; raises OSError when the disk refuses."""
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or a folder's entries, to the disk; Windows has no way to sync a folder."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush_to_disk(file)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from semrec_faiss.data.atomic import sync_folder
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
-from semrec_faiss.index.generation import Generation, NewGeneration, sync, write_synced
+from semrec_faiss.index.generation import Generation, NewGeneration, write_synced
 from semrec_faiss.index.manifest import GenerationRef, Manifest, damaged, own_manifest_digest
 
 CURRENT_NAME = "CURRENT"
@@ -159,7 +160,7 @@ class IndexDirectory:
         place = self.path / new.name
         new.folder.rename(place)
         try:
-            sync(self.path)
+            sync_folder(self.path)
             self._point_at(ref)
         except OSError:
             if self._usable_ref() != ref:
@@ -179,7 +180,7 @@ class IndexDirectory:
         except OSError:
             staged.unlink(missing_ok=True)
             raise
-        sync(self.path)
+        sync_folder(self.path)
 
     def rollback(self) -> Generation:
         """Return to the previous generation, after holding all its files against their digests.
