@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic_tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic_titles import FloatName, forget_known, write_titles
 from semrec_faiss.data.synthetic_users import write_seen, write_users
+from semrec_faiss.data.synthetic_vectors import directions_bytes
 from semrec_faiss.data.synthetic_worker import LINE_BYTES, Crew, workers_for
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
@@ -104,7 +106,7 @@ def write_synthetic(
     known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
     user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
     try:
-        _check_room(out, title_bytes + known_bytes + user_bytes)
+        _check_room(out, title_bytes + known_bytes + directions_bytes(dim) + user_bytes)
         with new_folder(out) as folder:
             disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
@@ -119,9 +121,8 @@ def write_synthetic(
             if pool is not None and seen_per_user:
                 write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror or error}", fix="choose a folder that can be written to"
-        ) from error
+        fix = "free room on the disk" if error.errno == errno.ENOSPC else "choose a folder that can be written to"
+        raise StorageError(f"cannot write {out}: {error.strerror or error}", fix=fix) from error
     seconds = time.perf_counter() - started
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return SyntheticReport(written, seconds, written / seconds, disk, workers_peak)

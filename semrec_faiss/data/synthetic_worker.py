@@ -7,6 +7,7 @@ order after order, and answers each. What is to be written it writes itself, at 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import subprocess
@@ -100,6 +101,7 @@ class Crew:
 
         Raises:
             OSError: the disk refused to be written to.
+            MemoryError: the worker got none.
             SemrecError: the worker ended before its work did.
         """
         return self._workers[number % self.size].answer()
@@ -161,12 +163,12 @@ class _Worker:
                 self.answer()
 
     def answer(self) -> Any:
-        """Wait for what it answers; raises what the disk refused it."""
+        """Wait for what it answers; raises what the disk refused it, or MemoryError."""
         try:
             answer = pickle.load(self._answers)
         except (EOFError, pickle.UnpicklingError) as error:
             raise self._ended() from error
-        if isinstance(answer, OSError):
+        if isinstance(answer, OSError | MemoryError):
             raise answer
         return answer
 
@@ -205,8 +207,11 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
             _answer(answers, None)
     except BrokenPipeError:
         raise
+    except MemoryError as error:
+        _answer(answers, MemoryError(str(error)))
+        return
     except OSError as error:
-        _answer(answers, error)
+        _answer(answers, MemoryError(error.strerror) if error.errno == errno.ENOMEM else error)
         return
     _answer(answers, peak)
 
@@ -248,5 +253,5 @@ def main(answers: int) -> None:
     try:
         with os.fdopen(answers, "wb") as file:
             work(sys.stdin.buffer, file)
-    except (BrokenPipeError, EOFError, KeyboardInterrupt):
+    except (BrokenPipeError, EOFError, KeyboardInterrupt, pickle.UnpicklingError):
         sys.exit(1)  # who asked is gone

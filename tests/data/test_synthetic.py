@@ -526,6 +526,25 @@ def test_a_disk_that_is_full_for_a_process_is_told(
     assert all(worker.poll() is not None for worker in by_processes)
 
 
+def test_a_process_without_memory_says_so(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "semrec_hungry.py").write_text(
+        "import contextlib, dataclasses, numpy\n"
+        "@dataclasses.dataclass\n"
+        "class Hungry:\n"
+        "    def opened(self):\n"
+        "        return contextlib.nullcontext(lambda order: numpy.empty(1 << 56))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = importlib.import_module("semrec_hungry").Hungry()
+    with pytest.raises(MemoryError, match="Unable to allocate"), synthetic_worker.Crew(2) as crew:
+        crew.begin(job)
+        crew.ask(0, 0)
+        crew.answer(0)
+    assert len(by_processes) == 2 and all(worker.poll() is not None for worker in by_processes)
+
+
 def test_a_crew_does_job_after_job(
     tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
