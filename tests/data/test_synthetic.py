@@ -476,6 +476,18 @@ def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path) -
     assert len(titles_of(tmp_path / "x")) == 9000
 
 
+def test_processes_import_the_package_that_this_one_has(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another copy comes first on the path, as an installed one does where the current folder led to a checkout."""
+    (tmp_path / "other" / "semrec_faiss").mkdir(parents=True)
+    (tmp_path / "other" / "semrec_faiss" / "__init__.py").write_text("raise SystemExit('the other one')")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    write(tmp_path / "x", titles=9000)
+    assert len(by_processes) == 3
+    assert len(titles_of(tmp_path / "x")) == 9000
+
+
 def test_a_file_that_grows_too_large_is_told(tmp_path: Path) -> None:
     """A limit on the size of a file, which the vectors go over."""
     program = (
