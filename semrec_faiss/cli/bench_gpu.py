@@ -36,10 +36,10 @@ def gpu(
     as_json: bool,
 ) -> None:
     """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU."""
-    from semrec_faiss.data.writable import check_new_folder
     from semrec_faiss.measure.gpu_bench import GpuBench, bench_gpu
     from semrec_faiss.measure.gpu_peers import faiss_name
     from semrec_faiss.measure.results import save_results
+    from semrec_faiss.writable import check_new_folder
 
     check_new_folder(out, "--out")
     plan = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds)

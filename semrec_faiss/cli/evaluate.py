@@ -105,10 +105,10 @@ def evaluate(
     for the titles left out. With --grid every combination is tried on titles left out of that rest in turn; the best
     is then measured on the latest ones, which it was not chosen by.
     """
-    from semrec_faiss.data.writable import check_new_file
     from semrec_faiss.measure.evaluation import Evaluation, evaluate_index
     from semrec_faiss.measure.profiles import Profile
     from semrec_faiss.measure.results import save_results
+    from semrec_faiss.writable import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

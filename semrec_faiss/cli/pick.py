@@ -40,11 +40,11 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
 
     Ends with exit code 4 when none meets it; the nearest misses and what to relax are shown then.
     """
-    from semrec_faiss.data.writable import check_new_file
     from semrec_faiss.measure.chosen_config import dataset_of, write_config
     from semrec_faiss.measure.pick import Wanted
     from semrec_faiss.measure.pick import pick as choose
     from semrec_faiss.measure.sweep import SweepResults
+    from semrec_faiss.writable import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

@@ -52,11 +52,11 @@ def tune(
     The titles that are asked are left out of the index. Ends with exit code 4 when no value finds enough in time.
     """
     from semrec_faiss.config import load_config
-    from semrec_faiss.data.writable import check_new_file
     from semrec_faiss.measure.chosen_config import write_yaml
     from semrec_faiss.measure.sweep_config import query_settings
     from semrec_faiss.measure.sweep_plan import data_ref
     from semrec_faiss.measure.tune import tune as search
+    from semrec_faiss.writable import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import flush_to_disk, new_file, sync_folder
 from semrec_faiss.errors import DataError, DeviceError, NotFoundError, StorageError, UsageError
+from semrec_faiss.storage import flush_to_disk, new_file, sync_folder
 
 HEADER_BYTES = 8
 HDF5_ENDINGS = (".hdf5", ".h5")

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.ann_files import KNOWN_DISTANCES, AnnVectors
-from semrec_faiss.data.atomic import NpyWriter, new_folder
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA, USER_IDS, USER_VECTORS
 from semrec_faiss.data.synthetic import check_out_folder
 from semrec_faiss.data.vectors import UNIT_TOLERANCE
 from semrec_faiss.errors import DataError, StorageError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import NpyWriter, new_folder
 
 BLOCK_BYTES = 16 << 20
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter, new_file, sync_folder
 from semrec_faiss.data.encoder import file_sha256
 from semrec_faiss.data.layout import open_vectors
 from semrec_faiss.errors import DataError
+from semrec_faiss.storage import NpyWriter, new_file, sync_folder
 
 _PREFIX = ".embedding-"
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from semrec_faiss.data.atomic import move_over, new_file, sync_folder, sync_tree
 from semrec_faiss.data.embed import EmbedDtype, EmbedReport, embed_folder
 from semrec_faiss.data.encoder import DEFAULT_MODEL, Encoder, check_available, find_model
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA
@@ -30,6 +29,7 @@ from semrec_faiss.data.synthetic import check_out_folder
 from semrec_faiss.data.titles_table import first_line
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import move_over, new_file, sync_folder, sync_tree
 
 GENOME_FIELD = "genome_tags"
 """The field of a title's most relevant genome tags; part of its text beside the users' tags."""

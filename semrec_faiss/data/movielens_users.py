@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter
 from semrec_faiss.data.layout import SEEN, USER_IDS, USER_VECTORS, open_vectors
 from semrec_faiss.data.movielens_ratings import Raters, Scratch, histories
 from semrec_faiss.data.titles_table import quoted_text
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import NpyWriter
 
 
 def user_id(number: int) -> str:

@@ -12,7 +12,6 @@ from typing import get_args
 
 import numpy as np
 
-from semrec_faiss.data.atomic import flush_to_disk, new_folder
 from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic_tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic_titles import FloatName, forget_known, write_titles
@@ -21,6 +20,7 @@ from semrec_faiss.data.synthetic_vectors import directions_bytes
 from semrec_faiss.data.synthetic_worker import LINE_BYTES, Crew, workers_for
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import flush_to_disk, new_folder
 
 # name: (least, most)
 _LIMITS = {

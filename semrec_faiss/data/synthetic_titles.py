@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter
 from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.layout import MEDIA_VECTORS, METADATA
 from semrec_faiss.data.synthetic_blocks import TitleFiles, Titles, written_by_processes, written_by_threads
@@ -18,6 +17,7 @@ from semrec_faiss.data.synthetic_tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic_vectors import draw_directions
 from semrec_faiss.data.synthetic_worker import Crew
 from semrec_faiss.progress import Progress
+from semrec_faiss.storage import NpyWriter
 
 FloatName = Literal["float16", "float32", "float64"]
 

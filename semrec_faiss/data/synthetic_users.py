@@ -13,7 +13,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter
 from semrec_faiss.data.layout import SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.data.synthetic_tastes import (
     BLOCK_USERS,
@@ -27,6 +26,7 @@ from semrec_faiss.data.synthetic_tastes import (
 from semrec_faiss.data.synthetic_titles import FloatName, known_vectors
 from semrec_faiss.data.synthetic_worker import AHEAD, Crew, write_at
 from semrec_faiss.progress import Progress
+from semrec_faiss.storage import NpyWriter
 
 _GATHER_BYTES = 4 << 20  # of titles' vectors read at a time to make users' vectors
 

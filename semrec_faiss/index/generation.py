@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from semrec_faiss.data.atomic import flush_to_disk, sync_file, sync_folder
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.manifest import (
     MANIFEST_DIGEST_NAME,
@@ -23,6 +22,7 @@ from semrec_faiss.index.manifest import (
     read_manifest,
     sha256_of,
 )
+from semrec_faiss.storage import flush_to_disk, sync_file, sync_folder
 
 
 class Generation:

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import StorageError
 from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.storage import new_file
 
 Record = dict[str, Any]
 

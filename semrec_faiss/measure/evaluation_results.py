@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.measure.evaluation_plan import EvaluationPlan
 from semrec_faiss.measure.evaluation_record import mistake_in, mistake_in_document, mistake_in_plan
@@ -17,6 +16,7 @@ from semrec_faiss.measure.ledger import LEDGER, read_ledger
 from semrec_faiss.measure.profiles import Profile
 from semrec_faiss.measure.sweep_kind import EVALUATION, PLAN
 from semrec_faiss.measure.sweep_work import FAILED, MEASURED
+from semrec_faiss.storage import new_file
 
 DOCUMENT = "evaluation.json"
 

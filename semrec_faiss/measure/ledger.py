@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
-from semrec_faiss.data.atomic import flush_to_disk, sync_folder
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.trial_record import mistake_in
+from semrec_faiss.storage import flush_to_disk, sync_folder
 
 LEDGER = "trials.jsonl"
 

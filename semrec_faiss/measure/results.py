@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.storage import new_file
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.frontier import frontier
@@ -23,6 +22,7 @@ from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_process import WorkerProcess
 from semrec_faiss.measure.sweep_trial import remove_remains
 from semrec_faiss.measure.sweep_work import FAILED, MEASURED, Emit, Message, Record, SweepWork
+from semrec_faiss.storage import new_file
 
 CACHE = ".cache"
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.atomic import NpyWriter, new_file
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.data.filters import matching_rows
 from semrec_faiss.data.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
@@ -21,6 +20,7 @@ from semrec_faiss.measure.results import NotMeasured
 from semrec_faiss.measure.sweep_config import QuerySettings
 from semrec_faiss.measure.truth import ExactNeighbours, Truth, exact_index
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import NpyWriter, new_file
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

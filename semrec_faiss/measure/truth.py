@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.config import FlatIndex
-from semrec_faiss.data.atomic import new_file
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.device import Device, gpu_count
 from semrec_faiss.index.subset import scan_rows
 from semrec_faiss.index.train import VectorBlocks, build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import new_file
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.atomic import flush_to_disk
 from semrec_faiss.data.titles_table import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.asking import Wish
 from semrec_faiss.search.selection import Filter
 from semrec_faiss.search.topk import Strategy, TopK
+from semrec_faiss.storage import flush_to_disk
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

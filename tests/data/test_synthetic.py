@@ -37,7 +37,6 @@ from semrec_faiss.data import (
     synthetic_worker,
     synthetic_world,
 )
-from semrec_faiss.data.atomic import NpyWriter, new_file
 from semrec_faiss.data.early_flush import EarlyFlush
 from semrec_faiss.data.layout import find_data_folder, open_vectors
 from semrec_faiss.data.metadata import inspect_metadata
@@ -48,6 +47,7 @@ from semrec_faiss.data.synthetic_vectors import Rotation, World
 from semrec_faiss.data.synthetic_world import BLOCK_TITLES, GENRES, make_titles
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
+from semrec_faiss.storage import NpyWriter, new_file
 
 
 def write(out: Path, **changes: object) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from semrec_faiss.data import writable
-from semrec_faiss.data.atomic import new_file
-from semrec_faiss.data.writable import check_new_file, check_new_folder
+from semrec_faiss import writable
 from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.storage import new_file
+from semrec_faiss.writable import check_new_file, check_new_folder
 
 
 @pytest.fixture
