@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semrec_faiss.config import load_config as load_config
+    from semrec_faiss.config.schema import load_config as load_config
     from semrec_faiss.errors import SemrecError as SemrecError
     from semrec_faiss.measure.pick import Wanted as Wanted
     from semrec_faiss.measure.pick import pick as pick
@@ -24,7 +24,7 @@ _HOME = {
     "SemrecError": "semrec_faiss.errors",
     "Taste": "semrec_faiss.search.taste",
     "Wanted": "semrec_faiss.measure.pick",
-    "load_config": "semrec_faiss.config",
+    "load_config": "semrec_faiss.config.schema",
     "pick": "semrec_faiss.measure.pick",
 }
 

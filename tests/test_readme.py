@@ -13,7 +13,7 @@ import click
 import pytest
 
 from semrec_faiss.cli.main import COMMANDS, cli
-from semrec_faiss.config import known_keys
+from semrec_faiss.config.schema import known_keys
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent

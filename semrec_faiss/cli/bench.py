@@ -72,7 +72,7 @@ def search(
     Our search and raw FAISS take turns in one process. Whole commands, peak memory and the machine's own limits are
     measured too, and everything goes to a JSON file in --out. Run it on a machine that does nothing else.
     """
-    from semrec_faiss.config import config_from_dict
+    from semrec_faiss.config.schema import config_from_dict
     from semrec_faiss.measure.results import save_results
     from semrec_faiss.measure.search_bench import SearchBench, bench_search, results_name
     from semrec_faiss.writable import check_new_folder

@@ -23,7 +23,7 @@ def build(config: Path, dataset: Path | None, output: Path | None, settings: tup
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
-    from semrec_faiss.config import load_config
+    from semrec_faiss.config.schema import load_config
     from semrec_faiss.index.build import build_index
 
     loaded = load_config(config, settings)

@@ -60,7 +60,7 @@ def memory(
     Nothing is built, unless --measure checks the prediction: in a process of its own, by the resident set on a CPU and
     by the driver's count on a GPU.
     """
-    from semrec_faiss.config import load_config
+    from semrec_faiss.config.schema import load_config
     from semrec_faiss.measure.memory_plan import MemoryPlan, memory_report
 
     loaded = load_config(config, settings)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss import __version__
-from semrec_faiss.config import Config, IndexConfig
+from semrec_faiss.config.schema import Config, IndexConfig
 from semrec_faiss.data.catalog import Catalog
 from semrec_faiss.data.embedding import read_embedding
 from semrec_faiss.data.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors

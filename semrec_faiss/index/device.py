@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any, Literal
 
-from semrec_faiss.config import (
+from semrec_faiss.config.schema import (
     FUSED_K_LIMIT,
     GPU_LIMIT,
     DeviceConfig,

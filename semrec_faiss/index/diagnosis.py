@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from semrec_faiss.config import Config, device_problems
+from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, DeviceError
 from semrec_faiss.index.device import Device, gpu_count, installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import all_gpu_states, gpu_states

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from semrec_faiss.config import (
+from semrec_faiss.config.schema import (
     FUSED_DIMS,
     GPU_PQ_M,
     FactoryIndex,

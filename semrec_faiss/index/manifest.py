@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from semrec_faiss.config import Config
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.embedding import Embedding
 from semrec_faiss.errors import DamagedIndexError
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from semrec_faiss.config_index import Settings
-from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.mistakes import describe_all
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.yaml_source import YamlSource
 
 MOST_BATCH = 1_000_000
 

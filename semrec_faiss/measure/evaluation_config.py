@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
-from semrec_faiss.config_index import Settings
+from semrec_faiss.config.index_types import Settings
 from semrec_faiss.measure.evaluation import MOST_PROFILES
 from semrec_faiss.measure.evaluator import METRICS, Protocol
 from semrec_faiss.measure.profiles import MOST_INTERESTS, MOST_POPULARITY, Profile

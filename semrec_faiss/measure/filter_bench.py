@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config import Config, config_from_dict
+from semrec_faiss.config.schema import Config, config_from_dict
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.subset import honours_selector

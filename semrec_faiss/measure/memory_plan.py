@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config import Config, device_problems
+from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.data.layout import find_data_folder, open_vectors
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError

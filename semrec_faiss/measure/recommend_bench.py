@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config import config_from_dict
+from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.environment import environment, load_average

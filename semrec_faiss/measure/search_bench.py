@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config import Config, FlatIndex
+from semrec_faiss.config.schema import Config, FlatIndex
 from semrec_faiss.data.synthetic import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.environment import environment, load_average

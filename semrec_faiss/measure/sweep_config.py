@@ -7,11 +7,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semrec_faiss.config import INDEX_TYPES
-from semrec_faiss.config_index import Settings
-from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.mistakes import describe_all
+from semrec_faiss.config.schema import INDEX_TYPES
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, UsageError
-from semrec_faiss.yaml_source import YamlSource
 
 MOST_K = 2048
 MOST_BATCH = 1_000_000

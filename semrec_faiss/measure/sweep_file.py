@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.evaluation_config import EvaluationSweep, known_evaluation_keys
 from semrec_faiss.measure.sweep_config import Sweep, known_sweep_keys, read_source, validate_sweep
-from semrec_faiss.yaml_source import YamlSource
 
 KIND = "evaluate"
 """The key that makes a file one that evaluates recommendations."""

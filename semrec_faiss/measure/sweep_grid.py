@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from semrec_faiss.config import INDEX_TYPES, Config, DeviceConfig, IndexConfig
-from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.config.mistakes import describe_all
+from semrec_faiss.config.schema import INDEX_TYPES, Config, DeviceConfig, IndexConfig
+from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 from semrec_faiss.measure.sweep_config import mistakes_in
-from semrec_faiss.yaml_source import KeyPath, YamlSource
 
 LISTS = frozenset({("device", "gpus")})
 """Settings whose value is a list already: alternatives of these are lists of lists."""

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config import DeviceConfig, FactoryIndex, IndexConfig
+from semrec_faiss.config.schema import DeviceConfig, FactoryIndex, IndexConfig
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
@@ -22,7 +23,6 @@ from semrec_faiss.measure.sweep_grid import Combination, Invalid, describe, expa
 from semrec_faiss.measure.trial_record import FORMAT, digest_of
 from semrec_faiss.measure.truth import digest_of_array
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.yaml_source import YamlSource
 
 SEARCH_EFFORT = ("nprobe", "efSearch", "refine")
 """Search settings of which more is never less recall, in the order in which trials vary them."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from semrec_faiss.config import INDEX_TYPES, DeviceConfig, IndexConfig, device_problems
+from semrec_faiss.config.schema import INDEX_TYPES, DeviceConfig, IndexConfig, device_problems
 from semrec_faiss.measure.strict_record import (
     Amount,
     Count,

@@ -17,7 +17,7 @@ import pytest
 
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.config import config_from_dict
+from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.index.build import build_index
 
 # Unit vectors whose inner products are short decimals.

@@ -15,7 +15,7 @@ import yaml
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep import _picture
-from semrec_faiss.config import load_config
+from semrec_faiss.config.schema import load_config
 from semrec_faiss.measure.sweep import State
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config import load_config
+from semrec_faiss.config.schema import load_config
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.chosen_config import config_of, write_config
 from semrec_faiss.measure.pick import Wanted, memory_bytes, pick

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config import FlatIndex, HnswIndex, IvfFlatIndex
+from semrec_faiss.config.schema import FlatIndex, HnswIndex, IvfFlatIndex
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep_config import known_sweep_keys, load_sweep
 from semrec_faiss.measure.sweep_grid import Combination, Invalid, expand
 from semrec_faiss.measure.sweep_plan import Plan, make_plan
-from semrec_faiss.yaml_source import YamlSource
 
 
 def expanded(*entries: dict[str, Any]) -> tuple[list[Combination], list[Invalid]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semrec_faiss.config import Config, IvfFlatIndex, config_from_dict
+from semrec_faiss.config.schema import Config, IvfFlatIndex, config_from_dict
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.measure.sweep_config import QuerySettings
 from semrec_faiss.measure.tune import least_value, tune

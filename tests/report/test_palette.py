@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config import INDEX_TYPES
+from semrec_faiss.config.schema import INDEX_TYPES
 from semrec_faiss.report.gpu_chart import COLOURS, LABELS
 from semrec_faiss.report.names import device_label, one_percent_sign
 from semrec_faiss.report.palette import (

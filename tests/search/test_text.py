@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.config import config_from_dict
+from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.data.embed import embed_folder, item_text
 from semrec_faiss.data.encoder import ModelSource
 from semrec_faiss.errors import NotFoundError, UsageError

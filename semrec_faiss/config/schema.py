@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from semrec_faiss.config_index import (
+from semrec_faiss.config.index_types import (
     FUSED_DIMS,
     FUSED_K_LIMIT,
     GPU_LIMIT,
@@ -28,9 +28,9 @@ from semrec_faiss.config_index import (
     IvfSqIndex,
     Settings,
 )
-from semrec_faiss.config_mistakes import describe_all
+from semrec_faiss.config.mistakes import describe_all
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.yaml_source import YamlSource
 
 __all__ = [
     "FUSED_DIMS",

@@ -13,7 +13,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from semrec_faiss.config import Config, FactoryIndex, FlatIndex, IvfPqIndex, config_from_dict, known_keys, load_config
+from semrec_faiss.config.schema import (
+    Config,
+    FactoryIndex,
+    FlatIndex,
+    IvfPqIndex,
+    config_from_dict,
+    known_keys,
+    load_config,
+)
 from semrec_faiss.errors import ConfigError, NotFoundError, SemrecError, UsageError
 
 Write = Callable[[str | bytes], Path]

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from semrec_faiss.yaml_source import KeyPath, YamlSource
+from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 
 
 def describe_all(
