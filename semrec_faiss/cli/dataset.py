@@ -111,7 +111,7 @@ def synth(
     """Make a data folder OUT of any size: clustered unit vectors, metadata with franchises, genres and years, users."""
     from dataclasses import asdict
 
-    from semrec_faiss.data.synthetic import write_synthetic
+    from semrec_faiss.data.synthetic.write import write_synthetic
     from semrec_faiss.measure.environment import environment
     from semrec_faiss.measure.host_peak import held_at_most
     from semrec_faiss.measure.results import settle
@@ -189,7 +189,7 @@ def embed(
     """
     from dataclasses import asdict
 
-    from semrec_faiss.data.embed import embed_folder
+    from semrec_faiss.data.text.embed import embed_folder
 
     names = tuple(name.strip() for name in fields.split(",") if name.strip())
     with progress_bars() as progress:
@@ -234,7 +234,7 @@ def movielens(
     ml-10m. An interrupted run goes on with its vectors when the same command is given again. Ends with exit code 3,
     and makes nothing, when a file is truncated or malformed.
     """
-    from semrec_faiss.data.movielens import convert_movielens
+    from semrec_faiss.data.movielens.convert import convert_movielens
 
     with progress_bars() as progress:
         report = convert_movielens(

@@ -24,8 +24,8 @@ def import_file(
 
     The file's neighbours, where it has them, are held against an exact search.
     """
-    from semrec_faiss.data.ann_files import open_ann_file
-    from semrec_faiss.data.ann_import import write_data_folder
+    from semrec_faiss.data.exchange.formats import open_ann_file
+    from semrec_faiss.data.exchange.importing import write_data_folder
     from semrec_faiss.measure.ann_exchange import agreement_with
 
     with open_ann_file(file, queries=queries, neighbors=neighbors) as found, progress_bars() as progress:

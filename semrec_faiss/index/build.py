@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss import __version__
 from semrec_faiss.config.schema import Config, IndexConfig
-from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.data.embedding import read_embedding
-from semrec_faiss.data.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
+from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
+from semrec_faiss.data.text.provenance import read_embedding
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_history, read_user_ids
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, choose_device, load_faiss

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from semrec_faiss.config.schema import Config
-from semrec_faiss.data.embedding import Embedding
+from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.errors import DamagedIndexError
 
 FORMAT_VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.config.schema import Config, FusedIndex, IndexConfig, config_from_dict
-from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss

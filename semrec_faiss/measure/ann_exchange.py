@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.ann_files import ANGULAR, is_hdf5, new_hdf5, write_bin
-from semrec_faiss.data.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
+from semrec_faiss.data.exchange.formats import ANGULAR, is_hdf5, new_hdf5, write_bin
+from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.measure.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.truth import ExactNeighbours, exact_index

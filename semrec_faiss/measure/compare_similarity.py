@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.data.field_types import ROW
-from semrec_faiss.data.titles_table import TABLE
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.field_types import ROW
+from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.measure.compare_config import CompareSettings
 from semrec_faiss.measure.criteria import Criterion
 from semrec_faiss.measure.results import NotMeasured

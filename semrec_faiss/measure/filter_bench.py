@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.config.schema import Config, config_from_dict
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.measure.environment import environment, load_average

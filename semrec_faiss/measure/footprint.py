@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
+from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import NotFoundError, SemrecError
 from semrec_faiss.measure.processes import (
     importing_libraries,

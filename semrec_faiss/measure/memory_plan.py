@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.schema import Config, device_problems
-from semrec_faiss.data.layout import find_data_folder, open_vectors
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit

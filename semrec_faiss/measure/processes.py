@@ -25,7 +25,7 @@ sys.exit(code if 0 <= code < 256 else 1)
 _READ_FLOAT32 = """
 import sys
 from pathlib import Path
-from semrec_faiss.data.layout import open_vectors, read_float32
+from semrec_faiss.data.folder.layout import open_vectors, read_float32
 path = Path(sys.argv[1])
 read_float32(open_vectors(path), normalize=True, path=path)
 """

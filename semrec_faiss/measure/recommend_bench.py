@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.config.schema import config_from_dict
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.environment import environment, load_average
 from semrec_faiss.measure.gpu_peak import GpuMemoryWatch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.schema import Config, FlatIndex
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.environment import environment, load_average
 from semrec_faiss.measure.floor import Floor, measure_floor

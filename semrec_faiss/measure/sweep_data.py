@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.data.filters import matching_rows
-from semrec_faiss.data.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
-from semrec_faiss.data.titles_table import TABLE, quoted_name
+from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.table import TABLE, quoted_name
 from semrec_faiss.data.users import read_seen, read_user_ids
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.measure.results import NotMeasured

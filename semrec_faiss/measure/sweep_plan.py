@@ -12,7 +12,7 @@ from typing import Any
 
 from semrec_faiss.config.schema import DeviceConfig, FactoryIndex, IndexConfig
 from semrec_faiss.config.yaml_source import YamlSource
-from semrec_faiss.data.layout import DataFolder, find_data_folder, open_vectors
+from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import empty_index, resolve

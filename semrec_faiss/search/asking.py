@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
 from semrec_faiss.search.diversity import Groups, Variety, choose_varied
 from semrec_faiss.search.restriction import Exclusions, Restriction

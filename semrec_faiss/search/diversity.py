@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.topk import TopK

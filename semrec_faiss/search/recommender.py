@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers

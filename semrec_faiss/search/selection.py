@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.catalog import Catalog
-from semrec_faiss.data.filters import matching_rows
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.embed import RECIPE, item_text
-from semrec_faiss.data.embedding import Embedding
-from semrec_faiss.data.encoder import Encoder, ModelSource, find_model, load_encoder
+from semrec_faiss.data.text.embed import RECIPE, item_text
+from semrec_faiss.data.text.encoder import Encoder, ModelSource, find_model, load_encoder
+from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 

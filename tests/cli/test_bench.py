@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from semrec_faiss.cli.bench import bench
 from semrec_faiss.config.schema import config_from_dict
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure import search_bench
 

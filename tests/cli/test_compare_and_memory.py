@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from semrec_faiss.cli.compare import compare
 from semrec_faiss.cli.memory import memory
 from semrec_faiss.config.schema import config_from_dict
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count

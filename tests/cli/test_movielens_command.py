@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.data import embed, movielens
-from semrec_faiss.data.encoder import DEFAULT_MODEL, ModelSource
+from semrec_faiss.data.movielens import convert as movielens
+from semrec_faiss.data.text import embed
+from semrec_faiss.data.text.encoder import DEFAULT_MODEL, ModelSource
 
 Semrec = Callable[..., tuple[int, str, str]]
 

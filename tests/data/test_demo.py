@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.data.embed import item_text
-from semrec_faiss.data.layout import find_data_folder, open_vectors
-from semrec_faiss.data.metadata import inspect_metadata
+from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.text.embed import item_text
+from semrec_faiss.data.titles.metadata_lines import inspect_metadata
 
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
 

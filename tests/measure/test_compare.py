@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from semrec_faiss.config.schema import config_from_dict
-from semrec_faiss.data.synthetic import write_synthetic
+from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.config.schema import config_from_dict
-from semrec_faiss.data.catalog import Catalog
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.config.schema import GPU_LIMIT, FusedIndex
-from semrec_faiss.data.filters import matching_rows
+from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected

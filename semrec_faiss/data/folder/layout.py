@@ -1,0 +1,187 @@
+"""The data folder: where its files are, and its arrays mapped; :mod:`.vectors` reads what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.folder.vectors import NormStats, iter_float32_blocks, read_float32, vector_norms
+from semrec_faiss.errors import DataError, NotFoundError
+
+__all__ = [
+    "MEDIA_VECTORS",
+    "METADATA",
+    "SEEN",
+    "USER_IDS",
+    "USER_VECTORS",
+    "DataFolder",
+    "NormStats",
+    "find_data_folder",
+    "iter_float32_blocks",
+    "open_vectors",
+    "read_float32",
+    "rows_partner",
+    "vector_norms",
+]
+
+MEDIA_VECTORS = "media/content_vectors.npy"
+METADATA = "media/metadata.jsonl"
+USER_VECTORS = "users/preference_vectors.npy"
+USER_IDS = "users/user_ids.json"
+SEEN = "users/seen.parquet"
+
+_LAYOUT = f"""The layout is:
+  {MEDIA_VECTORS}      a vector a title
+  {METADATA}            a line a title, in the same order
+  {USER_VECTORS}   optional: a vector a user
+  {USER_IDS}            optional: the users' ids, in the same order
+  {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known"""
+
+# What a count or a dimension of one file is compared with, for messages that name both.
+_ROWS_PARTNER = {
+    Path(MEDIA_VECTORS).name: Path(METADATA).name,
+    Path(METADATA).name: Path(MEDIA_VECTORS).name,
+    Path(USER_VECTORS).name: Path(USER_IDS).name,
+    Path(USER_IDS).name: Path(USER_VECTORS).name,
+}
+_DIM_PARTNER = {Path(USER_VECTORS).name: f"../{MEDIA_VECTORS}"}
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The files of a data folder; a path is None where the optional file does not exist."""
+
+    root: Path
+    media_vectors: Path
+    metadata: Path
+    user_vectors: Path | None
+    user_ids: Path | None
+    seen: Path | None
+
+
+def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFolder:
+    """Find the files of the data folder at ``root``, or at its ``embeddings/`` or ``data/embeddings/``.
+
+    Args:
+        root: the folder.
+        need_vectors: whether content_vectors.npy must exist; False before the vectors are made.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        DataError: a file is missing; the message lists what was expected.
+    """
+    given = Path(root)
+    if not given.is_dir():
+        problem = f"{given} is a file, not a data folder" if given.exists() else f"there is no data folder {given}"
+        raise NotFoundError(problem, fix=f"give the folder that holds media/ and users/. {_LAYOUT}")
+    places = (given, given / "embeddings", given / "data" / "embeddings")
+    folder = next((place for place in places if (place / "media").is_dir()), given)
+    required = [METADATA, MEDIA_VECTORS] if need_vectors else [METADATA]
+    missing = [name for name in required if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder} lacks {' and '.join(missing)}", fix=_LAYOUT)
+    user_vectors, user_ids, seen = (_optional(folder / name) for name in (USER_VECTORS, USER_IDS, SEEN))
+    if (user_vectors is None) != (user_ids is None):
+        there, lacking = (USER_IDS, USER_VECTORS) if user_vectors is None else (USER_VECTORS, USER_IDS)
+        raise DataError(f"{folder} has {there} but no {lacking}", fix=f"users need both files, or neither. {_LAYOUT}")
+    if seen is not None and user_ids is None:
+        raise DataError(f"{folder} has {SEEN} but no {USER_IDS}", fix=f"add the users, or remove {SEEN}. {_LAYOUT}")
+    return DataFolder(folder, folder / MEDIA_VECTORS, folder / METADATA, user_vectors, user_ids, seen)
+
+
+def rows_partner(path: Path) -> str:
+    """Name the file whose count must equal that of ``path``, ready to stand behind a number: " in PATH", or ""."""
+    return _partner(path, _ROWS_PARTNER)
+
+
+def open_vectors(
+    path: Path, *, expect_rows: int | None = None, expect_dim: int | None = None, what: str = "vectors"
+) -> NDArray[Any]:
+    """Map a .npy of float16, float32 or float64 read-only, shape (n, d), without reading the vectors.
+
+    Either byte order and either memory order are accepted; values are checked when they are read.
+
+    Args:
+        path: the file.
+        expect_rows: n, where it is known already.
+        expect_dim: d, where it is known already.
+        what: what the vectors are, for messages.
+
+    Raises:
+        DataError: no such file, not a .npy, pickled objects, truncated, another shape or dtype, or other counts.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype, offset = _read_header(file, path)
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what}: {error.strerror or error}") from error
+    if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+        raise DataError(
+            f"{path}: the {what} have dtype {dtype}; float16, float32 or float64 is expected",
+            fix="save them again: numpy.save(path, vectors.astype('float32'))",
+        )
+    if len(shape) != 2:
+        raise DataError(f"{path}: the {what} have shape {shape}; two dimensions, (count, dim), are expected")
+    rows, dim = shape
+    if rows < 1 or dim < 1:
+        raise DataError(f"{path}: the {what} have shape {shape}; at least one vector of one dimension is expected")
+    _check_size(path, size, offset + rows * dim * dtype.itemsize, shape, dtype)
+    if expect_rows is not None and rows != expect_rows:
+        raise DataError(
+            f"{path} has {rows:,} {what}, but there are {expect_rows:,} entries{rows_partner(path)}",
+            fix="the two files must have one entry each for the same things, in the same order.",
+        )
+    if expect_dim is not None and dim != expect_dim:
+        raise DataError(
+            f"{path}: the {what} have {dim} dimensions, but {expect_dim} are expected{_partner(path, _DIM_PARTNER)}",
+            fix="vectors can only be compared when the same model made them.",
+        )
+    try:
+        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot map the {what}: {error}") from error
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether column-major, dtype and the data's offset of an open .npy."""
+    start = file.read(6)
+    if start != b"\x93NUMPY":
+        kind = {b"PK\x03\x04": "a .npz or .zip archive", b"\x80\x04\x95": "a Python pickle"}
+        found = next((name for magic, name in kind.items() if start.startswith(magic)), f"it begins with {start!r}")
+        raise DataError(f"{path} is not a .npy file: {found}", fix="save the array with numpy.save(path, array).")
+    file.seek(0)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # a damaged header makes numpy raise almost anything, SyntaxError and KeyError included
+        raise DataError(f"{path}: the .npy header is damaged: {error}", fix="save the array again.") from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{path} holds pickled Python objects, which are never loaded: unpickling runs code from the file",
+            fix="save numbers: numpy.save(path, numpy.stack(vectors).astype('float32'))",
+        )
+    return shape, fortran, dtype, file.tell()
+
+
+def _check_size(path: Path, size: int, expected: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if size != expected:
+        problem = "is truncated" if size < expected else "goes on after its array"
+        raise DataError(
+            f"{path} {problem}: {size:,} bytes, but shape {shape} of {dtype} takes {expected:,}",
+            fix="copy or save the file again.",
+        )
+
+
+def _optional(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _partner(path: Path, partners: dict[str, str]) -> str:
+    name = partners.get(path.name)
+    return "" if name is None else f" in {(path.parent / name).resolve() if '..' in name else path.parent / name}"

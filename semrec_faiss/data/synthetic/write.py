@@ -1,0 +1,206 @@
+"""Seeded data of any size in the layout of a data folder, written a block at a time."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from semrec_faiss.data.synthetic.early_flush import EarlyFlush
+from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
+from semrec_faiss.data.synthetic.titles import FloatName, forget_known, write_titles
+from semrec_faiss.data.synthetic.users import write_seen, write_users
+from semrec_faiss.data.synthetic.vectors import directions_bytes
+from semrec_faiss.data.synthetic.workers import LINE_BYTES, Crew, workers_for
+from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import flush_to_disk, new_folder
+
+# name: (least, most)
+_LIMITS = {
+    "titles": (1, 1_000_000_000),
+    "users": (0, 1_000_000_000),
+    "dim": (1, 4096),
+    "seed": (0, 2**63 - 1),
+    "seen_per_user": (0, 1000),
+}
+
+# About how many bytes an entry of user_ids.json and a row of seen.parquet (with the table that it is gathered in) take.
+_USER_ID_BYTES, _SEEN_BYTES = 18, 24
+
+# Written to learn what the disk itself does: a tenth of what is to come, in these limits.
+_LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 4 << 20, 512 << 20
+_PROBE_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True)
+class SyntheticReport:
+    """What :func:`write_synthetic` wrote, and how fast.
+
+    Attributes:
+        bytes: of all files.
+        seconds: from the first title to the last byte on the disk.
+        bytes_per_second: the one by the other.
+        disk_bytes_per_second: what the disk took of a plain file just before, the time to reach it included.
+        workers_peak_bytes: what other processes held of their own at most, all together; 0 where there were none.
+    """
+
+    bytes: int
+    seconds: float
+    bytes_per_second: float
+    disk_bytes_per_second: float
+    workers_peak_bytes: int
+
+
+def write_synthetic(
+    out: Path,
+    *,
+    titles: int,
+    users: int,
+    dim: int,
+    seed: int = 7,
+    seen_per_user: int = 0,
+    user_dtype: FloatName = "float64",
+    media_dtype: FloatName = "float32",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> SyntheticReport:
+    """Write a whole data folder of made-up titles and users to ``out``.
+
+    Values depend on ``titles``, ``users``, ``dim`` and ``seed`` alone. Memory stays at a few blocks of vectors,
+    whatever the number of titles. ``out`` appears only when everything is written.
+
+    Args:
+        out: the folder to make.
+        titles: n, vectors of shape (n, dim) and unit length in ``media_dtype``.
+        users: m, vectors of shape (m, dim) and unit length in ``user_dtype``; 0 for none.
+        dim: dimensions of a vector.
+        seed: another seed makes another world.
+        seen_per_user: about how many seen titles a user has in seen.parquet, on average; 0 writes none.
+        user_dtype: float64 as the guide's users have.
+        media_dtype: what titles' vectors are stored as.
+        overwrite: replace an earlier data folder at ``out``.
+        progress: told the rows written.
+
+    Returns:
+        How much was written and how fast, beside what the disk does by itself.
+
+    Raises:
+        UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be, or
+            too little room on the disk.
+        StorageError: the disk refused to be written to.
+    """
+    _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
+    _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
+    check_out_folder(out, overwrite=overwrite)
+    if seen_per_user:
+        _check_name(out)
+    row_bytes = dim * np.dtype(media_dtype).itemsize
+    title_bytes = titles * (row_bytes + LINE_BYTES)
+    known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
+    user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
+    try:
+        _check_room(out, title_bytes + known_bytes + directions_bytes(dim) + user_bytes)
+        with new_folder(out) as folder:
+            disk = _write_speed(folder, title_bytes + user_bytes, progress)
+            started = time.perf_counter()
+            with ExitStack() as flushing, Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
+                pool = TitlePool(titles) if users else None
+                write_titles(folder, (titles, dim), seed, media_dtype, pool, crew, flushing, progress)
+                if pool is not None:
+                    pool.close()
+                    write_users(folder, pool, (users, dim), seed, user_dtype, crew, progress)
+                    forget_known(folder)
+                workers_peak = crew.peak_bytes()
+            if pool is not None and seen_per_user:
+                write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
+    except OSError as error:
+        fix = "free room on the disk" if error.errno == errno.ENOSPC else "choose a folder that can be written to"
+        raise StorageError(f"cannot write {out}: {error.strerror or error}", fix=fix) from error
+    seconds = time.perf_counter() - started
+    written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return SyntheticReport(written, seconds, written / seconds, disk, workers_peak)
+
+
+def _write_speed(folder: Path, planned: int, progress: Progress) -> float:
+    """Write a file that is removed again, and return the bytes a second that the disk took."""
+    size = min(max(planned // 10, _LEAST_PROBE_BYTES), _MOST_PROBE_BYTES) // _PROBE_CHUNK * _PROBE_CHUNK
+    chunk = np.random.default_rng(0).bytes(_PROBE_CHUNK)  # some disks do not write zeros
+    probe = folder / "probe"
+    started = time.perf_counter()
+    with probe.open("wb", buffering=0) as file:
+        with EarlyFlush(file) as flush:  # as titles are written, too
+            for done in range(0, size, _PROBE_CHUNK):
+                file.write(chunk)
+                flush.wrote(_PROBE_CHUNK)
+                progress("measuring the disk", done + _PROBE_CHUNK, size)
+        flush_to_disk(file)
+    seconds = time.perf_counter() - started
+    probe.unlink()
+    return size / seconds
+
+
+def _check_limits(**arguments: int) -> None:
+    for name, value in arguments.items():
+        least, most = _LIMITS[name]
+        if not least <= value <= most:
+            raise UsageError(f"{name.replace('_', ' ')} is {value:,}; it must be from {least:,} to {most:,}")
+
+
+def _check_dtypes(**arguments: str) -> None:
+    for name, value in arguments.items():
+        if value not in get_args(FloatName):
+            allowed = ", ".join(get_args(FloatName))
+            raise UsageError(f"{name.replace('_', ' ')} is {value!r}; it must be one of {allowed}")
+
+
+def _check_name(out: Path) -> None:
+    """Refuse what DuckDB cannot open."""
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{str(out)!r} holds a byte that is no UTF-8, which the file of seen titles cannot have in its path",
+            fix="choose another folder, or leave out --seen",
+        ) from None
+
+
+def check_out_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write a data folder over a file, over anything without ``overwrite``, and over what is no data folder.
+
+    Raises:
+        UsageError: for each of these.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; a data folder cannot be written there", fix="choose another folder")
+    found = sorted(path.name for path in out.iterdir())
+    if found and not overwrite:
+        raise UsageError(
+            f"{out} is not empty (it holds {found[0]})", fix="give --overwrite to replace it, or choose another folder"
+        )
+    foreign = [name for name in found if name not in ("media", "users")]
+    if foreign:
+        raise UsageError(
+            f"{out} holds {foreign[0]}, which is no part of a data folder, so it is not replaced",
+            fix="choose another folder",
+        )
+
+
+def _check_room(out: Path, needed: int) -> None:
+    place = out.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UsageError(
+            f"{out} would take about {needed / 1e9:,.1f} GB, but {place} has {free / 1e9:,.1f} GB free",
+            fix="choose fewer titles or users, or another disk",
+        )

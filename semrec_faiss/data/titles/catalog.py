@@ -1,0 +1,260 @@
+"""Catalog: the titles' metadata in DuckDB, by row, by id and by title.
+
+Every catalog is a DuckDB database of its own in memory. Once it is loaded, it is shut off from files, the network,
+other extensions and changes of its settings, so that SQL from a user can only ever see the catalog.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.titles.field_types import LEADING_FIELDS, ROW
+from semrec_faiss.data.titles.finder import TitleFinder
+from semrec_faiss.data.titles.metadata_lines import inspect_metadata, numbered_lines
+from semrec_faiss.data.titles.table import (
+    BATCH_TITLES,
+    TABLE,
+    connect,
+    create_table,
+    first_line,
+    insert_titles,
+    json_text,
+    literal_path,
+    quoted_text,
+)
+from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# Small, so that several threads share the reading of a catalog.
+_ROW_GROUP = 16384
+
+# Below this share of all titles, ids are looked up; above, it is faster to read the whole column.
+_FEW = 1 / 50
+
+Rows = Sequence[int] | NDArray[np.integer[Any]]
+
+
+class Catalog:
+    """The titles in row order; safe to use from many threads.
+
+    Attributes:
+        count: the number of titles.
+        fields: the DuckDB type of every metadata field, in the order in which records hold them.
+    """
+
+    def __init__(self, connection: DuckDBPyConnection, count: int, fields: dict[str, str]) -> None:
+        """Take over a connection whose table ``titles`` is loaded; use :meth:`from_jsonl` or :meth:`from_parquet`."""
+        self._connection = connection
+        self.count = count
+        self.fields = fields
+        self._finder = TitleFinder(self.cursor, has_year="year" in fields)
+        connection.execute(
+            "SET GLOBAL TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true"
+        )
+
+    @classmethod
+    def from_jsonl(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:
+        """Read metadata.jsonl, a line a title.
+
+        Args:
+            path: the file.
+            expect_count: the number of vectors, where it is known.
+            progress: told what is checked and loaded.
+
+        Raises:
+            DataError: the first ten mistakes, each with file and line.
+        """
+        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress)
+        lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
+        connection = connect()
+        create_table(connection, metadata.fields)
+        for loaded in insert_titles(connection, metadata.fields, lines):
+            progress("loading titles", loaded, metadata.count)
+        return cls(connection, metadata.count, metadata.fields)
+
+    @classmethod
+    def from_parquet(cls, path: Path) -> Catalog:
+        """Read a file that :meth:`write_parquet` wrote.
+
+        Raises:
+            DataError: the file cannot be read, or is none of these files.
+        """
+        import duckdb
+
+        connection = connect()
+        try:
+            connection.execute(
+                f"CREATE TABLE {TABLE} AS FROM read_parquet($path, hive_partitioning = false)",
+                {"path": literal_path(path)},
+            )
+            columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {TABLE}").fetchall()}
+            fields = {name: kind for name, kind in columns.items() if name != ROW}
+            if (
+                columns.get(ROW) != "BIGINT"
+                or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items()
+            ):
+                raise DataError(f"{path} is no catalog: it has the columns {', '.join(columns)}")
+            count, distinct, last, ids, titles = connection.execute(
+                f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {TABLE}"
+            ).fetchall()[0]
+        except (duckdb.Error, UnicodeError) as error:
+            raise DataError(f"{path}: cannot read the titles: {first_line(error)}") from error
+        if not count or {distinct, last + 1, ids, titles} != {count}:
+            raise DataError(
+                f"{path} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
+            )
+        return cls(connection, count, fields)
+
+    def write_parquet(self, path: Path) -> None:
+        """Write all titles to a Parquet file, in row order; ``path`` is replaced only when it is complete.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        import duckdb
+
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        # The catalog's own connection is shut off from files, so a second one, which never sees foreign SQL, writes.
+        with connect() as writer:
+            create_table(writer, self.fields)
+            for _ in insert_titles(writer, self.fields, self._as_json()):
+                pass
+            try:
+                writer.execute(
+                    f"COPY (FROM {TABLE} ORDER BY {ROW}) TO {quoted_text(str(partial))}"
+                    f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+                )
+                partial.replace(path)
+            except (duckdb.Error, OSError, UnicodeError) as error:
+                raise StorageError(f"cannot write {path}: {first_line(error)}") from error
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def cursor(self) -> DuckDBPyConnection:
+        """Give a DuckDB connection for one thread; its table ``titles`` holds the fields and ``_semrec_row``."""
+        return self._connection.cursor()
+
+    def records(self, rows: Rows) -> list[dict[str, Any]]:
+        """Return the metadata of ``rows``, in the order asked, as new dicts of plain Python values.
+
+        media_id, title, year and genres come first; the last two are None where there is no such field.
+
+        Raises:
+            DataError: a row is outside the catalog.
+        """
+        asked = self._checked(rows)
+        texts = dict(
+            self.cursor()
+            .execute(
+                f"SELECT {ROW}, {json_text(self.fields)} FROM {TABLE} JOIN (SELECT unnest($rows::BIGINT[]) AS {ROW})"
+                f" USING ({ROW})",
+                {"rows": np.unique(asked).tolist()},
+            )
+            .fetchall()
+        )
+        blank = dict.fromkeys(LEADING_FIELDS)
+        return [blank | json.loads(texts[row]) for row in asked.tolist()]
+
+    def media_ids(self, rows: Rows) -> list[str]:
+        """Return the media_id of each of ``rows``.
+
+        Raises:
+            DataError: a row is outside the catalog.
+        """
+        asked = self._checked(rows)
+        if len(asked) > self.count * _FEW:
+            ids: list[str] = self.all_media_ids()[asked].tolist()
+            return ids
+        sql = f"SELECT {ROW}, media_id FROM {TABLE} WHERE {ROW} IN (SELECT unnest($rows::BIGINT[]))"
+        found = dict(self.cursor().execute(sql, {"rows": asked.tolist()}).fetchall())
+        return [found[row] for row in asked.tolist()]
+
+    def all_media_ids(self) -> NDArray[np.object_]:
+        """Return every media_id as str objects, shape (count,), in row order."""
+        ids = self.cursor().execute(f"SELECT media_id FROM {TABLE} ORDER BY {ROW}").fetchnumpy()["media_id"]
+        return np.asarray(ids, dtype=object)
+
+    def row_of(self, media_id: str) -> int:
+        """Return the row of the title with this id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return int(self.rows_of([media_id])[0])
+
+    def rows_of(self, media_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows of titles by id, in the order asked.
+
+        Raises:
+            NotFoundError: an id is unknown; the message counts them and names the first.
+        """
+        asked = list(media_ids)
+        if not asked:
+            return np.empty(0, dtype=np.int64)
+        usable = np.array([media_id if _is_text(media_id) else None for media_id in asked], dtype=object)
+        cursor = self.cursor()
+        cursor.register("asked", {"media_id": usable, "position": np.arange(len(asked))})
+        sql = f"SELECT position, {ROW} FROM asked JOIN {TABLE} ON asked.media_id::VARCHAR = {TABLE}.media_id"
+        found = cursor.execute(sql).fetchnumpy()
+        cursor.unregister("asked")
+        rows = np.full(len(asked), -1, dtype=np.int64)
+        rows[found["position"]] = found[ROW]
+        if (rows < 0).any():
+            raise self._unknown_ids([asked[position] for position in np.flatnonzero(rows < 0)])
+        return rows
+
+    def find(self, title_or_id: str) -> int:
+        """Return the row of the title that a person means.
+
+        Tried in this order: the media_id; the title as it is; without case, accents and punctuation, wherever the
+        article stands, with or without the year; names in brackets; without the article.
+
+        Raises:
+            AmbiguousTitleError: several titles answer equally well; ``candidates`` lists up to ten with their media_id.
+            NotFoundError: none does; ``candidates`` are the nearest five titles.
+        """
+        return self._finder.find(title_or_id)
+
+    def _checked(self, rows: Rows) -> NDArray[np.int64]:
+        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
+        outside = asked[(asked < 0) | (asked >= self.count)]
+        if outside.size:
+            raise DataError(f"row {outside[0]} is outside the catalog, which has rows 0 to {self.count - 1}")
+        return asked
+
+    def _unknown_ids(self, media_ids: Sequence[str]) -> NotFoundError:
+        known = self.media_ids(range(min(3, self.count)))
+        examples = ", ".join(map(repr, media_ids[:5]))
+        one = len(media_ids) == 1
+        problem = f"media_id {examples} is" if one else f"{len(media_ids):,} media_ids, such as {examples}, are"
+        return NotFoundError(
+            f"{problem} not among the {self.count:,} titles", fix=f"ids look like {', '.join(map(repr, known))}"
+        )
+
+    def _as_json(self) -> Iterator[str]:
+        """Yield each title as a JSON object, in row order."""
+        cursor = self.cursor()
+        for first in range(0, self.count, BATCH_TITLES):
+            sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
+            yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
+
+
+def _is_text(value: object) -> bool:
+    """Whether ``value`` is a string of whole characters; one typed on a command line need not be."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,204 @@
+"""WHERE clauses over the titles' own fields: one boolean SQL expression in, the matching rows out.
+
+The expression is parsed by DuckDB before it runs, and only what can look at one title at a time is let through: no
+subquery, no second statement, no function that reads files, tells of the machine or gives another answer next time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.field_types import ROW
+from semrec_faiss.data.titles.list_filters import asked_one_by_one
+from semrec_faiss.data.titles.table import quoted_name
+from semrec_faiss.errors import UsageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_REFUSED = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window function",
+    "STAR": "a star",
+    "PARAMETER": "a parameter",
+    "DEFAULT": "DEFAULT",
+    "POSITIONAL_REFERENCE": "a column by its number",
+}
+
+# Scalar functions that give another answer next time, tell of the session or the machine, wait, or make values of any
+# size; tests/data/test_filters.py holds the first kinds against what DuckDB says of its own functions.
+REFUSED_FUNCTIONS = frozenset(
+    """
+    age ago current_catalog current_connection_id current_database current_date current_localtime current_localtimestamp
+    current_query current_query_id current_role current_schema current_schemas current_setting current_transaction_id
+    current_user currval error format_type gen_random_uuid get_block_size get_current_time get_current_timestamp getenv
+    getvariable in_search_path json_serialize_plan nextval now random session_user setseed setval sleep_ms stats today
+    transaction_timestamp txid_current user uuid uuidv4 uuidv7 vector_type write_log
+    array_resize bitstring format generate_series generate_subscripts list_resize lpad printf range repeat rpad
+    """.split()  # noqa: SIM905 - one name a line would be fifty lines
+)
+# Without brackets the parser takes these for columns, and DuckDB for functions where there is no such column.
+_REFUSED_NAMES = REFUSED_FUNCTIONS | {"current_time", "current_timestamp", "localtime", "localtimestamp"}
+_REFUSED_FAMILIES = ("pg_", "has_", "inet_")
+
+_LEAD = "SELECT\n"
+_EXAMPLE = "for example: year BETWEEN 1990 AND 1999 AND 'Sci-Fi' IN genres"
+
+
+def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
+    """Return the rows of the titles for which every clause is true, ascending; null counts as no match.
+
+    Args:
+        catalog: the titles.
+        clauses: SQL boolean expressions over their fields, as DuckDB spells them; each is checked by itself.
+
+    Raises:
+        UsageError: one is no single boolean expression, names an unknown field, or uses what is not let through; the
+            message shows DuckDB's caret and candidates.
+    """
+    import duckdb
+
+    cursor = catalog.cursor()
+    fields = {name.casefold() for name in catalog.fields}
+    quick = [_checked(cursor, clause, fields) for clause in clauses]
+    row = f"row_{secrets.token_hex(8)}"  # a name that no clause can hold
+    columns = ", ".join(quoted_name(name) for name in catalog.fields)
+    source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
+    conjunction = " AND ".join(f"(\n{clause}\n)" for clause in quick)
+    try:
+        _check_types(cursor, clauses, source)
+        found = cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
+    except duckdb.Error as error:
+        raise UsageError(f"the filter is not understood: {_pointed(str(error), row)}", fix=_known(catalog)) from error
+    return np.sort(np.asarray(found, dtype=np.int64))
+
+
+def _check_types(cursor: DuckDBPyConnection, clauses: Sequence[str], source: str) -> None:
+    columns = ", ".join(f"(\n{clause}\n)" for clause in clauses) or "true"
+    kinds = cursor.execute(f"DESCRIBE SELECT {columns} FROM {source}").fetchall()
+    for clause, kind in zip(clauses, kinds, strict=False):
+        if kind[1] != "BOOLEAN":
+            raise UsageError(f"the filter {clause!r} gives {kind[1]}, not true or false", fix=_EXAMPLE)
+
+
+def _checked(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> str:
+    """Refuse all but one expression of parts that are let through; return it in a form that is answered soon.
+
+    It is parsed as it stands, not in the brackets that it is run in, so that it cannot close them.
+    """
+    if not where.strip():
+        raise UsageError("the filter is empty", fix=_EXAMPLE)
+    if not where.isprintable() and _has_half_characters(where):
+        raise UsageError(f"the filter {where!r} holds half a character", fix=_EXAMPLE)
+    parsed = _parsed(cursor, where)
+    if parsed["error"]:
+        raise UsageError(f"the filter is not one SQL expression: {_placed(parsed, where)}", fix=_EXAMPLE)
+    node = parsed["statements"][0]["node"] if len(parsed["statements"]) == 1 else {}
+    expressions = node.get("select_list", [])
+    if not (node.get("type") == "SELECT_NODE" and len(expressions) == 1 and _is_bare(node)):
+        raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
+    parts = list(_parts(expressions[0]))
+    for part in parts:
+        _check_part(part, where, fields)
+    return asked_one_by_one(where, parts, len(_LEAD))
+
+
+def _parsed(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:
+    text = cursor.execute("SELECT json_serialize_sql($sql)", {"sql": f"{_LEAD}{where}\n"}).fetchall()[0][0]
+    try:
+        tree: dict[str, Any] = json.loads(text)
+    except RecursionError as error:
+        raise UsageError("the filter is nested too deep to be checked", fix="take fewer levels of brackets") from error
+    return tree
+
+
+def _has_half_characters(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check_part(part: dict[str, Any], where: str, fields: set[str]) -> None:
+    kind = part["class"]
+    if kind in _REFUSED:
+        raise UsageError(f"the filter {where!r} holds {_REFUSED[kind]}, which is not allowed", fix=_EXAMPLE)
+    if kind == "FUNCTION":
+        name = part["function_name"].lower()
+        if name in REFUSED_FUNCTIONS or name.startswith(_REFUSED_FAMILIES):
+            raise UsageError(f"the filter {where!r} calls {name}(), which is not allowed", fix=_EXAMPLE)
+    if kind == "COLUMN_REF":
+        names = [name.casefold() for name in part["column_names"]]
+        if ROW in names:
+            raise UsageError(f"the filter names {ROW}, which is no field of a title", fix=_EXAMPLE)
+        if len(names) == 1 and names[0] not in fields and (names[0] in _REFUSED_NAMES or names[0] == "titles"):
+            raise UsageError(f"the filter names {names[0]}, which is no field of a title", fix=_EXAMPLE)
+
+
+def _is_bare(node: dict[str, Any]) -> bool:
+    """Whether a SELECT has nothing but its list: no FROM, WHERE, GROUP BY, ORDER BY, WITH …"""
+    added = ("modifiers", "where_clause", "group_expressions", "having", "sample", "qualify")
+    has_more = any(node.get(name) for name in added) or bool(node["cte_map"]["map"])
+    return node["from_table"]["type"] == "EMPTY" and not has_more
+
+
+def _parts(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every expression inside a parsed one."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if "class" in part:
+                yield part
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def _pointed(message: str, row: str) -> str:
+    """Cut DuckDB's message to what it says of the filter: kind, caret and candidates, without our own SQL."""
+    lines = [line for line in _without(row, message).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("LINE ")]
+    shown = []
+    for number, line in enumerate(lines):
+        if line.startswith("LINE ") and number + 1 < len(lines):
+            lead = line.index(": ") + 2
+            shown = [line[lead:], lines[number + 1][lead:]]
+            said.remove(lines[number + 1])
+    return "\n  ".join([*said, *shown])
+
+
+def _without(row: str, message: str) -> str:
+    """Leave our own column out of the candidates, and the line of candidates out where there is no other."""
+    for form in (f', "titles.{row}"', f'"titles.{row}", ', f', "{row}"', f'"{row}", '):
+        message = message.replace(form, "")
+    return "\n".join(line for line in message.splitlines() if row not in line)
+
+
+def _placed(parsed: dict[str, Any], where: str) -> str:
+    """Show where the parser stopped, as DuckDB does for other errors."""
+    message = parsed.get("error_message", "")
+    position = int(parsed.get("position", 0)) - len(_LEAD)
+    written = where.encode()
+    if "\n" in where or not 0 <= position <= len(written):
+        return f"{message}\n  {where}"
+    return f"{message}\n  {where}\n  {' ' * _columns(written[:position].decode(errors='ignore'))}^"
+
+
+def _columns(text: str) -> int:
+    """Columns that a text takes in a terminal."""
+    wide = {"W": 2, "F": 2}
+    return sum(0 if unicodedata.combining(c) else wide.get(unicodedata.east_asian_width(c), 1) for c in text)
+
+
+def _known(catalog: Catalog) -> str:
+    return "fields: " + ", ".join(f"{name} ({kind})" for name, kind in catalog.fields.items())

@@ -1,0 +1,804 @@
+"""Made-up data: the layout, the bytes, the geometry of the vectors, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss.data import (
+    early_flush,
+    synthetic,
+    synthetic_blocks,
+    synthetic_names,
+    synthetic_tastes,
+    synthetic_titles,
+    synthetic_vectors,
+    synthetic_worker,
+    synthetic_world,
+)
+from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.synthetic.early_flush import EarlyFlush
+from semrec_faiss.data.synthetic.lines import json_lines
+from semrec_faiss.data.synthetic.tastes import TitlePool, best_known, draw_liked
+from semrec_faiss.data.synthetic.vectors import Rotation, World
+from semrec_faiss.data.synthetic.world import BLOCK_TITLES, GENRES, make_titles
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.data.titles.metadata_lines import inspect_metadata
+from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.errors import SemrecError, StorageError, UsageError
+from semrec_faiss.storage import NpyWriter, new_file
+
+
+def write(out: Path, **changes: object) -> Path:
+    arguments: dict[str, object] = {"titles": 3000, "users": 500, "dim": 48, "seed": 7, "seen_per_user": 20}
+    write_synthetic(out, **(arguments | changes))  # type: ignore[arg-type]
+    return out
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("synthetic") / "world", titles=5000, dim=384)
+
+
+def titles_of(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "media/metadata.jsonl").read_text().splitlines()]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_layout_is_that_of_a_data_folder(world: Path) -> None:
+    files = find_data_folder(world)
+    media = open_vectors(files.media_vectors)
+    assert (media.shape, media.dtype) == ((5000, 384), np.float32)
+    assert files.user_vectors is not None and files.user_ids is not None and files.seen is not None
+    users = open_vectors(files.user_vectors)
+    assert (users.shape, users.dtype) == ((500, 384), np.float64)
+    assert list(read_user_ids(files.user_ids))[::499] == ["user_00000001", "user_00000500"]
+    assert inspect_metadata(files.metadata, expect_count=5000).count == 5000
+    assert sorted(bytes_of(world)) == [
+        "media/content_vectors.npy",
+        "media/metadata.jsonl",
+        "users/preference_vectors.npy",
+        "users/seen.parquet",
+        "users/user_ids.json",
+    ]
+    np.testing.assert_allclose(np.linalg.norm(media, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1.0, atol=1e-12)
+
+
+def test_titles_are_unique_and_say_their_year(world: Path) -> None:
+    titles = titles_of(world)
+    assert len({title["title"] for title in titles}) == len(titles)
+    assert [title["media_id"] for title in titles][::4999] == ["title_000000001", "title_000005000"]
+    for title in titles:
+        assert str(title["title"]).endswith(f"({title['year']})")
+        genres = title["genres"]
+        assert isinstance(genres, list)
+        assert 1 <= len(genres) <= 3 and len(set(genres)) == len(genres) and set(genres) <= set(GENRES)
+    commonest = Counter(genre for title in titles for genre in title["genres"])  # type: ignore[attr-defined]
+    assert commonest.most_common(1)[0][0] == "Drama"
+    assert commonest["Drama"] > 10 * commonest["Western"]
+
+
+def test_films_of_a_franchise_are_numbered_in_the_order_of_their_years(world: Path) -> None:
+    films: dict[str, dict[int, int]] = {}
+    for title in titles_of(world):
+        if title["franchise"] is not None:
+            name = str(title["title"]).rsplit(" (", 1)[0].removeprefix(str(title["franchise"])).strip()
+            films.setdefault(str(title["franchise"]), {})[int(name or 1)] = int(str(title["year"]))
+    assert len(films) > 300
+    for parts in films.values():
+        years = [parts[number] for number in sorted(parts)]
+        assert years == sorted(set(years))
+
+
+def test_vectors_lie_as_those_of_texts_do(world: Path) -> None:
+    vectors = np.load(world / "media/content_vectors.npy")
+    titles = titles_of(world)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    nearest = np.percentile(cosines.max(axis=1), [5, 50, 95])
+    assert 0.45 < nearest[0] < nearest[1] < nearest[2] < 0.97
+    assert 0.6 < nearest[1] < 0.8
+    assert 0.05 < np.median(cosines) < 0.2
+    franchise = np.array([title["franchise"] or "" for title in titles])
+    has_sibling = np.array([count > 1 for count in map(Counter(franchise).get, franchise)]) & (franchise != "")
+    found = franchise[cosines.argmax(axis=1)] == franchise
+    assert found[has_sibling].mean() > 0.95
+    # The spread has a decaying spectrum, as embeddings have: a few dozen directions hold half of it, not half of 384.
+    variances = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False) ** 2
+    assert 10 < np.searchsorted(np.cumsum(variances) / variances.sum(), 0.5) < 60
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+    first, again, other = write(tmp_path / "a"), write(tmp_path / "b"), write(tmp_path / "c", seed=8)
+    assert bytes_of(first) == bytes_of(again)
+    assert all(bytes_of(first)[name] != content for name, content in bytes_of(other).items() if "user_ids" not in name)
+
+
+def test_seen_titles_and_dtypes_change_nothing_else(tmp_path: Path) -> None:
+    plain, halved = write(tmp_path / "a"), write(tmp_path / "b", seen_per_user=0, media_dtype="float16")
+    assert not (halved / "users/seen.parquet").exists()
+    full = np.load(plain / "media/content_vectors.npy")
+    np.testing.assert_array_equal(np.load(halved / "media/content_vectors.npy"), full.astype(np.float16))
+    assert bytes_of(plain)["media/metadata.jsonl"] == bytes_of(halved)["media/metadata.jsonl"]
+
+
+def test_a_large_world_begins_with_the_titles_of_a_small_one(tmp_path: Path) -> None:
+    small, large = write(tmp_path / "a", titles=2500), write(tmp_path / "b", titles=7000)
+    assert titles_of(large)[:2500] == titles_of(small)
+    np.testing.assert_array_equal(
+        np.load(large / "media/content_vectors.npy")[:2500], np.load(small / "media/content_vectors.npy")
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("titles", "users", "dim"), [(1, 1, 1), (1, 0, 3), (BLOCK_TITLES, 7, 32), (BLOCK_TITLES + 1, 1, 5)]
+)
+def test_any_size_and_dtype(tmp_path: Path, titles: int, users: int, dim: int, dtype: str) -> None:
+    out = write(tmp_path / "x", titles=titles, users=users, dim=dim, user_dtype=dtype, media_dtype=dtype)
+    files = find_data_folder(out)
+    media = open_vectors(files.media_vectors, expect_rows=titles, expect_dim=dim)
+    assert media.dtype == dtype
+    np.testing.assert_allclose(np.linalg.norm(media.astype(np.float64), axis=1), 1.0, atol=2e-3)
+    assert len(titles_of(out)) == titles
+    assert (files.user_vectors is None) == (users == 0)
+    if files.user_vectors is not None:
+        assert open_vectors(files.user_vectors, expect_rows=users, expect_dim=dim).dtype == dtype
+
+
+@settings(deadline=None, max_examples=40)
+@given(dim=st.integers(2, 130), seed=st.integers(0, 1000))
+def test_rotation_keeps_angles(dim: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before = random.standard_normal((dim, 3)).astype(np.float32)
+    after = Rotation.draw(random, dim).apply(before.copy(), np.empty_like(before))
+    np.testing.assert_allclose(after.T @ after, before.T @ before, atol=1e-3)
+
+
+@pytest.mark.parametrize("dim", [64, 65, 100, 257, 384, 512])
+def test_every_coordinate_has_a_like_share_of_the_spread(dim: int) -> None:
+    vectors = World(dim, 7).vectors(make_titles(7, 0))
+    variances = vectors.var(axis=0)
+    assert variances.max() < 3 * variances.mean()
+    assert variances.min() > variances.mean() / 3
+    # The directions themselves are far from even: without the rotation the coordinates would be, too.
+    assert np.linalg.eigvalsh(np.cov(vectors.T)).max() > 3.5 * variances.mean()
+
+
+@pytest.mark.parametrize("known", [300, 2_000_000])
+def test_users_are_weighted_means_of_titles_they_like(
+    tmp_path: Path, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic_tastes, "KNOWN_TITLES", known)
+    out = write(tmp_path / "x", users=300)
+    vectors = np.load(out / "media/content_vectors.npy").astype(np.float64)
+    pool = TitlePool(3000)
+    for number, count in ((0, BLOCK_TITLES), (1, 3000 - BLOCK_TITLES)):
+        pool.add(best_known(make_titles(7, number), count, pool.share))
+    pool.close()
+    liked = draw_liked(pool, 7, 0)
+    expected = np.stack([liked.weights[user] @ vectors[liked.rows[user]] for user in range(300)])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(out / "users/preference_vectors.npy"), expected, atol=1e-12)
+    seen = duckdb.sql(f"SELECT user_id, media_id FROM '{out / 'users/seen.parquet'}'").fetchall()
+    seen_by: dict[str, set[str]] = {}
+    for user, title in seen:
+        seen_by.setdefault(user, set()).add(title)
+    assert len(seen_by) == 300
+    assert len(set(liked.rows.ravel())) <= known + 1
+    assert len(set(seen)) == len(seen)
+    assert known == 300 or 15 < len(seen) / 300 < 23  # of few titles, many are drawn twice and count once
+    counts = sorted(map(len, seen_by.values()))
+    assert counts[0] < 8 and (known == 300 or counts[-1] > 60)
+    for user in range(300):
+        first = liked.rows[user][liked.weights[user] > 0]
+        mine = seen_by[f"user_{user + 1:08d}"]
+        if len(mine) > len(first):
+            assert {f"title_{row + 1:09d}" for row in first} <= mine
+    assert {title for _, title in seen} <= {str(title["media_id"]) for title in titles_of(out)}
+
+
+def test_users_of_one_dimension_have_a_direction(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "data", titles=40, users=2000, dim=1, seed=7)
+    users = np.load(tmp_path / "data" / "users" / "preference_vectors.npy")
+    assert set(np.unique(users)) == {-1.0, 1.0}
+
+
+def test_in_a_large_catalogue_users_choose_among_the_known_titles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic_tastes, "KNOWN_TITLES", 300)
+    out = write(tmp_path / "x", titles=6000, users=400)
+    chosen = {row[0] for row in duckdb.sql(f"SELECT media_id FROM '{out / 'users/seen.parquet'}'").fetchall()}
+    popularity = {str(title["media_id"]): float(str(title["popularity"])) for title in titles_of(out)}
+    assert len(chosen) <= 303
+    assert min(popularity[title] for title in chosen) > np.percentile(list(popularity.values()), 90)
+
+
+def test_names_do_not_repeat() -> None:
+    three = 70**3
+    words = [*synthetic_names.invented_words(0, 5000), *synthetic_names.invented_words(three - 5000, 10_000)]
+    assert len(set(words)) == 15_000
+    assert {len(word) for word in words[:10_000]} == {6} and {len(word) for word in words[10_000:]} == {8}
+    assert synthetic_names.invented_words(three - 1, 3) == [words[9999], *words[10_000:10_002]]
+
+
+def test_memory_does_not_grow_with_the_titles(tmp_path: Path) -> None:
+    write(tmp_path / "warm", titles=100)
+    tracemalloc.start()
+    write(tmp_path / "x", titles=100_000, users=100, dim=128, seen_per_user=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "x/media/content_vectors.npy").stat().st_size > 50_000_000
+    assert peak < 25_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"titles": 0}, "titles is 0; it must be from 1 to 1,000,000,000"),
+        ({"users": -1}, "users is -1; it must be from 0 to 1,000,000,000"),
+        ({"dim": 0}, "dim is 0; it must be from 1 to 4,096"),
+        ({"dim": 5000}, "dim is 5,000; it must be from 1 to 4,096"),
+        ({"seed": -3}, "seed is -3"),
+        ({"seen_per_user": 1001}, "seen per user is 1,001; it must be from 0 to 1,000"),
+        ({"media_dtype": "int8"}, "media dtype is 'int8'; it must be one of float16, float32, float64"),
+    ],
+)
+def test_arguments_out_of_their_limits(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        write(tmp_path / "x", **change)
+    assert message in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    out.mkdir()  # an empty folder is no obstacle
+    write(out, titles=10, users=0)
+    with pytest.raises(UsageError, match="--overwrite"):
+        write(out, titles=20, users=0)
+    assert len(titles_of(out)) == 10
+    write(out, titles=20, users=0, overwrite=True)
+    assert len(titles_of(out)) == 20
+    (out / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"thesis\.tex, which is no part of a data folder"):
+        write(out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    with pytest.raises(UsageError, match="is a file"):
+        write(out / "thesis.tex", overwrite=True)
+
+
+def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 3_000_000_000))  # type: ignore[attr-defined]
+    with pytest.raises(UsageError) as caught:
+        write(tmp_path / "x", titles=10_000_000, dim=384)
+    assert "20.3 GB" in caught.value.message and "3.0 GB free" in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UsageError, match=r"caf\\udce9.* no UTF-8.*\n?"):
+        write(odd, users=3)
+    assert list(tmp_path.iterdir()) == []
+    write(odd, users=3, seen_per_user=0)
+    assert sorted(path.name for path in odd.iterdir()) == ["media", "users"]
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        write(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("step", ["titles", "users", "seen titles"])
+def test_an_interruption_keeps_what_was_there(tmp_path: Path, step: str) -> None:
+    out = write(tmp_path / "x", titles=10, users=0)
+    before = bytes_of(out)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(out, overwrite=True, progress=interrupt)
+    assert bytes_of(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from semrec_faiss.data.synthetic.write import write_synthetic\n"
+        "def kill(what, done, total): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_synthetic(Path(sys.argv[1]), titles=5000, users=10, dim=8, progress=kill)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """Three processes make even a few blocks; those that were started."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def noted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(synthetic_worker, "FEWEST_BLOCKS", 1)
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 3)
+    names = ("PIPE", "DEVNULL", "TimeoutExpired")
+    module = SimpleNamespace(Popen=noted, **{name: getattr(subprocess, name) for name in names})
+    monkeypatch.setattr(synthetic_worker, "subprocess", module)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("titles", "dtype", "known"),
+    [(1, "float32", 100), (16_000, "float16", 100_000), (20_480, "float64", 100_000), (60_000, "float16", 500)],
+)
+def test_processes_write_the_same_bytes(
+    tmp_path: Path,
+    titles: int,
+    dtype: Any,
+    known: int,
+    by_processes: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(synthetic_tastes, "KNOWN_TITLES", known)
+    monkeypatch.setattr(synthetic_titles, "KNOWN_TITLES", known)
+    several = write(tmp_path / "several", titles=titles, dim=24, media_dtype=dtype)
+    assert len(by_processes) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_worker, "FEWEST_BLOCKS", 64)
+        one = write(tmp_path / "one", titles=titles, dim=24, media_dtype=dtype)
+    assert len(by_processes) == 3
+    assert bytes_of(several) == bytes_of(one)
+    assert {worker.poll() for worker in by_processes} <= {0, -signal.SIGKILL}
+
+
+def test_processes_tell_their_memory(tmp_path: Path, by_processes: list[subprocess.Popen[bytes]]) -> None:
+    report = write_synthetic(tmp_path / "x", titles=20_000, users=0, dim=64)
+    assert 3 * 10_000_000 < report.workers_peak_bytes < 3 * 200_000_000
+    assert len(by_processes) == 3
+
+
+@pytest.mark.parametrize(
+    ("dim", "item", "expected"), [(64, 4, 20), (384, 2, 18), (384, 4, 17), (1024, 8, 11), (4096, 8, 4)]
+)
+def test_processes_hold_less_than_a_gigabyte(
+    monkeypatch: pytest.MonkeyPatch, dim: int, item: int, expected: int
+) -> None:
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 64)
+    assert synthetic_worker.workers_for(10**8, dim, item) == expected
+    assert synthetic_worker.workers_for(60 * 2048, dim, item) == 0
+
+
+@pytest.mark.parametrize("dim", [384, 2048])
+def test_processes_hold_what_is_counted(
+    tmp_path: Path, dim: int, monkeypatch: pytest.MonkeyPatch, by_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    report = write_synthetic(tmp_path / "x", titles=9000, users=0, dim=dim)
+    monkeypatch.setattr(synthetic_worker, "_usable_cores", lambda: 64)
+    counted = synthetic_worker.WORKERS_BYTES / synthetic_worker.workers_for(10**8, dim, 4)
+    assert 0.3 * counted < report.workers_peak_bytes / len(by_processes) < counted
+
+
+def test_processes_that_cannot_be_started_leave_none_behind(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = synthetic_worker.subprocess.Popen
+
+    def third_fails(*arguments: Any, **options: Any) -> Any:
+        if len(by_processes) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(synthetic_worker.subprocess, "Popen", third_fails)
+    with pytest.raises(SemrecError, match="cannot start a process that makes data: Resource temporarily unavailable"):
+        write(tmp_path / "x", titles=20_000)
+    assert list(tmp_path.iterdir()) == []
+    assert len(by_processes) == 2
+    assert all(worker.returncode is not None for worker in by_processes)
+
+
+def test_what_a_process_prints_is_no_answer(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages may print when they are imported."""
+    loud = tmp_path / "semrec_loud.py"
+    loud.write_text("print('hello', flush=True)\nfrom semrec_faiss.data.synthetic.workers import main\n")
+    monkeypatch.setattr(synthetic_worker, "__name__", "semrec_loud")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "x", titles=9000)
+    assert len(by_processes) == 3
+    assert len(titles_of(tmp_path / "x")) == 9000
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_processes_end_with_what_they_are_for(
+    tmp_path: Path, how: str, by_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "titles" and how == "interrupted":
+            raise KeyboardInterrupt
+        if what == "titles":
+            by_processes[1].kill()
+
+    with pytest.raises(KeyboardInterrupt if how == "interrupted" else SemrecError) as caught:
+        write(tmp_path / "x", titles=60_000, progress=stop)
+    assert how == "interrupted" or "ended with exit code -9" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert all(worker.poll() is not None for worker in by_processes)
+
+
+def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('mine')")
+    (tmp_path / "run").mkdir()
+    program = tmp_path / "run" / "program.py"  # without `if __name__ == "__main__"`, as a notebook's cell is
+    program.write_text(
+        "from pathlib import Path\n"
+        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "synthetic_worker.FEWEST_BLOCKS = 1\n"
+        "synthetic.write_synthetic(Path('x'), titles=9000, users=0, dim=8)"
+    )
+    home = str(Path(synthetic.__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": home}
+    done = subprocess.run([sys.executable, str(program)], check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert len(titles_of(tmp_path / "x")) == 9000
+
+
+def test_processes_import_the_package_that_this_one_has(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another copy comes first on the path, as an installed one does where the current folder led to a checkout."""
+    (tmp_path / "other" / "semrec_faiss").mkdir(parents=True)
+    (tmp_path / "other" / "semrec_faiss" / "__init__.py").write_text("raise SystemExit('the other one')")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    write(tmp_path / "x", titles=9000)
+    assert len(by_processes) == 3
+    assert len(titles_of(tmp_path / "x")) == 9000
+
+
+def test_a_file_that_grows_too_large_is_told(tmp_path: Path) -> None:
+    """A limit on the size of a file, which the vectors go over."""
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "synthetic_worker.FEWEST_BLOCKS = 1\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, 8 << 20))\n"
+        "synthetic.write_synthetic(Path(sys.argv[1]), titles=9000, users=0, dim=256)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x")], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert re.search(r"StorageError: cannot write .*/x: File too large", done.stderr), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", [0, 1, 5, 39])
+def test_a_disk_that_is_full_for_a_process_is_told(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Whether it is heard of by the answer, or only because the process is gone that is asked for more."""
+    (tmp_path / "semrec_failing.py").write_text(
+        "import contextlib, dataclasses, errno\n"
+        "@dataclasses.dataclass\n"
+        "class Failing:\n"
+        "    order: int\n"
+        "    @contextlib.contextmanager\n"
+        "    def opened(self):\n"
+        "        def carry_out(order):\n"
+        "            if order == self.order:\n"
+        "                raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "            return -order\n"
+        "        yield carry_out\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = importlib.import_module("semrec_failing").Failing(failing)
+    answers = []
+    with pytest.raises(OSError, match="No space left on device"), synthetic_worker.Crew(3) as crew:
+        crew.begin(job)
+        for number in range(40):
+            crew.ask(number, number)
+            if number >= 12:
+                answers.append(crew.answer(number - 12))
+        answers += [crew.answer(number) for number in range(28, 40)]
+    assert answers == [-number for number in range(len(answers))]
+    assert len(answers) <= failing
+    assert all(worker.poll() is not None for worker in by_processes)
+
+
+def test_a_process_without_memory_says_so(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "semrec_hungry.py").write_text(
+        "import contextlib, dataclasses, numpy\n"
+        "@dataclasses.dataclass\n"
+        "class Hungry:\n"
+        "    def opened(self):\n"
+        "        return contextlib.nullcontext(lambda order: numpy.empty(1 << 56))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = importlib.import_module("semrec_hungry").Hungry()
+    with pytest.raises(MemoryError, match="Unable to allocate"), synthetic_worker.Crew(2) as crew:
+        crew.begin(job)
+        crew.ask(0, 0)
+        crew.answer(0)
+    assert len(by_processes) == 2 and all(worker.poll() is not None for worker in by_processes)
+
+
+def test_a_crew_does_job_after_job(
+    tmp_path: Path, by_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "semrec_times.py").write_text(
+        "import contextlib, dataclasses\n"
+        "@dataclasses.dataclass\n"
+        "class Times:\n"
+        "    factor: int\n"
+        "    def opened(self):\n"
+        "        return contextlib.nullcontext(lambda order: order * self.factor)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    times = importlib.import_module("semrec_times").Times
+    with synthetic_worker.Crew(3) as crew:
+        for factor in (2, 5):
+            crew.begin(times(factor))
+            for number in range(7):
+                crew.ask(number, number)
+            assert [crew.answer(number) for number in range(7)] == [factor * number for number in range(7)]
+            crew.finish()
+        assert 3 * 5_000_000 < crew.peak_bytes() < 3 * 100_000_000
+    assert [worker.returncode is not None for worker in by_processes] == [True] * 3
+
+
+def test_progress_is_told_to_its_end(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    write(tmp_path / "x", progress=lambda *report: told.append(report))
+    assert {("titles", 3000, 3000), ("users", 500, 500), ("seen titles", 500, 500)} <= set(told)
+    assert [done for what, done, _ in told if what == "titles"] == [2048, 3000]
+
+
+def test_blocks_are_made_in_order_whatever_the_threads() -> None:
+    for workers in (1, 3, 8):
+        made = list(synthetic_blocks._made_ahead(lambda number: number * number, 50, workers))
+        assert made == [number**2 for number in range(50)]
+
+
+def test_long_vectors_have_fewer_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_blocks.os, "cpu_count", lambda: 64)
+    assert [synthetic_blocks._threads(dim, 4) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 6]
+    assert [synthetic_blocks._threads(dim, 8) for dim in (64, 384, 1024, 4096)] == [8, 8, 8, 3]
+
+
+def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
+    report = synthetic.write_synthetic(tmp_path / "x", titles=3000, users=10, dim=16, media_dtype="float16")
+    assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "x").rglob("*") if path.is_file())
+    assert report.bytes_per_second == report.bytes / report.seconds
+    assert report.disk_bytes_per_second > 0
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["media", "users"]
+
+
+def test_a_block_is_the_same_in_whatever_array_it_is_made() -> None:
+    world, block = World(48, 7), make_titles(7, 2)
+    alone = world.vectors(block)
+    again = np.full(alone.shape, np.nan, np.float16)
+    assert world.vectors(block, again) is again
+    np.testing.assert_array_equal(again, alone.astype(np.float16))
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [3, 100, 257])
+def test_a_block_is_the_same_whatever_its_tiles(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = make_titles(7, 1)
+    expected = World(dim, 7).vectors(block)
+    for tile_bytes in (1, 40_000, 10_000_000):
+        monkeypatch.setattr(synthetic_vectors, "_TILE_BYTES", tile_bytes)
+        np.testing.assert_array_equal(World(dim, 7).vectors(block), expected)
+
+
+def test_every_work_has_the_centre_of_its_theme_and_genres() -> None:
+    sets = synthetic_world.GENRE_SETS.tolist()
+    assert len(sets) == len(set(map(tuple, sets))) == 20 + 2 * 69
+    for block in (make_titles(7, number) for number in range(20)):
+        numbers, themes = np.divmod(block.centre_numbers(), synthetic_world.THEMES_PER_GENRE)
+        assert block.genres.tolist() == [sets[number] for number in numbers]
+        np.testing.assert_array_equal(block.genres[:, 0] * np.int64(60) + themes, block.theme)
+
+
+def test_tiles_fit_the_cache() -> None:
+    assert [synthetic_vectors.tile_titles(dim) for dim in (1, 100, 384, 768, 4096)] == [1024, 1024, 273, 136, 25]
+
+
+def test_a_vector_is_its_centre_and_the_directions_of_its_work_and_its_own() -> None:
+    """Put together again, in float64 and title by title, from what the world is made of."""
+    world, block = World(48, 7), make_titles(7, 3)
+    random = synthetic_world.stream(7, synthetic_vectors._VECTORS_STREAM, 3)
+    of_works = random.integers(0, 1024, (4, len(block.sizes)))
+    of_titles = random.integers(0, 1024, (4, BLOCK_TITLES))
+    pool = world._pool.reshape(9, 1024, 48).astype(np.float64)
+    centres = block.centre_numbers()
+    expected = np.empty((BLOCK_TITLES, 48))
+    for row, work in enumerate(block.work.tolist()):
+        whole = world._centres[centres[work]] + pool[8, of_works[:, work]].sum(axis=0)
+        whole += pool[block.spread[work], of_titles[:, row]].sum(axis=0)
+        expected[row] = whole / np.linalg.norm(whole)
+    made = world.vectors(block)
+    assert np.abs(made - expected).max() < 3 / synthetic_vectors._UNIT  # even coordinates are made odd
+    np.testing.assert_allclose(np.linalg.norm(pool, axis=2)[:8].mean(axis=1), 3000 * synthetic_world.SPREADS, rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(pool[8], axis=1).mean(), 3000 * 0.34**0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_longest_sums_fit(seed: int) -> None:
+    """In one dimension all directions are the same or opposite, so sums become as long as they can."""
+    world = World(1, seed)
+    most = np.abs(world._centres).max() + 4 * np.abs(world._pool[-1]).max() + 4 * np.abs(world._pool).max()
+    assert 29_000 < most < 32_767
+    vectors = world.vectors(make_titles(seed, 0), np.empty((BLOCK_TITLES, 1), np.float16))
+    assert set(np.unique(vectors).tolist()) == {-1.0, 1.0}
+
+
+def test_spreads_are_the_nearest() -> None:
+    wanted = np.array([0.01, 0.25, 0.276, 0.28, 0.7, 0.99, 0.9901, 1.0, 9.0])
+    by_ratio = np.abs(np.log(wanted[:, None] / synthetic_world.SPREADS)).argmin(axis=1)
+    np.testing.assert_array_equal(synthetic_world._nearest_spread(wanted), by_ratio)
+    assert by_ratio[0] == 0 and by_ratio[-1] == 7
+
+
+def test_lines_hold_the_facts_of_their_titles() -> None:
+    block = make_titles(7, 3)
+    popularity = np.where(np.arange(BLOCK_TITLES) % 5 == 0, np.arange(BLOCK_TITLES) / 16 + 0.0005, block.popularity)
+    popularity[:4] = 0.0625, 0.1875, 1.0005, 1234.9996  # ties, nearly a tie, and digits that carry
+    block = replace(block, popularity=popularity)
+    written = json_lines(block, 2000).decode().splitlines()
+    titles = [json.loads(line) for line in written]
+    assert [line.rpartition(" ")[2] for line in written] == [f"{value:.3f}}}" for value in popularity[:2000]]
+    assert [title["media_id"] for title in titles] == [f"title_{row + 1:09d}" for row in range(6144, 8144)]
+    assert [title["year"] for title in titles] == block.year[:2000].tolist()
+    for title, work, part in zip(titles, block.work.tolist(), block.part.tolist(), strict=False):
+        assert title["genres"] == [GENRES[genre] for genre in block.genres[work] if genre >= 0]
+        assert (title["franchise"] is not None) == (block.sizes[work] > 1)
+        if title["franchise"] is not None:
+            film = title["franchise"] + (f" {part + 1}" if part else "")
+            assert title["title"] == f"{film} ({title['year']})"
+
+
+def test_the_pool_of_a_huge_catalogue_stays_small() -> None:
+    pools = [TitlePool(titles) for titles in (10**6, 10**8, 10**9)]
+    assert [pool.nbytes for pool in pools] == [13 * 1_000_000, 13 * 2_001_954, 13 * 2_441_407]
+
+
+def test_a_growing_file_is_flushed_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(early_flush.os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
+    with (tmp_path / "x").open("wb", buffering=0) as file, EarlyFlush(file, step_bytes=100) as flush:
+        for _ in range(50):
+            file.write(bytes(30))
+            flush.wrote(30)
+            concurrent.futures.wait(flush._flushes)
+    assert sizes == [120 * step for step in range(1, 13)]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_flushed_is_kept_in_memory_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    done: list[tuple[object, ...]] = []
+    monkeypatch.setattr(early_flush.os, "fsync", lambda number: done.append(("fsync", number)))
+    monkeypatch.setattr(early_flush.os, "posix_fadvise", lambda *said: done.append(said))
+    monkeypatch.setattr(early_flush, "_RECENT_BYTES", 25)
+    with (tmp_path / "x").open("wb", buffering=0) as file, EarlyFlush(file, step_bytes=10, keep=keep) as flush:
+        number = flush._descriptor
+        for _ in range(2):
+            flush.wrote(20)
+            concurrent.futures.wait(flush._flushes)
+    flushed = "fsync", number
+    assert done == [flushed, flushed, *([] if keep else [(number, 0, 15, os.POSIX_FADV_DONTNEED)])]
+
+
+def test_the_rest_is_flushed_behind_one_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, sizes = threading.Event(), list[int]()
+
+    def slowly(number: int) -> None:
+        go_on.wait(10)
+        sizes.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(early_flush.os, "fsync", slowly)
+    with EarlyFlush((tmp_path / "x").open("wb"), step_bytes=10) as flush:  # the file itself is closed at once
+        for step in range(3):
+            with (tmp_path / "x").open("ab") as file:
+                file.write(bytes(15))
+            if step == 2:
+                flush.finish()
+                flush.finish()  # nothing is left
+            flush.wrote(15)
+        flush.finish()
+        assert sizes == []
+        go_on.set()
+    assert sizes == [45, 45, 45]
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_disk_that_refuses_to_be_flushed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(early_flush.os, "fsync", refuse)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        (tmp_path / "x").open("wb") as file,
+        EarlyFlush(file, step_bytes=10) as flush,
+    ):
+        for _ in range(blocks):
+            flush.wrote(20)
+            concurrent.futures.wait(flush._flushes)
+
+
+def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write(tmp_path / "x", titles=10, users=0)
+    before = bytes_of(out)
+    rename = Path.rename
+
+    def refuse_the_new(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new)
+    with pytest.raises(StorageError, match="Input/output error"):
+        write(out, titles=20, users=0, overwrite=True)
+    assert bytes_of(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_writer_that_is_not_filled_says_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="wrote 2 rows of the 3"),
+        new_file(tmp_path / "x.npy") as file,
+        NpyWriter(file, (3, 2), "float32") as writer,
+    ):
+        writer.write(np.ones((2, 2)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remains_of_a_killed_run_are_removed_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
+    finished = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead, living = (tmp_path / f"out.partial-{pid}" for pid in (finished.stdout.strip(), os.getppid()))
+    for remains in (dead, living):
+        remains.mkdir()
+        (remains / "half.npy").write_bytes(b"half")
+    write_synthetic(tmp_path / "out", titles=50, users=5, dim=32)
+    assert not dead.exists()
+    assert (living / "half.npy").exists()

@@ -1,0 +1,304 @@
+"""Titles are found as people spell them; several are listed, and for none the nearest are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.spelling import TitleQuery
+from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
+
+Entry = dict[str, Any]
+
+
+def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join((line.encode() if isinstance(line, str) else line) + end for line in lines))
+    return path
+
+
+def catalog_of(folder: Path, entries: Sequence[Entry]) -> Catalog:
+    return Catalog.from_jsonl(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
+
+
+def titled(*titles: str, **more: Sequence[Any]) -> list[Entry]:
+    columns = [dict(zip(more, values, strict=True)) for values in zip(*more.values(), strict=True)] or [{}] * len(
+        titles
+    )
+    return [{"media_id": f"m{n}", "title": title, **columns[n]} for n, title in enumerate(titles)]
+
+
+SHELF = (
+    "Toy Story (1995)",
+    "Godfather, The (1972)",
+    "Godfather: Part II, The (1974)",
+    "Amelie (Fabuleux destin d'Amélie Poulain, Le) (2001)",
+    "Misérables, Les (1995)",
+    "Misérables, Les (1998)",
+    "Seven (a.k.a. Se7en) (1995)",
+    "(500) Days of Summer (2009)",
+    "Live and Let Die (1973)",
+    "Avventura, L' (Adventure, The) (1960)",
+    "WALL·E (2008)",
+    "Spider-Man 2 (2004)",
+    "Lock, Stock & Two Smoking Barrels (1998)",
+    "Blade Runner 2049 (2017)",
+    "2001: A Space Odyssey (1968)",
+    "Wonder Woman 1984 (2020)",
+    "8 1/2 (8½) (1963)",
+    "$ (Dollars) (1971)",
+    "!!!",
+    "七人の侍 (1954)",
+    "Сталкер (1979)",
+    "El Norte (1984)",
+    "Emma (1996)",
+    "Emma (1996)",
+    "Æon Flux (2005)",
+    "Avatar: The Last Airbender (2005-2008)",
+    "The Boat, Das (Boot, Das) (1981)",
+    "Terminator 2: Judgment Day (1991)",
+    "Star Wars: Episode V - The Empire Strikes Back (1980)",
+    "Matrix, The (1999)",
+)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return catalog_of(tmp_path_factory.mktemp("shelf"), titled(*SHELF))
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("m3", SHELF[3]),
+        ("Toy Story (1995)", "Toy Story (1995)"),
+        ("toy story", "Toy Story (1995)"),
+        ("  TOY-STORY ", "Toy Story (1995)"),
+        ("toy story 1995", "Toy Story (1995)"),
+        ("Toy Story, 1995", "Toy Story (1995)"),
+        ("toy story [1995]", "Toy Story (1995)"),
+        ("the godfather", "Godfather, The (1972)"),
+        ("The Godfather (1972)", "Godfather, The (1972)"),
+        ("godfather the", "Godfather, The (1972)"),
+        ("Godfather, The", "Godfather, The (1972)"),
+        ("godfather, the 1972", "Godfather, The (1972)"),
+        ("godfather", "Godfather, The (1972)"),
+        ("godfather 1972", "Godfather, The (1972)"),
+        ("The Godfather: Part II", "Godfather: Part II, The (1974)"),
+        ("amelie", SHELF[3]),
+        ("AMÉLIE", SHELF[3]),
+        ("Ame\u0301lie", SHELF[3]),
+        ("le fabuleux destin d’amelie poulain", SHELF[3]),
+        ("Amelie (Fabuleux destin d'Amélie Poulain, Le)", SHELF[3]),
+        ("Amelie (Le fabuleux destin d'Amelie Poulain) (2001)", SHELF[3]),
+        ("Les Misérables (1998)", "Misérables, Les (1998)"),
+        ("les miserables 1995", "Misérables, Les (1995)"),
+        ("se7en", "Seven (a.k.a. Se7en) (1995)"),
+        ("seven", "Seven (a.k.a. Se7en) (1995)"),
+        ("500 days of summer", "(500) Days of Summer (2009)"),
+        ("live and let die", "Live and Let Die (1973)"),
+        ("L'Avventura", SHELF[9]),
+        ("the adventure", SHELF[9]),
+        ("wall-e", "WALL·E (2008)"),
+        ("spiderman 2", "Spider-Man 2 (2004)"),
+        ("lock stock and two smoking barrels", "Lock, Stock & Two Smoking Barrels (1998)"),
+        ("blade runner 2049", "Blade Runner 2049 (2017)"),
+        ("2001 a space odyssey", "2001: A Space Odyssey (1968)"),
+        ("wonder woman 1984", "Wonder Woman 1984 (2020)"),
+        ("8½", "8 1/2 (8½) (1963)"),
+        ("$", "$ (Dollars) (1971)"),
+        ("dollars", "$ (Dollars) (1971)"),
+        ("!!!", "!!!"),
+        ("七人の侍", "七人の侍 (1954)"),
+        ("СТАЛКЕР", "Сталкер (1979)"),
+        ("norte", "El Norte (1984)"),
+        ("Norte, El", "El Norte (1984)"),
+        ("aeon flux", "Æon Flux (2005)"),
+        ("avatar the last airbender (2005)", "Avatar: The Last Airbender (2005-2008)"),
+        ("das boot", "The Boat, Das (Boot, Das) (1981)"),
+    ],
+)
+def test_titles_are_found_as_people_spell_them(shelf: Catalog, query: str, title: str) -> None:
+    assert SHELF[shelf.find(query)] == title
+
+
+def test_the_same_name_in_several_years_asks_for_the_year(shelf: Catalog) -> None:
+    with pytest.raises(AmbiguousTitleError, match="2 titles answer to 'les misérables'") as caught:
+        shelf.find("les misérables")
+    assert caught.value.candidates == ("Misérables, Les (1995) [m4]", "Misérables, Les (1998) [m5]")
+    assert all(candidate in caught.value.message for candidate in caught.value.candidates)
+    assert caught.value.fix == "give the year in brackets after the title, or the media_id"
+
+
+@pytest.mark.parametrize("query", ["Emma (1996)", "emma", "EMMA 1996"])
+def test_the_same_title_and_year_twice_asks_for_the_id(shelf: Catalog, query: str) -> None:
+    with pytest.raises(AmbiguousTitleError) as caught:
+        shelf.find(query)
+    assert caught.value.candidates == ("Emma (1996) [m22]", "Emma (1996) [m23]")
+    assert caught.value.fix == "give the media_id"
+    assert shelf.find("m23") == 23
+
+
+def test_ten_of_many_matches_are_listed(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, titled(*(f"Hamlet ({1900 + n})" for n in range(13))))
+    with pytest.raises(AmbiguousTitleError, match="13 titles answer to 'hamlet'") as caught:
+        catalog.find("hamlet")
+    assert len(caught.value.candidates) == 10
+    assert "… and 3 more" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("Toy Stroy", "Toy Story (1995)"),
+        ("Terminatr 2", "Terminator 2: Judgment Day (1991)"),
+        ("godfahter", "Godfather, The (1972)"),
+        ("The Goodfather Part 2", "Godfather: Part II, The (1974)"),
+        ("empire strikes back", "Star Wars: Episode V - The Empire Strikes Back (1980)"),
+        ("teh matrix", "Matrix, The (1999)"),
+        ("Toy Story (1996)", "Toy Story (1995)"),
+        ("Стакер", "Сталкер (1979)"),
+    ],
+)
+def test_typos_get_the_nearest_five(shelf: Catalog, query: str, title: str) -> None:
+    with pytest.raises(NotFoundError, match="no title answers to") as caught:
+        shelf.find(query)
+    assert not isinstance(caught.value, AmbiguousTitleError)
+    assert len(caught.value.candidates) == 5
+    assert title in caught.value.candidates[:2]
+    assert all(candidate in caught.value.message for candidate in caught.value.candidates)
+    assert "[m" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "query", ["", " ", "???", "\0", "(1995)", "half \udc80", "x" * 100_000, "( " * 20_000, "%_'\"\\"]
+)
+def test_nothing_typed_escapes_as_another_error(shelf: Catalog, query: str) -> None:
+    with pytest.raises(NotFoundError):
+        shelf.find(query)
+
+
+def test_the_year_field_counts_where_the_title_has_none(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, titled("Heat", "Heat", "Ran", year=[1986, 1995, None]))
+    assert catalog.find("Heat (1995)") == 1
+    assert catalog.find("heat 1986") == 0
+    assert catalog.find("ran (1985)") == 2, "its year is unknown, so it may be this one"
+    with pytest.raises(AmbiguousTitleError) as caught:
+        catalog.find("Heat")
+    assert caught.value.candidates == ("Heat (1986) [m0]", "Heat (1995) [m1]")
+
+
+def test_better_matches_go_first(tmp_path: Path) -> None:
+    catalog = catalog_of(
+        tmp_path, titled("It", "A", "a", "The Thing", "Thing", "Artist, The", "Adventure (Artist)", "m1")
+    )
+    assert catalog.find("m1") == 1, "an id before a title"
+    assert catalog.find("A") == 1, "the very title before one in another case"
+    assert catalog.find("thing") == 4, "the same words before the same without the article"
+    assert catalog.find("the thing") == 3
+    assert catalog.find("the artist") == 5, "a title's own name before one in brackets"
+    assert catalog.find("artist") == 6
+
+
+words = st.sampled_from(
+    ["the", "The", "le", "die", "l'", "Wonder", "woman", "wo", "man", "é", "e", "&", "and", "1984", "$", "½"]
+)
+glue = st.sampled_from([" ", " ", ", ", " (", ") ", "-", ""])
+
+
+@st.composite
+def titles(draw: st.DrawFn) -> str:
+    text = "".join(draw(words) + draw(glue) for _ in range(draw(st.integers(1, 5))))
+    return text + draw(st.sampled_from(["", " (1984)", " [2020]", " (1984-1990)", " 1984"]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(shelved=st.lists(titles(), min_size=40, max_size=40), asked=st.lists(titles(), min_size=15, max_size=15))
+def test_looking_in_sql_finds_what_comparing_all_titles_finds(
+    tmp_path_factory: pytest.TempPathFactory, shelved: list[str], asked: list[str]
+) -> None:
+    years = [None if len(title) % 2 else 1984 for title in shelved]
+    catalog = catalog_of(tmp_path_factory.mktemp("shelf"), titled(*shelved, year=years))
+    for query in [*asked, *(title.swapcase() for title in shelved[:10])]:
+        exact = [row for row, title in enumerate(shelved) if title == query]
+        best = exact or TitleQuery(query).best_rows((row, title, years[row]) for row, title in enumerate(shelved))
+        try:
+            found = [catalog.find(query)]
+        except AmbiguousTitleError as error:
+            found = [int(candidate.rpartition("[m")[2][:-1]) for candidate in error.candidates]
+        except NotFoundError:
+            found = []
+        assert found == best[:10], query
+
+
+@pytest.fixture(scope="module")
+def movies(movielens: Path) -> Catalog:
+    return Catalog.from_jsonl(movielens / "media" / "metadata.jsonl", expect_count=9742)
+
+
+@pytest.mark.parametrize(
+    ("query", "media_id"),
+    [
+        ("Toy Story (1995)", "ml_00000001"),
+        ("toy story", "ml_00000001"),
+        ("the godfather", "ml_00000858"),
+        ("godfather", "ml_00000858"),
+        ("amelie", "ml_00004973"),
+        ("Les Misérables (2012)", "ml_00099149"),
+        ("la cite des enfants perdus", "ml_00000029"),
+    ],
+)
+def test_movielens_titles_are_found(movies: Catalog, query: str, media_id: str) -> None:
+    assert movies.media_ids([movies.find(query)]) == [media_id]
+
+
+def test_movielens_les_miserables_asks_for_the_year(movies: Catalog) -> None:
+    with pytest.raises(AmbiguousTitleError) as caught:
+        movies.find("Les Misérables")
+    assert [candidate.partition(" [")[0] for candidate in caught.value.candidates] == [
+        f"Misérables, Les ({year})" for year in (1995, 1998, 2012, 2000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typo", "title"),
+    [
+        ("Toy Stroy", "Toy Story (1995)"),
+        ("Terminatr 2", "Terminator 2: Judgment Day (1991)"),
+        ("Shawshank Redemtion", "Shawshank Redemption, The (1994)"),
+        ("pulp ficton", "Pulp Fiction (1994)"),
+        ("star wars empire strikes back", "Star Wars: Episode V - The Empire Strikes Back (1980)"),
+        ("the matirx", "Matrix, The (1999)"),
+        ("raiders of the lost arc", "Raiders of the Lost Ark (Indiana Jones and the Raiders of the Lost Ark) (1981)"),
+    ],
+)
+def test_movielens_typos(movies: Catalog, typo: str, title: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        movies.find(typo)
+    assert title in caught.value.candidates
+
+
+def mangled(title: str) -> str:
+    name, _, article = title[: title.rindex(" (")].partition(", ")
+    moved = f"{article} {name}" if article in ("The", "A", "An", "La", "Le", "Les") else title[: title.rindex(" (")]
+    return f"{moved.upper().replace('-', ' ').replace(':', '')} {title[-6:]}"
+
+
+def test_movielens_titles_are_found_in_capitals_with_the_article_moved(movies: Catalog) -> None:
+    records: list[Entry] = movies.records(range(0, 9742, 60))
+    checked = 0
+    for row, record in zip(range(0, 9742, 60), records, strict=True):
+        if record["title"].endswith(")") and record["year"] and record["title"][-6:] == f"({record['year']})":
+            try:
+                assert movies.find(mangled(record["title"])) == row
+            except AmbiguousTitleError as error:
+                assert f"{record['title']} [{record['media_id']}]" in error.candidates
+            checked += 1
+    assert checked > 150
