@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars
 from semrec_faiss.cli.options import index_argument, json_option, set_option
-from semrec_faiss.index.generation import Generation
+from semrec_faiss.index.generations.generation import Generation
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
@@ -40,7 +40,7 @@ def build(config: Path, dataset: Path | None, output: Path | None, settings: tup
 @json_option
 def info(index: Path, as_json: bool) -> None:
     """Show what INDEX holds and how it was built."""
-    from semrec_faiss.index.store import IndexDirectory
+    from semrec_faiss.index.generations.directory import IndexDirectory
 
     _show(index, IndexDirectory(index).current(), as_json)
 
@@ -81,7 +81,7 @@ def verify_index(index: Path, as_json: bool) -> None:
 @json_option
 def rollback(index: Path, as_json: bool) -> None:
     """Return INDEX to its previous generation, after checking that it is whole."""
-    from semrec_faiss.index.store import IndexDirectory
+    from semrec_faiss.index.generations.directory import IndexDirectory
 
     generation = IndexDirectory(index).rollback()
     if as_json:

@@ -100,7 +100,7 @@ def _yaml(value: Any) -> str:
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
-    from semrec_faiss.index.memory_model import predict_memory
+    from semrec_faiss.index.memory.prediction import predict_memory
     from semrec_faiss.measure.ledger import LEDGER, read_ledger
     from semrec_faiss.measure.sweep_estimate import Estimate
 

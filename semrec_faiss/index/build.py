@@ -20,10 +20,10 @@ from semrec_faiss.data.users import read_history, read_user_ids
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
-from semrec_faiss.index.generation import Generation, HashingFile, NewGeneration
-from semrec_faiss.index.manifest import FORMAT_VERSION, KnownAnswer, Manifest
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation, HashingFile, NewGeneration
+from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
 from semrec_faiss.index.saved_users import write_seen, write_user_ids
-from semrec_faiss.index.store import IndexDirectory
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent

@@ -14,10 +14,10 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
-from semrec_faiss.index.generation import Generation
-from semrec_faiss.index.manifest import KnownAnswer
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import KnownAnswer
 from semrec_faiss.index.saved_users import SavedUsers
-from semrec_faiss.index.store import IndexDirectory
 from semrec_faiss.index.vector_index import VectorIndex
 
 SCORE_TOLERANCE = 1e-4

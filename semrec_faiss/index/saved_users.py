@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.titles.table import first_line, literal_path
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
-from semrec_faiss.index.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
 
 USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"

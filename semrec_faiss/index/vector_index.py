@@ -29,7 +29,7 @@ from semrec_faiss.index.queries import as_batch, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
+    from semrec_faiss.index.fused.searcher import Excluded, FusedResult, FusedSearcher
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -115,7 +115,7 @@ class VectorIndex:
         self._nprobe = getattr(config.search, "nprobe", None)
 
     def _to_fused(self, config: FusedIndex) -> FusedSearcher:
-        from semrec_faiss.index.fused import FusedSearcher
+        from semrec_faiss.index.fused.searcher import FusedSearcher
 
         vectors = original_vectors(self.cpu_index)
         if vectors is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.index.device import Device
-from semrec_faiss.index.memory_model import MemoryParts, predict_memory
+from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.measure.compare_config import CompareSettings, MemorySettings
 from semrec_faiss.measure.criteria import Criterion

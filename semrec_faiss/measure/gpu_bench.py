@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import Device, choose_device
-from semrec_faiss.index.fused import Floats, FusedSearcher, Rows
-from semrec_faiss.index.fused_pass import load_torch
-from semrec_faiss.index.fused_plan import bitmap_words, code_bytes
+from semrec_faiss.index.fused.one_pass import load_torch
+from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
+from semrec_faiss.index.fused.searcher import Floats, FusedSearcher, Rows
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.floor import Floor, measure_floor
 from semrec_faiss.measure.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
-from semrec_faiss.index.fused import GRAPH_BYTES
-from semrec_faiss.index.fused_graph import CapturedSearch
-from semrec_faiss.index.fused_pass import FusedPass, GpuTitles
-from semrec_faiss.index.fused_plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
+from semrec_faiss.index.fused.batch import CapturedSearch
+from semrec_faiss.index.fused.one_pass import FusedPass, GpuTitles
+from semrec_faiss.index.fused.plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
+from semrec_faiss.index.fused.searcher import GRAPH_BYTES
 
 Search = Callable[[], Any]
 """Starts one search of a batch; returns (scores, rows) on the GPU."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.index.memory_model import MemoryParts
+from semrec_faiss.index.memory.prediction import MemoryParts
 from semrec_faiss.measure.processes import output_of
 from semrec_faiss.measure.results import NotMeasured
 

@@ -16,7 +16,7 @@ from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.gpu_memory import gpu_states
-from semrec_faiss.index.memory_model import largest_catalogue, predict_memory
+from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
 from semrec_faiss.measure.environment import environment
 from semrec_faiss.measure.memory_check import TOLERANCE, judge, measure_memory
 from semrec_faiss.measure.results import NotMeasured, device_name, settle

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.config.schema import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
-from semrec_faiss.index.stored_bytes import lists_of
+from semrec_faiss.index.memory.stored_bytes import lists_of
 from semrec_faiss.measure.sweep_plan import Plan, Trial
 from semrec_faiss.measure.sweep_trial import MOST_REPEATS
 

@@ -14,7 +14,7 @@ from semrec_faiss.config.schema import GPU_LIMIT, Config, IndexConfig, config_fr
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.stored_bytes import lists_of
+from semrec_faiss.index.memory.stored_bytes import lists_of
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.metrics import (

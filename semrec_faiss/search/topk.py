@@ -200,7 +200,7 @@ def _masked(
     index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
 ) -> None:
     """Let the kernels score only what may be returned: k titles whenever k match."""
-    from semrec_faiss.index.fused import Excluded
+    from semrec_faiss.index.fused.searcher import Excluded
 
     started = time.perf_counter()
     k = result.rows.shape[1]

@@ -18,7 +18,7 @@ from semrec_faiss.index import build as build_module
 from semrec_faiss.index import device as device_module
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, load_faiss
-from semrec_faiss.index.generation import Generation
+from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved import SavedIndex, verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")

@@ -12,7 +12,7 @@ import pytest
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import ConfigError, SemrecError, UsageError
 from semrec_faiss.index.build import build_index
-from semrec_faiss.index.memory_model import MemoryParts, predict_memory
+from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
 from semrec_faiss.measure import memory_check, memory_plan
 from semrec_faiss.measure.memory_check import NOISE_BYTES, Judged, judge, measure_memory
 from semrec_faiss.measure.memory_plan import MemoryPlan, memory_report

@@ -20,9 +20,9 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build import build_index
-from semrec_faiss.index.generation import Generation
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved import SavedIndex, verify
-from semrec_faiss.index.store import IndexDirectory
 
 Build = Callable[..., Generation]
 
@@ -198,7 +198,7 @@ def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) ->
         "import faiss, duckdb\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "os.chdir('/')\n"
-        "from semrec_faiss.index.store import IndexDirectory\n"
+        "from semrec_faiss.index.generations.directory import IndexDirectory\n"
         "from semrec_faiss.errors import StorageError\n"
         f"path = {str(read_only)!r}\n"
         "semrec_faiss.index.saved.verify(path)\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from semrec_faiss.errors import NotFoundError
-from semrec_faiss.index.manifest import (
+from semrec_faiss.index.generations.manifest import (
     MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,
     FileEntry,

@@ -18,7 +18,7 @@ from semrec_faiss.config.schema import (
 )
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
-from semrec_faiss.index.fused_plan import code_bytes, keeps_codes
+from semrec_faiss.index.fused.plan import code_bytes, keeps_codes
 
 FLOAT_BYTES, ROW_BYTES = 4, 8
 

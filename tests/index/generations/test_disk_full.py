@@ -22,8 +22,9 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import StorageError
-from semrec_faiss.index import generation, store
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generations import directory as store
+from semrec_faiss.index.generations import generation
 from semrec_faiss.index.saved import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")

@@ -15,8 +15,16 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.fused_plan import block_queries, keeps_codes, search_bytes, through_codes
-from semrec_faiss.index.stored_bytes import FLOAT_BYTES, ROW_BYTES, Stored, gpu_flat, gpu_fused, gpu_lists, lists_of
+from semrec_faiss.index.fused.plan import block_queries, keeps_codes, search_bytes, through_codes
+from semrec_faiss.index.memory.stored_bytes import (
+    FLOAT_BYTES,
+    ROW_BYTES,
+    Stored,
+    gpu_flat,
+    gpu_fused,
+    gpu_lists,
+    lists_of,
+)
 from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS
 
 RESULT_BYTES = FLOAT_BYTES + ROW_BYTES

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused_codes import TitleCodes, encode
-from semrec_faiss.index.fused_plan import (
+from semrec_faiss.index.fused.codes import TitleCodes, encode
+from semrec_faiss.index.fused.plan import (
     MANY_QUERIES,
     FusedPlan,
     code_bytes,
@@ -214,7 +214,7 @@ class FusedPass:
     def _score(self, queries: Any, allowed: Any, allowed_stride: int) -> None:
         import triton
 
-        from semrec_faiss.index import fused_kernels as kernels
+        from semrec_faiss.index.fused import kernels
 
         plan, titles, count = self.plan, self.titles, len(queries)
         codes = titles.codes if plan.planes else None
@@ -235,7 +235,7 @@ class FusedPass:
         if codes is None:
             kernels.chunk_maxima[grid](self._query_tiles, self._title_tiles, *mask, *sizes, **options)
             return
-        from semrec_faiss.index.fused_code_kernels import coded_chunk_maxima
+        from semrec_faiss.index.fused.code_kernels import coded_chunk_maxima
 
         its = (codes.steps, codes.rests, self.code_factors)
         coded_chunk_maxima[grid](
@@ -256,7 +256,7 @@ class FusedPass:
     def _largest(
         self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
     ) -> None:
-        from semrec_faiss.index import fused_kernels as kernels
+        from semrec_faiss.index.fused import kernels
 
         segments = self.plan.segments if chosen is self.listed else 1
         width = min(self.plan.width, power_of_two(length))
@@ -267,7 +267,7 @@ class FusedPass:
         )  # fmt: skip
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
-        from semrec_faiss.index import fused_kernels as kernels
+        from semrec_faiss.index.fused import kernels
 
         plan, titles = self.plan, self.titles
         members = plan.capacity * 2 * plan.span

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from semrec_faiss.index.fused_plan import code_width
+from semrec_faiss.index.fused.plan import code_width
 
 _LARGEST = 127
 _STEP_MARGIN, _LEAST_STEP = 1 + 2.0**-10, 2.0**-24

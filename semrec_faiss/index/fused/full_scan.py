@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused_pass import GpuTitles, as_tensor, load_torch
-from semrec_faiss.index.fused_plan import bitmap_words
+from semrec_faiss.index.fused.one_pass import GpuTitles, as_tensor, load_torch
+from semrec_faiss.index.fused.plan import bitmap_words
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

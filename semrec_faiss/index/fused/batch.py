@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused_pass import FusedPass, answers_in, as_tensor, load_torch
-from semrec_faiss.index.fused_plan import plan_repeat, power_of_two, repeat_queries
+from semrec_faiss.index.fused.one_pass import FusedPass, answers_in, as_tensor, load_torch
+from semrec_faiss.index.fused.plan import plan_repeat, power_of_two, repeat_queries
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

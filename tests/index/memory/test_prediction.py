@@ -12,14 +12,14 @@ from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import resolve
-from semrec_faiss.index.memory_model import (
+from semrec_faiss.index.memory.prediction import (
     PROGRAM_BYTES,
     SEARCH_BYTES,
     MemoryParts,
     largest_catalogue,
     predict_memory,
 )
-from semrec_faiss.index.stored_bytes import Stored
+from semrec_faiss.index.memory.stored_bytes import Stored
 from semrec_faiss.index.train import build_faiss_index
 
 GPU = Device(gpus=(0,))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semrec_faiss.index.fused_kernels import load_bits, tile_of, write_maxima
+from semrec_faiss.index.fused.kernels import load_bits, tile_of, write_maxima
 
 
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])

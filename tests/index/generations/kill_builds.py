@@ -27,7 +27,7 @@ import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 import semrec_faiss.search.recommender
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.index.build import build_index
-from semrec_faiss.index.generation import Generation
+from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved import verify
 
 CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"))

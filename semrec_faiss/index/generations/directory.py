@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
-from semrec_faiss.index.generation import Generation, NewGeneration, write_synced
-from semrec_faiss.index.manifest import GenerationRef, Manifest, damaged, own_manifest_digest
+from semrec_faiss.index.generations.generation import Generation, NewGeneration, write_synced
+from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest
 from semrec_faiss.storage import sync_folder
 
 CURRENT_NAME = "CURRENT"

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.schema import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.index.fused_graph import CapturedSearch, DirectSearch
-from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
-from semrec_faiss.index.fused_plan import (
+from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch
+from semrec_faiss.index.fused.full_scan import scan_titles
+from semrec_faiss.index.fused.one_pass import FusedPass, load_torch, upload_titles
+from semrec_faiss.index.fused.plan import (
     MOST_QUERIES,
     FusedPlan,
     Masking,
@@ -34,7 +35,6 @@ from semrec_faiss.index.fused_plan import (
     search_bytes,
     through_codes,
 )
-from semrec_faiss.index.fused_scan import scan_titles
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -274,7 +274,7 @@ class FusedSearcher:
         counts = torch.from_numpy(np.diff(offsets)).to(self._device)
         query_of = torch.repeat_interleave(torch.arange(queries, dtype=torch.int32, device=self._device), counts)
         rows = torch.from_numpy(np.ascontiguousarray(excluded.rows, dtype=np.int32)).to(self._device)
-        from semrec_faiss.index import fused_kernels as kernels
+        from semrec_faiss.index.fused import kernels
 
         kernels.forbid_rows[(-(-len(rows) // 256),)](table, self._words, query_of, rows, len(rows), BLOCK=256)
         return table, self._words

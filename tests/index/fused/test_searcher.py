@@ -22,8 +22,8 @@ from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
-from semrec_faiss.index.fused import Excluded, FusedResult, FusedSearcher
-from semrec_faiss.index.fused_plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
+from semrec_faiss.index.fused.plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
+from semrec_faiss.index.fused.searcher import Excluded, FusedResult, FusedSearcher
 from semrec_faiss.index.vector_index import VectorIndex
 
 Mask = NDArray[np.bool_]
@@ -65,7 +65,7 @@ def _no_padding_in_the_interpreter() -> Iterator[None]:
     """A repetition is padded to a few sizes, which costs a GPU nothing and the interpreter seconds."""
     with pytest.MonkeyPatch.context() as patch:
         if PLACE == "cpu":
-            patch.setattr("semrec_faiss.index.fused_graph.FEWEST_REPEATED", 2)
+            patch.setattr("semrec_faiss.index.fused.batch.FEWEST_REPEATED", 2)
         yield
 
 
@@ -73,7 +73,7 @@ def _no_padding_in_the_interpreter() -> Iterator[None]:
 def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Search small batches as those of a small catalogue, and through int8 codes as those of a large one."""
     if request.param == "codes":
-        monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
+        monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     return str(request.param)
 
 
@@ -174,7 +174,7 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
     if masking == "own":
         for query, rows in enumerate(lists):
             allowed[query, rows] = False
-    monkeypatch.setattr("semrec_faiss.index.fused_graph.repeat_queries", lambda *_: room)
+    monkeypatch.setattr("semrec_faiss.index.fused.batch.repeat_queries", lambda *_: room)
     index = searcher(titles)
     for _ in range(1 if PLACE == "cpu" else 3):  # launched, recorded and replayed where there is a GPU
         found = index.search(
@@ -248,7 +248,7 @@ def test_whatever_the_sizes(data: st.DataObject) -> None:
     asked = rng.normal(size=(queries, d)).astype(np.float32)
     mask = None if data.draw(st.booleans()) else rng.random(n) < data.draw(st.floats(0, 1))
     allowed = None if mask is None else np.broadcast_to(mask, (queries, n))
-    with mock.patch("semrec_faiss.index.fused_plan.CODED_TITLES", coded_titles):
+    with mock.patch("semrec_faiss.index.fused.plan.CODED_TITLES", coded_titles):
         index = searcher(titles)
     Truth.of(titles, asked, allowed).check(index.search(asked, k, mask=mask), k)
 
@@ -271,7 +271,7 @@ def test_float16_rescoring_rounds_and_proves_nothing() -> None:
 @needs_kernels
 def test_the_bound_holds_for_every_score() -> None:
     """The proof rests on it: no float16 score is further from the true one than the bound says."""
-    from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
+    from semrec_faiss.index.fused.one_pass import FusedPass, load_torch, upload_titles
 
     torch = load_torch()
     rng = np.random.default_rng(6)
@@ -299,9 +299,9 @@ def _chunk_members(span: int, chunks: int) -> NDArray[np.int64]:
 @needs_kernels
 def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof rests on it; and a bound that lies far above proves too little."""
-    from semrec_faiss.index.fused_pass import FusedPass, load_torch, upload_titles
+    from semrec_faiss.index.fused.one_pass import FusedPass, load_torch, upload_titles
 
-    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     torch = load_torch()
     rng = np.random.default_rng(6)
     spikes = np.where(rng.random((256, 40)) < 0.02, 30.0, 1.0)
@@ -330,8 +330,8 @@ def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytes
 @pytest.fixture
 def too_near(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     """Titles read through codes that do not tell them apart, in more chunks than even a second pass keeps."""
-    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 1)
-    monkeypatch.setattr("semrec_faiss.index.fused_plan.MOST_KEPT", 96)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.MOST_KEPT", 96)
     rng = np.random.default_rng(12)
     titles = _clustered(rng, 2700, 32)
     near = rng.permutation(2700)[:2400]
@@ -360,7 +360,7 @@ def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.floa
 def test_codes_that_tell_too_little_are_read_no_more(
     too_near: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.CODED_TRIED", 4)
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.CODED_TRIED", 4)
     index, queries = searcher(too_near), too_near[:2]
     planned: list[bool] = []
     search_for = index._search_for
@@ -380,7 +380,7 @@ def test_codes_that_tell_too_little_are_read_no_more(
 def test_codes_are_kept_of_many_titles_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = np.random.default_rng(3).normal(size=(500, 40)).astype(np.float32)
     assert searcher(titles).titles.codes is None
-    monkeypatch.setattr("semrec_faiss.index.fused_plan.CODED_TITLES", 500)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 500)
     kept = searcher(titles).titles
     assert kept.bytes == 500 * (40 * 6 + 48 + 4)  # a row of codes begins at a multiple of 16 bytes
     assert searcher(titles[:-1]).titles.codes is None
@@ -396,7 +396,7 @@ def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     allowed = np.ones((50, 500), np.bool_)
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
-    monkeypatch.setattr("semrec_faiss.index.fused.block_queries", lambda *_, **__: 7)
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.block_queries", lambda *_, **__: 7)
     Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 4, excluded=exclude(lists)), 4)
 
 

@@ -1,0 +1,1 @@
+"""generations"""
