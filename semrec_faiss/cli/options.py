@@ -12,7 +12,7 @@ import click
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.selection import Filter
+    from semrec_faiss.search.filter import Filter
 
 
 class FiniteRange(click.FloatRange):
@@ -87,7 +87,7 @@ def _filter(options: dict[str, Any]) -> Filter | None:
     asked = ("where", "genres", "any_genres", "not_genres", "years")
     if all(options[name] in (None, ()) for name in asked):
         return None
-    from semrec_faiss.search.selection import Filter, parse_years
+    from semrec_faiss.search.filter import Filter, parse_years
 
     years = None if options["years"] is None else parse_years(options["years"])
     return Filter(options["where"], options["genres"], options["any_genres"], options["not_genres"], years)

@@ -30,7 +30,7 @@ from semrec_faiss.measure.quiet import OtherPrograms
 from semrec_faiss.measure.results import NotMeasured, settle
 from semrec_faiss.measure.sides import Outcome, Sides, open_sides, why_no_gpu
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.filter import Filter
 
 Document = dict[str, Any]
 Test = Callable[[Sides, CompareSettings, Progress], Outcome]

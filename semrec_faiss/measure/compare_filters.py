@@ -17,9 +17,9 @@ from semrec_faiss.measure.device_time import time_in_faiss
 from semrec_faiss.measure.sides import Outcome, Side, Sides, steady
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.selection import Filter, Selections
 from semrec_faiss.search.topk import restricted_top_k
 
 Floats = NDArray[np.float32]

@@ -20,10 +20,10 @@ from semrec_faiss.measure.results import device_name
 from semrec_faiss.measure.search_cost import made_up_queries
 from semrec_faiss.measure.timing import measure, measure_paired
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.planner import Chosen, choose_strategy
+from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.selection import Filter, Selections
+from semrec_faiss.search.strategy import Chosen, choose_strategy
 from semrec_faiss.search.topk import restricted_top_k
 
 BATCHES = (1, 10, 100, 1000)

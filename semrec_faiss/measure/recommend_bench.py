@@ -20,8 +20,8 @@ from semrec_faiss.measure.search_cost import raw_search
 from semrec_faiss.measure.timing import PairedTimings, measure_paired
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, export_all_users
+from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.selection import Filter
 
 K = 10
 RAW, ALL, RESTRICTED = "raw_faiss", "all_users", "all_users_unseen_one_genre"

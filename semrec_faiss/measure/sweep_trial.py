@@ -31,8 +31,8 @@ from semrec_faiss.measure.sweep_data import SweepData
 from semrec_faiss.measure.sweep_plan import Trial
 from semrec_faiss.measure.timing import measure, measure_steady
 from semrec_faiss.progress import Progress
+from semrec_faiss.search.filter import Selection
 from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.selection import Selection
 from semrec_faiss.search.topk import restricted_top_k
 
 Floats = NDArray[np.float32]

@@ -17,8 +17,8 @@ import numpy as np
 from semrec_faiss.data.titles.table import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.asking import Wish
-from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.searcher import Wish
 from semrec_faiss.search.topk import Strategy, TopK
 from semrec_faiss.storage import flush_to_disk
 

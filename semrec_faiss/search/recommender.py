@@ -18,11 +18,11 @@ from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answer import Answer, Answers, Record
-from semrec_faiss.search.asking import Searcher, Wish
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
-from semrec_faiss.search.records import RecordCache
+from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.record_cache import RecordCache
 from semrec_faiss.search.restriction import Exclusions
-from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.searcher import Searcher, Wish
 from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes
 from semrec_faiss.search.topk import Strategy

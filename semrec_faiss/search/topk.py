@@ -23,8 +23,8 @@ from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.planner import Costs, choose_strategy
 from semrec_faiss.search.restriction import Restriction
+from semrec_faiss.search.strategy import Costs, choose_strategy
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

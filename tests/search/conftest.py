@@ -19,7 +19,7 @@ from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.filter import Filter
 
 Mask = NDArray[np.bool_]
 Entry = dict[str, Any]

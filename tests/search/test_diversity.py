@@ -16,9 +16,9 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
-from semrec_faiss.search.asking import Searcher, Wish
 from semrec_faiss.search.diversity import Groups, Variety
 from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.searcher import Searcher, Wish
 from semrec_faiss.search.topk import TopK
 
 Mask = NDArray[np.bool_]

@@ -19,8 +19,8 @@ from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageE
 from semrec_faiss.index.build import build_index
 from semrec_faiss.search import export
 from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.selection import Filter
 
 Row = tuple[str, int, str, str, float]
 

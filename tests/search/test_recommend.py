@@ -15,10 +15,11 @@ from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search import asking, explanation
+from semrec_faiss.search import explanation
+from semrec_faiss.search import searcher as asking
 from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.selection import Filter
 from semrec_faiss.search.taste import Taste, taste_vector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")

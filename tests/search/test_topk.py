@@ -18,9 +18,9 @@ from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import topk
-from semrec_faiss.search.planner import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
+from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.selection import Filter
+from semrec_faiss.search.strategy import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
 from semrec_faiss.search.topk import TopK, restricted_top_k
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")

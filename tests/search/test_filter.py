@@ -16,9 +16,9 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search import selection
+from semrec_faiss.search import filter as selection
+from semrec_faiss.search.filter import Filter, Selections, parse_years
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.selection import Filter, Selections, parse_years
 
 
 @pytest.fixture(scope="module")

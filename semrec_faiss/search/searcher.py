@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
 from semrec_faiss.search.diversity import Groups, Variety, choose_varied
+from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.selection import Filter, Selections
 from semrec_faiss.search.topk import Stage, Strategy, TopK, restricted_top_k
 
 Floats = NDArray[np.float32]
