@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semrec_faiss.config.schema import load_config as load_config
     from semrec_faiss.errors import SemrecError as SemrecError
-    from semrec_faiss.measure.pick import Wanted as Wanted
-    from semrec_faiss.measure.pick import pick as pick
+    from semrec_faiss.measure.choose.pick import Wanted as Wanted
+    from semrec_faiss.measure.choose.pick import pick as pick
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
 
@@ -23,9 +23,9 @@ _HOME = {
     "Recommender": "semrec_faiss.search.recommender",
     "SemrecError": "semrec_faiss.errors",
     "Taste": "semrec_faiss.search.taste",
-    "Wanted": "semrec_faiss.measure.pick",
+    "Wanted": "semrec_faiss.measure.choose.pick",
     "load_config": "semrec_faiss.config.schema",
-    "pick": "semrec_faiss.measure.pick",
+    "pick": "semrec_faiss.measure.choose.pick",
 }
 
 

@@ -73,8 +73,8 @@ def search(
     measured too, and everything goes to a JSON file in --out. Run it on a machine that does nothing else.
     """
     from semrec_faiss.config.schema import config_from_dict
-    from semrec_faiss.measure.results import save_results
-    from semrec_faiss.measure.search_bench import SearchBench, bench_search, results_name
+    from semrec_faiss.measure.bench.search import SearchBench, bench_search, results_name
+    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.writable import check_new_folder
 
     check_new_folder(out, "--out")
@@ -176,8 +176,8 @@ def _with_unit(value: float, unit: str) -> str:
 @json_option
 def filters(titles: int, dim: int, types: tuple[str, ...], device: str, repeats: int, out: Path, as_json: bool) -> None:
     """Measure what a filter costs, and every strategy beside the one that the planner chooses."""
-    from semrec_faiss.measure.filter_bench import FilterBench, bench_filters
-    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.measure.bench.filters import FilterBench, bench_filters
+    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.writable import check_new_folder
 
     check_new_folder(out, "--out")
@@ -232,8 +232,8 @@ def recommend(
     titles: int, users: int, dim: int, seen: int, device: str, repeats: int, out: Path, as_json: bool
 ) -> None:
     """Measure lists for every user beside the raw FAISS search of the same vectors, in turns."""
-    from semrec_faiss.measure.recommend_bench import RecommendBench, bench_recommend
-    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.measure.bench.recommend import RecommendBench, bench_recommend
+    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.writable import check_new_folder
 
     check_new_folder(out, "--out")

@@ -36,9 +36,9 @@ def gpu(
     as_json: bool,
 ) -> None:
     """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU."""
-    from semrec_faiss.measure.gpu_bench import GpuBench, bench_gpu
-    from semrec_faiss.measure.gpu_peers import faiss_name
-    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+    from semrec_faiss.measure.bench.gpu_peers import faiss_name
+    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.writable import check_new_folder
 
     check_new_folder(out, "--out")

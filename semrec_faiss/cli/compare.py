@@ -53,10 +53,10 @@ def compare(
     whether CPU and GPU give the same answers, and what searches cost. A test that fails does not end the others. --set
     takes the keys of a compare file, and search and device settings of the index.
     """
-    from semrec_faiss.measure.compare import TESTS, Comparison
-    from semrec_faiss.measure.compare import compare as run
-    from semrec_faiss.measure.compare_config import CompareSettings, Costs, load_settings
-    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.measure.documents.results import save_results
+    from semrec_faiss.measure.guide.config import CompareSettings, Costs, load_settings
+    from semrec_faiss.measure.guide.run import TESTS, Comparison
+    from semrec_faiss.measure.guide.run import compare as run
     from semrec_faiss.report.guide_files import results_path, save_comparison
     from semrec_faiss.writable import check_new_file, check_new_folder
 

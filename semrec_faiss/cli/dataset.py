@@ -112,9 +112,9 @@ def synth(
     from dataclasses import asdict
 
     from semrec_faiss.data.synthetic.write import write_synthetic
-    from semrec_faiss.measure.environment import environment
-    from semrec_faiss.measure.host_peak import held_at_most
-    from semrec_faiss.measure.results import settle
+    from semrec_faiss.measure.documents.results import settle
+    from semrec_faiss.measure.instruments.environment import environment
+    from semrec_faiss.measure.instruments.host_memory import held_at_most
 
     with progress_bars() as progress:
         report = write_synthetic(

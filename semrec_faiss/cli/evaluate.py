@@ -105,9 +105,9 @@ def evaluate(
     for the titles left out. With --grid every combination is tried on titles left out of that rest in turn; the best
     is then measured on the latest ones, which it was not chosen by.
     """
-    from semrec_faiss.measure.evaluation import Evaluation, evaluate_index
-    from semrec_faiss.measure.profiles import Profile
-    from semrec_faiss.measure.results import save_results
+    from semrec_faiss.measure.documents.results import save_results
+    from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
+    from semrec_faiss.measure.evaluate.taste_profile import Profile
     from semrec_faiss.writable import check_new_file
 
     if out is not None:
@@ -137,7 +137,7 @@ def _values_of(text: str) -> tuple[str, list[str]]:
 
 def print_evaluation(document: dict[str, Any], by: str) -> None:
     """Print what one index came to: the profiles that were tried, and all methods on the titles left out last."""
-    from semrec_faiss.measure.profiles import Profile
+    from semrec_faiss.measure.evaluate.taste_profile import Profile
 
     if document["grid"] is not None:
         _print_grid(document["grid"], by)
@@ -163,7 +163,7 @@ def print_evaluation(document: dict[str, Any], by: str) -> None:
 
 
 def _print_grid(grid: list[dict[str, Any]], by: str) -> None:
-    from semrec_faiss.measure.profiles import Profile
+    from semrec_faiss.measure.evaluate.taste_profile import Profile
 
     best = sorted(grid, key=lambda one: -float(one[by]))
     click.echo(f"{len(grid)} profiles, on the titles liked before those left out, best by {by.replace('_', ' ')}:")

@@ -26,7 +26,7 @@ def import_file(
     """
     from semrec_faiss.data.exchange.formats import open_ann_file
     from semrec_faiss.data.exchange.importing import write_data_folder
-    from semrec_faiss.measure.ann_exchange import agreement_with
+    from semrec_faiss.measure.quality.export_with_truth import agreement_with
 
     with open_ann_file(file, queries=queries, neighbors=neighbors) as found, progress_bars() as progress:
         imported = write_data_folder(found, out, name=str(file), overwrite=overwrite, progress=progress)
@@ -59,7 +59,7 @@ def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, a
     OUT that ends in .hdf5 is one file as ann-benchmarks reads it; any other OUT is a folder for base.fbin, query.fbin,
     neighbors.ibin and distances.fbin.
     """
-    from semrec_faiss.measure.ann_exchange import export_folder
+    from semrec_faiss.measure.quality.export_with_truth import export_folder
 
     with progress_bars() as progress:
         exported = export_folder(folder, out, queries=queries, k=count, seed=seed, progress=progress)

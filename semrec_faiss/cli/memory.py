@@ -61,7 +61,7 @@ def memory(
     by the driver's count on a GPU.
     """
     from semrec_faiss.config.schema import load_config
-    from semrec_faiss.measure.memory_plan import MemoryPlan, memory_report
+    from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
 
     loaded = load_config(config, settings)
     if dataset is not None:

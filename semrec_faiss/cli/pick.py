@@ -40,10 +40,10 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
 
     Ends with exit code 4 when none meets it; the nearest misses and what to relax are shown then.
     """
-    from semrec_faiss.measure.chosen_config import dataset_of, write_config
-    from semrec_faiss.measure.pick import Wanted
-    from semrec_faiss.measure.pick import pick as choose
-    from semrec_faiss.measure.sweep import SweepResults
+    from semrec_faiss.measure.choose.as_config import dataset_of, write_config
+    from semrec_faiss.measure.choose.pick import Wanted
+    from semrec_faiss.measure.choose.pick import pick as choose
+    from semrec_faiss.measure.sweep.run import SweepResults
     from semrec_faiss.writable import check_new_file
 
     if out is not None:
@@ -72,7 +72,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:
-    from semrec_faiss.measure.pick import build_seconds, memory_bytes
+    from semrec_faiss.measure.choose.pick import build_seconds, memory_bytes
 
     if record["status"] != "measured":
         return {"index": record["label"], "digest": record["digest"]}

@@ -25,9 +25,9 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     RESULTS is the folder of a sweep of either kind, which gets a summary.csv too; or the JSON file of a comparison, or
     of bench gpu, that was measured on a machine without the packages that charts need.
     """
-    from semrec_faiss.measure.evaluation_results import EvaluationResults
-    from semrec_faiss.measure.sweep import SweepResults
-    from semrec_faiss.measure.sweep_kind import kind_of
+    from semrec_faiss.measure.evaluate.results import EvaluationResults
+    from semrec_faiss.measure.sweep.kind import kind_of
+    from semrec_faiss.measure.sweep.run import SweepResults
     from semrec_faiss.report.compare_page import compare_document
     from semrec_faiss.report.evaluation_page import write_evaluation_report
     from semrec_faiss.report.page import html_page, save_text
@@ -57,7 +57,7 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
 
 def _of_file(path: Path, out: Path) -> list[Path]:
     """Draw a results file for what it holds; return what was written."""
-    from semrec_faiss.measure.results import read_results, save_bytes
+    from semrec_faiss.measure.documents.results import read_results, save_bytes
     from semrec_faiss.report.charts import png
     from semrec_faiss.report.gpu_chart import gpu_chart
     from semrec_faiss.report.guide_files import save_comparison
@@ -97,8 +97,8 @@ def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance
 
     Ends with exit code 1 when a trial got worse by more than is tolerated, or fails now.
     """
-    from semrec_faiss.measure.regression import compare, parse_share
-    from semrec_faiss.measure.sweep import SweepResults
+    from semrec_faiss.measure.choose.regression import compare, parse_share
+    from semrec_faiss.measure.sweep.run import SweepResults
 
     share = parse_share(tolerance)
     found = compare(SweepResults.read(baseline), SweepResults.read(new), share, recall_tolerance)

@@ -15,8 +15,8 @@ from semrec_faiss.cli.options import json_option
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.sweep import Outcome, State
-    from semrec_faiss.measure.sweep_plan import Plan, Trial
+    from semrec_faiss.measure.sweep.plan import Plan, Trial
+    from semrec_faiss.measure.sweep.run import Outcome, State
 
 
 @click.command(epilog="Example: semrec sweep configs/sweep-demo.yaml --dry-run")
@@ -57,10 +57,10 @@ def sweep(
     only what is new. `semrec pick` and `semrec report` read what it found. A file with the key evaluate tries profiles
     instead, as `semrec evaluate --grid` does: how users become queries, and how good what they find is.
     """
-    from semrec_faiss.measure.evaluation_config import EvaluationSweep
-    from semrec_faiss.measure.sweep import run_sweep
-    from semrec_faiss.measure.sweep_file import load_sweep_file
-    from semrec_faiss.measure.sweep_plan import make_plan
+    from semrec_faiss.measure.evaluate.config import EvaluationSweep
+    from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
+    from semrec_faiss.measure.sweep.plan import make_plan
+    from semrec_faiss.measure.sweep.run import run_sweep
 
     given = {"name": name, "results": results, "slice": field}
     overrides = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
@@ -101,8 +101,8 @@ def _yaml(value: Any) -> str:
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
     from semrec_faiss.index.memory.prediction import predict_memory
-    from semrec_faiss.measure.ledger import LEDGER, read_ledger
-    from semrec_faiss.measure.sweep_estimate import Estimate
+    from semrec_faiss.measure.sweep.estimate import Estimate
+    from semrec_faiss.measure.sweep.ledger import LEDGER, read_ledger
 
     ledger = plan.sweep.folder / LEDGER
     known = read_ledger(ledger) if ledger.is_file() else {}
@@ -167,7 +167,7 @@ def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 
 
 def _show_outcome(plan: Plan, outcome: Outcome) -> None:
-    from semrec_faiss.measure.frontier import frontier
+    from semrec_faiss.measure.sweep.frontier import frontier
 
     measured = [record for record in outcome.records if record["status"] == "measured"]
     for trial in _places(plan):

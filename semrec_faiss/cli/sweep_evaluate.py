@@ -13,18 +13,18 @@ from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
 from semrec_faiss.cli.evaluate import print_evaluation
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.evaluation_config import EvaluationSweep
-    from semrec_faiss.measure.evaluation_plan import EvaluationPlan
-    from semrec_faiss.measure.evaluation_sweep import EvaluationOutcome, ProfileState
-    from semrec_faiss.measure.sweep import Rerun
+    from semrec_faiss.measure.evaluate.config import EvaluationSweep
+    from semrec_faiss.measure.evaluate.plan import EvaluationPlan
+    from semrec_faiss.measure.evaluate.run import EvaluationOutcome, ProfileState
+    from semrec_faiss.measure.sweep.run import Rerun
 
 SHOWN_BEST = 8
 
 
 def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as_json: bool) -> None:
     """Try the profiles of a sweep, or list them, and print what came of it."""
-    from semrec_faiss.measure.evaluation_plan import make_evaluation_plan
-    from semrec_faiss.measure.evaluation_sweep import run_evaluation_sweep
+    from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
+    from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
 
     with progress_bars() as progress:
         plan = make_evaluation_plan(sweep, progress)
@@ -42,10 +42,10 @@ def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as
 
 def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:
     from semrec_faiss.cli.sweep import as_duration
-    from semrec_faiss.measure.evaluation_record import mistake_in
-    from semrec_faiss.measure.evaluation_sweep import seconds_left
-    from semrec_faiss.measure.ledger import LEDGER, read_ledger
-    from semrec_faiss.measure.sweep_kind import refuse_indexes
+    from semrec_faiss.measure.evaluate.record import mistake_in
+    from semrec_faiss.measure.evaluate.run import seconds_left
+    from semrec_faiss.measure.sweep.kind import refuse_indexes
+    from semrec_faiss.measure.sweep.ledger import LEDGER, read_ledger
 
     refuse_indexes(plan.sweep.folder)
     ledger = plan.sweep.folder / LEDGER
@@ -135,7 +135,7 @@ def picture(state: ProfileState, by: str) -> Any:
     from rich.text import Text
 
     from semrec_faiss.cli.sweep import as_duration
-    from semrec_faiss.measure.evaluator import metric_of
+    from semrec_faiss.measure.evaluate.evaluator import metric_of
 
     left = "" if state.seconds_left is None else f", about {as_duration(state.seconds_left)} left"
     what, done, total = state.step

@@ -52,10 +52,10 @@ def tune(
     The titles that are asked are left out of the index. Ends with exit code 4 when no value finds enough in time.
     """
     from semrec_faiss.config.schema import load_config
-    from semrec_faiss.measure.chosen_config import write_yaml
-    from semrec_faiss.measure.sweep_config import query_settings
-    from semrec_faiss.measure.sweep_plan import data_ref
-    from semrec_faiss.measure.tune import tune as search
+    from semrec_faiss.measure.choose.as_config import write_yaml
+    from semrec_faiss.measure.choose.tune import tune as search
+    from semrec_faiss.measure.sweep.config import query_settings
+    from semrec_faiss.measure.sweep.plan import data_ref
     from semrec_faiss.writable import check_new_file
 
     if out is not None:

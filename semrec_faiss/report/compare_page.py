@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.measure.regression import Comparison, compare
-from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.measure.choose.regression import Comparison, compare
+from semrec_faiss.measure.sweep.run import SweepResults
 from semrec_faiss.report.axes import log_axis, log_scale
 from semrec_faiss.report.charts import load_altair, titled
 from semrec_faiss.report.document import Cell, Chart, Column, Document, Facts, Section, Table, Text, Tone, Value

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.evaluation import DEFAULT_PROFILE
-from semrec_faiss.measure.evaluation_results import EvaluationResults
-from semrec_faiss.measure.evaluation_sweep import ranked
-from semrec_faiss.measure.evaluator import KS, RECOMMENDER, metric_of
-from semrec_faiss.measure.profiles import Profile
-from semrec_faiss.measure.ranking import PER_USER
+from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
+from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER, metric_of
+from semrec_faiss.measure.evaluate.results import EvaluationResults
+from semrec_faiss.measure.evaluate.run import ranked
+from semrec_faiss.measure.evaluate.taste_profile import Profile
+from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.charts import png, spec_of, titled
 from semrec_faiss.report.document import Block, Cell, Chart, Column, Document, Facts, Section, Table, Text, Tone, Value
 from semrec_faiss.report.evaluation_charts import interval_chart

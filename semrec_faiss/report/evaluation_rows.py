@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from semrec_faiss.measure.evaluation_results import EvaluationResults
-from semrec_faiss.measure.evaluator import AS_GIVEN, KS, POPULAR, RECOMMENDER, TOGETHER, metric_of
-from semrec_faiss.measure.ranking import PER_USER
+from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, KS, POPULAR, RECOMMENDER, TOGETHER, metric_of
+from semrec_faiss.measure.evaluate.results import EvaluationResults
+from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluation_charts import OTHERS, WINNER
 
 Record = dict[str, Any]

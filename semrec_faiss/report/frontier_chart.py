@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semrec_faiss.measure.frontier import frontier
+from semrec_faiss.measure.sweep.frontier import frontier
 from semrec_faiss.report.axes import log_axis, log_domain, log_scale, recall_axis, recall_domain
 from semrec_faiss.report.charts import load_altair, panels_of, titled
 from semrec_faiss.report.labels import FONT_SIZE, place_labels

@@ -37,7 +37,7 @@ _SHAPES = {"fused": _FUSED.shape, "faiss_float32": _FLAT.shape, "faiss_float16":
 
 
 def gpu_chart(document: dict[str, Any]) -> Any:
-    """Draw a results document of `semrec_faiss.measure.gpu_bench.bench_gpu` as an altair chart.
+    """Draw a results document of `semrec_faiss.measure.bench.gpu.bench_gpu` as an altair chart.
 
     Raises:
         DeviceError: altair is not installed.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.measure.results import save_bytes, save_results, save_text
+from semrec_faiss.measure.documents.results import save_bytes, save_results, save_text
 from semrec_faiss.report.charts import png
 from semrec_faiss.report.guide_report import guide_document
 from semrec_faiss.report.markdown import markdown_page

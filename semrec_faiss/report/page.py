@@ -7,7 +7,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from semrec_faiss.measure.results import save_bytes, save_text
+from semrec_faiss.measure.documents.results import save_bytes, save_text
 from semrec_faiss.report.charts import config, javascript, spec_of
 from semrec_faiss.report.document import Block, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
 from semrec_faiss.report.palette import on_dark

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from semrec_faiss.measure.regression import what_of
-from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.measure.choose.regression import what_of
+from semrec_faiss.measure.sweep.run import SweepResults
 from semrec_faiss.report.document import Cell, Column, Section, Table, Text, Value
 from semrec_faiss.report.names import device_label
 from semrec_faiss.report.numbers import as_recall

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.measure.sweep.run import SweepResults
 from semrec_faiss.report.charts import png
 from semrec_faiss.report.document import Block, Chart, Document, Section, Text
 from semrec_faiss.report.frontier_chart import frontier_chart

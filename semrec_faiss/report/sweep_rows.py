@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from semrec_faiss.measure.pick import memory_bytes
-from semrec_faiss.measure.sweep import SweepResults
+from semrec_faiss.measure.choose.pick import memory_bytes
+from semrec_faiss.measure.sweep.run import SweepResults
 
 Record = dict[str, Any]
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semrec_faiss.measure.pick import memory_bytes
+from semrec_faiss.measure.choose.pick import memory_bytes
 from semrec_faiss.report.document import Block, Chart, Column, Facts, Table, Text, Tone, Value
 from semrec_faiss.report.names import device_label
 from semrec_faiss.report.numbers import as_ms, as_recall

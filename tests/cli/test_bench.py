@@ -15,7 +15,7 @@ from semrec_faiss.cli.bench import bench
 from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
-from semrec_faiss.measure import search_bench
+from semrec_faiss.measure.bench import search as search_bench
 
 TINY = ["--titles", "500", "--users", "50", "--dim", "16", "--repeats", "2"]
 

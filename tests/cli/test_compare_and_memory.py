@@ -17,8 +17,8 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
-from semrec_faiss.measure import compare as measuring
-from semrec_faiss.measure import memory_plan
+from semrec_faiss.measure.guide import run as measuring
+from semrec_faiss.measure.memory import plan as memory_plan
 
 CPU = ("--set", "device.kind=cpu")
 

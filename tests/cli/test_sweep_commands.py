@@ -16,7 +16,7 @@ from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep import _picture
 from semrec_faiss.config.schema import load_config
-from semrec_faiss.measure.sweep import State
+from semrec_faiss.measure.sweep.run import State
 
 
 class Ran(NamedTuple):

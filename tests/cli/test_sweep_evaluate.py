@@ -14,7 +14,7 @@ import yaml
 from semrec_faiss.cli.console import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep_evaluate import picture
-from semrec_faiss.measure.evaluation_sweep import ProfileState
+from semrec_faiss.measure.evaluate.run import ProfileState
 
 
 class Ran(NamedTuple):

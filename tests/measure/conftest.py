@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from semrec_faiss.measure.sweep_config import load_sweep
-from semrec_faiss.measure.sweep_plan import Plan, make_plan
+from semrec_faiss.measure.sweep.config import load_sweep
+from semrec_faiss.measure.sweep.plan import Plan, make_plan
 
 TINY: dict[str, Any] = {
     "name": "tiny",

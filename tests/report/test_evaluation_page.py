@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.evaluation_config import EvaluationSweep
-from semrec_faiss.measure.evaluation_plan import make_evaluation_plan
-from semrec_faiss.measure.evaluation_results import EvaluationResults
-from semrec_faiss.measure.evaluation_sweep import run_evaluation_sweep
-from semrec_faiss.measure.sweep_file import load_sweep_file
+from semrec_faiss.measure.evaluate.config import EvaluationSweep
+from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
+from semrec_faiss.measure.evaluate.results import EvaluationResults
+from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
+from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
 from semrec_faiss.report.document import Cell, Document, Facts, Table
 from semrec_faiss.report.evaluation_page import evaluation_page, write_evaluation_report
 from semrec_faiss.report.evaluation_rows import csv_of, method_rows, profile_rows

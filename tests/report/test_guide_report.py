@@ -13,8 +13,8 @@ from semrec_faiss.config.schema import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.build import build_index
-from semrec_faiss.measure.compare import Comparison, compare
-from semrec_faiss.measure.compare_config import CompareSettings
+from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.run import Comparison, compare
 from semrec_faiss.report import guide_files
 from semrec_faiss.report.document import Chart, Document, Table
 from semrec_faiss.report.guide_charts import filters_chart

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep import SweepResults, run_sweep
-from semrec_faiss.measure.sweep_config import load_sweep
-from semrec_faiss.measure.sweep_plan import make_plan
+from semrec_faiss.measure.sweep.config import load_sweep
+from semrec_faiss.measure.sweep.plan import make_plan
+from semrec_faiss.measure.sweep.run import SweepResults, run_sweep
 from semrec_faiss.report.axes import log_axis, log_scale
 from semrec_faiss.report.compare_page import compare_document
 from semrec_faiss.report.document import Chart, Document, Facts, Table, Text, shown

@@ -14,7 +14,7 @@ from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.exchange.formats import open_ann_file, read_bin, write_bin
 from semrec_faiss.data.exchange.importing import write_data_folder
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, StorageError, UsageError
-from semrec_faiss.measure.ann_exchange import agreement_with, export_folder
+from semrec_faiss.measure.quality.export_with_truth import agreement_with, export_folder
 
 h5py = pytest.importorskip("h5py")
 

@@ -1,0 +1,135 @@
+"""What our search costs beside raw FAISS on the very same index, in the very same process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
+from semrec_faiss.progress import Progress
+from semrec_faiss.search.recommender import Recommender
+
+Floats = NDArray[np.float32]
+
+RAW = "raw_faiss"
+VECTOR_INDEX = "vector_index"
+RECOMMENDER = "recommender"
+WITH_TITLES = "recommender_with_titles"
+
+# FAISS 1.15's own distance_compute_blas_threshold, _query_bs and _database_bs.
+_FAISS_DEFAULTS = (128_000, 4096, 1024)
+
+# Rounds for each one that --repeats asks for: short searches need many for a steady median, long ones are steady.
+_ROUNDS = {1: 10.0, 10: 5.0, 100: 2.0, 1000: 1.0, 10_000: 0.25}
+_FEWEST_ROUNDS = 2
+
+
+def rounds_of(queries: int, repeats: int) -> int:
+    """Return how often a batch of ``queries`` is searched when ``repeats`` are asked for."""
+    return max(_FEWEST_ROUNDS, round(repeats * _ROUNDS.get(queries, 1.0)))
+
+
+def made_up_queries(index: VectorIndex, count: int, seed: int) -> Floats:
+    """Make unit vectors (count, dim) that lie between titles, as users' tastes do."""
+    random = np.random.default_rng(seed)
+    liked, also = random.integers(0, index.count, (2, count))
+    queries = index.vectors(liked) + np.float32(0.5) * index.vectors(also)
+    queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.float32(1e-12))
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def raw_search(index: VectorIndex, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock."""
+    with index.locked():
+        scores, rows = index._searcher.search(queries, k)
+    return scores, rows
+
+
+def batch_cost(recommender: Recommender, queries: Floats, k: int, repeats: int, progress: Progress) -> dict[str, Any]:
+    """Time one batch, raw and ours in turns.
+
+    Returns:
+        The batch's row of a results file; see `row_of_batch`.
+    """
+    index = recommender.index
+    count = len(queries)
+    work: dict[str, Callable[[], object]] = {
+        RAW: lambda: raw_search(index, queries, k),
+        VECTOR_INDEX: lambda: index.search(queries, k),
+        RECOMMENDER: lambda: recommender.search(queries, k),
+        WITH_TITLES: lambda: [answer.results for answer in recommender.search(queries, k)],
+    }
+    warmup = 3 if count < 1000 else 1
+    what = f"{count:,} queries" if count > 1 else "1 query"
+    timings = measure_paired(work, warmup=warmup, repeats=rounds_of(count, repeats), what=what, progress=progress)
+    scores, rows = raw_search(index, queries, k)
+    found = index.search(queries, k).scores
+    differences = np.abs(found - scores[:, : found.shape[1]])[rows[:, : found.shape[1]] >= 0]
+    return row_of_batch(count, timings, float(differences.max(initial=0.0)))
+
+
+def row_of_batch(queries: int, timings: PairedTimings, largest_score_difference: float) -> dict[str, Any]:
+    """Arrange the timings of one batch: raw FAISS, then each of ours with its ratio and what it adds."""
+    row: dict[str, Any] = {"queries": queries, "rounds": len(timings.timings[RAW].times_ms)}
+    row[RAW] = timings.timings[RAW].as_dict()
+    for name in (VECTOR_INDEX, RECOMMENDER, WITH_TITLES):
+        row[name] = {
+            "ratio": round(timings.median_ratio(name, RAW), 5),
+            "added_ms": round(timings.median_added_ms(name, RAW), 5),
+            **timings.timings[name].as_dict(),
+        }
+    return row | {"largest_score_difference": largest_score_difference}
+
+
+def cost_beside_defaults(
+    index: VectorIndex, queries: Floats, k: int, repeats: int, progress: Progress
+) -> dict[str, Any]:
+    """Time a batch on the CPU with our BLAS settings beside raw FAISS at its own, in turns."""
+
+    def at_defaults() -> None:
+        with blas_settings(*_FAISS_DEFAULTS):
+            raw_search(index, queries, k)
+
+    work: dict[str, Callable[[], object]] = {"faiss_defaults": at_defaults, "ours": lambda: index.search(queries, k)}
+    rounds = max(_FEWEST_ROUNDS, repeats)
+    timings = measure_paired(work, warmup=1, repeats=rounds, what="FAISS's defaults", progress=progress)
+    return {
+        "queries": len(queries),
+        "rounds": rounds,
+        "ratio": round(timings.median_ratio("ours", "faiss_defaults"), 5),
+        **{name: timing.as_dict() for name, timing in timings.timings.items()},
+    }
+
+
+@contextmanager
+def blas_settings(threshold: int, query_block: int, title_block: int) -> Iterator[None]:
+    """Let FAISS search with other settings, and give it back the earlier ones whatever happens."""
+    settings = load_faiss().cvar
+    names = ("distance_compute_blas_threshold", "distance_compute_blas_query_bs", "distance_compute_blas_database_bs")
+    before = [getattr(settings, name) for name in names]
+    try:
+        for name, value in zip(names, (threshold, query_block, title_block), strict=True):
+            setattr(settings, name, value)
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(settings, name, value)
+
+
+def agreement_with_cpu(recommender: Recommender, queries: Floats, k: int) -> dict[str, Any]:
+    """Search on the GPU and on the CPU, and say how far the answers are the same."""
+    on_gpu = recommender.index.search(queries, k)
+    on_cpu = recommender.saved.load(recommender.saved.config.index, Device()).search(queries, k)
+    shared = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(on_gpu.rows, on_cpu.rows, strict=True)]
+    return {
+        "queries": len(queries),
+        "same_title_in_same_place_share": float((on_gpu.rows == on_cpu.rows).mean()),
+        "same_titles_share": float(np.sum(shared) / on_cpu.rows.size),
+        "largest_score_difference": float(np.abs(on_gpu.scores - on_cpu.scores).max()),
+    }

@@ -1,0 +1,196 @@
+"""``semrec bench filters``: what a filter costs, which strategy answers soonest, and whether the planner knows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config.schema import Config, config_from_dict
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.subset import honours_selector
+from semrec_faiss.measure.bench.beside_faiss import made_up_queries
+from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.instruments.timing import measure, measure_paired
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.filter import Filter, Selections
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restriction import Restriction
+from semrec_faiss.search.strategy import Chosen, choose_strategy
+from semrec_faiss.search.topk import restricted_top_k
+
+BATCHES = (1, 10, 100, 1000)
+SHARES = (0.5, 0.1, 0.01, 0.001)
+K = 10
+LEAST_RECALL = 0.9
+FILTERS = (
+    "year BETWEEN 1990 AND 1999 AND 'Sci-Fi' IN genres",
+    "year >= 2000",
+    "list_has_any(genres, ['Drama', 'Crime']) AND NOT 'Comedy' IN genres",
+    "title LIKE 'A%' OR franchise IS NOT NULL",
+)
+
+
+@dataclass(frozen=True)
+class FilterBench:
+    """What to measure.
+
+    Attributes:
+        types: index types, each built in a temporary folder.
+        device: ``auto``, ``cpu`` or ``gpu``.
+        titles: titles of the made-up data.
+        dim: dimensions of its vectors.
+        seed: of the data, the masks and the queries.
+        repeats: rounds of every comparison.
+    """
+
+    types: tuple[str, ...] = ("flat", "ivf_flat", "hnsw")
+    device: str = "auto"
+    titles: int = 62_423
+    dim: int = 384
+    seed: int = 7
+    repeats: int = 5
+
+
+def bench_filters(plan: FilterBench, progress: Progress = silent) -> dict[str, Any]:
+    """Measure filters, strategies and the costs that the planner estimates with; return the results document."""
+    load = load_average()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        write_synthetic(data, titles=plan.titles, users=0, dim=plan.dim, seed=plan.seed, progress=progress)
+        rows: list[dict[str, Any]] = []
+        document: dict[str, Any] = {}
+        for kind in plan.types:
+            recommender = _open(plan, kind, data, Path(scratch) / kind, progress)
+            rows += _strategies(recommender, kind, plan, progress)
+            if not document:
+                document = {
+                    "device": device_name(recommender.index.device),
+                    "filters": [_filter_times(recommender, where, plan.repeats) for where in FILTERS],
+                    "costs_ns": _costs(recommender, plan),
+                }
+    agreed = [row["chosen_to_best"] for row in rows]
+    return {
+        "environment": environment(),
+        "load_average_at_start": load,
+        "data": {"titles": plan.titles, "dim": plan.dim, "seed": plan.seed, "k": K},
+        **document,
+        "strategies": rows,
+        "planner": {
+            "choices": len(rows),
+            "best_chosen": int(sum(ratio == 1.0 for ratio in agreed)),
+            "median_chosen_to_best": float(np.median(agreed)),
+            "worst_chosen_to_best": float(max(agreed)),
+        },
+    }
+
+
+def _open(plan: FilterBench, kind: str, data: Path, output: Path, progress: Progress) -> Recommender:
+    settings = {"index": {"type": kind}, "device": plan.device if kind != "hnsw" else "cpu"}
+    config: Config = config_from_dict({**settings, "dataset": str(data), "output": str(output)})
+    build_index(config, progress)
+    return Recommender.open(output)
+
+
+def _filter_times(recommender: Recommender, where: str, repeats: int) -> dict[str, Any]:
+    """Time a filter from expression to mask: the first time on a cache that does not know it, and again."""
+    wanted = Filter(where=where)
+
+    def first() -> None:
+        Selections(recommender.catalog, recommender.index).get(wanted)
+
+    warm = Selections(recommender.catalog, recommender.index)
+    selection = warm.get(wanted)
+    return {
+        "where": where,
+        "matching": 0 if selection is None else len(selection.rows),
+        "first": measure(first, warmup=1, repeats=max(5, repeats)).as_dict(),
+        "repeated": measure(lambda: warm.get(wanted), warmup=1, repeats=max(50, repeats)).as_dict(),
+    }
+
+
+def _strategies(recommender: Recommender, kind: str, plan: FilterBench, progress: Progress) -> list[dict[str, Any]]:
+    """Time every strategy on random masks of each share, and set the planner's choice beside the fastest."""
+    random = np.random.default_rng(plan.seed)
+    rows = []
+    for share in SHARES:
+        mask = random.random(recommender.index.count) < share
+        restriction = Restriction(recommender.index.count, mask, None, np.flatnonzero(mask))
+        for count in BATCHES:
+            what = f"{kind} {share:.1%} × {count}"
+            times = _strategy_times(recommender, restriction, count, plan, what, progress)
+            rows.append({"type": kind, "share": share, "matching": restriction.allowed, "queries": count, **times})
+    return rows
+
+
+def _strategy_times(
+    recommender: Recommender, restriction: Restriction, count: int, plan: FilterBench, what: str, progress: Progress
+) -> dict[str, Any]:
+    index = recommender.index
+    queries = made_up_queries(index, count, plan.seed)
+    able = {"selector": honours_selector(index), "masked": index.fused is not None}
+    names: list[Chosen] = [name for name in get_args(Chosen) if able.get(name, True)]
+
+    def search(name: Chosen) -> Callable[[], object]:
+        return lambda: restricted_top_k(index, queries, K, restriction, strategy=name)
+
+    work = {str(name): search(name) for name in names}
+    timings = measure_paired(work, warmup=1, repeats=plan.repeats, what=what, progress=progress).timings
+    chosen = choose_strategy(index, count, K, restriction, None, is_gathered=False)
+    good = _good_enough(names, restriction, queries, recommender)
+    best = min(good, key=lambda name: timings[name].median_ms)
+    return {
+        **{name: timing.as_dict() for name, timing in timings.items()},
+        "chosen": chosen,
+        "best": best,
+        "chosen_to_best": round(timings[chosen].median_ms / timings[best].median_ms, 4),
+    }
+
+
+def _good_enough(
+    names: list[Chosen], restriction: Restriction, queries: NDArray[np.float32], recommender: Recommender
+) -> list[Chosen]:
+    """Leave out, for an approximate index, the strategies that lose over a tenth of the titles to the filter."""
+    if recommender.index.exact:
+        return names
+    sample = queries[:100]
+    truth = restricted_top_k(recommender.index, sample, K, restriction, strategy="subset").rows
+
+    def recall(name: Chosen) -> float:
+        found = restricted_top_k(recommender.index, sample, K, restriction, strategy=name).rows
+        hits = sum(len(np.intersect1d(ours, theirs[theirs >= 0])) for ours, theirs in zip(found, truth, strict=True))
+        return hits / max(1, int((truth >= 0).sum()))
+
+    return [name for name in names if name == "subset" or recall(name) >= LEAST_RECALL]
+
+
+def _costs(recommender: Recommender, plan: FilterBench) -> dict[str, float]:
+    """Measure the coefficients of the planner's `Costs` on this machine, nanoseconds a vector component."""
+    index = recommender.index
+    components = index.count * index.dim
+    rows = np.flatnonzero(np.random.default_rng(plan.seed).random(index.count) < 0.1)
+    one, many = made_up_queries(index, 1, plan.seed), made_up_queries(index, 1000, plan.seed)
+    mask = np.zeros(index.count, np.bool_)
+    mask[rows] = True
+    restriction = Restriction(index.count, mask, None, rows)
+
+    def ns(function: Callable[[], object], amount: float) -> float:
+        return round(1e6 * measure(function, warmup=2, repeats=max(5, plan.repeats)).median_ms / amount, 6)
+
+    measured = {
+        "gather": ns(lambda: index.vectors(rows), len(rows) * index.dim),
+        "scan": ns(lambda: index.search(one, K), components),
+        "multiply": ns(lambda: index.search(many, K), components * len(many)),
+    }
+    if honours_selector(index):
+        measured["selector"] = ns(
+            lambda: restricted_top_k(index, one, K, restriction, strategy="selector"), len(rows) * index.dim
+        )
+    return measured

@@ -1,0 +1,261 @@
+"""``semrec bench gpu``: exact search on one GPU beside its limit, FAISS and a matrix product, all in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.device import Device, choose_device
+from semrec_faiss.index.fused.one_pass import load_torch
+from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
+from semrec_faiss.index.fused.searcher import Floats, FusedSearcher, Rows
+from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
+from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
+from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
+from semrec_faiss.measure.instruments.timing import Timing, measure_paired
+from semrec_faiss.progress import Progress, silent
+
+CLUSTERS = 2000
+SPREAD = 0.7
+MADE_AT_ONCE = 500_000
+CHECKED_QUERIES = 256
+SHARES = (0.5, 0.1, 0.01)
+MASKED_BATCHES = (1, 1000, 10_000)
+
+# Asked of one H200, milliseconds with vectors and results on the GPU, k = 10, 384 dimensions.
+ASKED_MS = {
+    62_423: {1: 0.06, 100: 0.10, 1000: 0.20, 10_000: 1.4, 119_743: 16},
+    1_000_000: {1: 0.26, 100: 0.35, 1000: 2.0, 10_000: 19},
+    4_000_000: {1: 0.88, 100: 1.1, 1000: 7.0, 10_000: 68},
+}
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """What to measure.
+
+    Attributes:
+        titles: catalogues to make, on the GPU.
+        batches: queries at once; the last only on catalogues of under 100,000 titles.
+        dim: dimensions.
+        k: titles a query.
+        seconds: how long each contestant is timed for, about; at least three times.
+        seed: of the vectors.
+    """
+
+    titles: tuple[int, ...] = (62_423, 1_000_000, 4_000_000)
+    batches: tuple[int, ...] = (1, 100, 1000, 10_000, 119_743)
+    dim: int = 384
+    k: int = 10
+    seconds: float = 0.4
+    seed: int = 7
+
+
+def bench_gpu(plan: GpuBench, progress: Progress = silent) -> dict[str, Any]:
+    """Measure and return the results document.
+
+    Raises:
+        DeviceError: no GPU, or no torch and Triton.
+    """
+    device = choose_device(config_from_dict({"device": {"kind": "gpu"}}).device, config_from_dict({}).index)
+    torch = load_torch()
+    floor = measure_floor(device)
+    if not isinstance(floor, Floor):
+        raise DeviceError(f"the limits of the GPU are not to be had: {floor.reason}")
+    rows: list[dict[str, Any]] = []
+    masked: list[dict[str, Any]] = []
+    memory: list[dict[str, Any]] = []
+    for titles in plan.titles:
+        run = _Catalogue(torch, plan, titles, device)
+        batches = [count for count in plan.batches if count < max(plan.batches) or titles < 100_000]
+        for count in batches:
+            progress(f"{titles:,} titles", batches.index(count), len(batches))
+            rows.append(run.batch(count, floor))
+        masked += [run.masked(count, share) for count in MASKED_BATCHES if count in batches for share in SHARES]
+        memory.append(run.memory(max(batches)))
+        progress(f"{titles:,} titles", len(batches), len(batches))
+        del run
+        torch.cuda.empty_cache()
+    return settle(
+        {
+            "environment": environment(),
+            "device": device_name(device),
+            "data": {"dim": plan.dim, "k": plan.k, "seed": plan.seed, "clusters": CLUSTERS, "spread": SPREAD},
+            "floor": floor.as_dict(),
+            "search": rows,
+            "masked": masked,
+            "memory": memory,
+        }
+    )
+
+
+class _Catalogue:
+    """Title vectors on the GPU, and everybody who searches them."""
+
+    def __init__(self, torch: Any, plan: GpuBench, titles: int, device: Device) -> None:
+        self._torch, self._plan = torch, plan
+        self._gpu = device.gpus[0]
+        self._cuda = torch.device("cuda", self._gpu)
+        self._vectors = _clustered(torch, titles, plan.dim, plan.seed, self._cuda)
+        self._searcher = FusedSearcher(self._vectors.cpu().numpy(), f"cuda:{self._gpu}")
+
+    def batch(self, count: int, floor: Floor) -> dict[str, Any]:
+        """Time one batch size: everybody in turns."""
+        plan, titles = self._plan, len(self._vectors)
+        queries = self._queries(count)
+        fused = FusedPeer(self._searcher.titles, queries, plan.k)
+        ours, searches = faiss_name(), {"fused": fused.search}
+        for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):
+            searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, plan.k)
+        searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, plan.k)
+        timings = {name: self._time(search) for name, search in searches.items()}
+        read = code_bytes(1, plan.dim) if fused.coded else 2 * plan.dim
+        limit = floor.limit(count, titles, plan.dim, plan.k, float16=True, title_bytes=read)
+        unproven = fused.find_unproven()
+        asked = ASKED_MS.get(titles, {}).get(count) if (plan.dim, plan.k) == (384, 10) else None
+        row = {
+            "titles": titles,
+            "queries": count,
+            "reads": "int8 codes" if fused.coded else "float16",
+            **limit,
+            "asked_ms": NotMeasured("no time is asked for this size") if asked is None else asked,
+            "fused_to_limit": round(timings["fused"].median_ms / limit["limit_ms"], 3),
+            "fused_to_faiss": round(timings["fused"].median_ms / timings[f"{ours}_float32"].median_ms, 4),
+            "met": None if asked is None else timings["fused"].median_ms <= asked,
+            "unproven": len(unproven),
+            **{name: timing.as_dict() for name, timing in timings.items()},
+        }
+        del fused, searches
+        self._torch.cuda.empty_cache()
+        return row | self._through_numpy(queries, timings["fused"]) | self._error(queries, unproven)
+
+    def _through_numpy(self, queries: Any, kernels: Timing) -> dict[str, Any]:
+        """Time the whole search, from numpy to numpy, repetitions of what is not proven included."""
+        asked, k = queries.cpu().numpy(), self._plan.k
+        found = self._searcher.search(asked, k)
+        repeats = _repeats(self._plan.seconds, kernels.median_ms)
+        whole = measure_paired({"": lambda: self._searcher.search(asked, k)}, warmup=2, repeats=repeats).timings[""]
+        return {
+            "numpy": whole.as_dict(),
+            "numpy_added_ms": round(whole.median_ms - kernels.median_ms, 4),
+            "repeated": found.repeated,
+            "compared_with_all": found.scanned,
+        }
+
+    def _error(self, queries: Any, unproven: NDArray[np.int64]) -> dict[str, Any]:
+        """Hold answers against a float64 product: the largest difference to the best possible scores.
+
+        Of the first queries, and of those that need more than the first pass.
+        """
+        checked = np.union1d(np.arange(min(CHECKED_QUERIES, len(queries))), unproven)
+        given = queries.cpu().numpy()
+        found = self._searcher.search(given, self._plan.k)
+        largest = 0.0
+        for first in range(0, len(checked), CHECKED_QUERIES):
+            part = checked[first : first + CHECKED_QUERIES]
+            largest = max(largest, self._largest_error(given[part], found.rows[part], found.scores[part]))
+        return {"checked_queries": len(checked), "largest_error": largest}
+
+    def _largest_error(self, given: Floats, rows: Rows, scores: Floats) -> float:
+        torch = self._torch
+        asked, at, told = (torch.from_numpy(part).to(self._cuda) for part in (given, rows, scores))
+        best = torch.full((len(asked), self._plan.k), -np.inf, dtype=torch.float64, device=self._cuda)
+        for block in self._vectors.split(MADE_AT_ONCE):
+            both = torch.cat([best, asked.double() @ block.double().T], dim=1)
+            best = both.topk(self._plan.k, dim=1).values
+        own = (self._vectors[at].double() * asked.double()[:, None, :]).sum(-1)
+        return max(float((own - best).abs().max()), float((told - best).abs().max()))
+
+    def masked(self, count: int, share: float) -> dict[str, Any]:
+        """Time a batch under a random mask beside the same without."""
+        torch, titles = self._torch, self._searcher.titles
+        mask = np.random.default_rng(self._plan.seed).random(bitmap_words(titles.count) * 32) < share
+        words = torch.from_numpy(np.packbits(mask, bitorder="little").view(np.int32)).to(self._cuda)
+        queries = self._queries(count)
+        plain, masked = (FusedPeer(titles, queries, self._plan.k, allowed) for allowed in (None, words))
+        timings = [self._time(peer.search) for peer in (plain, masked, plain, masked)]
+        unmasked_ms = min(timings[0].median_ms, timings[2].median_ms)
+        masked_ms = min(timings[1].median_ms, timings[3].median_ms)
+        return {
+            "titles": titles.count,
+            "queries": count,
+            "share": share,
+            "unmasked_ms": round(unmasked_ms, 4),
+            "masked_ms": round(masked_ms, 4),
+            "ratio": round(masked_ms / unmasked_ms, 4),
+            "unproven": len(masked.find_unproven()),
+        }
+
+    def memory(self, count: int) -> dict[str, Any]:
+        """Return the peak that torch allocated beyond the vectors while the largest batch was searched."""
+        torch = self._torch
+        asked = self._queries(count).cpu().numpy()
+        mask = np.arange(len(self._vectors)) % 2 == 0
+        held = self._searcher.titles.bytes + int(self._vectors.nbytes)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self._cuda)
+        self._searcher.search(asked, self._plan.k, mask=mask)
+        peak = int(torch.cuda.max_memory_allocated(self._cuda))
+        return {
+            "titles": len(self._vectors),
+            "queries": count,
+            "vector_bytes": self._searcher.titles.bytes,
+            "peak_beyond_vectors_bytes": peak - held,
+        }
+
+    def _queries(self, count: int) -> Any:
+        """Make users: means of three titles each, of unit length."""
+        torch = self._torch
+        random = torch.Generator(device=self._cuda).manual_seed(self._plan.seed + count)
+        made = torch.zeros((count, self._plan.dim), device=self._cuda)
+        for _ in range(3):
+            made += self._vectors[torch.randint(len(self._vectors), (count,), device=self._cuda, generator=random)]
+        return (made / made.norm(dim=1, keepdim=True)).contiguous()
+
+    def _time(self, search: Callable[[], Any]) -> Timing:
+        """Time with CUDA events: a median over about `GpuBench.seconds`."""
+        torch = self._torch
+        first = min(self._event_ms(search) for _ in range(2))
+        times = [self._event_ms(search) for _ in range(_repeats(self._plan.seconds, first))]
+        torch.cuda.synchronize(self._cuda)
+        return Timing(tuple(times))
+
+    def _event_ms(self, search: Callable[[], Any]) -> float:
+        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        search()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end))
+
+
+def _repeats(seconds: float, each_ms: float) -> int:
+    return max(3, min(200, int(1e3 * seconds / max(each_ms, 1e-3))))
+
+
+def _clustered(torch: Any, count: int, dim: int, seed: int, device: Any) -> Any:
+    """Draw unit vectors around random centres: float32 (count, dim) on the GPU."""
+    random = torch.Generator(device=device).manual_seed(seed)
+
+    def unit(rows: int) -> Any:
+        drawn = torch.randn((rows, dim), device=device, generator=random)
+        return drawn / drawn.norm(dim=1, keepdim=True)
+
+    centres = unit(CLUSTERS)
+    vectors = torch.empty((count, dim), device=device)
+    for part in _slices(count, MADE_AT_ONCE):
+        rows = len(vectors[part])
+        near = centres[torch.randint(CLUSTERS, (rows,), device=device, generator=random)] + SPREAD * unit(rows)
+        vectors[part] = near / near.norm(dim=1, keepdim=True)
+    return vectors
+
+
+def _slices(count: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, count, step))

@@ -1,0 +1,124 @@
+"""The promises about speed and memory: the limit, what was measured, and whether it was kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MB = 1_000_000
+
+RATIO_1000_QUERIES = 1.05
+ADDED_MS_1_QUERY = 0.2
+RATIO_TO_FAISS_DEFAULTS = 0.35
+HELP_S = 0.25
+SIMILAR_S = 1.5
+BUILD_TIMES_VECTORS = 2.2
+BUILD_MORE_BYTES = 250 * MB
+READ_USERS_MORE_BYTES = 300 * MB
+
+PROMISED_TITLES, PROMISED_DIM = 62_423, 384
+"""The size that the promises are made for."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise.
+
+    Attributes:
+        name: for programs.
+        what: for people.
+        measured: None where it was not.
+        limit: the most that ``measured`` may be; None where it depends on something that was not measured.
+        unit: of both: ``x`` (times), ``ms``, ``s`` or ``bytes``.
+        reason: why it was not measured.
+    """
+
+    name: str
+    what: str
+    measured: float | None
+    limit: float | None
+    unit: str
+    reason: str | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it was kept; None where it was not measured."""
+        if self.measured is None or self.limit is None:
+            return None
+        return self.measured <= self.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the promise as a results file holds it."""
+        return asdict(self) | {"met": self.met}
+
+
+def build_limit_bytes(titles: int, dim: int) -> float:
+    """Return the most memory that building a flat index may hold."""
+    return BUILD_TIMES_VECTORS * titles * dim * 4 + BUILD_MORE_BYTES
+
+
+def judge(document: dict[str, Any]) -> list[Promise]:
+    """Hold the sections of a search benchmark against every promise.
+
+    Args:
+        document: ``data``, ``index``, ``search``, ``faiss_defaults``, ``processes``, ``memory`` and ``not_measured``
+            as `semrec_faiss.measure.bench.search.bench_search` makes them.
+    """
+    reasons: dict[str, str] = document["not_measured"]
+    return [
+        *_search_promises(document),
+        _promise("hundred_queries", "100 queries on the CPU, to FAISS at its defaults",
+                 _at(document, "faiss_defaults", "ratio"), RATIO_TO_FAISS_DEFAULTS, "x", reasons.get("faiss_defaults")),
+        _promise("help", "semrec --help, whole process",
+                 _seconds(document, "help"), HELP_S, "s", reasons.get("processes.help")),
+        _promise("similar", "semrec similar on the CPU, whole process",
+                 _seconds(document, "similar_cpu"), SIMILAR_S, "s", reasons.get("processes.similar_cpu")),
+        _promise("build_memory", "peak memory of building flat from the titles",
+                 _at(document, "memory", "build_flat", "peak_bytes"),
+                 build_limit_bytes(document["data"]["titles"], document["data"]["dim"]), "bytes",
+                 reasons.get("memory.build_flat")),
+        _read_users_promise(document, reasons.get("memory.read_users")),
+    ]  # fmt: skip
+
+
+def _search_promises(document: dict[str, Any]) -> list[Promise]:
+    refined = "the index rescores more candidates exactly, so that raw FAISS does other work"
+    reason = refined if document["index"]["search"].get("refine") else "no batch of that size was searched"
+    rows = {} if reason is refined else {row["queries"]: row for row in document["search"]}
+    promises = []
+    for name, spelled in (("vector_index", "VectorIndex.search"), ("recommender", "Recommender.search")):
+        thousand, one = _at(rows, 1000, name, "ratio"), _at(rows, 1, name, "added_ms")
+        promises += [
+            _promise(f"thousand_queries_{name}", f"1,000 queries by {spelled}, to raw FAISS",
+                     thousand, RATIO_1000_QUERIES, "x", reason),
+            _promise(f"one_query_{name}", f"added to 1 query by {spelled}", one, ADDED_MS_1_QUERY, "ms", reason),
+        ]  # fmt: skip
+    return promises
+
+
+def _read_users_promise(document: dict[str, Any], reason: str | None) -> Promise:
+    read = _at(document, "memory", "read_users")
+    peak = limit = None
+    if read is not None and read["dtype"] != "float64":
+        reason = f"the promise is about float64 users; these are {read['dtype']}"
+    elif read is not None:
+        peak, limit = read["peak_bytes"], read["file_bytes"] + READ_USERS_MORE_BYTES
+    return _promise("read_users_memory", "peak memory of reading the float64 users", peak, limit, "bytes", reason)
+
+
+def _promise(
+    name: str, what: str, measured: float | None, limit: float | None, unit: str, reason: str | None
+) -> Promise:
+    return Promise(name, what, measured, limit, unit, reason if measured is None else None)
+
+
+def _seconds(document: dict[str, Any], process: str) -> float | None:
+    median_ms = _at(document, "processes", process, "median_ms")
+    return None if median_ms is None else median_ms / 1e3
+
+
+def _at(values: Any, *path: Any) -> Any:
+    """Follow keys down a document; None where one is missing or null."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values

@@ -1,0 +1,122 @@
+"""``semrec bench recommend``: lists for every user, beside the raw FAISS search of the same vectors."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.index.build import build_index
+from semrec_faiss.measure.bench.beside_faiss import raw_search
+from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
+from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
+from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, export_all_users
+from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.recommender import Recommender
+
+K = 10
+RAW, ALL, RESTRICTED = "raw_faiss", "all_users", "all_users_unseen_one_genre"
+LIMITS = {ALL: 1.25, RESTRICTED: 1.6}
+"""How many times the raw search each may cost."""
+
+
+@dataclass(frozen=True)
+class RecommendBench:
+    """What to measure.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``gpu``.
+        titles: titles of the made-up data.
+        users: its users.
+        dim: dimensions of its vectors.
+        seen: titles that a user has seen, on average.
+        genre: the filter of the restricted run.
+        seed: of the data.
+        repeats: rounds.
+    """
+
+    device: str = "auto"
+    titles: int = 62_423
+    users: int = 119_743
+    dim: int = 384
+    seen: int = 100
+    genre: str = "Sci-Fi"
+    seed: int = 7
+    repeats: int = 3
+
+
+def bench_recommend(plan: RecommendBench, progress: Progress = silent) -> dict[str, Any]:
+    """Time the export of every user's list in turns with the raw search; return the results document."""
+    load = load_average()
+    with tempfile.TemporaryDirectory() as scratch:
+        data, output = Path(scratch) / "data", Path(scratch) / "index"
+        write_synthetic(
+            data, titles=plan.titles, users=plan.users, dim=plan.dim, seed=plan.seed, seen_per_user=plan.seen,
+            progress=progress,
+        )  # fmt: skip
+        settings = {"index": {"type": "flat"}, "device": plan.device, "dataset": str(data), "output": str(output)}
+        build_index(config_from_dict(settings), progress)
+        recommender = Recommender.open(output)
+        with GpuMemoryWatch() as watch:
+            timings, summaries = _take_turns(recommender, plan, Path(scratch), progress)
+        genre = recommender.searcher.selections.get(Filter(genres=(plan.genre,)))
+    document = {
+        "environment": environment(),
+        "load_average_at_start": load,
+        "device": device_name(recommender.index.device),
+        "data": {
+            "titles": plan.titles, "users": plan.users, "dim": plan.dim, "seen_a_user": plan.seen, "genre": plan.genre,
+            "titles_of_the_genre": 0 if genre is None else len(genre.rows), "seed": plan.seed, "k": K,
+        },
+        "times": _rows(timings, plan.users),
+        "summaries": {name: summary.as_dict() for name, summary in summaries.items()},
+        "gpu_memory": watch.as_dict() or NotMeasured("the driver tells nothing of a GPU's memory here"),
+    }  # fmt: skip
+    return settle(document)
+
+
+def _take_turns(
+    recommender: Recommender, plan: RecommendBench, scratch: Path, progress: Progress
+) -> tuple[PairedTimings, dict[str, ExportSummary]]:
+    users = recommender.users
+    vectors = np.ascontiguousarray(users.vectors)
+    summaries: dict[str, ExportSummary] = {}
+
+    def raw() -> None:
+        for start in range(0, len(vectors), BLOCK_USERS):
+            raw_search(recommender.index, vectors[start : start + BLOCK_USERS], K)
+
+    def everything() -> None:
+        summaries[ALL] = export_all_users(recommender, scratch / "all.parquet", K, include_seen=True)
+
+    def restricted() -> None:
+        where = Filter(genres=(plan.genre,))
+        summaries[RESTRICTED] = export_all_users(recommender, scratch / "restricted.parquet", K, where=where)
+
+    work: dict[str, Callable[[], object]] = {RAW: raw, ALL: everything, RESTRICTED: restricted}
+    timings = measure_paired(work, warmup=0, repeats=plan.repeats, what="all users", progress=progress)
+    return timings, summaries
+
+
+def _rows(timings: PairedTimings, users: int) -> dict[str, Any]:
+    rows: dict[str, Any] = {RAW: timings.timings[RAW].as_dict()}
+    for name, limit in LIMITS.items():
+        ratio = timings.median_ratio(name, RAW)
+        rows[name] = {
+            "ratio": round(ratio, 4),
+            "limit": limit,
+            "met": ratio <= limit,
+            **timings.timings[name].as_dict(),
+        }
+    for name, row in rows.items():
+        row["users_per_second"] = round(1e3 * users / timings.timings[name].median_ms, 1)
+    return rows

@@ -1,0 +1,159 @@
+"""Two sweeps side by side: trials that measured the same, and which of them got worse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.sweep.run import SweepResults
+
+Record = dict[str, Any]
+
+SAME = ("index", "filter", "k", "batch", "queries")
+"""What two trials must share to be comparable, beside data and kind of device."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number of one trial that got worse than is tolerated.
+
+    Attributes:
+        what: the trial.
+        number: which.
+        before: in the baseline.
+        after: in the new sweep; None where the trial failed.
+        limit: what it may be at worst.
+    """
+
+    what: str
+    number: str
+    before: float
+    after: float | None
+    limit: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of a baseline's trials.
+
+    Attributes:
+        pairs: (baseline, new), both measured.
+        regressions: numbers that got worse than is tolerated.
+        lost: trials that the baseline measured and the new sweep does not have.
+        added: trials that only the new sweep measured.
+        other_hardware: the devices where they differ: (baseline's, new's).
+    """
+
+    pairs: tuple[tuple[Record, Record], ...]
+    regressions: tuple[Change, ...]
+    lost: tuple[str, ...]
+    added: tuple[str, ...]
+    other_hardware: tuple[str, str] | None
+
+
+def identity(record: Record) -> str:
+    """Return what a trial measures, whatever FAISS version, repeats and hardware it was measured with."""
+    device = {name: record["device"][name] for name in ("kind", "gpus", "float16")}
+    return json.dumps([record["data"]["digest"], device, *(record[name] for name in SAME)], sort_keys=True)
+
+
+def what_of(record: Record) -> str:
+    """Name a trial."""
+    restricted = f" where {record['filter']}" if record["filter"] else ""
+    return f"{record['data']['name']}: {record['label']}, k={record['k']}, batch={record['batch']}{restricted}"
+
+
+def hardware_of(record: Record) -> str:
+    """Name the device, and where that is a CPU its model and the threads that FAISS searched with, as far as told."""
+    device = record["device"]
+    if not device.get("processor"):
+        return str(device["name"])
+    threads = device.get("threads") or (record.get("environment") or {}).get("faiss_threads")
+    told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{device['name']} ({device['processor']}{told})"
+
+
+def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_tolerance: float) -> Comparison:
+    """Hold a sweep against an earlier one.
+
+    A trial got worse when its median latency, its index's size or its GPU memory grew by more than ``tolerance``,
+    when it finds less recall by more than ``recall_tolerance``, or when it fails now.
+
+    Args:
+        baseline: the earlier sweep.
+        new: the later one.
+        tolerance: a share: 0.1 for 10 %.
+        recall_tolerance: an absolute difference.
+
+    Raises:
+        UsageError: the two have no trial in common.
+    """
+    before = {identity(record): record for record in baseline.measured}
+    after = {identity(record): record for record in new.records}
+    shared = [key for key in before if key in after]
+    if not shared:
+        raise UsageError(
+            f"{baseline.folder} and {new.folder} have no trial in common",
+            fix="compare sweeps of the same data, queries, k, batch sizes and index settings",
+        )
+    changes: list[Change] = []
+    pairs = []
+    for key in shared:
+        old, now = before[key], after[key]
+        if now["status"] != "measured":
+            p50 = float(old["latency"]["p50_ms"])
+            changes.append(Change(f"{what_of(now)}: {now['reason']}", "failed", p50, None, p50))
+            continue
+        pairs.append((old, now))
+        changes += _worse(old, now, tolerance, recall_tolerance)
+    devices = [{hardware_of(record) for record in results.records} for results in (baseline, new)]
+    names = tuple(", ".join(sorted(each)) for each in devices)
+    return Comparison(
+        tuple(pairs),
+        tuple(changes),
+        tuple(what_of(before[key]) for key in before if key not in after),
+        tuple(what_of(record) for key, record in after.items() if key not in before and record["status"] == "measured"),
+        None if names[0] == names[1] else (names[0], names[1]),
+    )
+
+
+NUMBERS: dict[str, Callable[[Record], float | None]] = {
+    "p50_ms": lambda record: record["latency"]["p50_ms"],
+    "index_bytes": lambda record: record["build"]["index_bytes"],
+    "gpu_peak_bytes": lambda record: record["memory"]["gpu_peak_bytes"],
+}
+"""Of which more is worse."""
+
+
+def _worse(old: Record, now: Record, tolerance: float, recall_tolerance: float) -> list[Change]:
+    changes = []
+    for name, value_of in NUMBERS.items():
+        before, after = value_of(old), value_of(now)
+        if before is not None and after is not None and after > before * (1 + tolerance):
+            changes.append(Change(what_of(now), name, before, after, before * (1 + tolerance)))
+    before, after = old["quality"]["recall"], now["quality"]["recall"]
+    if before is not None and after is not None and after < before - recall_tolerance:
+        changes.append(Change(what_of(now), "recall", before, after, before - recall_tolerance))
+    return changes
+
+
+def parse_share(text: str) -> float:
+    """Read ``10%`` or ``0.1``.
+
+    Raises:
+        UsageError: it is neither, or negative.
+    """
+    try:
+        value = float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{text!r} is no tolerance", fix="for example: 10% or 0.1")
+    return value

@@ -1,0 +1,90 @@
+"""What any recommender must beat: the most popular titles, and titles liked together with those that a user liked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.measure.evaluate.holdout import Ratings
+from semrec_faiss.progress import Progress, silent
+
+Rows = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class Liked:
+    """Who likes which titles, both ways around: a sparse matrix of users and titles.
+
+    Attributes:
+        counts: int64 (titles,), how many users like each title.
+    """
+
+    def __init__(self, ratings: Ratings, liked: float, titles: int) -> None:
+        """Take the ratings of at least ``liked``."""
+        chosen = ratings.where(ratings.ratings >= liked)
+        self._users = chosen.user_of
+        self._rows = chosen.rows
+        self._offsets = chosen.offsets
+        self._user_count = chosen.users
+        self.counts: Rows = np.bincount(self._rows, minlength=titles)
+        order = np.argsort(self._rows, kind="stable")
+        self._users_by_title = self._users[order]
+        self._title_offsets = np.concatenate(([0], np.cumsum(self.counts)))
+
+    def titles_of(self, user: int) -> Rows:
+        """The titles that a user likes."""
+        return self._rows[self._offsets[user] : self._offsets[user + 1]]
+
+    def liked_together(self, user: int) -> Values:
+        """Score all titles by how often they are liked by the same people as the user's titles: float64 (titles,).
+
+        The cosine of item-to-item collaborative filtering (Sarwar, Karypis, Konstan and Riedl 2001; Linden, Smith and
+        York 2003) summed over the user's titles i: Σ users who like both i and j / √(users of i · users of j).
+        """
+        own = self.titles_of(user)
+        # Σ over own titles first, then over people: the same sum, without a table of titles by titles.
+        people = np.zeros(self._user_count)
+        for row in own.tolist():
+            fans = self._users_by_title[self._title_offsets[row] : self._title_offsets[row + 1]]
+            people[fans] += 1.0 / np.sqrt(self.counts[row])
+        scores = np.bincount(self._rows, weights=people[self._users], minlength=len(self.counts))
+        return np.asarray(scores / np.sqrt(np.maximum(self.counts, 1)))
+
+
+def most_popular(liked: Liked, rest: Ratings, users: Rows, k: int) -> Rows:
+    """List the titles that most users like, without those that the user has seen: int64 (users, k)."""
+    scores = liked.counts.astype(np.float64)
+    return _best(lambda _: scores, rest, users, k)
+
+
+def liked_together(liked: Liked, rest: Ratings, users: Rows, k: int, progress: Progress = silent) -> Rows:
+    """List the titles liked together with the user's, without those that the user has seen: int64 (users, k)."""
+    return _best(liked.liked_together, rest, users, k, progress)
+
+
+def _best(scores_of: Callable[[int], Values], rest: Ratings, users: Rows, k: int, progress: Progress = silent) -> Rows:
+    """Rank by score, ties by row; -1 after the last title that has any score."""
+    lists = np.full((len(users), k), -1, np.int64)
+    for position, user in enumerate(users.tolist()):
+        scores = scores_of(user).copy()
+        scores[rest.rows[rest.part(user)]] = 0.0
+        best = top(scores, k)
+        best = best[scores[best] > 0]
+        lists[position, : len(best)] = best
+        if position % 100 == 0:
+            progress("co-occurrence", position, len(users))
+    progress("co-occurrence", len(users), len(users))
+    return lists
+
+
+def top(scores: Values, k: int) -> Rows:
+    """Return the rows of the k highest scores, descending, ties by row."""
+    k = min(k, len(scores))
+    if k == 0:
+        return np.empty(0, np.int64)
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    above, tied = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    chosen = np.concatenate((above, tied[: k - len(above)]))
+    return np.asarray(chosen[np.lexsort((chosen, -scores[chosen]))], dtype=np.int64)

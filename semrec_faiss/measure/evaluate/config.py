@@ -1,0 +1,149 @@
+"""The sweep file that evaluates recommendations: which profiles are tried on which indexes, as frozen models."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+
+from semrec_faiss.config.index_types import Settings
+from semrec_faiss.measure.evaluate.document import MOST_PROFILES
+from semrec_faiss.measure.evaluate.evaluator import METRICS, Protocol
+from semrec_faiss.measure.evaluate.taste_profile import MOST_INTERESTS, MOST_POPULARITY, Profile
+from semrec_faiss.measure.sweep.config import (
+    DEFAULT_RESULTS,
+    MOST_COUNT,
+    NAME,
+    Seconds,
+    Seed,
+    as_list,
+    distinct,
+)
+
+ASSIGNMENT = re.compile(r"[^=\s]+=.*")
+
+
+def _none_as_null(value: Any) -> Any:
+    """Read ``none``, which `semrec evaluate --grid` takes, as YAML's null."""
+    return None if value == "none" else value
+
+
+AsList = BeforeValidator(as_list)
+Some = Field(min_length=1)
+HalfLife = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None, BeforeValidator(_none_as_null)
+]
+Interests = Annotated[int, Field(ge=1, le=MOST_INTERESTS, strict=True)]
+Popularity = Annotated[float, Field(ge=0, le=MOST_POPULARITY, allow_inf_nan=False, strict=True)]
+Pool = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
+
+
+class ProfileGrid(Settings):
+    """Settings of `Profile`, each with one value or a list of alternatives; what is left out has its default."""
+
+    half_life_days: Annotated[tuple[HalfLife, ...], AsList, Some] = (Profile.half_life_days,)
+    centre: Annotated[tuple[Literal["none", "user", "positive"], ...], AsList, Some] = (Profile.centre,)
+    interests: Annotated[tuple[Interests, ...], AsList, Some] = (Profile.interests,)
+    merge: Annotated[tuple[Literal["score", "turns"], ...], AsList, Some] = (Profile.merge,)
+    popularity: Annotated[tuple[Popularity, ...], AsList, Some] = (Profile.popularity,)
+    pool: Annotated[tuple[Pool, ...], AsList, Some] = (Profile.pool,)
+
+    @field_validator("*")
+    @classmethod
+    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
+
+    @property
+    def combinations(self) -> int:
+        """How many profiles it spells."""
+        product = 1
+        for name in ProfileGrid.model_fields:
+            product *= len(getattr(self, name))
+        return product
+
+    def profiles(self) -> list[Profile]:
+        """Return every combination, the last setting changing first."""
+        names = list(ProfileGrid.model_fields)
+        values = itertools.product(*(getattr(self, name) for name in names))
+        return [Profile(**dict(zip(names, one, strict=True))) for one in values]
+
+
+class EvaluateSettings(Settings):
+    """What is evaluated and how.
+
+    ``set`` holds search and device settings as the command line's ``--set`` takes them; ``by`` chooses the winner.
+    """
+
+    index: Annotated[tuple[Path, ...], AsList, Some]
+    grid: Annotated[tuple[ProfileGrid, ...], AsList, Some]
+    by: str = "ndcg_at_10"
+    hold_out: AtLeastOne = Protocol.held
+    liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = Protocol.liked
+    users: AtLeastOne = Protocol.users
+    seed: Seed = Protocol.seed
+    set: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
+
+    @field_validator("index")
+    @classmethod
+    def _told_apart(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [folder.name for folder in distinct(folders)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two indexes are called {twice!r}, so that results could not tell them apart")
+        return folders
+
+    @field_validator("by")
+    @classmethod
+    def _known_metric(cls, by: str) -> str:
+        if by not in METRICS:
+            raise ValueError(f"should be one of {', '.join(METRICS)}, not {by!r}")
+        return by
+
+    @field_validator("set")
+    @classmethod
+    def _assignments(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((one for one in settings if not ASSIGNMENT.fullmatch(one)), None)
+        if wrong is not None:
+            raise ValueError(f"should hold KEY=VALUE, such as index.search.nprobe=32, not {wrong!r}")
+        return settings
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> EvaluateSettings:
+        count = sum(grid.combinations for grid in self.grid)
+        if count > MOST_PROFILES:
+            raise ValueError(f"grid has {count:,} combinations; at most {MOST_PROFILES:,} are tried")
+        return self
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is left out, and of whom."""
+        return Protocol(self.hold_out, self.liked, self.users, self.seed)
+
+
+class EvaluationSweep(Settings):
+    """A whole sweep file that evaluates recommendations."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    evaluate: EvaluateSettings
+    results: Path = DEFAULT_RESULTS
+    time_budget_s: Seconds | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.results / self.name
+
+
+def known_evaluation_keys() -> list[str]:
+    """Every key of such a file, dotted, sorted: for documentation and its test."""
+
+    def keys(model: type[BaseModel], place: str = "") -> Sequence[str]:
+        return [f"{place}{name}" for name in model.model_fields]
+
+    inside = [*keys(EvaluateSettings, "evaluate."), *keys(ProfileGrid, "evaluate.grid.")]
+    return sorted([*keys(EvaluationSweep), *inside])

@@ -1,0 +1,182 @@
+"""Lists for users whose vectors are made anew: candidates from the index, a prior, and several interests merged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.evaluate.baselines import top
+from semrec_faiss.measure.evaluate.holdout import Split
+from semrec_faiss.measure.evaluate.taste_profile import Profile, interest_vectors, merge_lists, rating_weights
+from semrec_faiss.progress import Progress
+from semrec_faiss.search.restriction import Exclusions, Restriction
+from semrec_faiss.search.topk import restricted_top_k
+
+Rows = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+LENGTH = 100
+"""Titles of a list."""
+
+SCANNED_BYTES = 1 << 30
+"""Vectors that are scanned for a pool; of larger indexes a pool is found by their own search."""
+
+BLOCK_CELLS = 8 << 20
+"""Titles looked at for a block of users, all queries together: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """The interests of some users: float32 (queries, dim); user i's are from ``offsets[i]`` to ``offsets[i + 1]``."""
+
+    vectors: NDArray[np.float32]
+    offsets: Rows
+
+
+class ListMaker:
+    """Makes lists by a profile; the queries of the latest one are kept for those that only merge or reorder."""
+
+    def __init__(self, index: VectorIndex, liked: float, seed: int) -> None:
+        """Search ``index``; titles rated at least ``liked`` count for popularity, and ``seed`` is of the clustering."""
+        self._index = index
+        self._liked = liked
+        self._seed = seed
+        self._kept: tuple[Any, _Queries] | None = None
+
+    @property
+    def _can_scan(self) -> bool:
+        """Whether a product with all titles gives what the index would, and their vectors may be held once more."""
+        return self._index.exact and 4 * self._index.count * self._index.dim <= SCANNED_BYTES
+
+    @cached_property
+    def _titles(self) -> NDArray[np.float32]:
+        return self._index.vectors(np.arange(self._index.count))
+
+    def queries_key(self, profile: Profile) -> tuple[Any, ...]:
+        """Return what the queries depend on, in a form that can be sorted by."""
+        half_life = -1.0 if profile.half_life_days is None else profile.half_life_days
+        return (half_life, profile.centre, profile.interests)
+
+    def lists(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> Rows:
+        """Return the users' lists: int64 (users, 100), -1 after the last title."""
+        key = (id(split), self.queries_key(profile))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._queries(split, users, profile, progress))
+        queries = self._kept[1]
+        fetch = self._fetch(profile)
+        prior = self._prior(split, profile) if profile.popularity else None
+        lists = np.full((len(users), LENGTH), -1, np.int64)
+        looked_at = self._index.count if prior is not None and self._can_scan else fetch
+        for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
+            seen = [np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users[block].tolist()]
+            offsets = queries.offsets[block.start : block.stop + 1]
+            exclusions = Exclusions.of(seen).take(np.repeat(np.arange(len(seen)), np.diff(offsets)))
+            own = np.ascontiguousarray(queries.vectors[offsets[0] : offsets[-1]])
+            rows, scores = self.find(own, exclusions, fetch, is_pool=prior is not None)
+            for position, first, last in zip(
+                range(block.start, block.stop), offsets[:-1] - offsets[0], offsets[1:] - offsets[0], strict=True
+            ):
+                found, values = rows[first:last], scores[first:last].astype(np.float64)
+                if prior is not None:
+                    found, values = _best_of_each(found, values + prior[np.maximum(found, 0)], LENGTH)
+                lists[position] = merge_lists(found, values, LENGTH, profile.merge)
+            progress("searching", block.stop, len(users))
+        return lists
+
+    def _fetch(self, profile: Profile) -> int:
+        wanted = max(profile.pool, LENGTH) if profile.popularity else LENGTH
+        return min(wanted, self._index.count, self._index.k_limit or self._index.count)
+
+    def _prior(self, split: Split, profile: Profile) -> Values:
+        """Return what popularity adds to the score of each title: float64 (titles,)."""
+        liked = split.rest.rows[split.rest.ratings >= self._liked]
+        counts = np.log1p(np.bincount(liked, minlength=self._index.count))
+        return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
+
+    def _queries(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Queries:
+        vectors: list[Values] = []
+        with _one_thread():
+            for position, user in enumerate(users.tolist()):
+                part = split.rest.part(user)
+                weights = rating_weights(split.rest.ratings[part], split.rest.times[part], profile)
+                own = self._index.vectors(split.rest.rows[part])
+                vectors.append(interest_vectors(own, weights, profile.interests, self._seed)[0])
+                if position % 100 == 0:
+                    progress("user vectors", position, len(users))
+        progress("user vectors", len(users), len(users))
+        offsets = np.concatenate(([0], np.cumsum([len(own) for own in vectors])))
+        made = np.concatenate(vectors)
+        return _Queries(self._index.prepare(made) if len(made) else made.astype(np.float32), offsets)
+
+    def find(
+        self, queries: NDArray[np.float32], seen: Exclusions, fetch: int, *, is_pool: bool
+    ) -> tuple[Rows, NDArray[np.float32]]:
+        """Find each query's ``fetch`` best titles that are not seen: rows and scores, both (queries, fetch).
+
+        Best first; but a pool, which is to be reordered, comes in the order of rows.
+        """
+        if not len(queries):
+            return np.empty((0, fetch), np.int64), np.empty((0, fetch), np.float32)
+        if is_pool and self._can_scan:
+            # What its search gives, a plain product gives, which is far faster when most titles are wanted.
+            return _scan(queries, self._titles, seen, fetch)
+        found = restricted_top_k(self._index, queries, fetch, Restriction(self._index.count, None, seen))
+        if not is_pool:
+            return found.rows, found.scores
+        order = np.argsort(found.rows, axis=1)
+        return np.take_along_axis(found.rows, order, axis=1), np.take_along_axis(found.scores, order, axis=1)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use one thread: a user's few titles are clustered sooner than threads have waited for each other."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _blocks(offsets: Rows, most: int) -> Iterator[slice]:
+    """Yield runs of users with at most ``most`` queries together, or one user with more."""
+    first, users = 0, len(offsets) - 1
+    while first < users:
+        last = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        last = min(max(last, first + 1), users)
+        yield slice(first, last)
+        first = last
+
+
+def _scan(
+    queries: NDArray[np.float32], titles: NDArray[np.float32], seen: Exclusions, fetch: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Return the ``fetch`` best titles that are not seen, in the order of rows; -1 and -inf where there are fewer."""
+    scores = queries @ titles.T
+    scores[np.repeat(np.arange(len(queries)), seen.counts), seen.rows] = -np.inf
+    rows = np.broadcast_to(np.arange(len(titles)), scores.shape)
+    if fetch < len(titles):
+        rows = np.sort(np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch], axis=1)
+        scores = np.take_along_axis(scores, rows, axis=1)
+    return np.where(np.isneginf(scores), -1, rows), scores
+
+
+def _best_of_each(rows: Rows, scores: Values, k: int) -> tuple[Rows, Values]:
+    """Take the k best titles of each interest, best first, from pools in the order of rows."""
+    width = min(k, rows.shape[1])
+    best_rows = np.full((len(rows), width), -1, np.int64)
+    best_scores = np.full((len(rows), width), -np.inf)
+    for interest, (own, value) in enumerate(zip(rows, scores, strict=True)):
+        best = top(np.where(own >= 0, value, -np.inf), width)
+        best = best[own[best] >= 0]
+        best_rows[interest, : len(best)], best_scores[interest, : len(best)] = own[best], value[best]
+    return best_rows, best_scores

@@ -1,0 +1,167 @@
+"""From a sweep file to the profiles that are tried: on which index, under which digest, and which say the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from semrec_faiss.index.device import load_faiss
+from semrec_faiss.measure.evaluate.config import EvaluateSettings, EvaluationSweep, ProfileGrid
+from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
+from semrec_faiss.measure.evaluate.evaluator import Evaluator
+from semrec_faiss.measure.evaluate.lists import LENGTH
+from semrec_faiss.measure.evaluate.record import FORMAT, digest_of
+from semrec_faiss.measure.evaluate.taste_profile import Profile
+from semrec_faiss.measure.sweep.grid import Invalid
+from semrec_faiss.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class ProfileTrial:
+    """One profile on one index.
+
+    Attributes:
+        evaluator: the index, opened.
+        profile: how users become queries.
+        faiss: FAISS's version.
+    """
+
+    evaluator: Evaluator
+    profile: Profile
+    faiss: str
+
+    @property
+    def index_name(self) -> str:
+        """The index's name: its folder's."""
+        return name_of(self.evaluator)
+
+    @property
+    def label(self) -> str:
+        """The profile, by what differs from the defaults."""
+        return self.profile.describe()
+
+    @property
+    def what(self) -> str:
+        """All that tells this trial from the others of its sweep."""
+        return f"{self.index_name}: {self.label}"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What is measured, as the ledger holds it."""
+        about = self.evaluator.about()
+        index = {"name": self.index_name, "digest": self.evaluator.digest}
+        index |= {name: about[name] for name in ("settings", "exact", "titles", "users", "ratings")}
+        protocol = self.evaluator.protocol
+        return {
+            "format": FORMAT,
+            "index": index,
+            "device": self.evaluator.device,
+            "protocol": {
+                "held_out": protocol.held,
+                "liked": protocol.liked,
+                "users": protocol.users,
+                "seed": protocol.seed,
+            },
+            "profile": asdict(self.profile),
+            "faiss": self.faiss,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex of what is measured."""
+        return digest_of(self.settings)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """All profiles of a sweep, on every index, and the combinations that say the same as another.
+
+    Attributes:
+        sweep: what was asked for.
+        trials: in the grid's order; the defaults first.
+        invalid: combinations that are not tried, with the reason why.
+    """
+
+    sweep: EvaluationSweep
+    trials: tuple[ProfileTrial, ...]
+    invalid: tuple[Invalid, ...]
+
+    def by_index(self) -> Iterator[list[ProfileTrial]]:
+        """Yield the trials of each index."""
+        groups: dict[str, list[ProfileTrial]] = {}
+        for trial in self.trials:
+            groups.setdefault(trial.index_name, []).append(trial)
+        yield from groups.values()
+
+
+def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) -> EvaluationPlan:
+    """Open the indexes, see that their users can be evaluated, and spell out the profiles.
+
+    Raises:
+        NotFoundError: an index does not exist, or has no users.
+        UsageError: an index does not know what users rated and when, too few liked enough, or a setting cannot be.
+        DeviceError: FAISS is missing.
+    """
+    faiss = str(load_faiss().__version__)
+    settings = sweep.evaluate
+    profiles, invalid = distinct_profiles(settings.grid)
+    trials: list[ProfileTrial] = []
+    for number, path in enumerate(settings.index):
+        progress("opening indexes", number, len(settings.index))
+        evaluator = Evaluator(path, settings.set, settings.protocol)
+        evaluator.users_of(evaluator.before)  # too few liked titles are told now, not after the first hour
+        trials += [ProfileTrial(evaluator, profile, faiss) for profile in profiles]
+    progress("opening indexes", len(settings.index), len(settings.index))
+    return EvaluationPlan(sweep, tuple(trials), tuple(invalid))
+
+
+def name_of(evaluator: Evaluator) -> str:
+    """Return the name of an evaluator's index: its folder's."""
+    return evaluator.path.name or str(evaluator.path)
+
+
+def distinct_profiles(grids: Sequence[ProfileGrid]) -> tuple[list[Profile], list[Invalid]]:
+    """Spell out grids: every profile that does something of its own, the defaults first, and those that do not."""
+    profiles: dict[Profile, None] = {DEFAULT_PROFILE: None}
+    invalid: dict[Profile, Invalid] = {}
+    for profile in dict.fromkeys(one for grid in grids for one in grid.profiles()):
+        same, reason = plain_form(profile)
+        profiles[same] = None
+        if same != profile:
+            invalid[profile] = Invalid(profile.describe(), f"the same as {same.describe()}: {reason}")
+    return list(profiles), list(invalid.values())
+
+
+def plain_form(profile: Profile) -> tuple[Profile, str]:
+    """Return the profile that makes the same lists with fewest settings, and why it does."""
+    same, reasons = profile, []
+    if profile.interests == 1 and profile.merge != DEFAULT_PROFILE.merge:
+        same = replace(same, merge=DEFAULT_PROFILE.merge)
+        reasons.append("one interest has one list, which nothing is merged with")
+    if not profile.popularity and profile.pool != DEFAULT_PROFILE.pool:
+        same = replace(same, pool=DEFAULT_PROFILE.pool)
+        reasons.append("without popularity no pool is reordered")
+    elif profile.popularity and profile.pool < LENGTH:
+        same = replace(same, pool=LENGTH)
+        reasons.append(f"a pool holds the {LENGTH} titles of a list at least")
+    return same, "; ".join(reasons)
+
+
+def command_of(evaluator: Evaluator, profile: Profile, settings: EvaluateSettings) -> str:
+    """Spell the `semrec evaluate` that measures a profile as the sweep does; what is default is left out."""
+    defaults = {**asdict(DEFAULT_PROFILE), **_options(EvaluateSettings.model_construct())}
+    given = {**asdict(profile), **_options(settings)}
+    words = ["semrec", "evaluate", str(evaluator.path)]
+    for name, value in given.items():
+        if value != defaults[name]:
+            words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
+    for assignment in settings.set:
+        words += ["--set", assignment]
+    return shlex.join(words)
+
+
+def _options(settings: EvaluateSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("by", "hold_out", "liked", "users", "seed")}

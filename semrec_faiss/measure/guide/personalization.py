@@ -1,0 +1,128 @@
+"""Test 2 of the guide: recommendations for single users, how they fit, and what the first one costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.measure.documents.criterion import Criterion
+from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, steady
+from semrec_faiss.measure.guide.similarity import shown_results
+from semrec_faiss.progress import Progress
+from semrec_faiss.search.recommender import Recommender
+
+COMMONEST = 3
+"""Of the genres that a user has seen, so many are taken for the user's own."""
+
+
+def personalization_test(sides: Sides, settings: CompareSettings, progress: Progress) -> Outcome:
+    """Recommend to each user, on both sides.
+
+    Raises:
+        NotFoundError: the index has no users, or not those of the config.
+    """
+    users = chosen_users(sides.cpu.recommender, settings.personalization.users)
+    found, details = [], []
+    for done, user in enumerate(users):
+        progress("2 personalisation", done, len(users))
+        guide, detail = _one(sides, user, settings)
+        found.append(guide)
+        details.append(detail)
+    progress("2 personalisation", len(users), len(users))
+    averages = {side.kind: float(np.mean([user[f"{side.kind}_time_ms"] for user in details])) for side in sides}
+    guide_keys = {
+        "avg_gpu_time_ms": round(averages["gpu"], 4) if "gpu" in averages else sides.no_gpu,
+        "cpu_avg_time_ms": round(averages["cpu"], 4),
+        "user_results": found,
+    }
+    cold = {f"{side.kind}_first_search_ms": round(side.first_search_ms, 4) for side in sides}
+    return Outcome(guide_keys, {**cold, "users": details}, _criteria(details, averages, sides.no_gpu, settings))
+
+
+def chosen_users(recommender: Recommender, wanted: int | tuple[str, ...]) -> list[str]:
+    """Return user ids: those named, or so many evenly spread over the index's.
+
+    Raises:
+        NotFoundError: the index has no users.
+    """
+    if not isinstance(wanted, int):
+        recommender.users.rows_of(wanted)
+        return list(wanted)
+    ids = recommender.users.ids
+    return [ids[row] for row in np.unique(np.linspace(0, len(ids) - 1, wanted).astype(np.int64))]
+
+
+def commonest_genres(genres: Sequence[Sequence[str] | None], count: int = COMMONEST) -> list[str]:
+    """Return the genres that occur most often in a list of titles' genres; by name among equals."""
+    counted = Counter(genre for of_title in genres for genre in set(of_title or ()))
+    return [genre for genre, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:count]]
+
+
+def genre_alignment(own: Sequence[str], recommended: Sequence[Sequence[str] | None]) -> float | None:
+    """Return the share of titles that have one of ``own`` genres; None without titles or genres."""
+    if not own or not recommended:
+        return None
+    return float(np.mean([bool(set(own) & set(genres or ())) for genres in recommended]))
+
+
+def decades(years: Sequence[int | None]) -> list[int]:
+    """Return the decades that years fall in, each once, ascending."""
+    return sorted({year // 10 * 10 for year in years if year is not None})
+
+
+def _one(sides: Sides, user: str, settings: CompareSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    recommender, k = sides.main.recommender, settings.personalization.k
+    answer = recommender.recommend(user, k)
+    own = _own_genres(recommender, user)
+    alignment = None if own is None else genre_alignment(own, [result.genres for result in answer.results])
+    detail: dict[str, Any] = {
+        "user_id": user,
+        "own_genres": own,
+        "genre_alignment": alignment,
+        "decades": decades([result.year for result in answer.results]),
+        "results": [{**shown, "genres": one.genres, "year": one.year}
+                    for shown, one in zip(shown_results(answer), answer.results, strict=True)],
+    }  # fmt: skip
+    for side in sides:
+        detail |= _times(side, user, k, settings.repeats)
+    guide = {
+        "user_id": user,
+        "gpu_time_ms": detail.get("gpu_time_ms", sides.no_gpu),
+        "cpu_time_ms": detail["cpu_time_ms"],
+        "recommendations": shown_results(answer),
+    }
+    return guide, detail
+
+
+def _times(side: Side, user: str, k: int, repeats: int) -> dict[str, Any]:
+    timing = steady(lambda: side.recommender.recommend(user, k), repeats)
+    return {f"{side.kind}_time_ms": round(timing.median_ms, 4), f"{side.kind}_times": timing.as_dict()}
+
+
+def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
+    """Return the three commonest genres of what a user has seen; None where seen titles or genres are not known."""
+    if not recommender.users.has_seen or "genres" not in recommender.catalog.fields:
+        return None
+    row = int(recommender.users.rows_of([user])[0])
+    offsets, titles = recommender.users.seen
+    seen = titles[offsets[row] : offsets[row + 1]]
+    return commonest_genres([record["genres"] for record in recommender.catalog.records(seen)]) if len(seen) else None
+
+
+def _criteria(
+    users: list[dict[str, Any]], averages: dict[str, float], no_gpu: NotMeasured, settings: CompareSettings
+) -> list[Criterion]:
+    aligned = [user["genre_alignment"] for user in users if user["genre_alignment"] is not None]
+    wanted = settings.personalization
+    return [
+        Criterion(2, "genre_alignment", "results with one of the user's three commonest genres",
+                  float(np.mean(aligned)) if aligned else None, wanted.target_genre_alignment, True, "share",
+                  None if aligned else "neither seen titles nor genres to align with"),
+        Criterion(2, "gpu_time", "one user on the GPU, on average", averages.get("gpu"), wanted.target_gpu_ms, False,
+                  "ms", None if "gpu" in averages else no_gpu.reason),
+    ]  # fmt: skip

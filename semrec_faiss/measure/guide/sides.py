@@ -1,0 +1,152 @@
+"""The two sides of a comparison, CPU and GPU: opened, asked the same, timed, and heard when memory runs out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.device import gpu_count
+from semrec_faiss.measure.bench.beside_faiss import made_up_queries
+from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.instruments.timing import Timing, measure
+from semrec_faiss.progress import Progress
+from semrec_faiss.search.recommender import Recommender
+
+BUDGET_S = 1.5
+"""A question is repeated until about this much time is spent on it …"""
+
+FEWEST_REPEATS = 3
+"""… but so often at least."""
+
+MEMORY_RAN_OUT = "memory on "
+
+
+@dataclass
+class Side:
+    """One device with the index on it.
+
+    Attributes:
+        kind: ``cpu`` or ``gpu``; what keys in a results file begin with.
+        name: of the device: ``cpu``, ``h200``.
+        recommender: the index, opened there.
+        first_search_ms: the very first search in this process, which loads code and, on a GPU, the device.
+    """
+
+    kind: str
+    name: str
+    recommender: Recommender
+    first_search_ms: float
+
+
+@dataclass
+class Sides:
+    """Both sides; the GPU's may be missing for a reason.
+
+    Attributes:
+        cpu: always there.
+        gpu: None where there is none.
+        no_gpu: why.
+    """
+
+    cpu: Side
+    gpu: Side | None
+    no_gpu: NotMeasured
+
+    def __iter__(self) -> Iterator[Side]:
+        return iter([self.cpu] if self.gpu is None else [self.gpu, self.cpu])
+
+    @property
+    def main(self) -> Side:
+        """The side that the comparison is about: the GPU's where there is one."""
+        return self.gpu or self.cpu
+
+
+@dataclass
+class Outcome:
+    """What one test found.
+
+    Attributes:
+        guide: the keys that the guide's results file has, and the CPU's beside them; `NotMeasured` for gaps.
+        details: everything else that is worth keeping, raw times included.
+        criteria: the guide's, judged.
+    """
+
+    guide: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
+    criteria: list[Any] = field(default_factory=list)
+
+
+def open_sides(path: Path, settings: Sequence[str], progress: Progress) -> Sides:
+    """Open the index on the CPU and, where there is one that it runs on, on the GPU.
+
+    Raises:
+        SemrecError: it cannot be opened on the CPU.
+    """
+    progress("opening", 0, 2)
+    gpu: Side | None = None
+    no_gpu = NotMeasured("")
+    reason = why_no_gpu(settings)
+    if reason is not None:
+        no_gpu = NotMeasured(reason)
+    else:
+        try:
+            gpu = _open(path, [*settings, "device.kind=gpu"])
+        except Exception as error:  # whatever a GPU or its driver does must not lose the CPU's results
+            no_gpu = NotMeasured(
+                error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
+            )
+    progress("opening", 1, 2)
+    cpu = _open(path, [*(one for one in settings if not one.startswith("device.")), "device.kind=cpu"])
+    progress("opening", 2, 2)
+    return Sides(cpu, gpu, no_gpu)
+
+
+def why_no_gpu(settings: Sequence[str]) -> str | None:
+    """Say why a GPU is out of the question whatever the index: none is here, or settings leave it out."""
+    if any(setting.replace(" ", "") == "device.kind=cpu" for setting in settings):
+        return "device.kind=cpu was asked for"
+    return None if gpu_count() else "FAISS sees no GPU on this machine"
+
+
+def _open(path: Path, settings: Sequence[str]) -> Side:
+    recommender = Recommender.open(path, settings)
+    index = recommender.index
+    query = made_up_queries(index, 1, 0)
+    started = time.perf_counter()
+    index.search(query, 1, prepared=True)
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    return Side(index.device.kind, device_name(index.device, short=True), recommender, elapsed_ms)
+
+
+def steady(work: Callable[[], object], repeats: int) -> Timing:
+    """Time work after a warm-up, ``repeats`` times or as often as its time allows."""
+    once = measure(work, warmup=1, repeats=1).times_ms[0]
+    affordable = int(1e3 * BUDGET_S / max(once, 1e-3))
+    return measure(work, warmup=0, repeats=max(FEWEST_REPEATS, min(repeats, affordable)))
+
+
+@contextmanager
+def hearing_of_memory() -> Iterator[list[str]]:
+    """Collect what searches say about memory that ran out, and let every other warning pass."""
+    heard: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield heard
+    for warning in caught:
+        if str(warning.message).startswith(MEMORY_RAN_OUT):
+            heard.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Return the median; None of nothing."""
+    return float(np.median(values)) if len(values) else None

@@ -1,0 +1,99 @@
+"""Whole processes: how long they take from start to end, and the most memory they ever hold."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.measure.instruments.timing import Timing, measure
+from semrec_faiss.progress import Progress, silent
+
+# The process that is measured is the child of this small one, because a parent's own memory counts as its child's
+# between fork and exec: started from a benchmark that holds an index, every child would seem to hold it too.
+_WATCHER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code if 0 <= code < 256 else 1)
+"""
+
+_READ_FLOAT32 = """
+import sys
+from pathlib import Path
+from semrec_faiss.data.folder.layout import open_vectors, read_float32
+path = Path(sys.argv[1])
+read_float32(open_vectors(path), normalize=True, path=path)
+"""
+
+
+def semrec(*arguments: str) -> list[str]:
+    """Return the command that runs ``semrec`` with the Python that runs now."""
+    return [sys.executable, "-m", "semrec_faiss", *arguments]
+
+
+def reading_as_float32(path: Path) -> list[str]:
+    """Return the command of a process that does nothing but read an .npy file of vectors as float32."""
+    return [sys.executable, "-c", _READ_FLOAT32, str(path)]
+
+
+def importing_libraries() -> list[str]:
+    """Return the command of a process that does nothing but import what every build imports."""
+    return [sys.executable, "-c", "import duckdb, faiss, pydantic"]
+
+
+def time_process(command: Sequence[str], *, repeats: int, what: str = "", progress: Progress = silent) -> Timing:
+    """Time a process from start to end, after one run that is not counted.
+
+    Raises:
+        SemrecError: it ends with an error.
+    """
+    done = 0
+
+    def once() -> None:
+        nonlocal done
+        _run(command)
+        done += 1
+        progress(what, done, repeats + 1)
+
+    return measure(once, warmup=1, repeats=repeats)
+
+
+def peak_bytes_of_process(command: Sequence[str]) -> int | None:
+    """Run a process and return the most memory it ever held, mapped files that it touched included.
+
+    Returns:
+        Its peak resident set, in bytes; None where the system does not count it (Windows).
+
+    Raises:
+        SemrecError: it ends with an error.
+    """
+    if os.name == "nt":
+        return None
+    peak = int(_run(command, through=[sys.executable, "-S", "-c", _WATCHER]))
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def output_of(command: Sequence[str]) -> str:
+    """Run a process and return what it printed; raises SemrecError when it ends with an error."""
+    return _run(command)
+
+
+def _run(command: Sequence[str], *, through: Sequence[str] = ()) -> str:
+    done = subprocess.run([*through, *command], env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        shown = shlex.join(["python", *command[1:]])
+        said = done.stderr.strip() or "it said nothing"
+        raise SemrecError(f"a command that was to be measured ended with exit code {done.returncode}: {shown}\n{said}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Let children import this very package, installed or not."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,226 @@
+"""A process of its own that opens an index, searches it, and prints as JSON how much memory each step took.
+
+Started by `memory_check.measure_memory`: only a fresh process holds nothing but the index. Memory on the host is the
+resident set, which counts the mapped files that were touched; memory on a GPU is what the driver counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.build import VECTORS_NAME
+from semrec_faiss.index.device import first_line, load_faiss
+from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
+
+Floats = NDArray[np.float32]
+
+_PROC = Path("/proc/self")
+_TOUCH_ROWS = 256
+_WATCH_S = 60 * INTERVAL_S
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the index that the arguments name, and print the result or the error."""
+    asked = json.loads(arguments[0])
+    try:
+        saved = SavedIndex(asked["index"], asked["settings"])
+        measured = _on_gpu(saved, asked) if saved.device.gpus else _on_host(saved, asked)
+    except (SemrecError, RuntimeError, MemoryError) as error:
+        measured = {"error": error.message if isinstance(error, SemrecError) else first_line(error)}
+    print(json.dumps(measured))
+    return 0
+
+
+def _on_host(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
+    _load_blas(saved.generation.manifest.dim)
+    start = _resident()
+    if start is None:
+        return {"error": "this system does not tell a process's resident memory (/proc/self/status)"}
+    index = saved.vectors
+    _touch(index)
+    _give_back()
+    base = _resident_of_index()
+    return {
+        "start_bytes": start,
+        "base_bytes": base - start,
+        "available_bytes": _available(),
+        "searches": [_host_search(index, batch, asked["k"], start) for batch in asked["batches"]],
+    }
+
+
+def _host_search(index: VectorIndex, batch: int, k: int, start: int) -> dict[str, Any]:
+    queries = _queries(index, batch)
+    _give_back()
+    was_reset = _reset_peak()
+    mapped = _mapped(VECTORS_NAME)
+    index.search(queries, min(k, index.count), prepared=True)
+    peak = _status("VmHWM") - max(mapped, _mapped(VECTORS_NAME)) - start
+    return {"batch": batch, "peak_bytes": peak, "peak_since_start": not was_reset}
+
+
+def _on_gpu(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
+    gpu = saved.device.gpus[0]
+    before = _gpu_used(gpu)
+    if before is None:
+        return {"error": "the driver tells no memory: nvidia-ml-py is not installed, or finds no driver"}
+    _load_cuda(gpu)
+    context = (_gpu_used(gpu) or before) - before
+    index = saved.vectors
+    index.search(_queries(index, 1), min(asked["k"], index.count), prepared=True)
+    state = next(state for state in gpu_states() if state.gpu == gpu)
+    base = state.used_bytes - before
+    return {
+        "context_bytes": context,
+        "base_bytes": base,
+        "total_bytes": state.total_bytes,
+        "free_bytes": state.total_bytes - state.used_bytes,
+        "faiss_counts_bytes": _faiss_counts(index),
+        "searches": [_gpu_search(index, gpu, batch, asked["k"], before) for batch in asked["batches"]],
+    }
+
+
+def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, before: int) -> dict[str, Any]:
+    """Search over and over for long enough that readings fall into every part of a search."""
+    queries = _queries(index, batch)
+    with GpuMemoryWatch() as watch:
+        until = time.perf_counter() + _WATCH_S
+        while True:
+            index.search(queries, min(k, index.count), prepared=True)
+            if time.perf_counter() > until:
+                break
+    gpus = (watch.as_dict() or {"gpus": []})["gpus"]
+    peak = next(row["peak_bytes"] for row in gpus if row["gpu"] == gpu)
+    return {"batch": batch, "peak_bytes": peak - before}
+
+
+def _gpu_used(gpu: int) -> int | None:
+    return next((state.used_bytes for state in gpu_states() if state.gpu == gpu), None)
+
+
+def _load_cuda(gpu: int) -> None:
+    """Make the CUDA context and cuBLAS's handle, with no scratch space of FAISS's."""
+    faiss = load_faiss()
+    resources = faiss.StandardGpuResources()
+    resources.noTempMemory()
+    resources.setPinnedMemory(0)
+    vectors = np.eye(64, dtype=np.float32)
+    faiss.knn_gpu(resources, vectors, vectors, 1, metric=faiss.METRIC_INNER_PRODUCT, device=gpu)
+
+
+def _faiss_counts(index: VectorIndex) -> dict[str, int]:
+    """Ask FAISS for what it has allocated, by kind, over all GPUs of the index; empty where it cannot be read."""
+    totals: dict[str, int] = {}
+    with suppress(AttributeError, TypeError, ValueError):  # another version's way of telling
+        for resources in index._resources:
+            with resources.lock:
+                counted = resources.handle.getMemoryInfo()
+            for kinds in counted.values():
+                for kind, (_, size) in kinds.items():
+                    totals[str(kind)] = totals.get(str(kind), 0) + int(size)
+    return totals
+
+
+def _load_blas(dim: int) -> None:
+    """Start the threads and take the buffers of both BLAS libraries, which stay whatever is searched."""
+    faiss = load_faiss()
+    vectors = np.ones((2048, dim), np.float32)
+    vectors @ vectors.T
+    faiss.knn(vectors[:512], vectors, 10, metric=faiss.METRIC_INNER_PRODUCT)
+    del vectors
+    _give_back()
+
+
+def _touch(index: VectorIndex) -> None:
+    """Read all of a mapped index once, so that it is resident whichever parts the searches visit."""
+    faiss = load_faiss()
+    queries = _queries(index, 1)
+    if faiss.try_extract_index_ivf(index.cpu_index) is not None:
+        parameters = faiss.ParameterSpace()
+        ivf = faiss.extract_index_ivf(index.cpu_index)
+        before = int(ivf.nprobe)
+        parameters.set_index_parameter(index.cpu_index, "nprobe", int(ivf.nlist))
+        index.cpu_index.search(queries, 1)
+        parameters.set_index_parameter(index.cpu_index, "nprobe", before)
+        if index._originals is None:
+            index.vectors([0])  # makes the map from titles to places in the lists
+    else:
+        index.search(queries, 1, prepared=True)
+        if index._originals is None:
+            for first in range(0, index.count, _TOUCH_ROWS):
+                index.vectors(np.arange(first, min(first + _TOUCH_ROWS, index.count)))
+
+
+def _queries(index: VectorIndex, batch: int) -> Floats:
+    queries = np.random.default_rng(batch).standard_normal((batch, index.dim), dtype=np.float32)
+    queries /= np.sqrt(np.einsum("ij,ij->i", queries, queries))[:, None]
+    return queries
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, so that it does not count as held."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library, which has no such function
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _reset_peak() -> bool:
+    try:
+        (_PROC / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident() -> int | None:
+    try:
+        return _status("VmRSS")
+    except (OSError, StopIteration):
+        return None
+
+
+def _resident_of_index() -> int:
+    return _status("VmRSS") - _mapped(VECTORS_NAME)
+
+
+def _status(name: str) -> int:
+    lines = (_PROC / "status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _available() -> int | None:
+    """Return what the system could still give to programs."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _mapped(name: str) -> int:
+    """Return the resident bytes of the mapped files of that name."""
+    total, inside = 0, False
+    for line in (_PROC / "smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(f"/{name}")
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

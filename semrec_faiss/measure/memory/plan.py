@@ -1,0 +1,218 @@
+"""``semrec memory``: what an index of a config will take, how many titles fit, and whether the prediction holds."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss.config.schema import Config, device_problems
+from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.errors import ConfigError, DeviceError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit
+from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
+from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
+from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.memory.check import TOLERANCE, judge, measure_memory
+from semrec_faiss.progress import Progress, silent
+
+GUIDE_GPU_BYTES = 40 * 10**9
+"""The A100 that catalogues are fitted to where there is no GPU and no limit is given."""
+
+SEED = 7
+ONE_QUERY = 1
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What to predict.
+
+    Attributes:
+        config: index, device, and the dataset where titles and dim are not given.
+        titles: how many; the dataset's by default.
+        dim: dimensions of a vector; the dataset's by default.
+        batch: queries searched at once.
+        k: titles a query.
+        limit_bytes: what the largest catalogue must fit; the machine's memory and the GPU's by default.
+    """
+
+    config: Config
+    titles: int | None = None
+    dim: int | None = None
+    batch: int = 10_000
+    k: int = 10
+    limit_bytes: int | None = None
+
+
+def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress = silent) -> dict[str, Any]:
+    """Predict, and measure where asked.
+
+    Returns:
+        A document: ``prediction`` by device (``cpu``, ``gpu``) with parts in bytes, the limit and the largest catalogue
+        that fits it; ``measured`` by device with each prediction judged. What was not measured is None, and
+        ``not_measured`` says why.
+
+    Raises:
+        UsageError: neither a dataset nor titles and dim, or a k that no search on the device returns.
+        NotFoundError: the dataset does not exist.
+        ConfigError: settings that do not fit the data, or no device can run.
+        SemrecError: the index cannot be built, or the measuring process fails.
+    """
+    titles, dim = _shape(plan)
+    devices = _devices(plan.config)
+    if "gpu" in devices:
+        _check_k(plan, titles)
+    document: dict[str, Any] = {
+        "titles": titles,
+        "dim": dim,
+        "batch": plan.batch,
+        "k": plan.k,
+        "index": plan.config.index.model_dump(mode="json"),
+        "prediction": {name: _predicted(plan, device, titles, dim) for name, device in devices.items()},
+    }
+    if measure:
+        document["measured"] = _measured(plan, titles, dim, progress)
+        document["environment"] = environment()
+    return settle(document)
+
+
+def _shape(plan: MemoryPlan) -> tuple[int, int]:
+    """Return titles and dim, each as given or else as the dataset has it."""
+    if plan.titles is not None and plan.dim is not None:
+        return plan.titles, plan.dim
+    if plan.config.dataset is None:
+        raise UsageError(
+            "how many titles of what dimension is not said",
+            fix="give --titles and --dim, or set dataset: in the config, or --dataset DIR",
+        )
+    vectors = open_vectors(find_data_folder(plan.config.dataset).media_vectors)
+    return plan.titles or int(vectors.shape[0]), plan.dim or int(vectors.shape[1])
+
+
+def _check_k(plan: MemoryPlan, titles: int) -> None:
+    """Refuse a k that a search on a GPU refuses: what it would take is not what anything takes."""
+    limit = gpu_k_limit(plan.config.index, titles)
+    if limit is not None and plan.k > limit:
+        kind = plan.config.index.type
+        raise UsageError(
+            f"k is {plan.k}, over type {kind}'s limit of {limit} on a GPU", fix=out_of_k_limit(plan.config.index)
+        )
+
+
+def _devices(config: Config) -> dict[str, Device]:
+    """The devices that the config may run on, whether this machine has them or not."""
+    wanted = config.device
+    problems = device_problems(config.index, wanted.model_copy(update={"kind": "gpu"}))
+    if wanted.kind == "gpu" and problems:
+        raise ConfigError("; ".join(problems))
+    devices = {} if wanted.kind == "gpu" else {"cpu": Device()}
+    if wanted.kind != "cpu" and not problems:
+        devices["gpu"] = Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb)
+    return devices
+
+
+def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> dict[str, Any]:
+    index = plan.config.index
+    predicted = predict_memory(index, titles, dim, device, batch=plan.batch, k=plan.k)
+    limit, limit_of = _limit(plan, device)
+    largest: int | NotMeasured = NotMeasured("this system does not tell its memory; give --limit-gb")
+    if limit is not None:
+        largest = largest_catalogue(index, dim, limit, device, batch=plan.batch, k=plan.k)
+    return {
+        **predicted.searched.as_dict(),
+        "host": predicted.host.as_dict(),
+        "gpus": len(device.gpus),
+        "limit_bytes": limit,
+        "limit_of": limit_of,
+        "largest_catalogue": largest,
+    }
+
+
+def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
+    if plan.limit_bytes is not None:
+        return plan.limit_bytes, "as given"
+    if not device.gpus:
+        return machine_bytes(), "this machine"
+    totals = {state.gpu: state for state in gpu_states()}
+    if all(gpu in totals for gpu in device.gpus):
+        smallest = min((totals[gpu] for gpu in device.gpus), key=lambda state: state.total_bytes)
+        return smallest.total_bytes, smallest.name
+    return GUIDE_GPU_BYTES, "an A100 of 40 GB; there is no GPU here"
+
+
+def machine_bytes() -> int | None:
+    """Return the machine's memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _measured(plan: MemoryPlan, titles: int, dim: int, progress: Progress) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="semrec-memory-") as folder:
+        scratch = Path(folder)
+        index = _build(plan, titles, dim, scratch, progress)
+        measured: dict[str, Any] = {}
+        for name, device in _devices(plan.config).items():
+            progress("measuring memory", len(measured), 2)
+            measured[name] = _measure_one(plan, name, device, index, titles, dim)
+        progress("measuring memory", 2, 2)
+        return measured
+
+
+def _build(plan: MemoryPlan, titles: int, dim: int, scratch: Path, progress: Progress) -> Path:
+    dataset, output = plan.config.dataset, scratch / "index"
+    if plan.titles is not None or plan.dim is not None or dataset is None:
+        dataset = scratch / "data"
+        write_synthetic(dataset, titles=titles, users=0, dim=dim, seed=SEED, progress=progress)
+    device = plan.config.device.model_copy(update={"kind": "auto"}) if not plan.config.device.float16 else None
+    changes = {"dataset": dataset, "output": output} | ({"device": device} if device else {})
+    build_index(plan.config.model_copy(update=changes), progress)
+    return output
+
+
+def _measure_one(
+    plan: MemoryPlan, name: str, device: Device, index: Path, titles: int, dim: int
+) -> dict[str, Any] | NotMeasured:
+    if device.gpus:
+        try:
+            choose_device(plan.config.device.model_copy(update={"kind": "gpu"}), plan.config.index)
+        except DeviceError as error:
+            return NotMeasured(error.message)
+        if len(device.gpus) > 1:
+            return NotMeasured("memory is measured on one GPU; set device.gpus=[0]")
+    batches = sorted({ONE_QUERY, plan.batch})
+    parts = [
+        (batch, predict_memory(plan.config.index, titles, dim, device, batch=batch, k=plan.k).searched)
+        for batch in batches
+    ]
+    found = measure_memory(index, settings_of(device), batches, plan.k)
+    if isinstance(found, NotMeasured):
+        return found
+    judged = judge(found, parts)
+    return {
+        "device": device_name(device),
+        "tolerance": TOLERANCE,
+        "holds": all(row.holds for row in judged),
+        "judged": [row.as_dict() for row in judged],
+        **found,
+    }
+
+
+def settings_of(device: Device) -> Sequence[str]:
+    """Spell a device as settings of a saved index."""
+    if not device.gpus:
+        return ["device.kind=cpu"]
+    temp = "null" if device.temp_memory_mb is None else str(device.temp_memory_mb)
+    return [
+        "device.kind=gpu",
+        f"device.gpus={list(device.gpus)}",
+        f"device.float16={str(device.float16).lower()}",
+        f"device.temp_memory_mb={temp}",
+    ]

@@ -1,0 +1,156 @@
+"""The ledger of a sweep: a line of JSON a trial, only ever appended to, each line on the disk before the next begins.
+
+A process that is killed while it writes leaves a last line without an end. It is no record: readers pass over it and
+the next writer cuts it off. Anything else that is not a record, whole and sound, is damage and an error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, cast
+
+from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
+from semrec_faiss.measure.sweep.record import mistake_in
+from semrec_faiss.storage import flush_to_disk, sync_folder
+
+LEDGER = "trials.jsonl"
+
+Record = dict[str, Any]
+Check = Callable[[Record], str | None]
+"""Says what is wrong with a record; None where all is well."""
+
+
+def read_ledger(path: Path, check: Check = mistake_in) -> dict[str, Record]:
+    """Read the latest record of every trial, by digest, in the order in which trials were first measured.
+
+    Raises:
+        NotFoundError: there is no such file.
+        DataError: a line that ends is no record of a trial; the message names line and field.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no ledger {path}", fix="run `semrec sweep` first") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    records: dict[str, Record] = {}
+    for number, line in enumerate(content[: _whole_bytes(content)].splitlines(), start=1):
+        record = _parse(line)
+        mistake = "it is no JSON object" if record is None else check(record)
+        if record is None or mistake is not None:
+            raise DataError(
+                f"{path}:{number} is no record of a trial: {mistake}", fix="remove the line; its trial runs again"
+            )
+        records[record["digest"]] = record
+    return records
+
+
+def _whole_bytes(content: bytes) -> int:
+    """Return how many bytes the lines that end take."""
+    return content.rfind(b"\n") + 1
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line, object_pairs_hook=_each_key_once)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return made
+
+
+class Ledger:
+    """Appends records to a file that no other process appends to meanwhile; used in a ``with`` block.
+
+    Attributes:
+        records: the latest of every trial by digest, those appended since included.
+    """
+
+    def __init__(self, folder: Path, check: Check = mistake_in) -> None:
+        self._folder = folder
+        self._check = check
+        self._path = folder / LEDGER
+        self._file: io.FileIO | None = None
+        self.records: dict[str, Record] = {}
+
+    def __enter__(self) -> Ledger:
+        """Lock the folder, read what is there and cut off a torn last line.
+
+        Raises:
+            UsageError: another process writes it.
+            StorageError: the folder cannot be made or written.
+            DataError: the ledger is damaged.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(
+                f"another process writes {self._folder}", fix="wait for it, or give another name"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _open(self) -> None:
+        try:
+            self._path.touch()
+            content = self._path.read_bytes()
+            whole = _whole_bytes(content)
+            if whole < len(content):
+                os.truncate(self._path, whole)
+            self._file = self._path.open("ab", buffering=0)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
+        self.records = read_ledger(self._path, self._check)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append a record; it is on the disk when this returns.
+
+        Raises:
+            StorageError: the disk is full or refuses; what was written of the line is taken back.
+        """
+        if self._file is None:
+            raise RuntimeError("the ledger is not open")
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        start = self._file.tell()
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+            flush_to_disk(cast(BinaryIO, self._file))
+        except OSError as error:
+            os.truncate(self._path, start)
+            raise StorageError(
+                f"cannot append to {self._path}: {error.strerror or error}", fix="free disk space; run the sweep again"
+            ) from error
+        self.records[record["digest"]] = dict(record)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as failure:
+                if error is None:
+                    raise StorageError(f"cannot write {self._path}: {failure.strerror or failure}") from failure
+        self._lock.release()

@@ -1,0 +1,242 @@
+"""The measuring half of a sweep: the trials of one index in, a record a trial out, failures included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.device import first_line, is_out_of_memory
+from semrec_faiss.measure.documents.results import settle
+from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.instruments.other_programs import OtherPrograms
+from semrec_faiss.measure.sweep.answers import examples_of, quality_of
+from semrec_faiss.measure.sweep.plan import Trial
+from semrec_faiss.measure.sweep.prune import hopeless
+from semrec_faiss.measure.sweep.questions import SweepData
+from semrec_faiss.measure.sweep.record import FORMAT
+from semrec_faiss.measure.sweep.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
+from semrec_faiss.progress import Progress
+
+Record = dict[str, Any]
+Emit = Callable[["Message"], None]
+
+MEASURED, FAILED = "measured", "failed"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the measuring half tells the other one.
+
+    Attributes:
+        kind: ``stage`` (about to do something), ``record`` (a trial is done), ``pruned``, ``step`` (progress), or
+            ``refused`` (the data or a filter is at fault, and with it the whole sweep), or ``done`` (with all trials).
+        what: the stage, the step, or why a trial is pruned.
+        digests: the trials that hang on a stage, or the one that is pruned.
+        record: the trial's record.
+        done: of a step, how far it is.
+        total: of a step, how far it goes.
+        error: of a refusal, its kind, message and fix.
+    """
+
+    kind: str
+    what: str = ""
+    digests: tuple[str, ...] = ()
+    record: Record | None = None
+    done: int = 0
+    total: int = 0
+    error: tuple[type[SemrecError], str, str | None] | None = None
+
+
+class SweepWork:
+    """Measures trials; keeps what trials over one data folder share."""
+
+    def __init__(self, cache: Path, *, arguments: Sequence[str] | None = None) -> None:
+        """Note the GPU memory in use before this process uses a GPU.
+
+        Args:
+            cache: a folder for exact answers, vectors and the index at hand.
+            arguments: the command line, for the records' stamp.
+        """
+        self._cache = cache
+        self._gpu = GpuBase()
+        self._data: tuple[Any, SweepData] | None = None
+        self._arguments = arguments
+
+    def run(self, trials: Sequence[Trial], known: Mapping[str, Record], emit: Emit, *, prune: bool) -> None:
+        """Measure the trials of one build.
+
+        Args:
+            trials: which share a ``build_key``, in the order to run.
+            known: records of the sweep's trials that are measured already, by digest; pruning looks at them.
+            emit: told every stage and record; what it raises ends the run.
+            prune: pass over trials that cheaper ones make hopeless.
+
+        Raises:
+            SemrecError: the data, a filter or the slice is at fault; anything else that fails is a failed trial.
+        """
+        known = dict(known)
+        everything = tuple(trial.digest for trial in trials)
+        first = trials[0]
+        with scratch_folder(self._cache, first.build_key) as folder:
+            emit(Message("stage", f"building {first.label}", everything))
+            data = self._checked_data(trials, emit)
+            built = self._try(lambda: self._build(trials, data, folder, emit))
+            if isinstance(built, str):
+                return self._fail(trials, built, emit)
+            for _, same in groupby(trials, key=lambda trial: trial.load_key):
+                self._on_device(list(same), data, built, known, emit, prune)
+        return None
+
+    def _checked_data(self, trials: Sequence[Trial], emit: Emit) -> SweepData:
+        """Open the data and try the filters and the slice: what is wrong with these is wrong with the whole sweep."""
+        data = self._data_of(trials[0], _steps_of(emit))
+        for where in dict.fromkeys(trial.where for trial in trials):
+            data.mask(where)
+        if trials[0].protocol.slice is not None:
+            data.slices(trials[0].protocol.slice)
+        return data
+
+    def _build(self, trials: Sequence[Trial], data: SweepData, folder: Path, emit: Emit) -> BuiltIndex:
+        step = _steps_of(emit)
+        most = max(trial.k for trial in trials)
+        for where in dict.fromkeys(trial.where for trial in trials):
+            step("exact answers", 0, 1)
+            data.truth(where, most)
+        data.release()  # the exact index's memory is not the trials'
+        return build(trials[0], data, folder, self._gpu, step)
+
+    def _data_of(self, trial: Trial, step: Progress) -> SweepData:
+        key = (trial.data, trial.protocol.queries, trial.index.normalize)
+        if self._data is None or self._data[0] != key:
+            self._data = None
+            data = SweepData(
+                trial.data.path, trial.data.digest, trial.protocol.queries, normalize=trial.index.normalize,
+                cache=self._cache, progress=step,
+            )  # fmt: skip
+            self._data = (key, data)
+        return self._data[1]
+
+    def _on_device(
+        self, trials: list[Trial], data: SweepData, built: BuiltIndex, known: dict[str, Record], emit: Emit, prune: bool
+    ) -> None:
+        emit(Message("stage", f"loading {trials[0].label}", tuple(trial.digest for trial in trials)))
+        loaded = self._try(lambda: LoadedIndex(built, trials[0], data, self._gpu))
+        if isinstance(loaded, str):
+            return self._fail(trials, loaded, emit)
+        for _, same in groupby(trials, key=lambda trial: (trial.search_key, trial.where, trial.k)):
+            answered = _Answered(loaded, data)
+            for trial in same:
+                reason = hopeless(trial, known.values()) if prune else None
+                if reason is not None:
+                    emit(Message("pruned", reason, (trial.digest,)))
+                    continue
+                emit(Message("stage", trial.what, (trial.digest,)))
+                record = self._measure(trial, answered, built)
+                known[trial.digest] = record
+                emit(Message("record", record=record))
+        return None
+
+    def _measure(self, trial: Trial, answered: _Answered, built: BuiltIndex) -> Record:
+        started, others = time.perf_counter(), OtherPrograms()
+
+        def work() -> Record:
+            latency, memory = answered.loaded.speed(trial, answered.loaded.search_of(trial))
+            return {
+                "build": built.costs,
+                "load": answered.loaded.costs,
+                "quality": answered.quality(trial),
+                "latency": latency,
+                "memory": memory,
+                "examples": answered.examples(trial),
+                "others_used_cores": others.cores_used_by_them(),
+            }
+
+        measured = self._try(work)
+        if isinstance(measured, str):
+            return self._failed(trial, measured)
+        elapsed = {"elapsed_s": round(time.perf_counter() - started, 3)}
+        return self._head(trial, MEASURED, None) | settle(measured) | elapsed
+
+    def _fail(self, trials: Iterable[Trial], reason: str, emit: Emit) -> None:
+        for trial in trials:
+            emit(Message("record", record=self._failed(trial, reason)))
+
+    def _failed(self, trial: Trial, reason: str) -> Record:
+        return self._head(trial, FAILED, reason)
+
+    def _head(self, trial: Trial, status: str, reason: str | None) -> Record:
+        return head_of(trial, status, reason) | {"environment": self._stamp}
+
+    @cached_property
+    def _stamp(self) -> Record:
+        told = environment(self._arguments)
+        return {name: told[name] for name in ("date", "git", "versions", "cpu", "gpus", "faiss_threads")}
+
+    @staticmethod
+    def _try(work: Callable[[], Any]) -> Any:
+        """Return what ``work`` returns, or why it cannot, as text."""
+        try:
+            return work()
+        except SemrecError as error:
+            return error.message
+        except (RuntimeError, MemoryError, OSError, ValueError, AssertionError) as error:  # what FAISS and numpy raise
+            kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
+            return f"{kind}: {first_line(error)}"
+
+
+def _steps_of(emit: Emit) -> Progress:
+    def step(what: str, done: int, total: int, /) -> None:
+        emit(Message("step", what, done=done, total=total))
+
+    return step
+
+
+def head_of(trial: Trial, status: str, reason: str | None) -> Record:
+    """Return what every record of a trial begins with."""
+    told = {"digest": trial.digest, "format": FORMAT, "status": status, "reason": reason, "label": trial.label}
+    return told | trial.settings
+
+
+class _Answered:
+    """The answers of one index to all questions under one filter and k.
+
+    Without a filter they are the same for every batch size, and are asked for at once. Under a filter the way that they
+    are found depends on the batch size, and with it what is found, so there they are asked for as they are timed.
+    """
+
+    def __init__(self, loaded: LoadedIndex, data: SweepData) -> None:
+        self.loaded = loaded
+        self._data = data
+        self._rows: Any = None
+        self._quality: Record | None = None
+
+    def quality(self, trial: Trial) -> Record:
+        if self._quality is None or trial.where is not None:
+            truth = self._data.truth(trial.where, trial.k)
+            self._rows, strategy = self._ask(trial)
+            self._quality = quality_of(self._rows, self._data, truth, field=trial.protocol.slice)
+            self._quality["strategy"] = strategy
+        return self._quality
+
+    def _ask(self, trial: Trial) -> tuple[Any, str]:
+        questions = self._data.questions.vectors
+        step = len(questions) if trial.where is None else trial.batch
+        search = self.loaded.search_of(trial)
+        found = [search(questions[start : start + step]) for start in range(0, len(questions), step)]
+        strategies = dict.fromkeys(one.strategy for one in found)
+        return np.concatenate([one.rows for one in found]), ", ".join(strategies)
+
+    def examples(self, trial: Trial) -> list[Record]:
+        """Write out some answers without a filter; under one, whose exact lists differ, none."""
+        if trial.where is not None:
+            return []
+        self.quality(trial)
+        return examples_of(self._rows, self._data, self._data.truth(trial.where, trial.k))

@@ -1,0 +1,31 @@
+"""``semrec bench gpu`` on a GPU at small sizes: all it promises is in the document, and its answers are right."""
+
+from __future__ import annotations
+
+import pytest
+
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+
+
+@pytest.mark.gpu
+def test_everybody_is_measured_in_one_run() -> None:
+    pytest.importorskip("torch")
+    document = bench_gpu(GpuBench(titles=(3000,), batches=(1, 300, 1200), dim=64, seconds=0.01))
+    assert [row["queries"] for row in document["search"]] == [1, 300, 1200]
+    for row in document["search"]:
+        for name in ("fused", "faiss_float32", "faiss_float16", "torch_float16", "numpy"):
+            assert row[name]["median_ms"] > 0
+            assert len(row[name]["times_ms"]) >= 3
+        assert row["largest_error"] < 1e-5
+        assert row["asked_ms"] is None
+        assert row["met"] is None
+        assert row["fused_to_limit"] == pytest.approx(row["fused"]["median_ms"] / row["limit_ms"], rel=1e-2)
+    assert {row["share"] for row in document["masked"]} == {0.5, 0.1, 0.01}
+    assert document["memory"][0]["vector_bytes"] == 3000 * 64 * 6
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.device.gpu_count", lambda: 0)
+    with pytest.raises(DeviceError, match="GPU 0 was asked for"):
+        bench_gpu(GpuBench())

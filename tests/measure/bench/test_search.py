@@ -1,0 +1,363 @@
+"""The benchmark's parts on made-up numbers, and one tiny run from data to document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.config.schema import Config, config_from_dict
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.errors import SemrecError, StorageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.index.gpu_memory import GpuState
+from semrec_faiss.measure.bench.beside_faiss import RAW, blas_settings, made_up_queries, rounds_of, row_of_batch
+from semrec_faiss.measure.bench.promises import judge
+from semrec_faiss.measure.bench.search import SearchBench, bench_search, results_name
+from semrec_faiss.measure.documents import results
+from semrec_faiss.measure.documents.results import NotMeasured, device_name, save_results, settle
+from semrec_faiss.measure.instruments import environment as environment_module
+from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
+from semrec_faiss.measure.instruments.environment import command_line, environment, git_state
+from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
+from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
+from semrec_faiss.measure.instruments.processes import peak_bytes_of_process, semrec, time_process
+from semrec_faiss.measure.instruments.timing import PairedTimings, Timing
+from semrec_faiss.search.recommender import Recommender
+
+MB = 1_000_000
+
+
+def made_up_document(**changes: Any) -> dict[str, Any]:
+    """Return what `judge` looks at, every promise just kept."""
+    ours = {"ratio": 1.05, "added_ms": 0.2}
+    document: dict[str, Any] = {
+        "data": {"titles": 1000, "dim": 100},
+        "index": {"type": "flat", "search": {}},
+        "search": [{"queries": count, "vector_index": ours, "recommender": ours} for count in (1, 1000)],
+        "faiss_defaults": {"ratio": 0.35},
+        "processes": {"help": {"median_ms": 250.0}, "similar_cpu": {"median_ms": 1500.0}},
+        "memory": {
+            "build_flat": {"peak_bytes": 250_880_000},  # 2.2 × 1000 × 100 × 4 + 250 MB
+            "read_users": {"dtype": "float64", "file_bytes": 7 * MB, "peak_bytes": 307 * MB},
+        },
+        "not_measured": {},
+    }
+    return document | changes
+
+
+def verdicts(document: dict[str, Any]) -> dict[str, bool | None]:
+    return {promise.name: promise.met for promise in judge(document)}
+
+
+def test_promises_just_kept() -> None:
+    assert verdicts(made_up_document()) == dict.fromkeys(
+        (
+            "thousand_queries_vector_index",
+            "one_query_vector_index",
+            "thousand_queries_recommender",
+            "one_query_recommender",
+            "hundred_queries",
+            "help",
+            "similar",
+            "build_memory",
+            "read_users_memory",
+        ),
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({"faiss_defaults": {"ratio": 0.3501}}, "hundred_queries"),
+        ({"processes": {"help": {"median_ms": 250.1}, "similar_cpu": {"median_ms": 1.0}}}, "help"),
+        ({"processes": {"help": {"median_ms": 1.0}, "similar_cpu": {"median_ms": 1500.1}}}, "similar"),
+    ],
+)
+def test_a_promise_just_missed(changes: dict[str, Any], missed: str) -> None:
+    judged = verdicts(made_up_document(**changes))
+    assert [name for name, met in judged.items() if met is not True] == [missed]
+    assert judged[missed] is False
+
+
+def test_search_and_memory_promises_just_missed() -> None:
+    document = made_up_document()
+    document["search"][1] = {
+        "queries": 1000,
+        "vector_index": {"ratio": 1.0501, "added_ms": 0.0},
+        "recommender": {"ratio": 1.0, "added_ms": 9.0},
+    }
+    document["memory"]["build_flat"]["peak_bytes"] += 1
+    document["memory"]["read_users"]["peak_bytes"] += 1
+    missed = [name for name, met in verdicts(document).items() if met is False]
+    assert missed == ["thousand_queries_vector_index", "build_memory", "read_users_memory"]
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
+    reasons = {"faiss_defaults": "on a GPU", "memory.build_flat": "no data", "memory.read_users": "no users"}
+    document = made_up_document(
+        faiss_defaults=None, memory={"build_flat": None, "read_users": None}, not_measured=reasons
+    )
+    found = {promise.name: promise for promise in judge(document)}
+    for name, reason in (
+        ("hundred_queries", "on a GPU"),
+        ("build_memory", "no data"),
+        ("read_users_memory", "no users"),
+    ):
+        assert (found[name].measured, found[name].met, found[name].reason) == (None, None, reason)
+    assert found["help"].met is True
+
+
+def test_users_in_other_precision_and_refined_indexes_are_outside_the_promises() -> None:
+    document = made_up_document()
+    document["memory"]["read_users"]["dtype"] = "float32"
+    document["index"] = {"type": "ivf_pq", "search": {"refine": 4}}
+    found = {promise.name: promise for promise in judge(document)}
+    assert found["read_users_memory"].reason == "the promise is about float64 users; these are float32"
+    assert found["thousand_queries_recommender"].met is None
+    assert "rescores" in str(found["thousand_queries_recommender"].reason)
+
+
+def test_promise_as_dict_carries_both_numbers() -> None:
+    assert judge(made_up_document())[4].as_dict() == {
+        "name": "hundred_queries",
+        "what": "100 queries on the CPU, to FAISS at its defaults",
+        "measured": 0.35,
+        "limit": 0.35,
+        "unit": "x",
+        "reason": None,
+        "met": True,
+    }
+
+
+def test_settle_turns_gaps_into_null_with_a_reason() -> None:
+    document = {"a": 1, "b": NotMeasured("no b"), "c": {"d": NotMeasured("no d"), "e": [2]}}
+    assert settle(document) == {
+        "a": 1,
+        "b": None,
+        "c": {"d": None, "e": [2]},
+        "not_measured": {"b": "no b", "c.d": "no d"},
+    }
+
+
+def test_row_of_batch_puts_ours_beside_raw() -> None:
+    raw, slower = Timing((2.0, 4.0, 8.0)), Timing((4.0, 6.0, 12.0))
+    timings = {RAW: raw, "vector_index": raw, "recommender": slower, "recommender_with_titles": slower}
+    row = row_of_batch(10, PairedTimings(timings), 1e-7)
+    assert (row["queries"], row["rounds"], row["largest_score_difference"]) == (10, 3, 1e-7)
+    assert row["raw_faiss"] == raw.as_dict()
+    assert (row["vector_index"]["ratio"], row["vector_index"]["added_ms"]) == (1.0, 0.0)
+    assert (row["recommender"]["ratio"], row["recommender"]["added_ms"]) == (1.5, 2.0)
+    assert row["recommender"]["times_ms"] == [4.0, 6.0, 12.0]
+
+
+@pytest.mark.parametrize(("queries", "expected"), [(1, 200), (10, 100), (100, 40), (1000, 20), (10_000, 5), (7, 20)])
+def test_rounds_follow_the_batch(queries: int, expected: int) -> None:
+    assert rounds_of(queries, 20) == expected
+
+
+def test_at_least_two_rounds() -> None:
+    assert rounds_of(10_000, 2) == 2
+
+
+def test_limit_is_the_larger_of_moving_bytes_and_computing() -> None:
+    floor = Floor(20e9, 10e9, 100e9, 400e9, "made up")
+    one = floor.limit(1, 1000, 250, 10)  # 1,001 × 250 × 4 + 120 bytes at 20 GB/s; 0.5 M operations take 0.005 ms
+    assert one == {"limit_ms": pytest.approx(0.05006, abs=1e-5), "bound_by": "memory"}
+    assert floor.limit(1000, 1000, 250, 10) == {"limit_ms": 5.0, "bound_by": "arithmetic"}
+    assert floor.limit(1000, 1000, 250, 10, float16=True) == {"limit_ms": 1.25, "bound_by": "arithmetic"}
+    codes = floor.limit(1, 10**6, 250, 10, float16=True, title_bytes=254)  # 254 million + 1,120 bytes at 20 GB/s
+    assert codes == {"limit_ms": 12.70006, "bound_by": "memory"}
+
+
+def test_cpu_floor_is_measured_and_a_gpu_without_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    missing = measure_floor(Device(gpus=(0,)))
+    assert isinstance(missing, NotMeasured)
+    assert "torch is not installed" in missing.reason
+    assert isinstance(measure_floor(Device(gpus=(0, 1))), NotMeasured)
+
+
+def test_blas_settings_come_back_after_an_error() -> None:
+    settings = load_faiss().cvar
+    before = (settings.distance_compute_blas_threshold, settings.distance_compute_blas_database_bs)
+    with pytest.raises(ZeroDivisionError), blas_settings(128_000, 4096, 1024):
+        assert settings.distance_compute_blas_threshold == 128_000
+        assert settings.distance_compute_blas_database_bs == 1024
+        raise ZeroDivisionError
+    assert (settings.distance_compute_blas_threshold, settings.distance_compute_blas_database_bs) == before
+
+
+def test_device_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [GpuState(0, "NVIDIA H200", "570", 1, 0), GpuState(1, "NVIDIA GeForce RTX 4090", "570", 1, 0)]
+    monkeypatch.setattr(results, "gpu_states", lambda: cards)
+    named = [device_name(Device(gpus)) for gpus in ((), (0,), (1,), (0, 1), (5,))]
+    assert named == ["cpu", "h200", "geforce-rtx-4090", "h200-x2", "gpu"]
+
+
+def test_results_are_named_by_device_and_type() -> None:
+    def name(index: dict[str, str]) -> str:
+        return results_name({"index": index, "device": {"name": "h200"}})
+
+    assert name({"type": "flat"}) == "bench-search-h200.json"
+    assert name({"type": "ivf_flat"}) == "bench-search-h200-ivf_flat.json"
+    assert name({"factory": "IVF8,SQ8"}) == "bench-search-h200-factory.json"
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    save_results({"title": "Amélie"}, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"title": "Amélie"}
+    with pytest.raises(ValueError, match="JSON"):
+        save_results({"title": float("nan")}, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"title": "Amélie"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_results_in_an_impossible_place_are_our_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        save_results({}, tmp_path / "file" / "a.json")
+
+
+def test_gpu_memory_is_read_before_at_its_peak_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([100, 900])
+    monkeypatch.setattr(gpu_peak, "gpu_states", lambda: [GpuState(0, "a", "1", 1000, next(readings, 300))])
+    monkeypatch.setattr(gpu_peak, "INTERVAL_S", 0.001)
+    watch = GpuMemoryWatch()
+    with watch:
+        while watch._peak[0] < 900:  # the thread's first reading
+            pass
+    report = watch.as_dict()
+    assert report is not None
+    assert report["gpus"] == [{"gpu": 0, "before_bytes": 100, "peak_bytes": 900, "after_bytes": 300}]
+
+
+def test_gpu_memory_without_a_driver_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_peak, "gpu_states", list)
+    with GpuMemoryWatch() as watch:
+        pass
+    assert watch.as_dict() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts no peak resident set")
+def test_peak_memory_is_the_childs_own() -> None:
+    ballast = np.ones(40 * MB, np.float64)  # 320 MB held by this process must not count
+    takes = f"b = bytearray({100 * MB}); b[::4096] = b'x' * len(b[::4096])"
+    small = peak_bytes_of_process([sys.executable, "-c", "pass"])
+    large = peak_bytes_of_process([sys.executable, "-c", takes])
+    assert small is not None
+    assert large is not None
+    assert small < 60 * MB < ballast.nbytes
+    assert 100 * MB <= large < small + 130 * MB
+
+
+def test_a_measured_process_that_fails_is_an_error() -> None:
+    failing = [sys.executable, "-c", "import sys; print('out of luck', file=sys.stderr); sys.exit(3)"]
+    with pytest.raises(SemrecError, match=r"(?s)exit code 3.*out of luck$"):
+        time_process(failing, repeats=1)
+    if sys.platform != "win32":
+        with pytest.raises(SemrecError, match=r"(?s)exit code 3.*out of luck$"):
+            peak_bytes_of_process(failing)
+
+
+def test_processes_are_timed_after_one_that_is_not_counted() -> None:
+    told: list[tuple[str, int, int]] = []
+    timing = time_process(semrec("--version"), repeats=2, what="version", progress=lambda *step: told.append(step))
+    assert len(timing.times_ms) == 2
+    assert told == [("version", 1, 3), ("version", 2, 3), ("version", 3, 3)]
+
+
+def test_command_line_is_as_typed_without_absolute_paths() -> None:
+    typed = ["bench", "search", "my index", "--out", "/home/someone/results", "--set=output=/tmp/x/y", "results/a"]
+    expected = "semrec bench search 'my index' --out .../results --set=output=.../y results/a"
+    assert command_line(typed) == expected
+    assert command_line(["C:\\Users\\someone\\index"]) == "semrec .../index"
+
+
+def test_git_state_of_a_checkout(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert git_state(tmp_path) is None
+    git("init", "-q")
+    assert git_state(tmp_path) == {"commit": None, "dirty": False}
+    (tmp_path / "a.py").write_text("1")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "r.json").write_text("{}")
+    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "a.py").write_text("2")
+    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+
+
+def test_environment_stamp_names_versions_and_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_module, "gpu_states", lambda: [GpuState(0, "NVIDIA H200", "570.1", 140, 7)])
+    stamp = environment(["bench", "search"])
+    assert stamp["command"] == "semrec bench search"
+    assert stamp["versions"]["numpy"] == np.__version__
+    assert stamp["versions"]["faiss"] == load_faiss().__version__
+    assert stamp["versions"]["faiss_wheel"] in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
+    assert stamp["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert stamp["gpus"] == [{"name": "NVIDIA H200", "driver": "570.1", "memory_bytes": 140}]
+    assert stamp["date"].endswith("+00:00")
+    assert stamp["cpu"]["cores"] >= 1
+    assert stamp["faiss_threads"] >= 1
+    text = json.dumps(stamp)
+    assert str(Path.home()) not in text
+    assert str(Path.cwd()) not in text
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, Any]:
+    return bench_search(SearchBench(Config(), titles=500, users=50, dim=16, repeats=2))
+
+
+def test_tiny_run_measures_every_section_of_a_cpu(tiny: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(tiny, allow_nan=False)) == tiny
+    assert tiny["data"] == {"titles": 500, "users": 50, "dim": 16, "made_by": "semrec dataset synth", "seed": 7}
+    assert (tiny["index"]["type"], tiny["k"]) == ("flat", 10)
+    assert [row["queries"] for row in tiny["search"]] == [1, 10, 100, 1000, 10_000]
+    assert [row["rounds"] for row in tiny["search"]] == [20, 10, 4, 2, 2]
+    for row in tiny["search"]:
+        assert row["largest_score_difference"] < 1e-5
+        for name in ("raw_faiss", "vector_index", "recommender", "recommender_with_titles"):
+            assert len(row[name]["times_ms"]) == row["rounds"]
+            assert 0 < row[name]["min_ms"] <= row[name]["median_ms"] <= row[name]["p95_ms"]
+    assert tiny["faiss_defaults"]["queries"] == 100
+    assert tiny["memory"]["read_users"]["file_bytes"] == 128 + 50 * 16 * 8
+    assert tiny["memory"]["build_flat"]["vector_bytes"] == 500 * 16 * 4
+    assert tiny["memory"]["build_flat"]["peak_bytes"] > tiny["memory"]["libraries"]["peak_bytes"] > 20 * MB
+    assert [row["queries"] for row in tiny["floor"]["batches"]] == [1, 10, 100, 1000, 10_000]
+    assert all(isinstance(promise["met"], bool) for promise in tiny["promises"])
+
+
+def test_tiny_run_says_what_a_cpu_leaves_out(tiny: dict[str, Any]) -> None:
+    untold = {"others_used_cores"}  # but on Linux
+    assert set(tiny["not_measured"]) - untold == {"agreement_with_cpu", "gpu_memory", "processes.similar_gpu"}
+    assert tiny["gpu_memory"] is None
+    assert tiny["processes"]["similar_gpu"] is None
+
+
+def test_made_up_queries_are_unit_vectors_and_repeatable(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "data", titles=60, users=0, dim=8)
+    asked = {"index": {"type": "ivf_flat", "search": {"nprobe": 1}}, "device": {"kind": "cpu"}}
+    config = config_from_dict(asked).model_copy(update={"dataset": tmp_path / "data", "output": tmp_path / "index"})
+    build_index(config)
+    index = Recommender.open(tmp_path / "index").index
+    queries = made_up_queries(index, 40, seed=3)
+    assert queries.shape == (40, 8)
+    assert np.linalg.norm(queries, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(queries[:5], made_up_queries(index, 40, seed=3)[:5])
+    assert not np.array_equal(queries, made_up_queries(index, 40, seed=4))

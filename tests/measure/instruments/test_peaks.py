@@ -1,0 +1,86 @@
+"""Peak memory of this process and of a GPU, and what makes a trial hopeless."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.index.gpu_memory import GpuState
+from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
+from semrec_faiss.measure.instruments import host_memory as host_peak
+from semrec_faiss.measure.instruments.host_memory import UNTOLD, HostPeak
+from semrec_faiss.measure.sweep.prune import hopeless
+from semrec_faiss.measure.sweep.tested_index import NO_DRIVER, GpuBase
+
+MB = 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its own peak")
+def test_host_peak_is_what_was_held_beyond_the_start_and_can_be_forgotten() -> None:
+    held = np.ones(20 * MB // 8)
+    peak = HostPeak()
+    if peak.added_bytes() == UNTOLD:
+        pytest.skip("this container does not let a process reset its own peak")
+    block = np.ones(60 * MB // 8)
+    del block
+    first = peak.added_bytes()
+    peak.reset()
+    second = peak.added_bytes()
+    assert isinstance(first, int)
+    assert isinstance(second, int)
+    assert 59 * MB < first < 75 * MB, "what was held before does not count"
+    assert second < 15 * MB
+    assert held.size
+
+
+def test_host_peak_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(host_peak, "_CLEAR", tmp_path / "no" / "such")
+    assert isinstance(HostPeak().added_bytes(), NotMeasured)
+    monkeypatch.setattr(host_peak, "_STATUS", tmp_path / "no" / "status")
+    assert isinstance(HostPeak().added_bytes(), NotMeasured)
+
+
+def test_gpu_peak_is_beyond_what_was_in_use_before_summed_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {0: 100, 1: 50, 2: 7}
+
+    def states() -> list[GpuState]:
+        return [GpuState(gpu, "a", "1", 1000, count) for gpu, count in used.items()]
+
+    monkeypatch.setattr(gpu_peak, "gpu_states", states)
+    base = GpuBase()
+    assert base.peak_bytes([0, 1], lambda: used.update({0: 400, 1: 60, 2: 900})) == 310
+    monkeypatch.setattr(gpu_peak, "gpu_states", list)
+    assert GpuBase().peak_bytes([0], lambda: None) == NO_DRIVER
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        ({1: 0.5, 2: 0.8}, None),
+        ({1: 0.5, 2: 0.9995}, "nprobe 2 finds 0.9995 already"),
+        ({1: 0.5, 2: 0.97, 3: 0.9705}, "recall has stopped to grow: 0.9700 at nprobe 2, 0.9705 at 3"),
+        ({1: 0.97, 2: 0.97, 3: 0.99}, None),  # it has begun to grow again
+        ({5: 1.0, 6: 1.0}, None),  # dearer ones tell nothing
+        ({1: 0.9995}, "nprobe 1 finds 0.9995 already"),
+        ({}, None),
+    ],
+)
+def test_hopeless(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], known: dict[int, float], reason: str | None
+) -> None:
+    grid = [{"type": "ivf_flat", "build": {"nlist": 6}, "search": {"nprobe": [1, 2, 3, 4, 5, 6]}}]
+    plan = tiny_plan(tmp_path, tiny_data.root, grid=grid, filters=[], batch=1)
+    trials = {trial.effort[0]: trial for trial in plan.trials}
+    records = [
+        trials[nprobe].settings | {"status": "measured", "quality": {"recall": recall}}
+        for nprobe, recall in known.items()
+    ]
+    assert hopeless(trials[4], records) == reason
+    others = [record | {"batch": 99} for record in records] + [record | {"status": "failed"} for record in records]
+    assert hopeless(trials[4], others) is None, "other trials tell nothing of this one"

@@ -1,0 +1,42 @@
+"""A sweep that is killed at random instants, and run again, gives the same table as an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semrec_faiss.measure.sweep.run import SweepResults
+
+KILLS = 20
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+
+
+def test_killed_at_twenty_random_instants(
+    tmp_path: Path, repo: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any]
+) -> None:
+    tiny_plan(tmp_path, tiny_data.root, filters=[])
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kill_sweeps.py")), str(tmp_path / "sweep.yaml"), str(KILLS)],
+        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    seen = json.loads(done.stdout)
+    assert len(seen["outcomes"]) == KILLS
+    assert all(one["after"] >= one["before"] for one in seen["outcomes"]), "what was measured is never lost"
+    assert sum(one["after"] > one["before"] for one in seen["outcomes"]) >= 5, "kills must hit sweeps at work"
+    unbroken = SweepResults.read(tmp_path / "results" / "unbroken")
+    expected = [lasting_part(record) for record in unbroken.records]
+    assert len(expected) == 8
+    for number in range(seen["sweeps"]):
+        killed = SweepResults.read(tmp_path / "results" / f"killed{number}")
+        assert [lasting_part(record) for record in killed.records] == expected
+        assert len((killed.folder / "trials.jsonl").read_text().splitlines()) == 8, "no trial was measured twice"
