@@ -57,7 +57,7 @@ def compare(
     from semrec_faiss.measure.guide.config import CompareSettings, Costs, load_settings
     from semrec_faiss.measure.guide.run import TESTS, Comparison
     from semrec_faiss.measure.guide.run import compare as run
-    from semrec_faiss.report.guide_files import results_path, save_comparison
+    from semrec_faiss.report.guide.files import results_path, save_comparison
     from semrec_faiss.writable import check_new_file, check_new_folder
 
     check_new_folder(out, "--out")
@@ -118,7 +118,7 @@ def _with_options(questions: Any, users: tuple[str, ...], batches: tuple[int, ..
 
 
 def _print(results: dict[str, Any]) -> None:
-    from semrec_faiss.report.numbers import as_unit
+    from semrec_faiss.report.page.numbers import as_unit
 
     index = results["index"]
     kind = index["config"].get("type") or index["config"]["factory"]
@@ -137,8 +137,8 @@ def _print(results: dict[str, Any]) -> None:
 
 
 def _print_numbers(results: dict[str, Any]) -> None:
-    from semrec_faiss.report.document import shown
-    from semrec_faiss.report.guide_report import performance_table
+    from semrec_faiss.report.guide.report import performance_table
+    from semrec_faiss.report.page.document import shown
 
     table = performance_table(results)
     columns = [table.column(position) for position in range(len(table.columns))]

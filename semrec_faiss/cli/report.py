@@ -28,10 +28,10 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     from semrec_faiss.measure.evaluate.results import EvaluationResults
     from semrec_faiss.measure.sweep.kind import kind_of
     from semrec_faiss.measure.sweep.run import SweepResults
-    from semrec_faiss.report.compare_page import compare_document
-    from semrec_faiss.report.evaluation_page import write_evaluation_report
-    from semrec_faiss.report.page import html_page, save_text
-    from semrec_faiss.report.sweep_page import write_report
+    from semrec_faiss.report.evaluate.page import write_evaluation_report
+    from semrec_faiss.report.page.html import html_page, save_text
+    from semrec_faiss.report.sweep.page import write_report
+    from semrec_faiss.report.sweep.two_sweeps import compare_document
 
     if (results is None) == (compare is None):
         raise click.UsageError("give the results of one sweep, or --compare A B for two")
@@ -58,9 +58,9 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
 def _of_file(path: Path, out: Path) -> list[Path]:
     """Draw a results file for what it holds; return what was written."""
     from semrec_faiss.measure.documents.results import read_results, save_bytes
-    from semrec_faiss.report.charts import png
-    from semrec_faiss.report.gpu_chart import gpu_chart
-    from semrec_faiss.report.guide_files import save_comparison
+    from semrec_faiss.report.bench.gpu_chart import gpu_chart
+    from semrec_faiss.report.guide.files import save_comparison
+    from semrec_faiss.report.page.charts import png
 
     document = read_results(path)
     try:

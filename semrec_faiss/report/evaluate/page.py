@@ -1,0 +1,216 @@
+"""The report of evaluated recommendations: what each profile comes to, and the winner beside the baselines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
+from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER, metric_of
+from semrec_faiss.measure.evaluate.results import EvaluationResults
+from semrec_faiss.measure.evaluate.run import ranked
+from semrec_faiss.measure.evaluate.taste_profile import Profile
+from semrec_faiss.measure.quality.held_out_metrics import PER_USER
+from semrec_faiss.report.evaluate.charts import interval_chart
+from semrec_faiss.report.evaluate.rows import METHOD_NAMES, csv_of, ends_of, flat_row, method_rows, profile_rows
+from semrec_faiss.report.page.charts import png, spec_of, titled
+from semrec_faiss.report.page.document import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Document,
+    Facts,
+    Section,
+    Table,
+    Text,
+    Tone,
+    Value,
+)
+from semrec_faiss.report.page.html import html_page, save_bytes, save_text
+from semrec_faiss.report.page.stamp import stamp_rows
+
+MOST_DRAWN = 30
+"""Profiles of a chart; the table holds all."""
+
+PICTURE_WIDTH = 900
+
+NEVER = 1e9
+"""Days that ratings without a half-life are sorted by."""
+
+Record = dict[str, Any]
+
+
+def write_evaluation_report(results: EvaluationResults, out: Path) -> list[Path]:
+    """Write report.html, summary.csv and a picture of each chart.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        UsageError: nothing was measured.
+        DeviceError: altair or vl-convert-python is not installed.
+        StorageError: the folder cannot be written.
+    """
+    document = evaluation_page(results)
+    written = [out / "report.html", out / "summary.csv"]
+    save_text(html_page(document), written[0])
+    save_text(csv_of(results), written[1])
+    for chart in document.charts():
+        path = out / f"{chart.name}.png"
+        save_bytes(png(spec_of(chart.spec) | {"width": PICTURE_WIDTH}), path)
+        written.append(path)
+    return written
+
+
+def evaluation_page(results: EvaluationResults) -> Document:
+    """Arrange what was measured.
+
+    Raises:
+        UsageError: nothing was measured.
+        DeviceError: altair is not installed.
+    """
+    measured = results.measured
+    if not measured:
+        reasons = "; ".join(dict.fromkeys(str(record["reason"]) for record in results.failed)) or "no profile was tried"
+        raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
+    by = results.plan["sweep"]["evaluate"]["by"]
+    evaluations = {one["name"]: one for one in results.document["evaluations"]} if results.document else {}
+    names = list(dict.fromkeys(record["index"]["name"] for record in measured))
+    sections: list[Section] = []
+    for name in names:
+        here = ranked((record for record in measured if record["index"]["name"] == name), by)
+        about = "" if len(names) == 1 else f": {name}"
+        if name in evaluations:
+            sections.append(_verdict(evaluations[name], name, by, about))
+        sections.append(_profiles(here, evaluations.get(name), name, by, about))
+    if not evaluations:
+        sections.insert(0, Section("No winner yet", [Text(
+            "Profiles are left to try, so that none is chosen and measured beside the baselines yet; `semrec sweep` "
+            "goes on.")]))  # fmt: skip
+    sections.append(Section("All profiles", [_profiles_table(measured, several=len(names) > 1)]))
+    sections += [*_not_measured(results), _environment(results)]
+    first = measured[0]
+    summary = (
+        f"{len(measured)} profiles tried; {first['users_evaluated']} users, {first['protocol']['held_out']} titles left"
+        f" out of each, rated {first['protocol']['liked']:g} or better; chosen by {_told(by)}."
+    )
+    return Document(f"Recommendations: {results.plan['name']}", summary, sections)
+
+
+def _told(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _verdict(evaluation: Record, name: str, by: str, about: str) -> Section:
+    """Show the winner on the titles that it was not chosen by, beside the baselines."""
+    methods = evaluation["methods"]
+    protocol = evaluation["protocol"]
+    profile = Profile(**evaluation["profile"]).describe()
+    facts: list[tuple[str, str, str, Tone]] = [
+        (f"{_told(by)} of the winner", f"{metric_of(methods[RECOMMENDER], by)['mean']:.3f}", profile, "plain")
+    ]
+    for other, values in evaluation["differences"].items():
+        mean, (low, high) = values[by]["mean"], ends_of(values[by])
+        tone: Tone = "good" if low > 0 else "bad" if high < 0 else "plain"
+        facts.append((f"against {METHOD_NAMES.get(other, other)}", f"{mean:+.3f}",
+                      f"paired by user; {low:+.3f} to {high:+.3f}", tone))  # fmt: skip
+    caption = (f"{_told(by)} on the {protocol['held_out']} titles that each user liked last, with 95% confidence "
+               "intervals over users.")  # fmt: skip
+    drawn = interval_chart(method_rows(methods, by), _told(by))
+    note = f"{_told(by)} on the titles that each user liked last; lines are 95% confidence intervals over users"
+    blocks: list[Block] = [
+        Facts(facts),
+        Chart(_chart_name("methods", name), titled(drawn, f"The winner beside the baselines on {name}", note), caption),
+        *(_methods_table(methods, k) for k in KS),
+        Text(f"{protocol['users_evaluated']} users; {protocol['users_with_too_few_liked']} more like too few titles."),
+        Text(f"The same again: {evaluation['command']}", "muted"),
+    ]
+    return Section(f"The winner, on titles it was not chosen by{about}", blocks)
+
+
+def _profiles(here: Sequence[Record], evaluation: Record | None, name: str, by: str, about: str) -> Section:
+    """Draw the best profiles, on the titles that they are chosen by."""
+    chosen = next((one for one in here if evaluation is not None and one["profile"] == evaluation["profile"]), None)
+    drawn = list(here[:MOST_DRAWN])
+    # The defaults tell how much there is to win.
+    drawn += [record for record in here[MOST_DRAWN:] if Profile(**record["profile"]) == DEFAULT_PROFILE]
+    told = "all" if len(drawn) == len(here) else f"the best {MOST_DRAWN} and the defaults, of {len(here)}"
+    caption = (f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "
+               "intervals over users. Profiles are compared on the same users, so that they differ more surely than "
+               "their intervals tell.")  # fmt: skip
+    note = f"{told} profiles, on titles liked before those left out last; lines are 95% confidence intervals over users"
+    chart = titled(
+        interval_chart(profile_rows(drawn, by, chosen), _told(by)), f"{_told(by)} by profile on {name}", note
+    )
+    return Section(f"What each profile comes to{about}", [Chart(_chart_name("profiles", name), chart, caption)])
+
+
+def _chart_name(kind: str, index: str) -> str:
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', index)}"
+
+
+def _spanned(told: Record) -> Value:
+    """Write a mean with its interval."""
+    if told["mean"] is None:
+        return None
+    low, high = ends_of(told)
+    return Cell(f"{told['mean']:.3f} [{low:.3f} {high:.3f}]", told["mean"])
+
+
+def _methods_table(methods: Record, k: int) -> Table:
+    rows: list[list[Value]] = [
+        [METHOD_NAMES.get(name, name), *(_spanned(method[f"at_{k}"][one]) for one in PER_USER),
+         method[f"at_{k}"]["coverage"], method[f"at_{k}"]["novelty"]["mean"]]
+        for name, method in methods.items()
+    ]  # fmt: skip
+    columns: list[str | Column] = [f"lists of {k}", *(Column(one.replace("_", " "), right=True) for one in PER_USER)]
+    return Table([*columns, Column("coverage", ".1%"), Column("novelty, bits", ".1f")], rows)
+
+
+def _profiles_table(measured: Sequence[Record], *, several: bool) -> Table:
+    """List every measured profile."""
+    rows: list[list[Value]] = []
+    for record in measured:
+        row = flat_row(record)
+        days = row["half_life_days"]
+        settings = [row[setting] for setting in ("centre", "interests", "merge", "popularity", "pool")]
+        cells: list[Value] = [Cell("none", NEVER) if days is None else Cell(f"{days:g}", days), *settings]
+        for k in KS:
+            cells += [_spanned(record[f"at_{k}"]["ndcg"]), *(row[f"{name}_at_{k}"] for name in (
+                "hit_rate", "recall", "mrr", "coverage", "novelty"))]  # fmt: skip
+        rows.append([*([row["index"]] if several else []), *cells, row["elapsed_s"]])
+    columns: list[str | Column] = [
+        Column("half-life, days", right=True), "centre", Column("interests", "d"), "merge", Column("popularity", "g"),
+        Column("pool", ",d"),
+    ]  # fmt: skip
+    for k in KS:
+        columns += [Column(f"ndcg at {k}", right=True), Column(f"hit rate at {k}", ".3f"),
+                    Column(f"recall at {k}", ".3f"), Column(f"mrr at {k}", ".3f"),
+                    Column(f"coverage at {k}", ".1%"), Column(f"novelty at {k}", ".1f")]  # fmt: skip
+    columns.append(Column("seconds", ".1f"))
+    caption = "On the titles liked before those left out last; in brackets 95% confidence intervals over users"
+    return Table(["index", *columns] if several else columns, rows, caption, name="profiles")
+
+
+def _not_measured(results: EvaluationResults) -> list[Section]:
+    """List profiles that failed or were not reached, and combinations that are none of their own."""
+    rows: list[list[Value]] = [
+        [f"{record['index']['name']}: {record['label']}", "failed", str(record["reason"])] for record in results.failed
+    ]
+    rows += [[trial["what"], "not reached", ""] for trial in results.missing]
+    rows += [[one["what"], "no profile of its own", one["reason"]] for one in results.plan["invalid"]]
+    return [Section("Not measured", [Table(["what", "", "why"], rows)], folded=len(rows) > 20)] if rows else []
+
+
+def _environment(results: EvaluationResults) -> Section:
+    indexes = {record["index"]["name"]: record["index"] for record in results.records}
+    rows = stamp_rows(results.plan["environment"])
+    for name, index in indexes.items():
+        kind = index["settings"].get("type", "factory")
+        rows.append([f"index {name}", f"{kind}, {index['titles']:,} titles, {index['users']:,} users, "
+                                      f"{index['ratings']:,} ratings; {index['digest'][:16]}…"])  # fmt: skip
+    return Section("Environment", [Table(["", ""], rows)])

@@ -1,0 +1,53 @@
+"""The files that a comparison leaves: results as JSON, the report as Markdown and as a page, charts as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.measure.documents.results import save_bytes, save_results, save_text
+from semrec_faiss.report.guide.report import guide_document
+from semrec_faiss.report.page.charts import png
+from semrec_faiss.report.page.html import html_page
+from semrec_faiss.report.page.markdown import markdown_page
+
+
+def results_path(results: dict[str, Any], folder: Path) -> Path:
+    """Return where the results of a comparison go: ``h200_test_results.json``."""
+    return folder / f"{results['index']['device']}_test_results.json"
+
+
+def save_comparison(
+    results: dict[str, Any], folder: Path, *, with_json: bool = True
+) -> tuple[list[Path], DeviceError | None]:
+    """Write everything there is to write.
+
+    Args:
+        results: of a comparison.
+        folder: where to.
+        with_json: write the results themselves too; without, nothing is written before all of it is drawn.
+
+    Returns:
+        The files written, and why the charts and the page are not among them where they are not.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    path = results_path(results, folder)
+    if with_json:
+        save_results(results, path)
+    report = folder / f"{results['index']['device'].upper()}_TEST_RESULTS.md"
+    try:
+        document = guide_document(results)
+        drawn = {chart.name: png(chart.spec) for chart in document.charts()}
+        page = html_page(document)
+    except DeviceError as error:
+        return [path] if with_json else [], error
+    pictures = {name: path.with_suffix("") / f"{name}.png" for name in drawn}
+    for name, picture in pictures.items():
+        save_bytes(drawn[name], picture)
+    shown = {name: picture.relative_to(folder).as_posix() for name, picture in pictures.items()}
+    save_text(markdown_page(document, shown), report)
+    save_text(page, path.with_suffix(".html"))
+    return [*([path] if with_json else []), report, path.with_suffix(".html"), *pictures.values()], None

@@ -1,0 +1,218 @@
+"""The sections of a comparison's report about memory, parity, cost and kernels."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from semrec_faiss.report.guide.charts import (
+    cost_chart,
+    memory_chart,
+)
+from semrec_faiss.report.guide.test_sections import criteria_of, device_names, failure
+from semrec_faiss.report.page.document import Block, Cell, Column, Columns, Section, Table, Text, Value
+from semrec_faiss.report.page.numbers import as_change, as_gb, as_money, as_share
+
+Results = dict[str, Any]
+
+
+def memory_section(results: Results) -> Section:
+    """Test 5: the six numbers, and predictions beside measurements."""
+    title = "5 · Memory"
+    failed = failure(results, "memory")
+    if failed:
+        return Section(title, failed)
+    memory, detail, names = results["test_5_memory"], results["details"]["memory"], device_names(results)
+    named = {
+        "allocated_gb": "taken by the index, between searches",
+        "peak_allocated_gb": "taken by it at the peak",
+        "reserved_gb": "with the CUDA context, or the whole process",
+        "peak_reserved_gb": "with these at the peak",
+        "free_gb": "free beside it",
+        "total_gb": "in all",
+    }
+    rows: list[list[Value]] = [
+        [what, *(_gb_cell(memory[f"{'' if kind == 'gpu' else 'cpu_'}{key}"]) for kind in names)]
+        for key, what in named.items()
+    ]
+    judged, bars = [], []
+    for kind, name in names.items():
+        for one in (detail[kind] or {}).get("judged", []):
+            label = f"{name}, {one['what']}"
+            held = Cell("✓ holds", 1.0, "good") if one["holds"] else Cell("✗ off", 0.0, "bad")
+            sizes = [one[f"{part}_bytes"] / 1e6 for part in ("predicted", "measured")]
+            judged.append([label, *sizes, Cell(as_change(one["error"]), one["error"]), held])
+            bars += [
+                {"what": label, "kind": part, "mb": one[f"{part}_bytes"] / 1e6} for part in ("predicted", "measured")
+            ]
+    columns: Columns = [
+        "what",
+        Column("predicted, MB", ",.1f"),
+        Column("measured, MB", ",.1f"),
+        Column("off by", right=True),
+        "",
+    ]
+    blocks: list[Block] = [*criteria_of(results, 5)]
+    blocks.append(Table(["", *(Column(name, right=True) for name in names.values())], rows, "Memory in use"))
+    if judged:
+        blocks += [memory_chart(bars), Table(columns, judged, "Prediction and measurement")]
+    counted = ((detail.get("gpu") or {}).get("measured") or {}).get("faiss_counts_bytes") or {}
+    if counted:
+        kinds = ", ".join(f"{kind} {as_gb(size / 1e9)}" for kind, size in sorted(counted.items()))
+        blocks.append(Text(f"What FAISS itself counts on the GPU, which leaves out the CUDA context: {kinds}."))
+    said = (
+        "Counted in a process of its own: by the driver on a GPU, by the resident set on a CPU, over what the process"
+        " held before."
+    )
+    return Section(title, [*blocks, Text(said, "muted")])
+
+
+def _gb_cell(value: float | None) -> Value:
+    return None if value is None else Cell(as_gb(value), value)
+
+
+def parity_section(results: Results) -> Section:
+    """The parity certificate: overlap, differences of scores, near-ties."""
+    certificate = results["parity"]
+    if not certificate or "failed" in certificate:
+        return Section("Parity", [])
+    pairs = {"gpu_to_cpu": "GPU and CPU", "gpu_to_float64": "GPU and float64", "cpu_to_float64": "CPU and float64"}
+    rows: list[list[Value]] = []
+    for key, name in pairs.items():
+        found = certificate.get(key)
+        if found:
+            asked = certificate["queries" if key == "gpu_to_cpu" else "reference_queries"]
+            rows.append([name, asked, as_share(found["overlap"]), as_share(found["queries_with_all"]),
+                         as_share(found["same_place"]), found["largest_score_difference"]])  # fmt: skip
+    columns: Columns = [
+        "compared",
+        Column("queries", ",d"),
+        Column("shared results", right=True),
+        Column("queries that share all", right=True),
+        Column("same title at same rank", right=True),
+        Column("largest score difference", ".2e"),
+    ]
+    exact = (
+        "" if certificate["exact_index"] else " The index is approximate, so that overlap with float64 is its recall."
+    )
+    said = Text(
+        f"The same {certificate['queries']:,} queries ({certificate['queries_are']}), k = {certificate['k']}; results"
+        f" whose exact scores tie within {certificate['tie_tolerance']:g} are credited.{exact}"
+    )
+    blocks: list[Block] = [*criteria_of(results, 0), said, Table(columns, rows)]
+    near = (certificate.get("gpu_to_cpu") or {}).get("differences") or []
+    if near:
+        listed: list[list[Value]] = [
+            [one["query"], one["rank"], one["gpu_title"], one["cpu_title"], one["gpu_score"], one["cpu_score"]]
+            for one in near
+        ]
+        heads: Columns = [
+            Column("query", "d"),
+            Column("rank", "d"),
+            "GPU",
+            "CPU",
+            Column("GPU score", ".7f"),
+            Column("CPU score", ".7f"),
+        ]
+        blocks.append(Table(heads, listed, "Places where GPU and CPU name another title"))
+    return Section("Parity", blocks)
+
+
+def cost_section(results: Results) -> Section:
+    """What a million queries and a month cost, and from where on a GPU pays."""
+    cost = results["cost"]
+    if not cost or not cost["machines"]:
+        return Section("Cost", [])
+    currency, monthly = cost["currency"], cost["monthly_queries"]
+    other = _other_prices(results)
+    names = [one["name"] + (f", at {other} prices" if other and _kind(one["name"]) == "gpu" else "")
+             for one in cost["machines"]]  # fmt: skip
+    rows: list[list[Value]] = [
+        [name, one["price_an_hour"], one["throughput_qps"],
+         Cell(as_money(one["cost_a_million"], currency), one["cost_a_million"]),
+         Cell(as_money(one["cost_of_busy_hours"], currency), one["cost_of_busy_hours"]),
+         Cell(f"{as_money(one['cost_of_the_month'], currency)} for {_machines(one['machines_for_the_month'])}",
+              one["cost_of_the_month"])]
+        for name, one in zip(names, cost["machines"], strict=True)
+    ]  # fmt: skip
+    columns: Columns = [
+        "machine",
+        Column(f"{currency} an hour", ",.2f"),
+        Column("queries a second", ",.0f"),
+        Column("a million queries", right=True),
+        Column(f"{monthly / 1e6:,.0f} million a month, busy hours only", right=True),
+        Column("the same, rented all month", right=True),
+    ]
+    bars = [
+        {"name": name, "kind": _kind(one["name"]), "cost": one["cost_a_million"]}
+        for name, one in zip(names, cost["machines"], strict=True)
+    ]
+    said = [f"From the throughput of {cost['batch']:,} queries at once."]
+    gpu = (results["index"]["gpu"] or "").upper()
+    if other:
+        said.append(
+            f"The costs file has no price of {gpu}, which was measured: its costs are at {other} prices, and too low"
+            f" by as much as {gpu} costs more. Give your own prices with --costs FILE."
+        )
+    note = f"{gpu} at {other} prices: the costs file has none of {gpu}" if other else "at the prices of the costs file"
+    blocks: list[Block] = [
+        cost_chart(bars, currency, note), Text(" ".join(said), "plain" if other else "muted"), Table(columns, rows)
+    ]  # fmt: skip
+    named = dict(zip((one["name"] for one in cost["machines"]), names, strict=True))
+    pays: list[list[Value]] = [
+        [named.get(one["name"], one["name"]), _volume(one["monthly_queries"])] for one in cost["break_even"] or ()
+    ]
+    if pays:
+        caption = "The month's queries from which GPU machines cost no more than CPU machines, all rented all month"
+        blocks.append(Table(["GPU", Column("queries a month", right=True)], pays, caption))
+    return Section("Cost", blocks)
+
+
+def _machines(count: int) -> str:
+    return "1 machine" if count == 1 else f"{count:,} machines"
+
+
+def _other_prices(results: Results) -> str | None:
+    """Return the GPU whose prices stand for the measured one's, None where it has its own."""
+    priced, gpu = results["cost"]["prices_of"], results["index"]["gpu"]
+    alone = re.sub(r"-x\d+$", "", gpu or "")
+    return None if not priced or not gpu or priced == alone else priced.upper()
+
+
+def _kind(machine: str) -> str:
+    return "cpu" if machine.startswith("CPU") else "gpu"
+
+
+def _volume(queries: float | None) -> Value:
+    if queries is None:
+        return Cell("never at these prices", tone="muted")
+    return Cell("any" if queries == 0 else f"{queries / 1e6:,.0f} million", queries)
+
+
+def profile_section(results: Results) -> Section:
+    """The largest kernels, and CUDA's clock beside the wall's; nothing without --profile."""
+    profile = results["profile"]
+    if not profile or not profile.get("trace"):
+        return Section("Profile", [])
+    blocks: list[Block] = [Text(f"One query of each test, traced by {profile['traced_by']} into {profile['trace']}.")]
+    if profile["kernels"]:
+        rows: list[list[Value]] = [
+            [one["name"], one["calls"], one["total_ms"], Cell(as_share(one["share"]), one["share"])]
+            for one in profile["kernels"]
+        ]
+        columns: Columns = [
+            "kernel or copy",
+            Column("calls", ",d"),
+            Column("in all, ms", ",.4f"),
+            Column("share", right=True),
+        ]
+        blocks.append(Table(columns, rows, "Largest on the GPU"))
+    else:
+        blocks.append(Text(f"Kernels are missing: {results['not_measured']['profile.kernels']}.", "muted"))
+    times: list[list[Value]] = [
+        [name, one["cuda_ms"], one["wall_ms"]] for name, one in (profile["events"] or {}).items() if one
+    ]
+    if times:
+        clocks: Columns = ["question", Column("CUDA events, ms", ",.4f"), Column("wall clock, ms", ",.4f")]
+        blocks.append(Table(clocks, times, "By CUDA's clock and by the caller's"))
+    return Section("Profile", blocks)

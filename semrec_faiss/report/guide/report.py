@@ -1,0 +1,223 @@
+"""The report of a comparison: the guide's two tables, its five tests, parity, cost, and what ran where."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from semrec_faiss.report.guide.proof_sections import cost_section, memory_section, parity_section, profile_section
+from semrec_faiss.report.guide.test_sections import (
+    batch_section,
+    criteria_table,
+    device_names,
+    filter_section,
+    similarity_section,
+    user_section,
+)
+from semrec_faiss.report.page.document import (
+    Block,
+    Cell,
+    Column,
+    Columns,
+    Document,
+    Facts,
+    Section,
+    Table,
+    Text,
+    Tone,
+    Value,
+)
+from semrec_faiss.report.page.numbers import as_ms, as_qps, as_share, as_times
+
+Results = dict[str, Any]
+
+
+def guide_document(results: Results) -> Document:
+    """Turn a results document of `semrec compare` into a report."""
+    sections = [
+        Section("At a glance", [_facts(results), Text(_notes(results), "muted")]),
+        Section("Performance", [performance_table(results), Text(_dashes(results), "muted")]),
+        Section("Quality", _quality(results)),
+        similarity_section(results),
+        user_section(results),
+        batch_section(results),
+        filter_section(results),
+        memory_section(results),
+        parity_section(results),
+        cost_section(results),
+        profile_section(results),
+        Section("Environment", [_environment(results)]),
+        Section("What was not measured, and why", _gaps(results), folded=True),
+    ]
+    return Document(_title(results), _summary(results), [section for section in sections if section.blocks])
+
+
+def _title(results: Results) -> str:
+    return f"Test results: {_upper(results['index']['device'])}"
+
+
+def _upper(name: str) -> str:
+    return name.upper().replace("-X", " × ")
+
+
+def _summary(results: Results) -> str:
+    index, environment = results["index"], results["environment"]
+    kind = index["config"].get("type") or index["config"]["factory"]
+    users = f", {index['users']:,} users" if index["users"] else ""
+    several = re.search(r"-x(\d+)$", index["gpu"] or "")  # the machine may have more than were used
+    gpus = ", ".join(gpu["name"] for gpu in environment["gpus"][: int(several[1]) if several else 1])
+    where = gpus if index["gpu"] else f"{environment['cpu']['model']}, {environment['cpu']['usable_cores']} cores"
+    return (
+        f"{kind} index of {index['titles']:,} titles × {index['dim']}{users}, on {where}; {environment['date'][:10]}."
+    )
+
+
+def _notes(results: Results) -> str:
+    """Say what a reader must know to take the numbers for what they are."""
+    notes = []
+    if not results["index"]["gpu"]:
+        notes.append(f"There is no GPU in these numbers: {results['not_measured']['index.gpu']}.")
+    others = results["environment"].get("others_used_cores")
+    if others is not None and others > 0.1:
+        notes.append(f"Other programs kept {others:.1f} cores busy meanwhile, which lengthens times.")
+    notes.append("Times are medians of repeated questions, data transfers included, as a caller waits for them.")
+    return " ".join(notes)
+
+
+def _facts(results: Results) -> Facts:
+    prefix, main = ("", "gpu") if results["index"]["gpu"] else ("cpu_", "cpu")
+    one = results["test_1_similarity"]["gpu_time_ms" if main == "gpu" else "cpu_time_ms"]
+    user = results["test_2_personalization"]["avg_gpu_time_ms" if main == "gpu" else "cpu_avg_time_ms"]
+    size, row = _largest_batch(results)
+    qps = row.get(f"{prefix}throughput_qps")
+    judged = [criterion for criterion in results["criteria"] if criterion["met"] is not None]
+    met = sum(criterion["met"] for criterion in judged)
+    tone: Tone = "good" if met == len(judged) else "bad"
+    open_ones = len(results["criteria"]) - len(judged)
+    facts: list[tuple[str, str, str, Tone]] = [
+        ("Criteria met", f"{met} of {len(judged)}", f"{open_ones} not measured" if open_ones else "all measured", tone),
+        ("One title", as_ms(one), _beside(results["test_1_similarity"]["cpu_time_ms"], one, main), "plain"),
+        ("One user", as_ms(user), _beside(results["test_2_personalization"]["cpu_avg_time_ms"], user, main), "plain"),
+        (f"{size:,} at once", as_qps(qps), _faster(row.get("cpu_throughput_qps"), qps, main), "plain"),
+    ]
+    overlap = (results["parity"] or {}).get("gpu_to_cpu") or (results["parity"] or {}).get("cpu_to_float64")
+    if overlap:
+        with_what = "CPU and GPU" if main == "gpu" else "CPU and float64"
+        facts.append(("Same results", as_share(overlap["overlap"]), f"{with_what}, ties credited", "plain"))
+    return Facts(facts)
+
+
+def _beside(cpu: float | None, own: float | None, main: str) -> str:
+    if main == "cpu" or cpu is None or own is None:
+        return "on the CPU" if main == "cpu" else ""
+    return f"CPU {as_ms(cpu)}: {as_times(cpu / own)}"
+
+
+def _faster(cpu: float | None, own: float | None, main: str) -> str:
+    if main == "cpu" or cpu is None or own is None:
+        return "on the CPU" if main == "cpu" else ""
+    return f"CPU {as_qps(cpu)}: {as_times(own / cpu)}"
+
+
+def _largest_batch(results: Results) -> tuple[int, Results]:
+    rows = {int(name.removeprefix("batch_")): row for name, row in results["test_3_batch"].items()}
+    size = max((size for size in rows if size <= 1000), default=max(rows))
+    return size, rows[size]
+
+
+def performance_table(results: Results) -> Table:
+    """Return the guide's performance table: the CPU beside the GPU, question by question."""
+    targets = {(one["test"], one["name"]): one["target"] for one in results["criteria"]}
+    similarity, users = results["test_1_similarity"], results["test_2_personalization"]
+    filtering = results["test_4_filtering"]
+    rows: list[list[Value]] = [
+        _time_row("one title", similarity["cpu_time_ms"], targets.get((1, "gpu_time")), similarity["gpu_time_ms"]),
+        _time_row("one user", users["cpu_avg_time_ms"], targets.get((2, "gpu_time")), users["avg_gpu_time_ms"]),
+        _time_row("one title, one genre only", filtering["cpu_time_ms"], None, filtering["gpu_time_ms"]),
+    ]
+    for name, row in results["test_3_batch"].items():
+        size = int(name.removeprefix("batch_"))
+        target = targets.get((3, "throughput")) if size == 100 else None
+        cpu, gpu = row["cpu_throughput_qps"], row["throughput_qps"]
+        rows.append(
+            [f"{size:,} at once", _cell(as_qps(cpu), cpu), f"over {as_qps(target)}" if target else None,
+             _cell(as_qps(gpu), gpu), _ratio(gpu, cpu)]
+        )  # fmt: skip
+    columns: Columns = [
+        "question",
+        Column("CPU baseline", right=True),
+        Column("target on a GPU", right=True),
+        Column("achieved", right=True),
+        Column("speed-up", right=True),
+    ]
+    measured = [row for row in rows if any(row[place] is not None for place in (1, 3))]
+    return Table(columns, measured, name="performance")
+
+
+def _dashes(results: Results) -> str:
+    """Say what dashes in the table of performance stand for."""
+    gpu = "" if results["index"]["gpu"] else f"; no GPU was measured: {results['not_measured']['index.gpu']}"
+    return f"Dashes: the guide names no target there, or the number was not measured{gpu}."
+
+
+def _time_row(what: str, cpu: float | None, target: float | None, gpu: float | None) -> list[Value]:
+    return [
+        what,
+        _cell(as_ms(cpu), cpu),
+        f"under {as_ms(target)}" if target else None,
+        _cell(as_ms(gpu), gpu),
+        _ratio(cpu, gpu),
+    ]
+
+
+def _cell(text: str, value: float | None) -> Value:
+    return None if value is None else Cell(text, value)
+
+
+def _ratio(over: float | None, under: float | None) -> Value:
+    return None if over is None or not under else Cell(as_times(over / under), over / under)
+
+
+def _quality(results: Results) -> list[Block]:
+    """The guide's quality table: every criterion that is not about time."""
+    return criteria_table([one for one in results["criteria"] if one["unit"] not in ("ms", "qps")], "quality")
+
+
+def _environment(results: Results) -> Table:
+    environment = results["environment"]
+    versions = environment["versions"]
+    git = environment["git"] or {}
+    dirty = " with changes" if git.get("dirty") else ""
+    rows: list[list[Value]] = [
+        ["date", environment["date"]],
+        ["command", environment["command"]],
+        ["commit", f"{git['commit']}{dirty}" if git.get("commit") else None],
+        ["data", f"sha256 {environment['data_digest']}"],
+        ["GPU", "; ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in environment["gpus"]) or None],
+        [
+            "CPU",
+            f"{environment['cpu']['model']}, {environment['cpu']['usable_cores']} of"
+            f" {environment['cpu']['cores']} cores, {environment['faiss_threads']} FAISS threads",
+        ],
+        ["FAISS", f"{versions['faiss_wheel']} {versions['faiss']} ({versions['faiss_compile_options']})"],
+        [
+            "other versions",
+            ", ".join(
+                f"{name} {versions[name]}"
+                for name in ("semrec", "python", "numpy", "duckdb", "torch")
+                if versions[name]
+            ),
+        ],
+        ["system", environment["os"]],
+        ["seconds for everything", f"{environment['seconds']}"],
+        ["devices compared", ", ".join(device_names(results).values())],
+    ]
+    return Table(["", ""], rows)
+
+
+def _gaps(results: Results) -> list[Block]:
+    reasons: dict[str, list[str]] = {}
+    for place, reason in results["not_measured"].items():
+        reasons.setdefault(reason, []).append(place)
+    rows: list[list[Value]] = [[reason, "\n".join(places)] for reason, places in reasons.items()]
+    return [Table(["reason", "what it leaves out"], rows)] if rows else []

@@ -1,0 +1,134 @@
+"""The report of a sweep: which index finds how much, how fast, in how much memory, and what it misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.report.page.charts import png
+from semrec_faiss.report.page.document import Block, Chart, Document, Section, Text
+from semrec_faiss.report.page.html import html_page, save_bytes, save_text
+from semrec_faiss.report.page.names import device_label
+from semrec_faiss.report.page.palette import looks_of
+from semrec_faiss.report.sweep.details import environment_section, gaps_text, not_measured_section, trials_table
+from semrec_faiss.report.sweep.frontier import frontier_chart
+from semrec_faiss.report.sweep.recommender import examples, recommender_blocks
+from semrec_faiss.report.sweep.rows import Record, csv_of, measured_of, names_of, series_of, where
+from semrec_faiss.report.sweep.sections import About, batch_blocks, facts_of, filter_blocks, memory_blocks, of_batch
+
+
+def write_report(results: SweepResults, out: Path) -> list[Path]:
+    """Write report.html, summary.csv and the pictures of the two main charts of each data folder.
+
+    Args:
+        results: of a sweep.
+        out: the folder.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        UsageError: nothing was measured.
+        DeviceError: altair or vl-convert-python is not installed.
+        StorageError: the folder cannot be written.
+    """
+    document = sweep_document(results)
+    written = [out / "report.html", out / "summary.csv"]
+    save_text(html_page(document), written[0])
+    save_text(csv_of(results), written[1])
+    for chart in document.charts():
+        if chart.name.startswith(("latency-", "throughput-")):
+            path = out / f"{chart.name}.png"
+            save_bytes(png(chart.spec), path)
+            written.append(path)
+    return written
+
+
+def sweep_document(results: SweepResults) -> Document:
+    """Arrange a sweep's results.
+
+    Raises:
+        UsageError: nothing was measured.
+        DeviceError: altair is not installed.
+    """
+    measured = results.measured
+    if not measured:
+        reasons = "; ".join(dict.fromkeys(str(record["reason"]) for record in results.failed)) or "no trial has run"
+        raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
+    k = results.plan["sweep"]["k"][0]
+    sections: list[Section] = []
+    names = names_of(measured)
+    for name in names:
+        sections += _sections_of(results, name, k, alone=len(names) == 1)
+    listed: list[Block] = [trials_table(measured), *gaps_text(measured)]
+    sections.append(Section("All trials", listed, folded=len(measured) > 60))
+    sections += [*not_measured_section(results), environment_section(results)]
+    devices = ", ".join(dict.fromkeys(device_label(record["device"]["name"]) for record in measured))
+    planned = len(results.plan["trials"])
+    count = f"{planned:,}" if len(measured) == planned else f"{len(measured):,} of {planned:,}"
+    summary = f"{count} trials measured on {devices}: {_sizes(measured)}."
+    return Document(f"Sweep {results.plan['name'].removeprefix('sweep-')}", summary, sections)
+
+
+def _sizes(measured: Sequence[Record]) -> str:
+    sizes = {record["data"]["name"]: record["data"] for record in measured}
+    return "; ".join(f"{name}, {data['titles']:,} titles × {data['dim']}" for name, data in sizes.items())
+
+
+def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> Iterator[Section]:
+    """Make the sections about one data folder."""
+    suffix = "" if alone else f": {name}"
+    records = where(results.measured, data=name)
+    plain = where(records, filter=None, k=k)
+    if not plain:
+        return
+    batches = sorted({record["batch"] for record in plain})
+    smallest = where(plain, batch=batches[0])
+    about = About(
+        name, k, _subtitle(results, name, k), of_batch(batches[0]), looks_of(map(series_of, results.measured))
+    )
+    yield Section(f"Recall against speed{suffix}", [
+        *_how_much(results, name),
+        facts_of(plain, batches),
+        Chart(about.chart_name("latency"),
+              frontier_chart(plain, "p50_ms", about.looks, "Recall against latency", about.subtitle),
+              "Further left is faster, further up finds more. The grey band joins the trials that no other beats; "
+              "their settings stand beside them."),
+        Chart(about.chart_name("throughput"),
+              frontier_chart(plain, "qps", about.looks, "Recall against throughput", about.subtitle),
+              "Further right is more queries a second. They are those of the mean time, in which slow searches weigh; "
+              "the latencies above are medians."),
+    ])  # fmt: skip
+    if len(batches) > 1:
+        yield Section(f"Batch sizes{suffix}", batch_blocks(about, plain))
+    yield Section(f"Memory and building{suffix}", memory_blocks(about, smallest))
+    filtered = where(records, k=k, batch=batches[0])
+    if any(record["filter"] for record in filtered):
+        yield Section(f"Filters{suffix}", filter_blocks(about, filtered))
+    yield Section(f"What the recommender shows{suffix}", recommender_blocks(about, smallest))
+    missed = examples(smallest)
+    if missed:
+        yield Section(f"What is missed{suffix}", missed)
+
+
+def _subtitle(results: SweepResults, name: str, k: int) -> str:
+    """Say of what a data folder's charts are, for pictures that stand alone."""
+    records = where(results.measured, data=name)
+    data = records[0]["data"]
+    devices = ", ".join(dict.fromkeys(device_label(record["device"]["name"]) for record in records))
+    count, planned = measured_of(results, name)
+    part = "" if count == planned else f"; {count:,} of {planned:,} trials measured"
+    return f"{name}: {data['titles']:,} titles × {data['dim']}, k = {k}, on {devices}{part}"
+
+
+def _how_much(results: SweepResults, name: str) -> list[Text]:
+    """Say how many of a data folder's trials were measured, where some were not."""
+    count, planned = measured_of(results, name)
+    if count == planned:
+        return []
+    text = (
+        f"{count:,} of {planned:,} trials measured: what follows is of these alone. The others are under Not measured."
+    )
+    return [Text(text, "bad")]

@@ -1,0 +1,162 @@
+"""The report of evaluated recommendations: it says what was measured, and a browser draws it all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.evaluate.config import EvaluationSweep
+from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
+from semrec_faiss.measure.evaluate.results import EvaluationResults
+from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
+from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
+from semrec_faiss.report.evaluate.page import evaluation_page, write_evaluation_report
+from semrec_faiss.report.evaluate.rows import csv_of, method_rows, profile_rows
+from semrec_faiss.report.page.document import Cell, Document, Facts, Table
+from semrec_faiss.report.page.html import html_page, save_text
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, rated_index: Any) -> EvaluationResults:
+    """Two indexes, one with a name that is no anchor, and a combination that is no profile of its own."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(rated_index.path, folder / "old <ones>")
+    values = {
+        "name": "both", "results": str(folder / "results"),
+        "evaluate": {"index": [str(rated_index.path), str(folder / "old <ones>")], "hold_out": 2, "liked": 3.5,
+                     "by": "recall_at_10", "grid": {"interests": [1, 2], "merge": ["score", "turns"],
+                                                    "popularity": [0, 0.2]}},
+    }  # fmt: skip
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    sweep, _ = load_sweep_file(folder / "sweep.yaml")
+    assert isinstance(sweep, EvaluationSweep)
+    run_evaluation_sweep(make_evaluation_plan(sweep), arguments=["sweep", "sweep.yaml"])
+    return EvaluationResults.read(sweep.folder)
+
+
+@pytest.fixture(scope="module")
+def document(results: EvaluationResults) -> Document:
+    return evaluation_page(results)
+
+
+def section(document: Document, title: str) -> list[Any]:
+    (found,) = [one.blocks for one in document.sections if one.title == title]
+    return list(found)
+
+
+def test_every_question_has_its_section(document: Document) -> None:
+    assert [one.title for one in document.sections] == [
+        "The winner, on titles it was not chosen by: index", "What each profile comes to: index",
+        "The winner, on titles it was not chosen by: old <ones>", "What each profile comes to: old <ones>",
+        "All profiles", "Not measured", "Environment",
+    ]  # fmt: skip
+    assert "titles left out of each, rated 3.5 or better; chosen by recall at 10." in document.summary
+
+
+def test_the_table_holds_every_profile_as_it_was_measured(document: Document, results: EvaluationResults) -> None:
+    (table,) = section(document, "All profiles")
+    assert len(table.rows) == len(results.measured) == 12
+    names = [table.column(place).name for place in range(len(table.columns))]
+    row = dict(zip(names, table.rows[3], strict=True))
+    record = results.measured[3]
+    assert (row["index"], row["interests"], row["popularity"]) == ("index", 2, 0.2)
+    assert row["recall at 10"] == record["at_10"]["recall"]["mean"]
+    told = record["at_100"]["ndcg"]
+    low, high = told["interval"]["low"], told["interval"]["high"]
+    assert row["ndcg at 100"] == Cell(f"{told['mean']:.3f} [{low:.3f} {high:.3f}]", told["mean"])
+
+
+def test_the_winner_stands_beside_the_baselines(document: Document, results: EvaluationResults) -> None:
+    assert results.document is not None
+    evaluation = results.document["evaluations"][0]
+    facts, _, lists_of_10, *_ = section(document, "The winner, on titles it was not chosen by: index")
+    assert isinstance(facts, Facts)
+    mean = evaluation["methods"]["recommender"]["at_10"]["recall"]["mean"]
+    assert facts.facts[0][:2] == ("recall at 10 of the winner", f"{mean:.3f}")
+    assert isinstance(lists_of_10, Table)
+    assert {"the winner", "most popular", "liked together"} <= {str(row[0]) for row in lists_of_10.rows}
+
+
+def test_what_is_no_profile_of_its_own_is_listed(document: Document) -> None:
+    (table,) = section(document, "Not measured")
+    reason = "one interest has one list, which nothing is merged with"
+    assert table.rows == [
+        ["merge=turns", "no profile of its own", f"the same as defaults: {reason}"],
+        ["merge=turns, popularity=0.2", "no profile of its own", f"the same as popularity=0.2: {reason}"],
+    ]
+
+
+def test_rows_of_charts_are_in_order() -> None:
+    def told(mean: float) -> dict[str, Any]:
+        return {"at_10": {"ndcg": {"mean": mean, "interval": {"low": mean - 0.1, "high": mean + 0.1}}}}
+
+    rows = method_rows({"recommender": told(0.25), "most_popular": told(0.5)}, "ndcg_at_10")
+    assert rows == [
+        {"what": "most popular", "kind": "the others", "mean": 0.5, "low": 0.4, "high": 0.6},
+        {"what": "the winner", "kind": "the winner", "mean": 0.25, "low": 0.15, "high": 0.35},
+    ]
+    records = [{"label": "a"} | told(0.5), {"label": "b"} | told(0.25)]
+    assert [row["kind"] for row in profile_rows(records, "ndcg_at_10", records[1])] == ["the others", "the winner"]
+
+
+def test_csv_has_a_line_a_profile(results: EvaluationResults) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_of(results))))
+    assert len(rows) == 12
+    assert rows[0]["digest"] == results.measured[0]["digest"]
+    assert float(rows[0]["ndcg_at_10_low"]) == results.measured[0]["at_10"]["ndcg"]["interval"]["low"]
+    assert rows[0]["half_life_days"] == ""
+
+
+def test_files_are_written(results: EvaluationResults, tmp_path: Path) -> None:
+    written = write_evaluation_report(results, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written)
+    assert [path.name for path in written] == [
+        "report.html", "summary.csv", "methods-index.png", "profiles-index.png", "methods-old-ones-.png",
+        "profiles-old-ones-.png",
+    ]  # fmt: skip
+    for path in written[2:]:
+        content = path.read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">I", content[16:20])[0] >= 1700
+
+
+def test_without_a_winner_the_page_says_so(results: EvaluationResults) -> None:
+    started = EvaluationResults(results.folder, results.plan, results.records[:2], None)
+    document = evaluation_page(started)
+    assert document.sections[0].title == "No winner yet"
+    (table,) = section(document, "Not measured")
+    assert [row[1] for row in table.rows].count("not reached") == 8, "the indexes hold the same"
+    with pytest.raises(UsageError, match=r"nothing was measured in .*: no profile was tried"):
+        evaluation_page(EvaluationResults(results.folder, results.plan, (), None))
+
+
+def test_a_browser_draws_every_chart_without_an_error(document: Document, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium")
+    save_text(html_page(document), tmp_path / "page.html")
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    command = [
+        browser, *flags.split(), "--disable-component-update", "--enable-logging=stderr",
+        "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+        (tmp_path / "page.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    charts = [chart.name for chart in document.charts()]
+    assert charts == ["methods-index", "profiles-index", "methods-old-ones-", "profiles-old-ones-"]
+    for name in charts:
+        drawn = re.search(rf'id="chart-{re.escape(name)}".*?</figure>', done.stdout, flags=re.DOTALL)
+        assert drawn is not None, name
+        assert "<svg" in drawn[0], f"{name} is not drawn"
+        assert "could not be drawn" not in drawn[0]
