@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
-from semrec_faiss.cli.exchange import export_files, import_file
+from semrec_faiss.cli.dataset_exchange import export_files, import_file
 from semrec_faiss.cli.options import json_option
 
 if TYPE_CHECKING:
