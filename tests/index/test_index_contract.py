@@ -390,7 +390,7 @@ def test_threads_that_ask_for_vectors_first_get_them(world: Any, make_index: Cal
 def memory_for(built: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[int]]]:
     """Let FAISS run out of memory over a number of queries; returns the sizes that were tried."""
     if built.index.fused is not None:
-        pytest.skip("type fused on a GPU does not ask FAISS; tests/index/test_fused.py has its own")
+        pytest.skip("type fused on a GPU does not ask FAISS; tests/index/fused/test_searcher.py has its own")
 
     def limit(queries: int, error: type[Exception] = RuntimeError) -> list[int]:
         real = built.index._faiss_search

@@ -129,7 +129,7 @@ class _Worker:
 
     def __init__(self) -> None:
         """Start it with the module path of this process, the current folder left out: its files are the user's."""
-        home = str(Path(__file__).absolute().parents[2])  # the same code, also where '' on the path led to it
+        home = str(Path(__file__).absolute().parents[3])  # the same code, also where '' on the path led to it
         path = [home, *(str(Path(place).absolute()) for place in sys.path if place)]
         answers, writing = os.pipe()
         program = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main({writing})"

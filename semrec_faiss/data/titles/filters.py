@@ -34,7 +34,7 @@ _REFUSED = {
 }
 
 # Scalar functions that give another answer next time, tell of the session or the machine, wait, or make values of any
-# size; tests/data/test_filters.py holds the first kinds against what DuckDB says of its own functions.
+# size; tests/data/titles/test_filters.py holds the first kinds against what DuckDB says of its own functions.
 REFUSED_FUNCTIONS = frozenset(
     """
     age ago current_catalog current_connection_id current_database current_date current_localtime current_localtimestamp

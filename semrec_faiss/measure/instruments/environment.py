@@ -58,7 +58,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command_line(sys.argv[1:] if arguments is None else arguments),
-        "git": git_state(Path(__file__).resolve().parents[2]),
+        "git": git_state(Path(__file__).resolve().parents[3]),
         "versions": _versions(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": usable_cores()},

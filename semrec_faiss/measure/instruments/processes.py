@@ -94,6 +94,6 @@ def _run(command: Sequence[str], *, through: Sequence[str] = ()) -> str:
 
 def _environment() -> dict[str, str]:
     """Let children import this very package, installed or not."""
-    home = str(Path(__file__).resolve().parents[2])
+    home = str(Path(__file__).resolve().parents[3])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

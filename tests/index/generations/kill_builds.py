@@ -1,4 +1,4 @@
-"""Builds an index again and again, kills each build, and looks at what is left; run by test_store_kill.py.
+"""Builds an index again and again, kills each build, and looks at what is left; run by test_kill.py.
 
     python kill_builds.py random|operations INDEX FOLDER_A FOLDER_B COUNT
 

@@ -23,7 +23,7 @@ from semrec_faiss.measure.sweep.run import PLAN, SweepResults
 Record = dict[str, Any]
 Key = tuple[str | int, ...]
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "results"
 OF_MEASURED = (
     "build", "load", "quality", "latency", "memory", "examples", "not_measured", "elapsed_s", "others_used_cores",
 )  # fmt: skip
