@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from semrec_faiss._version import __version__
+
 if TYPE_CHECKING:
-    from semrec_faiss.config.schema import load_config as load_config
+    from semrec_faiss.config.reading import load_config as load_config
     from semrec_faiss.errors import SemrecError as SemrecError
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
-
-__version__ = "0.1.0"
 
 __all__ = ["Recommender", "SemrecError", "Taste", "Wanted", "__version__", "load_config", "pick"]
 
@@ -24,7 +24,7 @@ _HOME = {
     "SemrecError": "semrec_faiss.errors",
     "Taste": "semrec_faiss.search.taste",
     "Wanted": "semrec_faiss.measure.choose.pick",
-    "load_config": "semrec_faiss.config.schema",
+    "load_config": "semrec_faiss.config.reading",
     "pick": "semrec_faiss.measure.choose.pick",
 }
 

@@ -1,23 +1,22 @@
 """Writing so that a reader, or a machine that loses power, sees the old or the new, never half of it.
 
-Everything is written under a temporary name beside its place, flushed to the disk and then renamed.
+Everything is written under a temporary name beside its place, flushed to the disk and then renamed. Whether something
+can be written where it is to go is asked here too, before the work whose result it is.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
-import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from semrec_faiss.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -127,51 +126,56 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-class NpyWriter:
-    """Writes an .npy file a block of rows at a time, holding none of it in memory.
+def check_new_file(path: Path, option: str) -> None:
+    """Refuse a path that no file can be written to; a file that is there is none of these.
 
     Args:
-        file: open for writing in binary, at its start.
-        shape: (n, d) of the whole array.
-        dtype: what the rows are stored as.
+        path: where the file is to go; folders on the way that are not there yet will be made.
+        option: what the path was given as, for the message.
+
+    Raises:
+        UsageError: it is a directory or a device, or lies under a file, or cannot be a name.
+        StorageError: the disk refuses.
     """
+    fix = f"name another {option}"
+    with _explained(path, fix):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory; {option} is the file to write", fix=f"{option} {path / 'NAME'}")
+        if path.exists() and not path.is_file():  # it would be replaced by a file
+            raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
+        _try_folder(path.parent, path, fix)
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        self.file = file
-        self._shape = shape
-        self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._written = 0
-        np.lib.format.write_array_header_1_0(
-            file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(self._dtype)}
-        )
 
-    @property
-    def name(self) -> str:
-        """The path of the file."""
-        return self.file.name
+def check_new_folder(path: Path, option: str) -> None:
+    """Refuse a path that no folder can be made at or written in; raises as `check_new_file` does."""
+    fix = f"name another {option}"
+    with _explained(path, fix):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file; {option} is a directory", fix=fix)
+        _try_folder(path, path, fix)
 
-    def write(self, rows: NDArray[Any]) -> None:
-        """Append ``rows``, shape (any, d)."""
-        self.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
-        self._written += len(rows)
 
-    def begin(self) -> int:
-        """Write the header out; return its bytes, at which others may write the rows in this one's place.
+def _try_folder(folder: Path, path: Path, fix: str) -> None:
+    """Open a file without a name in the nearest folder that is there."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{path} cannot be made: {there} is a file", fix=fix)
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
-        The file has its full size at once: where several write to a growing one, each waits for the others to grow it.
-        """
-        self.file.flush()
-        header = self.file.tell()
-        os.ftruncate(self.file.fileno(), header + math.prod(self._shape) * self._dtype.itemsize)
-        return header
 
-    def count(self, rows: int) -> None:
-        """Count rows that others have written."""
-        self._written += rows
-
-    def __enter__(self) -> NpyWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None and self._written != self._shape[0]:
-            raise RuntimeError(f"wrote {self._written} rows of the {self._shape[0]} that the header promises")
+@contextmanager
+def _explained(path: Path, fix: str) -> Iterator[None]:
+    """Turn what the system says about a path into an error with a fix."""
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # says what `Path.exists` keeps to itself
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{str(path)[:60]}… cannot be written: the name is too long", fix=fix) from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error
+    except ValueError as error:
+        raise UsageError(f"{str(path)!r} cannot be written: {error}", fix=fix) from error

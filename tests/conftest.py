@@ -200,7 +200,7 @@ class RatedIndex:
 @pytest.fixture(scope="session")
 def rated_index(tmp_path_factory: pytest.TempPathFactory) -> RatedIndex:
     """A flat index of 150 titles and 40 users, called ``index``."""
-    from semrec_faiss.config.schema import config_from_dict
+    from semrec_faiss.config.reading import config_from_dict
     from semrec_faiss.index.build import build_index
 
     root = tmp_path_factory.mktemp("rated")

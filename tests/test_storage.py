@@ -11,8 +11,7 @@ import pytest
 
 from semrec_faiss import writable
 from semrec_faiss.errors import StorageError, UsageError
-from semrec_faiss.storage import new_file
-from semrec_faiss.writable import check_new_file, check_new_folder
+from semrec_faiss.storage import check_new_file, check_new_folder, new_file
 
 
 @pytest.fixture

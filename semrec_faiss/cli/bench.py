@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.bench_gpu import as_ms, gpu
-from semrec_faiss.cli.console import BUSY, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option, set_option
+from semrec_faiss.cli.printing import BUSY, as_size, print_json, print_table, progress_bars, say
 
 INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw", "fused")
 SHAPING = ("titles", "users", "dim", "index_type")
@@ -72,10 +72,10 @@ def search(
     Our search and raw FAISS take turns in one process. Whole commands, peak memory and the machine's own limits are
     measured too, and everything goes to a JSON file in --out. Run it on a machine that does nothing else.
     """
-    from semrec_faiss.config.schema import config_from_dict
+    from semrec_faiss.config.reading import config_from_dict
     from semrec_faiss.measure.bench.search import SearchBench, bench_search, results_name
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.writable import check_new_folder
+    from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")
     if device is not None:
@@ -178,7 +178,7 @@ def filters(titles: int, dim: int, types: tuple[str, ...], device: str, repeats:
     """Measure what a filter costs, and every strategy beside the one that the planner chooses."""
     from semrec_faiss.measure.bench.filters import FilterBench, bench_filters
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.writable import check_new_folder
+    from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")
     plan = FilterBench(types or FilterBench.types, device, titles, dim, repeats=repeats)
@@ -234,7 +234,7 @@ def recommend(
     """Measure lists for every user beside the raw FAISS search of the same vectors, in turns."""
     from semrec_faiss.measure.bench.recommend import RecommendBench, bench_recommend
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.writable import check_new_folder
+    from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")
     plan = RecommendBench(device, titles, users, dim, seen, repeats=repeats)

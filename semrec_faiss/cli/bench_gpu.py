@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 
 def as_ms(value: float) -> str:
@@ -39,7 +39,7 @@ def gpu(
     from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
     from semrec_faiss.measure.bench.gpu_peers import faiss_name
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.writable import check_new_folder
+    from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")
     plan = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds)

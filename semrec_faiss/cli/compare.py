@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
 QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "parity", "repeats", "seed")
@@ -58,7 +58,7 @@ def compare(
     from semrec_faiss.measure.guide.run import TESTS, Comparison
     from semrec_faiss.measure.guide.run import compare as run
     from semrec_faiss.report.guide.files import results_path, save_comparison
-    from semrec_faiss.writable import check_new_file, check_new_folder
+    from semrec_faiss.storage import check_new_file, check_new_folder
 
     check_new_folder(out, "--out")
     if trace is not None:

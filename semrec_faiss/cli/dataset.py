@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.dataset_exchange import export_files, import_file
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
     from semrec_faiss.data.check import FolderReport, VectorsReport

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.console import print_json, progress_bars, say
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import print_json, progress_bars, say
 
 
 @click.command("import", epilog="Example: semrec dataset import glove-100-angular.hdf5 data/glove")

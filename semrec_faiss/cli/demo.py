@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.console import print_json, progress_bars, say
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import print_json, progress_bars, say
 
 TITLE = "Toy Story (1995)"
 USER = "user_033"

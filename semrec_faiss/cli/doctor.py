@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.console import print_json, print_table
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import print_json, print_table
 
 
 @click.command(epilog="Example: semrec doctor indexes/demo")

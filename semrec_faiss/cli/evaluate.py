@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, set_option
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
 SHOWN_PROFILES = 10
@@ -108,7 +108,7 @@ def evaluate(
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.taste_profile import Profile
-    from semrec_faiss.writable import check_new_file
+    from semrec_faiss.storage import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars
 from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
 from semrec_faiss.index.generations.generation import Generation
 
 
@@ -23,7 +23,7 @@ def build(config: Path, dataset: Path | None, output: Path | None, settings: tup
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
-    from semrec_faiss.config.schema import load_config
+    from semrec_faiss.config.reading import load_config
     from semrec_faiss.index.build import build_index
 
     loaded = load_config(config, settings)

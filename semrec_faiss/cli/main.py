@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from semrec_faiss import __version__
+from semrec_faiss._version import __version__
 
 # name: (module, attribute, one line of help)
 COMMANDS = {
@@ -80,7 +80,7 @@ def cli(debug: bool) -> None:
 
 def run() -> None:
     """Run ``semrec`` and end the process with the exit code of the result."""
-    from semrec_faiss.cli.console import exit_code_of, open_closed_streams
+    from semrec_faiss.cli.exit import exit_code_of, open_closed_streams
 
     open_closed_streams()
     debug = "--debug" in sys.argv[1:]

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import FiniteRange, json_option, set_option
+from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 PARTS = {
     "vectors_bytes": "vectors or codes",
@@ -60,7 +60,7 @@ def memory(
     Nothing is built, unless --measure checks the prediction: in a process of its own, by the resident set on a CPU and
     by the driver's count on a GPU.
     """
-    from semrec_faiss.config.schema import load_config
+    from semrec_faiss.config.reading import load_config
     from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
 
     loaded = load_config(config, settings)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import as_ms, as_size, print_json, print_table, say
 from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say
 
 
 @click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
@@ -44,7 +44,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     from semrec_faiss.measure.choose.pick import Wanted
     from semrec_faiss.measure.choose.pick import pick as choose
     from semrec_faiss.measure.sweep.run import SweepResults
-    from semrec_faiss.writable import check_new_file
+    from semrec_faiss.storage import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.console import print_json, print_table, say
 from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.printing import print_json, print_table, say
 from semrec_faiss.errors import DataError
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.cli.options import (
     count_option,
     explain_option,
@@ -18,6 +17,7 @@ from semrec_faiss.cli.options import (
     wish_arguments,
     wish_options,
 )
+from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:

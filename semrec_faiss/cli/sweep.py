@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.console import print_json, print_table, progress_bars, say
 from semrec_faiss.cli.evaluate import print_evaluation
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.evaluate.config import EvaluationSweep

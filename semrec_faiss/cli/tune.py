@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.console import as_ms, print_json, print_table, progress_bars, say
 from semrec_faiss.cli.options import FiniteRange, json_option, set_option
+from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
 
 MOST_BATCH = 1_000_000
 """As in a sweep, whose module is not imported for a help text."""
@@ -51,12 +51,12 @@ def tune(
 
     The titles that are asked are left out of the index. Ends with exit code 4 when no value finds enough in time.
     """
-    from semrec_faiss.config.schema import load_config
+    from semrec_faiss.config.reading import load_config
     from semrec_faiss.measure.choose.as_config import write_yaml
     from semrec_faiss.measure.choose.tune import tune as search
     from semrec_faiss.measure.sweep.config import query_settings
     from semrec_faiss.measure.sweep.plan import data_ref
-    from semrec_faiss.writable import check_new_file
+    from semrec_faiss.storage import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

@@ -5,54 +5,22 @@ Unknown keys are refused with the nearest known one, and all mistakes are report
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from semrec_faiss.config.index_types import (
-    FUSED_DIMS,
-    FUSED_K_LIMIT,
     GPU_LIMIT,
     GPU_PQ_M,
     INDEX_TYPES,
     FactoryIndex,
     FlatIndex,
     FusedIndex,
-    HnswIndex,
     IndexConfig,
-    IvfFlatIndex,
     IvfPqIndex,
-    IvfSqIndex,
     Settings,
 )
-from semrec_faiss.config.mistakes import describe_all
-from semrec_faiss.config.yaml_source import YamlSource
-from semrec_faiss.errors import ConfigError
-
-__all__ = [
-    "FUSED_DIMS",
-    "FUSED_K_LIMIT",
-    "GPU_LIMIT",
-    "GPU_PQ_M",
-    "INDEX_TYPES",
-    "Config",
-    "DeviceConfig",
-    "FactoryIndex",
-    "FlatIndex",
-    "FusedIndex",
-    "HnswIndex",
-    "IndexConfig",
-    "IvfFlatIndex",
-    "IvfPqIndex",
-    "IvfSqIndex",
-    "config_from_dict",
-    "device_problems",
-    "known_keys",
-    "load_config",
-]
 
 
 class DeviceConfig(Settings):
@@ -130,44 +98,6 @@ def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
         if index.build.M != "auto" and index.build.M not in GPU_PQ_M:
             problems.append(f"build.M {index.build.M}: on a GPU M is one of {', '.join(map(str, GPU_PQ_M))}")
     return problems
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML config file and apply overrides such as ``index.search.nprobe=32``.
-
-    Raises:
-        NotFoundError: there is no such file.
-        ConfigError: it has mistakes; all of them are listed, with file and line.
-        UsageError: an override is not of the form KEY=VALUE.
-    """
-    source = YamlSource.read(Path(path))
-    return _validate(source, overrides)
-
-
-def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """Validate a mapping with the keys of a config file; see `load_config`."""
-    return _validate(YamlSource(copy.deepcopy(values)), overrides)
-
-
-def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
-    _write_out(source)
-    for assignment in overrides:
-        source.override(assignment)
-        _write_out(source)
-    try:
-        return Config.model_validate(source.values)
-    except ValidationError as error:
-        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, Config, INDEX_TYPES)
-    subject = source.path or "the settings"
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
-
-
-def _write_out(source: YamlSource) -> None:
-    """Make `device: cpu` the mapping that it is short for, so that device.gpus can still be set."""
-    for section, key in (("device", "kind"), ("index", "type")):
-        if isinstance(source.values.get(section), str):
-            source.values[section] = {key: source.values[section]}
 
 
 def known_keys() -> list[str]:

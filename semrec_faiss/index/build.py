@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss import __version__
-from semrec_faiss.config.schema import Config, IndexConfig
+from semrec_faiss._version import __version__
+from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog

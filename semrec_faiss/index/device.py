@@ -10,15 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any, Literal
 
-from semrec_faiss.config.schema import (
-    FUSED_K_LIMIT,
-    GPU_LIMIT,
-    DeviceConfig,
-    FusedIndex,
-    IndexConfig,
-    IvfSqIndex,
-    device_problems,
-)
+from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex, IndexConfig, IvfSqIndex
+from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from semrec_faiss.config.schema import (
+from semrec_faiss.config.index_types import (
     FUSED_DIMS,
     GPU_PQ_M,
     FactoryIndex,

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config.schema import Config, FusedIndex, IndexConfig, config_from_dict
+from semrec_faiss.config.index_types import FusedIndex, IndexConfig
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import GPU_LIMIT
+from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import gpu_resources, load_faiss
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one, order_ties, rescore

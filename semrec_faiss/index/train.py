@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import FactoryIndex, HnswIndex, IndexConfig
+from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
+from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import (
     Device,

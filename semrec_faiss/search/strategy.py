@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from semrec_faiss.config.schema import GPU_LIMIT
+from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restriction import Restriction

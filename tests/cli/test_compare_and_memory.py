@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from semrec_faiss.cli.compare import compare
 from semrec_faiss.cli.memory import memory
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index

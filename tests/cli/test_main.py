@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
 
 

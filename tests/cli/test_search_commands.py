@@ -15,9 +15,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build import build_index
 
 # Unit vectors whose inner products are short decimals.

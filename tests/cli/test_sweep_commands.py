@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep import _picture
-from semrec_faiss.config.schema import load_config
+from semrec_faiss.config.reading import load_config
 from semrec_faiss.measure.sweep.run import State
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep_evaluate import picture
 from semrec_faiss.measure.evaluate.run import ProfileState

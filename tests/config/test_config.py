@@ -13,15 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from semrec_faiss.config.schema import (
-    Config,
-    FactoryIndex,
-    FlatIndex,
-    IvfPqIndex,
-    config_from_dict,
-    known_keys,
-    load_config,
-)
+from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, IvfPqIndex
+from semrec_faiss.config.reading import config_from_dict, load_config
+from semrec_faiss.config.schema import Config, known_keys
 from semrec_faiss.errors import ConfigError, NotFoundError, SemrecError, UsageError
 
 Write = Callable[[str | bytes], Path]

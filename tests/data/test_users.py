@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_history, read_seen, read_user_ids
 from semrec_faiss.errors import DataError

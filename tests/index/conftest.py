@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.train import build_faiss_index

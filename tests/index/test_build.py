@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
-from semrec_faiss.config.schema import config_from_dict, load_config
+from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.errors import ConfigError, DataError, DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index import build as build_module
 from semrec_faiss.index import device as device_module

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index import device as device_module
 from semrec_faiss.index.device import (

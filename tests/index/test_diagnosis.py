@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index import diagnosis
 from semrec_faiss.index.build import build_index
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, choose_device, gpu_count, gpu_resources, load_faiss

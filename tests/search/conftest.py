@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device

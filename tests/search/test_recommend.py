@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.vector_index import VectorIndex

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import AmbiguousTitleError, DataError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 

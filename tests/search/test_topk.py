@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import GPU_LIMIT, FusedIndex
+from semrec_faiss.config.index_types import GPU_LIMIT, FusedIndex
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device

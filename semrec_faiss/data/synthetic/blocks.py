@@ -15,12 +15,12 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.synthetic.lines import json_lines
 from semrec_faiss.data.synthetic.tastes import KnownTitles, best_known, share_of
 from semrec_faiss.data.synthetic.vectors import World, work_bytes
 from semrec_faiss.data.synthetic.workers import AHEAD, Crew, write_at
 from semrec_faiss.data.synthetic.world import BLOCK_TITLES, make_titles
-from semrec_faiss.storage import NpyWriter
 
 # Threads that make blocks; fewer where vectors are so long that their arrays would take more than this together.
 _MOST_THREADS, _WORK_BYTES = 8, 512 << 20

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.synthetic.blocks import TitleFiles, Titles, written_by_processes, written_by_threads
 from semrec_faiss.data.synthetic.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic.vectors import draw_directions
 from semrec_faiss.data.synthetic.workers import Crew
 from semrec_faiss.progress import Progress
-from semrec_faiss.storage import NpyWriter
 
 FloatName = Literal["float16", "float32", "float64"]
 

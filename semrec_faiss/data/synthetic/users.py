@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.synthetic.tastes import (
     BLOCK_USERS,
     LIKED_TITLES,
@@ -26,7 +27,6 @@ from semrec_faiss.data.synthetic.tastes import (
 from semrec_faiss.data.synthetic.titles import FloatName, known_vectors
 from semrec_faiss.data.synthetic.workers import AHEAD, Crew, write_at
 from semrec_faiss.progress import Progress
-from semrec_faiss.storage import NpyWriter
 
 _GATHER_BYTES = 4 << 20  # of titles' vectors read at a time to make users' vectors
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import open_vectors
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.text.encoder import file_sha256
 from semrec_faiss.errors import DataError
-from semrec_faiss.storage import NpyWriter, new_file, sync_folder
+from semrec_faiss.storage import new_file, sync_folder
 
 _PREFIX = ".embedding-"
 

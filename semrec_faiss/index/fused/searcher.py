@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import FUSED_DIMS, FUSED_K_LIMIT
+from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch
 from semrec_faiss.index.fused.full_scan import scan_titles

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from semrec_faiss.config.schema import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
+from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES

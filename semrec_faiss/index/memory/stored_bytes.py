@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from semrec_faiss.config.schema import (
+from semrec_faiss.config.index_types import (
     FactoryIndex,
     FlatIndex,
     FusedIndex,

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import Config, config_from_dict
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.subset import honours_selector

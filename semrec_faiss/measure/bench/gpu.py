@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.fused.one_pass import load_torch

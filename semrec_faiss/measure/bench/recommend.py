@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.bench.beside_faiss import raw_search

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config.schema import Config, FlatIndex
+from semrec_faiss.config.index_types import FlatIndex
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.bench.beside_faiss import (

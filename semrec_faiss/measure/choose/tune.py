@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config.schema import GPU_LIMIT, Config, IndexConfig, config_from_dict
+from semrec_faiss.config.index_types import GPU_LIMIT, IndexConfig
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.factory import resolve

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from semrec_faiss import __version__
+from semrec_faiss._version import __version__
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states

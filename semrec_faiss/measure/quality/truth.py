@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import FlatIndex
+from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.device import Device, gpu_count
 from semrec_faiss.index.subset import scan_rows

@@ -7,9 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.index_types import INDEX_TYPES, Settings
 from semrec_faiss.config.mistakes import describe_all
-from semrec_faiss.config.schema import INDEX_TYPES
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, UsageError
 

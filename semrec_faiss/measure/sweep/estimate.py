@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.config.schema import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
+from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
 from semrec_faiss.index.memory.stored_bytes import lists_of
 from semrec_faiss.measure.sweep.plan import Plan, Trial
 from semrec_faiss.measure.sweep.tested_index import MOST_REPEATS

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from semrec_faiss.config.index_types import INDEX_TYPES, IndexConfig
 from semrec_faiss.config.mistakes import describe_all
-from semrec_faiss.config.schema import INDEX_TYPES, Config, DeviceConfig, IndexConfig
+from semrec_faiss.config.schema import Config, DeviceConfig
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 from semrec_faiss.measure.sweep.config import mistakes_in
 

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.config.schema import DeviceConfig, FactoryIndex, IndexConfig
+from semrec_faiss.config.index_types import FactoryIndex, IndexConfig
+from semrec_faiss.config.schema import DeviceConfig
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import ConfigError, DeviceError

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.table import TABLE, quoted_name
@@ -20,7 +21,7 @@ from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.quality.truth import ExactNeighbours, Truth, exact_index
 from semrec_faiss.measure.sweep.config import QuerySettings
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import NpyWriter, new_file
+from semrec_faiss.storage import new_file
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from semrec_faiss.config.schema import INDEX_TYPES, DeviceConfig, IndexConfig, device_problems
+from semrec_faiss.config.index_types import INDEX_TYPES, IndexConfig
+from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.measure.documents.fields import (
     Amount,
     Count,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from semrec_faiss.config.schema import INDEX_TYPES
+from semrec_faiss.config.index_types import INDEX_TYPES
 
 TYPE_COLOURS = {
     "flat": "#303744",

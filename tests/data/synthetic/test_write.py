@@ -38,6 +38,7 @@ from semrec_faiss.data import (
     synthetic_world,
 )
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.synthetic.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic.lines import json_lines
 from semrec_faiss.data.synthetic.tastes import TitlePool, best_known, draw_liked
@@ -47,7 +48,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.data.titles.metadata_lines import inspect_metadata
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
-from semrec_faiss.storage import NpyWriter, new_file
+from semrec_faiss.storage import new_file
 
 
 def write(out: Path, **changes: object) -> Path:
@@ -334,7 +335,8 @@ def test_an_interruption_keeps_what_was_there(tmp_path: Path, step: str) -> None
 
 def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from semrec_faiss.data.synthetic.write import write_synthetic\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from semrec_faiss.data.synthetic.write import write_synthetic\n"
         "def kill(what, done, total): os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_synthetic(Path(sys.argv[1]), titles=5000, users=10, dim=8, progress=kill)"
     )

@@ -25,7 +25,7 @@ import faiss
 import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 
 import semrec_faiss.search.recommender
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved import verify

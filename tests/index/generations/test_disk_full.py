@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from semrec_faiss import Recommender
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.generations import directory as store

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import resolve

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss.config.schema import Config, config_from_dict
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import SemrecError, StorageError
 from semrec_faiss.index.build import build_index

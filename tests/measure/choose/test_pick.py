@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config.schema import load_config
+from semrec_faiss.config.reading import load_config
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.choose.as_config import config_of, write_config
 from semrec_faiss.measure.choose.pick import Wanted, memory_bytes, pick

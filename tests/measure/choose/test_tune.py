@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semrec_faiss.config.schema import Config, IvfFlatIndex, config_from_dict
+from semrec_faiss.config.index_types import IvfFlatIndex
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.measure.choose.tune import least_value, tune
 from semrec_faiss.measure.sweep.config import QuerySettings

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.measure.choose.regression import compare
@@ -228,7 +228,7 @@ def test_digests_name_what_is_measured(plan: MakePlan, rated_index: Any, tmp_pat
 
 
 def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
-    from semrec_faiss.config.schema import config_from_dict
+    from semrec_faiss.config.reading import config_from_dict
     from semrec_faiss.index.build import build_index
 
     data = rated_index.path.parent / "data"
@@ -239,7 +239,7 @@ def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index
 
 
 def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
-    from semrec_faiss.config.schema import config_from_dict
+    from semrec_faiss.config.reading import config_from_dict
     from semrec_faiss.index.build import build_index
 
     data = rated_index.path.parent / "data"

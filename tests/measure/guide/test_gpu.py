@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_resources, load_faiss

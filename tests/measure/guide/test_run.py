@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index

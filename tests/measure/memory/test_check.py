@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, SemrecError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory

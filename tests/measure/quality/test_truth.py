@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import resolve

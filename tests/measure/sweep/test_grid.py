@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.config.schema import FlatIndex, HnswIndex, IvfFlatIndex
+from semrec_faiss.config.index_types import FlatIndex, HnswIndex, IvfFlatIndex
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep.config import known_sweep_keys, load_sweep

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.cli.console import exit_code_of
+from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.errors import DataError
 from semrec_faiss.measure.choose.pick import Wanted, pick

@@ -63,7 +63,7 @@ def test_recall_is_what_brute_force_says(done: Outcome, tiny_data: Any, truth: C
     record = at(done.records, label="ivf_flat nlist=6 nprobe=1 on cpu", filter=None, batch=1)
     assert record["data"]["titles"] == 280
     config = next(one for one in done.records if one["label"] == record["label"])["index"]
-    from semrec_faiss.config.schema import config_from_dict
+    from semrec_faiss.config.reading import config_from_dict
 
     index_config = config_from_dict({"index": config}).index
     built = build_faiss_index(index_config, lambda: [(0, titles[kept])], 280, 16, Device())

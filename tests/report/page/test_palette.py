@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.config.schema import INDEX_TYPES
+from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.report.bench.gpu_chart import COLOURS, LABELS
 from semrec_faiss.report.page.names import device_label, one_percent_sign
 from semrec_faiss.report.page.palette import (

@@ -1,0 +1,86 @@
+"""How a command ends: an error becomes a message on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.errors import DeviceError, SemrecError, UsageError
+
+
+def open_closed_streams() -> None:
+    """Open to nowhere what this process was started without: ``semrec … >&-`` works, and prints nothing."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
+def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
+    """Run a command and turn whatever it raises into a message on stderr and an exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        result = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ninterrupted", err=True)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Show an error to a person and return its exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    ours = _as_ours(error)
+    if ours is not None:
+        _say_error(ours.message, ours.fix)
+        return ours.exit_code
+    _say_error(
+        f"{type(error).__name__}: {error}",
+        "this is a mistake in semrec; run it again with --debug and report what it shows",
+    )
+    return 1
+
+
+def _as_ours(error: Exception) -> SemrecError | None:
+    """Turn what the system refuses, wherever it comes up, into an error that a person can mend; None for a mistake."""
+    if isinstance(error, SemrecError):
+        return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{str(error.filename)[:60]}… is too long for a name")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:  # how Python hands on such arguments
+        return UsageError("an argument or a name of a file holds bytes that are no UTF-8", fix="give it in UTF-8")
+    if isinstance(error, MemoryError):
+        said = str(error) or "this machine's memory does not suffice"
+        return DeviceError(f"out of memory: {said}", fix="ask for less at once: a smaller --batch, k or data set")
+    return None
+
+
+def _say_error(message: str, fix: str | None) -> None:
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    if fix:
+        click.echo(click.style("  fix: ", fg="green") + fix, err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, RuntimeWarning):
+        click.echo(click.style("note: ", fg="yellow") + str(message), err=True)
