@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from semrec_faiss import writable
+from semrec_faiss import storage
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.storage import check_new_file, check_new_folder, new_file
 
@@ -73,7 +73,7 @@ def test_a_disk_that_refuses_is_told_with_its_own_words(place: Path, monkeypatch
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(writable.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(storage.tempfile, "TemporaryFile", refuse)
     for check in (check_new_file, check_new_folder):
         with pytest.raises(StorageError, match=r"cannot write .*new: Read-only file system") as caught:
             check(place / "new", "--out")

@@ -26,19 +26,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.data import (
-    early_flush,
-    synthetic,
-    synthetic_blocks,
-    synthetic_names,
-    synthetic_tastes,
-    synthetic_titles,
-    synthetic_vectors,
-    synthetic_worker,
-    synthetic_world,
-)
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.synthetic import blocks as synthetic_blocks
+from semrec_faiss.data.synthetic import early_flush
+from semrec_faiss.data.synthetic import names as synthetic_names
+from semrec_faiss.data.synthetic import tastes as synthetic_tastes
+from semrec_faiss.data.synthetic import titles as synthetic_titles
+from semrec_faiss.data.synthetic import vectors as synthetic_vectors
+from semrec_faiss.data.synthetic import workers as synthetic_worker
+from semrec_faiss.data.synthetic import world as synthetic_world
+from semrec_faiss.data.synthetic import write as synthetic
 from semrec_faiss.data.synthetic.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic.lines import json_lines
 from semrec_faiss.data.synthetic.tastes import TitlePool, best_known, draw_liked
