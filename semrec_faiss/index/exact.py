@@ -8,13 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.device import load_faiss
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-VectorsOf = Callable[[Rows], Floats]
+VectorsOf = Callable[[Rows], Vectors]
 
 GATHER_BYTES = 64 << 20
 """Candidate vectors gathered at once while rescoring."""
@@ -29,7 +27,7 @@ SCAN_ROWS = 65_536
 """Titles scored at once while scanning."""
 
 
-def original_vectors(index: Any) -> Floats | None:
+def original_vectors(index: Any) -> Vectors | None:
     """Return a view of the vectors that a CPU index holds in one piece, row order: float32 (count, dim).
 
     For inverted lists, which hold them scattered, it prepares ``reconstruct_batch`` and returns None.
@@ -40,11 +38,11 @@ def original_vectors(index: Any) -> Floats | None:
         index.make_direct_map()
         return None
     flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
-    view: Floats = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    view: Vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
     return view
 
 
-def rescore(queries: Floats, candidates: Rows, k: int, vectors_of: VectorsOf) -> tuple[Floats, Rows]:
+def rescore(queries: Vectors, candidates: Rows, k: int, vectors_of: VectorsOf) -> tuple[Scores, Rows]:
     """Score candidates exactly and keep the k best.
 
     Args:
@@ -72,7 +70,7 @@ def rescore(queries: Floats, candidates: Rows, k: int, vectors_of: VectorsOf) ->
     return scores, rows
 
 
-def scan(queries: Floats, k: int, count: int, vectors_of: VectorsOf) -> tuple[Floats, Rows]:
+def scan(queries: Vectors, k: int, count: int, vectors_of: VectorsOf) -> tuple[Scores, Rows]:
     """Compare queries with every vector.
 
     Returns:
@@ -88,7 +86,7 @@ def scan(queries: Floats, k: int, count: int, vectors_of: VectorsOf) -> tuple[Fl
     return heap.D, heap.I
 
 
-def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
+def best_of_one(query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
     """Compare a single query with every vector: FAISS gives it one thread, a matrix-vector product takes them all.
 
     The k-th largest of the blocks' maxima is a bound that at least k scores reach, so only those few are sorted.
@@ -112,7 +110,7 @@ def best_of_one(query: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
     return scores[best][None, :], best[None, :].astype(np.int64)
 
 
-def _products(query: Floats, vectors: Floats) -> Floats:
+def _products(query: Vectors, vectors: Vectors) -> Scores:
     """Multiply all vectors with one query.
 
     By FAISS, in threads: a mapped index file holds its vectors at odd addresses, and numpy would copy them all first.
@@ -140,7 +138,7 @@ def _product_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix="semrec-products")
 
 
-def order_ties(scores: Floats, rows: Rows) -> None:
+def order_ties(scores: Scores, rows: Rows) -> None:
     """Put titles of equal score in row order, in place; scores are descending already."""
     flat = scores.ravel()
     if not (flat[1:] == flat[:-1]).any():  # many times cheaper than to look at each query apart, and nearly always all

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.device import load_faiss
-
-Floats = NDArray[np.float32]
 
 LEAST_SQUARE = 1e-30
 """Below this sum of squares, small components may have vanished in float32."""
@@ -39,7 +38,7 @@ def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
     return given
 
 
-def prepared_block(given: NDArray[Any], first: int, *, normalize: bool) -> Floats:
+def prepared_block(given: NDArray[Any], first: int, *, normalize: bool) -> Vectors:
     """Prepare part of a batch.
 
     Args:

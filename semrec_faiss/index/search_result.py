@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from semrec_faiss.arrays import Rows, Scores
 
 Exactness = bool | Literal["proven"]
 """Whether a brute-force scan would give the same titles, ties aside; proven where the answer itself showed it."""
@@ -31,7 +29,7 @@ class SearchResult:
     """
 
     rows: Rows
-    scores: Floats
+    scores: Scores
     exact: Exactness
     strategy: str
     repeated: int = 0

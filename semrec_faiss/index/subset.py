@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import gpu_resources, load_faiss
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one, order_ties, rescore
 from semrec_faiss.index.vector_index import VectorIndex
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-
 
 def scan_rows(
-    index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: Floats | None = None
-) -> tuple[Floats, Rows]:
+    index: VectorIndex, queries: Vectors, k: int, rows: Rows, gathered: Vectors | None = None
+) -> tuple[Scores, Rows]:
     """Find the k best of ``rows`` exactly, on the device of the index.
 
     Args:
@@ -42,7 +40,7 @@ def scan_rows(
     return scores, found
 
 
-def _best_of(index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: Floats | None) -> tuple[Floats, Rows]:
+def _best_of(index: VectorIndex, queries: Vectors, k: int, rows: Rows, gathered: Vectors | None) -> tuple[Scores, Rows]:
     if len(rows) <= SCAN_ROWS:
         return _knn(index, queries, k, index.vectors(rows) if gathered is None else gathered)
     heap = load_faiss().ResultHeap(len(queries), k, keep_max=True)
@@ -55,7 +53,7 @@ def _best_of(index: VectorIndex, queries: Floats, k: int, rows: Rows, gathered: 
     return heap.D, heap.I
 
 
-def _knn(index: VectorIndex, queries: Floats, k: int, vectors: Floats) -> tuple[Floats, Rows]:
+def _knn(index: VectorIndex, queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
     faiss = load_faiss()
     if len(queries) == 1 and not index.device.gpus:
         return best_of_one(queries, k, vectors)
@@ -77,7 +75,7 @@ def honours_selector(index: VectorIndex) -> bool:
     return not index.device.gpus and isinstance(faiss.downcast_index(index.cpu_index), kinds)
 
 
-def search_selected(index: VectorIndex, queries: Floats, k: int, mask: NDArray[np.bool_]) -> tuple[Floats, Rows]:
+def search_selected(index: VectorIndex, queries: Vectors, k: int, mask: NDArray[np.bool_]) -> tuple[Scores, Rows]:
     """Search a CPU index with FAISS's selector: only rows that ``mask`` allows are considered.
 
     Args:

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
 from semrec_faiss.progress import Progress, silent
 
-Floats = NDArray[np.float32]
-
-VectorBlocks = Callable[[], Iterable[tuple[int, Floats]]]
+VectorBlocks = Callable[[], Iterable[tuple[int, Vectors]]]
 """Gives the title vectors as (first row, float32 block), from the start at every call."""
 
 POINTS_PER_CENTROID = 256
@@ -111,7 +109,7 @@ def _say_once_if_few(index: Any, count: int) -> None:
         )
 
 
-def _sample(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Floats:
+def _sample(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Vectors:
     """Take ``wanted`` vectors at seeded random rows, in row order; all of them when there are fewer."""
     if count <= wanted:
         chosen = np.arange(count)

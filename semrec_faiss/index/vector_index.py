@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import (
@@ -31,10 +32,6 @@ from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 if TYPE_CHECKING:
     from semrec_faiss.index.fused.searcher import Excluded, FusedResult, FusedSearcher
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-
-Mask = NDArray[np.bool_]
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
@@ -53,7 +50,7 @@ class VectorIndex:
     """
 
     def __init__(
-        self, cpu_index: Any, config: IndexConfig, device: Device | None = None, *, originals: Floats | None = None
+        self, cpu_index: Any, config: IndexConfig, device: Device | None = None, *, originals: Vectors | None = None
     ) -> None:
         """Wrap a trained, filled CPU index.
 
@@ -144,7 +141,7 @@ class VectorIndex:
         """What to do where more than `k_limit` titles are wanted."""
         return out_of_k_limit(self.config)
 
-    def vectors(self, rows: Rows | list[int]) -> Floats:
+    def vectors(self, rows: Rows | list[int]) -> Vectors:
         """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
         chosen = np.asarray(rows, dtype=np.int64)
         originals = self._exact_vectors()
@@ -152,13 +149,13 @@ class VectorIndex:
             return np.ascontiguousarray(originals[chosen])
         return self.cpu_index.reconstruct_batch(chosen) if len(chosen) else np.empty((0, self.dim), np.float32)
 
-    def _exact_vectors(self) -> Floats | None:
+    def _exact_vectors(self) -> Vectors | None:
         with self._originals_lock:
             if self._originals is None:
                 self._originals = original_vectors(self.cpu_index)
             return self._originals
 
-    def prepare(self, queries: NDArray[Any]) -> Floats:
+    def prepare(self, queries: NDArray[Any]) -> Vectors:
         """Check queries and bring them to what the index compares.
 
         Returns:
@@ -213,7 +210,7 @@ class VectorIndex:
         return SearchResult(rows, scores, self.exact, strategy, *unproven)
 
     def search_allowed(
-        self, queries: Floats, k: int, mask: Mask | None = None, excluded: Excluded | None = None
+        self, queries: Vectors, k: int, mask: Mask | None = None, excluded: Excluded | None = None
     ) -> FusedResult:
         """Find the ``k`` best titles that each query may return, inside the kernels of type fused.
 
@@ -243,15 +240,15 @@ class VectorIndex:
             raise UsageError(f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix=self.out_of_k_limit)
         return min(k, self.count)
 
-    def _search_block(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+    def _search_block(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         if not self._refine:
             return self._in_pieces(queries, k)
         _, candidates = self._in_pieces(queries, min(self._refine * k, self.count))
         return rescore(queries, candidates, k, self.vectors)
 
-    def _in_pieces(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+    def _in_pieces(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         """Search in blocks that are halved whenever memory runs out."""
-        pieces: list[tuple[Floats, Rows]] = []
+        pieces: list[tuple[Scores, Rows]] = []
         start = 0
         while start < len(queries):
             piece = queries[start : start + self._block_rows]
@@ -283,7 +280,7 @@ class VectorIndex:
             )
         self._block_rows = max(1, size // 2)
 
-    def _faiss_search(self, queries: Floats, k: int, **options: Any) -> tuple[Floats, Rows]:
+    def _faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         if self._flat_vectors is not None and len(queries) == 1:
             return best_of_one(queries, k, self._flat_vectors)
         with self.locked():
@@ -298,7 +295,7 @@ class VectorIndex:
                 held.enter_context(resource.lock)
             yield
 
-    def _fill_short(self, queries: Floats, scores: Floats, rows: Rows) -> bool:
+    def _fill_short(self, queries: Vectors, scores: Scores, rows: Rows) -> bool:
         """Complete, in place, the queries for which FAISS found fewer titles than there are.
 
         An inverted-list index visits more lists, doubling nprobe; what is still short is scanned exactly.
@@ -321,7 +318,7 @@ class VectorIndex:
             scores[short], rows[short] = scan(queries[short], k, self.count, self.vectors)
         return bool(len(short))
 
-    def _with_nprobe(self, queries: Floats, k: int, nprobe: int) -> tuple[Floats, Rows]:
+    def _with_nprobe(self, queries: Vectors, k: int, nprobe: int) -> tuple[Scores, Rows]:
         faiss = load_faiss()
         refine = self._refine or 1
         wanted = min(refine * k, self.count)

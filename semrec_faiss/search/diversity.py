@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.topk import TopK
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 POOL_FACTOR = 5
 """The pool holds this many candidates for each title that is returned …"""
@@ -80,7 +78,7 @@ class Groups:
 
 def choose_varied(
     index: VectorIndex, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
-) -> tuple[Rows, Floats]:
+) -> tuple[Rows, Scores]:
     """Choose up to k titles a query from a pool, best choice first.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998): each next title maximises
@@ -106,8 +104,8 @@ def choose_varied(
 
 
 def _choose(
-    index: VectorIndex, candidates: Rows, scores: Floats, k: int, variety: Variety, groups: Mapping[str, Groups]
-) -> tuple[Rows, Floats]:
+    index: VectorIndex, candidates: Rows, scores: Scores, k: int, variety: Variety, groups: Mapping[str, Groups]
+) -> tuple[Rows, Scores]:
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
     vectors = _vectors(index, candidates) if variety.diversity else None
@@ -132,9 +130,9 @@ def _choose(
     return chosen_rows, chosen_scores
 
 
-def _vectors(index: VectorIndex, candidates: Rows) -> Floats:
+def _vectors(index: VectorIndex, candidates: Rows) -> Vectors:
     found, inverse = np.unique(np.maximum(candidates, 0), return_inverse=True)
-    gathered: Floats = index.vectors(found)[inverse.reshape(candidates.shape)]
+    gathered: Vectors = index.vectors(found)[inverse.reshape(candidates.shape)]
     return gathered
 
 

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
 
 Record = dict[str, Any]
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _seen_by(users: SavedUsers, user_row: int) -> Rows:
     return np.asarray(rows[offsets[user_row] : offsets[user_row + 1]], dtype=np.int64)
 
 
-def _rank(index: VectorIndex, query: Floats, row: int, left_out: Rows) -> int:
+def _rank(index: VectorIndex, query: Vectors, row: int, left_out: Rows) -> int:
     """Return the place of ``row`` by score, ties by row, among the titles that are not left out."""
     scores = np.empty(index.count, np.float32)
     for start in range(0, index.count, SCAN_ROWS):

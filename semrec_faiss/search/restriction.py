@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from semrec_faiss.arrays import Mask, Rows
 
 SCRATCH_BYTES = 16 << 20
 """Memory for one block of the table (queries × titles) that excluded rows are looked up in: fits the caches."""

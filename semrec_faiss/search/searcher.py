@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
 from semrec_faiss.search.diversity import Groups, Variety, choose_varied
 from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import Stage, Strategy, TopK, restricted_top_k
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Searcher:
         self._groups: dict[str, Groups] = {}
         self._lock = threading.Lock()
 
-    def run(self, queries: Floats, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+    def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for.
 
         Args:
@@ -103,7 +101,7 @@ class Searcher:
         for name in wish.variety.max_per:
             self._group(name)
 
-    def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Floats | None]:
+    def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Vectors | None]:
         titles = self.index.count
         selection = self.selections.get(wish.filter)
         if wish.exclude:
@@ -118,7 +116,7 @@ class Searcher:
         gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
-    def _varied(self, queries: Floats, wish: Wish, restriction: Restriction, gathered: Floats | None) -> TopK:
+    def _varied(self, queries: Vectors, wish: Wish, restriction: Restriction, gathered: Vectors | None) -> TopK:
         """Choose from a pool that grows until every query has k titles or its pool is all that matches."""
         groups = {name: self._group(name) for name in wish.variety.max_per}
         most = min(self.index.count, self.index.k_limit or self.index.count)

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
@@ -26,8 +27,6 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.strategy import Costs, choose_strategy
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
 
 QUERY_BLOCK = 4096
@@ -75,7 +74,7 @@ class TopK:
     """
 
     rows: Rows
-    scores: Floats
+    scores: Scores
     matching: Rows
     exact: Exactness
     strategy: str
@@ -89,12 +88,12 @@ class TopK:
 
 def restricted_top_k(
     index: VectorIndex,
-    queries: Floats,
+    queries: Vectors,
     k: int,
     restriction: Restriction,
     *,
     strategy: Strategy = "auto",
-    gathered: Floats | None = None,
+    gathered: Vectors | None = None,
     costs: Costs | None = None,
 ) -> TopK:
     """Find the k best titles that each query may return.
@@ -171,7 +170,7 @@ def _merged(stages: list[Stage]) -> list[Stage]:
     return list(totals.values())
 
 
-def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
+def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
     started = time.perf_counter()
     found = index.search(queries, result.rows.shape[1], prepared=True)
     result.rows, result.scores, result.strategy = found.rows, found.scores, found.strategy
@@ -179,7 +178,7 @@ def _plain(index: VectorIndex, queries: Floats, result: TopK) -> None:
     _add_unproven(result, found.repeated, found.scanned, index.count)
 
 
-def _but_one(index: VectorIndex, queries: Floats, restriction: Restriction, result: TopK) -> None:
+def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, result: TopK) -> None:
     """Search for one more and leave out the title that a query excludes: what every question about a title comes to."""
     started = time.perf_counter()
     k = result.rows.shape[1]
@@ -197,7 +196,7 @@ def _but_one(index: VectorIndex, queries: Floats, restriction: Restriction, resu
 
 
 def _masked(
-    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+    index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     """Let the kernels score only what may be returned: k titles whenever k match."""
     from semrec_faiss.index.fused.searcher import Excluded
@@ -228,7 +227,7 @@ def _add_unproven(result: TopK, repeated: int, scanned: int, titles: int) -> Non
 
 
 def _over_fetch(
-    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+    index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     k = result.rows.shape[1]
     wanted = np.minimum(k, result.matching[block])
@@ -258,7 +257,7 @@ def _first_fetch(index: VectorIndex, k: int, block: Rows, restriction: Restricti
 
 
 def _subset(
-    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+    index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     """Scan the matching rows; queries that exclude some of them take as many more and drop those."""
     k = result.rows.shape[1]
@@ -280,7 +279,7 @@ def _subset(
 
 
 def _selector(
-    index: VectorIndex, queries: Floats, block: Rows, restriction: Restriction, gathered: Floats | None, result: TopK
+    index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     k = result.rows.shape[1]
     mask = np.ones(index.count, np.bool_) if restriction.mask is None else restriction.mask
@@ -296,7 +295,7 @@ def _selector(
         _subset(index, queries, short, restriction, gathered, result)
 
 
-def _take_first(rows: Rows, scores: Floats, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
+def _take_first(rows: Rows, scores: Scores, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
     """Move the first k kept candidates of each query to the result."""
     k = result.rows.shape[1]
     first = np.argsort(~keep, axis=1, kind="stable")[:, :k]

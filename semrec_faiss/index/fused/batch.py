@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.index.fused.one_pass import FusedPass, answers_in, as_tensor, load_torch
 from semrec_faiss.index.fused.plan import plan_repeat, power_of_two, repeat_queries
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-Answers = tuple[Rows, Floats, Mask]
+Answers = tuple[Rows, Scores, Mask]
 """Rows and scores, (queries, k) each, and whether each query's are proven."""
 
 FEWEST_REPEATED = 16
@@ -36,7 +34,7 @@ class DirectSearch:
         self.work = work
         self._repeats: dict[int, FusedPass] = {}
 
-    def search(self, queries: Floats, allowed: Any, stride: int) -> Answers:
+    def search(self, queries: Vectors, allowed: Any, stride: int) -> Answers:
         """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`."""
         self.work.run(as_tensor(queries).to(self.work.rows.device), allowed, stride)
         return _read(self.work, len(queries))
@@ -101,7 +99,7 @@ class CapturedSearch:
             self._allowed.copy_(allowed)
         self._torch.cuda.synchronize(self._queries.device)
 
-    def search(self, queries: Floats, allowed: Any, *_: Any) -> Answers:
+    def search(self, queries: Vectors, allowed: Any, *_: Any) -> Answers:
         """Search ``queries``, as many as were recorded; the answers are copies."""
         if queries.nbytes <= COPIED_AT_ONCE:
             np.copyto(self._queries_view, queries)

@@ -6,20 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.fused.one_pass import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.plan import bitmap_words
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 SCAN_TITLES = 65_536
 SCAN_BYTES = 64 << 20
 """Titles, and bytes of scores, that a full comparison holds at once."""
 
 
-def scan_titles(titles: GpuTitles, queries: Floats, k: int, allowed_of: Callable[[slice], Any]) -> tuple[Rows, Floats]:
+def scan_titles(titles: GpuTitles, queries: Vectors, k: int, allowed_of: Callable[[slice], Any]) -> tuple[Rows, Scores]:
     """Find the k best titles of each query among all.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.codes import TitleCodes, encode
 from semrec_faiss.index.fused.plan import (
@@ -21,8 +22,6 @@ from semrec_faiss.index.fused.plan import (
     keeps_codes,
     power_of_two,
 )
-
-Floats = NDArray[np.float32]
 
 UPLOAD_BYTES = 64 << 20
 
@@ -87,7 +86,7 @@ class GpuTitles:
         return kept + (0 if self.codes is None else self.codes.bytes)
 
 
-def upload_titles(vectors: Floats, device: Any, *, keep_originals: bool) -> GpuTitles:
+def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> GpuTitles:
     """Copy title vectors to a GPU in blocks and round them.
 
     Args:
@@ -139,7 +138,7 @@ def as_tensor(array: NDArray[Any]) -> Any:
     return load_torch().from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _parts(vectors: Floats) -> Iterable[slice]:
+def _parts(vectors: Vectors) -> Iterable[slice]:
     step = max(1, UPLOAD_BYTES // (4 * vectors.shape[1]))
     return (slice(start, start + step) for start in range(0, len(vectors), step))
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch
@@ -35,10 +36,6 @@ from semrec_faiss.index.fused.plan import (
     search_bytes,
     through_codes,
 )
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
 """GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
@@ -62,7 +59,7 @@ class FusedResult:
     """
 
     rows: Rows
-    scores: Floats
+    scores: Scores
     repeated: int
     scanned: int
 
@@ -78,7 +75,7 @@ class Excluded:
 class FusedSearcher:
     """Title vectors on one GPU, searched exactly; safe from many threads, which take turns."""
 
-    def __init__(self, vectors: Floats, device: str = "cuda:0", *, rescore: str = "float32") -> None:
+    def __init__(self, vectors: Vectors, device: str = "cuda:0", *, rescore: str = "float32") -> None:
         """Copy the vectors to the GPU.
 
         Args:
@@ -111,7 +108,7 @@ class FusedSearcher:
         self._work: tuple[tuple[FusedPlan, int], DirectSearch] | None = None
 
     def search(
-        self, queries: Floats, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
+        self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
     ) -> FusedResult:
         """Find the k best allowed titles of each query.
 
@@ -147,12 +144,12 @@ class FusedSearcher:
 
     def _answer(
         self,
-        queries: Floats,
+        queries: Vectors,
         k: int,
         mask: Mask | None,
         excluded: Excluded | None,
         rows: Rows,
-        scores: Floats,
+        scores: Scores,
         *,
         coded: bool = True,
     ) -> tuple[int, int]:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Scores, Vectors
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
-
-Floats = NDArray[np.float32]
 
 RAW = "raw_faiss"
 VECTOR_INDEX = "vector_index"
@@ -35,7 +34,7 @@ def rounds_of(queries: int, repeats: int) -> int:
     return max(_FEWEST_ROUNDS, round(repeats * _ROUNDS.get(queries, 1.0)))
 
 
-def made_up_queries(index: VectorIndex, count: int, seed: int) -> Floats:
+def made_up_queries(index: VectorIndex, count: int, seed: int) -> Vectors:
     """Make unit vectors (count, dim) that lie between titles, as users' tastes do."""
     random = np.random.default_rng(seed)
     liked, also = random.integers(0, index.count, (2, count))
@@ -44,14 +43,14 @@ def made_up_queries(index: VectorIndex, count: int, seed: int) -> Floats:
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
-def raw_search(index: VectorIndex, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+def raw_search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
     """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock."""
     with index.locked():
         scores, rows = index._searcher.search(queries, k)
     return scores, rows
 
 
-def batch_cost(recommender: Recommender, queries: Floats, k: int, repeats: int, progress: Progress) -> dict[str, Any]:
+def batch_cost(recommender: Recommender, queries: Vectors, k: int, repeats: int, progress: Progress) -> dict[str, Any]:
     """Time one batch, raw and ours in turns.
 
     Returns:
@@ -88,7 +87,7 @@ def row_of_batch(queries: int, timings: PairedTimings, largest_score_difference:
 
 
 def cost_beside_defaults(
-    index: VectorIndex, queries: Floats, k: int, repeats: int, progress: Progress
+    index: VectorIndex, queries: Vectors, k: int, repeats: int, progress: Progress
 ) -> dict[str, Any]:
     """Time a batch on the CPU with our BLAS settings beside raw FAISS at its own, in turns."""
 
@@ -122,7 +121,7 @@ def blas_settings(threshold: int, query_block: int, title_block: int) -> Iterato
             setattr(settings, name, value)
 
 
-def agreement_with_cpu(recommender: Recommender, queries: Floats, k: int) -> dict[str, Any]:
+def agreement_with_cpu(recommender: Recommender, queries: Vectors, k: int) -> dict[str, Any]:
     """Search on the GPU and on the CPU, and say how far the answers are the same."""
     on_gpu = recommender.index.search(queries, k)
     on_cpu = recommender.saved.load(recommender.saved.config.index, Device()).search(queries, k)

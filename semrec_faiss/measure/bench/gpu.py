@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.fused.one_pass import load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
-from semrec_faiss.index.fused.searcher import Floats, FusedSearcher, Rows
+from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
 from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
 from semrec_faiss.measure.instruments.environment import environment
@@ -163,7 +164,7 @@ class _Catalogue:
             largest = max(largest, self._largest_error(given[part], found.rows[part], found.scores[part]))
         return {"checked_queries": len(checked), "largest_error": largest}
 
-    def _largest_error(self, given: Floats, rows: Rows, scores: Floats) -> float:
+    def _largest_error(self, given: Vectors, rows: Rows, scores: Scores) -> float:
         torch = self._torch
         asked, at, told = (torch.from_numpy(part).to(self._cuda) for part in (given, rows, scores))
         best = torch.full((len(asked), self._plan.k), -np.inf, dtype=torch.float64, device=self._cuda)

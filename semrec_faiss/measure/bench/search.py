@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
@@ -14,7 +15,6 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.bench.beside_faiss import (
     RAW,
     RECOMMENDER,
-    Floats,
     agreement_with_cpu,
     batch_cost,
     cost_beside_defaults,
@@ -150,7 +150,7 @@ def _is_flat(recommender: Recommender) -> bool:
 
 
 def _beside_defaults(
-    recommender: Recommender, queries: Floats, k: int, repeats: int, progress: Progress
+    recommender: Recommender, queries: Vectors, k: int, repeats: int, progress: Progress
 ) -> dict[str, Any] | NotMeasured:
     if recommender.index.device.gpus:
         return NotMeasured("FAISS's BLAS settings matter on a CPU only")
@@ -159,14 +159,14 @@ def _beside_defaults(
     return cost_beside_defaults(recommender.index, queries, k, repeats, progress)
 
 
-def _agreement(recommender: Recommender, queries: Floats, k: int) -> dict[str, Any] | NotMeasured:
+def _agreement(recommender: Recommender, queries: Vectors, k: int) -> dict[str, Any] | NotMeasured:
     if not recommender.index.device.gpus:
         return NotMeasured("the index is searched on the CPU")
     return agreement_with_cpu(recommender, queries, k)
 
 
 def _gpu_memory(
-    recommender: Recommender, queries: Floats, k: int, watch: GpuMemoryWatch
+    recommender: Recommender, queries: Vectors, k: int, watch: GpuMemoryWatch
 ) -> dict[str, Any] | NotMeasured:
     """Search every batch once more while the GPU's memory is read, which would disturb the times."""
     if not recommender.index.device.gpus:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Values
 from semrec_faiss.measure.evaluate.holdout import Ratings
 from semrec_faiss.progress import Progress, silent
-
-Rows = NDArray[np.int64]
-Values = NDArray[np.float64]
 
 
 class Liked:

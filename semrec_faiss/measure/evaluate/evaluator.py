@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Values
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved_users import SEEN_NAME
@@ -30,9 +30,6 @@ from semrec_faiss.measure.quality.held_out_metrics import PER_USER, novelty, per
 from semrec_faiss.measure.quality.metrics import confidence_interval, mean_of
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
-
-Rows = NDArray[np.int64]
-Values = NDArray[np.float64]
 
 KS = (10, LENGTH)
 METRICS = tuple(f"{name}_at_{k}" for k in KS for name in PER_USER)

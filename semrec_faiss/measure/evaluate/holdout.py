@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
-
-Rows = NDArray[np.int64]
 
 UNLIMITED = 5.0
 """A rating that stands for a title seen by users of whom no rating is known: it is taken as liked."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Values
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.evaluate.baselines import top
@@ -19,9 +20,6 @@ from semrec_faiss.measure.evaluate.taste_profile import Profile, interest_vector
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k
-
-Rows = NDArray[np.int64]
-Values = NDArray[np.float64]
 
 LENGTH = 100
 """Titles of a list."""

@@ -6,14 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.device import load_faiss
-
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Values = NDArray[np.float64]
 
 SECONDS_A_DAY = 86_400.0
 TITLES_AN_INTEREST = 2
@@ -122,7 +118,7 @@ def rating_weights(ratings: Values, times: Rows, profile: Profile) -> Values:
     return np.asarray(weights, dtype=np.float64)
 
 
-def interest_vectors(vectors: Floats, weights: Values, interests: int, seed: int) -> tuple[Values, Values]:
+def interest_vectors(vectors: Vectors, weights: Values, interests: int, seed: int) -> tuple[Values, Values]:
     """Make the vectors of one user's interests.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.measure.bench.beside_faiss import made_up_queries
 from semrec_faiss.measure.documents.criterion import Criterion
@@ -16,8 +16,6 @@ from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, hearing_of_me
 from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
-
-Floats = NDArray[np.float32]
 
 KEYS = ("total_time_ms", "time_per_query_ms", "throughput_qps")
 
@@ -48,7 +46,7 @@ def batches_test(sides: Sides, settings: CompareSettings, progress: Progress) ->
     return Outcome(guide, details, batch_criteria(guide, heard, sides.main.kind, settings))
 
 
-def batch_queries(recommender: Recommender, count: int, seed: int) -> tuple[Floats, str]:
+def batch_queries(recommender: Recommender, count: int, seed: int) -> tuple[Vectors, str]:
     """Return ``count`` query vectors and what they are: users', evenly spread, where there are as many."""
     users = recommender.saved.users
     if users is not None and users.count >= count:
@@ -57,7 +55,7 @@ def batch_queries(recommender: Recommender, count: int, seed: int) -> tuple[Floa
     return made_up_queries(recommender.index, count, seed), f"made up between titles, seed {seed}"
 
 
-def _timed(side: Side, queries: Floats, settings: CompareSettings) -> Timing | NotMeasured:
+def _timed(side: Side, queries: Vectors, settings: CompareSettings) -> Timing | NotMeasured:
     k = settings.batch.k
     try:
         return steady(lambda: side.recommender.search(queries, k), settings.repeats)

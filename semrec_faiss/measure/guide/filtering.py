@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
@@ -21,8 +22,6 @@ from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.topk import restricted_top_k
-
-Floats = NDArray[np.float32]
 
 MOST_FRANCHISES = 200
 """Looked through for a well-known title of the genre."""
@@ -133,7 +132,7 @@ def _share(sides: Sides, title: str, share: float, settings: CompareSettings) ->
     return found
 
 
-def _share_times(side: Side, query: Floats, mask: NDArray[np.bool_], settings: CompareSettings) -> dict[str, Any]:
+def _share_times(side: Side, query: Vectors, mask: NDArray[np.bool_], settings: CompareSettings) -> dict[str, Any]:
     index, k = side.recommender.index, settings.filtering.k
     restriction = Restriction(index.count, mask, None, np.flatnonzero(mask))
     found = restricted_top_k(index, query, k, restriction)

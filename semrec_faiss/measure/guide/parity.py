@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.criterion import Criterion
@@ -19,9 +19,6 @@ from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.sides import Outcome, Sides
 from semrec_faiss.measure.quality.metrics import TIE_TOLERANCE, exact_scores, mean_of, recall_at_k
 from semrec_faiss.progress import Progress
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 REFERENCE_ROWS = 16_384
 """Titles compared in float64 at once."""
@@ -62,7 +59,7 @@ def parity_certificate(sides: Sides, settings: CompareSettings, progress: Progre
     return Outcome({}, certificate, _criteria(both, against, sides, settings))
 
 
-def float64_search(index: VectorIndex, queries: Floats, k: int) -> SearchResult:
+def float64_search(index: VectorIndex, queries: Vectors, k: int) -> SearchResult:
     """Rank all titles by inner products in float64, ties by row: what an exact search must give."""
     wide = queries.astype(np.float64)
     scores = np.empty((len(queries), 0))
@@ -77,7 +74,7 @@ def float64_search(index: VectorIndex, queries: Floats, k: int) -> SearchResult:
     return SearchResult(rows, scores.astype(np.float32), True, "float64")
 
 
-def agreement(index: VectorIndex, queries: Floats, ours: SearchResult, theirs: SearchResult) -> dict[str, Any]:
+def agreement(index: VectorIndex, queries: Vectors, ours: SearchResult, theirs: SearchResult) -> dict[str, Any]:
     """Say how far two answers are the same.
 
     Returns:

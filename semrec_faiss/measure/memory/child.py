@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.build import VECTORS_NAME
 from semrec_faiss.index.device import first_line, load_faiss
@@ -26,8 +26,6 @@ from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
-
-Floats = NDArray[np.float32]
 
 _PROC = Path("/proc/self")
 _TOUCH_ROWS = 256
@@ -165,7 +163,7 @@ def _touch(index: VectorIndex) -> None:
                 index.vectors(np.arange(first, min(first + _TOUCH_ROWS, index.count)))
 
 
-def _queries(index: VectorIndex, batch: int) -> Floats:
+def _queries(index: VectorIndex, batch: int) -> Vectors:
     queries = np.random.default_rng(batch).standard_normal((batch, index.dim), dtype=np.float32)
     queries /= np.sqrt(np.einsum("ij,ij->i", queries, queries))[:, None]
     return queries

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.measure.quality.metrics import TIE_TOLERANCE
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 
 def coverage(rows: Rows, titles: int) -> float:
@@ -24,7 +22,7 @@ def coverage(rows: Rows, titles: int) -> float:
     return len(np.unique(rows[rows >= 0])) / titles
 
 
-def found_of_truth(rows: Rows, scores: Floats, truth_rows: Rows, truth_scores: Floats) -> NDArray[np.bool_]:
+def found_of_truth(rows: Rows, scores: Scores, truth_rows: Rows, truth_scores: Scores) -> NDArray[np.bool_]:
     """Tell for each title of the exact lists whether it was found; one that a found title ties with counts as found.
 
     Args:

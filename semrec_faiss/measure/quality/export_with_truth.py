@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.exchange.formats import ANGULAR, is_hdf5, new_hdf5, write_bin
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
 from semrec_faiss.progress import Progress, silent
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 CHECKED_QUERIES = 200
 """Questions whose neighbours are compared after an import."""
@@ -88,7 +85,7 @@ def export_folder(
         asked = read_float32(vectors[chosen], normalize=True, path=folder.media_vectors)
         kept = np.delete(kept, chosen)
 
-    def blocks() -> Iterator[tuple[int, Floats]]:
+    def blocks() -> Iterator[tuple[int, Vectors]]:
         for first, block in iter_float32_blocks(vectors, normalize=True, path=folder.media_vectors):
             start, stop = np.searchsorted(kept, (first, first + len(block)))
             yield int(start), block[kept[start:stop] - first]
@@ -113,7 +110,7 @@ def _check_place(out: Path) -> None:
 
 
 def _write_hdf5(
-    out: Path, blocks: Any, shape: tuple[int, int], asked: Floats, rows: Rows, distances: Floats
+    out: Path, blocks: Any, shape: tuple[int, int], asked: Vectors, rows: Rows, distances: Scores
 ) -> list[Path]:
     with new_hdf5(out) as file:
         file.attrs.update({"type": "dense", "distance": ANGULAR, "dimension": shape[1], "point_type": "float"})
@@ -127,7 +124,7 @@ def _write_hdf5(
 
 
 def _write_bins(
-    out: Path, blocks: Any, shape: tuple[int, int], asked: Floats, rows: Rows, distances: Floats
+    out: Path, blocks: Any, shape: tuple[int, int], asked: Vectors, rows: Rows, distances: Scores
 ) -> list[Path]:
     names = ["base.fbin", "query.fbin", "neighbors.ibin", "distances.fbin"]
     paths = [out / name for name in names]
@@ -159,7 +156,7 @@ def agreement_with(dataset: Path, neighbors: Any, *, normalize: bool, progress: 
     rows = np.asarray(neighbors[: len(asked)], dtype=np.int64)
     k = min(rows.shape[1], len(vectors))
 
-    def blocks() -> Iterator[tuple[int, Floats]]:
+    def blocks() -> Iterator[tuple[int, Vectors]]:
         yield from iter_float32_blocks(vectors, normalize=normalize, path=folder.media_vectors)
 
     index = exact_index(blocks, len(vectors), int(vectors.shape[1]), normalize=normalize, k=k, progress=progress)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
-Values = NDArray[np.float64]
+from semrec_faiss.arrays import Rows, Values
 
 PER_USER = ("hit_rate", "recall", "ndcg", "mrr")
 

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Values = NDArray[np.float64]
+from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 
 TIE_TOLERANCE = 2e-6
 """Scores this near, in proportion from 1 up, are one: float32 sums of a few hundred products differ by less."""
@@ -28,7 +26,7 @@ RESAMPLES = 2000
 """Of a bootstrap: its bounds are then steady in the third digit."""
 
 
-def exact_scores(queries: Floats, rows: Rows, vectors_of: Callable[[Rows], Floats]) -> Floats:
+def exact_scores(queries: Vectors, rows: Rows, vectors_of: Callable[[Rows], Vectors]) -> Scores:
     """Score titles exactly, whatever the index that found them thinks of them.
 
     Args:
@@ -52,12 +50,12 @@ def exact_scores(queries: Floats, rows: Rows, vectors_of: Callable[[Rows], Float
     return scores
 
 
-def descending(scores: Floats) -> Floats:
+def descending(scores: Scores) -> Scores:
     """Order each query's scores, the largest first: a GPU's and a CPU's sums of the same list can differ in order."""
     return np.asarray(-np.sort(-scores, axis=1), dtype=np.float32)
 
 
-def recall_at_k(rows: Rows, scores: Floats, truth_scores: Floats, *, tolerance: float = TIE_TOLERANCE) -> Values:
+def recall_at_k(rows: Rows, scores: Scores, truth_scores: Scores, *, tolerance: float = TIE_TOLERANCE) -> Values:
     """Return the share of each query's exact list that was found, ties credited.
 
     A title counts when its exact score is above the last one of the exact list, or ties with it while the list has
@@ -82,7 +80,7 @@ def recall_at_k(rows: Rows, scores: Floats, truth_scores: Floats, *, tolerance: 
         return np.asarray(np.where(size > 0, hits / np.maximum(size, 1), np.nan), dtype=np.float64)
 
 
-def ndcg_at_k(rows: Rows, scores: Floats, truth_scores: Floats, *, tolerance: float = TIE_TOLERANCE) -> Values:
+def ndcg_at_k(rows: Rows, scores: Scores, truth_scores: Scores, *, tolerance: float = TIE_TOLERANCE) -> Values:
     """Return each query's normalised discounted cumulative gain against the exact list.
 
     Järvelin and Kekäläinen (2002) with linear gain: of n exact titles the best gains n, the next n - 1, … and a title
@@ -203,7 +201,7 @@ def wilson_interval(successes: float, trials: int, *, level: float = 0.95) -> In
     return Interval(max(0.0, centre - half), min(1.0, centre + half), level, "wilson")
 
 
-def _last_of_list(truth_scores: Floats, tolerance: float) -> tuple[Values, Rows, Values]:
+def _last_of_list(truth_scores: Scores, tolerance: float) -> tuple[Values, Rows, Values]:
     """Return the exact lists' last scores, their sizes, and how near a score must be to tie: all (queries,)."""
     size = np.isfinite(truth_scores).sum(axis=1).astype(np.int64)
     last = np.full(len(truth_scores), np.inf)
@@ -213,7 +211,7 @@ def _last_of_list(truth_scores: Floats, tolerance: float) -> tuple[Values, Rows,
     return last, size, np.asarray(slack, dtype=np.float64)
 
 
-def _gains(scores: Floats, truth_scores: Floats, size: Rows, slack: Values) -> Values:
+def _gains(scores: Scores, truth_scores: Scores, size: Rows, slack: Values) -> Values:
     """Gain of each title: the exact list's size less the number of its titles that score higher."""
     better = np.empty(scores.shape, np.float64)
     for query, (own, exact) in enumerate(zip(scores, truth_scores, strict=True)):

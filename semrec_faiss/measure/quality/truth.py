@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.device import Device, gpu_count
@@ -21,10 +22,6 @@ from semrec_faiss.index.train import VectorBlocks, build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_file
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 FORMAT = "truth-1"
 """Part of every key: another way of computing or storing gets another name."""
@@ -46,7 +43,7 @@ class Truth:
     """
 
     rows: Rows
-    scores: Floats
+    scores: Scores
     matching: int
     digest: str
     from_cache: bool
@@ -83,7 +80,7 @@ class ExactNeighbours:
             raise UsageError(f"a {index.config.type} index on {index.device} is not exact: it cannot make ground truth")
         return index
 
-    def find(self, queries: Floats, k: int, mask: Mask | None = None) -> Truth:
+    def find(self, queries: Vectors, k: int, mask: Mask | None = None) -> Truth:
         """Find the k best titles of each query among those that ``mask`` allows.
 
         Args:
@@ -108,14 +105,14 @@ class ExactNeighbours:
             _write(path, rows, scores, matching)
         return Truth(rows, scores, matching, digest, from_cache=False)
 
-    def _digest(self, queries: Floats, k: int, mask: Mask | None) -> str:
+    def _digest(self, queries: Vectors, k: int, mask: Mask | None) -> str:
         hashed = hashlib.sha256()
         hashed.update(f"{FORMAT}\n{self.data_digest}\n{digest_of_array(queries)}\n{self._metric}\nk={k}\n".encode())
         if mask is not None:  # the mask and not its words: they mean something else over other metadata
             hashed.update(b"mask " + digest_of_array(mask).encode())
         return hashed.hexdigest()
 
-    def _search(self, queries: Floats, k: int, mask: Mask | None) -> tuple[Rows, Floats, int]:
+    def _search(self, queries: Vectors, k: int, mask: Mask | None) -> tuple[Rows, Scores, int]:
         matching = self.index.count if mask is None else int(mask.sum())
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -166,7 +163,7 @@ def digest_of_array(array: NDArray[Any]) -> str:
     return hashed.hexdigest()
 
 
-def _read(path: Path, shape: tuple[int, int]) -> tuple[Rows, Floats, int] | None:
+def _read(path: Path, shape: tuple[int, int]) -> tuple[Rows, Scores, int] | None:
     """Read an answer; None where there is none or its checksums are wrong, so that it is computed again."""
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -177,7 +174,7 @@ def _read(path: Path, shape: tuple[int, int]) -> tuple[Rows, Floats, int] | None
     return (rows, scores, matching) if right else None
 
 
-def _write(path: Path, rows: Rows, scores: Floats, matching: int) -> None:
+def _write(path: Path, rows: Rows, scores: Scores, matching: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as file:

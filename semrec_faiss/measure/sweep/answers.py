@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.quality.coverage import coverage, found_of_truth, recall_by_decile, recall_by_slice
 from semrec_faiss.measure.quality.metrics import (
-    Rows,
     confidence_interval,
     descending,
     exact_scores,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.titles.catalog import Catalog
@@ -22,9 +23,6 @@ from semrec_faiss.measure.quality.truth import ExactNeighbours, Truth, exact_ind
 from semrec_faiss.measure.sweep.config import QuerySettings
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_file
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 LARGEST_SLICES = 20
 """Values of a field that recall is told for: those that most titles have."""
@@ -40,7 +38,7 @@ class Questions:
         user_rows: int64, the rows of the users asked, ascending.
     """
 
-    vectors: Floats
+    vectors: Vectors
     title_rows: Rows
     user_rows: Rows
 
@@ -104,7 +102,7 @@ class SweepData:
         """Yield (first row, float32 block) over the titles that are left."""
         return iter_float32_blocks(self.vectors, normalize=False, path=self._folder.media_vectors)
 
-    def vectors_of(self, rows: Rows) -> Floats:
+    def vectors_of(self, rows: Rows) -> Vectors:
         """Return the vectors of ``rows``: float32 (rows, dim)."""
         return np.ascontiguousarray(self.vectors[rows])
 
@@ -118,7 +116,7 @@ class SweepData:
             parts.append(read_float32(user_vectors[users], normalize=self._normalize, path=path))
         return Questions(np.concatenate(parts), asked, users)
 
-    def _kept_vectors(self, vectors: NDArray[Any]) -> Floats:
+    def _kept_vectors(self, vectors: NDArray[Any]) -> Vectors:
         """Map the vectors of the titles that are left; they are written when the cache does not have them."""
         path = self._cache / f"vectors-{self._key}.npy"
         if not path.is_file():

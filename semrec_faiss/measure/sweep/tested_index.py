@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build import INDEX_NAME
 from semrec_faiss.index.device import load_faiss
@@ -35,8 +35,6 @@ from semrec_faiss.search.filter import Selection
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.topk import restricted_top_k
 
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 Values = dict[str, Any]
 
 MOST_REPEATS = 10
@@ -194,7 +192,7 @@ class LoadedIndex:
         self.costs: Values = {"load_s": round(load_s, 4), "cold_query_ms": round(cold.times_ms[0], 4)}
         self._selections: dict[str, Selection] = {}
 
-    def search_of(self, trial: Trial) -> Callable[[Floats], Found]:
+    def search_of(self, trial: Trial) -> Callable[[Vectors], Found]:
         """Return a trial's search, from float32 (queries, dim).
 
         Raises:
@@ -216,7 +214,7 @@ class LoadedIndex:
             self._selections = {where: Selection(rows, self._data.count, self.index)}  # one at a time: they are large
         return self._selections[where]
 
-    def speed(self, trial: Trial, search: Callable[[Floats], Found]) -> tuple[Values, Values]:
+    def speed(self, trial: Trial, search: Callable[[Vectors], Found]) -> tuple[Values, Values]:
         """Time a trial's searches and measure the memory that they need.
 
         Returns:
@@ -244,7 +242,7 @@ class LoadedIndex:
         return latency, {"host_peak_bytes": host, "gpu_peak_bytes": on_gpu}
 
 
-def batches_of(questions: Floats, batch: int) -> list[Floats]:
+def batches_of(questions: Vectors, batch: int) -> list[Vectors]:
     """Cut the questions into batches; they are asked over again where one batch needs more than there are."""
     if batch >= len(questions):
         return [np.ascontiguousarray(np.resize(questions, (batch, questions.shape[1])))]
