@@ -1,4 +1,4 @@
-"""dataset check, synth, embed, movielens: looking at a data folder and making one."""
+"""dataset check, synth, embed, movielens, learn: looking at a data folder and making one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from semrec_faiss.cli.dataset_exchange import export_files, import_file
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FiniteRange, json_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -265,3 +265,77 @@ def movielens(
     print_table(["", ""], rows, header=False)
     if made.resumed or made.up_to_date:
         say(f"went on after {made.titles if made.up_to_date else made.resumed} vectors of an interrupted run")
+
+
+@dataset.command(epilog="Example: semrec dataset learn data/ml-text data/ml --interactions ratings.csv")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--interactions",
+    type=click.Path(path_type=Path),
+    help="user_id, media_id, and rating and timestamp where known, .csv or .parquet. [default: FOLDER's seen titles]",
+)
+@click.option("--rank", default=256, show_default=True, type=click.IntRange(1, 4096), help="Collaborative dimensions.")
+@click.option("--text-dim", default=128, show_default=True, type=click.IntRange(1, 4096), help="Text dimensions.")
+@click.option(
+    "--text-weight",
+    default=0.8,
+    show_default=True,
+    type=FiniteRange(min=0),
+    help="How much text says in a score, in proportion to what people did.",
+)
+@click.option(
+    "--half-life",
+    default=10.0,
+    show_default=True,
+    type=FiniteRange(min=0, min_open=True),
+    help="A liked title counts half as much for every so many liked since.",
+)
+@click.option("--liked", default=4.0, show_default=True, type=float, help="The rating from which a title is liked.")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of the decomposition.")
+@click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
+@json_option
+def learn(
+    folder: Path,
+    out: Path,
+    interactions: Path | None,
+    rank: int,
+    text_dim: int,
+    text_weight: float,
+    half_life: float,
+    liked: float,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make the data folder OUT of FOLDER, its titles' vectors learned from what people did and from text vectors.
+
+    FOLDER/media/content_vectors.npy are the text vectors; without them the ratings alone speak. Build OUT with
+    `index.normalize: false`, as configs/learned.yaml has it.
+    """
+    from semrec_faiss.config.profile import Profile
+    from semrec_faiss.data.interactions.folder import learn_folder
+    from semrec_faiss.data.interactions.hybrid import LearnSettings
+    from semrec_faiss.measure.instruments.environment import environment
+
+    settings = LearnSettings(
+        rank=rank,
+        directions=text_dim,
+        text_weight=text_weight,
+        profile=Profile(weights="liked", half_life=half_life, liked=liked),
+        seed=seed,
+    )
+    with progress_bars() as progress:
+        report = learn_folder(folder, out, settings, interactions=interactions, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({"environment": environment(), "settings": settings.model_dump(mode="json"), **report.as_dict()})
+        return
+    rows = [
+        ["made", str(out)],
+        ["titles", f"{report.titles}, {report.unrated_titles} of them rated by nobody: their texts gave their vectors"],
+        ["users", f"{report.users}, {report.users_without_likes} of them without a liked title"],
+        ["interactions", str(report.interactions)],
+        ["dimensions", f"{report.rank} of what people did, {report.text_dim} of text, times {report.text_scale:.3g}"],
+        ["learned in", f"{report.fit_seconds:.1f} s, {report.seconds:.1f} s with reading and writing"],
+    ]
+    print_table(["", ""], rows, header=False)

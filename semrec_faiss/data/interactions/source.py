@@ -1,0 +1,75 @@
+"""Interactions as files hold them, CSV or Parquet, to the seen titles of a data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semrec_faiss.data.titles.table import connect, first_line, literal_path, quoted_text
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_OURS = {"user_id": "user_id::VARCHAR", "media_id": "media_id::VARCHAR"}
+_MOVIELENS = {
+    "user_id": "format('user_{:08d}', \"userId\"::BIGINT)",
+    "media_id": "format('ml_{:08d}', \"movieId\"::BIGINT)",
+}
+_FIX = "name the columns user_id, media_id, and rating and timestamp where they are known"
+
+
+def write_seen(source: Path, target: Path) -> list[str]:
+    """Write users/seen.parquet of a file of interactions; return the ids of its users, sorted.
+
+    Args:
+        source: .parquet or .csv with the columns user_id and media_id, and rating and timestamp where they are known;
+            or MovieLens' ratings.csv, whose ids are spelled as `semrec dataset movielens` spells them.
+        target: the file to write, with the columns of ``source``, named as ours.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UsageError: it is neither .parquet nor .csv.
+        DataError: it cannot be read, or lacks a column.
+    """
+    import duckdb
+
+    if not source.is_file():
+        raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
+    try:
+        with connect() as connection:
+            rows = _rows_of(source)
+            names = [name for name, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()]
+            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, names).items())
+            connection.execute(
+                f"COPY (SELECT {columns} FROM {rows}) TO {quoted_text(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+            )
+            ids = _users_of(connection, target)
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(f"{source} cannot be read: {first_line(error)}", fix=_FIX) from error
+    if not ids:
+        raise DataError(f"{source} holds no interactions", fix="give a file that holds some")
+    return ids
+
+
+def _users_of(connection: DuckDBPyConnection, seen: Path) -> list[str]:
+    rows = f"read_parquet({quoted_text(literal_path(seen))}, hive_partitioning = false)"
+    found = connection.execute(f"SELECT DISTINCT user_id::VARCHAR AS id FROM {rows} ORDER BY id").fetchall()
+    return [user_id for (user_id,) in found]
+
+
+def _rows_of(source: Path) -> str:
+    path = quoted_text(literal_path(source))
+    if source.suffix == ".parquet":
+        return f"read_parquet({path}, hive_partitioning = false)"
+    if source.suffix == ".csv":
+        return f"read_csv({path}, header = true, hive_partitioning = false)"
+    raise UsageError(f"{source} is neither .parquet nor .csv", fix="write the interactions as one of these")
+
+
+def _columns(source: Path, names: list[str]) -> dict[str, str]:
+    ours = _MOVIELENS if {"userId", "movieId"} <= set(names) else _OURS
+    if ours is _OURS and not _OURS.keys() <= set(names):
+        missing = " and ".join(name for name in _OURS if name not in names)
+        raise DataError(f"{source} lacks the column {missing}; it has {', '.join(names)}", fix=_FIX)
+    return {**ours, **{name: name for name in ("rating", "timestamp") if name in names}}
