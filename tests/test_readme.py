@@ -14,7 +14,7 @@ import pytest
 
 from semrec_faiss.cli.main import COMMANDS, cli
 from semrec_faiss.config.schema import known_keys
-from semrec_faiss.measure.evaluate.sweep_file import known_keys_of_sweeps
+from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     from semrec_faiss.measure.choose.as_config import dataset_of, write_config
     from semrec_faiss.measure.choose.pick import Wanted
     from semrec_faiss.measure.choose.pick import pick as choose
-    from semrec_faiss.measure.sweep.run import SweepResults
+    from semrec_faiss.measure.trials.results import SweepResults
     from semrec_faiss.storage import check_new_file
 
     if out is not None:

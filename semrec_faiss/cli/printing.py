@@ -103,3 +103,10 @@ def as_size(count: int) -> str:
 def as_ms(value: float) -> str:
     """Print milliseconds with three digits that matter."""
     return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
+
+
+def as_duration(seconds: float) -> str:
+    """Print a time as a person estimates it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

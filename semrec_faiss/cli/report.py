@@ -26,8 +26,8 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     of bench gpu, that was measured on a machine without the packages that charts need.
     """
     from semrec_faiss.measure.evaluate.results import EvaluationResults
-    from semrec_faiss.measure.sweep.kind import kind_of
-    from semrec_faiss.measure.sweep.run import SweepResults
+    from semrec_faiss.measure.trials.kind import kind_of
+    from semrec_faiss.measure.trials.results import SweepResults
     from semrec_faiss.report.evaluate.page import write_evaluation_report
     from semrec_faiss.report.page.html import html_page, save_text
     from semrec_faiss.report.sweep.page import write_report
@@ -98,7 +98,7 @@ def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance
     Ends with exit code 1 when a trial got worse by more than is tolerated, or fails now.
     """
     from semrec_faiss.measure.choose.regression import compare, parse_share
-    from semrec_faiss.measure.sweep.run import SweepResults
+    from semrec_faiss.measure.trials.results import SweepResults
 
     share = parse_share(tolerance)
     found = compare(SweepResults.read(baseline), SweepResults.read(new), share, recall_tolerance)

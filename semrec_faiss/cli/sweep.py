@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from semrec_faiss.cli.live import Picture, live
 from semrec_faiss.cli.options import json_option
-from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import BUSY, as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.sweep.plan import Plan, Trial
+    from semrec_faiss.measure.sweep.plan import Plan
     from semrec_faiss.measure.sweep.run import Outcome, State
+    from semrec_faiss.measure.trials.results import Rerun
+    from semrec_faiss.measure.trials.trial import Trial
 
 
 @click.command(epilog="Example: semrec sweep configs/sweep-demo.yaml --dry-run")
@@ -47,7 +48,7 @@ def sweep(
     field: str | None,
     settings: tuple[str, ...],
     dry_run: bool,
-    rerun: str,
+    rerun: Rerun,
     prune: bool,
     as_json: bool,
 ) -> None:
@@ -58,9 +59,9 @@ def sweep(
     instead, as `semrec evaluate --grid` does: how users become queries, and how good what they find is.
     """
     from semrec_faiss.measure.evaluate.config import EvaluationSweep
-    from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
     from semrec_faiss.measure.sweep.plan import make_plan
     from semrec_faiss.measure.sweep.run import run_sweep
+    from semrec_faiss.measure.sweep_file import load_sweep_file
 
     given = {"name": name, "results": results, "slice": field}
     overrides = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
@@ -72,24 +73,20 @@ def sweep(
 
         if prune:
             raise UsageError(f"--prune is for sweeps of indexes; {config} evaluates recommendations")
-        evaluate_profiles(loaded, dry_run=dry_run, rerun=_rerun(rerun), as_json=as_json)
+        evaluate_profiles(loaded, dry_run=dry_run, rerun=rerun, as_json=as_json)
         return
     with progress_bars() as progress:
         plan = make_plan(loaded, source, progress)
     if dry_run:
         _show_plan(plan, as_json)
         return
-    with _live() as watch:
-        outcome = run_sweep(plan, rerun=_rerun(rerun), prune=prune, watch=watch)
+    with live(_picture) as watch:
+        outcome = run_sweep(plan, rerun=rerun, prune=prune, watch=watch)
     if as_json:
         print_json(_as_document(plan, outcome))
     else:
         _show_outcome(plan, outcome)
     say(f"wrote {plan.sweep.folder}; now try: semrec pick {plan.sweep.folder} --recall 0.95")
-
-
-def _rerun(name: str) -> Any:
-    return name
 
 
 def _yaml(value: Any) -> str:
@@ -102,7 +99,7 @@ def _yaml(value: Any) -> str:
 def _show_plan(plan: Plan, as_json: bool) -> None:
     from semrec_faiss.index.memory.prediction import predict_memory
     from semrec_faiss.measure.sweep.estimate import Estimate
-    from semrec_faiss.measure.sweep.ledger import LEDGER, read_ledger
+    from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
 
     ledger = plan.sweep.folder / LEDGER
     known = read_ledger(ledger) if ledger.is_file() else {}
@@ -167,7 +164,7 @@ def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 
 
 def _show_outcome(plan: Plan, outcome: Outcome) -> None:
-    from semrec_faiss.measure.sweep.frontier import frontier
+    from semrec_faiss.measure.trials.frontier import frontier
 
     measured = [record for record in outcome.records if record["status"] == "measured"]
     for trial in _places(plan):
@@ -234,39 +231,10 @@ def _frontier_row(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def as_duration(seconds: float) -> str:
-    """Print a time as a person estimates it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-@contextlib.contextmanager
-def _live() -> Iterator[Callable[[State], None]]:
-    """Show on a terminal which trial is running, the frontier so far and the time left."""
-    if not sys.stderr.isatty():
-        yield lambda state: None
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
-        yield lambda state: live.update(_picture(state))
-
-
-def _picture(state: State) -> Any:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    left = "" if state.seconds_left is None else f", about {as_duration(state.seconds_left)} left"
-    what, done, total = state.step
-    step = f" · {what} {done:,}/{total:,}" if what else ""
-    head = Text(f"trial {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{step}")
-    best = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="frontier so far", title_justify="left")
-    for name in ("index", "recall", "p50 ms"):
-        best.add_column(name, justify="left" if name == "index" else "right")
-    for record in state.frontier[-8:]:
-        best.add_row(record["label"], f"{record['quality']['recall']:.3f}", as_ms(record["latency"]["p50_ms"]))
-    return Group(head, ProgressBar(total=state.total, completed=state.done, width=60), best)
+def _picture(state: State) -> Picture:
+    """Tell which trial is running, the frontier so far and the time left."""
+    best = [
+        [record["label"], f"{record['quality']['recall']:.3f}", as_ms(record["latency"]["p50_ms"])]
+        for record in state.frontier[-8:]
+    ]
+    return Picture("trial", "frontier so far", ["index", "recall", "p50 ms"], best)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from semrec_faiss.cli.evaluate import print_evaluation
-from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+from semrec_faiss.cli.live import Picture, live
+from semrec_faiss.cli.printing import as_duration, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.evaluate.config import EvaluationSweep
     from semrec_faiss.measure.evaluate.plan import EvaluationPlan
     from semrec_faiss.measure.evaluate.run import EvaluationOutcome, ProfileState
-    from semrec_faiss.measure.sweep.run import Rerun
+    from semrec_faiss.measure.trials.results import Rerun
 
 SHOWN_BEST = 8
 
@@ -31,7 +30,7 @@ def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as
     if dry_run:
         _show_plan(plan, as_json)
         return
-    with _live(sweep.evaluate.by) as watch:
+    with live(picture_of(sweep.evaluate.by)) as watch:
         outcome = run_evaluation_sweep(plan, rerun=rerun, watch=watch)
     if as_json:
         print_json(_as_document(plan, outcome))
@@ -41,11 +40,10 @@ def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as
 
 
 def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:
-    from semrec_faiss.cli.sweep import as_duration
     from semrec_faiss.measure.evaluate.record import mistake_in
     from semrec_faiss.measure.evaluate.run import seconds_left
-    from semrec_faiss.measure.sweep.kind import refuse_indexes
-    from semrec_faiss.measure.sweep.ledger import LEDGER, read_ledger
+    from semrec_faiss.measure.trials.kind import refuse_indexes
+    from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
 
     refuse_indexes(plan.sweep.folder)
     ledger = plan.sweep.folder / LEDGER
@@ -114,36 +112,13 @@ def _show_outcome(plan: EvaluationPlan, outcome: EvaluationOutcome) -> None:
     click.echo(f"{len(plan.trials)} profiles: {outcome.measured_now} done now, {len(outcome.records)} in all")
 
 
-@contextlib.contextmanager
-def _live(by: str) -> Iterator[Callable[[ProfileState], None]]:
-    """Show on a terminal which profile is tried, the best so far and the time left."""
-    if not sys.stderr.isatty():
-        yield lambda state: None
-        return
-    from rich.console import Console
-    from rich.live import Live
+def picture_of(by: str) -> Callable[[ProfileState], Picture]:
+    """Tell which profile is tried, the best so far by a metric and the time left."""
 
-    with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
-        yield lambda state: live.update(picture(state, by))
+    def picture(state: ProfileState) -> Picture:
+        from semrec_faiss.measure.evaluate.evaluator import metric_of
 
+        best = [[record["label"], f"{metric_of(record, by)['mean']:.4f}"] for record in state.best[:SHOWN_BEST]]
+        return Picture("profile", "best so far", ["profile", by.replace("_", " ")], best)
 
-def picture(state: ProfileState, by: str) -> Any:
-    """Draw how far a sweep is, for a terminal."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    from semrec_faiss.cli.sweep import as_duration
-    from semrec_faiss.measure.evaluate.evaluator import metric_of
-
-    left = "" if state.seconds_left is None else f", about {as_duration(state.seconds_left)} left"
-    what, done, total = state.step
-    step = f" · {what} {done:,}/{total:,}" if what else ""
-    head = Text(f"profile {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{step}")
-    best = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="best so far", title_justify="left")
-    best.add_column("profile")
-    best.add_column(by.replace("_", " "), justify="right")
-    for record in state.best[:SHOWN_BEST]:
-        best.add_row(record["label"], f"{metric_of(record, by)['mean']:.4f}")
-    return Group(head, ProgressBar(total=state.total, completed=state.done, width=60), best)
+    return picture

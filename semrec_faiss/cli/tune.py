@@ -54,8 +54,8 @@ def tune(
     from semrec_faiss.config.reading import load_config
     from semrec_faiss.measure.choose.as_config import write_yaml
     from semrec_faiss.measure.choose.tune import tune as search
-    from semrec_faiss.measure.sweep.config import query_settings
     from semrec_faiss.measure.sweep.plan import data_ref
+    from semrec_faiss.measure.trials.settings import query_settings
     from semrec_faiss.storage import check_new_file
 
     if out is not None:

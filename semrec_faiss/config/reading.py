@@ -1,19 +1,21 @@
-"""Reads a config file, or a mapping like one, into a `Config`; every mistake is told with its line."""
+"""Reads YAML files of settings, configs first of all, into their models; every mistake is told with its line."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.config.mistakes import describe_all
 from semrec_faiss.config.schema import Config
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -38,13 +40,7 @@ def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
     for assignment in overrides:
         source.override(assignment)
         _write_out(source)
-    try:
-        return Config.model_validate(source.values)
-    except ValidationError as error:
-        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, Config, INDEX_TYPES)
-    subject = source.path or "the settings"
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return validated(Config, source)
 
 
 def _write_out(source: YamlSource) -> None:
@@ -52,3 +48,33 @@ def _write_out(source: YamlSource) -> None:
     for section, key in (("device", "kind"), ("index", "type")):
         if isinstance(source.values.get(section), str):
             source.values[section] = {key: source.values[section]}
+
+
+def read_source(path: str | Path | None, overrides: Sequence[str] = ()) -> YamlSource:
+    """Read a YAML file of settings and apply overrides such as ``repeats=5``; None starts from nothing.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is no YAML.
+        UsageError: an override is not of the form KEY=VALUE.
+    """
+    source = YamlSource({}) if path is None else YamlSource.read(Path(path))
+    for assignment in overrides:
+        source.override(assignment)
+    return source
+
+
+def validated(model: type[Model], source: YamlSource) -> Model:
+    """Make a model of what a file holds, or raise the ConfigError that lists all of its mistakes."""
+    try:
+        return model.model_validate(source.values)
+    except ValidationError as error:
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, model, INDEX_TYPES)
+    raise mistakes_in(source, mistakes)
+
+
+def mistakes_in(source: YamlSource, mistakes: Sequence[str]) -> ConfigError:
+    """Make the error that lists all mistakes of a file."""
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    listing = "\n".join(f"  {mistake}" for mistake in mistakes)
+    return ConfigError(f"{count} in {source.path or 'the settings'}:\n{listing}")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from semrec_faiss.cli.exit import exit_code_of
+from semrec_faiss.cli.live import drawn
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep import _picture
 from semrec_faiss.config.reading import load_config
@@ -256,7 +257,7 @@ def test_progress_tells_the_trial_the_frontier_and_the_time_left() -> None:
     record = {"label": "flat on cpu", "quality": {"recall": 1.0}, "latency": {"p50_ms": 0.25}}
     state = State(40, 3, "films: ivf_flat nprobe=2", ("training", 1, 2), [record], 125.0)
     console = Console(width=100, file=io.StringIO())
-    console.print(_picture(state))
+    console.print(drawn(state, _picture(state)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "trial 4 of 40, about 2 min left" in text
     assert "films: ivf_flat nprobe=2 · training 1/2" in text

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from semrec_faiss.cli.exit import exit_code_of
+from semrec_faiss.cli.live import drawn
 from semrec_faiss.cli.main import cli
-from semrec_faiss.cli.sweep_evaluate import picture
+from semrec_faiss.cli.sweep_evaluate import picture_of
 from semrec_faiss.measure.evaluate.run import ProfileState
 
 
@@ -158,7 +159,7 @@ def test_a_terminal_sees_how_far_it_is() -> None:
     best = [{"label": f"interests={n}", "at_10": {"ndcg": {"mean": 0.5 - n / 100}}} for n in range(1, 12)]
     state = ProfileState(12, 3, "ml: interests=4", ("searching", 5, 9), best, 100.0)
     console = Console(file=io.StringIO(), width=90)
-    console.print(picture(state, "ndcg_at_10"))
+    console.print(drawn(state, picture_of("ndcg_at_10")(state)))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert "profile 4 of 12, about 2 min left\nml: interests=4 · searching 5/9" in shown

@@ -34,15 +34,6 @@ def rounds_of(queries: int, repeats: int) -> int:
     return max(_FEWEST_ROUNDS, round(repeats * _ROUNDS.get(queries, 1.0)))
 
 
-def made_up_queries(index: VectorIndex, count: int, seed: int) -> Vectors:
-    """Make unit vectors (count, dim) that lie between titles, as users' tastes do."""
-    random = np.random.default_rng(seed)
-    liked, also = random.integers(0, index.count, (2, count))
-    queries = index.vectors(liked) + np.float32(0.5) * index.vectors(also)
-    queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), np.float32(1e-12))
-    return np.ascontiguousarray(queries, dtype=np.float32)
-
-
 def raw_search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
     """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock."""
     with index.locked():

@@ -16,10 +16,10 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.subset import honours_selector
-from semrec_faiss.measure.bench.beside_faiss import made_up_queries
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import environment, load_average
 from semrec_faiss.measure.instruments.timing import measure, measure_paired
+from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender

@@ -18,7 +18,6 @@ from semrec_faiss.measure.bench.beside_faiss import (
     agreement_with_cpu,
     batch_cost,
     cost_beside_defaults,
-    made_up_queries,
     raw_search,
 )
 from semrec_faiss.measure.bench.footprint import memory_peaks, process_times
@@ -28,6 +27,7 @@ from semrec_faiss.measure.instruments.environment import environment, load_avera
 from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
+from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from semrec_faiss.errors import StorageError
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.storage import new_file
 
 Record = dict[str, Any]

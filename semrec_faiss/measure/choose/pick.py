@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 By = Literal["qps", "p50", "p95", "recall", "memory", "build"]

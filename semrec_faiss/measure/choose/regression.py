@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 

@@ -29,10 +29,10 @@ from semrec_faiss.measure.quality.metrics import (
     mean_of,
     recall_at_k,
 )
-from semrec_faiss.measure.sweep.config import QuerySettings
-from semrec_faiss.measure.sweep.plan import SEARCH_EFFORT
-from semrec_faiss.measure.sweep.questions import SweepData
-from semrec_faiss.measure.sweep.tested_index import batches_of
+from semrec_faiss.measure.trials.questions import SweepData
+from semrec_faiss.measure.trials.settings import QuerySettings
+from semrec_faiss.measure.trials.tested_index import batches_of
+from semrec_faiss.measure.trials.trial import SEARCH_EFFORT
 from semrec_faiss.progress import Progress, silent
 
 MOST_CANDIDATES = 4096

@@ -14,15 +14,7 @@ from semrec_faiss.config.index_types import Settings
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
 from semrec_faiss.measure.evaluate.evaluator import METRICS, Protocol
 from semrec_faiss.measure.evaluate.taste_profile import MOST_INTERESTS, MOST_POPULARITY, Profile
-from semrec_faiss.measure.sweep.config import (
-    DEFAULT_RESULTS,
-    MOST_COUNT,
-    NAME,
-    Seconds,
-    Seed,
-    as_list,
-    distinct,
-)
+from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, NAME, Seconds, Seed, as_list, distinct
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
 

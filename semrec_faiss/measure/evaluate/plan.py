@@ -15,7 +15,7 @@ from semrec_faiss.measure.evaluate.evaluator import Evaluator
 from semrec_faiss.measure.evaluate.lists import LENGTH
 from semrec_faiss.measure.evaluate.record import FORMAT, digest_of
 from semrec_faiss.measure.evaluate.taste_profile import Profile
-from semrec_faiss.measure.sweep.grid import Invalid
+from semrec_faiss.measure.trials.trial import Invalid
 from semrec_faiss.progress import Progress, silent
 
 

@@ -23,7 +23,7 @@ from semrec_faiss.measure.documents.fields import (
 )
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, METRICS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.evaluate.taste_profile import Profile
-from semrec_faiss.measure.sweep.plan_record import Environment, InvalidOne
+from semrec_faiss.measure.trials.plan_record import Environment, InvalidOne
 
 Record = dict[str, Any]
 

@@ -13,9 +13,9 @@ from semrec_faiss.measure.evaluate.evaluator import best_profile
 from semrec_faiss.measure.evaluate.plan import EvaluationPlan
 from semrec_faiss.measure.evaluate.record import mistake_in, mistake_in_document, mistake_in_plan
 from semrec_faiss.measure.evaluate.taste_profile import Profile
-from semrec_faiss.measure.sweep.kind import EVALUATION, PLAN
-from semrec_faiss.measure.sweep.ledger import LEDGER, read_ledger
-from semrec_faiss.measure.sweep.trials import FAILED, MEASURED
+from semrec_faiss.measure.trials.kind import EVALUATION, PLAN
+from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
+from semrec_faiss.measure.trials.record import FAILED, MEASURED
 from semrec_faiss.storage import new_file
 
 DOCUMENT = "evaluation.json"

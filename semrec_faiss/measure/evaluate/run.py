@@ -20,10 +20,10 @@ from semrec_faiss.measure.evaluate.record import mistake_in
 from semrec_faiss.measure.evaluate.results import named, read_document, save_document, save_plan
 from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.instruments.environment import environment
-from semrec_faiss.measure.sweep.kind import refuse_indexes
-from semrec_faiss.measure.sweep.ledger import Ledger
-from semrec_faiss.measure.sweep.run import Rerun
-from semrec_faiss.measure.sweep.trials import FAILED, MEASURED
+from semrec_faiss.measure.trials.kind import refuse_indexes
+from semrec_faiss.measure.trials.ledger import Ledger
+from semrec_faiss.measure.trials.record import FAILED, MEASURED
+from semrec_faiss.measure.trials.results import Rerun
 
 Record = dict[str, Any]
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.measure.bench.beside_faiss import made_up_queries
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, hearing_of_memory, steady
 from semrec_faiss.measure.instruments.timing import Timing
+from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
-from semrec_faiss.config.mistakes import describe_all
-from semrec_faiss.config.yaml_source import YamlSource
-from semrec_faiss.errors import ConfigError
+from semrec_faiss.config.reading import read_source, validated
 
 MOST_BATCH = 1_000_000
 
@@ -158,13 +156,4 @@ def load_settings(kind: type[AnySettings], path: Path | None, overrides: Sequenc
         ConfigError: it has mistakes; all of them are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    source = YamlSource({}) if path is None else YamlSource.read(path)
-    for assignment in overrides:
-        source.override(assignment)
-    try:
-        return kind.model_validate(source.values)
-    except ValidationError as error:
-        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, kind, {})
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    subject = source.path or "the settings"
-    raise ConfigError(f"{count} in {subject}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return validated(kind, read_source(path, overrides))

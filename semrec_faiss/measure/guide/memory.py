@@ -13,8 +13,15 @@ from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings, MemorySettings
 from semrec_faiss.measure.guide.sides import Outcome
-from semrec_faiss.measure.memory.check import NOISE_BYTES, TOLERANCE, Judged, judge, measure_memory
-from semrec_faiss.measure.memory.plan import machine_bytes, settings_of
+from semrec_faiss.measure.instruments.host_memory import machine_bytes
+from semrec_faiss.measure.instruments.index_memory import (
+    NOISE_BYTES,
+    TOLERANCE,
+    Judged,
+    judge,
+    measure_memory,
+    settings_of,
+)
 from semrec_faiss.progress import Progress
 
 GB, MEGABYTE = 1e9, 1e6

@@ -14,9 +14,9 @@ import numpy as np
 
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.device import gpu_count
-from semrec_faiss.measure.bench.beside_faiss import made_up_queries
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.instruments.timing import Timing, measure
+from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
 

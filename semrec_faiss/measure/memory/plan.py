@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
 from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
 from semrec_faiss.measure.instruments.environment import environment
-from semrec_faiss.measure.memory.check import TOLERANCE, judge, measure_memory
+from semrec_faiss.measure.instruments.host_memory import machine_bytes
+from semrec_faiss.measure.instruments.index_memory import TOLERANCE, judge, measure_memory, settings_of
 from semrec_faiss.progress import Progress, silent
 
 GUIDE_GPU_BYTES = 40 * 10**9
@@ -146,14 +145,6 @@ def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
     return GUIDE_GPU_BYTES, "an A100 of 40 GB; there is no GPU here"
 
 
-def machine_bytes() -> int | None:
-    """Return the machine's memory; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
 def _measured(plan: MemoryPlan, titles: int, dim: int, progress: Progress) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="semrec-memory-") as folder:
         scratch = Path(folder)
@@ -203,16 +194,3 @@ def _measure_one(
         "judged": [row.as_dict() for row in judged],
         **found,
     }
-
-
-def settings_of(device: Device) -> Sequence[str]:
-    """Spell a device as settings of a saved index."""
-    if not device.gpus:
-        return ["device.kind=cpu"]
-    temp = "null" if device.temp_memory_mb is None else str(device.temp_memory_mb)
-    return [
-        "device.kind=gpu",
-        f"device.gpus={list(device.gpus)}",
-        f"device.float16={str(device.float16).lower()}",
-        f"device.temp_memory_mb={temp}",
-    ]

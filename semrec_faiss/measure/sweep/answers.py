@@ -20,7 +20,7 @@ from semrec_faiss.measure.quality.metrics import (
     recall_at_k,
 )
 from semrec_faiss.measure.quality.truth import Truth
-from semrec_faiss.measure.sweep.questions import SweepData
+from semrec_faiss.measure.trials.questions import SweepData
 
 Values = dict[str, Any]
 

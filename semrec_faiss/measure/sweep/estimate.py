@@ -11,8 +11,9 @@ import numpy as np
 
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
 from semrec_faiss.index.memory.stored_bytes import lists_of
-from semrec_faiss.measure.sweep.plan import Plan, Trial
-from semrec_faiss.measure.sweep.tested_index import MOST_REPEATS
+from semrec_faiss.measure.sweep.plan import Plan
+from semrec_faiss.measure.trials.tested_index import MOST_REPEATS
+from semrec_faiss.measure.trials.trial import Trial
 
 CLUSTERING_ROUNDS = 10
 """Of FAISS's k-means when it trains inverted lists."""

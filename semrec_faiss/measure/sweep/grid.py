@@ -12,27 +12,15 @@ from pydantic import ValidationError
 
 from semrec_faiss.config.index_types import INDEX_TYPES, IndexConfig
 from semrec_faiss.config.mistakes import describe_all
+from semrec_faiss.config.reading import mistakes_in
 from semrec_faiss.config.schema import Config, DeviceConfig
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
-from semrec_faiss.measure.sweep.config import mistakes_in
+from semrec_faiss.measure.trials.trial import Invalid, describe
 
 LISTS = frozenset({("device", "gpus")})
 """Settings whose value is a list already: alternatives of these are lists of lists."""
 
 Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Invalid:
-    """A combination that cannot be measured.
-
-    Attributes:
-        what: the settings, as a person reads them.
-        reason: why not.
-    """
-
-    what: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -198,17 +186,3 @@ def _inner(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
     return str(value)
-
-
-def describe(index: IndexConfig, device: DeviceConfig | None = None) -> str:
-    """Name an index by its settings, short: ``ivf_flat nlist=64 nprobe=8 on cpu``."""
-    parts = [getattr(index, "factory", None) or index.type]
-    for group in (getattr(index, "build", None), index.search):
-        values = {} if group is None else group.model_dump(mode="json")
-        parts += [f"{name}={value}" for name, value in values.items() if value is not None and name != "seed"]
-    if not index.normalize:
-        parts.append("unnormalised")
-    if device is not None:
-        parts += ["float16"] if device.float16 else []
-        parts.append(f"on {device.kind}")
-    return " ".join(parts)

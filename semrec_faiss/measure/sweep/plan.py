@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,140 +18,11 @@ from semrec_faiss.index.factory import empty_index, resolve
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import Processor
 from semrec_faiss.measure.quality.truth import digest_of_array
-from semrec_faiss.measure.sweep.config import QuerySettings, Sweep
-from semrec_faiss.measure.sweep.grid import Combination, Invalid, describe, expand
-from semrec_faiss.measure.sweep.record import FORMAT, digest_of
+from semrec_faiss.measure.sweep.config import Sweep
+from semrec_faiss.measure.sweep.grid import Combination, expand
+from semrec_faiss.measure.trials.settings import QuerySettings
+from semrec_faiss.measure.trials.trial import DataRef, Invalid, Protocol, Trial, describe
 from semrec_faiss.progress import Progress, silent
-
-SEARCH_EFFORT = ("nprobe", "efSearch", "refine")
-"""Search settings of which more is never less recall, in the order in which trials vary them."""
-
-
-@dataclass(frozen=True)
-class DataRef:
-    """A data folder as a sweep sees it.
-
-    Attributes:
-        path: where it lies.
-        name: the folder's name.
-        titles: how many are in the index: all but those that are asked.
-        dim: dimensions of a vector.
-        digest: SHA-256 in hex of vectors, users and metadata.
-    """
-
-    path: Path
-    name: str
-    titles: int
-    dim: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a trial is measured; see `Sweep`."""
-
-    queries: QuerySettings
-    repeats: int
-    warmup: int
-    slice: str | None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One index with one set of search settings, one filter, one k and one batch size on one device.
-
-    Attributes:
-        data: what is searched.
-        index: its settings, autos resolved.
-        device: where it is searched.
-        hardware: the device's name, such as ``cpu`` or ``h200``.
-        processor: where it is searched on the CPU; None on a GPU.
-        where: the filter, a SQL expression; None for none.
-        k: titles returned a query.
-        batch: queries searched at once.
-        protocol: how it is measured.
-        faiss: FAISS's version.
-    """
-
-    data: DataRef
-    index: IndexConfig
-    device: Device
-    hardware: str
-    processor: Processor | None
-    where: str | None
-    k: int
-    batch: int
-    protocol: Protocol
-    faiss: str
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """What is measured, as the ledger holds it."""
-        return {
-            "data": {
-                "name": self.data.name,
-                "titles": self.data.titles,
-                "dim": self.data.dim,
-                "digest": self.data.digest,
-            },
-            "index": self.index.model_dump(mode="json"),
-            "device": {
-                "kind": self.device.kind,
-                "name": self.hardware,
-                "gpus": list(self.device.gpus),
-                "float16": self.device.float16,
-                "temp_memory_mb": self.device.temp_memory_mb,
-                **(self.processor or Processor(None, None, None)).as_dict(),
-            },
-            "filter": self.where,
-            "k": self.k,
-            "batch": self.batch,
-            "queries": self.protocol.queries.model_dump(mode="json"),
-            "repeats": self.protocol.repeats,
-            "warmup": self.protocol.warmup,
-            "slice": self.protocol.slice,
-            "faiss": self.faiss,
-        }
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 in hex of what is measured; the data's folder and name are not part of it."""
-        return digest_of({"format": FORMAT, **self.settings})
-
-    @cached_property
-    def build_key(self) -> str:
-        """What trials that search the same saved index share."""
-        index = {key: value for key, value in self.settings["index"].items() if key != "search"}
-        where = [self.device.kind, list(self.device.gpus[:1])]
-        return _digest([self.settings["data"], index, where, self.protocol.queries.model_dump(mode="json")])
-
-    @cached_property
-    def search_key(self) -> str:
-        """What trials that differ in k, batch and filter alone share."""
-        return _digest([self.build_key, self.settings["index"], self.settings["device"]])
-
-    @cached_property
-    def load_key(self) -> str:
-        """What trials that search the same loaded index share: they differ in search settings of effort alone."""
-        search = {key: value for key, value in self.settings["index"]["search"].items() if key not in SEARCH_EFFORT}
-        return _digest([self.build_key, self.settings["device"], search])
-
-    @cached_property
-    def effort(self) -> tuple[int, ...]:
-        """The search settings of which more is never less recall, as numbers to order by."""
-        return tuple(int(getattr(self.index.search, name, None) or 0) for name in SEARCH_EFFORT)
-
-    @property
-    def label(self) -> str:
-        """The index's settings and where it is searched, short."""
-        half = " float16" if self.device.float16 else ""
-        return f"{describe(self.index)}{half} on {self.hardware}"
-
-    @property
-    def what(self) -> str:
-        """All that tells this trial from the others of its sweep."""
-        restricted = f" where {self.where}" if self.where else ""
-        return f"{self.data.name}: {self.label}, k={self.k}, batch={self.batch}{restricted}"
 
 
 @dataclass(frozen=True)
@@ -298,7 +167,3 @@ def _order(trials: Sequence[Trial], sweep: Sweep) -> Any:
         )
 
     return key
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.measure.sweep.plan import Trial
-from semrec_faiss.measure.sweep.trials import FAILED, Emit, Message, Record, SweepWork, head_of
+from semrec_faiss.measure.sweep.work import Emit, Message, Record, SweepWork, head_of
+from semrec_faiss.measure.trials.record import FAILED
+from semrec_faiss.measure.trials.trial import Trial
 
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from semrec_faiss.measure.sweep.plan import SEARCH_EFFORT, Trial
+from semrec_faiss.measure.trials.trial import SEARCH_EFFORT, Trial
 
 RECALL_MARGIN = 0.001
 """Less recall than this is nothing to win."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from semrec_faiss.measure.choose.regression import what_of
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.document import Cell, Column, Section, Table, Text, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semrec_faiss.measure.sweep.frontier import frontier
+from semrec_faiss.measure.trials.frontier import frontier
 from semrec_faiss.report.page.axes import log_axis, log_domain, log_scale, recall_axis, recall_domain
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.label_places import FONT_SIZE, place_labels

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.charts import png
 from semrec_faiss.report.page.document import Block, Chart, Document, Section, Text
 from semrec_faiss.report.page.html import html_page, save_bytes, save_text

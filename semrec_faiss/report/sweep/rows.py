@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from semrec_faiss.measure.choose.pick import memory_bytes
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 Row = dict[str, Any]

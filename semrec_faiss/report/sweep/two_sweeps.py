@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from semrec_faiss.measure.choose.regression import Comparison, compare
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.axes import log_axis, log_scale
 from semrec_faiss.report.page.charts import load_altair, titled
 from semrec_faiss.report.page.document import Cell, Chart, Column, Document, Facts, Section, Table, Text, Tone, Value

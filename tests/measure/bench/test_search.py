@@ -18,7 +18,7 @@ from semrec_faiss.errors import SemrecError, StorageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.gpu_memory import GpuState
-from semrec_faiss.measure.bench.beside_faiss import RAW, blas_settings, made_up_queries, rounds_of, row_of_batch
+from semrec_faiss.measure.bench.beside_faiss import RAW, blas_settings, rounds_of, row_of_batch
 from semrec_faiss.measure.bench.promises import judge
 from semrec_faiss.measure.bench.search import SearchBench, bench_search, results_name
 from semrec_faiss.measure.documents import results
@@ -30,6 +30,7 @@ from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
 from semrec_faiss.measure.instruments.processes import peak_bytes_of_process, semrec, time_process
 from semrec_faiss.measure.instruments.timing import PairedTimings, Timing
+from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.search.recommender import Recommender
 
 MB = 1_000_000

@@ -12,7 +12,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.choose.as_config import config_of, write_config
 from semrec_faiss.measure.choose.pick import Wanted, memory_bytes, pick
 from semrec_faiss.measure.choose.regression import compare, parse_share
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 

@@ -14,7 +14,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.measure.choose.tune import least_value, tune
-from semrec_faiss.measure.sweep.config import QuerySettings
+from semrec_faiss.measure.trials.settings import QuerySettings
 
 QUERIES = QuerySettings(titles=40, users=0, seed=1)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from semrec_faiss.measure.evaluate.config import EvaluationSweep
 from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
 from semrec_faiss.measure.evaluate.run import ProfileState, run_evaluation_sweep
-from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
+from semrec_faiss.measure.sweep_file import load_sweep_file
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ import yaml
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.evaluate.config import EvaluationSweep, ProfileGrid
 from semrec_faiss.measure.evaluate.plan import distinct_profiles, plain_form
-from semrec_faiss.measure.evaluate.sweep_file import known_keys_of_sweeps, load_sweep_file
 from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.sweep.config import Sweep
+from semrec_faiss.measure.sweep_file import known_keys_of_sweeps, load_sweep_file
 
 Load = Callable[..., EvaluationSweep]
 

@@ -31,9 +31,10 @@ from semrec_faiss.measure.evaluate.run import (
     run_evaluation_sweep,
     seconds_left,
 )
-from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
 from semrec_faiss.measure.evaluate.taste_profile import Profile
-from semrec_faiss.measure.sweep.run import SweepResults, run_sweep
+from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.sweep_file import load_sweep_file
+from semrec_faiss.measure.trials.results import SweepResults
 
 MakePlan = Callable[..., EvaluationPlan]
 

@@ -16,7 +16,7 @@ from semrec_faiss.index.device import gpu_resources, load_faiss
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.run import Comparison, compare
 from semrec_faiss.measure.instruments.cuda_time import event_times, time_in_faiss
-from semrec_faiss.measure.memory.check import measure_memory
+from semrec_faiss.measure.instruments.index_memory import measure_memory
 from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.markdown import markdown_page

@@ -28,8 +28,8 @@ from semrec_faiss.measure.guide.personalization import chosen_users, commonest_g
 from semrec_faiss.measure.guide.run import Comparison, compare
 from semrec_faiss.measure.guide.sides import Side, Sides, hearing_of_memory, open_sides, steady
 from semrec_faiss.measure.guide.similarity import franchise_size, query_titles
+from semrec_faiss.measure.instruments.index_memory import Judged
 from semrec_faiss.measure.instruments.timing import Timing
-from semrec_faiss.measure.memory.check import Judged
 from semrec_faiss.progress import silent
 from semrec_faiss.search.recommender import Recommender
 

@@ -16,7 +16,7 @@ from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
 from semrec_faiss.measure.instruments import host_memory as host_peak
 from semrec_faiss.measure.instruments.host_memory import UNTOLD, HostPeak
 from semrec_faiss.measure.sweep.prune import hopeless
-from semrec_faiss.measure.sweep.tested_index import NO_DRIVER, GpuBase
+from semrec_faiss.measure.trials.tested_index import NO_DRIVER, GpuBase
 
 MB = 1_000_000
 

@@ -21,9 +21,9 @@ import faiss
 import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 
 from semrec_faiss.measure.sweep.config import load_sweep
-from semrec_faiss.measure.sweep.ledger import LEDGER
 from semrec_faiss.measure.sweep.plan import make_plan
 from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.trials.ledger import LEDGER
 
 
 def sweep(path: Path, name: str) -> None:

@@ -12,8 +12,9 @@ from semrec_faiss.config.index_types import FlatIndex, HnswIndex, IvfFlatIndex
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep.config import known_sweep_keys, load_sweep
-from semrec_faiss.measure.sweep.grid import Combination, Invalid, expand
+from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.sweep.plan import Plan, make_plan
+from semrec_faiss.measure.trials.trial import Invalid
 
 
 def expanded(*entries: dict[str, Any]) -> tuple[list[Combination], list[Invalid]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.measure.sweep.run import SweepResults
+from semrec_faiss.measure.trials.results import SweepResults
 
 KILLS = 20
 

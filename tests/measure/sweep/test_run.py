@@ -18,12 +18,13 @@ from semrec_faiss.index.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments import environment
-from semrec_faiss.measure.sweep import tested_index as sweep_trial
 from semrec_faiss.measure.sweep.estimate import Estimate
-from semrec_faiss.measure.sweep.frontier import frontier
-from semrec_faiss.measure.sweep.ledger import LEDGER
-from semrec_faiss.measure.sweep.record import mistake_in
-from semrec_faiss.measure.sweep.run import PLAN, Outcome, State, SweepResults, run_sweep
+from semrec_faiss.measure.sweep.run import PLAN, Outcome, State, run_sweep
+from semrec_faiss.measure.trials import tested_index as sweep_trial
+from semrec_faiss.measure.trials.frontier import frontier
+from semrec_faiss.measure.trials.ledger import LEDGER
+from semrec_faiss.measure.trials.record import mistake_in
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 

@@ -19,7 +19,7 @@ from semrec_faiss.measure.evaluate.config import EvaluationSweep
 from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
 from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
-from semrec_faiss.measure.evaluate.sweep_file import load_sweep_file
+from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.report.evaluate.page import evaluation_page, write_evaluation_report
 from semrec_faiss.report.evaluate.rows import csv_of, method_rows, profile_rows
 from semrec_faiss.report.page.document import Cell, Document, Facts, Table

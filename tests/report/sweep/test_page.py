@@ -19,7 +19,8 @@ import yaml
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import make_plan
-from semrec_faiss.measure.sweep.run import SweepResults, run_sweep
+from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.axes import log_axis, log_scale
 from semrec_faiss.report.page.document import Chart, Document, Facts, Table, Text, shown
 from semrec_faiss.report.page.html import html_page, save_text

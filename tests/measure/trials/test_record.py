@@ -16,9 +16,10 @@ from semrec_faiss.cli.main import cli
 from semrec_faiss.errors import DataError
 from semrec_faiss.measure.choose.pick import Wanted, pick
 from semrec_faiss.measure.choose.regression import compare
-from semrec_faiss.measure.sweep.plan_record import mistake_in_plan
-from semrec_faiss.measure.sweep.record import digest_of, mistake_in
-from semrec_faiss.measure.sweep.run import PLAN, SweepResults
+from semrec_faiss.measure.sweep.run import PLAN
+from semrec_faiss.measure.trials.plan_record import mistake_in_plan
+from semrec_faiss.measure.trials.record import digest_of, mistake_in
+from semrec_faiss.measure.trials.results import SweepResults
 
 Record = dict[str, Any]
 Key = tuple[str | int, ...]

@@ -291,3 +291,6 @@ def _nulls_without_reason(record: Record) -> Iterator[str]:
         part, name = place.split(".")
         if record[part][name] is None and place not in record["not_measured"]:
             yield f"{place} is null, and not_measured does not say why"
+
+
+MEASURED, FAILED = "measured", "failed"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.index.device import Device
 from semrec_faiss.index.memory.prediction import MemoryParts
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.processes import output_of
@@ -75,7 +76,7 @@ def measure_memory(
         SemrecError: the process ends with an error.
     """
     asked = {"index": str(index.absolute()), "settings": list(settings), "batches": list(batches), "k": k}
-    command = [sys.executable, "-m", "semrec_faiss.measure.memory.child", json.dumps(asked)]
+    command = [sys.executable, "-m", "semrec_faiss.measure.instruments.index_memory_child", json.dumps(asked)]
     measured: dict[str, Any] = json.loads(output_of(command).splitlines()[-1])
     return NotMeasured(measured["error"]) if "error" in measured else measured
 
@@ -94,3 +95,16 @@ def judge(measured: dict[str, Any], predicted: Sequence[tuple[int, MemoryParts]]
 
 def _queries(batch: int) -> str:
     return "1 query" if batch == 1 else f"{batch:,} queries"
+
+
+def settings_of(device: Device) -> Sequence[str]:
+    """Spell a device as settings of a saved index."""
+    if not device.gpus:
+        return ["device.kind=cpu"]
+    temp = "null" if device.temp_memory_mb is None else str(device.temp_memory_mb)
+    return [
+        "device.kind=gpu",
+        f"device.gpus={list(device.gpus)}",
+        f"device.float16={str(device.float16).lower()}",
+        f"device.temp_memory_mb={temp}",
+    ]

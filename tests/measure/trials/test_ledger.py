@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
-from semrec_faiss.measure.sweep import ledger as ledger_module
-from semrec_faiss.measure.sweep.ledger import LEDGER, Ledger, read_ledger
-from semrec_faiss.measure.sweep.record import digest_of
+from semrec_faiss.measure.trials import ledger as ledger_module
+from semrec_faiss.measure.trials.ledger import LEDGER, Ledger, read_ledger
+from semrec_faiss.measure.trials.record import digest_of
 
 SETTINGS: dict[str, Any] = {
     "data": {"name": "films", "titles": 100, "dim": 8, "digest": "d"},

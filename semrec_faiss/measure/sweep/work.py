@@ -18,17 +18,15 @@ from semrec_faiss.measure.documents.results import settle
 from semrec_faiss.measure.instruments.environment import environment
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.sweep.answers import examples_of, quality_of
-from semrec_faiss.measure.sweep.plan import Trial
 from semrec_faiss.measure.sweep.prune import hopeless
-from semrec_faiss.measure.sweep.questions import SweepData
-from semrec_faiss.measure.sweep.record import FORMAT
-from semrec_faiss.measure.sweep.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
+from semrec_faiss.measure.trials.questions import SweepData
+from semrec_faiss.measure.trials.record import FAILED, FORMAT, MEASURED
+from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
+from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 
 Record = dict[str, Any]
 Emit = Callable[["Message"], None]
-
-MEASURED, FAILED = "measured", "failed"
 
 
 @dataclass(frozen=True)

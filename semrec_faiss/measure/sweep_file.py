@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from semrec_faiss.config.reading import read_source, validated
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.evaluate.config import EvaluationSweep, known_evaluation_keys
-from semrec_faiss.measure.sweep.config import Sweep, known_sweep_keys, read_source, validate_sweep
+from semrec_faiss.measure.sweep.config import Sweep, known_sweep_keys
 
 KIND = "evaluate"
 """The key that makes a file one that evaluates recommendations."""
@@ -27,7 +28,7 @@ def load_sweep_file(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[
     """
     source = read_source(path, overrides)
     if not _evaluates(source):
-        return validate_sweep(Sweep, source), source
+        return validated(Sweep, source), source
     others = [key for key in source.values if key in set(Sweep.model_fields) - set(EvaluationSweep.model_fields)]
     if KIND in source.values and others:
         listing = "\n".join(f"  {source.where((key,))}: {key!r} belongs to a sweep of indexes" for key in others)
@@ -36,7 +37,7 @@ def load_sweep_file(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[
             f"kind of sweep:\n{listing}",
             fix="make two files of it, each with its own name",
         )
-    return validate_sweep(EvaluationSweep, source), source
+    return validated(EvaluationSweep, source), source
 
 
 def _evaluates(source: YamlSource) -> bool:

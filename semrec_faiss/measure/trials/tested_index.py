@@ -28,8 +28,8 @@ from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.host_memory import HostPeak
 from semrec_faiss.measure.instruments.timing import measure, measure_steady
 from semrec_faiss.measure.quality.metrics import Latency
-from semrec_faiss.measure.sweep.plan import Trial
-from semrec_faiss.measure.sweep.questions import SweepData
+from semrec_faiss.measure.trials.questions import SweepData
+from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.filter import Selection
 from semrec_faiss.search.restriction import Restriction

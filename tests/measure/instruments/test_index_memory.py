@@ -14,10 +14,10 @@ from semrec_faiss.errors import ConfigError, SemrecError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
 from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.instruments import index_memory as memory_check
+from semrec_faiss.measure.instruments.index_memory import NOISE_BYTES, Judged, judge, measure_memory
 from semrec_faiss.measure.instruments.processes import output_of
-from semrec_faiss.measure.memory import check as memory_check
 from semrec_faiss.measure.memory import plan as memory_plan
-from semrec_faiss.measure.memory.check import NOISE_BYTES, Judged, judge, measure_memory
 from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

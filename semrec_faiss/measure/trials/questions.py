@@ -20,7 +20,7 @@ from semrec_faiss.data.users import read_seen, read_user_ids
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.quality.truth import ExactNeighbours, Truth, exact_index
-from semrec_faiss.measure.sweep.config import QuerySettings
+from semrec_faiss.measure.trials.settings import QuerySettings
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_file
 

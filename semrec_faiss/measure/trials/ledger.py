@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
-from semrec_faiss.measure.sweep.record import mistake_in
+from semrec_faiss.measure.trials.record import mistake_in
 from semrec_faiss.storage import flush_to_disk, sync_folder
 
 LEDGER = "trials.jsonl"

@@ -1,0 +1,63 @@
+"""Settings that sweep files of every kind have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from semrec_faiss.config.index_types import Settings
+from semrec_faiss.errors import UsageError
+
+DEFAULT_RESULTS = Path("results")
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What results may be called, so that they are a folder's name."""
+
+
+def as_list(value: Any) -> Any:
+    """Take one value for a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a value that is given twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{list(values)} holds a value twice")
+    return values
+
+
+MOST_SEED = 2**31 - 1
+"""FAISS holds a seed in 32 bits, with a sign."""
+
+
+MOST_COUNT = 10**9
+
+
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED, strict=True)]
+
+
+Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
+
+
+class QuerySettings(Settings):
+    """Which questions are asked: titles, which are then not in the index, and users, drawn apart by one seed."""
+
+    titles: Annotated[int, Field(ge=0, strict=True)] = 200
+    users: Annotated[int, Field(ge=0, strict=True)] = 200
+    seed: Seed = 7
+
+    @model_validator(mode="after")
+    def _some(self) -> QuerySettings:
+        if not self.titles + self.users:
+            raise ValueError("at least one title or user must be asked")
+        return self
+
+
+def query_settings(*, titles: int, users: int, seed: int) -> QuerySettings:
+    """Make query settings from a command's options; raises UsageError when nothing is asked."""
+    if not titles + users:
+        raise UsageError("at least one title or user must be asked", fix="--titles 200, say")
+    return QuerySettings(titles=titles, users=users, seed=seed)
