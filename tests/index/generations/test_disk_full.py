@@ -75,7 +75,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import duckdb, faiss, numpy.ma
 from semrec_faiss.errors import SemrecError
 import semrec_faiss.index.build, semrec_faiss.search.recommender
-from semrec_faiss.config.schema import config_from_dict
+from semrec_faiss.config.reading import config_from_dict
 output, folder, limits, kind = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
 module = semrec_faiss.index.build
 for limit, step in limits:
