@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from semrec_faiss.storage import new_file
-from semrec_faiss.data.text.embed import embed_folder
 
+from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.storage import new_file
 
 FIELDS = ("franchise", "keywords")
 SEED = 7
