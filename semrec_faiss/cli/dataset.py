@@ -234,7 +234,7 @@ def movielens(
     ml-10m. An interrupted run goes on with its vectors when the same command is given again. Ends with exit code 3,
     and makes nothing, when a file is truncated or malformed.
     """
-    from semrec_faiss.data.movielens.convert import convert_movielens
+    from semrec_faiss.data.convert_movielens import convert_movielens
 
     with progress_bars() as progress:
         report = convert_movielens(

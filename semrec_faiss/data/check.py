@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.vectors import NormStats, equal_rows, vector_norms
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.table import TABLE, quoted_name
+from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.data.users import read_seen, read_user_ids
 from semrec_faiss.progress import Progress, silent
 

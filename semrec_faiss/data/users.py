@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.table import connect, first_line, literal_path, quoted_text
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.titles.table import first_line, literal_path
+from semrec_faiss.data.folder.database import first_line, literal_path
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration

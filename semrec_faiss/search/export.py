@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.titles.table import first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.filter import Filter

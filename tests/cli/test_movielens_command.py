@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
-from semrec_faiss.data.movielens import convert as movielens
+from semrec_faiss.data import convert_movielens as movielens
 from semrec_faiss.data.text import embed
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, ModelSource
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.folder.metadata_lines import inspect_metadata
 from semrec_faiss.data.text.embed import item_text
-from semrec_faiss.data.titles.metadata_lines import inspect_metadata
 
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
 

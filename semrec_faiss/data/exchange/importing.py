@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from semrec_faiss.data.exchange.formats import KNOWN_DISTANCES, AnnVectors
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, USER_IDS, USER_VECTORS
 from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.data.folder.vectors import UNIT_TOLERANCE
-from semrec_faiss.data.synthetic.write import check_out_folder
 from semrec_faiss.errors import DataError, StorageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semrec_faiss.data.titles.table import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

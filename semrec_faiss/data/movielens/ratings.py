@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text
 from semrec_faiss.data.movielens.download import SourceFile
 from semrec_faiss.data.movielens.rows import (
     LARGEST_ID,
@@ -25,7 +26,6 @@ from semrec_faiss.data.movielens.rows import (
     score_problem,
     whole_number,
 )
-from semrec_faiss.data.titles.table import first_line, literal_path, quoted_text
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import quoted_text
 from semrec_faiss.data.folder.layout import SEEN, USER_IDS, USER_VECTORS, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.movielens.ratings import Raters, Scratch, histories
-from semrec_faiss.data.titles.table import quoted_text
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 

@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 
+from semrec_faiss.data.folder.out_folder import check_name, check_out_folder
 from semrec_faiss.data.synthetic.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic.titles import FloatName, forget_known, write_titles
@@ -100,7 +101,7 @@ def write_synthetic(
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
     check_out_folder(out, overwrite=overwrite)
     if seen_per_user:
-        _check_name(out)
+        check_name(out)
     row_bytes = dim * np.dtype(media_dtype).itemsize
     title_bytes = titles * (row_bytes + LINE_BYTES)
     known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
@@ -158,40 +159,6 @@ def _check_dtypes(**arguments: str) -> None:
         if value not in get_args(FloatName):
             allowed = ", ".join(get_args(FloatName))
             raise UsageError(f"{name.replace('_', ' ')} is {value!r}; it must be one of {allowed}")
-
-
-def _check_name(out: Path) -> None:
-    """Refuse what DuckDB cannot open."""
-    try:
-        str(out.absolute()).encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{str(out)!r} holds a byte that is no UTF-8, which the file of seen titles cannot have in its path",
-            fix="choose another folder, or leave out --seen",
-        ) from None
-
-
-def check_out_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse to write a data folder over a file, over anything without ``overwrite``, and over what is no data folder.
-
-    Raises:
-        UsageError: for each of these.
-    """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file; a data folder cannot be written there", fix="choose another folder")
-    found = sorted(path.name for path in out.iterdir())
-    if found and not overwrite:
-        raise UsageError(
-            f"{out} is not empty (it holds {found[0]})", fix="give --overwrite to replace it, or choose another folder"
-        )
-    foreign = [name for name in found if name not in ("media", "users")]
-    if foreign:
-        raise UsageError(
-            f"{out} holds {foreign[0]}, which is no part of a data folder, so it is not replaced",
-            fix="choose another folder",
-        )
 
 
 def _check_room(out: Path, needed: int) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder
+from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, numbered_lines
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, file_sha256, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import EmbeddingWork
-from semrec_faiss.data.titles.metadata_lines import Metadata, inspect_metadata, numbered_lines
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.progress import Progress, silent
 

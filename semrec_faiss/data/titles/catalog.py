@@ -15,20 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.titles.field_types import LEADING_FIELDS, ROW
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.field_types import LEADING_FIELDS, ROW
+from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_lines
 from semrec_faiss.data.titles.finder import TitleFinder
-from semrec_faiss.data.titles.metadata_lines import inspect_metadata, numbered_lines
-from semrec_faiss.data.titles.table import (
-    BATCH_TITLES,
-    TABLE,
-    connect,
-    create_table,
-    first_line,
-    insert_titles,
-    json_text,
-    literal_path,
-    quoted_text,
-)
+from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles, json_text
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.progress import Progress, silent
 

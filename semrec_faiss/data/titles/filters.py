@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import quoted_name
+from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.field_types import ROW
 from semrec_faiss.data.titles.list_filters import asked_one_by_one
-from semrec_faiss.data.titles.table import quoted_name
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:

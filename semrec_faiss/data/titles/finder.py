@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.titles.field_types import ROW
+from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.spelling import COMPARED, TitleQuery, core, nearest, split_year, squeezed, words
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
 

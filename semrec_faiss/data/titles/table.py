@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semrec_faiss.data.titles.field_types import ROW
+from semrec_faiss.data.folder.database import quoted_name, quoted_text
+from semrec_faiss.data.folder.field_types import ROW
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,23 +20,6 @@ BATCH_TITLES = 16384
 """How many titles move at a time."""
 
 _BATCH_CHARACTERS = 16 << 20
-
-
-def connect() -> DuckDBPyConnection:
-    """Open a database in memory that spills to no file, fetches no extension and sees no Python variable."""
-    import duckdb
-
-    return duckdb.connect(
-        ":memory:",
-        config={
-            # Look-ups are small; as many threads as a large machine has cores would only take time to start.
-            "threads": min(4, os.cpu_count() or 1),
-            "temp_directory": "",
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "python_enable_replacements": False,
-        },
-    )
 
 
 def create_table(connection: DuckDBPyConnection, fields: dict[str, str]) -> None:
@@ -80,23 +62,3 @@ def json_text(fields: dict[str, str]) -> str:
     """Return the SQL for one title as a JSON object, its fields in order."""
     packed = ", ".join(f"{quoted_name(name)} := {quoted_name(name)}" for name in fields)
     return f"to_json(struct_pack({packed}))::VARCHAR"
-
-
-def quoted_name(name: str) -> str:
-    """Return ``name`` as SQL spells a column."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quoted_text(text: str) -> str:
-    """Return ``text`` as SQL spells a string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def literal_path(path: Path) -> str:
-    """Return ``path`` so that DuckDB reads this one file even where its name holds wildcards."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-
-
-def first_line(error: BaseException) -> str:
-    """Return what ``error`` says, without the excerpt of SQL that DuckDB adds."""
-    return str(error).split("\n", 1)[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.field_types import ROW
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured

@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
+from semrec_faiss.data.folder.metadata_lines import inspect_metadata
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.synthetic import blocks as synthetic_blocks
 from semrec_faiss.data.synthetic import early_flush
@@ -43,7 +44,6 @@ from semrec_faiss.data.synthetic.tastes import TitlePool, best_known, draw_liked
 from semrec_faiss.data.synthetic.vectors import Rotation, World
 from semrec_faiss.data.synthetic.world import BLOCK_TITLES, GENRES, make_titles
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.data.titles.metadata_lines import inspect_metadata
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
 from semrec_faiss.storage import new_file

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from semrec_faiss.data.folder.field_types import INT64, ROW, FieldTypes
 from semrec_faiss.data.folder.layout import rows_partner
-from semrec_faiss.data.titles.field_types import INT64, ROW, FieldTypes
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 

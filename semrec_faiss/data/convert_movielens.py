@@ -11,7 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA
+from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.data.movielens.download import MovieLensSource, check_there, open_movielens
 from semrec_faiss.data.movielens.ratings import (
     Raters,
@@ -23,10 +25,8 @@ from semrec_faiss.data.movielens.ratings import (
 )
 from semrec_faiss.data.movielens.titles import Titles, add_genome, read_genome_tags, read_titles
 from semrec_faiss.data.movielens.users import write_users
-from semrec_faiss.data.synthetic.write import check_out_folder
 from semrec_faiss.data.text.embed import EmbedDtype, EmbedReport, embed_folder
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, check_available, find_model
-from semrec_faiss.data.titles.table import first_line
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import move_over, new_file, sync_folder, sync_tree

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.data.check import check_data_folder
-from semrec_faiss.data.movielens.convert import MovieLensReport, convert_movielens
+from semrec_faiss.data.convert_movielens import MovieLensReport, convert_movielens
 from semrec_faiss.data.text.embed import item_text
 from semrec_faiss.data.text.encoder import find_model, load_encoder
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, StorageError, UsageError
@@ -391,7 +391,7 @@ def test_a_full_disk_is_said_to_be_full(download: Path, tmp_path: Path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("semrec_faiss.data.movielens.convert.sync_tree", full)
+    monkeypatch.setattr("semrec_faiss.data.convert_movielens.sync_tree", full)
     with pytest.raises(StorageError, match="No space left on device"):
         convert(download, tmp_path / "out")
     assert not (tmp_path / "out").exists()

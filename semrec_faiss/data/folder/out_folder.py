@@ -1,0 +1,41 @@
+"""Whether a data folder can be made where it is to go, asked before the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semrec_faiss.errors import UsageError
+
+
+def check_name(out: Path) -> None:
+    """Refuse what DuckDB cannot open."""
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{str(out)!r} holds a byte that is no UTF-8, which the file of seen titles cannot have in its path",
+            fix="choose another folder, or leave out --seen",
+        ) from None
+
+
+def check_out_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write a data folder over a file, over anything without ``overwrite``, and over what is no data folder.
+
+    Raises:
+        UsageError: for each of these.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; a data folder cannot be written there", fix="choose another folder")
+    found = sorted(path.name for path in out.iterdir())
+    if found and not overwrite:
+        raise UsageError(
+            f"{out} is not empty (it holds {found[0]})", fix="give --overwrite to replace it, or choose another folder"
+        )
+    foreign = [name for name in found if name not in ("media", "users")]
+    if foreign:
+        raise UsageError(
+            f"{out} holds {foreign[0]}, which is no part of a data folder, so it is not replaced",
+            fix="choose another folder",
+        )
