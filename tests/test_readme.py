@@ -1,4 +1,4 @@
-"""The README holds what is true: every command it shows is run and prints what it shows, and nothing is left out."""
+"""The READMEs hold what is true: every command they show is run and prints what they show, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from semrec_faiss.config.schema import known_keys
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = (".", "semrec_faiss", "configs", "data", "results", "tests", "data/demo")
+READMES = [ROOT / folder / "README.md" for folder in FOLDERS]
+PAGES = [*READMES, ROOT / "semrec_faiss" / "ARCHITECTURE.md", ROOT / ".github" / "CONTRIBUTING.md"]
+TEXT = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in READMES)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs between runs and machines: times, sizes, dates, versions, and the last digit of a similarity, which is
 # rounded from sums whose order depends on the processor.
@@ -26,15 +29,18 @@ VARIES = re.compile(
 )
 
 
-def blocks(language: str) -> list[str]:
-    return [text for kind, text in BLOCK.findall(README) if kind == language]
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
-def commands_with_output() -> list[tuple[str, str]]:
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands_with_output(page: Path) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    for block in blocks("console"):
-        parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-        for part in parts:
+    for block in blocks(page, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.replace("\\\n", " ").partition("\n")
             found.append((command, output))
     return found
@@ -46,12 +52,22 @@ def comparable(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like a fresh checkout."""
+def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like a fresh checkout in which the root's first command has been run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("data", "configs"):
         (folder / name).symlink_to(ROOT / name)
+    made = run("semrec demo", folder)
+    assert made.returncode == 0, made.stderr
     return folder
+
+
+@pytest.fixture
+def workplace(with_demo: Path) -> Path:
+    """A place to follow one page from its beginning: what other pages made is gone, the demo is not."""
+    for path in (with_demo / "scratch", with_demo / "indexes" / "mine"):
+        subprocess.run(["rm", "-rf", str(path)], check=True)
+    return with_demo
 
 
 def run(command: str, workplace: Path) -> subprocess.CompletedProcess[str]:
@@ -61,11 +77,11 @@ def run(command: str, workplace: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *words[1:]], capture_output=True, text=True, cwd=workplace, env=environment)
 
 
-def test_every_command_prints_what_the_readme_shows(workplace: Path) -> None:
-    shown = commands_with_output()
-    assert len(shown) >= 15
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_with_output(page)], ids=name_of)
+def test_every_command_prints_what_its_page_shows(page: Path, workplace: Path) -> None:
     wrong = []
-    for command, expected in shown:
+    for command, expected in commands_with_output(page):
         result = run(command, workplace)
         printed = comparable(result.stdout) + comparable(result.stderr)
         if result.returncode and not any(line.startswith("error:") for line in comparable(expected)):
@@ -75,45 +91,74 @@ def test_every_command_prints_what_the_readme_shows(workplace: Path) -> None:
     assert not wrong, "\n\n".join(wrong)
 
 
-def test_the_python_example_prints_what_the_readme_shows(workplace: Path) -> None:
-    (example,) = blocks("python")
-    assert run("semrec demo", workplace).returncode == 0
-    result = subprocess.run(
-        [sys.executable, "-c", example],
-        capture_output=True,
-        text=True,
-        cwd=workplace,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
-    assert comparable(result.stdout) == comparable(blocks("text")[0])
+def test_the_pages_show_commands_with_their_output() -> None:
+    assert sum(len(commands_with_output(page)) for page in PAGES) >= 20
 
 
-def test_every_command_is_in_the_readme() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
+def test_every_python_example_prints_what_its_page_shows(page: Path, workplace: Path) -> None:
+    for example, expected in zip(blocks(page, "python"), blocks(page, "text"), strict=True):
+        result = subprocess.run(
+            [sys.executable, "-c", example],
+            capture_output=True,
+            text=True,
+            cwd=workplace,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert result.returncode == 0, result.stderr
+        assert comparable(result.stdout) == comparable(expected)
+
+
+def test_the_front_page_is_a_door() -> None:
+    page = READMES[0].read_text(encoding="utf-8")
+    assert page.count("\n") <= 200
+    assert blocks(READMES[0], "python")
+
+
+def test_every_command_is_in_a_readme() -> None:
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
         if isinstance(command, click.Group):
             for inner in command.commands:
-                assert f"semrec {name} {inner}" in README, f"semrec {name} {inner} is not in the README"
+                assert f"semrec {name} {inner}" in TEXT, f"semrec {name} {inner} is in no README"
         else:
-            assert f"semrec {name}" in README, f"semrec {name} is not in the README"
+            assert f"semrec {name}" in TEXT, f"semrec {name} is in no README"
 
 
-def test_every_config_key_is_in_the_readme() -> None:
-    missing = [key for key in known_keys() if f"`{key}`" not in README]
+def test_every_key_of_a_config_and_of_a_sweep_file_is_in_the_readme_of_configs() -> None:
+    page = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    missing = [key for key in [*known_keys(), *known_keys_of_sweeps()] if f"`{key}`" not in page]
     assert not missing, missing
 
 
-def test_every_key_of_a_sweep_file_is_in_the_readme() -> None:
-    missing = [key for key in known_keys_of_sweeps() if f"`{key}`" not in README]
-    assert not missing, missing
+def test_every_config_is_in_the_readme_of_configs() -> None:
+    page = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in (ROOT / "configs").glob("*.yaml") if f"]({path.name})" not in page]
 
 
 def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
-    (command,) = [line for block in blocks("sh") for line in block.splitlines() if line.endswith("pytest")]
+    (command,) = [line for block in blocks(READMES[0], "sh") for line in block.splitlines() if line.endswith("pytest")]
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_pictures_and_links_are_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pictures_and_links_lead_somewhere(page: Path) -> None:
+    for target, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        found = (page.parent / target).resolve() if target else page
+        assert found.exists(), target
+        if heading:
+            assert heading in anchors(found), f"{target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them: lower case, words joined by hyphens, without other signs."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    package = ROOT / "semrec_faiss"
+    page = (package / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:[a-z_]+/)+(?:\w+\.py)?)`", page):
+        assert (package / name).exists() or (ROOT / name).exists(), name

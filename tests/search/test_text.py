@@ -243,7 +243,7 @@ def test_the_demo_answers_what_the_readme_shows(
     demo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """These commands stand in a block of their own, as they need a package that the other ones do not."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "semrec_faiss" / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ (semrec search .*)\n((?:(?!\$ |```).*\n)*)", readme, re.MULTILINE)
     assert shown
     monkeypatch.chdir(demo.parents[1])
