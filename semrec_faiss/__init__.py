@@ -14,12 +14,29 @@ if TYPE_CHECKING:
     from semrec_faiss.errors import SemrecError as SemrecError
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
+    from semrec_faiss.search.answer import Answer as Answer
+    from semrec_faiss.search.answer import Answers as Answers
+    from semrec_faiss.search.filter import Filter as Filter
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
 
-__all__ = ["Recommender", "SemrecError", "Taste", "Wanted", "__version__", "load_config", "pick"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "Filter",
+    "Recommender",
+    "SemrecError",
+    "Taste",
+    "Wanted",
+    "__version__",
+    "load_config",
+    "pick",
+]
 
 _HOME = {
+    "Answer": "semrec_faiss.search.answer",
+    "Answers": "semrec_faiss.search.answer",
+    "Filter": "semrec_faiss.search.filter",
     "Recommender": "semrec_faiss.search.recommender",
     "SemrecError": "semrec_faiss.errors",
     "Taste": "semrec_faiss.search.taste",

@@ -13,6 +13,7 @@ from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.search.filter import Filter
+    from semrec_faiss.search.wish import WishArguments
 
 
 class FiniteRange(click.FloatRange):
@@ -69,7 +70,7 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def wish_arguments(options: dict[str, Any]) -> dict[str, Any]:
+def wish_arguments(options: dict[str, Any]) -> WishArguments:
     """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
     max_per: dict[str, int] = dict(options["max_per"])
     if options["max_per_franchise"] is not None:

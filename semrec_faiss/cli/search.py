@@ -23,6 +23,7 @@ from semrec_faiss.errors import UsageError
 if TYPE_CHECKING:
     from semrec_faiss.search.answer import Answer
     from semrec_faiss.search.recommender import Recommender
+    from semrec_faiss.search.wish import WishArguments
 
 
 @click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
@@ -161,7 +162,7 @@ def _for_taste(
     dislikes: tuple[str, ...],
     ratings: tuple[str, ...],
     count: int,
-    wish: dict[str, Any],
+    wish: WishArguments,
 ) -> Answer:
     from semrec_faiss.search.taste import Taste
 
@@ -169,7 +170,7 @@ def _for_taste(
 
 
 def _export(
-    recommender: Recommender, out: Path, count: int, include_seen: bool, wish: dict[str, Any], as_json: bool
+    recommender: Recommender, out: Path, count: int, include_seen: bool, wish: WishArguments, as_json: bool
 ) -> None:
     from semrec_faiss.search.export import export_all_users
 

@@ -41,8 +41,8 @@ class Variety:
         if not 0.0 <= self.diversity <= 1.0:
             raise UsageError(f"diversity is {self.diversity}; it must be from 0 to 1")
         for name, most in self.max_per.items():
-            if isinstance(most, bool) or most < 1:
-                raise UsageError(f"at most {most} titles per {name} leaves nothing; it must be at least 1")
+            if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
+                raise UsageError(f"at most {most!r} titles per {name}; it must be a whole number of at least 1")
 
     @property
     def is_plain(self) -> bool:

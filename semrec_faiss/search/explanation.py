@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
-
-Record = dict[str, Any]
+from semrec_faiss.search.result import Record
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
 def explain(
     index: VectorIndex,
     users: SavedUsers,
-    records_of: Callable[[Iterable[int]], Sequence[Record]],
+    records_of: Callable[[RowsLike], Sequence[Record]],
     user_row: int,
     row: int,
     k: int,

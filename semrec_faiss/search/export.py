@@ -6,20 +6,22 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.filter import Filter
-from semrec_faiss.search.searcher import Wish
-from semrec_faiss.search.topk import Strategy, TopK
+from semrec_faiss.search.arguments import flag_of
+from semrec_faiss.search.topk import TopK
+from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import flush_to_disk
 
 if TYPE_CHECKING:
@@ -62,16 +64,12 @@ class ExportSummary:
 
 def export_all_users(
     recommender: Recommender,
-    out: Path,
+    out: str | PathLike[str],
     k: int = 10,
     *,
     include_seen: bool = False,
-    where: str | Filter | None = None,
-    exclude: Sequence[str] = (),
-    diversity: float = 0.0,
-    max_per: Mapping[str, int] | None = None,
-    strategy: Strategy = "auto",
     progress: Progress = silent,
+    **wish: Unpack[WishArguments],
 ) -> ExportSummary:
     """Write the recommendations of all users: user_id, rank, media_id, title, score; users in row order.
 
@@ -82,8 +80,8 @@ def export_all_users(
         out: the Parquet file; replaced when the new one is whole.
         k: titles a user.
         include_seen: keep titles that a user has seen.
-        where, exclude, diversity, max_per, strategy: see `Recommender`.
         progress: told the users done.
+        wish: see `Recommender`.
 
     Raises:
         UsageError: ``out`` is a directory, or a setting is out of range.
@@ -92,7 +90,11 @@ def export_all_users(
     """
     import duckdb
 
-    wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
+    wanted = Wish.of(k, **wish)
+    flag_of(include_seen, "include_seen")
+    if not isinstance(out, str | PathLike):
+        raise UsageError(f"out is {out!r}; a path is expected", fix="name a file, such as recs.parquet")
+    out = Path(out)
     work: Path | None = None
     try:
         if out.is_dir():
@@ -100,10 +102,10 @@ def export_all_users(
         if out.exists() and not out.is_file():
             raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
         out = out.resolve() if out.is_symlink() else out
-        recommender.searcher.check(wish)
-        work = _work_folder(recommender, out, wish, include_seen)
-        resumed = _write_parts(recommender, work, wish, include_seen, progress)
-        summary = _finish(recommender, work, out, wish, include_seen, resumed)
+        recommender.searcher.check(wanted)
+        work = _work_folder(recommender, out, wanted, include_seen)
+        resumed = _write_parts(recommender, work, wanted, include_seen, progress)
+        summary = _finish(recommender, work, out, wanted, include_seen, resumed)
         shutil.rmtree(work)
     except (OSError, ValueError, duckdb.Error) as error:
         said = getattr(error, "strerror", None) or first_line(error)

@@ -16,6 +16,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.arguments import names_of, text_of
 
 CACHE_BYTES = 256 << 20
 """Masks and gathered vectors that are kept."""
@@ -30,7 +31,7 @@ class Filter:
 
     Attributes:
         where: a SQL boolean expression over the titles' fields; null counts as no match.
-        genres: genres that a title must all have.
+        genres: genres that a title must all have; here and below one text is a list of one.
         any_genres: genres of which a title must have one.
         not_genres: genres that a title must not have.
         years: the first and the last year, either None for open.
@@ -43,11 +44,13 @@ class Filter:
     years: tuple[int | None, int | None] | None = None
 
     def __post_init__(self) -> None:
-        """Take lists for tuples, so that a filter can be looked up."""
+        """Take lists for tuples and one genre for a list of one; refuse what is neither, and a span that is none."""
+        if self.where is not None:
+            text_of(self.where, "where")
         for name in ("genres", "any_genres", "not_genres"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, names_of(getattr(self, name), name))
         if self.years is not None:
-            object.__setattr__(self, "years", tuple(self.years))
+            object.__setattr__(self, "years", _span(self.years))
 
     def clauses(self, catalog: Catalog) -> tuple[str, ...]:
         """Return the WHERE clauses that together say this; none when everything matches.
@@ -87,6 +90,18 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
     if years == (None, None) or (years[0] is not None and years[1] is not None and years[0] > years[1]):
         raise UsageError(f"{text!r} is an empty span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994")
     return years
+
+
+def _span(years: Any) -> tuple[int | None, int | None]:
+    """Return a first and a last year as a tuple; raises UsageError where they are no such thing."""
+    fix = "for example: (1990, 1999), (1990, None), (None, 1999)"
+    pair = tuple(years) if isinstance(years, tuple | list) else ()
+    if len(pair) != 2 or not all(year is None or type(year) is int or isinstance(year, np.integer) for year in pair):
+        raise UsageError(f"years is {years!r}; a first and a last year are expected", fix=fix)
+    first, last = (None if year is None else int(year) for year in pair)
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"{first} to {last} is an empty span of years", fix=fix)
+    return first, last
 
 
 def quote_escaped(text: str) -> str:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import NotFoundError
+from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.answer import Answer, Answers, Record
+from semrec_faiss.search.answer import Answer, Answers
+from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
-from semrec_faiss.search.filter import Filter
-from semrec_faiss.search.record_cache import RecordCache
 from semrec_faiss.search.restriction import Exclusions
-from semrec_faiss.search.searcher import Searcher, Wish
+from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes
-from semrec_faiss.search.topk import Strategy
+from semrec_faiss.search.wish import Wish, WishArguments
 
 TITLES_REMEMBERED = 4096
 """Titles whose row is kept, so that asking for one again costs no look-up."""
@@ -37,29 +39,26 @@ class Recommender:
     Every question takes, besides k: ``where``, a SQL expression over the titles' fields or a `Filter`; ``exclude``,
     titles never to return; ``diversity`` from 0 to 1, by maximal marginal relevance; ``max_per``, the most titles that
     may share a value of a field, such as ``{"franchise": 1}``; ``strategy``, how a restricted search runs. All of them
-    may raise UsageError for what is out of range or not understood, and NotFoundError for titles that do not exist.
+    may raise UsageError for what is of another type, out of range or not understood, and NotFoundError for titles that
+    do not exist. Where ids, titles or texts are listed, one is a list of one, and integers stand for their text.
 
     Attributes:
         saved: the index on disk that it was opened from.
-        index: the searchable vectors.
-        catalog: the titles.
+        searcher: runs the questions; the owner of the index and the titles.
         texts: turns texts into query vectors.
     """
 
     def __init__(self, saved: SavedIndex) -> None:
         """Load what every search needs; users are read when the first one is asked for."""
         self.saved = saved
-        self.index: VectorIndex = saved.vectors
-        self.catalog: Catalog = saved.catalog
-        self.searcher = Searcher(self.index, self.catalog)
-        self._records = RecordCache(self.catalog)
+        self.searcher = Searcher(saved.vectors, saved.catalog)
         self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.catalog.find)
         self._users_lock = threading.Lock()
         on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
-        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self._records, on_cpu)
+        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.catalog.records, on_cpu)
 
     @classmethod
-    def open(cls, path: str | Path, settings: Sequence[str] = ()) -> Recommender:
+    def open(cls, path: str | PathLike[str], settings: str | Iterable[str] = ()) -> Recommender:
         """Open the index in ``path``.
 
         Args:
@@ -69,10 +68,22 @@ class Recommender:
         Raises:
             NotFoundError: there is no index at ``path``.
             DamagedIndexError: a file is not as it was written.
-            UsageError: a setting that is fixed when the index is built.
+            UsageError: a setting that is fixed when the index is built, or an argument of another type.
             DeviceError: FAISS is missing, or a GPU is asked for and there is none.
         """
-        return cls(SavedIndex(path, settings))
+        if not isinstance(path, str | PathLike):
+            raise UsageError(f"the index is {path!r}; the path of a directory is expected")
+        return cls(SavedIndex(Path(path), names_of(settings, "settings")))
+
+    @property
+    def index(self) -> VectorIndex:
+        """The searchable vectors."""
+        return self.searcher.index
+
+    @property
+    def catalog(self) -> Catalog:
+        """The titles."""
+        return self.searcher.catalog
 
     @property
     def users(self) -> SavedUsers:
@@ -89,72 +100,35 @@ class Recommender:
                 )
             return self.saved.users
 
-    def similar(
-        self,
-        title_or_id: str,
-        k: int = 10,
-        *,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
-    ) -> Answer:
+    def similar(self, title_or_id: Name, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
         """Find the titles most similar to one; it is not among its own results.
 
         Args:
             title_or_id: a media_id or a title; case, accents, punctuation and the article's place do not matter, and
                 the year only where several titles share the rest.
             k: how many.
-            where, exclude, diversity, max_per, strategy: see `Recommender`.
+            wish: see `Recommender`.
 
         Raises:
             NotFoundError: no such title; ``candidates`` names the nearest.
             AmbiguousTitleError: several; ``candidates`` lists them.
         """
-        row = self._row_of_title(title_or_id)
-        record = self._records([row])[0]
-        query = {"media_id": record["media_id"], "title": record["title"]}
-        wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
-        return self._ask(self.index.vectors([row]), wish, [query], Exclusions.of([[row]]))[0]
+        wanted = Wish.of(k, **wish)
+        row = self._row_of_title(name_of(title_or_id, "the title"))
+        record = self.catalog.records([row])[0]
+        asked = {name: [record[name]] for name in ("media_id", "title")}
+        return self._ask(self.index.vectors([row]), wanted, asked, Exclusions.of([[row]]))[0]
 
     @overload
-    def recommend(
-        self,
-        user_ids: str,
-        k: int = 10,
-        *,
-        include_seen: bool = False,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+    def recommend(  # type: ignore[overload-overlap]  # a text is also an Iterable of texts: the first one takes it
+        self, user_ids: Name, k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
     ) -> Answer: ...
     @overload
     def recommend(
-        self,
-        user_ids: list[str] | tuple[str, ...],
-        k: int = 10,
-        *,
-        include_seen: bool = False,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+        self, user_ids: Iterable[Name], k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
     ) -> Answers: ...
     def recommend(
-        self,
-        user_ids: str | list[str] | tuple[str, ...],
-        k: int = 10,
-        *,
-        include_seen: bool = False,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+        self, user_ids: Names, k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
     ) -> Answer | Answers:
         """Recommend titles to users, all in one batch; what a user has seen is left out where the index knows it.
 
@@ -162,7 +136,7 @@ class Recommender:
             user_ids: one user id, or several.
             k: how many titles each.
             include_seen: keep titles that the user has seen.
-            where, exclude, diversity, max_per, strategy: see `Recommender`.
+            wish: see `Recommender`.
 
         Returns:
             One answer for one id; the answers in the order asked for several.
@@ -170,106 +144,60 @@ class Recommender:
         Raises:
             NotFoundError: an unknown user, or an index without users.
         """
-        asked = [user_ids] if isinstance(user_ids, str) else list(user_ids)
+        wanted = Wish.of(k, **wish)
+        asked = names_of(user_ids, "user_ids")
         rows = self.users.rows_of(asked)
-        queries = [{"user_id": user_id} for user_id in asked]
-        wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
-        vectors = np.ascontiguousarray(self.users.vectors[rows])
-        answers = self._ask(vectors, wish, queries, None if include_seen else self.seen(rows))
-        return answers[0] if isinstance(user_ids, str) else answers
+        exclusions = None if flag_of(include_seen, "include_seen") else self.seen(rows)
+        answers = self._ask(np.ascontiguousarray(self.users.vectors[rows]), wanted, {"user_id": asked}, exclusions)
+        return answers[0] if is_name(user_ids) else answers
 
-    def recommend_for(
-        self,
-        taste: Taste,
-        k: int = 10,
-        *,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
-    ) -> Answer:
+    def recommend_for(self, taste: Taste, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
         """Recommend titles to somebody who is no user of the index; what they named is left out.
 
         Args:
             taste: titles they like, dislike or have rated.
             k: how many titles.
-            where, exclude, diversity, max_per, strategy: see `Recommender`.
+            wish: see `Recommender`.
 
         Raises:
             UsageError: nothing is said, a rating is out of range, or likes and dislikes cancel out.
             NotFoundError: a title that does not exist.
         """
-        weights = taste.weights()
-        rows = [self._row_of_title(title) for title, _ in weights]
-        titles = [record["title"] for record in self._records(rows)]
-        query = {"taste": dict(zip(titles, (weight for _, weight in weights), strict=True))}
-        wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
-        vector = taste_vector(self.index, rows, [weight for _, weight in weights])
-        return self._ask(vector, wish, [query], Exclusions.of([rows]))[0]
+        if not isinstance(taste, Taste):
+            raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
+        wanted = Wish.of(k, **wish)
+        titles, weights = zip(*taste.weights(), strict=True)
+        rows = [self._row_of_title(title) for title in titles]
+        named = [record["title"] for record in self.catalog.records(rows)]
+        asked = {"taste": [dict(zip(named, weights, strict=True))]}
+        return self._ask(taste_vector(self.index, rows, weights), wanted, asked, Exclusions.of([rows]))[0]
 
-    def search(
-        self,
-        vectors: NDArray[Any],
-        k: int = 10,
-        *,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
-    ) -> Answers:
+    def search(self, vectors: NDArray[Any], k: int = 10, **wish: Unpack[WishArguments]) -> Answers:
         """Find the titles nearest to vectors of one's own.
 
         Args:
             vectors: float (queries, dim), or (dim,) for a single one.
             k: how many titles each.
-            where, exclude, diversity, max_per, strategy: see `Recommender`.
+            wish: see `Recommender`.
 
         Raises:
             UsageError: another dimension.
             DataError: NaN, infinite or all-zero vectors.
         """
+        wanted = Wish.of(k, **wish)
         queries = self.index.prepare(vectors)
-        return self._ask(queries, Wish.of(k, where, exclude, diversity, max_per, strategy))
+        return self._ask(queries, wanted, {"position": range(len(queries))})
 
     @overload
-    def search_text(
-        self,
-        texts: str,
-        k: int = 10,
-        *,
-        model: str | None = None,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+    def search_text(  # type: ignore[overload-overlap]
+        self, texts: str, k: int = 10, *, model: str | None = None, **wish: Unpack[WishArguments]
     ) -> Answer: ...
     @overload
     def search_text(
-        self,
-        texts: list[str] | tuple[str, ...],
-        k: int = 10,
-        *,
-        model: str | None = None,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+        self, texts: Iterable[str], k: int = 10, *, model: str | None = None, **wish: Unpack[WishArguments]
     ) -> Answers: ...
     def search_text(
-        self,
-        texts: str | list[str] | tuple[str, ...],
-        k: int = 10,
-        *,
-        model: str | None = None,
-        where: str | Filter | None = None,
-        exclude: Sequence[str] = (),
-        diversity: float = 0.0,
-        max_per: Mapping[str, int] | None = None,
-        strategy: Strategy = "auto",
+        self, texts: str | Iterable[str], k: int = 10, *, model: str | None = None, **wish: Unpack[WishArguments]
     ) -> Answer | Answers:
         """Find the titles nearest to what a text says, by the model that made the index's vectors.
 
@@ -280,7 +208,7 @@ class Recommender:
             texts: one text, or several.
             k: how many titles each.
             model: where to find the model, as for `semrec dataset embed`; the recorded name by default.
-            where, exclude, diversity, max_per, strategy: see `Recommender`.
+            wish: see `Recommender`.
 
         Returns:
             One answer for one text; the answers in the order asked for several.
@@ -290,32 +218,32 @@ class Recommender:
             NotFoundError: the model cannot be found.
             DeviceError: sentence-transformers is missing.
         """
-        asked = [texts] if isinstance(texts, str) else list(texts)
-        wish = Wish.of(k, where, exclude, diversity, max_per, strategy)
-        self.searcher.check(wish)  # a mistake in the wish should not wait for the model
-        vectors, times = self.texts.vectors(asked, model)
-        answers = self._ask(vectors, wish, [{"text": text} for text in asked], text=times)
-        return answers[0] if isinstance(texts, str) else answers
+        asked = names_of(texts, "texts")
+        wanted = Wish.of(k, **wish)
+        self.searcher.check(wanted)  # a mistake in the wish should not wait for the model
+        vectors, times = self.texts.vectors(asked, None if model is None else text_of(model, "model"))
+        answers = self._ask(vectors, wanted, {"text": asked}, text=times)
+        return answers[0] if is_name(texts) else answers
 
-    def similar_users(self, user_id: str, k: int = 10) -> list[SimilarUser]:
+    def similar_users(self, user_id: Name, k: int = 10) -> list[SimilarUser]:
         """Find the users whose preference vectors are nearest to one user's, exactly; see `similar_users`."""
-        return similar_users(self.users, user_id, k)
+        return similar_users(self.users, name_of(user_id, "the user id"), k)
 
-    def explain(self, user_id: str, title_or_id: str, k: int = 5) -> Explanation:
+    def explain(self, user_id: Name, title_or_id: Name, k: int = 5) -> Explanation:
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
-        row = self._row_of_title(title_or_id)
-        user_row = int(self.users.rows_of([user_id])[0])
-        return explain(self.index, self.users, self._records, user_row, row, k)
+        row = self._row_of_title(name_of(title_or_id, "the title"))
+        user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
+        return explain(self.index, self.users, self.catalog.records, user_row, row, k)
 
-    def seen(self, user_rows: NDArray[np.int64]) -> Exclusions | None:
+    def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
         return Exclusions(*self.users.seen).take(user_rows) if self.users.has_seen else None
 
     def _ask(
         self,
-        queries: NDArray[np.float32],
+        queries: Vectors,
         wish: Wish,
-        asked: Sequence[Record] | None = None,
+        asked: Mapping[str, Sequence[Any]],
         exclusions: Exclusions | None = None,
         *,
         text: TextTimes | None = None,
@@ -323,21 +251,4 @@ class Recommender:
         started = time.perf_counter()
         found = self.searcher.run(queries, wish, exclusions)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-
-        def make(position: int) -> Answer:
-            kept = found.rows[position] >= 0
-            return Answer(
-                query={"position": position} if asked is None else asked[position],
-                requested=int(wish.k),
-                matching=int(found.matching[position]),
-                strategy=found.strategy,
-                exact=found.exact,
-                elapsed_ms=elapsed_ms,
-                stages=tuple(found.stages),
-                rows=found.rows[position][kept],
-                scores=found.scores[position][kept],
-                _records_of=self._records,
-                text=text,
-            )
-
-        return Answers(make, len(queries))
+        return Answers(found, wish.k, asked, self.catalog, elapsed_ms, text)

@@ -1,62 +1,20 @@
-"""What every question shares: which titles may be returned, how the list is varied, and the batch that is searched."""
+"""Searcher: runs a wish over a batch of query vectors; the one owner of the index and the titles it searches."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.index.vector_index import VectorIndex, checked_count
-from semrec_faiss.search.diversity import Groups, Variety, choose_varied
-from semrec_faiss.search.filter import Filter, Selections
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.diversity import Groups, choose_varied
+from semrec_faiss.search.filter import Selections
 from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.topk import Stage, Strategy, TopK, restricted_top_k
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How many titles are wanted, which, and how varied.
-
-    Attributes:
-        k: how many.
-        where: what titles must satisfy: a SQL expression, or a `Filter`.
-        exclude: titles or media_ids never to return.
-        variety: how the list is kept from repeating itself.
-        strategy: how a restricted search runs; ``auto`` chooses.
-    """
-
-    k: int = 10
-    where: str | Filter | None = None
-    exclude: Sequence[str] = ()
-    variety: Variety = field(default_factory=Variety)
-    strategy: Strategy = "auto"
-
-    @classmethod
-    def of(
-        cls,
-        k: int,
-        where: str | Filter | None,
-        exclude: Sequence[str],
-        diversity: float,
-        max_per: Mapping[str, int] | None,
-        strategy: Strategy,
-    ) -> Wish:
-        """Collect the keyword arguments that every question of a Recommender takes.
-
-        Raises:
-            UsageError: k is no count, or the variety is out of range.
-        """
-        return cls(checked_count(k), where, tuple(exclude), Variety(diversity, dict(max_per or {})), strategy)
-
-    @property
-    def filter(self) -> Filter:
-        """The filter, a bare expression made one."""
-        return self.where if isinstance(self.where, Filter) else Filter(where=self.where)
+from semrec_faiss.search.topk import Stage, TopK, restricted_top_k
+from semrec_faiss.search.wish import Wish
 
 
 class Searcher:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
 
 DISLIKE_WEIGHT = -0.5
 """A disliked title pushes half as hard as a liked one pulls: the opposite of a film is no place for good films."""
@@ -22,26 +23,30 @@ class Taste:
     """What somebody has said about titles.
 
     Attributes:
-        likes: titles or media_ids, weight 1 each.
-        dislikes: titles or media_ids, weight -0.5 each.
+        likes: titles or media_ids, weight 1 each; one text is a list of one.
+        dislikes: titles or media_ids, weight -0.5 each; one text is a list of one.
         ratings: title or media_id → 0.5 to 5 stars, weight (rating - 1) / 4 as the users of a data folder are made.
     """
 
-    likes: Sequence[str] = ()
-    dislikes: Sequence[str] = ()
+    likes: Names = ()
+    dislikes: Names = ()
     ratings: Mapping[str, float] = field(default_factory=dict)
 
-    def weights(self) -> list[tuple[str, float]]:
-        """Return title and weight of everything that was said.
-
-        Raises:
-            UsageError: nothing was said, or a rating is out of range.
-        """
+    def __post_init__(self) -> None:
+        """Take everything as texts and numbers; raises UsageError for what is neither, and for ratings out of range."""
         low, high = RATING_RANGE
-        for title, rating in self.ratings.items():
-            if not low <= rating <= high:
+        object.__setattr__(self, "likes", names_of(self.likes, "likes"))
+        object.__setattr__(self, "dislikes", names_of(self.dislikes, "dislikes"))
+        ratings = mapping_of(self.ratings, "ratings")
+        for title, rating in ratings.items():
+            if not low <= number_of(rating, f"the rating of {title!r}") <= high:
                 raise UsageError(f"the rating of {title!r} is {rating}; ratings go from {low} to {high}")
-        weights = [(title, 1.0) for title in self.likes] + [(title, DISLIKE_WEIGHT) for title in self.dislikes]
+        object.__setattr__(self, "ratings", ratings)
+
+    def weights(self) -> list[tuple[str, float]]:
+        """Return title and weight of everything that was said; raises UsageError when nothing was."""
+        likes, dislikes = names_of(self.likes, "likes"), names_of(self.dislikes, "dislikes")
+        weights = [(title, 1.0) for title in likes] + [(title, DISLIKE_WEIGHT) for title in dislikes]
         weights += [(title, (rating - 1) / 4) for title, rating in self.ratings.items()]
         if not weights:
             raise UsageError("nothing is liked, disliked or rated", fix='for example: --like "Alien (1979)"')

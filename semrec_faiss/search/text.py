@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from semrec_faiss.data.text.embed import RECIPE, item_text
 from semrec_faiss.data.text.encoder import Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.provenance import Embedding
+from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.vector_index import VectorIndex
-
-Record = dict[str, Any]
+from semrec_faiss.search.result import Record
 
 SAME_MODEL_COSINE = 0.98
 """What a title's text must at least come to with its stored vector; half precision and other processors keep 0.999."""
@@ -57,7 +56,7 @@ class TextQueries:
         self,
         index: VectorIndex,
         embedding: Embedding | None,
-        records_of: Callable[[Iterable[int]], Sequence[Record]],
+        records_of: Callable[[RowsLike], Sequence[Record]],
         device: str | None,
     ) -> None:
         """Take note of how the index's vectors were made; nothing is loaded.

@@ -18,8 +18,9 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
 from semrec_faiss.search.diversity import Groups, Variety
 from semrec_faiss.search.restriction import Exclusions
-from semrec_faiss.search.searcher import Searcher, Wish
+from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.topk import TopK
+from semrec_faiss.search.wish import Wish
 
 Mask = NDArray[np.bool_]
 
@@ -40,8 +41,8 @@ def searcher(world: Any, make_index: Callable[..., VectorIndex]) -> Searcher:
 
 
 def ask(searcher: Searcher, queries: Any, exclusions: Exclusions | None = None, **wish: Any) -> TopK:
-    variety = Variety(wish.pop("diversity", 0.0), wish.pop("max_per", {}))
-    return searcher.run(np.ascontiguousarray(queries), Wish(variety=variety, **wish), exclusions)
+
+    return searcher.run(np.ascontiguousarray(queries), Wish.of(**wish), exclusions)
 
 
 def value_of(world: Any, row: int, field: str) -> Any:
@@ -244,7 +245,7 @@ def test_weights_out_of_range(weight: float) -> None:
 
 @pytest.mark.parametrize("most", [0, -1, True])
 def test_limits_out_of_range(most: int) -> None:
-    with pytest.raises(UsageError, match="must be at least 1"):
+    with pytest.raises(UsageError, match="of at least 1"):
         Variety(0.0, {"franchise": most})
 
 

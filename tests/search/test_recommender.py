@@ -305,15 +305,15 @@ def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeyp
     fresh = Recommender(exact.saved)
     answers = fresh.search(np.eye(DIM), 7)
     assert read == []
-    assert answers[5].results
-    assert read == answers[5].rows.tolist()
-    titles = [result.title for result in answers[5]]
-    assert [result.title for result in answers[5].results] == titles
-    assert len(read) == 7, "what was read is kept"
+    answer = answers[5]
+    titles = [result.title for result in answer]
+    assert read == answer.rows.tolist()
+    assert [result.title for result in answer.results] == titles
+    assert len(read) == 7, "an answer reads its titles once"
 
 
 def test_a_result_that_is_changed_does_not_change_later_answers(exact: Recommender) -> None:
-    # Once a fault: the fields of results are those that the cache keeps.
+    # Once a fault: the fields of results were those that a cache kept.
     first = exact.similar("m00021", 3)
     genres = list(first.results[0].genres)
     first.results[0].fields["genres"].append("spoilt")

@@ -32,7 +32,8 @@ _ROW_GROUP = 16384
 # Below this share of all titles, ids are looked up; above, it is faster to read the whole column.
 _FEW = 1 / 50
 
-Rows = Sequence[int] | NDArray[np.integer[Any]]
+RowsLike = Sequence[int] | NDArray[np.integer[Any]]
+"""Rows as a caller may have them."""
 
 
 class Catalog:
@@ -135,7 +136,7 @@ class Catalog:
         """Give a DuckDB connection for one thread; its table ``titles`` holds the fields and ``_semrec_row``."""
         return self._connection.cursor()
 
-    def records(self, rows: Rows) -> list[dict[str, Any]]:
+    def records(self, rows: RowsLike) -> list[dict[str, Any]]:
         """Return the metadata of ``rows``, in the order asked, as new dicts of plain Python values.
 
         media_id, title, year and genres come first; the last two are None where there is no such field.
@@ -156,7 +157,15 @@ class Catalog:
         blank = dict.fromkeys(LEADING_FIELDS)
         return [blank | json.loads(texts[row]) for row in asked.tolist()]
 
-    def media_ids(self, rows: Rows) -> list[str]:
+    def lines(self, rows: RowsLike) -> list[bytes]:
+        """Return `records` as JSON, an object a title in UTF-8.
+
+        Raises:
+            DataError: a row is outside the catalog.
+        """
+        return [json.dumps(record, ensure_ascii=False).encode() for record in self.records(rows)]
+
+    def media_ids(self, rows: RowsLike) -> list[str]:
         """Return the media_id of each of ``rows``.
 
         Raises:
@@ -216,7 +225,7 @@ class Catalog:
         """
         return self._finder.find(title_or_id)
 
-    def _checked(self, rows: Rows) -> NDArray[np.int64]:
+    def _checked(self, rows: RowsLike) -> NDArray[np.int64]:
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)
         outside = asked[(asked < 0) | (asked >= self.count)]
         if outside.size:

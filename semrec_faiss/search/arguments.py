@@ -1,0 +1,86 @@
+"""The arguments of public methods: one text where a list is meant, integers for their text, and nothing guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from semrec_faiss.errors import UsageError
+
+Name: TypeAlias = str | int
+"""A media_id, a title or a user id; an integer stands for its text."""
+
+Names: TypeAlias = Name | Iterable[Name]
+"""Several, or one, which is a list of one."""
+
+
+def is_name(value: object) -> bool:
+    """Tell a single name from a list of them, and from what is neither."""
+    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+
+
+def name_of(value: Any, what: str) -> str:
+    """Return one name as text; raises UsageError where ``value`` is neither a text nor an integer."""
+    if not is_name(value):
+        raise UsageError(f"{what} is {_shown(value)}; a text or an integer is expected")
+    return str(value)
+
+
+def names_of(value: Any, what: str) -> tuple[str, ...]:
+    """Return names as texts; a single one is a list of one.
+
+    Raises:
+        UsageError: ``value`` is no list of texts or integers; a mapping and bytes are none.
+    """
+    if is_name(value):
+        return (str(value),)
+    if isinstance(value, Mapping | bytes | bytearray) or not isinstance(value, Iterable):
+        raise UsageError(f"{what} is {_shown(value)}; a list of texts or integers is expected")
+    try:
+        return tuple(name_of(one, f"one of {what}") for one in value)
+    except TypeError as error:  # an array without dimensions says only here that it cannot be gone through
+        raise UsageError(f"{what} is {_shown(value)}; a list of texts or integers is expected") from error
+
+
+def text_of(value: Any, what: str) -> str:
+    """Return a text as it is; raises UsageError for anything else."""
+    if not isinstance(value, str):
+        raise UsageError(f"{what} is {_shown(value)}; a text is expected")
+    return value
+
+
+def flag_of(value: Any, what: str) -> bool:
+    """Return True or False as it is; raises UsageError for anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(f"{what} is {_shown(value)}; True or False is expected")
+    return bool(value)
+
+
+def number_of(value: Any, what: str) -> float:
+    """Return a number as a float; raises UsageError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise UsageError(f"{what} is {_shown(value)}; a number is expected")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UsageError(f"{what} is larger than a float can hold") from error
+
+
+def mapping_of(value: Any, what: str) -> dict[str, Any]:
+    """Return a mapping's names and values, its names as texts; None is an empty one.
+
+    Raises:
+        UsageError: it is no mapping, or has a name that is neither a text nor an integer.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{what} is {_shown(value)}; a mapping is expected")
+    return {name_of(name, f"a name in {what}"): number for name, number in value.items()}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text[:60]}… ({type(value).__name__})" if len(text) > 60 else f"{text} ({type(value).__name__})"

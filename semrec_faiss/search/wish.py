@@ -1,0 +1,74 @@
+"""Wish: how many titles are wanted, which, and how varied; made once, from what every question takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, get_args
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.vector_index import checked_count
+from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
+from semrec_faiss.search.diversity import Variety
+from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.topk import Strategy
+
+
+class WishArguments(TypedDict, total=False):
+    """What every question takes besides k; see `Recommender`."""
+
+    where: str | Filter | None
+    exclude: Names
+    diversity: float
+    max_per: Mapping[str, int] | None
+    strategy: Strategy
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many titles are wanted, which, and how varied.
+
+    Attributes:
+        k: how many.
+        filter: what titles must satisfy.
+        exclude: titles or media_ids never to return.
+        variety: how the list is kept from repeating itself.
+        strategy: how a restricted search runs; ``auto`` chooses.
+    """
+
+    k: int = 10
+    filter: Filter = field(default_factory=Filter)
+    exclude: tuple[str, ...] = ()
+    variety: Variety = field(default_factory=Variety)
+    strategy: Strategy = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        k: int = 10,
+        *,
+        where: str | Filter | None = None,
+        exclude: Names = (),
+        diversity: float = 0.0,
+        max_per: Mapping[str, int] | None = None,
+        strategy: Strategy = "auto",
+    ) -> Wish:
+        """Check and collect the arguments of a question.
+
+        Raises:
+            UsageError: an argument is of another type, or out of range.
+        """
+        if strategy not in _strategies(strategy):
+            raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
+        return cls(
+            checked_count(k),
+            where if isinstance(where, Filter) else Filter(where=where),
+            names_of(exclude, "exclude"),
+            Variety(number_of(diversity, "diversity"), mapping_of(max_per, "max_per")),
+            strategy,
+        )
+
+
+def _strategies(strategy: Any) -> tuple[str, ...]:
+    """What a text may be; nothing for what is no text, which may not even be comparable."""
+    return get_args(Strategy) if isinstance(strategy, str) else ()

@@ -1,0 +1,187 @@
+"""Public arguments: one is a list of one, an integer is its text, and anything else is a UsageError."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from semrec_faiss import Filter, Recommender, SemrecError, Taste
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.search.export import export_all_users
+
+TITLES, DIM = 30, 8
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """Titles 0 to 29 and users 0 to 5 by integer ids; each user has seen the title of the same number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root: Path = tmp_path_factory.mktemp("arguments")
+    rng = np.random.default_rng(9)
+    for name in ("media", "users"):
+        (root / "data" / name).mkdir(parents=True)
+    np.save(root / "data/media/content_vectors.npy", rng.standard_normal((TITLES, DIM)).astype(np.float32))
+    entries = [
+        {"media_id": str(row), "title": f"Film {row}", "year": 1990 + row, "genres": ["Drama"] if row % 2 else ["D"]}
+        for row in range(TITLES)
+    ]
+    (root / "data/media/metadata.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries))
+    np.save(root / "data/users/preference_vectors.npy", rng.standard_normal((6, DIM)))
+    (root / "data/users/user_ids.json").write_text(json.dumps(list(range(6))))
+    seen = {"user_id": [str(user) for user in range(6)], "media_id": [str(user) for user in range(6)]}
+    pq.write_table(pa.table(seen), root / "data/users/seen.parquet")
+    config = {"dataset": str(root / "data"), "output": str(root / "index"), "index": {"type": "flat"}}
+    build_index(config_from_dict(config))
+    return Recommender.open(root / "index")
+
+
+def ids(answer: Any) -> list[str]:
+    return [result.media_id for result in answer]
+
+
+def test_one_text_is_a_list_of_one(numbered: Recommender) -> None:
+    without = ids(numbered.similar("7", TITLES, exclude="12"))
+    assert sorted(map(int, without)) == [row for row in range(TITLES) if row not in (7, 12)]
+    drama = ids(numbered.similar("7", TITLES, where=Filter(genres="Drama")))
+    assert sorted(map(int, drama)) == [row for row in range(1, TITLES, 2) if row != 7]
+    likes = numbered.recommend_for(Taste(likes="12", dislikes="3"), TITLES)
+    assert likes.query["taste"] == {"Film 12": 1.0, "Film 3": -0.5}
+    assert sorted(map(int, ids(likes))) == [row for row in range(TITLES) if row not in (12, 3)]
+    assert Filter(any_genres="Drama", not_genres="D") == Filter(any_genres=("Drama",), not_genres=["D"])
+    where = Path(numbered.saved.generation.folder.parent)
+    assert Recommender.open(where, "device.kind=cpu").similar(7).query["title"] == "Film 7"
+
+
+def test_integers_are_their_text(numbered: Recommender) -> None:
+    assert ids(numbered.similar(7)) == ids(numbered.similar("7"))
+    assert ids(numbered.similar(np.int64(7), exclude=[12, "13"])) == ids(numbered.similar("7", exclude=("12", 13)))
+    assert ids(numbered.recommend(3)) == ids(numbered.recommend("3"))
+    assert [answer.query for answer in numbered.recommend(np.arange(3))] == [{"user_id": str(i)} for i in range(3)]
+    assert [ids(answer) for answer in numbered.recommend([3])] == [ids(numbered.recommend("3"))]
+    assert numbered.recommend_for(Taste(ratings={4: 5})).query["taste"] == {"Film 4": 1.0}
+    assert numbered.similar_users(2) == numbered.similar_users("2")
+    assert numbered.explain(2, 5) == numbered.explain("2", "5")
+    with pytest.raises(NotFoundError, match="'77'"):
+        numbered.recommend([3, 77])
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda r: r.similar(True), "the title is True"),
+        (lambda r: r.similar(7.0), "the title is 7.0"),
+        (lambda r: r.similar(["7"]), "the title is"),
+        (lambda r: r.recommend({"3": 1}), "user_ids is"),
+        (lambda r: r.recommend([None]), "one of user_ids is None"),
+        (lambda r: r.recommend("3", include_seen="no"), "include_seen is 'no'"),
+        (lambda r: r.similar("7", where=3), "where is 3"),
+        (lambda r: r.similar("7", exclude=3.5), "exclude is 3.5"),
+        (lambda r: r.similar("7", diversity="0.5"), "diversity is '0.5'"),
+        (lambda r: r.similar("7", diversity=float("nan")), "diversity is nan"),
+        (lambda r: r.similar("7", max_per={"year": 1.5}), "at most 1.5"),
+        (lambda r: r.similar("7", max_per=["year"]), "max_per is"),
+        (lambda r: r.similar("7", strategy=["auto"]), "unknown strategy"),
+        (lambda r: r.similar("7", 2.5), "k is 2.5"),
+        (lambda r: r.recommend_for("7"), "the taste is '7'"),
+        (lambda r: r.recommend_for(Taste(likes=7.5)), "likes is 7.5"),
+        (lambda r: r.recommend_for(Taste(ratings={"7": "5"})), "the rating of '7' is '5'"),
+        (lambda r: Filter(years="1990..1999"), "years is '1990..1999'"),
+        (lambda r: Filter(years=(1999, 1990)), "1999 to 1990"),
+        (lambda r: r.search_text("a heist", model=3), "model is 3"),
+        (lambda r: r.search("7"), "queries are"),
+        (lambda r: Recommender.open(3), "the index is 3"),
+        (lambda r: Recommender.open("nowhere", [3.5]), "one of settings is 3.5"),
+    ],
+)
+def test_a_wrong_type_is_named(numbered: Recommender, ask: Callable[[Recommender], Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ask(numbered)
+    assert said in caught.value.message
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=3)
+    | st.sampled_from(
+        [object(), len, b"7", np.zeros(0), np.zeros((2, DIM)), np.array("7"), np.float32(2), {1, 2}, ...]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+METHODS = {
+    "similar": ["7", 5],
+    "recommend": ["3", 5],
+    "recommend_for": [Taste(likes="7"), 5],
+    "search": [np.ones(DIM), 5],
+    "search_text": ["a heist", 5],
+    "similar_users": ["3", 5],
+    "explain": ["3", "7", 5],
+}
+NAMED = ["where", "exclude", "diversity", "max_per", "strategy", "include_seen", "model"]
+TAKES = {
+    "recommend": NAMED[:6],
+    "search_text": [*NAMED[:5], "model"],
+    "similar_users": [],
+    "explain": [],
+}
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_given_the_answer_is_an_answer_or_an_error_of_ours(numbered: Recommender, data: Any) -> None:
+    name = data.draw(st.sampled_from(sorted(METHODS)))
+    arguments = list(METHODS[name])
+    named: dict[str, Any] = {}
+    wish = TAKES.get(name, NAMED[:5])
+    if wish and data.draw(st.booleans()):
+        named[data.draw(st.sampled_from(wish))] = data.draw(anything)
+    else:
+        arguments[data.draw(st.integers(0, len(arguments) - 1))] = data.draw(anything)
+    try:
+        getattr(numbered, name)(*arguments, **named)
+    except SemrecError as error:
+        assert str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_tastes_and_filters_refuse_what_they_do_not_understand(data: Any) -> None:
+    kind, names = data.draw(
+        st.sampled_from(
+            [
+                (Taste, ["likes", "dislikes", "ratings"]),
+                (Filter, ["where", "genres", "any_genres", "not_genres", "years"]),
+            ]
+        )
+    )
+    try:
+        made = kind(**{data.draw(st.sampled_from(names)): data.draw(anything)})
+    except SemrecError as error:
+        assert str(error)
+    else:
+        if kind is Filter:
+            hash(made)
+
+
+def test_an_export_refuses_wrong_types(numbered: Recommender, tmp_path: Path) -> None:
+    for bad in ({"k": "3"}, {"include_seen": 1}, {"where": 3}, {"exclude": 3.5}):
+        with pytest.raises(UsageError):
+            export_all_users(numbered, tmp_path / "lists.parquet", **bad)
+    with pytest.raises(UsageError, match="a path is expected"):
+        export_all_users(numbered, 3)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
