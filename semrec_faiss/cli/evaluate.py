@@ -7,72 +7,22 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, set_option
+from semrec_faiss.cli.options import index_argument, json_option, profile_changes, profile_options, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
-from semrec_faiss.errors import UsageError
 
 SHOWN_PROFILES = 10
 
-_PROFILE = (
-    click.option(
-        "--half-life-days",
-        type=FiniteRange(min=0, min_open=True),
-        help="A rating counts half as much for every so many days before the user's latest. [default: never less]",
-    ),
-    click.option(
-        "--centre",
-        default="none",
-        show_default=True,
-        type=click.Choice(["none", "user", "positive"]),
-        help="Weigh by (rating - 1) / 4, by the rating less the user's mean, or by what of that is above 0.",
-    ),
-    click.option(
-        "--interests",
-        default=1,
-        show_default=True,
-        type=click.IntRange(1, 64),
-        help="Vectors a user, at most, by k-means.",
-    ),
-    click.option(
-        "--merge",
-        default="score",
-        show_default=True,
-        type=click.Choice(["score", "turns"]),
-        help="How the lists of several interests become one: by score, or taking turns.",
-    ),
-    click.option(
-        "--popularity",
-        default=0.0,
-        show_default=True,
-        type=FiniteRange(0, 1000),
-        help="Added to the score of the most popular title; less to others.",
-    ),
-    click.option(
-        "--pool",
-        default=1000,
-        show_default=True,
-        type=click.IntRange(min=1),
-        help="Titles that --popularity reorders.",
-    ),
-)
+BESIDE = {
+    "global_time": "by the clock: nobody's future is known",
+    "new_users": "users that nothing was learned from",
+    "cold_titles": "titles that nobody has rated",
+}
 
 
-def _profile_options(command: Any) -> Any:
-    for option in reversed(_PROFILE):
-        command = option(command)
-    return command
-
-
-@click.command(epilog="Example: semrec evaluate indexes/ml --grid popularity=0,0.3,0.6 --grid interests=1,4")
+@click.command(epilog="Example: semrec evaluate indexes/ml --interests 16 --popularity 0.45")
 @index_argument
-@_profile_options
-@click.option(
-    "--grid",
-    multiple=True,
-    metavar="KEY=V1,V2",
-    help="Try values of a setting above, in all combinations: --grid interests=1,2,4 --grid half_life_days=none,365.",
-)
-@click.option("--by", default="ndcg_at_10", show_default=True, help="The metric that chooses among the grid.")
+@profile_options
+@click.option("--by", default="ndcg_at_10", show_default=True, help="The metric whose differences are printed.")
 @click.option(
     "--hold-out", "held", default=5, show_default=True, type=click.IntRange(min=1), help="Titles left out a user."
 )
@@ -83,39 +33,44 @@ def _profile_options(command: Any) -> Any:
 @click.option(
     "--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of drawing and clustering."
 )
+@click.option(
+    "--strict/--lenient",
+    default=True,
+    show_default=True,
+    help="Leave out what a user liked less since the first title left out, too, or let it tell.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the whole document to this JSON file.")
 @set_option
 @json_option
 def evaluate(
     index: Path,
-    grid: tuple[str, ...],
     by: str,
     held: int,
     liked: float,
     users: int,
     seed: int,
+    strict: bool,
     out: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
     **profile: Any,
 ) -> None:
-    """Measure how good the recommendations of INDEX are, beside the most popular titles and those liked together.
+    """Measure how good the recommendations of INDEX are, beside most popular titles and those liked together.
 
-    Each user's latest liked titles are left out, the user's vector is made anew of the rest, and the lists are searched
-    for the titles left out. With --grid every combination is tried on titles left out of that rest in turn; the best
-    is then measured on the latest ones, which it was not chosen by.
+    Each user's latest liked titles are left out, with everything that the user has rated since; vectors are made anew
+    of the rest, those of titles included where they were learned; and the lists are searched for the titles left out.
+    Beside that: by the clock, with users that nothing was learned from, and with titles that nobody has rated. What is
+    not given of the profile is as INDEX serves it. `semrec sweep` chooses among profiles.
     """
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
-    from semrec_faiss.measure.evaluate.taste_profile import Profile
+    from semrec_faiss.measure.evaluate.evaluator import check_metric
     from semrec_faiss.storage import check_new_file
 
+    check_metric(by)
     if out is not None:
         check_new_file(out, "--out")
-    tried = dict(map(_values_of, grid))
-    if len(tried) < len(grid):
-        raise UsageError("a setting stands in --grid twice", fix="give all its values at once: --grid interests=1,2,4")
-    plan = Evaluation(index, settings, Profile(**profile), tried, by, held, liked, users, seed)
+    plan = Evaluation(index, settings, profile_changes(profile), held, liked, users, seed, strict)
     with progress_bars() as progress:
         document = evaluate_index(plan, progress)
     if out is not None:
@@ -127,17 +82,9 @@ def evaluate(
         print_evaluation(document, by)
 
 
-def _values_of(text: str) -> tuple[str, list[str]]:
-    name, equals, values = text.partition("=")
-    listed = [value.strip() for value in values.split(",")]
-    if not equals or not all(listed):
-        raise UsageError(f"--grid {text!r} is not of the form KEY=V1,V2", fix="--grid interests=1,2,4")
-    return name.strip().replace("-", "_"), listed
-
-
 def print_evaluation(document: dict[str, Any], by: str) -> None:
     """Print what one index came to: the profiles that were tried, and all methods on the titles left out last."""
-    from semrec_faiss.measure.evaluate.taste_profile import Profile
+    from semrec_faiss.config.profile import Profile
 
     if document["grid"] is not None:
         _print_grid(document["grid"], by)
@@ -146,15 +93,33 @@ def print_evaluation(document: dict[str, Any], by: str) -> None:
         f"{protocol['users_evaluated']} users, the {protocol['held_out']} titles each liked last left out"
         f" ({protocol['liked']:g} stars or more); profile: {profile.describe()}"
     )
+    _print_methods(document["methods"], ("at_10", "at_100"))
+    click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
+    _print_differences(document["differences"], by)
+    for name, one in document["beside"].items():
+        click.echo("")
+        if one is None:
+            click.echo(f"{BESIDE[name]}: not measured: {document['not_measured'].get(f'beside.{name}', '')}")
+            continue
+        click.echo(f"{BESIDE[name]} ({one['users_evaluated']} users):")
+        _print_methods(one["methods"], ("at_10",))
+        _print_differences(one["differences"], by)
+    if document["build"] is not None:
+        click.echo(f"\nthe index serves another profile; to serve this one: {document['build']}")
+
+
+def _print_methods(methods: dict[str, Any], lengths: tuple[str, ...]) -> None:
     columns = ["", "at", "hit rate", "recall", "ndcg", "mrr", "coverage", "novelty"]
     rows = [
         [name.replace("_", " "), k.removeprefix("at_"), *_cells(values)]
-        for k in ("at_10", "at_100")
-        for name, values in ((name, method[k]) for name, method in document["methods"].items())
+        for k in lengths
+        for name, values in ((name, method[k]) for name, method in methods.items())
     ]
     print_table(columns, rows, right=tuple(range(1, len(columns))))
-    click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
-    for name, values in document["differences"].items():
+
+
+def _print_differences(differences: dict[str, Any], by: str) -> None:
+    for name, values in differences.items():
         mean, interval = values[by]["mean"], values[by]["interval"]
         click.echo(
             f"{by.replace('_', ' ')} less that of {name.replace('_', ' ')}, paired by user:"
@@ -163,7 +128,7 @@ def print_evaluation(document: dict[str, Any], by: str) -> None:
 
 
 def _print_grid(grid: list[dict[str, Any]], by: str) -> None:
-    from semrec_faiss.measure.evaluate.taste_profile import Profile
+    from semrec_faiss.config.profile import Profile
 
     best = sorted(grid, key=lambda one: -float(one[by]))
     click.echo(f"{len(grid)} profiles, on the titles liked before those left out, best by {by.replace('_', ' ')}:")

@@ -19,14 +19,15 @@ from semrec_faiss.index.generations.generation import Generation
 @set_option
 @json_option
 def build(config: Path, dataset: Path | None, output: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
-    """Build an index from the YAML file CONFIG and save it.
+    """Build an index from the YAML file CONFIG and save it; an index directory is built again as it was.
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
     from semrec_faiss.config.reading import load_config
     from semrec_faiss.index.build import build_index
+    from semrec_faiss.index.saved import config_of_index
 
-    loaded = load_config(config, settings)
+    loaded = config_of_index(config, settings) if config.is_dir() else load_config(config, settings)
     paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
     started = time.perf_counter()
     with progress_bars() as progress:

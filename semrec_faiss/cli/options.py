@@ -37,6 +37,49 @@ set_option = click.option(
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
 index_argument = click.argument("index", type=click.Path(path_type=Path))
 
+
+class HalfLife(FiniteRange):
+    """A number above 0, or ``none``, which becomes infinite: never less."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        return math.inf if value == "none" else super().convert(value, param, ctx)
+
+
+_PROFILE = (
+    click.option(
+        "--weights",
+        type=click.Choice(["rating", "centred", "positive", "liked"]),
+        help="Weigh by (rating - 1) / 4, the rating less the user's mean, what of that is above 0, or 1 if liked.",
+    ),
+    click.option("--half-life", type=HalfLife(), help="A title counts half for every so many liked since, or none."),
+    click.option("--half-life-days", type=HalfLife(), help="The same for every so many days before the latest."),
+    click.option("--interests", type=click.IntRange(1, 64), help="Vectors a user, at most, by k-means."),
+    click.option("--merge", type=click.Choice(["score", "turns"]), help="How lists of several interests become one."),
+    click.option(
+        "--popularity", type=FiniteRange(0, 1000), help="Added to the score of the most popular title; less to others."
+    ),
+    click.option("--pool", type=click.IntRange(min=1), help="Titles that --popularity reorders."),
+)
+
+
+def profile_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that change how users become queries; what is not given is as the index serves it."""
+    for option in reversed(_PROFILE):
+        command = option(command)
+    return command
+
+
+def profile_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what `profile_options` collected out of ``options``: the settings that were given."""
+    names = ("weights", "half_life", "half_life_days", "interests", "merge", "popularity", "pool")
+    given = {name: options.pop(name) for name in names}
+    return {name: None if value == math.inf else value for name, value in given.items() if value is not None}
+
+
 _STRATEGIES = click.Choice(["auto", "overfetch", "subset", "selector", "masked"])
 _WISHES = (
     click.option(

@@ -8,7 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from semrec_faiss.config.index_types import (
     GPU_LIMIT,
@@ -21,6 +28,7 @@ from semrec_faiss.config.index_types import (
     IvfPqIndex,
     Settings,
 )
+from semrec_faiss.config.profile import Profile
 
 
 class DeviceConfig(Settings):
@@ -44,12 +52,24 @@ class DeviceConfig(Settings):
 
 
 class Config(Settings):
-    """A whole config file."""
+    """A whole config file.
+
+    ``profile`` says how users' histories become queries; null: vectors as the data folder has them. It is left out of
+    what is written then, so that versions that do not know of it read an index as before.
+    """
 
     dataset: Path | None = None
     index: IndexConfig = FlatIndex()
     device: DeviceConfig = DeviceConfig()
     output: Path | None = None
+    profile: Profile | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_profile(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.profile is None:
+            del values["profile"]
+        return values
 
     @model_validator(mode="after")
     def _type_fits_device(self) -> Config:
@@ -105,7 +125,7 @@ def known_keys() -> list[str]:
     keys: set[str] = set()
     for name, field in Config.model_fields.items():
         keys.add(name)
-        models = INDEX_TYPES.values() if name == "index" else [field.annotation]
+        models = INDEX_TYPES.values() if name == "index" else [field.annotation, *get_args(field.annotation)]
         for model in models:
             keys |= {f"{name}.{inner}" for inner in _keys_of(model)}
     return sorted(keys)

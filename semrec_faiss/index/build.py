@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,18 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss._version import __version__
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.schema import Config
-from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, iter_float32_blocks, open_vectors
+from semrec_faiss.data.folder.layout import (
+    DataFolder,
+    find_data_folder,
+    iter_float32_blocks,
+    open_vectors,
+    read_float32,
+)
+from semrec_faiss.data.interactions.hybrid import Transformation
+from semrec_faiss.data.interactions.profiles import user_vectors
+from semrec_faiss.data.interactions.transformation_file import (
+    ARRAYS_NAME,
+    JSON_NAME,
+    has_transformation,
+    read_transformation,
+)
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.users import read_history, read_user_ids
+from semrec_faiss.data.users import History, read_history, read_user_ids
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, HashingFile, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
+from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved_users import write_seen, write_user_ids
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
@@ -46,6 +64,7 @@ class _Source:
     catalog: Catalog
     user_vectors: NDArray[Any] | None
     user_ids: Sequence[str]
+    transformation: Transformation | None = None
 
     @property
     def count(self) -> int:
@@ -82,13 +101,15 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
         raise ConfigError("no output is given", fix="set output: in the config, or --output DIR")
     device = choose_device(config.device, config.index)
     source = _open_source(config.dataset, progress)
+    profile = _profile_of(config, source)
     resolved = resolve(config.index, source.count, source.dim)
     directory = IndexDirectory(config.output)
     with directory.writing(), directory.new_generation() as new:
         known = _write_index(new, resolved, source, device, progress)
         source.catalog.write_parquet(new.folder / ITEMS_NAME)
         new.adopt(ITEMS_NAME)
-        _write_users(new, resolved, source, progress)
+        _write_users(new, resolved, profile, source, progress)
+        _carry_transformation(new, source)
         progress("publishing", 0, 1)
         manifest = Manifest(
             format=FORMAT_VERSION,
@@ -99,7 +120,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
             count=source.count,
             dim=source.dim,
             users=len(source.user_ids),
-            config=config.model_copy(update={"index": resolved}),
+            config=config.model_copy(update={"index": resolved, "profile": profile}),
             files=new.files,
             known_answers=known,
             previous=new.previous,
@@ -114,11 +135,43 @@ def _open_source(dataset: Path, progress: Progress) -> _Source:
     folder = find_data_folder(dataset)
     vectors = open_vectors(folder.media_vectors)
     catalog = Catalog.from_jsonl(folder.metadata, expect_count=len(vectors), progress=progress)
+    media = folder.media_vectors.parent
+    learned = read_transformation(media, vectors=folder.media_vectors) if has_transformation(media) else None
     if folder.user_vectors is None or folder.user_ids is None:
-        return _Source(folder, vectors, catalog, None, ())
+        return _Source(folder, vectors, catalog, None, (), learned)
     users = open_vectors(folder.user_vectors, expect_dim=vectors.shape[1])
     ids = read_user_ids(folder.user_ids, expect_count=len(users))
-    return _Source(folder, vectors, catalog, users, ids)
+    return _Source(folder, vectors, catalog, users, ids, learned)
+
+
+def _profile_of(config: Config, source: _Source) -> Profile | None:
+    """Return how users are made of titles: as the config says, or else as the vectors were learned for.
+
+    Raises:
+        ConfigError: learned vectors would be normalised, or a profile has no histories to work on.
+    """
+    if source.transformation is not None and config.index.normalize:
+        raise ConfigError(
+            f"{source.folder.media_vectors} holds learned vectors, whose lengths tell how well a title is liked;"
+            " index.normalize is true",
+            fix="set index.normalize: false, as configs/learned.yaml has it",
+        )
+    if config.profile is None:
+        return None if source.transformation is None else source.transformation.settings.profile
+    if source.folder.seen is None:
+        raise ConfigError(
+            f"profile: is given, but {source.folder.root} does not know what its users have seen",
+            fix="add users/seen.parquet to the data, or leave profile: out",
+        )
+    return config.profile
+
+
+def _carry_transformation(new: NewGeneration, source: _Source) -> None:
+    if source.transformation is None:
+        return
+    for name in (JSON_NAME, ARRAYS_NAME):
+        shutil.copyfile(source.folder.media_vectors.parent / name, new.folder / name)
+        new.adopt(name)
 
 
 def _write_index(
@@ -147,21 +200,39 @@ def _write_npy(file: HashingFile, blocks: Callable[[], Any], shape: tuple[int, i
         file.write(np.ascontiguousarray(block, dtype="<f4").data.cast("B"))
 
 
-def _write_users(new: NewGeneration, config: IndexConfig, source: _Source, progress: Progress) -> None:
+def _write_users(
+    new: NewGeneration, config: IndexConfig, profile: Profile | None, source: _Source, progress: Progress
+) -> None:
     folder, users, path = source.folder, source.user_vectors, source.folder.user_vectors
     if users is None or path is None:
         return
 
+    history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog)
+
     def blocks() -> Any:
-        for first, block in iter_float32_blocks(users, normalize=config.normalize, path=path):
+        made = (
+            iter_float32_blocks(users, normalize=config.normalize, path=path)
+            if profile is None or history is None
+            else _made_users(history, source, config, profile)
+        )
+        for first, block in made:
             progress("writing users", first + len(block), len(users))
             yield first, block
 
     with new.create(USERS_NAME) as file:
         _write_npy(file, blocks, (len(users), source.dim))
     write_user_ids(new, source.user_ids)
-    if folder.seen is not None:
-        write_seen(new, read_history(folder.seen, source.user_ids, source.catalog))
+    if history is not None:
+        write_seen(new, history)
+
+
+def _made_users(
+    history: History, source: _Source, config: IndexConfig, profile: Profile
+) -> Iterator[tuple[int, Vectors]]:
+    """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others."""
+    titles = read_float32(source.vectors, normalize=config.normalize, path=source.folder.media_vectors)
+    for first, block in user_vectors(history, titles, profile):
+        yield first, prepared_block(block, first, normalize=config.normalize)
 
 
 def _known_answers(index: VectorIndex) -> tuple[KnownAnswer, ...]:

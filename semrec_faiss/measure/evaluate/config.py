@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
 from semrec_faiss.measure.evaluate.evaluator import METRICS, Protocol
-from semrec_faiss.measure.evaluate.taste_profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, NAME, Seconds, Seed, as_list, distinct
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
 
 
 def _none_as_null(value: Any) -> Any:
-    """Read ``none``, which `semrec evaluate --grid` takes, as YAML's null."""
+    """Read ``none``, as the tables of results spell it, as YAML's null."""
     return None if value == "none" else value
 
 
@@ -36,14 +36,18 @@ AtLeastOne = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
 
 
 class ProfileGrid(Settings):
-    """Settings of `Profile`, each with one value or a list of alternatives; what is left out has its default."""
+    """Settings of `Profile`, each with one value or a list of alternatives; what is left out has its default.
 
-    half_life_days: Annotated[tuple[HalfLife, ...], AsList, Some] = (Profile.half_life_days,)
-    centre: Annotated[tuple[Literal["none", "user", "positive"], ...], AsList, Some] = (Profile.centre,)
-    interests: Annotated[tuple[Interests, ...], AsList, Some] = (Profile.interests,)
-    merge: Annotated[tuple[Literal["score", "turns"], ...], AsList, Some] = (Profile.merge,)
-    popularity: Annotated[tuple[Popularity, ...], AsList, Some] = (Profile.popularity,)
-    pool: Annotated[tuple[Pool, ...], AsList, Some] = (Profile.pool,)
+    ``liked`` of a profile is that of the evaluation.
+    """
+
+    weights: Annotated[tuple[Literal["rating", "centred", "positive", "liked"], ...], AsList, Some] = ("rating",)
+    half_life: Annotated[tuple[HalfLife, ...], AsList, Some] = (None,)
+    half_life_days: Annotated[tuple[HalfLife, ...], AsList, Some] = (None,)
+    interests: Annotated[tuple[Interests, ...], AsList, Some] = (1,)
+    merge: Annotated[tuple[Literal["score", "turns"], ...], AsList, Some] = ("score",)
+    popularity: Annotated[tuple[Popularity, ...], AsList, Some] = (0.0,)
+    pool: Annotated[tuple[Pool, ...], AsList, Some] = (1000,)
 
     @field_validator("*")
     @classmethod
@@ -58,11 +62,16 @@ class ProfileGrid(Settings):
             product *= len(getattr(self, name))
         return product
 
-    def profiles(self) -> list[Profile]:
-        """Return every combination, the last setting changing first."""
+    def profiles(self, liked: float) -> list[Profile]:
+        """Return every combination, the last setting changing first.
+
+        Args:
+            liked: the rating from which a title is liked.
+        """
         names = list(ProfileGrid.model_fields)
         values = itertools.product(*(getattr(self, name) for name in names))
-        return [Profile(**dict(zip(names, one, strict=True))) for one in values]
+        made = [Profile(**dict(zip(names, one, strict=True))) for one in values]
+        return [one.model_copy(update={"liked": liked}) if one.weights == "liked" else one for one in made]
 
 
 class EvaluateSettings(Settings):
@@ -78,6 +87,7 @@ class EvaluateSettings(Settings):
     liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = Protocol.liked
     users: AtLeastOne = Protocol.users
     seed: Seed = Protocol.seed
+    strict: Annotated[bool, Field(strict=True)] = Protocol.strict
     set: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
 
     @field_validator("index")
@@ -114,7 +124,7 @@ class EvaluateSettings(Settings):
     @property
     def protocol(self) -> Protocol:
         """What is left out, and of whom."""
-        return Protocol(self.hold_out, self.liked, self.users, self.seed)
+        return Protocol(self.hold_out, self.liked, self.users, self.seed, self.strict)
 
 
 class EvaluationSweep(Settings):

@@ -1,14 +1,14 @@
-"""One index and what is left out of its users' ratings: any profile's lists held against that, beside two baselines.
+"""One index and what is left out of its users' ratings: any profile's lists held against that, beside baselines.
 
 Each user's latest liked titles are left out, the user's vector is made anew of the rest, and the lists of the index are
-held against the titles left out. Profiles compete on titles left out of that rest in turn, so that the winner is judged
-on titles it was not chosen by.
+held against the titles left out. Vectors that were learned are learned anew of the rest, too. Profiles compete on
+titles left out of that rest in turn, so that the winner is judged on titles it was not chosen by.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Values
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved_users import SEEN_NAME
 from semrec_faiss.measure.documents.results import NotMeasured
-from semrec_faiss.measure.evaluate.baselines import Liked, liked_together, most_popular
+from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular
 from semrec_faiss.measure.evaluate.holdout import Ratings, Split, leave_out_latest
 from semrec_faiss.measure.evaluate.lists import LENGTH, ListMaker
-from semrec_faiss.measure.evaluate.taste_profile import Profile
+from semrec_faiss.measure.evaluate.protocols import cold_titles, global_time, new_users, shared_out
+from semrec_faiss.measure.evaluate.relearned import relearned
 from semrec_faiss.measure.quality.coverage import coverage
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER, novelty, per_user
-from semrec_faiss.measure.quality.metrics import confidence_interval, mean_of
+from semrec_faiss.measure.quality.metrics import Interval, confidence_interval, difference_interval, mean_of
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 
@@ -36,6 +38,9 @@ METRICS = tuple(f"{name}_at_{k}" for k in KS for name in PER_USER)
 """What profiles can be chosen by."""
 
 RECOMMENDER, AS_GIVEN, POPULAR, TOGETHER = "recommender", "recommender_as_given", "most_popular", "liked_together"
+CHANCE = "by_chance"
+GLOBAL_TIME, NEW_USERS, COLD_TITLES = BESIDE = ("global_time", "new_users", "cold_titles")
+"""The protocols that are measured beside the latest."""
 
 Summary = dict[str, dict[str, Any]]
 """at_10 and at_100, each with mean and confidence interval of every metric and of novelty, and the coverage."""
@@ -49,13 +54,15 @@ class Protocol:
         held: liked titles left out a user.
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
-        seed: of the drawing and the clustering.
+        seed: of the drawing, the clustering, and the order of what was rated at the same time.
+        strict: whether everything since the first title left out goes; see `leave_out_latest`.
     """
 
     held: int = 5
     liked: float = 4.0
     users: int = 2000
     seed: int = 7
+    strict: bool = True
 
 
 class Evaluator:
@@ -84,22 +91,38 @@ class Evaluator:
 
     @cached_property
     def _ratings(self) -> Ratings:
-        return Ratings.of(self._recommender.users.history)
-
-    @cached_property
-    def maker(self) -> ListMaker:
-        """What makes the lists."""
-        return ListMaker(self._recommender.index, self.protocol.liked, self.protocol.seed)
+        return Ratings.of(self._recommender.users.history, self.protocol.seed)
 
     @cached_property
     def latest(self) -> Split:
         """The users' latest liked titles, left out: what the winner is judged by."""
-        return leave_out_latest(self._ratings, self.protocol.held, self.protocol.liked)
+        return self._leave_out(self._ratings)
 
     @cached_property
     def before(self) -> Split:
         """The titles liked before the latest, left out of what these leave: what the winner is chosen by."""
-        return leave_out_latest(self.latest.rest, self.protocol.held, self.protocol.liked)
+        return self._leave_out(self.latest.rest)
+
+    def _leave_out(self, ratings: Ratings) -> Split:
+        split = leave_out_latest(ratings, self.protocol.held, self.protocol.liked, strict=self.protocol.strict)
+        return shared_out([split], self.protocol.users, self.protocol.seed)[0]
+
+    @cached_property
+    def _maker_before(self) -> ListMaker:
+        return self._maker(self.before)
+
+    def _maker(self, split: Split) -> ListMaker:
+        """Make lists with the index, or with one of vectors that were learned of the split's rest alone."""
+        transformation = self._recommender.saved.transformation
+        index = self._recommender.index
+        if transformation is not None:
+            index = relearned(index, transformation, split.rest.history)
+        return ListMaker(index, self.protocol.liked, self.protocol.seed)
+
+    @property
+    def given(self) -> Profile:
+        """The profile that the index serves."""
+        return self._recommender.saved.config.profile or Profile()
 
     @property
     def device(self) -> dict[str, Any]:
@@ -133,64 +156,98 @@ class Evaluator:
 
     def users_of(self, split: Split) -> int:
         """How many users of a split are evaluated."""
-        return min(len(split.users), self.protocol.users)
+        return len(split.users)
 
     def try_profile(self, profile: Profile, progress: Progress = silent) -> Summary:
         """Measure a profile on the titles liked before the latest."""
-        users, held = self._sample(self.before)
-        rows = self.maker.lists(self.before, users, profile, progress)
-        return self._summary(self.before, rows, _values(rows, held))
+        split = self.before
+        rows = self._maker_before.lists(split, profile, progress)
+        return self._summary([split], [rows], _values(rows, split.held))
 
     def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> dict[str, Any]:
         """Measure the profile that was chosen on the latest titles, beside the one given and the baselines.
 
         Returns:
-            ``protocol``, and ``methods`` and ``differences`` as `evaluation.evaluate_index` returns them.
+            ``protocol``, ``methods``, ``differences`` and ``beside`` as `document.evaluate_index` returns them.
         """
-        split, titles = self.latest, self._recommender.index.count
-        users, held = self._sample(split)
-        lists = {RECOMMENDER: self.maker.lists(split, users, chosen, progress)}
-        if chosen != given:
-            lists[AS_GIVEN] = self.maker.lists(split, users, given, progress)
-        liked = Liked(split.rest, self.protocol.liked, titles)
-        lists[POPULAR] = most_popular(liked, split.rest, users, LENGTH)
-        lists[TOGETHER] = liked_together(liked, split.rest, users, LENGTH, progress)
-        values = {name: _values(rows, held) for name, rows in lists.items()}
+        profiles = {RECOMMENDER: chosen} | ({AS_GIVEN: given} if chosen != given else {})
+        judged = self._judge([self.latest], profiles, progress)
+        beside = {name: self._judge_beside(name, chosen, progress) for name in BESIDE}
+        counts = np.diff(self._ratings.offsets)
+        evaluable = leave_out_latest(self._ratings, self.protocol.held, self.protocol.liked).users
         return {
             "protocol": {
                 "held_out": self.protocol.held,
                 "liked": self.protocol.liked,
-                "users_evaluated": len(users),
-                "users_with_too_few_liked": self._ratings.users - len(split.users),
+                "users_evaluated": judged.pop("users_evaluated"),
+                "users_with_too_few_liked": len(counts) - len(evaluable),
                 "seed": self.protocol.seed,
+                "strict": self.protocol.strict,
             },
-            "methods": {name: self._summary(split, lists[name], values[name]) for name in lists},
+            **judged,
+            "beside": beside,
+        }
+
+    def _judge_beside(self, name: str, chosen: Profile, progress: Progress) -> dict[str, Any] | NotMeasured:
+        """Measure by another protocol; where nobody can be evaluated by it, say so."""
+        try:
+            splits = shared_out(self._splits(name), self.protocol.users, self.protocol.seed)
+        except UsageError as error:
+            return NotMeasured(error.message)
+        return self._judge(splits, {RECOMMENDER: chosen}, progress) if splits else NotMeasured("too little was rated")
+
+    def _splits(self, name: str) -> list[Split]:
+        protocol, ratings = self.protocol, self._ratings
+        if name == COLD_TITLES:
+            return cold_titles(ratings, self._recommender.index.count, protocol.liked, protocol.seed)
+        strict = leave_out_latest(ratings, protocol.held, protocol.liked)
+        return global_time(ratings, strict) if name == GLOBAL_TIME else new_users(strict, protocol.seed)
+
+    def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> dict[str, Any]:
+        """Hold the lists of profiles and baselines against what the splits left out, all users together."""
+        lists: dict[str, list[Rows]] = {}
+        for split in splits:
+            for name, rows in self._all_lists(split, profiles, progress):
+                lists.setdefault(name, []).append(rows)
+        values = {name: _joined_values(rows, splits) for name, rows in lists.items()}
+        return {
+            "users_evaluated": sum(len(split.users) for split in splits),
+            "methods": {name: self._summary(splits, lists[name], values[name]) for name in lists},
             "differences": {
                 name: self._differences(values[RECOMMENDER], values[name]) for name in values if name != RECOMMENDER
             },
         }
 
-    def _sample(self, split: Split) -> tuple[Rows, Rows]:
-        """Return the users to evaluate, ascending, and the titles left out of each."""
-        if len(split.users) <= self.protocol.users:
-            return split.users, split.held
-        random = np.random.default_rng(self.protocol.seed)
-        chosen = np.sort(random.choice(len(split.users), self.protocol.users, replace=False))
-        return split.users[chosen], split.held[chosen]
+    def _all_lists(
+        self, split: Split, profiles: Mapping[str, Profile], progress: Progress
+    ) -> Iterator[tuple[str, Rows]]:
+        maker, titles, protocol = self._maker(split), self._recommender.index.count, self.protocol
+        for name, profile in profiles.items():
+            yield name, maker.lists(split, profile, progress)
+        liked = Liked(split.rest, protocol.liked, titles)
+        yield POPULAR, most_popular(liked, split, LENGTH)
+        yield TOGETHER, liked_together(liked, split, protocol.liked, LENGTH, progress)
+        yield CHANCE, by_chance(split, titles, LENGTH, protocol.seed)
 
-    def _summary(self, split: Split, rows: Rows, values: dict[str, Values]) -> Summary:
+    def _summary(self, splits: list[Split], lists: list[Rows], values: dict[str, Values]) -> Summary:
+        """Return means over all users; novelty goes by what is known where the latest are left out."""
         titles = self._recommender.index.count
-        seen_by = np.bincount(split.rest.rows, minlength=titles)
+        rows = np.concatenate(lists)
+        seen_by = np.bincount(self.latest.rest.rows, minlength=titles)
+        recommendable = titles
+        masks = [split.candidates for split in splits if split.candidates is not None]
+        if masks:
+            recommendable = int(np.logical_or.reduce(masks).sum())
         summary: Summary = {}
         for k in KS:
             known = {name: values[f"{name}_at_{k}"] for name in PER_USER}
             known["novelty"] = novelty(rows[:, :k], seen_by, self._ratings.users)
             summary[f"at_{k}"] = {name: _mean_and_interval(value, self.protocol.seed) for name, value in known.items()}
-            summary[f"at_{k}"]["coverage"] = round(coverage(rows[:, :k], titles), 6)
+            summary[f"at_{k}"]["coverage"] = round(coverage(rows[:, :k], recommendable), 6)
         return summary
 
     def _differences(self, ours: dict[str, Values], theirs: dict[str, Values]) -> dict[str, Any]:
-        return {name: _mean_and_interval(ours[name] - theirs[name], self.protocol.seed) for name in METRICS}
+        return {name: _difference(ours[name] - theirs[name], self.protocol.seed) for name in METRICS}
 
 
 def metric_of(summary: Mapping[str, Any], metric: str) -> dict[str, Any]:
@@ -219,8 +276,20 @@ def _values(rows: Rows, held: Rows) -> dict[str, Values]:
     return {f"{name}_at_{k}": value for k in KS for name, value in per_user(rows[:, :k], held).items()}
 
 
+def _joined_values(lists: list[Rows], splits: list[Split]) -> dict[str, Values]:
+    parts = [_values(rows, split.held) for rows, split in zip(lists, splits, strict=True)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
+
+
 def _mean_and_interval(values: Values, seed: int) -> dict[str, Any]:
-    mean, interval = mean_of(values), confidence_interval(values, seed=seed)
+    return _told(mean_of(values), confidence_interval(values, seed=seed))
+
+
+def _difference(values: Values, seed: int) -> dict[str, Any]:
+    return _told(float(values.mean()), difference_interval(values, seed=seed))
+
+
+def _told(mean: float | None, interval: Interval | None) -> dict[str, Any]:
     return {
         "mean": NotMeasured("no list has a title") if mean is None else round(mean, 6),
         "interval": NotMeasured("no list has a title") if interval is None else interval.as_dict(),

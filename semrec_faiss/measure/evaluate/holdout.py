@@ -1,13 +1,13 @@
-"""Leaving out what users liked last, to see whether it would have been recommended."""
+"""Ratings in the order of time, and what is left out of them to see whether it would have been recommended."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Mask, Rows, Values
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 
@@ -17,7 +17,10 @@ UNLIMITED = 5.0
 
 @dataclass(frozen=True)
 class Ratings:
-    """What users have rated, sorted by user and then by time, ties by row.
+    """What users have rated, sorted by user and then by time.
+
+    Which of two titles rated in the same second came first nobody knows: a seeded shuffle decides, so that no order of
+    a file, which may be that of popularity or of years, is taken for what a user did.
 
     Attributes:
         offsets: int64 (users + 1,); user i's are those from ``offsets[i]`` to ``offsets[i + 1]``.
@@ -28,12 +31,16 @@ class Ratings:
 
     offsets: Rows
     rows: Rows
-    ratings: NDArray[np.float64]
+    ratings: Values
     times: Rows
 
     @classmethod
-    def of(cls, history: History) -> Ratings:
+    def of(cls, history: History, seed: int) -> Ratings:
         """Sort what an index holds; where it has no ratings, everything seen counts as liked.
+
+        Args:
+            history: what users have seen.
+            seed: of the order of titles rated at the same time.
 
         Raises:
             UsageError: it does not say when titles were rated.
@@ -45,12 +52,15 @@ class Ratings:
                 " build the index again",
             )
         users = np.repeat(np.arange(len(history.offsets) - 1), np.diff(history.offsets))
-        order = np.lexsort((history.rows, history.timestamps, users))
+        shuffle = np.random.default_rng(seed).permutation(len(users))
+        order = np.lexsort((shuffle, history.timestamps, users))
         ratings = np.full(len(order), UNLIMITED) if history.ratings is None else history.ratings.astype(np.float64)
         return cls(
-            history.offsets.astype(np.int64), history.rows[order].astype(np.int64), ratings[order],
+            history.offsets.astype(np.int64),
+            history.rows[order].astype(np.int64),
+            ratings[order],
             history.timestamps[order].astype(np.int64),
-        )  # fmt: skip
+        )
 
     @property
     def users(self) -> int:
@@ -62,7 +72,12 @@ class Ratings:
         """The user of each rating: int64 (n,)."""
         return np.repeat(np.arange(self.users), np.diff(self.offsets))
 
-    def where(self, keep: NDArray[np.bool_]) -> Ratings:
+    @property
+    def history(self) -> History:
+        """The same as a data folder has it, the order of titles aside."""
+        return History(self.offsets, self.rows.astype(np.int32), self.ratings.astype(np.float32), self.times)
+
+    def where(self, keep: Mask) -> Ratings:
         """Return the ratings that ``keep`` (n,) marks, of the same users."""
         kept = np.concatenate(([0], np.cumsum(keep)))
         return Ratings(kept[self.offsets], self.rows[keep], self.ratings[keep], self.times[keep])
@@ -71,26 +86,48 @@ class Ratings:
         """Where a user's ratings are."""
         return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
 
+    def of_users(self, users: Rows) -> Ratings:
+        """Return the ratings of some users, in the order asked; they are numbered anew."""
+        counts = np.diff(self.offsets)[users]
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        at = np.repeat(self.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Ratings(offsets, self.rows[at], self.ratings[at], self.times[at])
+
 
 @dataclass(frozen=True)
 class Split:
-    """Ratings less each user's latest liked titles.
+    """Some users, what is known of them, what others did, and which titles should be found.
 
     Attributes:
-        rest: what stays; of users who have too few liked titles, everything.
-        users: int64 (u,), the users of whom titles were left out.
-        held: int64 (u, held), those titles, the earliest first.
+        rest: what may be learned from, of all users.
+        known: what the evaluated users are known to have rated; other users' is never looked at.
+        users: int64 (u,), the users evaluated.
+        held: int64 (u, most), the titles left out of each; -1 after the last.
+        candidates: bool (titles,), the titles that may be recommended; None for all.
     """
 
     rest: Ratings
+    known: Ratings
     users: Rows
     held: Rows
+    candidates: Mask | None = None
+
+    def take(self, chosen: Rows) -> Split:
+        """Return the split with some of its users, by their positions."""
+        return Split(self.rest, self.known, self.users[chosen], self.held[chosen], self.candidates)
 
 
-def leave_out_latest(ratings: Ratings, held: int, liked: float) -> Split:
+def leave_out_latest(ratings: Ratings, held: int, liked: float, *, strict: bool = True) -> Split:
     """Leave out each user's ``held`` latest titles rated at least ``liked``.
 
     Users must keep at least one liked title, so that a vector can be made of what is left.
+
+    Args:
+        ratings: of all users.
+        held: how many titles a user.
+        liked: the rating from which a title is liked.
+        strict: leave out, too, everything else that the user has rated since the first of them. Otherwise what the user
+            liked less in between stays, which tells when, and so among what, the titles left out were rated.
 
     Raises:
         UsageError: no user has that many.
@@ -108,4 +145,17 @@ def leave_out_latest(ratings: Ratings, held: int, liked: float) -> Split:
     left_out = liked_at[ends[:, None] + np.arange(-held, 0)]
     keep = np.ones(len(ratings.rows), dtype=bool)
     keep[left_out] = False
-    return Split(ratings.where(keep), users, ratings.rows[left_out])
+    if strict:
+        first = ratings.offsets[1:].copy()
+        first[users] = left_out[:, 0]
+        keep &= np.arange(len(keep)) < np.repeat(first, np.diff(ratings.offsets))
+    rest = ratings.where(keep)
+    return Split(rest, rest, users, ratings.rows[left_out])
+
+
+def padded(lists: Sequence[Rows]) -> Rows:
+    """Put lists of titles below each other: int64 (lists, longest), -1 after the last title of each."""
+    table = np.full((len(lists), max(map(len, lists), default=0)), -1, np.int64)
+    for row, one in zip(table, lists, strict=True):
+        row[: len(one)] = one
+    return table

@@ -9,15 +9,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Values
+from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.evaluate.baselines import top
 from semrec_faiss.measure.evaluate.holdout import Split
-from semrec_faiss.measure.evaluate.taste_profile import Profile, interest_vectors, merge_lists, rating_weights
-from semrec_faiss.progress import Progress
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.interests import interest_vectors, merge_lists
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k
 
@@ -35,7 +36,7 @@ BLOCK_CELLS = 8 << 20
 class _Queries:
     """The interests of some users: float32 (queries, dim); user i's are from ``offsets[i]`` to ``offsets[i + 1]``."""
 
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     offsets: Rows
 
 
@@ -55,30 +56,27 @@ class ListMaker:
         return self._index.exact and 4 * self._index.count * self._index.dim <= SCANNED_BYTES
 
     @cached_property
-    def _titles(self) -> NDArray[np.float32]:
+    def _titles(self) -> Vectors:
         return self._index.vectors(np.arange(self._index.count))
 
-    def queries_key(self, profile: Profile) -> tuple[Any, ...]:
-        """Return what the queries depend on, in a form that can be sorted by."""
-        half_life = -1.0 if profile.half_life_days is None else profile.half_life_days
-        return (half_life, profile.centre, profile.interests)
-
-    def lists(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> Rows:
-        """Return the users' lists: int64 (users, 100), -1 after the last title."""
-        key = (id(split), self.queries_key(profile))
+    def lists(self, split: Split, profile: Profile, progress: Progress = silent) -> Rows:
+        """Return the lists of the split's users: int64 (users, 100), -1 after the last title."""
+        users = split.users
+        key = (id(split), queries_key(profile))
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._queries(split, users, profile, progress))
+            self._kept = (key, self._queries(split, profile, progress))
         queries = self._kept[1]
         fetch = self._fetch(profile)
         prior = self._prior(split, profile) if profile.popularity else None
         lists = np.full((len(users), LENGTH), -1, np.int64)
         looked_at = self._index.count if prior is not None and self._can_scan else fetch
         for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
-            seen = [np.unique(split.rest.rows[split.rest.part(user)]).tolist() for user in users[block].tolist()]
+            seen = [np.unique(split.known.rows[split.known.part(user)]).tolist() for user in users[block].tolist()]
             offsets = queries.offsets[block.start : block.stop + 1]
             exclusions = Exclusions.of(seen).take(np.repeat(np.arange(len(seen)), np.diff(offsets)))
             own = np.ascontiguousarray(queries.vectors[offsets[0] : offsets[-1]])
-            rows, scores = self.find(own, exclusions, fetch, is_pool=prior is not None)
+            restriction = Restriction(self._index.count, split.candidates, exclusions)
+            rows, scores = self.find(own, restriction, fetch, is_pool=prior is not None)
             for position, first, last in zip(
                 range(block.start, block.stop), offsets[:-1] - offsets[0], offsets[1:] - offsets[0], strict=True
             ):
@@ -99,14 +97,16 @@ class ListMaker:
         counts = np.log1p(np.bincount(liked, minlength=self._index.count))
         return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
 
-    def _queries(self, split: Split, users: Rows, profile: Profile, progress: Progress) -> _Queries:
+    def _queries(self, split: Split, profile: Profile, progress: Progress) -> _Queries:
         vectors: list[Values] = []
+        users = split.users
+        known = split.known.of_users(users)
+        weights = profile_weights(known.history, profile)
         with _one_thread():
-            for position, user in enumerate(users.tolist()):
-                part = split.rest.part(user)
-                weights = rating_weights(split.rest.ratings[part], split.rest.times[part], profile)
-                own = self._index.vectors(split.rest.rows[part])
-                vectors.append(interest_vectors(own, weights, profile.interests, self._seed)[0])
+            for position in range(len(users)):
+                part = known.part(position)
+                own = self._index.vectors(known.rows[part])
+                vectors.append(interest_vectors(own, weights[part], profile.interests, self._seed)[0])
                 if position % 100 == 0:
                     progress("user vectors", position, len(users))
         progress("user vectors", len(users), len(users))
@@ -114,10 +114,8 @@ class ListMaker:
         made = np.concatenate(vectors)
         return _Queries(self._index.prepare(made) if len(made) else made.astype(np.float32), offsets)
 
-    def find(
-        self, queries: NDArray[np.float32], seen: Exclusions, fetch: int, *, is_pool: bool
-    ) -> tuple[Rows, NDArray[np.float32]]:
-        """Find each query's ``fetch`` best titles that are not seen: rows and scores, both (queries, fetch).
+    def find(self, queries: Vectors, restriction: Restriction, fetch: int, *, is_pool: bool) -> tuple[Rows, Vectors]:
+        """Find each query's ``fetch`` best titles that it may return: rows and scores, both (queries, fetch).
 
         Best first; but a pool, which is to be reordered, comes in the order of rows.
         """
@@ -125,12 +123,18 @@ class ListMaker:
             return np.empty((0, fetch), np.int64), np.empty((0, fetch), np.float32)
         if is_pool and self._can_scan:
             # What its search gives, a plain product gives, which is far faster when most titles are wanted.
-            return _scan(queries, self._titles, seen, fetch)
-        found = restricted_top_k(self._index, queries, fetch, Restriction(self._index.count, None, seen))
+            return _scan(queries, self._titles, restriction, fetch)
+        found = restricted_top_k(self._index, queries, fetch, restriction)
         if not is_pool:
             return found.rows, found.scores
         order = np.argsort(found.rows, axis=1)
         return np.take_along_axis(found.rows, order, axis=1), np.take_along_axis(found.scores, order, axis=1)
+
+
+def queries_key(profile: Profile) -> tuple[Any, ...]:
+    """Return what a user's queries depend on, in a form that can be sorted by."""
+    lives = [-1.0 if life is None else life for life in (profile.half_life, profile.half_life_days)]
+    return (profile.weights, profile.liked, *lives, profile.interests)
 
 
 @contextlib.contextmanager
@@ -155,12 +159,14 @@ def _blocks(offsets: Rows, most: int) -> Iterator[slice]:
         first = last
 
 
-def _scan(
-    queries: NDArray[np.float32], titles: NDArray[np.float32], seen: Exclusions, fetch: int
-) -> tuple[Rows, NDArray[np.float32]]:
-    """Return the ``fetch`` best titles that are not seen, in the order of rows; -1 and -inf where there are fewer."""
+def _scan(queries: Vectors, titles: Vectors, restriction: Restriction, fetch: int) -> tuple[Rows, Vectors]:
+    """Return the ``fetch`` best titles that it may return, in the order of rows; -1 and -inf where there are fewer."""
     scores = queries @ titles.T
-    scores[np.repeat(np.arange(len(queries)), seen.counts), seen.rows] = -np.inf
+    seen = restriction.exclusions
+    if seen is not None:
+        scores[np.repeat(np.arange(len(queries)), seen.counts), seen.rows] = -np.inf
+    if restriction.mask is not None:
+        scores[:, ~restriction.mask] = -np.inf
     rows = np.broadcast_to(np.arange(len(titles)), scores.shape)
     if fetch < len(titles):
         rows = np.sort(np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch], axis=1)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.measure.evaluate.config import EvaluateSettings, EvaluationSweep, ProfileGrid
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
 from semrec_faiss.measure.evaluate.evaluator import Evaluator
 from semrec_faiss.measure.evaluate.lists import LENGTH
 from semrec_faiss.measure.evaluate.record import FORMAT, digest_of
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.trials.trial import Invalid
 from semrec_faiss.progress import Progress, silent
 
@@ -64,8 +64,9 @@ class ProfileTrial:
                 "liked": protocol.liked,
                 "users": protocol.users,
                 "seed": protocol.seed,
+                "strict": protocol.strict,
             },
-            "profile": asdict(self.profile),
+            "profile": self.profile.model_dump(),
             "faiss": self.faiss,
         }
 
@@ -107,12 +108,13 @@ def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) ->
     """
     faiss = str(load_faiss().__version__)
     settings = sweep.evaluate
-    profiles, invalid = distinct_profiles(settings.grid)
     trials: list[ProfileTrial] = []
+    invalid: list[Invalid] = []
     for number, path in enumerate(settings.index):
         progress("opening indexes", number, len(settings.index))
         evaluator = Evaluator(path, settings.set, settings.protocol)
         evaluator.users_of(evaluator.before)  # too few liked titles are told now, not after the first hour
+        profiles, invalid = distinct_profiles(settings.grid, evaluator.given, settings.liked)
         trials += [ProfileTrial(evaluator, profile, faiss) for profile in profiles]
     progress("opening indexes", len(settings.index), len(settings.index))
     return EvaluationPlan(sweep, tuple(trials), tuple(invalid))
@@ -123,11 +125,19 @@ def name_of(evaluator: Evaluator) -> str:
     return evaluator.path.name or str(evaluator.path)
 
 
-def distinct_profiles(grids: Sequence[ProfileGrid]) -> tuple[list[Profile], list[Invalid]]:
-    """Spell out grids: every profile that does something of its own, the defaults first, and those that do not."""
-    profiles: dict[Profile, None] = {DEFAULT_PROFILE: None}
+def distinct_profiles(
+    grids: Sequence[ProfileGrid], given: Profile, liked: float
+) -> tuple[list[Profile], list[Invalid]]:
+    """Spell out grids: every profile that does something of its own, and those that do not.
+
+    Args:
+        grids: what to try.
+        given: the profile that the index serves; it comes first.
+        liked: the rating from which a title is liked.
+    """
+    profiles: dict[Profile, None] = {given: None}
     invalid: dict[Profile, Invalid] = {}
-    for profile in dict.fromkeys(one for grid in grids for one in grid.profiles()):
+    for profile in dict.fromkeys(one for grid in grids for one in grid.profiles(liked)):
         same, reason = plain_form(profile)
         profiles[same] = None
         if same != profile:
@@ -138,30 +148,36 @@ def distinct_profiles(grids: Sequence[ProfileGrid]) -> tuple[list[Profile], list
 def plain_form(profile: Profile) -> tuple[Profile, str]:
     """Return the profile that makes the same lists with fewest settings, and why it does."""
     same, reasons = profile, []
+    if profile.weights != "liked" and profile.liked != DEFAULT_PROFILE.liked:
+        same = same.model_copy(update={"liked": DEFAULT_PROFILE.liked})
+        reasons.append("its weights are those of all ratings")
     if profile.interests == 1 and profile.merge != DEFAULT_PROFILE.merge:
-        same = replace(same, merge=DEFAULT_PROFILE.merge)
+        same = same.model_copy(update={"merge": DEFAULT_PROFILE.merge})
         reasons.append("one interest has one list, which nothing is merged with")
     if not profile.popularity and profile.pool != DEFAULT_PROFILE.pool:
-        same = replace(same, pool=DEFAULT_PROFILE.pool)
+        same = same.model_copy(update={"pool": DEFAULT_PROFILE.pool})
         reasons.append("without popularity no pool is reordered")
     elif profile.popularity and profile.pool < LENGTH:
-        same = replace(same, pool=LENGTH)
+        same = same.model_copy(update={"pool": LENGTH})
         reasons.append(f"a pool holds the {LENGTH} titles of a list at least")
     return same, "; ".join(reasons)
 
 
 def command_of(evaluator: Evaluator, profile: Profile, settings: EvaluateSettings) -> str:
-    """Spell the `semrec evaluate` that measures a profile as the sweep does; what is default is left out."""
-    defaults = {**asdict(DEFAULT_PROFILE), **_options(EvaluateSettings.model_construct())}
-    given = {**asdict(profile), **_options(settings)}
+    """Spell the `semrec evaluate` that measures a profile as the sweep does; what is as ever is left out."""
     words = ["semrec", "evaluate", str(evaluator.path)]
-    for name, value in given.items():
-        if value != defaults[name]:
-            words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
+    own = evaluator.given.model_dump()
+    for name, value in profile.model_dump(exclude={"liked"}).items():
+        words += _option(name, value) if value != own[name] else []
+    defaults = EvaluateSettings.model_construct()
+    for name in ("by", "hold_out", "liked", "users", "seed"):
+        value = getattr(settings, name)
+        words += _option(name, value) if value != getattr(defaults, name) else []
+    words += [] if settings.strict else ["--lenient"]
     for assignment in settings.set:
         words += ["--set", assignment]
     return shlex.join(words)
 
 
-def _options(settings: EvaluateSettings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in ("by", "hold_out", "liked", "users", "seed")}
+def _option(name: str, value: Any) -> list[str]:
+    return [f"--{name.replace('_', '-')}", "none" if value is None else str(value).removesuffix(".0")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.measure.documents.fields import (
     Amount,
     Count,
@@ -21,13 +21,12 @@ from semrec_faiss.measure.documents.fields import (
     mistakes_by,
     unsound_values,
 )
-from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, METRICS, POPULAR, RECOMMENDER, TOGETHER
-from semrec_faiss.measure.evaluate.taste_profile import Profile
+from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, BESIDE, CHANCE, METRICS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.trials.plan_record import Environment, InvalidOne
 
 Record = dict[str, Any]
 
-FORMAT = "evaluation-1"
+FORMAT = "evaluation-2"
 """Part of every digest: another way of measuring gets another name."""
 
 Signed = Annotated[float, Field(ge=-1, le=1)]
@@ -84,27 +83,19 @@ class _Protocol(Part):
     liked: float
     users: Positive
     seed: Count
-
-
-class _Profile(Part):
-    half_life_days: float | None
-    centre: Text
-    interests: Positive
-    merge: Text
-    popularity: float
-    pool: Positive
+    strict: bool
 
 
 class _Trial(Part):
     digest: Text
-    format: Literal["evaluation-1"]
+    format: Literal["evaluation-2"]
     status: Literal["measured", "failed"]
     reason: str | None
     label: Text
     index: _Index
     device: _Device
     protocol: _Protocol
-    profile: _Profile
+    profile: Profile
     faiss: Text
     elapsed_s: Amount
 
@@ -131,6 +122,15 @@ class _JudgedProtocol(Part):
     users_evaluated: Positive
     users_with_too_few_liked: Count
     seed: Count
+    strict: bool
+
+
+class _Beside(Part):
+    """The same by another protocol."""
+
+    users_evaluated: Positive
+    methods: dict[str, _Method]
+    differences: dict[str, dict[str, _Difference]]
 
 
 class _Evaluation(Part):
@@ -138,15 +138,17 @@ class _Evaluation(Part):
     digest: Text
     command: Text
     trials: list[Text]
-    profile: _Profile
+    profile: Profile
     protocol: _JudgedProtocol
     methods: dict[str, _Method]
     differences: dict[str, dict[str, _Difference]]
+    beside: dict[Literal[BESIDE], _Beside | None]  # type: ignore[valid-type]
+    build: Text | None
     not_measured: dict[str, str]
 
     @model_validator(mode="after")
     def _all_methods(self) -> _Evaluation:
-        others = {POPULAR, TOGETHER} | ({AS_GIVEN} & set(self.methods))
+        others = {POPULAR, TOGETHER, CHANCE} | ({AS_GIVEN} & set(self.methods))
         if set(self.methods) != {RECOMMENDER} | others:
             raise ValueError(f"methods are {sorted(self.methods)}, not {sorted({RECOMMENDER} | others)}")
         if set(self.differences) != others or any(set(one) != set(METRICS) for one in self.differences.values()):
@@ -217,11 +219,5 @@ def _first_mistake(model: type[Part], document: Any) -> str | None:
 def _mistakes(record: Record) -> Iterator[str]:
     yield from unsound_values(record)
     yield from mistakes_by(_Failed if record.get("status") == "failed" else _Measured, record)
-    try:
-        Profile(**record["profile"])
-    except UsageError as error:
-        yield f"profile: {error.message}"
-    except TypeError:
-        yield f"profile: there are {', '.join(_Profile.model_fields)} and no other settings"
     if digest_of(record) != record["digest"]:
         yield "digest is not that of the settings beside it: one of them was changed after it was measured"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.measure.evaluate.evaluator import best_profile
 from semrec_faiss.measure.evaluate.plan import EvaluationPlan
 from semrec_faiss.measure.evaluate.record import mistake_in, mistake_in_document, mistake_in_plan
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.trials.kind import EVALUATION, PLAN
 from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
 from semrec_faiss.measure.trials.record import FAILED, MEASURED
@@ -90,7 +90,7 @@ def _wrong_winner(document: dict[str, Any], records: Sequence[Record]) -> str | 
     for one in document["evaluations"]:
         tried = {Profile(**record["profile"]): record for record in records
                  if record["digest"] in one["trials"] and record["status"] == MEASURED}  # fmt: skip
-        if not tried or asdict(best_profile(tried, document["by"])) != one["profile"]:
+        if not tried or best_profile(tried, document["by"]).model_dump() != one["profile"]:
             return f"profile is not the best of {LEDGER} by {document['by']} on {one['name']}"
     return None
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.device import first_line, is_out_of_memory
 from semrec_faiss.measure.documents.results import settle
-from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE, evaluation_document
+from semrec_faiss.measure.evaluate.document import evaluation_document
 from semrec_faiss.measure.evaluate.evaluator import best_profile, metric_of
+from semrec_faiss.measure.evaluate.lists import queries_key
 from semrec_faiss.measure.evaluate.plan import EvaluationPlan, ProfileTrial, command_of
 from semrec_faiss.measure.evaluate.record import mistake_in
 from semrec_faiss.measure.evaluate.results import named, read_document, save_document, save_plan
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.instruments.environment import environment
 from semrec_faiss.measure.trials.kind import refuse_indexes
 from semrec_faiss.measure.trials.ledger import Ledger
@@ -27,7 +28,7 @@ from semrec_faiss.measure.trials.results import Rerun
 
 Record = dict[str, Any]
 
-JUDGED = ("protocol", "methods", "differences")
+JUDGED = ("protocol", "methods", "differences", "beside")
 """What an evaluation holds of the titles that its profile was not chosen by."""
 
 
@@ -139,9 +140,7 @@ class _Run:
     def _in_order(self, wanted: Sequence[ProfileTrial]) -> list[ProfileTrial]:
         """Order trials so that those that share queries come one after the other."""
         names = list(dict.fromkeys(trial.index_name for trial in self._plan.trials))
-        return sorted(
-            wanted, key=lambda one: (names.index(one.index_name), one.evaluator.maker.queries_key(one.profile))
-        )
+        return sorted(wanted, key=lambda one: (names.index(one.index_name), queries_key(one.profile)))
 
     def _is_over_budget(self) -> bool:
         budget = self._plan.sweep.time_budget_s
@@ -202,15 +201,15 @@ class _Run:
         settings, evaluator = self._plan.sweep.evaluate, trials[0].evaluator
         chosen = best_profile(tried, settings.by)
         digests = {trial.profile: trial.digest for trial in trials}
-        digest = hashlib.sha256(f"{digests[chosen]} beside {digests[DEFAULT_PROFILE]}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{digests[chosen]} beside {digests[evaluator.given]}".encode()).hexdigest()
         what = f"the winner on {trials[0].index_name}: {chosen.describe()}"
         self._about_to(what, ranked(tried.values(), settings.by))
         earlier = known.get(digest)
         if earlier is None:
-            judged = evaluator.judge(chosen, DEFAULT_PROFILE, self._step)
+            judged = evaluator.judge(chosen, evaluator.given, self._step)
         else:
             judged = {name: earlier[name] for name in JUDGED}
-        document = evaluation_document(evaluator.about(), chosen, settings.by, tried, judged)
+        document = evaluation_document(evaluator, chosen, settings.by, tried, judged)
         if earlier is not None:
             document["not_measured"] = earlier["not_measured"]
         head = {

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Values
+from semrec_faiss.arrays import Mask, Rows, Values
 
 PER_USER = ("hit_rate", "recall", "ndcg", "mrr")
 
 
-def found_at(rows: Rows, held: Rows) -> NDArray[np.bool_]:
+def found_at(rows: Rows, held: Rows) -> Mask:
     """Tell which places of each list hold a title that was left out: bool (users, k).
 
     Args:
         rows: int64 (users, k), lists, best first, no title twice; -1 where there is none.
-        held: int64 (users, h), the titles left out.
+        held: int64 (users, most), the titles left out; -1 where there is none.
     """
     return np.asarray((rows[:, :, None] == held[:, None, :]).any(axis=2) & (rows >= 0))
 
@@ -26,16 +25,21 @@ def per_user(rows: Rows, held: Rows) -> dict[str, Values]:
     hit_rate is 1 where at least one title is found. recall is the share found of all that could stand in k places.
     ndcg discounts a title at rank r by log2(r + 1), in proportion to the best list possible (Järvelin and Kekäläinen
     2002, gains of 0 and 1). mrr is one over the rank of the first title found, 0 where none is.
+
+    Args:
+        rows: int64 (users, k), as `found_at` takes them.
+        held: int64 (users, most); at least one a user.
     """
     found = found_at(rows, held)
-    k, most = rows.shape[1], min(rows.shape[1], held.shape[1])
+    k = rows.shape[1]
+    most = np.minimum((held >= 0).sum(axis=1), k)
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     first = np.argmax(found, axis=1)
     some = found.any(axis=1)
     return {
         "hit_rate": some.astype(np.float64),
         "recall": found.sum(axis=1) / most,
-        "ndcg": (found * discount).sum(axis=1) / discount[:most].sum(),
+        "ndcg": (found * discount).sum(axis=1) / np.cumsum(discount)[most - 1],
         "mrr": np.where(some, 1.0 / (first + 1.0), 0.0),
     }
 

@@ -184,6 +184,24 @@ def confidence_interval(values: Values, *, level: float = 0.95, seed: int = 0) -
         return None
     if (known == 0).all() or (known == 1).all():
         return wilson_interval(float(known.sum()), len(known), level=level)
+    return _bootstrap(known, level, seed)
+
+
+def difference_interval(differences: Values, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """Bound the mean of differences that are paired, such as one's less another's ndcg for each user.
+
+    Efron's percentile bootstrap over the pairs. Where all differences are 0 so is the interval: two methods that answer
+    every user alike differ by nothing, however few users there are.
+
+    Args:
+        differences: float (queries,), at least one.
+        level: the interval's confidence.
+        seed: of the resampling.
+    """
+    return _bootstrap(differences, level, seed)
+
+
+def _bootstrap(known: Values, level: float, seed: int) -> Interval:
     random = np.random.default_rng(seed)
     means = known[random.integers(0, len(known), (RESAMPLES, len(known)))].mean(axis=1)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))

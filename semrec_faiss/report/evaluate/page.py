@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
 from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER, metric_of
 from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import ranked
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import interval_chart
 from semrec_faiss.report.evaluate.rows import METHOD_NAMES, csv_of, ends_of, flat_row, method_rows, profile_rows
@@ -176,16 +176,17 @@ def _profiles_table(measured: Sequence[Record], *, several: bool) -> Table:
     rows: list[list[Value]] = []
     for record in measured:
         row = flat_row(record)
-        days = row["half_life_days"]
-        settings = [row[setting] for setting in ("centre", "interests", "merge", "popularity", "pool")]
-        cells: list[Value] = [Cell("none", NEVER) if days is None else Cell(f"{days:g}", days), *settings]
+        settings = [row[setting] for setting in ("interests", "merge", "popularity", "pool")]
+        lives = (row["half_life"], row["half_life_days"])
+        never = [Cell("none", NEVER) if life is None else Cell(f"{life:g}", life) for life in lives]
+        cells: list[Value] = [row["weights"], *never, *settings]
         for k in KS:
             cells += [_spanned(record[f"at_{k}"]["ndcg"]), *(row[f"{name}_at_{k}"] for name in (
                 "hit_rate", "recall", "mrr", "coverage", "novelty"))]  # fmt: skip
         rows.append([*([row["index"]] if several else []), *cells, row["elapsed_s"]])
     columns: list[str | Column] = [
-        Column("half-life, days", right=True), "centre", Column("interests", "d"), "merge", Column("popularity", "g"),
-        Column("pool", ",d"),
+        "weights", Column("half-life", right=True), Column("half-life, days", right=True), Column("interests", "d"),
+        "merge", Column("popularity", "g"), Column("pool", ",d"),
     ]  # fmt: skip
     for k in KS:
         columns += [Column(f"ndcg at {k}", right=True), Column(f"hit rate at {k}", ".3f"),

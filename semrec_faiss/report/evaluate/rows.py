@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, KS, POPULAR, RECOMMENDER, TOGETHER, metric_of
+from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, CHANCE, KS, POPULAR, RECOMMENDER, TOGETHER, metric_of
 from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import OTHERS, WINNER
@@ -17,9 +17,10 @@ Row = dict[str, Any]
 
 METHOD_NAMES = {
     RECOMMENDER: "the winner",
-    AS_GIVEN: "the defaults",
+    AS_GIVEN: "as the index serves",
     POPULAR: "most popular",
     TOGETHER: "liked together",
+    CHANCE: "by chance",
 }
 
 

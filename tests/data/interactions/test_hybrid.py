@@ -45,9 +45,9 @@ def test_factors_are_those_of_a_full_decomposition() -> None:
 
 
 def test_the_map_of_new_titles_by_hand() -> None:
-    """One input and one factor; D = (20/40, 0), mean 1/4: a ridge of 12.5 beside Σ D a aᵀ = ½ [[4, 2], [2, 1]]."""
+    """One input and one factor; D = (20/40, 0), mean 1/4: a ridge of 1.25 beside Σ D a aᵀ = ½ [[4, 2], [2, 1]]."""
     found = new_title_map(np.array([[2.0], [7.0]]), np.array([[3.0], [9.0]], np.float32), np.array([20, 0]))
-    expected = np.linalg.solve([[14.5, 1.0], [1.0, 13.0]], [3.0, 1.5])
+    expected = np.linalg.solve([[3.25, 1.0], [1.0, 1.75]], [3.0, 1.5])
     np.testing.assert_allclose(found[:, 0], expected)
 
 

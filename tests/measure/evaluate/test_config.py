@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.evaluate.config import EvaluationSweep, ProfileGrid
 from semrec_faiss.measure.evaluate.plan import distinct_profiles, plain_form
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.sweep.config import Sweep
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps, load_sweep_file
 
@@ -50,9 +50,9 @@ def test_one_value_is_a_list_of_one_and_one_entry_a_grid_of_one(load: Load) -> N
 
 
 def test_none_is_null_for_a_half_life_alone(load: Load) -> None:
-    text = PLAIN.replace("{interests: 2}", "[{half_life_days: [none, 365], centre: [none, user]}]")
+    text = PLAIN.replace("{interests: 2}", "[{half_life_days: [none, 365], weights: [rating, liked]}]")
     (grid,) = load(text).evaluate.grid
-    assert (grid.half_life_days, grid.centre) == ((None, 365.0), ("none", "user"))
+    assert (grid.half_life_days, grid.weights) == ((None, 365.0), ("rating", "liked"))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_mistakes_are_told_with_file_and_line(load: Load, old: str, new: str, me
 
 def test_all_mistakes_are_told_at_once(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"^3 mistakes in "):
-        load(PLAIN.replace("interests: 2", "interests: 0, pools: 3, centre: left"))
+        load(PLAIN.replace("interests: 2", "interests: 0, pools: 3, weights: left"))
 
 
 def test_a_grid_too_large_is_refused(load: Load) -> None:
@@ -113,7 +113,7 @@ def test_the_other_kind_is_read_as_ever(repo: Path) -> None:
 def test_the_file_that_is_shipped_spells_distinct_profiles(repo: Path) -> None:
     loaded, _ = load_sweep_file(repo / "configs" / "sweep-evaluate.yaml")
     assert isinstance(loaded, EvaluationSweep)
-    profiles, invalid = distinct_profiles(loaded.evaluate.grid)
+    profiles, invalid = distinct_profiles(loaded.evaluate.grid, Profile(), 4.0)
     assert Profile() == profiles[0]
     assert len(profiles) > 100
     assert not invalid
@@ -130,6 +130,8 @@ def test_every_key_is_known() -> None:
     ("given", "plain", "reason"),
     [
         (Profile(merge="turns"), Profile(), "one interest has one list, which nothing is merged with"),
+        (Profile(liked=3.5), Profile(), "its weights are those of all ratings"),
+        (Profile(weights="liked", liked=3.5), Profile(weights="liked", liked=3.5), ""),
         (Profile(pool=50), Profile(), "without popularity no pool is reordered"),
         (Profile(popularity=1, pool=7), Profile(popularity=1, pool=100),
          "a pool holds the 100 titles of a list at least"),
@@ -143,7 +145,7 @@ def test_plain_forms(given: Profile, plain: Profile, reason: str) -> None:
 
 def test_combinations_that_say_the_same_are_tried_once_and_told_why() -> None:
     grid = ProfileGrid(interests=(1, 2), merge=("score", "turns"), popularity=(0.0, 0.5), pool=(500,))
-    profiles, invalid = distinct_profiles([grid, ProfileGrid(interests=(2,))])
+    profiles, invalid = distinct_profiles([grid, ProfileGrid(interests=(2,))], Profile(), 3.5)
     assert profiles == [
         Profile(), Profile(popularity=0.5, pool=500), Profile(interests=2),
         Profile(interests=2, popularity=0.5, pool=500),

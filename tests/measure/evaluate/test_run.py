@@ -18,6 +18,7 @@ import yaml
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.measure.choose.regression import compare
 from semrec_faiss.measure.evaluate.config import EvaluationSweep
@@ -31,7 +32,6 @@ from semrec_faiss.measure.evaluate.run import (
     run_evaluation_sweep,
     seconds_left,
 )
-from semrec_faiss.measure.evaluate.taste_profile import Profile
 from semrec_faiss.measure.sweep.run import run_sweep
 from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.results import SweepResults
@@ -348,7 +348,7 @@ def test_damage_is_told_with_file_and_field(plan: MakePlan) -> None:
     broken("trials.jsonl", lambda one: one["profile"].update(interests=5), "1 .*digest is not that of the settings")
     broken("trials.jsonl", lambda one: one["at_10"]["ndcg"].update(mean=2.0), "at_10.ndcg.mean: should be less than")
     broken("trials.jsonl", lambda one: one.pop("at_100"), "at_100 is missing")
-    broken("trials.jsonl", lambda one: one["profile"].update(merge="no"), "profile: merge is 'no'")
+    broken("trials.jsonl", lambda one: one["profile"].update(merge="no"), "profile.merge: should be 'score' or 'turns'")
     broken("evaluation.json", lambda one: one.update(by="x"), "evaluation.json is not whole: by: should be ")
     broken("evaluation.json", lambda one: one["evaluations"][0].pop("methods"), "evaluations.0.methods is missing")
     broken("plan.json", lambda one: one["trials"].append({}), "plan.json is not whole: trials.2.digest is missing")

@@ -1,0 +1,21 @@
+"""Learned vectors without what is left out: learned anew, so that no title is known by what it should be found by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semrec_faiss.config.index_types import FlatIndex
+from semrec_faiss.data.interactions.hybrid import Transformation, learn_beside
+from semrec_faiss.data.users import History
+from semrec_faiss.index.device import Device
+from semrec_faiss.index.train import build_faiss_index
+from semrec_faiss.index.vector_index import VectorIndex
+
+
+def relearned(index: VectorIndex, transformation: Transformation, history: History) -> VectorIndex:
+    """Learn the titles' vectors of ``history`` alone, beside the text blocks of ``index``, and index them exactly."""
+    block = transformation.text_block_of(index.vectors(np.arange(index.count)))
+    vectors, _ = learn_beside(history, block, transformation.settings)
+    config = FlatIndex(normalize=False)
+    made = build_faiss_index(config, lambda: [(0, vectors)], len(vectors), vectors.shape[1], Device())
+    return VectorIndex(made, config)
