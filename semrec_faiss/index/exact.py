@@ -1,4 +1,8 @@
-"""Exact scores from the original vectors: rescoring candidates, scanning everything, ordering ties."""
+"""Exact scores from the original vectors: rescoring candidates, scanning everything, settling what is nearly tied.
+
+A matrix product rounds a score another way for every shape of batch and every kind of processor. So what it cannot tell
+apart is scored again in one way, and then ordered by score and row: the same titles on any machine, in any batch.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,10 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.device import load_faiss
 
 VectorsOf = Callable[[Rows], Vectors]
+Search = Callable[[Vectors, int], tuple[Scores, Rows]]
+"""Queries float32 (queries, dim) and how many; scores float32 and rows int64 (queries, how many), best first."""
 
-GATHER_BYTES = 64 << 20
+GATHER_BYTES = 4 << 20
 """Candidate vectors gathered at once while rescoring."""
 
 SCORE_BLOCK = 64
@@ -25,6 +31,12 @@ PRODUCT_ROWS = 8_192
 
 SCAN_ROWS = 65_536
 """Titles scored at once while scanning."""
+
+UNIT_ROUNDOFF = 2.0**-24
+"""The largest relative error of one float32 operation."""
+
+MORE_CANDIDATES = 4
+"""How many times as many candidates are looked at where what is nearly tied goes on past the last."""
 
 
 def original_vectors(index: Any) -> Vectors | None:
@@ -56,18 +68,107 @@ def rescore(queries: Vectors, candidates: Rows, k: int, vectors_of: VectorsOf) -
     """
     scores = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
-    step = max(1, GATHER_BYTES // (4 * queries.shape[1] * candidates.shape[1]))
+    step = max(1, GATHER_BYTES // (8 * queries.shape[1] * candidates.shape[1]))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         block = candidates[part]
-        found, inverse = np.unique(np.maximum(block, 0), return_inverse=True)
-        gathered = vectors_of(found)[inverse.reshape(block.shape)]
-        exact = np.matmul(gathered, queries[part, :, None])[:, :, 0]
-        exact[block < 0] = -np.inf
+        exact = _scores_of(queries[part], block, vectors_of)
         best = np.lexsort((block, -exact), axis=1)[:, :k]
         rows[part] = np.take_along_axis(block, best, axis=1)
         scores[part] = np.take_along_axis(exact, best, axis=1)
     return scores, rows
+
+
+def _scores_of(queries: Vectors, candidates: Rows, vectors_of: VectorsOf) -> Scores:
+    """Score candidates in one way: float32 (queries, candidates); -inf where there is none."""
+    scores = np.empty(candidates.shape, np.float32)
+    width = max(1, GATHER_BYTES // (8 * queries.shape[1] * max(1, len(queries))))
+    for start in range(0, candidates.shape[1], width):
+        block = candidates[:, start : start + width]
+        found, inverse = np.unique(np.maximum(block, 0), return_inverse=True)
+        gathered = vectors_of(found)[inverse.reshape(block.shape)]
+        scores[:, start : start + width] = np.where(block < 0, -np.inf, inner_products(queries, gathered))
+    return scores
+
+
+def inner_products(queries: Vectors, vectors: Vectors) -> Scores:
+    """Multiply each query with vectors of its own, the same way whatever the batch and the processor.
+
+    Products of two float32 are exact in float64, and their sum is off by some 1e-16: rounded to float32 it is the same
+    in any order of adding.
+
+    Args:
+        queries: float32 (queries, dim).
+        vectors: float32 (queries, vectors, dim).
+
+    Returns:
+        float32 (queries, vectors).
+    """
+    products = np.einsum("qvd,qd->qv", vectors.astype(np.float64), queries.astype(np.float64))
+    with np.errstate(over="ignore"):  # what a float32 cannot hold is told by who asked
+        scores: Scores = products.astype(np.float32)
+    return scores
+
+
+def rounding_error(queries: Vectors, largest_norm: float) -> Scores:
+    """Bound what float32 arithmetic adds to or takes from a score, in whatever order it sums.
+
+    n·u·|q|·|x| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), for n dimensions and a unit roundoff u.
+
+    Args:
+        queries: float32 (queries, dim).
+        largest_norm: of the vectors that they are compared with.
+
+    Returns:
+        float32 (queries,).
+    """
+    norms = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))
+    return np.asarray(1.01 * queries.shape[1] * UNIT_ROUNDOFF * largest_norm * norms, dtype=np.float32)
+
+
+def settled(
+    search: Search,
+    queries: Vectors,
+    k: int,
+    limit: int,
+    error: Scores,
+    vectors_of: VectorsOf,
+    *,
+    ties_alone: bool = False,
+) -> tuple[Scores, Rows]:
+    """Search exactly, and order by score and row what the search's rounding may have ordered otherwise.
+
+    Args:
+        search: scores every title, each score off by at most ``error``.
+        queries: float32 (queries, dim).
+        k: how many; at most ``limit``.
+        limit: the most that ``search`` can be asked for.
+        error: float32 (queries,), see `rounding_error`.
+        vectors_of: returns the vectors of rows.
+        ties_alone: leave scores that are not nearly tied as the search gave them, where scoring again on a CPU would
+            take longer than the search.
+
+    Returns:
+        scores float32 and rows int64 (queries, k), best first, ties by row. Where ``limit`` titles are nearly tied,
+        those that ``search`` found are ordered.
+    """
+    fetch = min(k + 1, limit)
+    scores, rows = search(queries, fetch)
+    with np.errstate(invalid="ignore"):  # -inf less -inf, where fewer are found
+        near = (scores[:, :-1] - scores[:, 1:] <= 2 * error[:, None]).any(axis=1)
+    best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
+    active = np.flatnonzero(near) if ties_alone else np.arange(len(queries))
+    scores, rows = scores[active], rows[active]
+    while len(active):
+        with np.errstate(invalid="ignore"):
+            goes_on = (scores[:, k - 1] - scores[:, -1] <= 2 * error[active]) & (fetch < limit)
+        done = active[~goes_on]
+        best_scores[done], best_rows[done] = rescore(queries[done], rows[~goes_on], k, vectors_of)
+        active = active[goes_on]
+        if len(active):
+            fetch = min(limit, MORE_CANDIDATES * fetch)
+            scores, rows = search(np.ascontiguousarray(queries[active]), fetch)
+    return best_scores, best_rows
 
 
 def scan(queries: Vectors, k: int, count: int, vectors_of: VectorsOf) -> tuple[Scores, Rows]:

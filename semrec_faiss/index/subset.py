@@ -33,10 +33,13 @@ def scan_rows(
     scores = np.full((len(queries), k), -np.inf, np.float32)
     found = np.full((len(queries), k), -1, np.int64)
     take = min(k, len(rows))
+
+    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        best, positions = _best_of(index, asked, fetch, rows, gathered)
+        return best, rows[positions]
+
     if take and len(queries):
-        scores[:, :take], positions = _best_of(index, queries, take, rows, gathered)
-        found[:, :take] = rows[positions]
-        order_ties(scores, found)
+        scores[:, :take], found[:, :take] = index.settled(search, queries, take, len(rows))
     return scores, found
 
 
@@ -97,9 +100,16 @@ def search_selected(index: VectorIndex, queries: Vectors, k: int, mask: NDArray[
     faiss = load_faiss()
     selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
     refine = getattr(index.config.search, "refine", None) or 1
-    scores, rows = index.cpu_index.search(
-        queries, min(refine * k, index.count), params=_parameters(index, selector, refine * k)
-    )
+
+    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        return index.search_by(_parameters(index, selector, fetch), asked, fetch)
+
+    if index.exact:
+        limit = int(mask.sum())
+        if not limit:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        return index.settled(search, queries, min(k, limit), limit)
+    scores, rows = search(queries, min(refine * k, index.count))
     if refine > 1:
         scores, rows = rescore(queries, rows, min(k, rows.shape[1]), index.vectors)
     order_ties(scores, rows)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,18 @@ from semrec_faiss.index.device import (
     out_of_k_limit,
     to_gpu,
 )
-from semrec_faiss.index.exact import best_of_one, order_ties, original_vectors, rescore, scan
+from semrec_faiss.index.exact import (
+    Search,
+    best_of_one,
+    order_ties,
+    original_vectors,
+    rescore,
+    rounding_error,
+    scan,
+    settled,
+)
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
+from semrec_faiss.index.lists import InvertedLists
 from semrec_faiss.index.queries import as_batch, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
@@ -88,6 +99,7 @@ class VectorIndex:
         self._originals_lock = threading.Lock()
         is_flat = isinstance(config, FlatIndex | FusedIndex) and not self.device.gpus
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
+        self._lists = None if self.device.gpus else InvertedLists.of(cpu_index)
         self._block_rows = QUERY_BLOCK_ROWS
 
     def set_search(self, config: IndexConfig) -> None:
@@ -195,19 +207,34 @@ class VectorIndex:
         if not prepared:
             block = prepared_block(block, first, normalize=self._normalizes)
         strategy = "refine" if self._refine else "index"
+        unproven = (0, 0)
         if self.fused is not None:
             found = self.fused.search(np.ascontiguousarray(block), k)
             rows, scores, unproven = found.rows, found.scores, (found.repeated, found.scanned)
+        elif self.exact:
+            scores, rows = self.settled(self._search_block, block, k, min(self.count, self.k_limit or self.count))
         else:
             scores, rows = self._search_block(block, k)
             strategy += "+scan" if self._fill_short(block, scores, rows) else ""
             order_ties(scores, rows)
-            unproven = (0, 0)
         if not self._normalizes and not np.isfinite(scores).all():
             raise DataError(
                 "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
             )
         return SearchResult(rows, scores, self.exact, strategy, *unproven)
+
+    def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
+        """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.exact.settled`."""
+        error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
+        return settled(search, queries, k, limit, error, self.vectors, ties_alone=bool(self.device.gpus))
+
+    @cached_property
+    def _largest_norm(self) -> float:
+        largest = 0.0
+        for start in range(0, self.count, QUERY_BLOCK_ROWS):
+            block = self.vectors(np.arange(start, min(start + QUERY_BLOCK_ROWS, self.count)))
+            largest = max(largest, float(np.einsum("nd,nd->n", block, block, dtype=np.float64).max()))
+        return float(np.sqrt(largest))
 
     def search_allowed(
         self, queries: Vectors, k: int, mask: Mask | None = None, excluded: Excluded | None = None
@@ -280,9 +307,22 @@ class VectorIndex:
             )
         self._block_rows = max(1, size // 2)
 
+    def search_by(self, params: Any, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Search on a CPU with FAISS's search parameters, a selector among them.
+
+        Returns:
+            scores float32 and rows int64 (queries, k), best first, in FAISS's order; -1 where it found fewer.
+        """
+        if self._lists is not None:
+            return self._lists.search(queries, k, params=params)
+        scores, rows = self.cpu_index.search(queries, k, params=params)
+        return scores, rows
+
     def _faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         if self._flat_vectors is not None and len(queries) == 1:
             return best_of_one(queries, k, self._flat_vectors)
+        if self._lists is not None:
+            return self._lists.search(queries, k, **options)
         with self.locked():
             scores, rows = self._searcher.search(queries, k, **options)
         return scores, rows

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
+from semrec_faiss.index.exact import inner_products
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.topk import TopK
 
@@ -77,7 +78,7 @@ class Groups:
 
 
 def choose_varied(
-    index: VectorIndex, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
+    index: VectorIndex, queries: Vectors, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
 ) -> tuple[Rows, Scores]:
     """Choose up to k titles a query from a pool, best choice first.
 
@@ -86,6 +87,7 @@ def choose_varied(
 
     Args:
         index: where the candidates' vectors are.
+        queries: float32 (queries, dim), prepared.
         pool: candidates by descending score; -1 where there are no more.
         k: how many to choose.
         variety: the weight, and the limits per field.
@@ -99,17 +101,23 @@ def choose_varied(
     step = max(1, BLOCK_BYTES // (4 * index.dim * max(1, pool.rows.shape[1])))
     for start in range(0, len(pool.rows), step):
         part = slice(start, start + step)
-        rows[part], scores[part] = _choose(index, pool.rows[part], pool.scores[part], k, variety, groups)
+        rows[part], scores[part] = _choose(index, queries[part], pool.rows[part], pool.scores[part], k, variety, groups)
     return rows, scores
 
 
 def _choose(
-    index: VectorIndex, candidates: Rows, scores: Scores, k: int, variety: Variety, groups: Mapping[str, Groups]
+    index: VectorIndex,
+    asked: Vectors,
+    candidates: Rows,
+    scores: Scores,
+    k: int,
+    variety: Variety,
+    groups: Mapping[str, Groups],
 ) -> tuple[Rows, Scores]:
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
     vectors = _vectors(index, candidates) if variety.diversity else None
-    relevance = np.where(open_, scores, np.float32(0))  # an empty place holds -inf, which 0 does not cancel
+    relevance = _relevance(asked, candidates, vectors)
     nearest = np.zeros(candidates.shape, np.float32)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
@@ -125,9 +133,16 @@ def _choose(
         for name, most in variety.max_per.items():
             open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, most)
         if vectors is not None:
-            likeness = np.einsum("qcd,qd->qc", vectors, vectors[queries, best])
+            likeness = inner_products(vectors[queries, best], vectors)
             nearest = likeness if position == 0 else np.maximum(nearest, likeness)
     return chosen_rows, chosen_scores
+
+
+def _relevance(queries: Vectors, candidates: Rows, vectors: Vectors | None) -> Scores:
+    """Return the candidates' scores, which rounding must not turn round; by score alone, their places say it all."""
+    if vectors is not None:
+        return inner_products(queries, vectors)
+    return np.broadcast_to(-np.arange(candidates.shape[1], dtype=np.float32), candidates.shape)
 
 
 def _vectors(index: VectorIndex, candidates: Rows) -> Vectors:

@@ -75,22 +75,30 @@ class Searcher:
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
     def _varied(self, queries: Vectors, wish: Wish, restriction: Restriction, gathered: Vectors | None) -> TopK:
-        """Choose from a pool that grows until every query has k titles or its pool is all that matches."""
+        """Choose from pools that grow, each query's own, until it has k titles or its pool is all that matches."""
         groups = {name: self._group(name) for name in wish.variety.max_per}
+        k = min(wish.k, self.index.count)
         most = min(self.index.count, self.index.k_limit or self.index.count)
         size = min(most, wish.variety.pool(wish.k))
         strategy = wish.strategy
+        result = TopK.empty(len(queries), k)
+        active = np.arange(len(queries))
         while True:
-            pool = restricted_top_k(self.index, queries, size, restriction, strategy=strategy, gathered=gathered)
+            pool = restricted_top_k(
+                self.index, queries[active], size, restriction.take(active), strategy=strategy, gathered=gathered
+            )
             started = time.perf_counter()
-            rows, scores = choose_varied(self.index, pool, min(wish.k, self.index.count), wish.variety, groups)
-            stage = Stage("variety", len(queries), size, (time.perf_counter() - started) * 1e3)
+            rows, scores = choose_varied(self.index, queries[active], pool, k, wish.variety, groups)
+            stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
+            result.rows[active], result.scores[active], result.matching[active] = rows, scores, pool.matching
+            result.strategy = f"{pool.strategy}+variety"
+            result.stages += [*pool.stages, stage]
             short = (rows[:, -1] < 0) & (pool.matching > size)
             if short.any() and size == most < self.index.count:  # a GPU finds no more; a scan of what matches does
                 strategy, most = "subset", self.index.count
-            if not short.any() or size == most:
-                stages = [*pool.stages, stage]
-                return TopK(rows, scores, pool.matching, False, f"{pool.strategy}+variety", stages)
+            active = active[short]
+            if not len(active) or size == most:
+                return result
             size = min(most, 4 * size)
 
     def _group(self, name: str) -> Groups:

@@ -44,6 +44,9 @@ CPU_COSTS = Costs(gather=0.6, scan=0.37, multiply=0.0114, selector=0.66, lists=0
 # 1,000 queries of type ivf_flat take whose filter lets half pass, over the components that they visit.
 GPU_COSTS = Costs(gather=0.54, scan=0.0187, multiply=0.000098, selector=float("inf"), lists=0.011)
 
+USUAL_BATCH = 100
+"""The batch that an approximate index's strategy is chosen for, so that a query alone is answered as in any batch."""
+
 CHEAP_FETCH = 1000
 """An exact CPU search costs the same for any number of results up to about this many."""
 
@@ -77,6 +80,8 @@ def choose_strategy(
     if restriction.mask is None or matching == 0:
         return "overfetch"
     share = matching / index.count
+    if not index.exact:  # what is found hangs on the strategy, so the strategy must not hang on the batch
+        queries, is_gathered = USUAL_BATCH, False
     estimates: dict[Chosen, float] = {
         "subset": (0.0 if is_gathered else matching * costs.gather) + _scan(matching, queries, costs),
         "overfetch": _index_time(index, queries, costs) * _fetch_factor(index, k, share),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -80,6 +81,12 @@ class TopK:
     strategy: str
     stages: list[Stage] = field(default_factory=list)
 
+    @classmethod
+    def empty(cls, queries: int, k: int, exact: Exactness = False) -> TopK:
+        """Make the result that nothing has been found for yet."""
+        rows, scores = np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32)
+        return cls(rows, scores, np.zeros(queries, np.int64), exact, "index")
+
     @property
     def returned(self) -> Rows:
         """How many titles each query returned: int64 (queries,)."""
@@ -119,14 +126,54 @@ def restricted_top_k(
         fix = None if k < 1 else index.out_of_k_limit
         raise UsageError(f"k is {k}; it must be from 1 to {k_limit or index.count}", fix=fix)
     k = min(k, index.count)
-    matching = restriction.allowed - restriction.excluded_counts(len(queries))
-    result = TopK(
-        rows=np.full((len(queries), k), -1, np.int64),
-        scores=np.full((len(queries), k), -np.inf, np.float32),
-        matching=matching,
-        exact=index.exact,
-        strategy="index",
-    )
+    groups = _answered_together(index, restriction, len(queries))
+    if len(groups) == 1:
+        return _answer(index, queries, k, restriction, strategy, gathered, costs)
+    parts = [_answer(index, queries[group], k, restriction.take(group), strategy, gathered, costs) for group in groups]
+    return _joined(parts, groups, k)
+
+
+def _answered_together(index: VectorIndex, restriction: Restriction, queries: int) -> list[Rows]:
+    """Divide a batch into queries of one kind, so that each is answered as if it were asked alone.
+
+    How much is fetched, and how, hangs on how many titles the queries of a batch exclude. An exact search finds the
+    same whatever is fetched; an approximate one does not.
+    """
+    everything = np.arange(queries)
+    if index.exact or index.fused is not None or restriction.exclusions is None or queries < 2:
+        return [everything]
+    kinds = _up_to(restriction.exclusions.counts)
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+
+
+def _up_to(counts: Rows) -> Rows:
+    """Round up to 0 or a power of two."""
+    exponents = np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64)
+    return np.where(counts == 0, 0, np.left_shift(np.int64(1), exponents))
+
+
+def _joined(parts: Sequence[TopK], groups: Sequence[Rows], k: int) -> TopK:
+    result = TopK.empty(sum(map(len, groups)), k)
+    for part, group in zip(parts, groups, strict=True):
+        result.rows[group], result.scores[group], result.matching[group] = part.rows, part.scores, part.matching
+    result.exact = all(part.exact for part in parts)
+    result.strategy = "+".join(dict.fromkeys(name for part in parts for name in part.strategy.split("+")))
+    result.stages = _merged([stage for part in parts for stage in part.stages])
+    return result
+
+
+def _answer(
+    index: VectorIndex,
+    queries: Vectors,
+    k: int,
+    restriction: Restriction,
+    strategy: Strategy,
+    gathered: Vectors | None,
+    costs: Costs | None,
+) -> TopK:
+    k_limit = index.k_limit
+    result = TopK.empty(len(queries), k, index.exact)
+    result.matching = restriction.allowed - restriction.excluded_counts(len(queries))
     if restriction.is_empty and (k_limit is None or k <= k_limit):
         _plain(index, queries, result)
         return result
@@ -250,10 +297,17 @@ def _over_fetch(
 
 
 def _first_fetch(index: VectorIndex, k: int, block: Rows, restriction: Restriction) -> int:
-    """Ask for what fills most queries at once: k over the share allowed, and what nine in ten queries exclude."""
+    """Ask for what fills most queries at once: k over the share allowed, and what they exclude."""
     share = max(restriction.allowed, 1) / index.count
-    most_exclude = float(np.percentile(restriction.take(block).excluded_counts(len(block)), 90))
-    return math.ceil(((k if share == 1 else 1.25 * k) + most_exclude) / share)
+    return math.ceil(((k if share == 1 else 1.25 * k) + _excluded_by_most(index, block, restriction)) / share)
+
+
+def _excluded_by_most(index: VectorIndex, block: Rows, restriction: Restriction) -> int:
+    """Return what nine in ten queries exclude; of an approximate index what all of their kind may exclude."""
+    mine = restriction.take(block)
+    if index.exact or mine.exclusions is None:
+        return int(np.percentile(mine.excluded_counts(len(block)), 90))
+    return int(_up_to(mine.exclusions.counts).max(initial=0))
 
 
 def _subset(
@@ -283,9 +337,8 @@ def _selector(
 ) -> None:
     k = result.rows.shape[1]
     mask = np.ones(index.count, np.bool_) if restriction.mask is None else restriction.mask
-    excluded = restriction.excluded_counts(len(queries))[block]
     started = time.perf_counter()
-    fetch = min(index.count, k + int(excluded.max(initial=0)))
+    fetch = min(index.count, k + _excluded_by_most(index, block, restriction))
     scores, found = search_selected(index, np.ascontiguousarray(queries[block]), fetch, mask)
     keep = restriction.take(block).allows(found)
     _take_first(found, scores, keep, block, result)

@@ -1,0 +1,54 @@
+"""Searching inverted lists on a CPU: which lists are visited is settled first, the same in any batch.
+
+FAISS compares a query with the lists' centres by a matrix product whose rounding hangs on the batch, and adds that
+score to those of residual codes. So a query alone could visit another list than in a batch, or get another score.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.exact import rounding_error, settled
+
+
+class InvertedLists:
+    """An inverted-list index on a CPU with its centres at hand."""
+
+    def __init__(self, ivf: Any, centres: Vectors) -> None:
+        """Search ``ivf``, whose lists have ``centres``, float32 (nlist, dim)."""
+        self._ivf = ivf
+        self._centres = centres
+        self._largest_norm = float(np.sqrt(np.einsum("nd,nd->n", centres, centres, dtype=np.float64).max()))
+
+    @classmethod
+    def of(cls, cpu_index: Any) -> InvertedLists | None:
+        """Take an index of inverted lists whose centres are compared exactly; None for any other."""
+        faiss = load_faiss()
+        ivf = faiss.downcast_index(cpu_index)
+        if not isinstance(ivf, faiss.IndexIVF) or ivf.metric_type != faiss.METRIC_INNER_PRODUCT:
+            return None
+        quantizer = faiss.downcast_index(ivf.quantizer)
+        if not isinstance(quantizer, faiss.IndexFlat) or quantizer.metric_type != faiss.METRIC_INNER_PRODUCT:
+            return None
+        return cls(ivf, faiss.rev_swig_ptr(quantizer.get_xb(), ivf.nlist * ivf.d).reshape(ivf.nlist, ivf.d))
+
+    def search(self, queries: Vectors, k: int, params: Any = None) -> tuple[Scores, Rows]:
+        """Find the ``k`` best titles of the lists visited: scores float32 and rows int64 (queries, k), -1 where none.
+
+        Args:
+            queries: float32 (queries, dim).
+            k: how many.
+            params: FAISS's search parameters; the index's own by default.
+        """
+        nlist = int(self._ivf.nlist)
+        nprobe = min(nlist, int(self._ivf.nprobe if params is None else params.nprobe))
+        error = rounding_error(queries, self._largest_norm)
+        found, lists = settled(
+            self._ivf.quantizer.search, queries, nprobe, nlist, error, lambda rows: self._centres[rows]
+        )
+        scores, rows = self._ivf.search_preassigned(queries, k, lists, found, params=params)
+        return scores, rows
