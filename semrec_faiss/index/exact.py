@@ -123,7 +123,8 @@ def rounding_error(queries: Vectors, largest_norm: float) -> Scores:
         float32 (queries,).
     """
     norms = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))
-    return np.asarray(1.01 * queries.shape[1] * UNIT_ROUNDOFF * largest_norm * norms, dtype=np.float32)
+    with np.errstate(over="ignore"):  # an infinite bound holds, too
+        return np.asarray(1.01 * queries.shape[1] * UNIT_ROUNDOFF * largest_norm * norms, dtype=np.float32)
 
 
 def settled(
@@ -154,13 +155,13 @@ def settled(
     """
     fetch = min(k + 1, limit)
     scores, rows = search(queries, fetch)
-    with np.errstate(invalid="ignore"):  # -inf less -inf, where fewer are found
+    with np.errstate(invalid="ignore", over="ignore"):  # -inf less -inf, where fewer are found
         near = (scores[:, :-1] - scores[:, 1:] <= 2 * error[:, None]).any(axis=1)
     best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
     active = np.flatnonzero(near) if ties_alone else np.arange(len(queries))
     scores, rows = scores[active], rows[active]
     while len(active):
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             goes_on = (scores[:, k - 1] - scores[:, -1] <= 2 * error[active]) & (fetch < limit)
         done = active[~goes_on]
         best_scores[done], best_rows[done] = rescore(queries[done], rows[~goes_on], k, vectors_of)

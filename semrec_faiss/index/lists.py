@@ -50,5 +50,11 @@ class InvertedLists:
         found, lists = settled(
             self._ivf.quantizer.search, queries, nprobe, nlist, error, lambda rows: self._centres[rows]
         )
-        scores, rows = self._ivf.search_preassigned(queries, k, lists, found, params=params)
+        queries, lists, found = map(np.ascontiguousarray, (queries, lists, found))
+        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        at = load_faiss().swig_ptr
+        # FAISS's Python method of this name takes no parameters.
+        self._ivf.search_preassigned_c(
+            len(queries), at(queries), k, at(lists), at(found), at(scores), at(rows), False, params
+        )
         return scores, rows
