@@ -64,12 +64,18 @@ class DamagedIndexError(SemrecError):
 
 
 class DeviceError(SemrecError):
-    """FAISS, the GPU or another optional package is missing or cannot do what was asked."""
+    """A processor or GPU is missing, has too little memory, or cannot do what was asked."""
 
     exit_code = 6
+
+
+class MissingPackageError(SemrecError):
+    """A Python package is not installed, or not in a way that loads; ``fix`` is the ``pip`` line that mends it."""
+
+    exit_code = 7
 
 
 class StorageError(SemrecError):
     """The disk would not take what was to be written; nothing that was there before is changed."""
 
-    exit_code = 6
+    exit_code = 8

@@ -234,12 +234,12 @@ def movielens() -> Path:
 
 
 def _gpu_count() -> int:
-    from semrec_faiss.errors import DeviceError
+    from semrec_faiss.errors import MissingPackageError
     from semrec_faiss.index.device import gpu_count
 
     try:
         return gpu_count()
-    except DeviceError:
+    except MissingPackageError:
         return 0
 
 

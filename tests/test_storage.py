@@ -77,7 +77,7 @@ def test_a_disk_that_refuses_is_told_with_its_own_words(place: Path, monkeypatch
     for check in (check_new_file, check_new_folder):
         with pytest.raises(StorageError, match=r"cannot write .*new: Read-only file system") as caught:
             check(place / "new", "--out")
-        assert caught.value.exit_code == 6
+        assert caught.value.exit_code == 8
 
 
 # Once a fault: what was written went to the place of a device, /dev/null, which was a file from then on.

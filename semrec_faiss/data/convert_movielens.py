@@ -96,7 +96,8 @@ def convert_movielens(
         NotFoundError: no such download or model.
         UsageError: ``out`` is not empty, or another process makes it.
         DataError: a file is missing, truncated or malformed; the message names file and line.
-        DeviceError: sentence-transformers or the device is missing.
+        MissingPackageError: sentence-transformers is not installed.
+        DeviceError: the device is missing or too small.
         StorageError: the disk is full or refuses.
     """
     import duckdb

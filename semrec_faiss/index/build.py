@@ -91,7 +91,8 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
         ConfigError: no dataset or output, or settings that do not fit the data.
         NotFoundError: the dataset folder does not exist.
         DataError: it is inconsistent.
-        DeviceError: FAISS or the GPU cannot do it.
+        MissingPackageError: FAISS is not installed.
+        DeviceError: the GPU cannot do it.
         StorageError: the disk is full or refuses.
         UsageError: the output is something else than an index, or another process writes it.
     """

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex, IndexConfig, IvfSqIndex
 from semrec_faiss.config.schema import DeviceConfig, device_problems
-from semrec_faiss.errors import ConfigError, DeviceError
+from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
@@ -60,12 +60,12 @@ def load_faiss() -> Any:
     ``GOMP_SPINCOUNT`` is set for this process where neither it nor ``OMP_WAIT_POLICY`` is.
 
     Raises:
-        DeviceError: FAISS is missing, installed twice over itself, or cannot load its GPU libraries.
+        MissingPackageError: FAISS is missing, installed twice over itself, or cannot load its GPU libraries.
     """
     wheels = installed_faiss()
     if len(wheels) > 1:
         remove = f"pip uninstall -y {' '.join(wheels)}"
-        raise DeviceError(
+        raise MissingPackageError(
             f"{' and '.join(wheels)} are both installed: they write the same files, so neither is whole",
             fix=f"{remove} && pip install 'semrec-faiss[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)",
         )
@@ -74,12 +74,12 @@ def load_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise DeviceError(
+        raise MissingPackageError(
             f"FAISS is not installed ({error})",
             fix="pip install 'semrec-faiss[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)",
         ) from error
     except RuntimeError as error:  # a GPU wheel without its nvidia packages
-        raise DeviceError(
+        raise MissingPackageError(
             f"FAISS is installed but cannot load its GPU libraries: {error}",
             fix="pip install --force-reinstall 'semrec-faiss[gpu]'",
         ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from semrec_faiss.config.schema import Config, device_problems
-from semrec_faiss.errors import DamagedIndexError, DeviceError
+from semrec_faiss.errors import DamagedIndexError, MissingPackageError
 from semrec_faiss.index.device import Device, gpu_count, installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import all_gpu_states, gpu_states
 
@@ -79,7 +79,7 @@ def _faiss() -> Check:
     wheels = ", ".join(f"{name} {version}" for name, version in installed_faiss().items())
     try:
         faiss = load_faiss()
-    except DeviceError as error:
+    except MissingPackageError as error:
         return Check("faiss", "problem", error.message, error.fix)
     options = faiss.get_compile_options().strip()
     return Check("faiss", "ok", f"{wheels or faiss.__version__} ({options}), {faiss.omp_get_max_threads()} threads")
@@ -90,7 +90,7 @@ def _gpus() -> Check:
     driver = shutil.which("nvidia-smi") is not None or bool(all_gpu_states())
     try:
         usable = gpu_count()
-    except DeviceError:
+    except MissingPackageError:
         usable = 0
     if usable:
         named = "; ".join(str(state) for state in states) or f"{usable} GPUs (install nvidia-ml-py to see their memory)"
@@ -201,7 +201,7 @@ def _lengths(index: VectorIndex) -> Check:
 def _place(config: Config) -> Check:
     try:
         usable = gpu_count()
-    except DeviceError as error:
+    except MissingPackageError as error:
         return Check("device", "problem", error.message, error.fix)
     problems = device_problems(config.index, config.device.model_copy(update={"kind": "gpu"}))
     if not usable:

@@ -48,7 +48,8 @@ class SavedIndex:
             DamagedIndexError: a file is not as it was written.
             UsageError: an override of anything but search and device settings.
             ConfigError: a setting is unknown or out of range.
-            DeviceError: FAISS is missing, or a GPU is asked for and there is none.
+            MissingPackageError: FAISS is missing.
+            DeviceError: a GPU is asked for and there is none.
         """
         self.generation: Generation = IndexDirectory(path).current()
         self.config: Config = _overridden(self.generation.manifest.config, overrides)

@@ -120,11 +120,11 @@ class Answer(Sequence[Result]):
         return self._alone().to_arrow()
 
     def to_pandas(self) -> Any:
-        """Return the titles as a pandas DataFrame; raises DeviceError when pandas is not installed."""
+        """Return the titles as a pandas DataFrame; raises MissingPackageError when pandas is not installed."""
         return self._alone().to_pandas()
 
     def to_polars(self) -> Any:
-        """Return the titles as a polars DataFrame; raises DeviceError when polars is not installed."""
+        """Return the titles as a polars DataFrame; raises MissingPackageError when polars is not installed."""
         return self._alone().to_polars()
 
     def __repr__(self) -> str:
@@ -263,7 +263,7 @@ class Answers(Sequence[Answer]):
         """Return `to_arrow` as a pandas DataFrame; integers and truth values stay what they are where some are missing.
 
         Raises:
-            DeviceError: pandas is not installed.
+            MissingPackageError: pandas is not installed.
         """
         from semrec_faiss.search.frames import pandas_frame
 
@@ -273,7 +273,7 @@ class Answers(Sequence[Answer]):
         """Return `to_arrow` as a polars DataFrame.
 
         Raises:
-            DeviceError: polars is not installed.
+            MissingPackageError: polars is not installed.
         """
         from semrec_faiss.search.frames import polars_frame
 

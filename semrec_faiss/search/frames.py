@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.search.result import OURS, Record, shown_names
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ def _library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise DeviceError(f"{name} is not installed", fix=f"pip install {name}") from error
+        raise MissingPackageError(f"{name} is not installed", fix=f"pip install {name}") from error

@@ -69,7 +69,8 @@ class Recommender:
             NotFoundError: there is no index at ``path``.
             DamagedIndexError: a file is not as it was written.
             UsageError: a setting that is fixed when the index is built, or an argument of another type.
-            DeviceError: FAISS is missing, or a GPU is asked for and there is none.
+            MissingPackageError: FAISS is missing.
+            DeviceError: a GPU is asked for and there is none.
         """
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
@@ -216,7 +217,7 @@ class Recommender:
         Raises:
             UsageError: a blank text, an index whose model is not known, or another model than the index's.
             NotFoundError: the model cannot be found.
-            DeviceError: sentence-transformers is missing.
+            MissingPackageError: sentence-transformers is missing.
         """
         asked = names_of(texts, "texts")
         wanted = Wish.of(k, **wish)

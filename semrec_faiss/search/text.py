@@ -84,7 +84,7 @@ class TextQueries:
         Raises:
             UsageError: a blank text, an index whose model is not known, or another model than the index's.
             NotFoundError: the model cannot be found.
-            DeviceError: sentence-transformers is missing.
+            MissingPackageError: sentence-transformers is missing.
         """
         if not texts or not all(text.strip() for text in texts):
             raise UsageError("the text is empty", fix='say what is looked for: "a heist that goes wrong"')

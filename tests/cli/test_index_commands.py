@@ -145,13 +145,13 @@ def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.Mo
 
 
 def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from semrec_faiss.errors import DeviceError
+    from semrec_faiss.errors import MissingPackageError
     from semrec_faiss.index import device
 
     monkeypatch.setattr(device, "installed_faiss", lambda: {"faiss-cpu": "1.15.1", "faiss-gpu": "1.15.1"})
     device.load_faiss.cache_clear()
     try:
-        with pytest.raises(DeviceError, match="both installed") as caught:
+        with pytest.raises(MissingPackageError, match="both installed") as caught:
             device.load_faiss()
         assert caught.value.fix is not None
         assert caught.value.fix.startswith("pip uninstall -y faiss-cpu faiss-gpu && pip install")
@@ -160,13 +160,13 @@ def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.Monk
 
 
 def test_neither_faiss_wheel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from semrec_faiss.errors import DeviceError
+    from semrec_faiss.errors import MissingPackageError
     from semrec_faiss.index import device
 
     monkeypatch.setitem(sys.modules, "faiss", None)
     device.load_faiss.cache_clear()
     try:
-        with pytest.raises(DeviceError, match="FAISS is not installed") as caught:
+        with pytest.raises(MissingPackageError, match="FAISS is not installed") as caught:
             device.load_faiss()
         assert caught.value.fix is not None
         assert "pip install 'semrec-faiss[cpu]'" in caught.value.fix

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import ConfigError, DeviceError
+from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
 from semrec_faiss.index import device as device_module
 from semrec_faiss.index.device import (
     BLAS_QUERY_BLOCK,
@@ -92,16 +92,16 @@ def test_exactly_one_wheel_is_installed_here() -> None:
 @pytest.mark.usefixtures("fresh_load")
 def test_a_missing_faiss_is_told_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, ModuleNotFoundError("No module named 'faiss'"))
-    with pytest.raises(DeviceError, match="not installed") as caught:
+    with pytest.raises(MissingPackageError, match="not installed") as caught:
         load_faiss()
-    assert caught.value.exit_code == 6
+    assert caught.value.exit_code == 7
     assert "pip install 'semrec-faiss[cpu]'" in str(caught.value.fix)
 
 
 @pytest.mark.usefixtures("fresh_load")
 def test_a_gpu_wheel_without_its_libraries_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, RuntimeError("libcublas.so.12: cannot open shared object file"))
-    with pytest.raises(DeviceError, match=r"GPU libraries.*libcublas") as caught:
+    with pytest.raises(MissingPackageError, match=r"GPU libraries.*libcublas") as caught:
         load_faiss()
     assert "semrec-faiss[gpu]" in str(caught.value.fix)
 
@@ -109,7 +109,7 @@ def test_a_gpu_wheel_without_its_libraries_is_told(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("fresh_load")
 def test_two_wheels_over_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "installed_faiss", lambda: {"faiss-cpu": "1.15.1", "faiss-gpu": "1.15.1"})
-    with pytest.raises(DeviceError, match="faiss-cpu and faiss-gpu are both installed") as caught:
+    with pytest.raises(MissingPackageError, match="faiss-cpu and faiss-gpu are both installed") as caught:
         load_faiss()
     assert "pip uninstall -y faiss-cpu faiss-gpu" in str(caught.value.fix)
 

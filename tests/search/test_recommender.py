@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import AmbiguousTitleError, DataError, DeviceError, NotFoundError, UsageError
+from semrec_faiss.errors import AmbiguousTitleError, DataError, MissingPackageError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
@@ -370,7 +370,7 @@ def test_a_missing_table_library_is_told_with_its_command(
     import sys
 
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(DeviceError, match=f"{library} is not installed") as caught:
+    with pytest.raises(MissingPackageError, match=f"{library} is not installed") as caught:
         getattr(exact.similar("m00017", 1), f"to_{library}")()
     assert f"pip install {library}" in str(caught.value.fix)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DataError, DeviceError, NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import DataError, MissingPackageError, NotFoundError, StorageError, UsageError
 from semrec_faiss.storage import flush_to_disk, new_file, sync_folder
 
 HEADER_BYTES = 8
@@ -49,12 +49,12 @@ def load_h5py() -> Any:
     """Import h5py.
 
     Raises:
-        DeviceError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     try:
         import h5py
     except ImportError as error:
-        raise DeviceError(
+        raise MissingPackageError(
             f"h5py is not installed, which HDF5 files need ({error})", fix="pip install 'semrec-faiss[hdf5]'"
         ) from error
     return h5py
@@ -72,7 +72,7 @@ def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | 
     Raises:
         NotFoundError: a file is not there.
         DataError: one is none of these files, or counts and dimensions do not agree.
-        DeviceError: h5py is missing.
+        MissingPackageError: h5py is missing.
         UsageError: another ending, files beside an HDF5 file, or neighbours without the questions.
     """
     for given in (path, queries, neighbors):
@@ -199,7 +199,7 @@ def new_hdf5(path: Path) -> Iterator[Any]:
     """Open an HDF5 file for writing that becomes ``path`` when the block ends well, and vanishes when it does not.
 
     Raises:
-        DeviceError: h5py is missing.
+        MissingPackageError: h5py is missing.
         StorageError: the disk refuses.
     """
     h5py = load_h5py()

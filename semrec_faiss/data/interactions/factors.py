@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.users import History
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -20,12 +20,12 @@ UNRATED = 3.0
 
 
 def check_installed() -> None:
-    """Raise DeviceError where scipy or scikit-learn, the extra ``learn``, is missing."""
+    """Raise MissingPackageError where scipy or scikit-learn, the extra ``learn``, is missing."""
     try:
         import scipy.sparse  # noqa: F401
         import sklearn.utils.extmath  # noqa: F401
     except ImportError as error:
-        raise DeviceError(
+        raise MissingPackageError(
             f"{error.name} is not installed, which vectors are learned with", fix='pip install "semrec-faiss[learn]"'
         ) from error
 

@@ -95,7 +95,7 @@ def learn_folder(
         NotFoundError: no such folder or file.
         UsageError: ``out`` is not empty, or the folder's vectors are learned ones.
         DataError: the folder is inconsistent, holds no interactions, or nobody likes anything.
-        DeviceError: scipy or scikit-learn is missing.
+        MissingPackageError: scipy or scikit-learn is missing.
         StorageError: the disk is full or refuses.
     """
     started = time.perf_counter()

@@ -121,7 +121,8 @@ def embed_folder(
         UsageError: an unknown field, an argument out of its limits, or vectors that exist already.
         DataError: mistakes in the metadata, or a disk that cannot be written to.
         NotFoundError: no such folder or model.
-        DeviceError: sentence-transformers or the device is missing.
+        MissingPackageError: sentence-transformers is not installed.
+        DeviceError: the device is missing or too small.
     """
     block_rows = BLOCK_ROWS if block_rows is None else block_rows
     for name, value in (("batch size", batch_size), ("block rows", block_rows)):

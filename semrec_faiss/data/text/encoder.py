@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DeviceError, NotFoundError
+from semrec_faiss.errors import DeviceError, MissingPackageError, NotFoundError
 
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
 """The guide's text model: 384 dimensions, fifty languages."""
@@ -68,7 +68,7 @@ def check_available(source: ModelSource) -> None:
     """Look whether a model can be loaded, without loading it: so that hours of other work do not end in its lack.
 
     Raises:
-        DeviceError: sentence-transformers is not installed.
+        MissingPackageError: sentence-transformers is not installed.
         NotFoundError: the model is on no disk, and the hub has none of that name or cannot be reached.
     """
     if find_spec("sentence_transformers") is None:
@@ -92,8 +92,8 @@ def _be_quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _missing_package(what: object) -> DeviceError:
-    return DeviceError(
+def _missing_package(what: object) -> MissingPackageError:
+    return MissingPackageError(
         f"making vectors of texts needs sentence-transformers, which cannot be imported: {what}",
         fix="pip install 'semrec-faiss[embed]'",
     )
@@ -144,7 +144,8 @@ def load_encoder(source: ModelSource, *, batch_size: int | None = None, device: 
         device: "cpu", "cuda", "cuda:1", …; None takes a GPU when there is one.
 
     Raises:
-        DeviceError: sentence-transformers is not installed, or there is no such device.
+        MissingPackageError: sentence-transformers is not installed.
+        DeviceError: there is no such device.
         NotFoundError: no such model, or it cannot be fetched.
     """
     _be_quiet()

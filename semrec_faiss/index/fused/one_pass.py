@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import DeviceError, MissingPackageError
 from semrec_faiss.index.fused.codes import TitleCodes, encode
 from semrec_faiss.index.fused.plan import (
     MANY_QUERIES,
@@ -35,13 +35,13 @@ def load_torch() -> Any:
     """Import torch and Triton.
 
     Raises:
-        DeviceError: one of them is missing or does not load.
+        MissingPackageError: one of them is missing or does not load.
     """
     try:
         import torch
         import triton
     except (ImportError, OSError) as error:
-        raise DeviceError(f"type fused needs torch and triton: {error}", fix=INSTALL) from error
+        raise MissingPackageError(f"type fused needs torch and triton: {error}", fix=INSTALL) from error
     del triton
     return torch
 

@@ -86,7 +86,8 @@ class FusedSearcher:
 
         Raises:
             UsageError: a dimension that the kernels do not take.
-            DeviceError: torch or Triton is missing, or the GPU's memory does not suffice.
+            MissingPackageError: torch or Triton is missing.
+            DeviceError: the GPU's memory does not suffice.
         """
         if vectors.shape[1] not in FUSED_DIMS:
             raise UsageError(

@@ -63,7 +63,8 @@ def bench_gpu(plan: GpuBench, progress: Progress = silent) -> dict[str, Any]:
     """Measure and return the results document.
 
     Raises:
-        DeviceError: no GPU, or no torch and Triton.
+        DeviceError: no GPU.
+        MissingPackageError: no torch and Triton.
     """
     device = choose_device(config_from_dict({"device": {"kind": "gpu"}}).device, config_from_dict({}).index)
     torch = load_torch()

@@ -104,7 +104,7 @@ def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) ->
     Raises:
         NotFoundError: an index does not exist, or has no users.
         UsageError: an index does not know what users rated and when, too few liked enough, or a setting cannot be.
-        DeviceError: FAISS is missing.
+        MissingPackageError: FAISS is missing.
     """
     faiss = str(load_faiss().__version__)
     settings = sweep.evaluate

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from semrec_faiss._version import __version__
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
 
@@ -134,7 +134,7 @@ def _version_of(distribution: str) -> str | None:
 def _compile_options() -> str | None:
     try:
         return str(load_faiss().get_compile_options()).strip()
-    except DeviceError:
+    except MissingPackageError:
         return None
 
 
@@ -142,7 +142,7 @@ def faiss_threads() -> int | None:
     """Return how many threads FAISS searches with; None where it is not installed."""
     try:
         return int(load_faiss().omp_get_max_threads())
-    except DeviceError:
+    except MissingPackageError:
         return None
 
 

@@ -142,7 +142,8 @@ def exact_index(
         progress: told the vectors done.
 
     Raises:
-        DeviceError: FAISS is missing, or the device's memory does not suffice.
+        MissingPackageError: FAISS is missing.
+        DeviceError: the device's memory does not suffice.
     """
     config = FlatIndex(normalize=normalize)
     cpu_index = build_faiss_index(config, blocks, count, dim, Device(), progress)

@@ -40,7 +40,7 @@ def gpu_chart(document: dict[str, Any]) -> Any:
     """Draw a results document of `semrec_faiss.measure.bench.gpu.bench_gpu` as an altair chart.
 
     Raises:
-        DeviceError: altair is not installed.
+        MissingPackageError: altair is not installed.
     """
     altair = load_altair()
     rows = [

@@ -52,7 +52,7 @@ def write_evaluation_report(results: EvaluationResults, out: Path) -> list[Path]
 
     Raises:
         UsageError: nothing was measured.
-        DeviceError: altair or vl-convert-python is not installed.
+        MissingPackageError: altair or vl-convert-python is not installed.
         StorageError: the folder cannot be written.
     """
     document = evaluation_page(results)
@@ -71,7 +71,7 @@ def evaluation_page(results: EvaluationResults) -> Document:
 
     Raises:
         UsageError: nothing was measured.
-        DeviceError: altair is not installed.
+        MissingPackageError: altair is not installed.
     """
     measured = results.measured
     if not measured:

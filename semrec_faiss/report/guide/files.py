@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.measure.documents.results import save_bytes, save_results, save_text
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.charts import png
@@ -20,7 +20,7 @@ def results_path(results: dict[str, Any], folder: Path) -> Path:
 
 def save_comparison(
     results: dict[str, Any], folder: Path, *, with_json: bool = True
-) -> tuple[list[Path], DeviceError | None]:
+) -> tuple[list[Path], MissingPackageError | None]:
     """Write everything there is to write.
 
     Args:
@@ -42,7 +42,7 @@ def save_comparison(
         document = guide_document(results)
         drawn = {chart.name: png(chart.spec) for chart in document.charts()}
         page = html_page(document)
-    except DeviceError as error:
+    except MissingPackageError as error:
         return [path] if with_json else [], error
     pictures = {name: path.with_suffix("") / f"{name}.png" for name in drawn}
     for name, picture in pictures.items():

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 
 WIDTH, HEIGHT = 640, 320
 """Pixels of a picture whose chart takes the width of the page."""
@@ -33,7 +33,7 @@ def load_altair() -> Any:
     """Import altair.
 
     Raises:
-        DeviceError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     return _load("altair")
 
@@ -42,7 +42,7 @@ def _load(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DeviceError(
+        raise MissingPackageError(
             f"{module.replace('_', '-')} is not installed, which charts and pages need ({error})",
             fix="pip install 'semrec-faiss[report]'",
         ) from error
@@ -129,7 +129,7 @@ def png(chart: Any, *, scale: float = 2.0) -> bytes:
         scale: pixels of the picture a pixel of the chart.
 
     Raises:
-        DeviceError: vl-convert-python is not installed.
+        MissingPackageError: vl-convert-python is not installed.
     """
     spec = spec_of(chart)
     if spec.get("width") == "container":
@@ -146,7 +146,7 @@ def javascript() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script for a page that works offline; about 900 KB.
 
     Raises:
-        DeviceError: vl-convert-python is not installed.
+        MissingPackageError: vl-convert-python is not installed.
     """
     bundle: str = _load("vl_convert").javascript_bundle(vl_version=vega_lite_version())
     return bundle.replace("</script", "<\\/script")

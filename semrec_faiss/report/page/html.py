@@ -26,7 +26,7 @@ def html_page(document: Document) -> str:
     """Write a document as a page.
 
     Raises:
-        DeviceError: it has charts, and altair or vl-convert-python is not installed.
+        MissingPackageError: it has charts, and altair or vl-convert-python is not installed.
     """
     charts = document.charts()
     scripts = [f"<script>{javascript()}</script>", _chart_data(charts)] if charts else []

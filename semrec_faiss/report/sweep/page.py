@@ -31,7 +31,7 @@ def write_report(results: SweepResults, out: Path) -> list[Path]:
 
     Raises:
         UsageError: nothing was measured.
-        DeviceError: altair or vl-convert-python is not installed.
+        MissingPackageError: altair or vl-convert-python is not installed.
         StorageError: the folder cannot be written.
     """
     document = sweep_document(results)
@@ -51,7 +51,7 @@ def sweep_document(results: SweepResults) -> Document:
 
     Raises:
         UsageError: nothing was measured.
-        DeviceError: altair is not installed.
+        MissingPackageError: altair is not installed.
     """
     measured = results.measured
     if not measured:

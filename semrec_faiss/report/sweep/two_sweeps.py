@@ -25,7 +25,7 @@ def compare_document(first: SweepResults, second: SweepResults) -> Document:
 
     Raises:
         UsageError: they have no trial in common.
-        DeviceError: altair is not installed.
+        MissingPackageError: altair is not installed.
     """
     found = compare(first, second, NOTABLE, 0.005)
     names = [str(results.folder) for results in (first, second)]

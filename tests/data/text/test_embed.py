@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.text.embed import EmbedReport, embed_folder, item_text
 from semrec_faiss.data.text.encoder import ModelSource, check_available, find_model, load_encoder
-from semrec_faiss.errors import DataError, DeviceError, NotFoundError, UsageError
+from semrec_faiss.errors import DataError, DeviceError, MissingPackageError, NotFoundError, UsageError
 
 DIM = 12
 TITLES = 10
@@ -370,11 +370,11 @@ def test_a_folder_that_cannot_be_written_to(folder: Path, monkeypatch: pytest.Mo
 def test_a_missing_package_names_its_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(DeviceError) as caught:
+    with pytest.raises(MissingPackageError) as caught:
         embed_folder(folder, model="no-such-model")
     assert caught.value.fix == "pip install 'semrec-faiss[embed]'"
     monkeypatch.setattr("semrec_faiss.data.text.encoder.find_spec", lambda _: None)
-    with pytest.raises(DeviceError, match="it is not installed"):
+    with pytest.raises(MissingPackageError, match="it is not installed"):
         check_available(ModelSource("no-such-model", "no-such-model", None))
 
 

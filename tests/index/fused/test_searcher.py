@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import ConfigError, DeviceError, UsageError
+from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.fused.plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
@@ -486,7 +486,7 @@ def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(DeviceError, match="needs torch and triton") as caught:
+    with pytest.raises(MissingPackageError, match="needs torch and triton") as caught:
         FusedSearcher(np.ones((4, 32), np.float32), "cuda:0")
     assert "pip install 'semrec-faiss[gpu]'" in str(caught.value.fix)
 

@@ -126,7 +126,7 @@ def test_files_that_cannot_grow_end_in_a_storage_error(index: Path, folders: tup
     outcomes = build_limited(repo, index, folders[1], limits)
     assert [limit for limit, *_ in outcomes] == limits
     for limit, kind, code, message, _ in outcomes:
-        assert (kind, code) == ("StorageError", 6), (limit, kind, message)
+        assert (kind, code) == ("StorageError", 8), (limit, kind, message)
         assert str(index) in message, (limit, message)
     listed = {tuple(names) for *_, names in outcomes}
     assert listed == {(".lock", "CURRENT", "gen-000001")}
@@ -142,7 +142,7 @@ def test_a_disk_that_fills_up_late_ends_in_a_storage_error_too(
 ) -> None:
     for limit, kind, code, message, names in build_limited(repo, index, folders[1], [0, 3, 200], step):
         # Once a fault: DuckDB's IOException for users.parquet and seen.parquet.
-        assert (kind, code) == ("StorageError", 6), (limit, kind, message)
+        assert (kind, code) == ("StorageError", 8), (limit, kind, message)
         assert names == [".lock", "CURRENT", "gen-000001"]
     check_untouched(index)
 
@@ -216,7 +216,7 @@ def test_an_error_at_any_operation_keeps_the_old_index_or_has_published_the_new(
         try:
             build(folders[1], index)
         except StorageError as error:
-            assert error.exit_code == 6
+            assert error.exit_code == 8
         else:
             break
         finally:
@@ -267,7 +267,7 @@ def test_a_write_that_takes_only_a_part_is_noticed(
     monkeypatch.setattr(generation.NewGeneration, "finish", finish)
     with pytest.raises(Exception, match=r"index\.faiss") as caught:
         build(folders[1], index)
-    assert caught.value.exit_code in (5, 6)  # type: ignore[attr-defined]
+    assert caught.value.exit_code in (5, 8)  # type: ignore[attr-defined]
     monkeypatch.undo()
     check_untouched(index)
 
@@ -292,7 +292,7 @@ def test_the_first_build_on_a_full_disk_leaves_no_half_index(
     tmp_path: Path, folders: tuple[Path, Path], repo: Path
 ) -> None:
     (limited,) = build_limited(repo, tmp_path / "index", folders[0], [2000])
-    assert limited[1:3] == ["StorageError", 6]
+    assert limited[1:3] == ["StorageError", 8]
     assert limited[4] is None, "the directory was made for this build"
     build(folders[0], tmp_path / "index")
     check_untouched(tmp_path / "index")
@@ -311,7 +311,7 @@ def test_the_command_line_ends_with_exit_code_6(index: Path, folders: tuple[Path
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 6, done.stderr
+    assert done.returncode == 8, done.stderr
     assert "Traceback" not in done.stderr
     assert "fix: " in done.stderr
     check_untouched(index)

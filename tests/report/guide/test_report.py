@@ -11,7 +11,7 @@ import pytest
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.run import Comparison, compare
@@ -158,7 +158,7 @@ def test_without_the_chart_packages_the_results_are_written(
     results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> bytes:
-        raise DeviceError("altair is not installed", fix="pip install 'semrec-faiss[report]'")
+        raise MissingPackageError("altair is not installed", fix="pip install 'semrec-faiss[report]'")
 
     monkeypatch.setattr(guide_files, "png", refuse)
     written, missing = save_comparison(results, tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.errors import DeviceError, StorageError
+from semrec_faiss.errors import MissingPackageError, StorageError
 from semrec_faiss.report.page import charts
 from semrec_faiss.report.page.axes import decades, even_ticks, recall_domain, ticks_between
 from semrec_faiss.report.page.charts import legend_columns, load_altair, png, spec_of
@@ -186,7 +186,7 @@ def test_without_altair_the_command_that_installs_it_is_named(monkeypatch: pytes
         return real(name)
 
     monkeypatch.setattr(charts, "import_module", refuse)
-    with pytest.raises(DeviceError, match="altair is not installed") as error:
+    with pytest.raises(MissingPackageError, match="altair is not installed") as error:
         load_altair()
     assert error.value.fix == "pip install 'semrec-faiss[report]'"
 
