@@ -13,6 +13,7 @@ from typing import Any, Literal
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex, IndexConfig, IvfSqIndex
 from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
+from semrec_faiss.forking import keep_for_ever, renewed_after_fork
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
@@ -90,9 +91,38 @@ def load_faiss() -> Any:
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs that this FAISS can use: 0 for a CPU build or without a driver."""
+    """Return the number of GPUs that this FAISS can use: 0 for a CPU build or without a driver.
+
+    Raises:
+        DeviceError: there are some, but the process was forked from one that had looked for them already.
+    """
     faiss = load_faiss()
-    return int(faiss.get_num_gpus()) if "GPU" in faiss.get_compile_options() else 0
+    if _cuda.lost:
+        raise DeviceError(
+            "this process was forked from one that had used the GPU, and CUDA cannot be used after that",
+            fix="start processes by spawn or forkserver, open no index before the fork, or set device.kind=cpu",
+        )
+    found = int(faiss.get_num_gpus()) if "GPU" in faiss.get_compile_options() else 0
+    _cuda.in_use = found > 0
+    return found
+
+
+@dataclass
+class _Cuda:
+    """Whether this process has asked CUDA for GPUs and found some, and whether it was forked after that."""
+
+    in_use: bool = False
+    lost: bool = False
+
+
+_cuda = _Cuda()
+
+
+@renewed_after_fork
+def _lose_cuda() -> None:
+    """Ask CUDA nothing more in a forked child: it would end the process."""
+    _cuda.lost = _cuda.in_use
+    keep_for_ever(_resources)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.forking import OWN_THREADS, renewed_after_fork
 from semrec_faiss.index.device import load_faiss
 
 VectorsOf = Callable[[Rows], Vectors]
@@ -237,7 +238,10 @@ def _products(query: Vectors, vectors: Vectors) -> Scores:
 
 @lru_cache(maxsize=1)
 def _product_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix="semrec-products")
+    return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix=f"{OWN_THREADS}products")
+
+
+renewed_after_fork(_product_threads.cache_clear)
 
 
 def order_ties(scores: Scores, rows: Rows) -> None:

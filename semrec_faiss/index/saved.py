@@ -52,7 +52,19 @@ class SavedIndex:
             DeviceError: a GPU is asked for and there is none.
         """
         self.generation: Generation = IndexDirectory(path).current()
+        self._overrides = tuple(overrides)
         self.config: Config = _overridden(self.generation.manifest.config, overrides)
+
+    def __reduce__(self) -> tuple[type[SavedIndex], tuple[Path, tuple[str, ...]]]:
+        """Pickle as path and settings: what is in use there is opened, in another process or later."""
+        return type(self), (self.generation.folder.parent, self._overrides)
+
+    def opened_anew(self) -> SavedIndex:
+        """Return the same generation with nothing read yet, for a process that was forked since."""
+        fresh = object.__new__(type(self))
+        users = {"users": self.users} if "users" in vars(self) else {}  # arrays only, which a child shares
+        vars(fresh).update(generation=self.generation, config=self.config, _overrides=self._overrides, **users)
+        return fresh
 
     @cached_property
     def device(self) -> Device:

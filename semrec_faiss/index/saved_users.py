@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import first_line, literal_path
+from semrec_faiss.data.folder.database import connect, first_line, literal_path
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
@@ -19,12 +19,6 @@ USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
 SEEN_NAME = "seen.parquet"
 _NAMED_IN_ERRORS = 5
-
-
-def _connection() -> Any:
-    import duckdb
-
-    return duckdb.connect(":memory:")
 
 
 def _copy(connection: Any, query: str, target: Path) -> None:
@@ -41,7 +35,7 @@ def _copy(connection: Any, query: str, target: Path) -> None:
 
 def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     """Write users.parquet: user_id in row order."""
-    with _connection() as connection:
+    with connect() as connection:
         ids = np.array(user_ids, dtype=object)
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
         _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
@@ -50,7 +44,7 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
 
 def write_seen(new: NewGeneration, history: History) -> None:
     """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
-    with _connection() as connection:
+    with connect() as connection:
         offsets = history.offsets
         user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         columns: dict[str, NDArray[Any]] = {"user_row": user_rows, "title_row": history.rows}
@@ -72,7 +66,7 @@ class SavedUsers:
     @cached_property
     def ids(self) -> list[str]:
         """The user ids in row order."""
-        with _connection() as connection:
+        with connect() as connection:
             path = literal_path(self._generation.file(USER_IDS_NAME))
             ids = [
                 row[0]
@@ -122,7 +116,7 @@ class SavedUsers:
     @cached_property
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
-        with _connection() as connection:
+        with connect() as connection:
             path = literal_path(self._generation.file(SEEN_NAME))
             columns = connection.execute(
                 "SELECT user_row, title_row FROM read_parquet($1, hive_partitioning = false)", [path]
@@ -134,7 +128,7 @@ class SavedUsers:
     @cached_property
     def history(self) -> History:
         """What users have seen, with ratings and timestamps where the index has them."""
-        with _connection() as connection:
+        with connect() as connection:
             path = literal_path(self._generation.file(SEEN_NAME))
             columns = connection.execute("FROM read_parquet($1, hive_partitioning = false)", [path]).fetchnumpy()
         offsets, rows = self.seen

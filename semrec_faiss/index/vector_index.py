@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
+from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.device import (
     Device,
     GpuResources,
@@ -48,7 +49,7 @@ QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
 
 
-class VectorIndex:
+class VectorIndex(HoldsHandles):
     """A FAISS index over title vectors, searchable from many threads.
 
     A CPU index is always kept, for saving and for exact vectors; on a GPU a copy of it is searched.

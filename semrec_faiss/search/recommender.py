@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
@@ -33,8 +34,10 @@ TITLES_REMEMBERED = 4096
 """Titles whose row is kept, so that asking for one again costs no look-up."""
 
 
-class Recommender:
+class Recommender(HoldsHandles):
     """Answers questions from a saved index; safe to use from many threads.
+
+    In a forked child it opens itself anew when it is first asked; pickled, it is its path and settings.
 
     Every question takes, besides k: ``where``, a SQL expression over the titles' fields or a `Filter`; ``exclude``,
     titles never to return; ``diversity`` from 0 to 1, by maximal marginal relevance; ``max_per``, the most titles that
@@ -85,6 +88,15 @@ class Recommender:
     def catalog(self) -> Catalog:
         """The titles."""
         return self.searcher.catalog
+
+    def __reduce__(self) -> tuple[type[Recommender], tuple[SavedIndex]]:
+        saved = self.saved  # opens an object anew that a fork has lost, which is of another type until then
+        return type(self), (saved,)
+
+    @classmethod
+    def opened_anew(cls, lost: dict[str, Any]) -> Recommender:
+        """Open the same generation for a process that was forked since; raises what `open` does."""
+        return cls(lost["saved"].opened_anew())
 
     @property
     def users(self) -> SavedUsers:

@@ -21,6 +21,7 @@ from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_l
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles, json_text
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ RowsLike = Sequence[int] | NDArray[np.integer[Any]]
 """Rows as a caller may have them."""
 
 
-class Catalog:
+class Catalog(HoldsHandles):
     """The titles in row order; safe to use from many threads.
 
     Attributes:
@@ -49,7 +50,7 @@ class Catalog:
         self._connection = connection
         self.count = count
         self.fields = fields
-        self._finder = TitleFinder(self.cursor, has_year="year" in fields)
+        self._finder = TitleFinder(connection.cursor, has_year="year" in fields)
         connection.execute(
             "SET GLOBAL TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true"
         )
