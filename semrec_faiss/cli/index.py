@@ -13,13 +13,18 @@ from semrec_faiss.index.generations.generation import Generation
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
 @click.option("--output", type=click.Path(path_type=Path), help="The index directory, instead of the config's.")
 @set_option
 @json_option
-def build(config: Path, dataset: Path | None, output: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
+def build(
+    config: Path | None, dataset: Path | None, output: Path | None, settings: tuple[str, ...], as_json: bool
+) -> None:
     """Build an index from the YAML file CONFIG and save it; an index directory is built again as it was.
+
+    CONFIG may also be the name of a config that semrec ships, such as flat or ivf_flat; without one every setting has
+    its default, which is exact search.
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
@@ -27,7 +32,7 @@ def build(config: Path, dataset: Path | None, output: Path | None, settings: tup
     from semrec_faiss.index.build import build_index
     from semrec_faiss.index.saved import config_of_index
 
-    loaded = config_of_index(config, settings) if config.is_dir() else load_config(config, settings)
+    loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
     paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
     started = time.perf_counter()
     with progress_bars() as progress:

@@ -18,16 +18,19 @@ from semrec_faiss.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config file and apply overrides such as ``index.search.nprobe=32``.
 
+    Args:
+        path: a file, or the name of a config that semrec ships, such as ``flat``; None takes every key's default.
+        overrides: each ``KEY.KEY=VALUE``, the value as YAML.
+
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such file, and none of that name is shipped.
         ConfigError: it has mistakes; all of them are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    source = YamlSource.read(Path(path))
-    return _validate(source, overrides)
+    return _validate(YamlSource({}) if path is None else YamlSource.read(Path(path)), overrides)
 
 
 def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:

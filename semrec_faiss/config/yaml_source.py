@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
+from semrec_faiss.config.shipped import find_config
+from semrec_faiss.errors import ConfigError, UsageError
 
 KeyPath = tuple[str | int, ...]
 
@@ -34,14 +35,13 @@ class YamlSource:
 
     @classmethod
     def read(cls, path: Path) -> YamlSource:
-        """Read a YAML file whose top level is a mapping.
+        """Read a YAML file whose top level is a mapping; see `find_config` for what ``path`` may be.
 
         Raises:
-            NotFoundError: there is no such file.
+            NotFoundError: there is no such file, and none of that name is shipped.
             ConfigError: it is not YAML, not a mapping, or gives a key twice.
         """
-        if not _is_file(path):
-            raise NotFoundError(f"config file {path} does not exist", fix="semrec ships examples in configs/")
+        path = find_config(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -106,13 +106,6 @@ def _told(path: Path, error: yaml.MarkedYAMLError) -> str:
         return f"{path} is not valid YAML: {problem}"
     snippet = mark.get_snippet(indent=2) or ""
     return f"{path}:{mark.line + 1} is not valid YAML: {problem}\n{snippet}".rstrip()
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _record_lines(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 
-def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "semrec_faiss", *map(str, arguments)], capture_output=True, text=True)
+def semrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "semrec_faiss", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -52,6 +53,15 @@ def test_output_and_dataset_options_override_the_config(config: Path, folder: Pa
     assert result.returncode == 0
     assert json.loads(result.stdout)["index"] == str(tmp_path / "other")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_config_may_be_left_out_or_named(folder: Path, tmp_path: Path) -> None:
+    for name, kind in (((), "flat"), (("hnsw",), "hnsw")):
+        result = semrec("build", *name, "--output", tmp_path / kind, "--dataset", folder, "--json", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["type"] == kind
+    result = semrec("build")
+    assert (result.returncode, "--dataset DIR" in result.stderr) == (2, True)
 
 
 def test_set_chooses_another_type(config: Path) -> None:

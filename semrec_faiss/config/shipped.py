@@ -1,0 +1,40 @@
+"""Where the configs are that semrec ships: inside an installed package, or in the source tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semrec_faiss.errors import NotFoundError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+FOLDERS = (_PACKAGE / "shipped_configs", _PACKAGE.parent / "configs")
+"""Where they lie: in the wheel, and in a checkout."""
+
+
+def find_config(path: Path) -> Path:
+    """Return ``path`` where it is a file, else the shipped config of that name.
+
+    ``flat``, ``flat.yaml`` and ``configs/flat.yaml`` all name the shipped ``flat.yaml``; a file of one's own comes
+    first.
+
+    Raises:
+        NotFoundError: there is neither; its candidates are the shipped names.
+    """
+    if _is_file(path):
+        return path
+    shipped = {file.stem: file for folder in FOLDERS for file in folder.glob("*.yaml")}
+    if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".yaml") and path.stem in shipped:
+        return shipped[path.stem]
+    names = tuple(sorted(shipped))
+    raise NotFoundError(
+        f"config file {path} does not exist",
+        fix=f"give a file, or the name of a config that semrec ships: {', '.join(names)}",
+        candidates=names,
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -1,0 +1,50 @@
+"""Configs by name: those that semrec ships are found wherever it runs, and a file of one's own comes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semrec_faiss.config import shipped
+from semrec_faiss.config.reading import load_config
+from semrec_faiss.config.schema import Config
+from semrec_faiss.config.shipped import find_config
+from semrec_faiss.errors import NotFoundError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["ivf_flat", "ivf_flat.yaml", "configs/ivf_flat.yaml", "configs/ivf_flat"])
+def test_a_shipped_config_is_found_from_anywhere(name: str, repo: Path) -> None:
+    assert find_config(Path(name)).samefile(repo / "configs" / "ivf_flat.yaml")
+    assert load_config(name).index.type == "ivf_flat"
+
+
+def test_a_file_of_that_name_comes_first(elsewhere: Path) -> None:
+    (elsewhere / "flat").write_text("index: {type: hnsw}\n")
+    assert load_config("flat").index.type == "hnsw"
+
+
+@pytest.mark.parametrize("name", ["none", "other/flat.yaml", "flat.yml", "configs", "../flat", "x" * 5000, "a\0"])
+def test_another_name_is_told_with_the_names_there_are(name: str, repo: Path) -> None:
+    with pytest.raises(NotFoundError, match="does not exist") as caught:
+        load_config(name)
+    assert caught.value.candidates == tuple(sorted(path.stem for path in (repo / "configs").glob("*.yaml")))
+    assert "flat, fused, hnsw" in str(caught.value.fix)
+
+
+def test_an_installation_carries_them(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (elsewhere / "in_the_wheel").mkdir()
+    (elsewhere / "in_the_wheel" / "mine.yaml").write_text("index: {type: hnsw}\n")
+    monkeypatch.setattr(shipped, "FOLDERS", (elsewhere / "in_the_wheel", elsewhere / "none"))
+    assert load_config("mine").index.type == "hnsw"
+
+
+def test_without_a_file_every_key_has_its_default() -> None:
+    assert load_config(None) == Config()
+    assert load_config(None, ["index.type=hnsw"]).index.type == "hnsw"
