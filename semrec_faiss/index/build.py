@@ -42,6 +42,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, HashingFile, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
 from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.saved_titles import write_titles
 from semrec_faiss.index.saved_users import write_seen, write_user_ids
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
@@ -49,7 +50,6 @@ from semrec_faiss.progress import Progress, silent
 
 INDEX_NAME = "index.faiss"
 VECTORS_NAME = "vectors.npy"
-ITEMS_NAME = "items.parquet"
 USERS_NAME = "users.npy"
 
 KNOWN_ANSWER_K = 10
@@ -107,8 +107,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
     directory = IndexDirectory(config.output)
     with directory.writing(), directory.new_generation() as new:
         known = _write_index(new, resolved, source, device, progress)
-        source.catalog.write_parquet(new.folder / ITEMS_NAME)
-        new.adopt(ITEMS_NAME)
+        write_titles(new, source.catalog)
         _write_users(new, resolved, profile, source, progress)
         _carry_transformation(new, source)
         progress("publishing", 0, 1)

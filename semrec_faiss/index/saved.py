@@ -15,12 +15,14 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
-from semrec_faiss.index.build import INDEX_NAME, ITEMS_NAME, VECTORS_NAME
+from semrec_faiss.data.titles.titles import Titles
+from semrec_faiss.errors import DamagedIndexError, UsageError
+from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import KnownAnswer
+from semrec_faiss.index.saved_titles import open_titles
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 
@@ -95,17 +97,14 @@ class SavedIndex:
         return VectorIndex(index, config, device, originals=originals)
 
     @cached_property
-    def catalog(self) -> Catalog:
+    def titles(self) -> Titles:
         """The titles, in row order."""
-        try:
-            catalog = Catalog.from_parquet(self.generation.file(ITEMS_NAME))
-        except DataError as error:
-            raise DamagedIndexError(error.message, fix="build the index again") from error
-        if catalog.count != self.generation.manifest.count:
-            raise DamagedIndexError(
-                f"{ITEMS_NAME} holds {catalog.count} titles, the manifest says {self.generation.manifest.count}"
-            )
-        return catalog
+        return open_titles(self.generation)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The titles in DuckDB, loaded when this is first used."""
+        return self.titles.catalog
 
     @cached_property
     def transformation(self) -> Transformation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.database import connect, first_line, literal_path
+from semrec_faiss.data.titles.stored import StoredTexts
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.saved_titles import read_texts, write_texts
 
 USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
 SEEN_NAME = "seen.parquet"
+USER_LOOKUP = "user_ids"
 _NAMED_IN_ERRORS = 5
 
 
@@ -40,6 +45,7 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
         _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
     new.adopt(USER_IDS_NAME)
+    write_texts(new, USER_LOOKUP, ((_line_of(user_id), (user_id,)) for user_id in user_ids))
 
 
 def write_seen(new: NewGeneration, history: History) -> None:
@@ -53,6 +59,10 @@ def write_seen(new: NewGeneration, history: History) -> None:
         connection.register("seen", columns)
         _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / SEEN_NAME)
     new.adopt(SEEN_NAME)
+
+
+def _line_of(user_id: str) -> bytes:
+    return json.dumps(user_id).encode()
 
 
 class SavedUsers:
@@ -79,16 +89,39 @@ class SavedUsers:
         return ids
 
     @cached_property
-    def _row_of(self) -> dict[str, int]:
+    def _stored(self) -> StoredTexts | None:
+        if not self._generation.has(f"{USER_LOOKUP}.lookup"):  # an earlier version wrote the index
+            return None
+        return read_texts(self._generation, USER_LOOKUP, self.count)
+
+    @cached_property
+    def _all_rows(self) -> dict[str, int]:
         return {user_id: row for row, user_id in enumerate(self.ids)}
 
-    def rows_of(self, user_ids: Sequence[str]) -> NDArray[np.int64]:
+    def _found(self, user_ids: Sequence[str]) -> Rows:
+        """Return the rows of user ids, -1 where there is no such user."""
+        if self._stored is None:
+            return np.array([self._all_rows.get(user_id, -1) for user_id in user_ids], dtype=np.int64)
+        rows = self._stored.first_rows(user_ids)
+        lines = iter(self._stored.lines(rows[rows >= 0]))
+        for position, user_id in enumerate(user_ids):
+            if rows[position] >= 0 and next(lines) != _line_of(user_id):  # another id has the same hash
+                rows[position] = self._found_among_equal_hashes(self._stored, user_id)
+        return rows
+
+    def _found_among_equal_hashes(self, stored: StoredTexts, user_id: str) -> int:
+        rows = stored.rows_of(user_id)
+        lines = stored.lines(rows)
+        return next((row for row, line in zip(rows, lines, strict=True) if line == _line_of(user_id)), -1)
+
+    def rows_of(self, user_ids: Sequence[str]) -> Rows:
         """Return the rows of user ids.
 
         Raises:
             NotFoundError: some are unknown; the message names the first of them.
         """
-        unknown = [user_id for user_id in user_ids if user_id not in self._row_of]
+        rows = self._found(user_ids)
+        unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
         if unknown:
             named = ", ".join(map(repr, unknown[:_NAMED_IN_ERRORS])) + (
                 ", …" if len(unknown) > _NAMED_IN_ERRORS else ""
@@ -98,7 +131,7 @@ class SavedUsers:
                 fix=f"ids look like {', '.join(map(repr, self.ids[:3]))}",
                 candidates=tuple(self.ids[:3]),
             )
-        return np.array([self._row_of[user_id] for user_id in user_ids], dtype=np.int64)
+        return rows
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.search_result import Exactness
-from semrec_faiss.search.result import OURS, KeptTitles, Record, Result, Titles, fresh, result_of, shown_names
+from semrec_faiss.search.result import OURS, KeptTitles, Record, Result, fresh, result_of, shown_names
 from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.topk import Stage, TopK
 
@@ -177,7 +178,7 @@ class Answers(Sequence[Answer]):
         found: TopK,
         requested: int,
         asked: Mapping[str, Sequence[Any]],
-        titles: Titles,
+        titles: Titles | KeptTitles,
         elapsed_ms: float,
         text: TextTimes | None = None,
     ) -> None:

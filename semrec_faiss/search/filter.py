@@ -52,6 +52,11 @@ class Filter:
         if self.years is not None:
             object.__setattr__(self, "years", _span(self.years))
 
+    @property
+    def says_something(self) -> bool:
+        """Whether there is anything that a title must satisfy."""
+        return self != _EVERYTHING
+
     def clauses(self, catalog: Catalog) -> tuple[str, ...]:
         """Return the WHERE clauses that together say this; none when everything matches.
 
@@ -72,6 +77,9 @@ class Filter:
             clauses += [f"year >= {int(first)}"] if first is not None else []
             clauses += [f"year <= {int(last)}"] if last is not None else []
         return tuple(clauses)
+
+
+_EVERYTHING = Filter()
 
 
 def parse_years(text: str) -> tuple[int | None, int | None]:

@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.saved import SavedIndex
@@ -54,11 +55,11 @@ class Recommender(HoldsHandles):
     def __init__(self, saved: SavedIndex) -> None:
         """Load what every search needs; users are read when the first one is asked for."""
         self.saved = saved
-        self.searcher = Searcher(saved.vectors, saved.catalog)
-        self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.catalog.find)
+        self.searcher = Searcher(saved.vectors, saved.titles)
+        self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.titles.find)
         self._users_lock = threading.Lock()
         on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
-        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.catalog.records, on_cpu)
+        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.titles.records, on_cpu)
 
     @classmethod
     def open(cls, path: str | PathLike[str], settings: str | Iterable[str] = ()) -> Recommender:
@@ -85,9 +86,14 @@ class Recommender(HoldsHandles):
         return self.searcher.index
 
     @property
+    def titles(self) -> Titles:
+        """The titles: records by row and rows by name, without a database."""
+        return self.searcher.titles
+
+    @property
     def catalog(self) -> Catalog:
-        """The titles."""
-        return self.searcher.catalog
+        """The titles in DuckDB, loaded when this is first used."""
+        return self.titles.catalog
 
     def __reduce__(self) -> tuple[type[Recommender], tuple[SavedIndex]]:
         saved = self.saved  # opens an object anew that a fork has lost, which is of another type until then
@@ -128,7 +134,7 @@ class Recommender(HoldsHandles):
         """
         wanted = Wish.of(k, **wish)
         row = self._row_of_title(name_of(title_or_id, "the title"))
-        record = self.catalog.records([row])[0]
+        record = self.titles.records([row])[0]
         asked = {name: [record[name]] for name in ("media_id", "title")}
         return self._ask(self.index.vectors([row]), wanted, asked, Exclusions.of([[row]]))[0]
 
@@ -179,9 +185,9 @@ class Recommender(HoldsHandles):
         if not isinstance(taste, Taste):
             raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
         wanted = Wish.of(k, **wish)
-        titles, weights = zip(*taste.weights(), strict=True)
-        rows = [self._row_of_title(title) for title in titles]
-        named = [record["title"] for record in self.catalog.records(rows)]
+        said, weights = zip(*taste.weights(), strict=True)
+        rows = [self._row_of_title(title) for title in said]
+        named = [record["title"] for record in self.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
         return self._ask(taste_vector(self.index, rows, weights), wanted, asked, Exclusions.of([rows]))[0]
 
@@ -246,7 +252,7 @@ class Recommender(HoldsHandles):
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
         row = self._row_of_title(name_of(title_or_id, "the title"))
         user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
-        return explain(self.index, self.users, self.catalog.records, user_row, row, k)
+        return explain(self.index, self.users, self.titles.records, user_row, row, k)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
@@ -264,4 +270,4 @@ class Recommender(HoldsHandles):
         started = time.perf_counter()
         found = self.searcher.run(queries, wish, exclusions)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        return Answers(found, wish.k, asked, self.catalog, elapsed_ms, text)
+        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text)

@@ -1,11 +1,11 @@
-"""One title of an answer, and where its metadata comes from."""
+"""One title of an answer, and the names that its fields stand under."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from semrec_faiss.arrays import Rows
 
@@ -14,19 +14,6 @@ Record = dict[str, Any]
 
 OURS = ("rank", "score")
 """What a result says beside the title's own fields."""
-
-
-class Titles(Protocol):
-    """Where the titles' metadata is read."""
-
-    @property
-    def fields(self) -> Mapping[str, str]:
-        """The DuckDB type of every field, in the order of the records."""
-        ...
-
-    def lines(self, rows: Rows) -> list[bytes]:
-        """Return each title's record as JSON."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import cached_property
 
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
-from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filter import Selections
@@ -20,13 +21,17 @@ from semrec_faiss.search.wish import Wish
 class Searcher:
     """Runs wishes over batches of prepared query vectors; safe from many threads."""
 
-    def __init__(self, index: VectorIndex, catalog: Catalog) -> None:
-        """Search ``index``, whose rows are the titles of ``catalog``."""
+    def __init__(self, index: VectorIndex, titles: Titles) -> None:
+        """Search ``index``, whose rows are ``titles``."""
         self.index = index
-        self.catalog = catalog
-        self.selections = Selections(catalog, index)
+        self.titles = titles
         self._groups: dict[str, Groups] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def selections(self) -> Selections:
+        """The titles that filters let through, by filter; the first one loads the catalogue."""
+        return Selections(self.titles.catalog, self.index)
 
     def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for.
@@ -61,10 +66,10 @@ class Searcher:
 
     def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Vectors | None]:
         titles = self.index.count
-        selection = self.selections.get(wish.filter)
+        selection = self.selections.get(wish.filter) if wish.filter.says_something else None
         if wish.exclude:
             mask = np.ones(titles, np.bool_) if selection is None else selection.mask.copy()
-            mask[[self.catalog.find(title) for title in wish.exclude]] = False
+            mask[[self.titles.find(title) for title in wish.exclude]] = False
             return Restriction(titles, mask, exclusions), None
         if selection is None:
             return Restriction(titles, None, exclusions), None
@@ -104,5 +109,5 @@ class Searcher:
     def _group(self, name: str) -> Groups:
         with self._lock:
             if name not in self._groups:
-                self._groups[name] = Groups(self.catalog, name)
+                self._groups[name] = Groups(self.titles.catalog, name)
             return self._groups[name]

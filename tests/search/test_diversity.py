@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
@@ -37,7 +38,7 @@ TYPES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def searcher(world: Any, make_index: Callable[..., VectorIndex]) -> Searcher:
     """An exact search of the world."""
-    return Searcher(make_index(world.titles, {"type": "flat"}), world.catalog)
+    return Searcher(make_index(world.titles, {"type": "flat"}), Titles(lambda: world.catalog))
 
 
 def ask(searcher: Searcher, queries: Any, exclusions: Exclusions | None = None, **wish: Any) -> TopK:
@@ -182,7 +183,7 @@ def test_limited_lists_are_as_full_as_can_be(
     world: Any, make_index: Callable[..., VectorIndex], name: str, weight: float
 ) -> None:
     """The number of titles that a limit leaves is known; no type and no pool may fall short of it."""
-    searcher = Searcher(make_index(world.titles, TYPES[name]), world.catalog)
+    searcher = Searcher(make_index(world.titles, TYPES[name]), Titles(lambda: world.catalog))
     rng = np.random.default_rng(5)
     for most, clause in ((1, "franchise IS NOT NULL"), (2, "franchise IS NOT NULL"), (1, "year < 1960"), (4, "true")):
         field = "franchise" if "franchise" in clause else "year"
@@ -308,9 +309,9 @@ def test_a_limit_of_the_search_is_no_limit_of_the_list(
     world: Any, make_index: Callable[..., VectorIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = make_index(world.titles, {"type": "flat"})
-    whole = ask(Searcher(index, world.catalog), world.queries[:3], k=60, max_per={"year": 1})
+    whole = ask(Searcher(index, Titles(lambda: world.catalog)), world.queries[:3], k=60, max_per={"year": 1})
     monkeypatch.setattr(VectorIndex, "k_limit", property(lambda _: 64))
-    limited = ask(Searcher(index, world.catalog), world.queries[:3], k=60, max_per={"year": 1})
+    limited = ask(Searcher(index, Titles(lambda: world.catalog)), world.queries[:3], k=60, max_per={"year": 1})
     np.testing.assert_array_equal(limited.returned, whole.returned)
     np.testing.assert_array_equal(limited.returned, 60)
     np.testing.assert_allclose(limited.scores, whole.scores, rtol=0, atol=1e-5)

@@ -120,7 +120,7 @@ class Catalog(HoldsHandles):
         # The catalog's own connection is shut off from files, so a second one, which never sees foreign SQL, writes.
         with connect() as writer:
             create_table(writer, self.fields)
-            for _ in insert_titles(writer, self.fields, self._as_json()):
+            for _ in insert_titles(writer, self.fields, self.json_texts()):
                 pass
             try:
                 writer.execute(
@@ -145,7 +145,7 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: a row is outside the catalog.
         """
-        asked = self._checked(rows)
+        asked = self.checked(rows)
         texts = dict(
             self.cursor()
             .execute(
@@ -158,21 +158,13 @@ class Catalog(HoldsHandles):
         blank = dict.fromkeys(LEADING_FIELDS)
         return [blank | json.loads(texts[row]) for row in asked.tolist()]
 
-    def lines(self, rows: RowsLike) -> list[bytes]:
-        """Return `records` as JSON, an object a title in UTF-8.
-
-        Raises:
-            DataError: a row is outside the catalog.
-        """
-        return [json.dumps(record, ensure_ascii=False).encode() for record in self.records(rows)]
-
     def media_ids(self, rows: RowsLike) -> list[str]:
         """Return the media_id of each of ``rows``.
 
         Raises:
             DataError: a row is outside the catalog.
         """
-        asked = self._checked(rows)
+        asked = self.checked(rows)
         if len(asked) > self.count * _FEW:
             ids: list[str] = self.all_media_ids()[asked].tolist()
             return ids
@@ -226,7 +218,8 @@ class Catalog(HoldsHandles):
         """
         return self._finder.find(title_or_id)
 
-    def _checked(self, rows: RowsLike) -> NDArray[np.int64]:
+    def checked(self, rows: RowsLike) -> NDArray[np.int64]:
+        """Return rows as an array; raises DataError where one is outside the catalog."""
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)
         outside = asked[(asked < 0) | (asked >= self.count)]
         if outside.size:
@@ -242,7 +235,7 @@ class Catalog(HoldsHandles):
             f"{problem} not among the {self.count:,} titles", fix=f"ids look like {', '.join(map(repr, known))}"
         )
 
-    def _as_json(self) -> Iterator[str]:
+    def json_texts(self) -> Iterator[str]:
         """Yield each title as a JSON object, in row order."""
         cursor = self.cursor()
         for first in range(0, self.count, BATCH_TITLES):

@@ -151,6 +151,10 @@ class TitleQuery:
             best.append(row)
         return sorted(best)
 
+    def named_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> list[int]:
+        """Return the rows among (row, title, year) whose own name and year this is: no other title answers better."""
+        return sorted(row for row, title, year in titles if self._rank(TitleParts.of(title, year)) == 0)
+
     def _rank(self, title: TitleParts) -> int | None:
         ranks = [rank for reading in self.readings if (rank := _rank(reading, title)) is not None]
         return min(ranks, default=None)

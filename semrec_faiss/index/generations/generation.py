@@ -17,6 +17,7 @@ from semrec_faiss.index.generations.manifest import (
     Manifest,
     check_file,
     check_manifest_digest,
+    check_size,
     damaged,
     manifest_digest_line,
     read_manifest,
@@ -51,18 +52,33 @@ class Generation:
             DamagedIndexError: they are not, or the generation has no such file.
             NotFoundError: two later builds have replaced and removed the whole generation.
         """
-        path = self.folder / name
-        if name not in self._checked:
-            if name not in self.manifest.files:
-                raise damaged(path, "is not part of this generation")
-            if not self.folder.is_dir() and self.folder.parent.is_dir():
-                raise NotFoundError(
-                    f"{self.name} of {self.folder.parent} was removed by later builds after it was opened",
-                    fix="open the index again",
-                )
-            check_file(path, self.manifest.files[name])
-            self._checked.add(name)
+        if name in self._checked:
+            return self.folder / name
+        path = self._path(name)
+        check_file(path, self.manifest.files[name])
+        self._checked.add(name)
         return path
+
+    def mapped(self, name: str) -> Path:
+        """Return the path of a file of the right size, whose reader holds each part against a sum of its own.
+
+        Raises:
+            DamagedIndexError: it is missing or of another size, or the generation has no such file.
+            NotFoundError: two later builds have replaced and removed the whole generation.
+        """
+        path = self._path(name)
+        check_size(path, self.manifest.files[name])
+        return path
+
+    def _path(self, name: str) -> Path:
+        if name not in self.manifest.files:
+            raise damaged(self.folder / name, "is not part of this generation")
+        if not self.folder.is_dir() and self.folder.parent.is_dir():
+            raise NotFoundError(
+                f"{self.name} of {self.folder.parent} was removed by later builds after it was opened",
+                fix="open the index again",
+            )
+        return self.folder / name
 
     def check_all(self) -> None:
         """Hash every file anew; raises DamagedIndexError at the first that has changed."""

@@ -92,15 +92,23 @@ def check_file(path: Path, entry: FileEntry) -> None:
     Raises:
         DamagedIndexError: it is missing, of another size, or its bytes have changed.
     """
+    check_size(path, entry)
     try:
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise damaged(path, f"has {size} bytes, {entry.bytes} were written")
         digest, _ = sha256_of(path)
     except OSError as error:
         raise damaged(path, f"cannot be read: {error.strerror or error}") from error
     if digest != entry.sha256:
         raise damaged(path, "has changed since it was written: its SHA-256 differs from the manifest's")
+
+
+def check_size(path: Path, entry: FileEntry) -> None:
+    """Hold a file's size against its entry; raises DamagedIndexError where it is missing or of another size."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+    if size != entry.bytes:
+        raise damaged(path, f"has {size} bytes, {entry.bytes} were written")
 
 
 def read_manifest(folder: Path, sha256: str) -> Manifest:

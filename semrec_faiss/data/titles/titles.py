@@ -1,0 +1,121 @@
+"""The titles of an index: records by row and rows by name without a database, which the first filter loads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from semrec_faiss.data.folder.field_types import LEADING_FIELDS
+from semrec_faiss.data.titles.catalog import Catalog, RowsLike
+from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
+from semrec_faiss.data.titles.stored import StoredTexts
+
+Record = dict[str, Any]
+
+
+class Titles:
+    """Titles by row and by name; safe to use from many threads.
+
+    Attributes:
+        count: the number of titles.
+        fields: the DuckDB type of every field, in the order of the records.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Catalog],
+        stored: StoredTexts | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Read from ``stored``, and from the catalogue what that does not answer; without it, everything.
+
+        Args:
+            load: gives the catalogue when it is first needed.
+            stored: the records, as `stored_records` writes them; None for an index that has none.
+            fields: the catalogue's fields, where they are known without it.
+        """
+        self._load = load
+        self._lock = threading.Lock()
+        self._catalog_lock = threading.Lock()
+        self._catalog: Catalog | None = None
+        self._stored = stored
+        self._lines: list[bytes] | None = None
+        known = self.catalog.fields if fields is None else fields
+        self.fields: Mapping[str, str] = {**LEADING_FIELDS, **known}
+        self.count = self.catalog.count if stored is None else stored.count
+
+    @property
+    def catalog(self) -> Catalog:
+        """The titles in DuckDB, for filters and near misses; loaded when this is first used."""
+        with self._catalog_lock:
+            if self._catalog is None:
+                self._catalog = self._load()
+            return self._catalog
+
+    def lines(self, rows: RowsLike) -> list[bytes]:
+        """Return each title's record as JSON in UTF-8, in the order asked.
+
+        Raises:
+            DataError: a row is outside the titles.
+            DamagedIndexError: a record is not as it was written.
+        """
+        if self._stored is not None:
+            return self._stored.lines(rows)
+        asked = self.catalog.checked(rows).tolist()
+        with self._lock:
+            if self._lines is None:  # all at once: a query a question would cost milliseconds each
+                self._lines = [_line(record) for record in _records(self.catalog)]
+        return [self._lines[row] for row in asked]
+
+    def records(self, rows: RowsLike) -> list[Record]:
+        """Return `lines` as new dicts: media_id, title, year and genres first; the last two None where not known."""
+        return [json.loads(line) for line in self.lines(rows)]
+
+    def find(self, title_or_id: str) -> int:
+        """Return the row of the title that a person means; see `Catalog.find`.
+
+        The media_id, the title as it is, and a title's own name however it is spelled are looked up in a sorted table;
+        only what is none of them goes to the database.
+
+        Raises:
+            AmbiguousTitleError: several titles answer equally well.
+            NotFoundError: none does.
+        """
+        rows = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
+        return rows[0] if len(rows) == 1 else self.catalog.find(title_or_id)
+
+    def _looked_up(self, stored: StoredTexts, text: str) -> list[int]:
+        """Return the rows of the titles whose id ``text`` is, or else whose title, or else whose name."""
+        for kind in ("media_id", "title"):
+            rows = self._held(stored, f"{kind}:{text}")
+            named = [row for row, record in rows if record[kind] == text]
+            if named:
+                return named
+        query = TitleQuery(text)
+        asked = dict.fromkeys(key(reading.whole) for reading in query.readings)
+        found = {row: record for name in asked for row, record in self._held(stored, f"name:{name}")}
+        return query.named_rows((row, record["title"], record["year"]) for row, record in found.items())
+
+    def _held(self, stored: StoredTexts, kept_by: str) -> list[tuple[int, Record]]:
+        rows = stored.rows_of(kept_by)
+        return list(zip(rows, self.records(rows), strict=True)) if rows else []
+
+
+def stored_records(catalog: Catalog) -> Iterator[tuple[bytes, list[str]]]:
+    """Yield each title's record as a line of JSON, and the keys that it is found by: id, title and names."""
+    for record in _records(catalog):
+        parts = TitleParts.of(record["title"], record["year"])
+        names = dict.fromkeys((key(parts.whole), key(parts.main)))
+        keys = [f"media_id:{record['media_id']}", f"title:{record['title']}", *(f"name:{name}" for name in names)]
+        yield _line(record), keys
+
+
+def _records(catalog: Catalog) -> Iterator[Record]:
+    blank = dict.fromkeys(LEADING_FIELDS)
+    return (blank | json.loads(text) for text in catalog.json_texts())
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
