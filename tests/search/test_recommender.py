@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -295,13 +297,13 @@ def test_results_carry_the_metadata_of_their_rows(exact: Recommender, made: Any)
 
 def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = exact.catalog.records
+    real = exact.titles.lines
 
-    def records(rows: Any) -> Any:
+    def lines(rows: Any) -> Any:
         read.extend(int(row) for row in rows)
         return real(rows)
 
-    monkeypatch.setattr(exact.catalog, "records", records)
+    monkeypatch.setattr(exact.titles, "lines", lines)
     fresh = Recommender(exact.saved)
     answers = fresh.search(np.eye(DIM), 7)
     assert read == []
@@ -310,6 +312,17 @@ def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeyp
     assert read == answer.rows.tolist()
     assert [result.title for result in answer.results] == titles
     assert len(read) == 7, "an answer reads its titles once"
+
+
+def test_a_question_about_a_title_loads_no_database(exact: Recommender) -> None:
+    code = (
+        "import sys; from semrec_faiss import Recommender; recommender = Recommender.open(sys.argv[1]);"
+        " answer = recommender.similar('m00021', 3); assert len(answer.results) == 3;"
+        " sys.exit('duckdb' in sys.modules)"
+    )
+    path = exact.saved.generation.folder.parent
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_result_that_is_changed_does_not_change_later_answers(exact: Recommender) -> None:
