@@ -16,7 +16,7 @@ from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import DamagedIndexError, UsageError
+from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.generations.directory import IndexDirectory
