@@ -22,6 +22,7 @@ from semrec_faiss.errors import DamagedIndexError, DataError
 
 ENDINGS = (".jsonl", ".index", ".lookup")
 _ENTRY = np.dtype([("end", "<u8"), ("crc", "<u4")])
+_BLOCK_BYTES = 1 << 20
 _REPAIR = "restore it from a copy, run `semrec rollback INDEX` if it was built more than once, or build it again"
 
 
@@ -43,13 +44,20 @@ def write_stored(texts: Iterable[tuple[bytes, Iterable[str]]], lines: Sink, inde
     end = 0
     hashes: list[int] = []
     rows: list[int] = []
+    written = bytearray()
+    entries: list[tuple[int, int]] = []
     for row, (line, keys) in enumerate(texts):
-        lines.write(line + b"\n")
+        written += line + b"\n"
         end += len(line) + 1
-        index.write(np.array((end, _digest(row, line)), _ENTRY).tobytes())
+        entries.append((end, _digest(row, line)))
         for key in keys:
             hashes.append(_hash(key))
             rows.append(row)
+        if len(written) > _BLOCK_BYTES:
+            lines.write(bytes(written))
+            written.clear()
+    lines.write(bytes(written))
+    index.write(np.array(entries, _ENTRY).tobytes())
     unordered = np.array(hashes, "<u8")
     order = np.lexsort((np.array(rows, "<i8"), unordered))
     lookup.write(unordered[order].tobytes())
