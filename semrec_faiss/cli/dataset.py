@@ -64,6 +64,8 @@ def _rows(report: FolderReport) -> list[list[str]]:
     if seen.seen_total is not None:
         text = f"{seen.seen_total} in all; {seen.seen_min} to {seen.seen_max} a user, {seen.seen_mean:.1f} on average"
         rows.append(["  titles seen", text])
+    if seen.first_date is not None:
+        rows.append(["  dates", f"{seen.first_date} to {seen.last_date}"])
     return rows
 
 

@@ -13,8 +13,9 @@ from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.vectors import NormStats, equal_rows, vector_norms
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.data.titles.table import TABLE
-from semrec_faiss.data.users import read_seen, read_user_ids
+from semrec_faiss.data.users import date_of, read_history, read_user_ids
 from semrec_faiss.progress import Progress, silent
 
 TOP_GENRES = 10
@@ -46,13 +47,15 @@ class FieldReport:
 
 @dataclass(frozen=True)
 class UsersReport:
-    """The users; what is about seen titles is None without users/seen.parquet."""
+    """The users; what is about seen titles is None without users/seen.parquet, dates (UTC) without timestamps."""
 
     vectors: VectorsReport
     seen_total: int | None = None
     seen_min: int | None = None
     seen_mean: float | None = None
     seen_max: int | None = None
+    first_date: str | None = None
+    last_date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,12 @@ def check_data_folder(root: str | Path, progress: Progress = silent) -> FolderRe
     media = _check_vectors(folder.media_vectors, vectors, catalog, warnings, progress)
     fields = _fields(catalog)
     warnings += [
-        f"field {field.name!r} holds values of several types, or objects, and is kept as JSON text; to filter by it, "
-        "write values of one type"
-        for field in fields
-        if field.type == "JSON"
+        f"field {name!r} holds {mixture}, and is kept as JSON text; to filter by it as it is, write values of one type"
+        for name, mixture in catalog.mixtures.items()
     ]
     years = _rows(catalog, f"SELECT min(year), max(year) FROM {TABLE}")[0] if "year" in catalog.fields else (None, None)
     genres = _genres(catalog)
+    warnings += _spellings([name for name, _ in genres])
     return FolderReport(
         root=folder.root,
         vectors=media,
@@ -172,10 +174,11 @@ def _check_users(
     if folder.seen is None:
         return UsersReport(report)
     progress(f"reading {folder.seen.name}", 0, 1)
-    offsets, _ = read_seen(folder.seen, user_ids, catalog)
+    history = read_history(folder.seen, user_ids, catalog)
     progress(f"reading {folder.seen.name}", 1, 1)
-    counts = np.diff(offsets)
-    return UsersReport(report, int(offsets[-1]), int(counts.min()), float(counts.mean()), int(counts.max()))
+    counts, times = np.diff(history.offsets), history.timestamps
+    dates = () if times is None or not len(times) else (date_of(int(times.min())), date_of(int(times.max())))
+    return UsersReport(report, int(counts.sum()), int(counts.min()), float(counts.mean()), int(counts.max()), *dates)
 
 
 def _fields(catalog: Catalog) -> list[FieldReport]:
@@ -196,6 +199,19 @@ def _genres(catalog: Catalog) -> list[tuple[str, int]]:
         f"SELECT genre, count(*) AS titles FROM (SELECT unnest(list_distinct(genres)) AS genre FROM {TABLE})"
         " GROUP BY genre ORDER BY titles DESC, genre",
     )
+
+
+def _spellings(genres: list[str]) -> list[str]:
+    """Warn of genres that differ only in case, Unicode form or white space."""
+    same: dict[str, list[str]] = {}
+    for name in sorted(genres):
+        same.setdefault(caseless(name), []).append(name)
+    return [
+        f"the genres {' and '.join(map(ascii, names))} differ only in case, Unicode form or white space: --genre takes "
+        "them as one, a WHERE clause does not; write one of them throughout"
+        for names in same.values()
+        if len(names) > 1
+    ]
 
 
 def _duplicate_titles(catalog: Catalog, warnings: list[str]) -> int:

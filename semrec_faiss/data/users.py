@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.database import connect, first_line
 from semrec_faiss.data.folder.layout import rows_partner
+from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
 
@@ -24,6 +25,9 @@ _NUMBERS = (
     *("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 )
+
+_YEAR_2100 = 4_102_444_800
+"""Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
 
 EXAMPLES = 5
 MISTAKES_SHOWN = 10
@@ -85,7 +89,7 @@ def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[ND
 
 
 def read_history(path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_ratings: bool = True) -> History:
-    """Read users/seen.parquet: user_id and media_id, a row for each title that a user has seen.
+    """Read users/seen.parquet, a file or a folder of parts: user_id and media_id, a row for each title seen.
 
     The columns rating (a number or null) and timestamp (seconds since 1970, or a time) may stand beside them. Where a
     user has seen a title several times, the latest row counts.
@@ -98,7 +102,7 @@ def read_history(path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_
 
     Raises:
         DataError: the file cannot be read, a column is missing or of another type, users or titles are unknown, or
-            some rows have no timestamp.
+            some rows have no timestamp, or one outside 1970 to 2100.
     """
     import duckdb
 
@@ -110,7 +114,7 @@ def read_history(path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_
             connection.register("title_rows", _numbered(catalog.all_media_ids()))
             found = connection.execute(
                 "SELECT u.number AS user_row, t.number AS title_row"
-                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {_source(path)} AS s"
+                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {parquet_source(path)} AS s"
                 " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
                 " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
@@ -142,17 +146,48 @@ def _more_columns(path: Path, columns: dict[str, str]) -> dict[str, str]:
                 f"{path}: the column timestamp has type {kind}; seconds since 1970 or a time are expected",
                 fix="write whole seconds, or a Parquet timestamp",
             )
-        found["timestamp"] = "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
+        found["timestamp"] = _whole_seconds(kind)
     return found
+
+
+def _whole_seconds(kind: str) -> str:
+    """Return the SQL for seconds since 1970; what no integer holds is null, which is refused."""
+    if kind.startswith(("DOUBLE", "FLOAT")):
+        return "CASE WHEN isfinite(s.timestamp) THEN try_cast(s.timestamp AS BIGINT) END"
+    return "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
 
 
 def _whole_column(path: Path, column: NDArray[Any]) -> NDArray[np.int64]:
     if np.ma.is_masked(column):
         raise DataError(
-            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp",
+            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is no number",
             fix="give every row one, or leave the column out",
         )
-    return np.asarray(np.ma.getdata(column), dtype=np.int64)
+    times = np.asarray(np.ma.getdata(column), dtype=np.int64)
+    if len(times) and not (times.min() >= 0 and times.max() < _YEAR_2100):
+        raise _not_seconds(path, int(times.min()), int(times.max()))
+    return times
+
+
+def _not_seconds(path: Path, first: int, last: int) -> DataError:
+    """Say which timestamp lies outside 1970 to 2100, and what the file seems to count in."""
+    if first < 0:
+        return DataError(
+            f"{path}: a timestamp is {first:,}, before 1970",
+            fix="write whole seconds since 1970, or leave the column out",
+        )
+    units = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}
+    divisor = next((number for number in units if last // number < _YEAR_2100), None)
+    seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(last // divisor)}"
+    return DataError(
+        f"{path}: a timestamp is {last:,}, which as seconds since 1970 lies after the year 2100{seems}",
+        fix="write whole seconds since 1970" + ("" if divisor is None else f": timestamp // {divisor}"),
+    )
+
+
+def date_of(seconds: int) -> str:
+    """Return the day, in UTC, of seconds since 1970."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 
 def _grouped_with(
@@ -200,13 +235,9 @@ def _numbered(ids: NDArray[np.object_]) -> dict[str, NDArray[Any]]:
     return {"id": ids, "number": np.arange(len(ids), dtype=np.int32)}
 
 
-def _source(path: Path) -> str:
-    return f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false)"
-
-
 def _check_columns(connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
     """Return the columns' types by name."""
-    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {_source(path)}").fetchall()}
+    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {parquet_source(path)}").fetchall()}
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:
         raise DataError(
@@ -224,12 +255,12 @@ def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
         ("media_id", "title_rows", "metadata.jsonl"),
     ):
         rows, ids, empty = connection.execute(
-            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {_source(path)}"
+            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {parquet_source(path)}"
             f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
         ).fetchall()[0]
         if ids:
             examples = connection.execute(
-                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {_source(path)}"
+                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {parquet_source(path)}"
                 f" WHERE {column}::VARCHAR NOT IN (SELECT id FROM {table}) ORDER BY id LIMIT {EXAMPLES}"
             ).fetchall()
             named = ", ".join(repr(name) for (name,) in examples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import names_of, text_of
@@ -66,11 +68,10 @@ class Filter:
         known = _Genres(catalog) if self.genres or self.any_genres or self.not_genres else None
         clauses = [] if self.where is None else [self.where]
         if known is not None:
-            clauses += [f"list_contains(genres, {known.quoted(name)})" for name in self.genres]
+            clauses += [known.any_of([name]) for name in self.genres]
             if self.any_genres:
-                names = ", ".join(known.quoted(name) for name in self.any_genres)
-                clauses.append(f"list_has_any(genres, [{names}])")
-            clauses += [f"NOT coalesce(list_contains(genres, {known.quoted(name)}), false)" for name in self.not_genres]
+                clauses.append(known.any_of(self.any_genres))
+            clauses += [f"NOT coalesce({known.any_of([name])}, false)" for name in self.not_genres]
         if self.years is not None:
             _need_field(catalog, "year")
             first, last = self.years
@@ -118,22 +119,31 @@ def quote_escaped(text: str) -> str:
 
 
 class _Genres:
-    """The genres of a catalog, found without regard to case."""
+    """The genres of a catalog, found without regard to case and Unicode form, each in all of its spellings."""
 
     def __init__(self, catalog: Catalog) -> None:
         _need_field(catalog, "genres")
         sql = "SELECT DISTINCT unnest(genres) FROM titles"
         names = [name for (name,) in catalog.cursor().execute(sql).fetchall() if name is not None]
-        self._exact = frozenset(names)
-        self._names: dict[str, str] = {name.casefold(): name for name in sorted(names)}
+        self._spellings: dict[str, list[str]] = {}
+        for name in sorted(names):
+            self._spellings.setdefault(caseless(name), []).append(name)
 
-    def quoted(self, name: str) -> str:
-        found = name if name in self._exact else self._names.get(name.casefold())
-        if found is None:
-            near = difflib.get_close_matches(name.casefold(), self._names, n=1, cutoff=0.5)
-            offer = f"did you mean {self._names[near[0]]!r}? " if near else ""
-            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(sorted(self._exact))}")
-        return f"'{quote_escaped(found)}'"
+    def any_of(self, names: Sequence[str]) -> str:
+        """Return the clause that holds for titles of at least one of these genres."""
+        found = [f"'{quote_escaped(spelling)}'" for name in names for spelling in self._all_spellings(name)]
+        return (
+            f"list_contains(genres, {found[0]})" if len(found) == 1 else f"list_has_any(genres, [{', '.join(found)}])"
+        )
+
+    def _all_spellings(self, name: str) -> list[str]:
+        asked = caseless(name)
+        if asked not in self._spellings:
+            near = difflib.get_close_matches(asked, self._spellings, n=1, cutoff=0.5)
+            offer = f"did you mean {self._spellings[near[0]][0]!r}? " if near else ""
+            known = sorted(spelling for spellings in self._spellings.values() for spelling in spellings)
+            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(known)}")
+        return self._spellings[asked]
 
 
 def _need_field(catalog: Catalog, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -149,9 +150,29 @@ def test_findings_are_warnings_each_with_what_to_do(tmp_path: Path, make_folder:
     assert "2 vectors equal an earlier one" in same
     assert "Film 3 (1953) [m00003] and Film 7 (1957) [m00007]" in same
     assert "norms from 2 to 2" in far
-    assert "kept as JSON text" in mixed
+    assert "field 'mixed' holds text on line 1, a whole number on line 2, and is kept as JSON text" in mixed
     assert "2 titles repeat an earlier title and year: 'Emma (1996)' (3 times); look these up by media_id" in emma
     assert len(report.warnings) == 5
+
+
+def test_genres_that_differ_only_in_case_or_unicode_form_are_listed(tmp_path: Path, make_folder: Make) -> None:
+    made = make_folder(tmp_path / "d", titles=20)
+    spellings = ["Com\u00e9die", "Come\u0301die", "COME\u0301DIE", "Comedie"]
+    rewrite_metadata(made.root, lambda number, entry: entry.update(genres=[spellings[number % 4]]))
+    (warning,) = check_data_folder(made.root).warnings
+    assert r"the genres 'COME\u0301DIE' and 'Come\u0301die' and 'Com\xe9die' differ only in case" in warning
+
+
+def test_the_dates_of_seen_titles_are_told(tmp_path: Path, make_folder: Make) -> None:
+    made = make_folder(tmp_path / "d", titles=20, users=2)
+    seen = made.root / "users" / "seen.parquet"
+    with duckdb.connect() as connection:
+        rows = f"SELECT *, 1136073600 + 86400 * row_number() OVER () AS timestamp FROM '{seen}'"
+        connection.execute(f"CREATE TABLE seen AS {rows}")
+        connection.execute(f"COPY seen TO '{seen}' (FORMAT parquet)")
+    users = check_data_folder(made.root).users
+    assert users is not None
+    assert (users.seen_total, users.first_date, users.last_date) == (6, "2006-01-02", "2006-01-07")
 
 
 def test_inconsistent_folders_are_refused(tmp_path: Path, make_folder: Make) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,8 +106,6 @@ USERS = ["u2", "u10", "u1", "7"]
 def write_seen(
     path: Path, pairs: Sequence[tuple[Any, Any]], *, columns: str = "user_id VARCHAR, media_id VARCHAR"
 ) -> Path:
-    import duckdb
-
     with duckdb.connect() as connection:
         connection.execute(f"CREATE TABLE seen ({columns})")
         if pairs:
@@ -181,8 +180,6 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
 
 
 def write_history(path: Path, values: str, columns: str = "user_id, media_id, rating, timestamp") -> Path:
-    import duckdb
-
     with duckdb.connect() as connection:
         connection.execute(f"COPY (FROM (VALUES {values}) AS t({columns})) TO '{path}' (FORMAT parquet)")
     return path
@@ -250,3 +247,60 @@ def test_an_index_carries_ratings_and_times(tmp_path: Path, make_folder: Any) ->
     assert history.timestamps.tolist() == [5, 4, 99]
     assert listed(*saved.seen) == [[9], [2, 7]]
     verify(tmp_path / "index")
+
+
+def write_times(path: Path, times: str, *, kind: str = "BIGINT") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT 'u1' AS user_id, '1' AS media_id, unnest([{times}])::{kind} AS timestamp)"
+            f" TO '{path}' (FORMAT parquet)"
+        )
+
+
+@pytest.mark.parametrize(
+    ("times", "kind", "told", "fix"),
+    [
+        ("1136073600000", "BIGINT", "1,136,073,600,000.*as milliseconds it would be 2006-01-01", "timestamp // 1000"),
+        ("1136073600000000", "BIGINT", "as microseconds it would be 2006-01-01", "timestamp // 1000000"),
+        ("4102444800", "BIGINT", "after the year 2100", "whole seconds"),
+        ("-1", "BIGINT", "a timestamp is -1, before 1970", "whole seconds"),
+        ("1.0, 'nan'::DOUBLE", "DOUBLE", "1 rows have no timestamp, or one that is no number", "give every row one"),
+        ("1.0, 'inf'::DOUBLE", "DOUBLE", "1 rows have no timestamp", "give every row one"),
+        ("TIMESTAMP '2200-01-01'", "TIMESTAMP", "after the year 2100", "whole seconds"),
+    ],
+)
+def test_timestamps_outside_1970_to_2100_are_refused(
+    tmp_path: Path, catalog: Catalog, times: str, kind: str, told: str, fix: str
+) -> None:
+    write_times(tmp_path / "seen.parquet", times, kind=kind)
+    with pytest.raises(DataError, match=told) as error:
+        read_history(tmp_path / "seen.parquet", ["u1"], catalog)
+    assert fix in str(error.value.fix)
+
+
+def test_the_first_second_and_the_last_one_are_read(tmp_path: Path, catalog: Catalog) -> None:
+    write_times(tmp_path / "seen.parquet", "4102444799, 0")
+    history = read_history(tmp_path / "seen.parquet", ["u1"], catalog)
+    assert history.timestamps is not None
+    assert history.timestamps.tolist() == [4102444799]
+
+
+def test_seen_titles_in_a_folder_of_parts_are_read(tmp_path: Path, catalog: Catalog) -> None:
+    parts = tmp_path / "seen.parquet"
+    write_times(parts / "part-0[1].parquet", "5")
+    write_times(parts / "deep" / "part-1.parquet", "9, 7")
+    (parts / "_SUCCESS").touch()
+    (parts / ".part-1.parquet.crc").touch()
+    history = read_history(parts, ["u1"], catalog)
+    assert history.timestamps is not None
+    assert history.timestamps.tolist() == [9]
+    (parts / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"a folder with notes\.txt, which is no Parquet part"):
+        read_history(parts, ["u1"], catalog)
+
+
+def test_a_folder_without_parts_is_refused(tmp_path: Path, catalog: Catalog) -> None:
+    (tmp_path / "seen.parquet").mkdir()
+    with pytest.raises(DataError, match=r"a folder without a \.parquet part"):
+        read_history(tmp_path / "seen.parquet", ["u1"], catalog)

@@ -17,27 +17,41 @@ INT64 = 1 << 63
 
 _EXACT_IN_DOUBLE = 1 << 53
 
+_KINDS: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a decimal number",
+    bool: "true or false",
+    type(None): "null",
+    list: "a list",
+    dict: "an object",
+}
+
 
 class FieldTypes:
-    """Which types of value each field has held so far."""
+    """Which types of value each field has held so far, each with the first of the titles, from 1, that has it."""
 
     def __init__(self) -> None:
-        self._values: dict[str, set[type]] = {}
-        self._elements: dict[str, set[type]] = {}
+        self._values: dict[str, dict[type, int]] = {}
+        self._elements: dict[str, dict[type, int]] = {}
+        self._too_large: dict[str, int] = {}
+        self._seen = 0
         self._largest: dict[str, int] = {}
         self._spelled: dict[str, str] = {ROW.lower(): ROW, **{name: name for name in LEADING_FIELDS}}
 
     def see(self, entry: dict[str, Any]) -> list[str]:
         """Take note of one title's fields; return what is wrong with names seen for the first time."""
         mistakes = []
+        self._seen += 1
         for name, value in entry.items():
             if name not in self._values:
                 mistakes += self._admit(name)
             kind = type(value)
-            self._values[name].add(kind)
+            self._values[name].setdefault(kind, self._seen)
             if kind is list:
                 kinds = set(map(type, value))
-                self._elements[name] |= kinds
+                for each in kinds:
+                    self._elements[name].setdefault(each, self._seen)
                 if int in kinds:
                     self._see_integers(name, [item for item in value if type(item) is int])
             elif kind is int:
@@ -48,9 +62,11 @@ class FieldTypes:
         # The magnitude as int64 counts it: -2**63 fits, 2**63 does not.
         largest = max(value if value >= 0 else -value - 1 for value in values)
         self._largest[name] = max(self._largest[name], largest)
+        if largest >= INT64:
+            self._too_large.setdefault(name, self._seen)
 
     def _admit(self, name: str) -> list[str]:
-        self._values[name], self._elements[name], self._largest[name] = set(), set(), 0
+        self._values[name], self._elements[name], self._largest[name] = {}, {}, 0
         spelled = self._spelled.setdefault(name.lower(), name)
         if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
             return [f"the field name {name!r} is empty or holds control characters"]
@@ -67,10 +83,21 @@ class FieldTypes:
         leading = {name: kind for name, kind in LEADING_FIELDS.items() if name in self._values}
         return leading | {name: self._type(name) for name in self._values if name not in leading}
 
+    def mixtures(self) -> dict[str, str]:
+        """Say of every field that is kept as JSON what it holds, and the first line of each kind."""
+        return {name: self._mixture(name) for name, kind in self.columns().items() if kind == "JSON"}
+
+    def _mixture(self, name: str) -> str:
+        found = {_KINDS[kind]: line for kind, line in self._values[name].items()}
+        found |= {f"{_KINDS[kind]} in a list": line for kind, line in self._elements[name].items()}
+        if name in self._too_large:
+            found["a whole number beyond 64 bits"] = self._too_large[name]
+        return ", ".join(f"{kind} on line {line:,}" for kind, line in found.items())
+
     def _type(self, name: str) -> str:
-        kinds = self._values[name] - {type(None)}
+        kinds = self._values[name].keys() - {type(None)}
         if kinds == {list}:
-            element = _scalar_type(self._elements[name] - {type(None)}, self._largest[name])
+            element = _scalar_type(self._elements[name].keys() - {type(None)}, self._largest[name])
             return "JSON" if element == "JSON" else f"{element}[]"
         return _scalar_type(kinds, self._largest[name])
 

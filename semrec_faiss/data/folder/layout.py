@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,7 +40,8 @@ _LAYOUT = f"""The layout is:
   {METADATA}            a line a title, in the same order
   {USER_VECTORS}   optional: a vector a user
   {USER_IDS}            optional: the users' ids, in the same order
-  {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known"""
+  {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known; a file,
+                                 or a folder of .parquet parts"""
 
 # What a count or a dimension of one file is compared with, for messages that name both.
 _ROWS_PARTNER = {
@@ -53,7 +55,7 @@ _DIM_PARTNER = {Path(USER_VECTORS).name: f"../{MEDIA_VECTORS}"}
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The files of a data folder; a path is None where the optional file does not exist."""
+    """The files of a data folder; a path is None where the optional file does not exist; ``seen`` may be a folder."""
 
     root: Path
     media_vectors: Path
@@ -83,8 +85,13 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
     required = [METADATA, MEDIA_VECTORS] if need_vectors else [METADATA]
     missing = [name for name in required if not (folder / name).is_file()]
     if missing:
-        raise DataError(f"{folder} lacks {' and '.join(missing)}", fix=_LAYOUT)
-    user_vectors, user_ids, seen = (_optional(folder / name) for name in (USER_VECTORS, USER_IDS, SEEN))
+        odd = [name for name in missing if os.path.lexists(folder / name)]
+        problem = f"{folder / odd[0]} is no file" if odd else f"{folder} lacks {' and '.join(missing)}"
+        raise DataError(problem, fix=_LAYOUT)
+    if os.path.lexists(folder / "users") and not (folder / "users").is_dir():
+        raise DataError(f"{folder / 'users'} is no folder", fix=f"make it one, or remove it. {_LAYOUT}")
+    user_vectors, user_ids = _optional(folder / USER_VECTORS), _optional(folder / USER_IDS)
+    seen = folder / SEEN if (folder / SEEN).is_dir() else _optional(folder / SEEN)
     if (user_vectors is None) != (user_ids is None):
         there, lacking = (USER_IDS, USER_VECTORS) if user_vectors is None else (USER_VECTORS, USER_IDS)
         raise DataError(f"{folder} has {there} but no {lacking}", fix=f"users need both files, or neither. {_LAYOUT}")
@@ -179,7 +186,12 @@ def _check_size(path: Path, size: int, expected: int, shape: tuple[int, ...], dt
 
 
 def _optional(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    """Return a file that may be left out; anything else under its name is refused, not passed over."""
+    if path.is_file():
+        return path
+    if os.path.lexists(path):
+        raise DataError(f"{path} is no file", fix=f"write the file, or remove what stands there. {_LAYOUT}")
+    return None
 
 
 def _partner(path: Path, partners: dict[str, str]) -> str:

@@ -25,11 +25,12 @@ _LINES_A_REPORT = 4096
 
 @dataclass(frozen=True)
 class Metadata:
-    """A metadata file without mistakes: its lines and the DuckDB type of each field, in record order."""
+    """A metadata file without mistakes: its lines, the DuckDB type of each field, and what JSON fields mix."""
 
     path: Path
     count: int
     fields: dict[str, str]
+    mixtures: dict[str, str]
 
 
 def inspect_metadata(path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Metadata:
@@ -58,7 +59,7 @@ def inspect_metadata(path: Path, *, expect_count: int | None = None, progress: P
     checker.check_count(expect_count)
     checker.raise_mistakes()
     progress(f"checking {path.name}", size, size)
-    return Metadata(path, checker.lines, checker.types.columns())
+    return Metadata(path, checker.lines, checker.types.columns(), checker.types.mixtures())
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -170,7 +170,7 @@ def _write_ids_and_seen(source: DataFolder, interactions: Path | None, made: Pat
         ids = write_seen(interactions, made / SEEN)
     else:
         assert source.seen is not None and source.user_ids is not None  # `_check` and `find_data_folder` saw to it
-        shutil.copyfile(source.seen, made / SEEN)
+        (shutil.copytree if source.seen.is_dir() else shutil.copyfile)(source.seen, made / SEEN)
         ids = read_user_ids(source.user_ids)
     (made / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
     return ids

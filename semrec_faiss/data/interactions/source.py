@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write_seen(source: Path, target: Path) -> list[str]:
     """
     import duckdb
 
-    if not source.is_file():
+    if not source.exists():
         raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
     try:
         with connect() as connection:
@@ -53,17 +54,16 @@ def write_seen(source: Path, target: Path) -> list[str]:
 
 
 def _users_of(connection: DuckDBPyConnection, seen: Path) -> list[str]:
-    rows = f"read_parquet({quoted_text(literal_path(seen))}, hive_partitioning = false)"
-    found = connection.execute(f"SELECT DISTINCT user_id::VARCHAR AS id FROM {rows} ORDER BY id").fetchall()
+    sql = f"SELECT DISTINCT user_id::VARCHAR AS id FROM {parquet_source(seen)} ORDER BY id"
+    found = connection.execute(sql).fetchall()
     return [user_id for (user_id,) in found]
 
 
 def _rows_of(source: Path) -> str:
-    path = quoted_text(literal_path(source))
     if source.suffix == ".parquet":
-        return f"read_parquet({path}, hive_partitioning = false)"
-    if source.suffix == ".csv":
-        return f"read_csv({path}, header = true, hive_partitioning = false)"
+        return parquet_source(source)
+    if source.suffix == ".csv" and source.is_file():
+        return f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false)"
     raise UsageError(f"{source} is neither .parquet nor .csv", fix="write the interactions as one of these")
 
 

@@ -36,6 +36,9 @@ _FEW = 1 / 50
 RowsLike = Sequence[int] | NDArray[np.integer[Any]]
 """Rows as a caller may have them."""
 
+FILTER_BYTES = 2 << 30
+"""Memory that questions may take beside the titles."""
+
 
 class Catalog(HoldsHandles):
     """The titles in row order; safe to use from many threads.
@@ -43,16 +46,26 @@ class Catalog(HoldsHandles):
     Attributes:
         count: the number of titles.
         fields: the DuckDB type of every metadata field, in the order in which records hold them.
+        mixtures: what fields of type JSON hold, with lines of metadata.jsonl; empty once the catalog is saved.
     """
 
-    def __init__(self, connection: DuckDBPyConnection, count: int, fields: dict[str, str]) -> None:
+    def __init__(
+        self,
+        connection: DuckDBPyConnection,
+        count: int,
+        fields: dict[str, str],
+        mixtures: dict[str, str] | None = None,
+    ) -> None:
         """Take over a connection whose table ``titles`` is loaded; use :meth:`from_jsonl` or :meth:`from_parquet`."""
         self._connection = connection
         self.count = count
         self.fields = fields
+        self.mixtures = mixtures or {}
         self._finder = TitleFinder(connection.cursor, has_year="year" in fields)
+        (held,) = connection.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0]
         connection.execute(
-            "SET GLOBAL TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true"
+            f"SET GLOBAL TimeZone = 'UTC'; SET memory_limit = '{int(held) + FILTER_BYTES}B';"
+            " SET enable_external_access = false; SET lock_configuration = true"
         )
 
     @classmethod
@@ -73,7 +86,7 @@ class Catalog(HoldsHandles):
         create_table(connection, metadata.fields)
         for loaded in insert_titles(connection, metadata.fields, lines):
             progress("loading titles", loaded, metadata.count)
-        return cls(connection, metadata.count, metadata.fields)
+        return cls(connection, metadata.count, metadata.fields, metadata.mixtures)
 
     @classmethod
     def from_parquet(cls, path: Path) -> Catalog:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.field_types import ROW
-from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
+from semrec_faiss.data.titles.filter_limits import check_distances, check_length, check_work, time_limit
+from semrec_faiss.data.titles.json_fields import check_json_fields
 from semrec_faiss.data.titles.list_filters import asked_one_by_one
 from semrec_faiss.errors import UsageError
 
@@ -42,7 +44,8 @@ REFUSED_FUNCTIONS = frozenset(
     current_user currval error format_type gen_random_uuid get_block_size get_current_time get_current_timestamp getenv
     getvariable in_search_path json_serialize_plan nextval now random session_user setseed setval sleep_ms stats today
     transaction_timestamp txid_current user uuid uuidv4 uuidv7 vector_type write_log
-    array_resize bitstring format generate_series generate_subscripts list_resize lpad printf range repeat rpad
+    array_reduce array_resize bitstring format generate_series generate_subscripts list_reduce list_resize lpad printf
+    range reduce repeat rpad
     """.split()  # noqa: SIM905 - one name a line would be fifty lines
 )
 # Without brackets the parser takes these for columns, and DuckDB for functions where there is no such column.
@@ -62,20 +65,26 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
 
     Raises:
         UsageError: one is no single boolean expression, names an unknown field, or uses what is not let through; the
-            message shows DuckDB's caret and candidates.
+            message shows DuckDB's caret and candidates. It is too long, would take too much memory, or takes too long.
     """
     import duckdb
 
     cursor = catalog.cursor()
-    fields = {name.casefold() for name in catalog.fields}
-    quick = [_checked(cursor, clause, fields) for clause in clauses]
+    for clause in clauses:
+        check_length(clause)
     row = f"row_{secrets.token_hex(8)}"  # a name that no clause can hold
     columns = ", ".join(quoted_name(name) for name in catalog.fields)
     source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
-    conjunction = " AND ".join(f"(\n{clause}\n)" for clause in quick)
     try:
-        _check_types(cursor, clauses, source)
-        found = cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
+        with time_limit(cursor):
+            conjunction = " AND ".join(f"(\n{_checked(cursor, clause, catalog)}\n)" for clause in clauses)
+            _check_types(cursor, clauses, source)
+            found = cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
+    except duckdb.OutOfMemoryException as error:
+        raise UsageError(
+            f"the filter takes more memory than the {FILTER_BYTES >> 30} GiB that are allowed",
+            fix="compare with shorter texts",
+        ) from error
     except duckdb.Error as error:
         raise UsageError(f"the filter is not understood: {_pointed(str(error), row)}", fix=_known(catalog)) from error
     return np.sort(np.asarray(found, dtype=np.int64))
@@ -89,7 +98,7 @@ def _check_types(cursor: DuckDBPyConnection, clauses: Sequence[str], source: str
             raise UsageError(f"the filter {clause!r} gives {kind[1]}, not true or false", fix=_EXAMPLE)
 
 
-def _checked(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> str:
+def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     """Refuse all but one expression of parts that are let through; return it in a form that is answered soon.
 
     It is parsed as it stands, not in the brackets that it is run in, so that it cannot close them.
@@ -106,8 +115,12 @@ def _checked(cursor: DuckDBPyConnection, where: str, fields: set[str]) -> str:
     if not (node.get("type") == "SELECT_NODE" and len(expressions) == 1 and _is_bare(node)):
         raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
     parts = list(_parts(expressions[0]))
+    check_work(expressions[0], parts)
+    fields = {name.casefold() for name in catalog.fields}
     for part in parts:
         _check_part(part, where, fields)
+        check_distances(cursor, part, catalog.fields)
+        check_json_fields(part, catalog.fields, catalog.mixtures)
     return asked_one_by_one(where, parts, len(_LEAD))
 
 
@@ -187,6 +200,8 @@ def _without(row: str, message: str) -> str:
 def _placed(parsed: dict[str, Any], where: str) -> str:
     """Show where the parser stopped, as DuckDB does for other errors."""
     message = parsed.get("error_message", "")
+    if message.startswith("Max expression depth"):
+        return "it is nested deeper than 1,000 levels, which is the limit"
     position = int(parsed.get("position", 0)) - len(_LEAD)
     written = where.encode()
     if "\n" in where or not 0 <= position <= len(written):

@@ -41,6 +41,12 @@ def words(text: str) -> list[str]:
     return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in kept).split()
 
 
+def caseless(text: str) -> str:
+    """Return what two spellings share that differ only in case, Unicode form or white space, as names of genres may."""
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", decomposed).split())
+
+
 def squeezed(text: str) -> str:
     """Join the words of ``text`` without moving an article."""
     return "".join(words(text)) or text.casefold().strip()

@@ -12,6 +12,7 @@ from semrec_faiss.config.index_types import FactoryIndex, IndexConfig
 from semrec_faiss.config.schema import DeviceConfig
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
+from semrec_faiss.data.folder.parquet import parquet_parts
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import empty_index, resolve
@@ -101,8 +102,8 @@ def _data_digest(folder: DataFolder) -> str:
     hashed = hashlib.sha256(digest_of_array(open_vectors(folder.media_vectors)).encode())
     if folder.user_vectors is not None:
         hashed.update(digest_of_array(open_vectors(folder.user_vectors)).encode())
-    for path in (folder.metadata, folder.seen):
-        if path is not None:
+    for paths in ([folder.metadata], [] if folder.seen is None else parquet_parts(folder.seen)):
+        for path in paths:
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
                     hashed.update(block)

@@ -50,6 +50,35 @@ def some(rows: int = 7, dim: int = 5, dtype: str = "float32", seed: int = 0) -> 
 # The folder
 
 
+@pytest.mark.parametrize("name", [MEDIA_VECTORS, METADATA, USER_VECTORS, USER_IDS])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link to nothing", "link to a device"])
+def test_what_is_no_file_under_a_known_name_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    make_folder(tmp_path, MEDIA_VECTORS, METADATA, USER_VECTORS, USER_IDS)
+    place = tmp_path / name
+    place.unlink()
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero" if kind == "link to a device" else tmp_path / "nothing")
+    with pytest.raises(DataError, match=f"{place} is no file"):
+        find_data_folder(tmp_path)
+
+
+def test_seen_titles_may_be_a_folder_and_users_no_file(tmp_path: Path) -> None:
+    make_folder(tmp_path, MEDIA_VECTORS, METADATA, USER_VECTORS, USER_IDS)
+    (tmp_path / SEEN).mkdir()
+    assert find_data_folder(tmp_path).seen == tmp_path / SEEN
+    (tmp_path / SEEN).rmdir()
+    (tmp_path / SEEN).symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"seen\.parquet is no file"):
+        find_data_folder(tmp_path)
+    other = make_folder(tmp_path / "other", MEDIA_VECTORS, METADATA, "users")
+    with pytest.raises(DataError, match="users is no folder"):
+        find_data_folder(other)
+
+
 def test_a_full_folder_is_found(tmp_path: Path) -> None:
     make_folder(tmp_path, MEDIA_VECTORS, METADATA, USER_VECTORS, USER_IDS, SEEN)
     folder = find_data_folder(str(tmp_path))

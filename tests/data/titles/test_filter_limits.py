@@ -1,0 +1,146 @@
+"""Filters that would take all memory or time are refused soon, and fields of several types say how to ask for them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filter_limits import MOST_CHARACTERS, MOST_STEPS, MOST_WORDS, time_limit
+from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.errors import UsageError
+
+TITLES = 12_000
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    path = tmp_path_factory.mktemp("limits") / "metadata.jsonl"
+    entries = [
+        {"media_id": f"film-{row:032d}", "title": f"Film {row}", "year": 1900 + row % 100, "genres": ["Drama"]}
+        | {"director": "Ali" if row else 7, "big": 2**63 + row, "crew": {"lead": f"Name {row % 3}"}}
+        for row in range(TITLES)
+    ]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    return Catalog.from_jsonl(path)
+
+
+def nested(name: str, times: int, arguments: str = "") -> str:
+    text = "title"
+    for _ in range(times):
+        text = f"{name}({text}{arguments})"
+    return f"{text} = 'x'"
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        (nested("replace", 10, ", 'm', 'mmmmmmmmmm'"), "texts 10,000,000,000 times as long"),
+        (nested("replace", 2, ", 'm', title"), "texts 4,096 times as long"),
+        (nested("hex", 30), "texts 1,073,741,824 times as long"),
+        ("len(list_transform(genres, lambda x: list_transform([x || x], lambda y: " + "||".join("y" * 80) + "))) > 1",
+         "texts 160 times as long"),
+        (" OR ".join(f"year = {year}" for year in range(50_000)), f"at most {MOST_WORDS:,} are allowed"),
+        (f"media_id IN ({','.join(repr(f'film-{row}') for row in range(300_000))})", f"at most {MOST_CHARACTERS:,}"),
+        (f"year IN ({','.join(map(str, range(100_000)))})", f"at most {MOST_WORDS:,} are allowed"),
+        (" OR ".join(f"year = {year}" for year in range(2_000)), f"at most {MOST_STEPS:,} are allowed"),
+        ("NOT " * 5_000 + "true", "deeper than 1,000 levels"),
+        ("(" * 90_000 + "true" + ")" * 90_000, "deeper than 1,000 levels"),
+    ],
+)  # fmt: skip
+def test_what_would_take_all_memory_or_time_is_refused_with_the_limit(catalog: Catalog, where: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        matching_rows(catalog, where)
+
+
+def test_a_list_of_ten_thousand_ids_and_a_sum_of_many_numbers_are_answered(catalog: Catalog) -> None:
+    ids = ", ".join(f"'film-{row:032d}'" for row in range(1, 20_000, 2))
+    assert matching_rows(catalog, f"media_id IN ({ids})").tolist() == list(range(1, TITLES, 2))
+    assert len(matching_rows(catalog, f"{' + '.join(['1'] * 300)} = 300")) == TITLES
+    assert len(matching_rows(catalog, "replace(title, 'Film', 'A film of this number:') LIKE 'A film%'")) == TITLES
+
+
+def test_a_filter_is_interrupted_at_its_deadline(catalog: Catalog) -> None:
+    cursor = catalog.cursor()
+    with pytest.raises(UsageError, match=r"longer than 0\.2 s"), time_limit(cursor, 0.2):
+        cursor.execute(
+            "SELECT count(*) FROM range(100000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+        ).fetchall()
+
+
+def test_the_distance_of_long_texts_is_refused_and_that_of_their_beginnings_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text(json.dumps({"media_id": "a", "title": "Film", "text": "ab " * 3000}), encoding="utf-8")
+    long = Catalog.from_jsonl(path)
+    with pytest.raises(UsageError, match="texts of up to 9,000 characters; the limit is 1,000"):
+        matching_rows(long, "levenshtein(text, 'abc') > 3")
+    assert matching_rows(long, "levenshtein(left(text, 200), 'abc') > 3").tolist() == [0]
+    assert matching_rows(long, "levenshtein(title, 'Fill') = 1").tolist() == [0]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_filter(tmp_path: Path) -> None:
+    metadata = tmp_path / "metadata.jsonl"
+    entry = {"title": "Film", "text": "ab " * 320}
+    metadata.write_text(
+        "".join(json.dumps({"media_id": row, **entry}) + "\n" for row in range(20_000)), encoding="utf-8"
+    )
+    program = f"""
+        from pathlib import Path
+        from semrec_faiss.data.titles import filter_limits
+        from semrec_faiss.data.titles.catalog import Catalog
+        from semrec_faiss.data.titles.filters import matching_rows
+        catalog = Catalog.from_jsonl(Path({str(metadata)!r}))
+        filter_limits.time_limit.__wrapped__.__defaults__ = (300.0,)  # so that it is not the deadline that ends it
+        print("asking", flush=True)
+        matching_rows(catalog, "levenshtein(text, text || 'x') > 3")
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asking\n"
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["director LIKE 'Ali%'", "director = 'Ali'", "director::VARCHAR = 'Ali'", "director IN ('Ali', 'Bo')",
+     "lower(director) = 'ali'",
+     "big > 5", "\"BIG\" BETWEEN 1 AND 2", "crew.lead = 'Name 1'", "contains(director, 'Ali')"],
+)  # fmt: skip
+def test_a_field_of_several_types_is_not_compared_as_it_is(catalog: Catalog, where: str) -> None:
+    with pytest.raises(UsageError, match="kept as JSON text") as told:
+        matching_rows(catalog, where)
+    assert "->>'$'" in str(told.value.fix)
+
+
+def test_the_lines_of_each_kind_are_named(catalog: Catalog) -> None:
+    with pytest.raises(UsageError, match="'director' holds a whole number on line 1, text on line 2"):
+        matching_rows(catalog, "director LIKE 'Ali%'")
+    with pytest.raises(UsageError, match="a whole number beyond 64 bits on line 1"):
+        matching_rows(catalog, "big > 5")
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("director->>'$' LIKE 'Ali%'", range(1, TITLES)),
+        ("TRY_CAST(director->>'$' AS DOUBLE) > 5", [0]),
+        (f"TRY_CAST(big->>'$' AS HUGEINT) = {2**63 + 3}", [3]),
+        ("crew->>'$.lead' = 'Name 1'", range(1, TITLES, 3)),
+        ("director IS NULL", []),
+    ],
+)
+def test_the_way_that_the_message_shows_finds_them(catalog: Catalog, where: str, expected: list[int]) -> None:
+    assert matching_rows(catalog, where).tolist() == list(expected)
