@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semrec_faiss.cli.options import index_argument, json_option, profile_changes, profile_options, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.evaluate.record import Differences, GridRow, Judgement, Lists, Summary
 
 SHOWN_PROFILES = 10
 
@@ -74,76 +78,67 @@ def evaluate(
     with progress_bars() as progress:
         document = evaluate_index(plan, progress)
     if out is not None:
-        save_results(document, out)
+        save_results(document.as_json(), out)
         say(f"wrote {out}")
     if as_json:
-        print_json(document)
+        print_json(document.as_json())
     else:
         print_evaluation(document, by)
 
 
-def print_evaluation(document: dict[str, Any], by: str) -> None:
+def print_evaluation(document: Judgement, by: str) -> None:
     """Print what one index came to: the profiles that were tried, and all methods on the titles left out last."""
-    from semrec_faiss.config.profile import Profile
-
-    if document["grid"] is not None:
-        _print_grid(document["grid"], by)
-    protocol, profile = document["protocol"], Profile(**document["profile"])
+    if document.grid is not None:
+        _print_grid(document.grid, by)
+    protocol = document.protocol
     click.echo(
-        f"{protocol['users_evaluated']} users, the {protocol['held_out']} titles each liked last left out"
-        f" ({protocol['liked']:g} stars or more); profile: {profile.describe()}"
+        f"{protocol.users_evaluated} users, the {protocol.held_out} titles each liked last left out"
+        f" ({protocol.liked:g} stars or more); profile: {document.profile.describe()}"
     )
-    _print_methods(document["methods"], ("at_10", "at_100"))
+    _print_methods(document.methods, (10, 100))
     click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
-    _print_differences(document["differences"], by)
-    for name, one in document["beside"].items():
+    _print_differences(document.differences, by)
+    for name, one in document.beside.items():
         click.echo("")
         if one is None:
-            click.echo(f"{BESIDE[name]}: not measured: {document['not_measured'].get(f'beside.{name}', '')}")
+            click.echo(f"{BESIDE[name]}: not measured: {document.not_measured.get(f'beside.{name}', '')}")
             continue
-        click.echo(f"{BESIDE[name]} ({one['users_evaluated']} users):")
-        _print_methods(one["methods"], ("at_10",))
-        _print_differences(one["differences"], by)
-    if document["build"] is not None:
-        click.echo(f"\nthe index serves another profile; to serve this one: {document['build']}")
+        click.echo(f"{BESIDE[name]} ({one.users_evaluated} users):")
+        _print_methods(one.methods, (10,))
+        _print_differences(one.differences, by)
+    if document.build is not None:
+        click.echo(f"\nthe index serves another profile; to serve this one: {document.build}")
 
 
-def _print_methods(methods: dict[str, Any], lengths: tuple[str, ...]) -> None:
+def _print_methods(methods: Mapping[str, Summary], lengths: tuple[int, ...]) -> None:
     columns = ["", "at", "hit rate", "recall", "ndcg", "mrr", "coverage", "novelty"]
     rows = [
-        [name.replace("_", " "), k.removeprefix("at_"), *_cells(values)]
-        for k in lengths
-        for name, values in ((name, method[k]) for name, method in methods.items())
+        [name.replace("_", " "), str(k), *_cells(method.at(k))] for k in lengths for name, method in methods.items()
     ]
     print_table(columns, rows, right=tuple(range(1, len(columns))))
 
 
-def _print_differences(differences: dict[str, Any], by: str) -> None:
+def _print_differences(differences: Differences, by: str) -> None:
     for name, values in differences.items():
-        mean, interval = values[by]["mean"], values[by]["interval"]
+        mean, interval = values[by].mean, values[by].interval
         click.echo(
             f"{by.replace('_', ' ')} less that of {name.replace('_', ' ')}, paired by user:"
-            f" {mean:+.3f} [{interval['low']:+.3f} {interval['high']:+.3f}]"
+            f" {mean:+.3f} [{interval.low:+.3f} {interval.high:+.3f}]"
         )
 
 
-def _print_grid(grid: list[dict[str, Any]], by: str) -> None:
-    from semrec_faiss.config.profile import Profile
-
-    best = sorted(grid, key=lambda one: -float(one[by]))
+def _print_grid(grid: Sequence[GridRow], by: str) -> None:
+    best = sorted(grid, key=lambda one: -one.metric(by))
     click.echo(f"{len(grid)} profiles, on the titles liked before those left out, best by {by.replace('_', ' ')}:")
-    rows = [[Profile(**one["profile"]).describe(), f"{one[by]:.4f}"] for one in best[:SHOWN_PROFILES]]
+    rows = [[one.profile.describe(), f"{one.metric(by):.4f}"] for one in best[:SHOWN_PROFILES]]
     print_table(["", ""], rows, right=(1,), header=False)
     if len(best) > SHOWN_PROFILES:
         click.echo(f"… and {len(best) - SHOWN_PROFILES} more")
     click.echo("")
 
 
-def _cells(values: dict[str, Any]) -> list[str]:
-    cells = []
-    for name in ("hit_rate", "recall", "ndcg", "mrr"):
-        interval = values[name]["interval"]
-        span = "" if interval is None else f" [{interval['low']:.3f} {interval['high']:.3f}]"
-        cells.append(("–" if values[name]["mean"] is None else f"{values[name]['mean']:.3f}") + span)
-    novelty = values["novelty"]["mean"]
-    return [*cells, f"{values['coverage']:.1%}", "–" if novelty is None else f"{novelty:.1f}"]
+def _cells(lists: Lists) -> list[str]:
+    means = [lists.hit_rate, lists.recall, lists.ndcg, lists.mrr]
+    cells = [f"{one.mean:.3f} [{one.interval.low:.3f} {one.interval.high:.3f}]" for one in means]
+    novelty = lists.novelty.mean
+    return [*cells, f"{lists.coverage:.1%}", "–" if novelty is None else f"{novelty:.1f}"]

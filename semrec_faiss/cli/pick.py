@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semrec_faiss.cli.options import FiniteRange, json_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.choose.pick import Choice
+    from semrec_faiss.measure.trials.record import Failed, Measured
 
 
 @click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
@@ -50,17 +54,15 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
         check_new_file(out, "--out")
     found = SweepResults.read(results)
     choice = choose(found, Wanted(**required))
-    lost = [trial for trial in found.missing if not trial.get("reason")]
+    lost = [trial for trial in found.missing if trial.pruned is None]
     if lost:
-        say(f"note: {len(lost)} of {len(found.plan['trials'])} trials have no record; `semrec sweep` measures them")
+        say(f"note: {len(lost)} of {len(found.plan.trials)} trials have no record; `semrec sweep` measures them")
     path = out or results / "pick.yaml"
     if choice.winner is not None:
-        label = choice.winner["label"]
-        output = f"indexes/{found.plan['name']}"
-        note = f"Chosen by `semrec pick` from the sweep {found.plan['name']}: {label}.\nsemrec build {path}"
-        write_config(
-            choice.winner, path, dataset=dataset_of(found, choice.winner["data"]["name"]), output=output, note=note
-        )
+        label = choice.winner.label
+        output = f"indexes/{found.plan.name}"
+        note = f"Chosen by `semrec pick` from the sweep {found.plan.name}: {label}.\nsemrec build {path}"
+        write_config(choice.winner, path, dataset=dataset_of(found, choice.winner.data.name), output=output, note=note)
     if as_json:
         print_json(_choice_as_dict(choice, path))
     else:
@@ -71,23 +73,21 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     return 0
 
 
-def _brief(record: dict[str, Any]) -> dict[str, Any]:
-    from semrec_faiss.measure.choose.pick import build_seconds, memory_bytes
-
-    if record["status"] != "measured":
-        return {"index": record["label"], "digest": record["digest"]}
-    latency = {name: record["latency"][name] for name in ("p50_ms", "p95_ms", "qps")}
-    return {
-        "index": record["label"],
-        "digest": record["digest"],
-        "recall": record["quality"]["recall"],
-        **latency,
-        "memory_bytes": memory_bytes(record),
-        "build_s": round(build_seconds(record), 4),
+def _brief(record: Measured | Failed) -> dict[str, str | float | None]:
+    told: dict[str, str | float | None] = {"index": record.label, "digest": record.digest}
+    if record.status == "failed":
+        return told
+    return told | {
+        "recall": record.quality.recall,
+        "p50_ms": record.latency.p50_ms,
+        "p95_ms": record.latency.p95_ms,
+        "qps": record.latency.qps,
+        "memory_bytes": record.memory_bytes,
+        "build_s": round(record.build_s, 4),
     }
 
 
-def _choice_as_dict(choice: Any, path: Path) -> dict[str, Any]:
+def _choice_as_dict(choice: Choice, path: Path) -> dict[str, Any]:
     return {
         "wanted": choice.wanted.__dict__,
         "winner": None if choice.winner is None else _brief(choice.winner),
@@ -99,15 +99,15 @@ def _choice_as_dict(choice: Any, path: Path) -> dict[str, Any]:
     }
 
 
-def _show_choice(choice: Any) -> None:
+def _show_choice(choice: Choice) -> None:
     wanted = choice.wanted
     restricted = f" where {wanted.where}" if wanted.where else ""
     click.echo(f"{wanted.data}, k {wanted.k}, batch {wanted.batch}{restricted}, by {wanted.by}:")
     if choice.winner is None:
         click.echo("nothing that was measured meets this; nearest:")
-        print_table(["", ""], [[f"  {record['label']}", why] for record, why in choice.nearest], header=False)
+        print_table(["", ""], [[f"  {record.label}", why] for record, why in choice.nearest], header=False)
         for option, record in choice.relax:
-            click.echo(f"with {option} instead it would be {record['label']}")
+            click.echo(f"with {option} instead it would be {record.label}")
         return
     placed = [("winner", choice.winner), ("runner-up", choice.runner_up)]
     print_table(
@@ -117,18 +117,16 @@ def _show_choice(choice: Any) -> None:
     )
     if choice.losers:
         click.echo("why not the others:")
-        print_table(["", ""], [[f"  {record['label']}", why] for record, why in choice.losers], header=False)
+        print_table(["", ""], [[f"  {record.label}", why] for record, why in choice.losers], header=False)
 
 
-def _placed_row(record: dict[str, Any]) -> list[str]:
-    brief = _brief(record)
-    memory = brief["memory_bytes"]
+def _placed_row(record: Measured) -> list[str]:
     return [
-        brief["index"],
-        f"{brief['recall']:.3f}",
-        as_ms(brief["p50_ms"]),
-        as_ms(brief["p95_ms"]),
-        f"{brief['qps']:,.0f}",
-        "–" if memory is None else as_size(memory),
-        f"{brief['build_s']:.2f}",
+        record.label,
+        f"{record.recall_or_0:.3f}",
+        as_ms(record.latency.p50_ms),
+        as_ms(record.latency.p95_ms),
+        f"{record.latency.qps:,.0f}",
+        "–" if record.memory_bytes is None else as_size(record.memory_bytes),
+        f"{record.build_s:.2f}",
     ]

@@ -16,7 +16,8 @@ from semrec_faiss.errors import UsageError
 if TYPE_CHECKING:
     from semrec_faiss.measure.sweep.plan import Plan
     from semrec_faiss.measure.sweep.run import Outcome, State
-    from semrec_faiss.measure.trials.results import Rerun
+    from semrec_faiss.measure.trials.record import Measured
+    from semrec_faiss.measure.trials.run import Rerun
     from semrec_faiss.measure.trials.trial import Trial
 
 
@@ -100,10 +101,11 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     from semrec_faiss.index.memory.prediction import predict_memory
     from semrec_faiss.measure.sweep.estimate import Estimate
     from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
+    from semrec_faiss.measure.trials.record import TRIAL_RECORD
 
     ledger = plan.sweep.folder / LEDGER
-    known = read_ledger(ledger) if ledger.is_file() else {}
-    estimate = Estimate(plan, known)
+    known = read_ledger(ledger, TRIAL_RECORD) if ledger.is_file() else {}
+    estimate = Estimate(plan.trials, known)
     wanted = [trial for trial in plan.trials if trial.digest not in known]
     seconds = estimate.seconds([trial.digest for trial in wanted])
     rows = []
@@ -111,7 +113,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         memory = predict_memory(
             trial.index, trial.data.titles, trial.data.dim, trial.device, batch=trial.batch, k=trial.k
         )
-        state = known.get(trial.digest, {}).get("status", "to do")
+        state = known[trial.digest].status if trial.digest in known else "to do"
         rows.append((trial, memory.host.peak, None if memory.gpu is None else memory.gpu.peak, state))
     if as_json:
         print_json(
@@ -156,7 +158,7 @@ def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "name": plan.sweep.name,
         "folder": str(plan.sweep.folder),
         "measured_now": outcome.measured_now,
-        "trials": outcome.records,
+        "trials": [record.as_json() for record in outcome.records],
         "pruned": [{"what": what[digest], "reason": reason} for digest, reason in outcome.pruned.items()],
         "left_for_want_of_time": [trial.what for trial in outcome.left],
         "invalid": _invalid(plan),
@@ -165,8 +167,9 @@ def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
 
 def _show_outcome(plan: Plan, outcome: Outcome) -> None:
     from semrec_faiss.measure.trials.frontier import frontier
+    from semrec_faiss.measure.trials.results import measured_of
 
-    measured = [record for record in outcome.records if record["status"] == "measured"]
+    measured = measured_of(outcome.records)
     for trial in _places(plan):
         here = [record for record in measured if _is_at(record, trial)]
         best = frontier(here)
@@ -178,19 +181,19 @@ def _show_outcome(plan: Plan, outcome: Outcome) -> None:
                 right=(1, 2, 3, 4, 5),
             )
     what = {trial.digest: trial.what for trial in plan.trials}
-    _print_listing("failed", [[record["label"], record["reason"]] for record in outcome.records
-                              if record["status"] == "failed"])  # fmt: skip
+    failed = [[record.label, record.reason] for record in outcome.records if record.status == "failed"]
+    _print_listing("failed", failed)
     _print_listing("pruned", [[what[digest], reason] for digest, reason in outcome.pruned.items()])
     _print_listing("left for want of time", [[trial.what, ""] for trial in outcome.left])
     _print_invalid(plan)
     click.echo(f"{len(plan.trials)} trials: {outcome.measured_now} done now, {len(outcome.records)} in all")
-    _say_if_disturbed(outcome.records)
+    _say_if_disturbed(measured)
 
 
-def _say_if_disturbed(records: Sequence[dict[str, Any]]) -> None:
-    disturbed = [record for record in records if (record.get("others_used_cores") or 0) > BUSY]
+def _say_if_disturbed(records: Sequence[Measured]) -> None:
+    disturbed = [cores for record in records if (cores := record.others_used_cores or 0) > BUSY]
     if disturbed:
-        most = max(record["others_used_cores"] for record in disturbed)
+        most = max(disturbed)
         say(
             f"note: other programs kept up to {most:.1f} cores busy during {len(disturbed)} trials, whose times are"
             " longer for it; measure again with --rerun when nothing else runs"
@@ -212,29 +215,28 @@ def _places(plan: Plan) -> list[Trial]:
     return list(places.values())
 
 
-def _is_at(record: dict[str, Any], trial: Trial) -> bool:
-    settings = trial.settings
-    same = all(record[name] == settings[name] for name in ("filter", "k", "batch"))
-    return same and record["data"]["digest"] == trial.data.digest
+def _is_at(record: Measured, trial: Trial) -> bool:
+    same = (record.filter, record.k, record.batch) == (trial.where, trial.k, trial.batch)
+    return same and record.data.digest == trial.data.digest
 
 
-def _frontier_row(record: dict[str, Any]) -> list[str]:
-    quality, latency = record["quality"], record["latency"]
-    interval = quality["recall_interval"]
+def _frontier_row(record: Measured) -> list[str]:
+    interval, latency = record.quality.recall_interval, record.latency
     return [
-        record["label"],
-        f"{quality['recall']:.3f}",
-        f"{interval['low']:.3f} to {interval['high']:.3f}",
-        as_ms(latency["p50_ms"]),
-        as_ms(latency["p95_ms"]),
-        f"{latency['qps']:,.0f}",
+        record.label,
+        f"{record.recall_or_0:.3f}",
+        "–" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}",
+        as_ms(latency.p50_ms),
+        as_ms(latency.p95_ms),
+        f"{latency.qps:,.0f}",
     ]
 
 
 def _picture(state: State) -> Picture:
     """Tell which trial is running, the frontier so far and the time left."""
     best = [
-        [record["label"], f"{record['quality']['recall']:.3f}", as_ms(record["latency"]["p50_ms"])]
-        for record in state.frontier[-8:]
+        [record.label, f"{record.recall_or_0:.3f}", as_ms(record.latency.p50_ms)]
+        for record in state.best[-8:]
+        if record.status == "measured"
     ]
     return Picture("trial", "frontier so far", ["index", "recall", "p50 ms"], best)

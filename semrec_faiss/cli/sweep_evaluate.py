@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from semrec_faiss.measure.evaluate.config import EvaluationSweep
     from semrec_faiss.measure.evaluate.plan import EvaluationPlan
     from semrec_faiss.measure.evaluate.run import EvaluationOutcome, ProfileState
-    from semrec_faiss.measure.trials.results import Rerun
+    from semrec_faiss.measure.trials.run import Rerun
 
 SHOWN_BEST = 8
 
@@ -40,22 +40,22 @@ def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as
 
 
 def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:
-    from semrec_faiss.measure.evaluate.record import mistake_in
+    from semrec_faiss.measure.evaluate.record import PROFILE_RECORD
     from semrec_faiss.measure.evaluate.run import seconds_left
     from semrec_faiss.measure.trials.kind import refuse_indexes
     from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
 
     refuse_indexes(plan.sweep.folder)
     ledger = plan.sweep.folder / LEDGER
-    known = read_ledger(ledger, mistake_in) if ledger.is_file() else {}
-    states = [known.get(trial.digest, {}).get("status", "to do") for trial in plan.trials]
+    known = read_ledger(ledger, PROFILE_RECORD) if ledger.is_file() else {}
+    states = [known[one.digest].status if one.digest in known else "to do" for one in plan.trials]
     left = [trial for trial in plan.trials if trial.digest not in known]
     seconds = seconds_left(left, known)
     if as_json:
         print_json(
             {
                 "trials": [
-                    {"what": trial.what, "profile": trial.settings["profile"], "digest": trial.digest, "state": state}
+                    {"what": trial.what, "profile": trial.profile.model_dump(), "digest": trial.digest, "state": state}
                     for trial, state in zip(plan.trials, states, strict=True)
                 ],
                 "invalid": _invalid(plan),
@@ -86,24 +86,24 @@ def _as_document(plan: EvaluationPlan, outcome: EvaluationOutcome) -> dict[str, 
         "name": plan.sweep.name,
         "folder": str(plan.sweep.folder),
         "measured_now": outcome.measured_now,
-        "trials": outcome.records,
+        "trials": [record.as_json() for record in outcome.records],
         "left_for_want_of_time": [trial.what for trial in outcome.left],
         "invalid": _invalid(plan),
-        "evaluation": outcome.document,
+        "evaluation": None if outcome.document is None else outcome.document.as_json(),
     }
 
 
 def _show_outcome(plan: EvaluationPlan, outcome: EvaluationOutcome) -> None:
     by = plan.sweep.evaluate.by
-    for one in outcome.document["evaluations"] if outcome.document else ():
+    for one in outcome.document.evaluations if outcome.document else ():
         if len(plan.sweep.evaluate.index) > 1:
-            click.echo(f"{one['name']}:")
+            click.echo(f"{one.name}:")
         print_evaluation(one, by)
-        click.echo(f"the same again: {one['command']}\n")
-    failed = [record for record in outcome.records if record["status"] == "failed"]
+        click.echo(f"the same again: {one.command}\n")
+    failed = [record for record in outcome.records if record.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} failed:")
-        rows = [[f"  {record['index']['name']}: {record['label']}", record["reason"]] for record in failed]
+        rows = [[f"  {record.what}", record.reason] for record in failed]
         print_table(["", ""], rows, header=False)
     if outcome.left:
         click.echo(f"{len(outcome.left)} left for want of time; the winner is chosen when none is:")
@@ -116,9 +116,11 @@ def picture_of(by: str) -> Callable[[ProfileState], Picture]:
     """Tell which profile is tried, the best so far by a metric and the time left."""
 
     def picture(state: ProfileState) -> Picture:
-        from semrec_faiss.measure.evaluate.evaluator import metric_of
-
-        best = [[record["label"], f"{metric_of(record, by)['mean']:.4f}"] for record in state.best[:SHOWN_BEST]]
+        best = [
+            [record.label, f"{record.metric(by).mean:.4f}"]
+            for record in state.best[:SHOWN_BEST]
+            if record.status == "measured"
+        ]
         return Picture("profile", "best so far", ["profile", by.replace("_", " ")], best)
 
     return picture

@@ -68,7 +68,7 @@ class Config(Settings):
     def _leave_out_no_profile(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
         if self.profile is None:
-            del values["profile"]
+            values.pop("profile", None)  # gone already where nothing that is null is wanted
         return values
 
     @model_validator(mode="after")

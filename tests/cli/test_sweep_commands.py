@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import made_records
 import pytest
 import yaml
 
@@ -214,8 +215,10 @@ def test_check_regression_ends_with_1_when_something_got_worse(semrec: Semrec, s
     shutil.copytree(swept, tmp_path / "slower", ignore=shutil.ignore_patterns(".cache"))
     ledger = tmp_path / "slower" / "trials.jsonl"
     records = [json.loads(line) for line in ledger.read_text().splitlines()]
-    records[0]["latency"]["p50_ms"] *= 1.5
-    records[1]["quality"]["recall"] -= 0.1
+    slow, fewer = records[0]["latency"], records[1]["quality"]
+    slow |= {name: slow[name] * 1.5 for name in ("mean_ms", "p50_ms", "p95_ms", "p99_ms")}
+    slow |= {"qps": slow["qps"] / 1.5, "times_ms": [1.5 * time for time in slow["times_ms"]]}
+    fewer |= {name: fewer[name] - 0.1 for name in ("recall", "recall_titles", "recall_users")}
     ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
     worse = semrec("check-regression", swept, tmp_path / "slower")
     assert worse.code == 1
@@ -254,7 +257,7 @@ def test_export_and_import(semrec: Semrec, place: Path, tmp_path: Path) -> None:
 def test_progress_tells_the_trial_the_frontier_and_the_time_left() -> None:
     from rich.console import Console
 
-    record = {"label": "flat on cpu", "quality": {"recall": 1.0}, "latency": {"p50_ms": 0.25}}
+    record = made_records.measured("flat on cpu", 1.0, 0.25)
     state = State(40, 3, "films: ivf_flat nprobe=2", ("training", 1, 2), [record], 125.0)
     console = Console(width=100, file=io.StringIO())
     console.print(drawn(state, _picture(state)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import made_records
 import pytest
 import yaml
 
@@ -156,7 +157,7 @@ def test_what_is_not_there_or_cannot_be_evaluated_is_told(semrec: Semrec, place:
 def test_a_terminal_sees_how_far_it_is() -> None:
     from rich.console import Console
 
-    best = [{"label": f"interests={n}", "at_10": {"ndcg": {"mean": 0.5 - n / 100}}} for n in range(1, 12)]
+    best = [made_records.profile(f"interests={n}", 0.5 - n / 100) for n in range(1, 12)]
     state = ProfileState(12, 3, "ml: interests=4", ("searching", 5, 9), best, 100.0)
     console = Console(file=io.StringIO(), width=90)
     console.print(drawn(state, picture_of("ndcg_at_10")(state)))

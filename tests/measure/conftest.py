@@ -11,6 +11,7 @@ import yaml
 
 from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import Plan, make_plan
+from semrec_faiss.measure.trials.record import Failed, Measured
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -36,9 +37,10 @@ def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> Plan:
     return make_plan(*load_sweep(path))
 
 
-def lasting(record: dict[str, Any]) -> dict[str, Any]:
+def lasting(of: Measured | Failed) -> dict[str, Any]:
     """Leave out of a record what differs from run to run: times, memory, the date, what else the machine did."""
     varies = ("latency", "memory", "load", "environment", "elapsed_s", "others_used_cores")
+    record = of.as_json()
     kept = {name: value for name, value in record.items() if name not in varies}
     kept["not_measured"] = {name: why for name, why in record.get("not_measured", {}).items() if name not in varies}
     if "build" in kept:
@@ -59,6 +61,6 @@ def tiny_plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture(scope="session")
-def lasting_part() -> Callable[[dict[str, Any]], dict[str, Any]]:
+def lasting_part() -> Callable[[Measured | Failed], dict[str, Any]]:
     """`lasting`: the part of a record that is the same at every run."""
     return lasting

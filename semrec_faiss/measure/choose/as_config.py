@@ -7,28 +7,29 @@ from typing import Any
 
 import yaml
 
+from semrec_faiss.config.index_types import FactoryIndex
 from semrec_faiss.errors import StorageError
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.storage import new_file
 
-Record = dict[str, Any]
+Values = dict[str, Any]
+"""A config as YAML has it."""
 
 
-def config_of(record: Record, *, dataset: str, output: str) -> dict[str, Any]:
+def config_of(record: Measured, *, dataset: str, output: str) -> Values:
     """Return a trial's settings as a config that `semrec build` takes."""
-    device = record["device"]
-    on: dict[str, Any] = {"kind": device["kind"]}
-    if device["kind"] == "gpu":
-        on |= {"gpus": device["gpus"], "float16": device["float16"]}
-        on |= {"temp_memory_mb": device["temp_memory_mb"]} if device["temp_memory_mb"] is not None else {}
-    index = {key: value for key, value in record["index"].items() if value != {}}
-    if "factory" in index:
-        index["search"] = {key: value for key, value in index["search"].items() if value is not None}
-        index = {key: value for key, value in index.items() if value != {}}
-    return {"dataset": dataset, "index": index, "device": on, "output": output}
+    device = record.device
+    on: Values = {"kind": device.kind}
+    if device.kind == "gpu":
+        on |= {"gpus": device.gpus, "float16": device.float16}
+        on |= {"temp_memory_mb": device.temp_memory_mb} if device.temp_memory_mb is not None else {}
+    index = record.index.model_dump(mode="json", exclude_none=isinstance(record.index, FactoryIndex))
+    given = {key: value for key, value in index.items() if value != {}}
+    return {"dataset": dataset, "index": given, "device": on, "output": output}
 
 
-def write_config(record: Record, path: Path, *, dataset: str, output: str, note: str) -> None:
+def write_config(record: Measured, path: Path, *, dataset: str, output: str, note: str) -> None:
     """Write a trial's settings as a YAML file for `semrec build`, a remark on top.
 
     Raises:
@@ -37,7 +38,7 @@ def write_config(record: Record, path: Path, *, dataset: str, output: str, note:
     write_yaml(config_of(record, dataset=dataset, output=output), path, note=note)
 
 
-def write_yaml(values: dict[str, Any], path: Path, *, note: str) -> None:
+def write_yaml(values: Values, path: Path, *, note: str) -> None:
     """Write a config file, a remark on top; raises StorageError as `write_config` does."""
     text = "".join(f"# {line}\n" for line in note.splitlines())
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -51,7 +52,7 @@ def write_yaml(values: dict[str, Any], path: Path, *, note: str) -> None:
 
 def dataset_of(results: SweepResults, name: str) -> str:
     """Return the path of the data folder with this name, as the sweep was given it."""
-    for path in results.plan["sweep"]["dataset"]:
+    for path in results.plan.sweep.dataset:
         if (Path(path).name or path) == name:
-            return str(path)
+            return path
     return name

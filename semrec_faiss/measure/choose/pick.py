@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.trials.results import SweepResults
+from semrec_faiss.measure.trials.record import Failed, Measured
+from semrec_faiss.measure.trials.results import SweepResults, measured_of
 
-Record = dict[str, Any]
 By = Literal["qps", "p50", "p95", "recall", "memory", "build"]
 
 GB = 1e9
@@ -59,10 +59,10 @@ class _Requirement:
     option: str
     limit: float
     at_least: bool
-    value_of: Callable[[Record], float | None]
+    value_of: Callable[[Measured], float | None]
     spell: Callable[[float], str]
 
-    def missed_by(self, record: Record) -> float:
+    def missed_by(self, record: Measured) -> float:
         """By what share of the limit a record misses it: 0 when it meets it, infinite when it is not measured."""
         value = self.value_of(record)
         if value is None:
@@ -70,7 +70,7 @@ class _Requirement:
         short = self.limit - value if self.at_least else value - self.limit
         return max(0.0, short / self.limit) if self.limit else float(short > 0)
 
-    def why(self, record: Record) -> str:
+    def why(self, record: Measured) -> str:
         """Say how a record misses it."""
         value = self.value_of(record)
         if value is None:
@@ -93,28 +93,11 @@ class Choice:
     """
 
     wanted: Wanted
-    winner: Record | None
-    runner_up: Record | None
-    losers: tuple[tuple[Record, str], ...]
-    nearest: tuple[tuple[Record, str], ...]
-    relax: tuple[tuple[str, Record], ...]
-
-
-def memory_bytes(record: Record) -> int | None:
-    """Return the most memory that a trial's search took where it ran: the GPU's, or the host's; None if not measured.
-
-    On a host it is the index's size at least: of a small one the system shows nothing, as its pages were there before.
-    """
-    if record["device"]["kind"] == "gpu":
-        on_gpu: int | None = record["memory"]["gpu_peak_bytes"]
-        return on_gpu
-    peak = record["memory"]["host_peak_bytes"]
-    return None if peak is None else max(int(peak), int(record["build"]["index_bytes"]))
-
-
-def build_seconds(record: Record) -> float:
-    """Return how long training and filling took."""
-    return float(record["build"]["train_s"] + record["build"]["add_s"])
+    winner: Measured | None
+    runner_up: Measured | None
+    losers: tuple[tuple[Measured | Failed, str], ...]
+    nearest: tuple[tuple[Measured, str], ...]
+    relax: tuple[tuple[str, Measured], ...]
 
 
 def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
@@ -131,18 +114,20 @@ def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
     found = results if isinstance(results, SweepResults) else SweepResults.read(results)
     wanted = _completed(found, wanted)
     candidates = [record for record in found.records if _is_asked_for(record, wanted)]
-    measured = [record for record in candidates if record["status"] == "measured"]
+    measured = measured_of(candidates)
     if not measured:
         raise UsageError(f"no trial of {found.folder} measured what is asked for", fix=_offer(found))
-    empty = [record for record in measured if record["quality"]["recall"] is None]
+    empty = [record for record in measured if record.quality.recall is None]
     measured = [record for record in measured if record not in empty]
     requirements = _requirements(wanted)
     order = _ORDERS[wanted.by]
     good = sorted((record for record in measured if not _misses(record, requirements)), key=order)
-    losers = [(record, _why_behind(record, good[0], wanted.by)) for record in good[2:]]
+    losers: list[tuple[Measured | Failed, str]] = [
+        (record, _why_behind(record, good[0], wanted.by)) for record in good[2:]
+    ]
     losers += [(record, "; ".join(_misses(record, requirements))) for record in measured if record not in good]
     losers += [(record, "no title matches the filter") for record in empty]
-    losers += [(record, f"failed: {record['reason']}") for record in candidates if record["status"] != "measured"]
+    losers += [(record, f"failed: {record.reason}") for record in candidates if isinstance(record, Failed)]
     if good:
         return Choice(wanted, good[0], good[1] if len(good) > 1 else None, tuple(losers), (), ())
     nearest = sorted(measured, key=lambda one: (sum(each.missed_by(one) for each in requirements), order(one)))
@@ -154,58 +139,51 @@ def _completed(results: SweepResults, wanted: Wanted) -> Wanted:
     """Fill in k, batch size and data folder, and refuse those that the sweep does not have."""
     if wanted.by not in get_args(By):
         raise UsageError(f"cannot choose by {wanted.by!r}", fix=f"choose by {', '.join(get_args(By))}")
-    sweep = results.plan["sweep"]
-    names = list(dict.fromkeys(record["data"]["name"] for record in results.records))
+    sweep = results.plan.sweep
+    names = list(dict.fromkeys(record.data.name for record in results.records))
     data = wanted.data
     if data is None and len(names) > 1:
         raise UsageError(f"{results.folder} has several data folders", fix=f"choose one: --data {' or '.join(names)}")
-    changes = {
-        "k": sweep["k"][0] if wanted.k is None else wanted.k,
-        "batch": sweep["batch"][0] if wanted.batch is None else wanted.batch,
-        "data": data if data is not None else (names or [None])[0],
-    }
-    return Wanted(**{**wanted.__dict__, **changes})
+    return replace(
+        wanted,
+        k=sweep.k[0] if wanted.k is None else wanted.k,
+        batch=sweep.batch[0] if wanted.batch is None else wanted.batch,
+        data=next(iter(names), None) if data is None else data,
+    )
 
 
-def _is_asked_for(record: Record, wanted: Wanted) -> bool:
-    on = record["device"]
-    device = wanted.device is None or wanted.device in (on["kind"], on["name"])
-    same = record["k"] == wanted.k and record["batch"] == wanted.batch and record["filter"] == wanted.where
-    return same and device and record["data"]["name"] == wanted.data
+def _is_asked_for(record: Measured | Failed, wanted: Wanted) -> bool:
+    on = record.device
+    device = wanted.device is None or wanted.device in (on.kind, on.name)
+    same = record.k == wanted.k and record.batch == wanted.batch and record.filter == wanted.where
+    return same and device and record.data.name == wanted.data
 
 
 def _offer(results: SweepResults) -> str:
     """Say which k, batch sizes, filters, devices and data folders a sweep has."""
     records = results.measured
     parts = {
-        "-k": {str(record["k"]): None for record in records},
-        "--batch": {str(record["batch"]): None for record in records},
-        "--device": {record["device"]["name"]: None for record in records},
-        "--data": {record["data"]["name"]: None for record in records},
-        "--where": {repr(record["filter"]): None for record in records if record["filter"]},
+        "-k": {str(record.k): None for record in records},
+        "--batch": {str(record.batch): None for record in records},
+        "--device": {record.device.name: None for record in records},
+        "--data": {record.data.name: None for record in records},
+        "--where": {repr(record.filter): None for record in records if record.filter},
     }
     return "; ".join(f"{option} {' or '.join(values)}" for option, values in parts.items() if values)
 
 
 def _requirements(wanted: Wanted) -> list[_Requirement]:
-    def recall(record: Record) -> float | None:
-        value: float | None = record["quality"]["recall"]
-        return value
+    def memory(record: Measured) -> float | None:
+        return None if record.memory_bytes is None else record.memory_bytes / GB
 
-    def latency(name: str) -> Callable[[Record], float | None]:
-        return lambda record: float(record["latency"][name])
-
-    def memory(record: Record) -> float | None:
-        value = memory_bytes(record)
-        return None if value is None else value / GB
-
+    all_of_them: list[tuple[str, str, float | None, bool, Callable[[Measured], float | None], Callable[[float], str]]]
     all_of_them = [
-        ("recall", "--recall", wanted.recall, True, recall, lambda value: f"{value:.4g}"),
-        ("p95", "--p95-ms", wanted.p95_ms, False, latency("p95_ms"), _as_ms),
-        ("p50", "--p50-ms", wanted.p50_ms, False, latency("p50_ms"), _as_ms),
-        ("throughput", "--qps", wanted.qps, True, latency("qps"), lambda value: f"{value:,.0f} queries/s"),
+        ("recall", "--recall", wanted.recall, True, lambda one: one.quality.recall, lambda value: f"{value:.4g}"),
+        ("p95", "--p95-ms", wanted.p95_ms, False, lambda one: one.latency.p95_ms, _as_ms),
+        ("p50", "--p50-ms", wanted.p50_ms, False, lambda one: one.latency.p50_ms, _as_ms),
+        ("throughput", "--qps", wanted.qps, True, lambda one: one.latency.qps, _as_qps),
         ("memory", "--memory-gb", wanted.memory_gb, False, memory, _as_gb),
-        ("build", "--build-s", wanted.build_s, False, build_seconds, lambda value: f"{value:.3g} s"),
+        ("build", "--build-s", wanted.build_s, False, lambda one: one.build_s, lambda value: f"{value:.3g} s"),
     ]
     return [
         _Requirement(name, option, limit, at_least, value_of, spell)
@@ -218,11 +196,15 @@ def _as_ms(value: float) -> str:
     return f"{value:.3g} ms"
 
 
+def _as_qps(value: float) -> str:
+    return f"{value:,.0f} queries/s"
+
+
 def _as_gb(value: float) -> str:
     return f"{value:.3g} GB" if value >= 0.001 else "< 1 MB"
 
 
-def _misses(record: Record, requirements: Sequence[_Requirement]) -> list[str]:
+def _misses(record: Measured, requirements: Sequence[_Requirement]) -> list[str]:
     return [each.why(record) for each in requirements if each.missed_by(record) > 0]
 
 
@@ -230,33 +212,33 @@ def _known(value: float | None) -> float:
     return float("inf") if value is None else float(value)
 
 
-_ORDERS: dict[str, Callable[[Record], tuple[float, ...]]] = {
+_ORDERS: dict[str, Callable[[Measured], tuple[float, ...]]] = {
     # The first number decides; then more recall, then speed.
-    "qps": lambda one: (-one["latency"]["qps"], -one["quality"]["recall"]),
-    "p50": lambda one: (one["latency"]["p50_ms"], -one["quality"]["recall"]),
-    "p95": lambda one: (one["latency"]["p95_ms"], -one["quality"]["recall"]),
-    "recall": lambda one: (-one["quality"]["recall"], -one["latency"]["qps"]),
-    "memory": lambda one: (_known(memory_bytes(one)), -one["latency"]["qps"]),
-    "build": lambda one: (build_seconds(one), -one["latency"]["qps"]),
+    "qps": lambda one: (-one.latency.qps, -one.recall_or_0),
+    "p50": lambda one: (one.latency.p50_ms, -one.recall_or_0),
+    "p95": lambda one: (one.latency.p95_ms, -one.recall_or_0),
+    "recall": lambda one: (-one.recall_or_0, -one.latency.qps),
+    "memory": lambda one: (_known(one.memory_bytes), -one.latency.qps),
+    "build": lambda one: (one.build_s, -one.latency.qps),
 }
 
-_SPELLED: dict[str, Callable[[Record], str]] = {
-    "qps": lambda one: f"{one['latency']['qps']:,.0f} queries/s",
-    "p50": lambda one: _as_ms(one["latency"]["p50_ms"]),
-    "p95": lambda one: _as_ms(one["latency"]["p95_ms"]),
-    "recall": lambda one: f"recall {one['quality']['recall']:.4f}",
-    "memory": lambda one: _as_gb(_known(memory_bytes(one)) / GB),
-    "build": lambda one: f"{build_seconds(one):.3g} s",
+_SPELLED: dict[str, Callable[[Measured], str]] = {
+    "qps": lambda one: _as_qps(one.latency.qps),
+    "p50": lambda one: _as_ms(one.latency.p50_ms),
+    "p95": lambda one: _as_ms(one.latency.p95_ms),
+    "recall": lambda one: f"recall {one.recall_or_0:.4f}",
+    "memory": lambda one: _as_gb(_known(one.memory_bytes) / GB),
+    "build": lambda one: f"{one.build_s:.3g} s",
 }
 
 
-def _why_behind(record: Record, winner: Record, by: By) -> str:
+def _why_behind(record: Measured, winner: Measured, by: By) -> str:
     return f"meets all, but {_SPELLED[by](record)} against the winner's {_SPELLED[by](winner)}"
 
 
 def _relaxations(
-    records: Sequence[Record], requirements: Sequence[_Requirement], order: Callable[[Record], tuple[float, ...]]
-) -> list[tuple[str, Record]]:
+    records: Sequence[Measured], requirements: Sequence[_Requirement], order: Callable[[Measured], tuple[float, ...]]
+) -> list[tuple[str, Measured]]:
     """Find for each requirement the least change of it alone, or else of several, that lets a record meet all."""
     found = []
     for each in requirements:
@@ -274,7 +256,7 @@ def _relaxations(
     return found
 
 
-def _just_met(each: _Requirement, record: Record) -> str:
+def _just_met(each: _Requirement, record: Measured) -> str:
     value = _known(each.value_of(record))
     return f"{each.option} {_rounded_so_that_it_holds(value, at_least=each.at_least)}"
 

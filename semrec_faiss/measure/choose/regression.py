@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.results import SweepResults
-
-Record = dict[str, Any]
 
 SAME = ("index", "filter", "k", "batch", "queries")
 """What two trials must share to be comparable, beside data and kind of device."""
@@ -34,7 +32,7 @@ class Change:
     after: float | None
     limit: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | float | None]:
         """Return it as JSON has it."""
         return dict(self.__dict__)
 
@@ -51,33 +49,18 @@ class Comparison:
         other_hardware: the devices where they differ: (baseline's, new's).
     """
 
-    pairs: tuple[tuple[Record, Record], ...]
+    pairs: tuple[tuple[Measured, Measured], ...]
     regressions: tuple[Change, ...]
     lost: tuple[str, ...]
     added: tuple[str, ...]
     other_hardware: tuple[str, str] | None
 
 
-def identity(record: Record) -> str:
+def identity(record: Measured | Failed) -> str:
     """Return what a trial measures, whatever FAISS version, repeats and hardware it was measured with."""
-    device = {name: record["device"][name] for name in ("kind", "gpus", "float16")}
-    return json.dumps([record["data"]["digest"], device, *(record[name] for name in SAME)], sort_keys=True)
-
-
-def what_of(record: Record) -> str:
-    """Name a trial."""
-    restricted = f" where {record['filter']}" if record["filter"] else ""
-    return f"{record['data']['name']}: {record['label']}, k={record['k']}, batch={record['batch']}{restricted}"
-
-
-def hardware_of(record: Record) -> str:
-    """Name the device, and where that is a CPU its model and the threads that FAISS searched with, as far as told."""
-    device = record["device"]
-    if not device.get("processor"):
-        return str(device["name"])
-    threads = device.get("threads") or (record.get("environment") or {}).get("faiss_threads")
-    told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
-    return f"{device['name']} ({device['processor']}{told})"
+    told = record.settings_as_json()
+    device = {name: told["device"][name] for name in ("kind", "gpus", "float16")}
+    return json.dumps([record.data.digest, device, *(told[name] for name in SAME)], sort_keys=True)
 
 
 def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_tolerance: float) -> Comparison:
@@ -107,40 +90,40 @@ def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_
     pairs = []
     for key in shared:
         old, now = before[key], after[key]
-        if now["status"] != "measured":
-            p50 = float(old["latency"]["p50_ms"])
-            changes.append(Change(f"{what_of(now)}: {now['reason']}", "failed", p50, None, p50))
+        if isinstance(now, Failed):
+            p50 = old.latency.p50_ms
+            changes.append(Change(f"{now.what}: {now.reason}", "failed", p50, None, p50))
             continue
         pairs.append((old, now))
         changes += _worse(old, now, tolerance, recall_tolerance)
-    devices = [{hardware_of(record) for record in results.records} for results in (baseline, new)]
+    devices = [{record.hardware for record in results.records} for results in (baseline, new)]
     names = tuple(", ".join(sorted(each)) for each in devices)
     return Comparison(
         tuple(pairs),
         tuple(changes),
-        tuple(what_of(before[key]) for key in before if key not in after),
-        tuple(what_of(record) for key, record in after.items() if key not in before and record["status"] == "measured"),
+        tuple(before[key].what for key in before if key not in after),
+        tuple(record.what for key, record in after.items() if key not in before and isinstance(record, Measured)),
         None if names[0] == names[1] else (names[0], names[1]),
     )
 
 
-NUMBERS: dict[str, Callable[[Record], float | None]] = {
-    "p50_ms": lambda record: record["latency"]["p50_ms"],
-    "index_bytes": lambda record: record["build"]["index_bytes"],
-    "gpu_peak_bytes": lambda record: record["memory"]["gpu_peak_bytes"],
+NUMBERS: dict[str, Callable[[Measured], float | None]] = {
+    "p50_ms": lambda record: record.latency.p50_ms,
+    "index_bytes": lambda record: record.build.index_bytes,
+    "gpu_peak_bytes": lambda record: record.memory.gpu_peak_bytes,
 }
 """Of which more is worse."""
 
 
-def _worse(old: Record, now: Record, tolerance: float, recall_tolerance: float) -> list[Change]:
+def _worse(old: Measured, now: Measured, tolerance: float, recall_tolerance: float) -> list[Change]:
     changes = []
     for name, value_of in NUMBERS.items():
         before, after = value_of(old), value_of(now)
         if before is not None and after is not None and after > before * (1 + tolerance):
-            changes.append(Change(what_of(now), name, before, after, before * (1 + tolerance)))
-    before, after = old["quality"]["recall"], now["quality"]["recall"]
+            changes.append(Change(now.what, name, before, after, before * (1 + tolerance)))
+    before, after = old.quality.recall, now.quality.recall
     if before is not None and after is not None and after < before - recall_tolerance:
-        changes.append(Change(what_of(now), "recall", before, after, before - recall_tolerance))
+        changes.append(Change(now.what, "recall", before, after, before - recall_tolerance))
     return changes
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from semrec_faiss.config.index_types import INDEX_TYPES
 
 MOST = 10**15
 """More of anything than a machine has: bytes, milliseconds, titles."""
 
+TAGS = frozenset({*INDEX_TYPES, "measured", "failed"})
+"""Names that tell the members of a union apart, and are no fields."""
+
+Checked = TypeVar("Checked")
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
@@ -25,24 +31,45 @@ class Part(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a file holds it, what an earlier version did not write left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
 
-def mistakes_by(model: type[BaseModel], values: Any) -> Iterator[str]:
-    """Yield what a model finds wrong: the dotted field, what it should be and what it is."""
+
+class Unsound(ValueError):  # noqa: N818 - what a document is, and not how a program failed
+    """A document that is not what it must be; the message names the field."""
+
+
+def checked(kind: TypeAdapter[Checked], document: object) -> Checked:
+    """Return a document, as it came from a file, as its model.
+
+    Raises:
+        Unsound: the first field that is not as it must be, and why.
+    """
+    if not isinstance(document, dict):
+        raise Unsound("it is no JSON object")
+    for mistake in unsound_values(document):
+        raise Unsound(mistake)
     try:
-        model.model_validate(values)
+        return kind.validate_python(document)
     except ValidationError as error:
-        for mistake in error.errors():
-            yield mistake_told(dict(mistake), mistake["loc"])
+        raise Unsound(mistake_told(dict(error.errors()[0]))) from None
 
 
-def mistake_told(mistake: dict[str, Any], place: tuple[int | str, ...]) -> str:
+def mistake_told(mistake: dict[str, Any]) -> str:
     """Say one of pydantic's errors: the dotted field, what it should be and what it is."""
-    name = ".".join(map(str, place))
+    if mistake["type"].startswith("union_tag"):
+        field = mistake["ctx"]["discriminator"].strip("'")
+        expected = mistake["ctx"].get("expected_tags")
+        if expected is None:
+            return f"{field} is missing"
+        return f"{field}: should be {expected.replace(', ', ' or ')}, not {mistake['ctx']['tag']!r}"
+    name = ".".join(str(part) for part in mistake["loc"] if part not in TAGS)
     if mistake["type"] == "missing":
         return f"{name} is missing"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
     got = "" if mistake["type"] == "value_error" else f", not {reprlib.repr(mistake['input'])}"
-    return f"{name}: {message[:1].lower()}{message[1:]}{got}"
+    return f"{name}{': ' if name else ''}{message[:1].lower()}{message[1:]}{got}"
 
 
 def unsound_values(value: Any, place: str = "") -> Iterator[str]:

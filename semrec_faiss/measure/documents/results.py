@@ -21,6 +21,10 @@ class NotMeasured:
     reason: str
 
 
+Unsettled = dict[str, object]
+"""A part of a document in which `NotMeasured` may stand."""
+
+
 def settle(document: dict[str, Any]) -> dict[str, Any]:
     """Turn every `NotMeasured` into None, and add ``not_measured``: its dotted place and the reason."""
     reasons: dict[str, str] = {}

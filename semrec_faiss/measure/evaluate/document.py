@@ -13,13 +13,9 @@ from typing import Any
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.measure.documents.results import settle
-from semrec_faiss.measure.evaluate.evaluator import (
-    METRICS,
-    Evaluator,
-    Protocol,
-    metric_of,
-)
-from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.evaluate.evaluator import METRICS, Evaluator, Judged, Protocol
+from semrec_faiss.measure.evaluate.record import EvaluationDocument, Judgement, Summary
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 
 MOST_PROFILES = 1000
@@ -57,8 +53,8 @@ class Evaluation:
         return Protocol(self.held, self.liked, self.users, self.seed, self.strict)
 
 
-def evaluate_index(plan: Evaluation, progress: Progress = silent) -> dict[str, Any]:
-    """Evaluate an index; return a results document.
+def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationDocument:
+    """Evaluate an index.
 
     ``methods`` holds recommender, recommender_as_given where its profile was changed, most_popular, liked_together and
     by_chance; each has at_10 and at_100 with the mean and the confidence interval (bootstrap over users) of hit_rate,
@@ -75,41 +71,50 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> dict[str, A
     if profile.weights == "liked":
         profile = profile.model_copy(update={"liked": plan.liked})
     judged = evaluator.judge(profile, evaluator.given, progress)
-    return {"environment": environment(), **evaluation_document(evaluator, profile, None, None, judged)}
+    told = judgement_of(evaluator, profile, None, None, judged)
+    return EvaluationDocument.model_validate({"environment": stamp_of_this_run()} | dict(told))
 
 
-def evaluation_document(
+def judgement_of(
     evaluator: Evaluator,
     chosen: Profile,
     by: str | None,
-    tried: Mapping[Profile, Mapping[str, Any]] | None,
-    judged: dict[str, Any],
-) -> dict[str, Any]:
-    """Put together what was measured of one index, less the environment.
+    tried: Mapping[Profile, Summary] | None,
+    judged: Judged | Judgement,
+) -> Judgement:
+    """Put together what was measured of one index.
 
     Args:
         evaluator: of the index.
         chosen: the profile that was chosen.
         by: the metric that chose it; None where there was no choice.
         tried: what each profile came to on the titles that it was chosen by; None where there was no choice.
-        judged: from `Evaluator.judge`.
+        judged: from `Evaluator.judge`, or what was made of that before.
     """
-    return settle(
+    grid = None
+    if tried is not None:
+        grid = [
+            {"profile": one.model_dump(), **{name: summary.metric(name).mean for name in METRICS}}
+            for one, summary in tried.items()
+        ]
+    if isinstance(judged, Judgement):
+        settled = {name: getattr(judged, name) for name in (*JUDGED, "not_measured")}
+    else:
+        settled = settle({name: judged[name] for name in JUDGED})
+    return Judgement.model_validate(
         {
             "index": evaluator.about(),
-            "protocol": judged["protocol"],
-            "profile": chosen.model_dump(),
+            "profile": chosen,
             "chosen_by": None if tried is None else f"{by} on the titles liked before those left out",
-            "grid": None if tried is None else [
-                {"profile": one.model_dump(), **{name: metric_of(summary, name)["mean"] for name in METRICS}}
-                for one, summary in tried.items()
-            ],
-            "methods": judged["methods"],
-            "differences": judged["differences"],
-            "beside": judged["beside"],
+            "grid": grid,
             "build": build_command(evaluator.path, evaluator.given, chosen),
+            **settled,
         }
-    )  # fmt: skip
+    )
+
+
+JUDGED = ("protocol", "methods", "differences", "beside")
+"""What is measured on the titles that the profile was not chosen by."""
 
 
 def build_command(index: Path, given: Profile, chosen: Profile) -> str | None:

@@ -21,7 +21,7 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved_users import SEEN_NAME
-from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular
 from semrec_faiss.measure.evaluate.holdout import Ratings, Split, leave_out_latest
 from semrec_faiss.measure.evaluate.lists import LENGTH, ListMaker
@@ -42,8 +42,8 @@ CHANCE = "by_chance"
 GLOBAL_TIME, NEW_USERS, COLD_TITLES = BESIDE = ("global_time", "new_users", "cold_titles")
 """The protocols that are measured beside the latest."""
 
-Summary = dict[str, dict[str, Any]]
-"""at_10 and at_100, each with mean and confidence interval of every metric and of novelty, and the coverage."""
+Judged = Unsettled
+"""What `record.Judgement` is made of."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class Evaluator:
         return self._recommender.saved.config.profile or Profile()
 
     @property
-    def device(self) -> dict[str, Any]:
+    def device(self) -> Unsettled:
         """Where it searches, as far as this may change what is found."""
         device = self._recommender.index.device
         return {"kind": device.kind, "float16": device.float16}
 
     @property
-    def index_settings(self) -> dict[str, Any]:
+    def index_settings(self) -> Unsettled:
         """The settings of the index, those for searching as they were given."""
         settings: dict[str, Any] = self._recommender.saved.config.index.model_dump(mode="json")
         return settings
@@ -143,7 +143,7 @@ class Evaluator:
         parts = [files[name].sha256 for name in (INDEX_NAME, VECTORS_NAME, SEEN_NAME) if name in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Unsettled:
         """Describe the index."""
         return {
             "generation": self._recommender.saved.generation.name,
@@ -158,13 +158,13 @@ class Evaluator:
         """How many users of a split are evaluated."""
         return len(split.users)
 
-    def try_profile(self, profile: Profile, progress: Progress = silent) -> Summary:
-        """Measure a profile on the titles liked before the latest."""
+    def try_profile(self, profile: Profile, progress: Progress = silent) -> Unsettled:
+        """Measure a profile on the titles liked before the latest; see `record.Summary`."""
         split = self.before
         rows = self._maker_before.lists(split, profile, progress)
         return self._summary([split], [rows], _values(rows, split.held))
 
-    def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> dict[str, Any]:
+    def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> Judged:
         """Measure the profile that was chosen on the latest titles, beside the one given and the baselines.
 
         Returns:
@@ -188,7 +188,7 @@ class Evaluator:
             "beside": beside,
         }
 
-    def _judge_beside(self, name: str, chosen: Profile, progress: Progress) -> dict[str, Any] | NotMeasured:
+    def _judge_beside(self, name: str, chosen: Profile, progress: Progress) -> Judged | NotMeasured:
         """Measure by another protocol; where nobody can be evaluated by it, say so."""
         try:
             splits = shared_out(self._splits(name), self.protocol.users, self.protocol.seed)
@@ -203,7 +203,7 @@ class Evaluator:
         strict = leave_out_latest(ratings, protocol.held, protocol.liked)
         return global_time(ratings, strict) if name == GLOBAL_TIME else new_users(strict, protocol.seed)
 
-    def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> dict[str, Any]:
+    def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> Judged:
         """Hold the lists of profiles and baselines against what the splits left out, all users together."""
         lists: dict[str, list[Rows]] = {}
         for split in splits:
@@ -229,7 +229,7 @@ class Evaluator:
         yield TOGETHER, liked_together(liked, split, protocol.liked, LENGTH, progress)
         yield CHANCE, by_chance(split, titles, LENGTH, protocol.seed)
 
-    def _summary(self, splits: list[Split], lists: list[Rows], values: dict[str, Values]) -> Summary:
+    def _summary(self, splits: list[Split], lists: list[Rows], values: dict[str, Values]) -> Unsettled:
         """Return means over all users; novelty goes by what is known where the latest are left out."""
         titles = self._recommender.index.count
         rows = np.concatenate(lists)
@@ -238,28 +238,16 @@ class Evaluator:
         masks = [split.candidates for split in splits if split.candidates is not None]
         if masks:
             recommendable = int(np.logical_or.reduce(masks).sum())
-        summary: Summary = {}
+        summary: Unsettled = {}
         for k in KS:
             known = {name: values[f"{name}_at_{k}"] for name in PER_USER}
             known["novelty"] = novelty(rows[:, :k], seen_by, self._ratings.users)
-            summary[f"at_{k}"] = {name: _mean_and_interval(value, self.protocol.seed) for name, value in known.items()}
-            summary[f"at_{k}"]["coverage"] = round(coverage(rows[:, :k], recommendable), 6)
+            means = {name: _mean_and_interval(value, self.protocol.seed) for name, value in known.items()}
+            summary[f"at_{k}"] = {**means, "coverage": round(coverage(rows[:, :k], recommendable), 6)}
         return summary
 
-    def _differences(self, ours: dict[str, Values], theirs: dict[str, Values]) -> dict[str, Any]:
+    def _differences(self, ours: dict[str, Values], theirs: dict[str, Values]) -> Unsettled:
         return {name: _difference(ours[name] - theirs[name], self.protocol.seed) for name in METRICS}
-
-
-def metric_of(summary: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """Return mean and interval of a metric, such as ``ndcg_at_10``, of a summary."""
-    name, _, k = metric.rpartition("_at_")
-    found: dict[str, Any] = summary[f"at_{k}"][name]
-    return found
-
-
-def best_profile(tried: Mapping[Profile, Mapping[str, Any]], by: str) -> Profile:
-    """Return the profile with the highest mean of a metric; of several the first."""
-    return max(tried, key=lambda profile: float(metric_of(tried[profile], by)["mean"]))
 
 
 def check_metric(by: str) -> None:
@@ -281,15 +269,15 @@ def _joined_values(lists: list[Rows], splits: list[Split]) -> dict[str, Values]:
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def _mean_and_interval(values: Values, seed: int) -> dict[str, Any]:
+def _mean_and_interval(values: Values, seed: int) -> Unsettled:
     return _told(mean_of(values), confidence_interval(values, seed=seed))
 
 
-def _difference(values: Values, seed: int) -> dict[str, Any]:
+def _difference(values: Values, seed: int) -> Unsettled:
     return _told(float(values.mean()), difference_interval(values, seed=seed))
 
 
-def _told(mean: float | None, interval: Interval | None) -> dict[str, Any]:
+def _told(mean: float | None, interval: Interval | None) -> Unsettled:
     return {
         "mean": NotMeasured("no list has a title") if mean is None else round(mean, 6),
         "interval": NotMeasured("no list has a title") if interval is None else interval.as_dict(),

@@ -10,12 +10,22 @@ from typing import Any
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.index.device import load_faiss
+from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.config import EvaluateSettings, EvaluationSweep, ProfileGrid
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
 from semrec_faiss.measure.evaluate.evaluator import Evaluator
 from semrec_faiss.measure.evaluate.lists import LENGTH
-from semrec_faiss.measure.evaluate.record import FORMAT, digest_of
-from semrec_faiss.measure.trials.trial import Invalid
+from semrec_faiss.measure.evaluate.record import (
+    FORMAT,
+    EvaluatedDevice,
+    EvaluatedIndex,
+    EvaluationPlanRecord,
+    LeftOut,
+    ProfileSettings,
+)
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
+from semrec_faiss.measure.trials.kind import EVALUATION
+from semrec_faiss.measure.trials.plan_record import InvalidOne
 from semrec_faiss.progress import Progress, silent
 
 
@@ -49,31 +59,31 @@ class ProfileTrial:
         return f"{self.index_name}: {self.label}"
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> ProfileSettings:
         """What is measured, as the ledger holds it."""
-        about = self.evaluator.about()
-        index = {"name": self.index_name, "digest": self.evaluator.digest}
-        index |= {name: about[name] for name in ("settings", "exact", "titles", "users", "ratings")}
         protocol = self.evaluator.protocol
-        return {
-            "format": FORMAT,
-            "index": index,
-            "device": self.evaluator.device,
-            "protocol": {
-                "held_out": protocol.held,
-                "liked": protocol.liked,
-                "users": protocol.users,
-                "seed": protocol.seed,
-                "strict": protocol.strict,
-            },
-            "profile": self.profile.model_dump(),
-            "faiss": self.faiss,
-        }
+        about = self.evaluator.about()
+        named = {"name": self.index_name, "digest": self.evaluator.digest}
+        told = {name: about[name] for name in ("settings", "exact", "titles", "users", "ratings")}
+        return ProfileSettings(
+            format=FORMAT,
+            index=EvaluatedIndex.model_validate(named | told),
+            device=EvaluatedDevice.model_validate(self.evaluator.device),
+            protocol=LeftOut(
+                held_out=protocol.held,
+                liked=protocol.liked,
+                users=protocol.users,
+                seed=protocol.seed,
+                strict=protocol.strict,
+            ),
+            profile=self.profile,
+            faiss=self.faiss,
+        )
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex of what is measured."""
-        return digest_of(self.settings)
+        return self.settings.settings_digest
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,27 @@ class EvaluationPlan:
         sweep: what was asked for.
         trials: in the grid's order; the defaults first.
         invalid: combinations that are not tried, with the reason why.
+        stamp: when, with what and by which command it is measured.
     """
 
     sweep: EvaluationSweep
     trials: tuple[ProfileTrial, ...]
-    invalid: tuple[Invalid, ...]
+    invalid: tuple[InvalidOne, ...]
+    stamp: Stamp
+
+    def record(self) -> EvaluationPlanRecord:
+        """Return it as plan.json holds it."""
+        trials = [{"digest": one.digest, "what": one.what, "index": one.index_name} for one in self.trials]
+        return EvaluationPlanRecord.model_validate(
+            {
+                "kind": EVALUATION,
+                "name": self.sweep.name,
+                "sweep": self.sweep.model_dump(mode="json"),
+                "environment": self.stamp,
+                "trials": trials,
+                "invalid": list(self.invalid),
+            }
+        )
 
     def by_index(self) -> Iterator[list[ProfileTrial]]:
         """Yield the trials of each index."""
@@ -98,7 +124,9 @@ class EvaluationPlan:
         yield from groups.values()
 
 
-def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) -> EvaluationPlan:
+def make_evaluation_plan(
+    sweep: EvaluationSweep, progress: Progress = silent, stamp: Stamp | None = None
+) -> EvaluationPlan:
     """Open the indexes, see that their users can be evaluated, and spell out the profiles.
 
     Raises:
@@ -109,7 +137,7 @@ def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) ->
     faiss = str(load_faiss().__version__)
     settings = sweep.evaluate
     trials: list[ProfileTrial] = []
-    invalid: list[Invalid] = []
+    invalid: list[InvalidOne] = []
     for number, path in enumerate(settings.index):
         progress("opening indexes", number, len(settings.index))
         evaluator = Evaluator(path, settings.set, settings.protocol)
@@ -117,7 +145,7 @@ def make_evaluation_plan(sweep: EvaluationSweep, progress: Progress = silent) ->
         profiles, invalid = distinct_profiles(settings.grid, evaluator.given, settings.liked)
         trials += [ProfileTrial(evaluator, profile, faiss) for profile in profiles]
     progress("opening indexes", len(settings.index), len(settings.index))
-    return EvaluationPlan(sweep, tuple(trials), tuple(invalid))
+    return EvaluationPlan(sweep, tuple(trials), tuple(invalid), stamp or stamp_of_this_run())
 
 
 def name_of(evaluator: Evaluator) -> str:
@@ -127,7 +155,7 @@ def name_of(evaluator: Evaluator) -> str:
 
 def distinct_profiles(
     grids: Sequence[ProfileGrid], given: Profile, liked: float
-) -> tuple[list[Profile], list[Invalid]]:
+) -> tuple[list[Profile], list[InvalidOne]]:
     """Spell out grids: every profile that does something of its own, and those that do not.
 
     Args:
@@ -136,12 +164,12 @@ def distinct_profiles(
         liked: the rating from which a title is liked.
     """
     profiles: dict[Profile, None] = {given: None}
-    invalid: dict[Profile, Invalid] = {}
+    invalid: dict[Profile, InvalidOne] = {}
     for profile in dict.fromkeys(one for grid in grids for one in grid.profiles(liked)):
         same, reason = plain_form(profile)
         profiles[same] = None
         if same != profile:
-            invalid[profile] = Invalid(profile.describe(), f"the same as {same.describe()}: {reason}")
+            invalid[profile] = InvalidOne(what=profile.describe(), reason=f"the same as {same.describe()}: {reason}")
     return list(profiles), list(invalid.values())
 
 

@@ -1,84 +1,114 @@
-"""What a ledger and a document of evaluated profiles must hold before anything is chosen or drawn by them."""
+"""What an evaluated sweep writes: the line of a profile, the document of the winners, the plan; all checked whole."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, field_serializer, model_validator
 
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.measure.documents.fields import (
-    Amount,
-    Count,
-    Part,
-    Positive,
-    Share,
-    Text,
-    mistakes_by,
-    unsound_values,
-)
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Text
+from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, BESIDE, CHANCE, METRICS, POPULAR, RECOMMENDER, TOGETHER
-from semrec_faiss.measure.trials.plan_record import Environment, InvalidOne
+from semrec_faiss.measure.trials.plan_record import PlannedTrial, PlanRecord
 
-Record = dict[str, Any]
-
-FORMAT = "evaluation-2"
+FORMAT: Literal["evaluation-2"] = "evaluation-2"
 """Part of every digest: another way of measuring gets another name."""
 
 Signed = Annotated[float, Field(ge=-1, le=1)]
+Metric = Literal[METRICS]  # type: ignore[valid-type]
 
 
-class _Span(Part):
+class Span(Part):
+    """A confidence interval."""
+
     low: float
     high: float
 
 
-class _Metric(Part):
+class Mean(Part):
     """A mean over users with its confidence interval."""
 
     mean: Share
-    interval: _Span
+    interval: Span
 
 
-class _Novelty(Part):
+class Novelty(Part):
+    """The mean novelty in bits; None where no list has a title."""
+
     mean: Amount | None
-    interval: _Span | None
+    interval: Span | None
 
 
-class _At(Part):
-    hit_rate: _Metric
-    recall: _Metric
-    ndcg: _Metric
-    mrr: _Metric
-    novelty: _Novelty
+class Lists(Part):
+    """How good lists of one length are."""
+
+    hit_rate: Mean
+    recall: Mean
+    ndcg: Mean
+    mrr: Mean
+    novelty: Novelty
     coverage: Share
 
+    def of_users(self, name: str) -> Mean:
+        """Return a metric of `PER_USER`, such as ``ndcg``."""
+        found: Mean = getattr(self, name)
+        return found
 
-class _Difference(Part):
+
+class Summary(Part):
+    """How good lists of both lengths are."""
+
+    at_10: Lists
+    at_100: Lists
+
+    def at(self, k: int) -> Lists:
+        """Return the numbers of lists of ``k`` titles."""
+        found: Lists = getattr(self, f"at_{k}")
+        return found
+
+    def metric(self, name: str) -> Mean:
+        """Return one of `METRICS`, such as ``ndcg_at_10``."""
+        metric, _, k = name.rpartition("_at_")
+        return self.at(int(k)).of_users(metric)
+
+
+class Difference(Part):
+    """A mean difference over users, paired, with its confidence interval."""
+
     mean: Signed
-    interval: _Span
+    interval: Span
 
 
-class _Index(Part):
+Differences = dict[str, dict[str, Difference]]
+"""By the other method, then by the metric."""
+
+
+class EvaluatedIndex(Part):
+    """The index that is evaluated."""
+
     name: Text
     digest: Text
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     exact: bool
     titles: Positive
     users: Count
     ratings: Count
 
 
-class _Device(Part):
+class EvaluatedDevice(Part):
+    """Where it searches, as far as this may change what is found."""
+
     kind: Literal["cpu", "gpu"]
     float16: bool
 
 
-class _Protocol(Part):
+class LeftOut(Part):
+    """What is left out, and of whom; see `evaluator.Protocol`."""
+
     held_out: Positive
     liked: float
     users: Positive
@@ -86,37 +116,80 @@ class _Protocol(Part):
     strict: bool
 
 
-class _Trial(Part):
+class ProfileSettings(Part):
+    """What a trial measures; its digest is that of these."""
+
+    format: Literal["evaluation-2"] = FORMAT
+    index: EvaluatedIndex
+    device: EvaluatedDevice
+    protocol: LeftOut
+    profile: Profile
+    faiss: Text
+
+    @field_serializer("profile")
+    def _with_defaults(self, profile: Profile) -> dict[str, Any]:
+        return profile.model_dump(mode="json")
+
+    @property
+    def settings_digest(self) -> str:
+        """SHA-256 in hex of what is measured; the index's name and place are not part of it."""
+        told = self.model_dump(mode="json", include={"device", "protocol", "profile", "faiss"})
+        index = {"digest": self.index.digest, "settings": self.index.settings}
+        hashed = json.dumps({"format": FORMAT, "index": index, **told}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(hashed.encode()).hexdigest()
+
+
+class RecordHead(Part):
+    """What every record begins with."""
+
     digest: Text
-    format: Literal["evaluation-2"]
     status: Literal["measured", "failed"]
     reason: str | None
     label: Text
-    index: _Index
-    device: _Device
-    protocol: _Protocol
-    profile: Profile
-    faiss: Text
+
+
+class ProfileRecord(ProfileSettings, RecordHead):
+    """What the records of measured and of failed profiles have in common."""
+
+    environment: dict[str, JsonValue] | None = None
     elapsed_s: Amount
 
+    @model_validator(mode="after")
+    def _digest_is_that_of_the_settings(self) -> ProfileRecord:
+        if self.digest != self.settings_digest:
+            raise ValueError(
+                "digest is not that of the settings beside it: one of them was changed after it was measured"
+            )
+        return self
 
-class _Failed(_Trial):
+    @property
+    def what(self) -> str:
+        """All that tells this trial from the others of its sweep."""
+        return f"{self.index.name}: {self.label}"
+
+
+class FailedProfile(ProfileRecord):
+    """A profile that could not be measured, and why."""
+
+    status: Literal["failed"] = "failed"
     reason: str
 
 
-class _Measured(_Trial):
+class MeasuredProfile(Summary, ProfileRecord):
+    """A profile that was measured, on the titles liked before those left out last."""
+
+    status: Literal["measured"] = "measured"
     users_evaluated: Positive
-    at_10: _At
-    at_100: _At
     not_measured: dict[str, str]
 
 
-class _Method(Part):
-    at_10: _At
-    at_100: _At
+AnyProfile = MeasuredProfile | FailedProfile
+PROFILE_RECORD: TypeAdapter[AnyProfile] = TypeAdapter(Annotated[AnyProfile, Field(discriminator="status")])
 
 
-class _JudgedProtocol(Part):
+class JudgedProtocol(Part):
+    """What was left out last, and of whom."""
+
     held_out: Positive
     liked: float
     users_evaluated: Positive
@@ -125,29 +198,48 @@ class _JudgedProtocol(Part):
     strict: bool
 
 
-class _Beside(Part):
+class GridRow(Part):
+    """What one profile came to on the titles that the winner was chosen by: it, and the mean of each of `METRICS`."""
+
+    profile: Profile
+
+    @field_serializer("profile")
+    def _with_defaults(self, profile: Profile) -> dict[str, Any]:
+        return profile.model_dump(mode="json")
+
+    def metric(self, name: str) -> float:
+        """Return the mean of one of `METRICS`."""
+        return float((self.model_extra or {})[name])
+
+
+class Beside(Part):
     """The same by another protocol."""
 
     users_evaluated: Positive
-    methods: dict[str, _Method]
-    differences: dict[str, dict[str, _Difference]]
+    methods: dict[str, Summary]
+    differences: Differences
 
 
-class _Evaluation(Part):
-    name: Text
-    digest: Text
-    command: Text
-    trials: list[Text]
+class Judgement(Part):
+    """How good the recommendations of one index are, beside the baselines; see `document.evaluate_index`."""
+
+    index: dict[str, JsonValue]
+    protocol: JudgedProtocol
     profile: Profile
-    protocol: _JudgedProtocol
-    methods: dict[str, _Method]
-    differences: dict[str, dict[str, _Difference]]
-    beside: dict[Literal[BESIDE], _Beside | None]  # type: ignore[valid-type]
+    chosen_by: str | None
+    grid: list[GridRow] | None
+    methods: dict[str, Summary]
+    differences: Differences
+    beside: dict[Literal[BESIDE], Beside | None]  # type: ignore[valid-type]
     build: Text | None
     not_measured: dict[str, str]
 
+    @field_serializer("profile")
+    def _with_defaults(self, profile: Profile) -> dict[str, Any]:
+        return profile.model_dump(mode="json")
+
     @model_validator(mode="after")
-    def _all_methods(self) -> _Evaluation:
+    def _all_methods(self) -> Judgement:
         others = {POPULAR, TOGETHER, CHANCE} | ({AS_GIVEN} & set(self.methods))
         if set(self.methods) != {RECOMMENDER} | others:
             raise ValueError(f"methods are {sorted(self.methods)}, not {sorted({RECOMMENDER} | others)}")
@@ -156,68 +248,74 @@ class _Evaluation(Part):
         return self
 
 
-class _Document(Part):
+class Stamped(Part):
+    """What begins with the stamp."""
+
+    environment: Stamp
+
+
+class EvaluationDocument(Judgement, Stamped):
+    """What `semrec evaluate` writes."""
+
+
+class WinnerHead(Part):
+    """Whose winner it is, and what it was chosen from."""
+
     name: Text
-    by: Literal[METRICS]  # type: ignore[valid-type]
-    environment: Environment
-    evaluations: list[_Evaluation]
+    digest: Text
+    command: Text
+    trials: list[Text]
 
 
-class _Evaluate(Part):
-    by: Literal[METRICS]  # type: ignore[valid-type]
+class Winner(Judgement, WinnerHead):
+    """The profile that was chosen for one index, measured on the titles that it was not chosen by."""
+
+
+class Winners(Part):
+    """The content of evaluation.json."""
+
+    name: Text
+    by: Metric
+    environment: Stamp
+    evaluations: list[Winner]
+
+
+class Evaluated(Part):
+    """What the sweep file says of the evaluation, as far as it is read again."""
+
+    by: Metric
     index: list[Text]
 
 
-class _PlannedTrial(Part):
-    digest: Text
-    what: str
+class SweptEvaluation(Part):
+    """The sweep file, as far as it is read again."""
+
+    evaluate: Evaluated
+
+
+class PlannedProfile(PlannedTrial):
+    """A profile that is to be measured on an index."""
+
     index: Text
 
 
-class _Sweep(Part):
-    evaluate: _Evaluate
+class EvaluationPlanRecord(PlanRecord):
+    """The plan of a sweep that evaluates recommendations."""
 
-
-class _Plan(Part):
     kind: Literal["evaluation"]
-    name: Text
-    sweep: _Sweep
-    environment: Environment
-    trials: list[_PlannedTrial]
-    invalid: list[InvalidOne]
+    sweep: SweptEvaluation
+    trials: list[PlannedProfile]
 
 
-def digest_of(record: Record) -> str:
-    """SHA-256 in hex of what a record says that it measures; the index's name and place are not part of it."""
-    index = {name: record["index"][name] for name in ("digest", "settings")}
-    settings = {name: record[name] for name in ("device", "protocol", "profile", "faiss")}
-    hashed = json.dumps({"format": FORMAT, "index": index, **settings}, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(hashed.encode()).hexdigest()
+EVALUATION_PLAN = TypeAdapter(EvaluationPlanRecord)
+WINNERS = TypeAdapter(Winners)
 
 
-def mistake_in(record: Record) -> str | None:
-    """Say which field of a ledger's record is not as it must be, and why; None where all is well."""
-    return next(_mistakes(record), None)
+def best_profile(tried: Mapping[Profile, Summary], by: str) -> Profile:
+    """Return the profile with the highest mean of a metric; of several the first."""
+    return max(tried, key=lambda profile: tried[profile].metric(by).mean)
 
 
-def mistake_in_document(document: Any) -> str | None:
-    """Say which field of an evaluation.json is not as it must be, and why; None where all is well."""
-    return _first_mistake(_Document, document)
-
-
-def mistake_in_plan(plan: Any) -> str | None:
-    """Say which field of the plan.json of an evaluation is not as it must be, and why; None where all is well."""
-    return _first_mistake(_Plan, plan)
-
-
-def _first_mistake(model: type[Part], document: Any) -> str | None:
-    if not isinstance(document, dict):
-        return "it is no JSON object"
-    return next(chain(unsound_values(document), mistakes_by(model, document)), None)
-
-
-def _mistakes(record: Record) -> Iterator[str]:
-    yield from unsound_values(record)
-    yield from mistakes_by(_Failed if record.get("status") == "failed" else _Measured, record)
-    if digest_of(record) != record["digest"]:
-        yield "digest is not that of the settings beside it: one of them was changed after it was measured"
+def named(record: AnyProfile, index: str) -> AnyProfile:
+    """Return a record with the index's name of now: records are known by content, whatever it was called then."""
+    return record.model_copy(update={"index": record.index.model_copy(update={"name": index})})

@@ -21,6 +21,7 @@ from semrec_faiss._version import __version__
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.measure.documents.stamp import Stamp
 
 PROGRAM = "semrec"
 
@@ -68,6 +69,11 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             {"name": state.name, "driver": state.driver, "memory_bytes": state.total_bytes} for state in gpu_states()
         ],
     }
+
+
+def stamp_of_this_run(arguments: Sequence[str] | None = None) -> Stamp:
+    """Return what `environment` describes as its model."""
+    return Stamp.model_validate(environment(arguments))
 
 
 def load_average() -> float | None:

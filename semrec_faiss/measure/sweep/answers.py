@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.quality.coverage import coverage, found_of_truth, recall_by_decile, recall_by_slice
 from semrec_faiss.measure.quality.metrics import (
     confidence_interval,
@@ -21,8 +19,7 @@ from semrec_faiss.measure.quality.metrics import (
 )
 from semrec_faiss.measure.quality.truth import Truth
 from semrec_faiss.measure.trials.questions import SweepData
-
-Values = dict[str, Any]
+from semrec_faiss.measure.trials.record import Asked, ExactTitle, Example
 
 EXAMPLES_OF_EACH = 2
 """Titles, and users, whose answers are written out: those that most is missed of."""
@@ -32,7 +29,7 @@ NO_USERS = NotMeasured("no users are asked")
 NO_MATCH = NotMeasured("no title matches the filter")
 
 
-def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) -> Values:
+def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) -> Unsettled:
     """Judge the answers to all questions.
 
     Args:
@@ -69,7 +66,7 @@ def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) 
     }
 
 
-def examples_of(rows: Rows, data: SweepData, truth: Truth) -> list[Values]:
+def examples_of(rows: Rows, data: SweepData, truth: Truth) -> list[Example]:
     """Write out the answers of which most is missed: what the exact index gives, and what stands there instead."""
     rows = _widened(rows, truth.rows.shape[1])
     scores = exact_scores(data.questions.vectors, rows, data.vectors_of)
@@ -85,20 +82,17 @@ def _worst(missed: Rows, first: int) -> list[int]:
     return [first + int(query) for query in order]
 
 
-def _example(query: int, rows: Rows, found: NDArray[np.bool_], data: SweepData, truth: Truth) -> Values:
+def _example(query: int, rows: Rows, found: NDArray[np.bool_], data: SweepData, truth: Truth) -> Example:
     titles = len(data.questions.title_rows)
     exact = truth.rows[query][truth.rows[query] >= 0]
     instead = [row for row in rows.tolist() if row >= 0 and row not in set(exact.tolist())]
     names = _names(data, [*exact.tolist(), *instead])
     if query < titles:
-        asked: Values = {"title": data.catalog.records([int(data.questions.title_rows[query])])[0]["title"]}
+        asked = Asked(title=data.catalog.records([int(data.questions.title_rows[query])])[0]["title"])
     else:
-        asked = {"user": data.user_ids[int(data.questions.user_rows[query - titles])]}
-    return {
-        "query": asked,
-        "exact": [{"title": name, "found": bool(was)} for name, was in zip(names, found[: len(exact)], strict=False)],
-        "instead": names[len(exact) :],
-    }
+        asked = Asked(user=data.user_ids[int(data.questions.user_rows[query - titles])])
+    told = [ExactTitle(title=name, found=bool(was)) for name, was in zip(names, found[: len(exact)], strict=False)]
+    return Example(query=asked, exact=told, instead=names[len(exact) :])
 
 
 def _names(data: SweepData, rows: list[int]) -> list[str]:

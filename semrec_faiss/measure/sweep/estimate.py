@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, HnswIndex
 from semrec_faiss.index.memory.stored_bytes import lists_of
-from semrec_faiss.measure.sweep.plan import Plan
+from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.tested_index import MOST_REPEATS
 from semrec_faiss.measure.trials.trial import Trial
 
@@ -42,10 +41,10 @@ START_S = 1.5
 class Estimate:
     """Seconds that trials and builds will take on this machine, corrected by what they have taken so far."""
 
-    def __init__(self, plan: Plan, records: Mapping[str, dict[str, Any]]) -> None:
-        self._trials = {trial.digest: trial for trial in plan.trials}
+    def __init__(self, trials: Sequence[Trial], records: Mapping[str, Measured | Failed]) -> None:
+        self._trials = {trial.digest: trial for trial in trials}
         self._builds: dict[str, Trial] = {}
-        for trial in plan.trials:
+        for trial in trials:
             self._builds.setdefault(trial.build_key, trial)
         self._records = records
         self._all: float | None = None
@@ -70,8 +69,8 @@ class Estimate:
         return remaining * min(10.0, max(0.1, spent / done))
 
     def _trial_s(self, trial: Trial) -> float:
-        known = self._records.get(trial.digest, {}).get("elapsed_s")
-        return float(known) if known is not None else trial_seconds(trial)
+        known = self._records.get(trial.digest)
+        return known.elapsed_s if isinstance(known, Measured) else trial_seconds(trial)
 
 
 def trial_seconds(trial: Trial) -> float:

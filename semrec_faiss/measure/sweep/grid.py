@@ -15,7 +15,8 @@ from semrec_faiss.config.mistakes import describe_all
 from semrec_faiss.config.reading import mistakes_in
 from semrec_faiss.config.schema import Config, DeviceConfig
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
-from semrec_faiss.measure.trials.trial import Invalid, describe
+from semrec_faiss.measure.trials.plan_record import InvalidOne
+from semrec_faiss.measure.trials.trial import describe
 
 LISTS = frozenset({("device", "gpus")})
 """Settings whose value is a list already: alternatives of these are lists of lists."""
@@ -54,7 +55,7 @@ class _EntrySource(YamlSource):
         return self._source.where(("grid", self._entry, *inner))
 
 
-def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combination], list[Invalid]]:
+def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combination], list[InvalidOne]]:
     """Multiply out every entry of a grid.
 
     A setting that no combination can have is a mistake in the file; one that some types or devices cannot have makes
@@ -67,7 +68,7 @@ def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combinat
         ConfigError: all mistakes, with file and line.
     """
     valid: list[Combination] = []
-    invalid: list[Invalid] = []
+    invalid: list[InvalidOne] = []
     mistakes: list[str] = []
     for number, entry in enumerate(entries):
         ours, theirs, wrong = _expand_entry(entry, source, number)
@@ -76,24 +77,28 @@ def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combinat
         mistakes += wrong
     if mistakes:
         raise mistakes_in(source, list(dict.fromkeys(mistakes)))
-    invalid = list(dict.fromkeys(invalid))
+    invalid = list({(one.what, one.reason): one for one in invalid}.values())
     kept: list[Combination] = []
     for combination in valid:
         if combination in kept:
-            invalid.append(Invalid(describe(combination.index, combination.device), "the grid names it twice"))
+            invalid.append(
+                InvalidOne(what=describe(combination.index, combination.device), reason="the grid names it twice")
+            )
         else:
             kept.append(combination)
     return kept, invalid
 
 
-def _expand_entry(entry: Values, source: YamlSource, number: int) -> tuple[list[Combination], list[Invalid], list[str]]:
+def _expand_entry(
+    entry: Values, source: YamlSource, number: int
+) -> tuple[list[Combination], list[InvalidOne], list[str]]:
     combinations = list(_products(_as_config(entry)))
     faults = [_faults_of(values, source, number) for values in combinations]
     wrong = Counter(fault.at for found in faults if isinstance(found, list) for fault in found if fault.at)
     tried = Counter(at for values in combinations for at in _leaves(values))
     hopeless = {at for at, count in wrong.items() if count >= max(1, tried[at])}
     valid: list[Combination] = []
-    invalid: list[Invalid] = []
+    invalid: list[InvalidOne] = []
     mistakes: list[str] = []
     for values, found in zip(combinations, faults, strict=True):
         if isinstance(found, Combination):
@@ -102,7 +107,7 @@ def _expand_entry(entry: Values, source: YamlSource, number: int) -> tuple[list[
         certain = [fault.message for fault in found if fault.at in hopeless]
         mistakes += certain
         if not certain:
-            invalid.append(Invalid(_as_text(values), "; ".join(fault.reason for fault in found)))
+            invalid.append(InvalidOne(what=_as_text(values), reason="; ".join(fault.reason for fault in found)))
     return valid, invalid, mistakes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import empty_index, resolve
 from semrec_faiss.measure.documents.results import device_name
-from semrec_faiss.measure.instruments.environment import Processor
+from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.instruments.environment import Processor, stamp_of_this_run
 from semrec_faiss.measure.quality.truth import digest_of_array
 from semrec_faiss.measure.sweep.config import Sweep
 from semrec_faiss.measure.sweep.grid import Combination, expand
+from semrec_faiss.measure.trials.plan_record import InvalidOne, SweepPlan
 from semrec_faiss.measure.trials.settings import QuerySettings
-from semrec_faiss.measure.trials.trial import DataRef, Invalid, Protocol, Trial, describe
+from semrec_faiss.measure.trials.trial import DataRef, Protocol, Trial, describe
 from semrec_faiss.progress import Progress, silent
+
+SAME_OVER_DATA = "over this data it is the same as another of the grid"
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,30 @@ class Plan:
         sweep: what was asked for.
         trials: in the order in which they run.
         invalid: with the reason why.
+        stamp: when, with what and by which command it is measured.
     """
 
     sweep: Sweep
     trials: tuple[Trial, ...]
-    invalid: tuple[Invalid, ...]
+    invalid: tuple[InvalidOne, ...]
+    stamp: Stamp
+
+    def record(self, pruned: Mapping[str, str]) -> SweepPlan:
+        """Return it as plan.json holds it.
+
+        Args:
+            pruned: why trials were passed over, by digest.
+        """
+        trials = [{"digest": one.digest, "what": one.what, "pruned": pruned.get(one.digest)} for one in self.trials]
+        return SweepPlan.model_validate(
+            {
+                "name": self.sweep.name,
+                "sweep": self.sweep.model_dump(mode="json"),
+                "environment": self.stamp,
+                "trials": trials,
+                "invalid": list(self.invalid),
+            }
+        )
 
     def groups(self, wanted: frozenset[str]) -> Iterator[list[Trial]]:
         """Yield the trials whose digest is wanted, those of one build at a time."""
@@ -49,13 +72,14 @@ class Plan:
         yield from groups.values()
 
 
-def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent) -> Plan:
+def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, stamp: Stamp | None = None) -> Plan:
     """Multiply out the grid over the data and hold every combination against data and devices.
 
     Args:
         sweep: what is asked for.
         source: the file it was read from, for lines in messages.
         progress: told the data folders read.
+        stamp: of the run; made now by default.
 
     Raises:
         ConfigError: mistakes in the grid, or more queries than the data has.
@@ -71,7 +95,7 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent) -> 
         trials += ours
         invalid += theirs
     progress("hashing data", len(sweep.dataset), len(sweep.dataset))
-    return Plan(sweep, tuple(trials), tuple(invalid))
+    return Plan(sweep, tuple(trials), tuple(invalid), stamp or stamp_of_this_run())
 
 
 def data_ref(path: Path, queries: QuerySettings) -> DataRef:
@@ -111,17 +135,19 @@ def _data_digest(folder: DataFolder) -> str:
     return hashed.hexdigest()
 
 
-def _trials_over(sweep: Sweep, data: DataRef, combinations: Sequence[Combination]) -> tuple[list[Trial], list[Invalid]]:
+def _trials_over(
+    sweep: Sweep, data: DataRef, combinations: Sequence[Combination]
+) -> tuple[list[Trial], list[InvalidOne]]:
     protocol = Protocol(sweep.queries, sweep.repeats, sweep.warmup, sweep.slice)
     faiss = str(load_faiss().__version__)
     found: dict[str, Trial] = {}
-    invalid: list[Invalid] = []
+    invalid: list[InvalidOne] = []
     for combination in combinations:
         what = f"{data.name}: {describe(combination.index, combination.device)}"
         try:
             index, device = _settle(combination.index, combination.device, data)
         except (ConfigError, DeviceError) as error:
-            invalid.append(Invalid(what, error.message))
+            invalid.append(InvalidOne(what=what, reason=error.message))
             continue
         hardware = device_name(device)
         processor = None if device.gpus else Processor.of_this_machine()
@@ -131,7 +157,7 @@ def _trials_over(sweep: Sweep, data: DataRef, combinations: Sequence[Combination
                     trial = Trial(data, index, device, hardware, processor, where, k, batch, protocol, faiss)
                     if trial.digest in found:
                         if (where, k, batch) == (None, sweep.k[0], sweep.batch[0]):
-                            invalid.append(Invalid(what, "over this data it is the same as another of the grid"))
+                            invalid.append(InvalidOne(what=what, reason=SAME_OVER_DATA))
                     else:
                         found[trial.digest] = trial
     ordered = sorted(found.values(), key=_order(list(found.values()), sweep))

@@ -14,9 +14,12 @@ from pathlib import Path
 from types import TracebackType
 
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.measure.sweep.work import Emit, Message, Record, SweepWork, head_of
-from semrec_faiss.measure.trials.record import FAILED
+from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.sweep.work import Emit, Message, SweepWork, failed
+from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.trial import Trial
+
+Records = Mapping[str, Measured | Failed]
 
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
@@ -28,9 +31,9 @@ END_S = 10
 class WorkerProcess:
     """Measures in a child process, which is started anew when it has ended; used in a ``with`` block."""
 
-    def __init__(self, cache: Path, arguments: Sequence[str] | None = None) -> None:
+    def __init__(self, cache: Path, stamp: Stamp) -> None:
         self._cache = cache
-        self._arguments = arguments
+        self._stamp = stamp
         # A fork of a process that has used a GPU cannot use one: the child starts from nothing.
         self._context = multiprocessing.get_context("spawn")
         self._child: multiprocessing.process.BaseProcess | None = None
@@ -39,7 +42,7 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         return self
 
-    def run(self, trials: Sequence[Trial], known: Mapping[str, Record], emit: Emit, *, prune: bool) -> None:
+    def run(self, trials: Sequence[Trial], known: Records, emit: Emit, *, prune: bool) -> None:
         """Measure the trials of one build; see `SweepWork.run`. Trials that a child died of become failed records."""
         left = list(trials)
         known = dict(known)
@@ -50,12 +53,11 @@ class WorkerProcess:
             if ending is None:
                 return
             for trial in (trial for trial in left if trial.digest in at_stake):
-                record = head_of(trial, FAILED, ending) | {"environment": None}
-                emit(Message("record", record=record))
+                emit(Message("record", record=failed(trial, ending, None)))
             left = [trial for trial in left if trial.digest not in at_stake]
 
     def _run_child(
-        self, trials: list[Trial], known: Mapping[str, Record], emit: Emit, *, prune: bool
+        self, trials: list[Trial], known: Records, emit: Emit, *, prune: bool
     ) -> tuple[_Done, frozenset[str], str | None]:
         """Give trials to the child until they are done or it has died: what it did, what it died of, and how."""
         pipe = self._started()
@@ -82,7 +84,7 @@ class WorkerProcess:
         if self._child is not None and self._child.is_alive() and self._pipe is not None:
             return self._pipe
         ours, theirs = self._context.Pipe()
-        self._child = self._context.Process(target=_serve, args=(theirs, self._cache, self._arguments), daemon=True)
+        self._child = self._context.Process(target=_serve, args=(theirs, self._cache, self._stamp), daemon=True)
         self._child.start()
         theirs.close()  # so that the child's end is the only one, and its death ends our reading
         self._pipe = ours
@@ -122,21 +124,21 @@ class _Done:
 
     def __init__(self) -> None:
         self.digests: set[str] = set()
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, Measured | Failed] = {}
 
     def note(self, message: Message) -> None:
         if message.kind == "pruned":
             self.digests.update(message.digests)
         if message.record is not None:
-            self.digests.add(message.record["digest"])
-            self.records[message.record["digest"]] = message.record
+            self.digests.add(message.record.digest)
+            self.records[message.record.digest] = message.record
 
 
-def _serve(pipe: Connection, cache: Path, arguments: Sequence[str] | None) -> None:
+def _serve(pipe: Connection, cache: Path, stamp: Stamp) -> None:
     """Measure what the parent sends until it closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     _die_with_parent()
-    work = SweepWork(cache, arguments=arguments)
+    work = SweepWork(cache, stamp)
     try:
         while True:
             trials, known, prune = pipe.recv()

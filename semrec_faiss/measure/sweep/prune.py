@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from semrec_faiss.measure.trials.record import Measured, TrialSettings
 from semrec_faiss.measure.trials.trial import SEARCH_EFFORT, Trial
 
 RECALL_MARGIN = 0.001
 """Less recall than this is nothing to win."""
 
 
-def hopeless(trial: Trial, records: Iterable[dict[str, Any]]) -> str | None:
+def hopeless(trial: Trial, records: Iterable[Measured]) -> str | None:
     """Say why a trial is hopeless, or None when it is not.
 
     Trials of the same index that differ in one search setting are compared, of which more costs more and finds no
@@ -21,18 +21,19 @@ def hopeless(trial: Trial, records: Iterable[dict[str, Any]]) -> str | None:
 
     Args:
         trial: not yet measured.
-        records: the sweep's, this trial's index's among them.
+        records: the sweep's measured ones, this trial's index's among them.
     """
-    own = trial.settings
-    search = own["index"]["search"]
-    for name in (name for name in SEARCH_EFFORT if search.get(name) is not None):
+    for name in SEARCH_EFFORT:
+        effort = getattr(trial.index.search, name, None)
+        if effort is None:
+            continue
+        same = _all_but(trial.settings, name)
         cheaper = sorted(
-            (record["index"]["search"][name], record["quality"]["recall"])
+            (getattr(record.index.search, name), record.quality.recall)
             for record in records
-            if record["status"] == "measured"
-            and record["quality"]["recall"] is not None
-            and _differs_only_in(own, record, name)
-            and record["index"]["search"][name] < search[name]
+            if record.quality.recall is not None
+            and _all_but(record, name) == same
+            and getattr(record.index.search, name) < effort
         )
         values = [recall for _, recall in cheaper]
         if values and values[-1] >= 1 - RECALL_MARGIN:
@@ -45,10 +46,8 @@ def hopeless(trial: Trial, records: Iterable[dict[str, Any]]) -> str | None:
     return None
 
 
-def _differs_only_in(own: dict[str, Any], record: dict[str, Any], name: str) -> bool:
-    if any(own[key] != record[key] for key in own if key != "index"):
-        return False
-    theirs = record["index"]
-    same_build = all(own["index"].get(key) == theirs.get(key) for key in {*own["index"], *theirs} - {"search"})
-    return same_build and all(own["index"]["search"].get(key) == theirs["search"].get(key)
-                              for key in {*own["index"]["search"], *theirs["search"]} - {name})  # fmt: skip
+def _all_but(settings: TrialSettings, name: str) -> object:
+    """Return what a trial measures, less one search setting, to be compared."""
+    values = settings.settings_as_json()
+    values["index"]["search"].pop(name, None)
+    return values

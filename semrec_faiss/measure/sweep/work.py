@@ -5,28 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import JsonValue
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.device import first_line, is_out_of_memory
-from semrec_faiss.measure.documents.results import settle
-from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.documents.results import Unsettled, settle
+from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.sweep.answers import examples_of, quality_of
 from semrec_faiss.measure.sweep.prune import hopeless
 from semrec_faiss.measure.trials.questions import SweepData
-from semrec_faiss.measure.trials.record import FAILED, FORMAT, MEASURED
+from semrec_faiss.measure.trials.record import FORMAT, Example, Failed, Measured
+from semrec_faiss.measure.trials.run import FAILURES, reason_of
 from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
 from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 
-Record = dict[str, Any]
 Emit = Callable[["Message"], None]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class Message:
         error: of a refusal, its kind, message and fix.
     """
 
-    kind: str
+    kind: Literal["stage", "record", "pruned", "step", "refused", "done"]
     what: str = ""
     digests: tuple[str, ...] = ()
-    record: Record | None = None
+    record: Measured | Failed | None = None
     done: int = 0
     total: int = 0
     error: tuple[type[SemrecError], str, str | None] | None = None
@@ -56,19 +57,19 @@ class Message:
 class SweepWork:
     """Measures trials; keeps what trials over one data folder share."""
 
-    def __init__(self, cache: Path, *, arguments: Sequence[str] | None = None) -> None:
+    def __init__(self, cache: Path, stamp: Stamp) -> None:
         """Note the GPU memory in use before this process uses a GPU.
 
         Args:
             cache: a folder for exact answers, vectors and the index at hand.
-            arguments: the command line, for the records' stamp.
+            stamp: of the run, for the records.
         """
         self._cache = cache
         self._gpu = GpuBase()
         self._data: tuple[Any, SweepData] | None = None
-        self._arguments = arguments
+        self._stamp = stamp.of_a_record()
 
-    def run(self, trials: Sequence[Trial], known: Mapping[str, Record], emit: Emit, *, prune: bool) -> None:
+    def run(self, trials: Sequence[Trial], known: Mapping[str, Measured | Failed], emit: Emit, *, prune: bool) -> None:
         """Measure the trials of one build.
 
         Args:
@@ -80,17 +81,17 @@ class SweepWork:
         Raises:
             SemrecError: the data, a filter or the slice is at fault; anything else that fails is a failed trial.
         """
-        known = dict(known)
+        measured = [record for record in known.values() if isinstance(record, Measured)]
         everything = tuple(trial.digest for trial in trials)
         first = trials[0]
         with scratch_folder(self._cache, first.build_key) as folder:
             emit(Message("stage", f"building {first.label}", everything))
             data = self._checked_data(trials, emit)
-            built = self._try(lambda: self._build(trials, data, folder, emit))
+            built = _attempt(lambda: self._build(trials, data, folder, emit))
             if isinstance(built, str):
                 return self._fail(trials, built, emit)
             for _, same in groupby(trials, key=lambda trial: trial.load_key):
-                self._on_device(list(same), data, built, known, emit, prune)
+                self._on_device(list(same), data, built, measured, emit, prune)
         return None
 
     def _checked_data(self, trials: Sequence[Trial], emit: Emit) -> SweepData:
@@ -116,78 +117,77 @@ class SweepWork:
         if self._data is None or self._data[0] != key:
             self._data = None
             data = SweepData(
-                trial.data.path, trial.data.digest, trial.protocol.queries, normalize=trial.index.normalize,
-                cache=self._cache, progress=step,
-            )  # fmt: skip
+                trial.data.path,
+                trial.data.digest,
+                trial.protocol.queries,
+                normalize=trial.index.normalize,
+                cache=self._cache,
+                progress=step,
+            )
             self._data = (key, data)
         return self._data[1]
 
     def _on_device(
-        self, trials: list[Trial], data: SweepData, built: BuiltIndex, known: dict[str, Record], emit: Emit, prune: bool
+        self, trials: list[Trial], data: SweepData, built: BuiltIndex, known: list[Measured], emit: Emit, prune: bool
     ) -> None:
         emit(Message("stage", f"loading {trials[0].label}", tuple(trial.digest for trial in trials)))
-        loaded = self._try(lambda: LoadedIndex(built, trials[0], data, self._gpu))
+        loaded = _attempt(lambda: LoadedIndex(built, trials[0], data, self._gpu))
         if isinstance(loaded, str):
             return self._fail(trials, loaded, emit)
         for _, same in groupby(trials, key=lambda trial: (trial.search_key, trial.where, trial.k)):
             answered = _Answered(loaded, data)
             for trial in same:
-                reason = hopeless(trial, known.values()) if prune else None
+                reason = hopeless(trial, known) if prune else None
                 if reason is not None:
                     emit(Message("pruned", reason, (trial.digest,)))
                     continue
                 emit(Message("stage", trial.what, (trial.digest,)))
-                record = self._measure(trial, answered, built)
-                known[trial.digest] = record
+                record = _attempt(lambda: self._measure(trial, answered, built))  # noqa: B023 - called at once
+                if isinstance(record, str):
+                    self._fail([trial], record, emit)
+                    continue
+                known.append(record)
                 emit(Message("record", record=record))
         return None
 
-    def _measure(self, trial: Trial, answered: _Answered, built: BuiltIndex) -> Record:
+    def _measure(self, trial: Trial, answered: _Answered, built: BuiltIndex) -> Measured:
         started, others = time.perf_counter(), OtherPrograms()
-
-        def work() -> Record:
-            latency, memory = answered.loaded.speed(trial, answered.loaded.search_of(trial))
-            return {
-                "build": built.costs,
-                "load": answered.loaded.costs,
-                "quality": answered.quality(trial),
-                "latency": latency,
-                "memory": memory,
-                "examples": answered.examples(trial),
-                "others_used_cores": others.cores_used_by_them(),
-            }
-
-        measured = self._try(work)
-        if isinstance(measured, str):
-            return self._failed(trial, measured)
-        elapsed = {"elapsed_s": round(time.perf_counter() - started, 3)}
-        return self._head(trial, MEASURED, None) | settle(measured) | elapsed
+        latency, memory = answered.loaded.speed(trial, answered.loaded.search_of(trial))
+        measured = {
+            "build": built.costs,
+            "load": answered.loaded.costs,
+            "quality": answered.quality(trial),
+            "latency": latency,
+            "memory": memory,
+            "examples": answered.examples(trial),
+            "others_used_cores": others.cores_used_by_them(),
+        }
+        elapsed = round(time.perf_counter() - started, 3)
+        head = _head(trial, None, self._stamp) | {"status": "measured"}
+        return Measured.model_validate(head | settle(measured) | {"elapsed_s": elapsed})
 
     def _fail(self, trials: Iterable[Trial], reason: str, emit: Emit) -> None:
         for trial in trials:
-            emit(Message("record", record=self._failed(trial, reason)))
+            emit(Message("record", record=failed(trial, reason, self._stamp)))
 
-    def _failed(self, trial: Trial, reason: str) -> Record:
-        return self._head(trial, FAILED, reason)
 
-    def _head(self, trial: Trial, status: str, reason: str | None) -> Record:
-        return head_of(trial, status, reason) | {"environment": self._stamp}
+def failed(trial: Trial, reason: str, stamp: dict[str, JsonValue] | None) -> Failed:
+    """Return the record of a trial that failed."""
+    return Failed.model_validate(_head(trial, reason, stamp) | {"status": "failed"})
 
-    @cached_property
-    def _stamp(self) -> Record:
-        told = environment(self._arguments)
-        return {name: told[name] for name in ("date", "git", "versions", "cpu", "gpus", "faiss_threads")}
 
-    @staticmethod
-    def _try(work: Callable[[], Any]) -> Any:
-        """Return what ``work`` returns, or why it cannot, as text."""
-        try:
-            return work()
-        except SemrecError as error:
-            return error.message
-        except (RuntimeError, MemoryError, OSError, ValueError, AssertionError) as error:  # what FAISS and numpy raise
-            kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
-            return f"{kind}: {first_line(error)}"
+def _head(trial: Trial, reason: str | None, stamp: dict[str, JsonValue] | None) -> Unsettled:
+    """Return what every record of a trial begins with."""
+    told = {"digest": trial.digest, "format": FORMAT, "reason": reason, "label": trial.label, "environment": stamp}
+    return told | dict(trial.settings)
+
+
+def _attempt(work: Callable[[], Made]) -> Made | str:
+    """Return what ``work`` returns, or why it cannot, as text."""
+    try:
+        return work()
+    except FAILURES as error:
+        return reason_of(error)
 
 
 def _steps_of(emit: Emit) -> Progress:
@@ -195,12 +195,6 @@ def _steps_of(emit: Emit) -> Progress:
         emit(Message("step", what, done=done, total=total))
 
     return step
-
-
-def head_of(trial: Trial, status: str, reason: str | None) -> Record:
-    """Return what every record of a trial begins with."""
-    told = {"digest": trial.digest, "format": FORMAT, "status": status, "reason": reason, "label": trial.label}
-    return told | trial.settings
 
 
 class _Answered:
@@ -213,10 +207,10 @@ class _Answered:
     def __init__(self, loaded: LoadedIndex, data: SweepData) -> None:
         self.loaded = loaded
         self._data = data
-        self._rows: Any = None
-        self._quality: Record | None = None
+        self._rows: Rows | None = None
+        self._quality: Unsettled | None = None
 
-    def quality(self, trial: Trial) -> Record:
+    def quality(self, trial: Trial) -> Unsettled:
         if self._quality is None or trial.where is not None:
             truth = self._data.truth(trial.where, trial.k)
             self._rows, strategy = self._ask(trial)
@@ -224,7 +218,7 @@ class _Answered:
             self._quality["strategy"] = strategy
         return self._quality
 
-    def _ask(self, trial: Trial) -> tuple[Any, str]:
+    def _ask(self, trial: Trial) -> tuple[Rows, str]:
         questions = self._data.questions.vectors
         step = len(questions) if trial.where is None else trial.batch
         search = self.loaded.search_of(trial)
@@ -232,9 +226,11 @@ class _Answered:
         strategies = dict.fromkeys(one.strategy for one in found)
         return np.concatenate([one.rows for one in found]), ", ".join(strategies)
 
-    def examples(self, trial: Trial) -> list[Record]:
+    def examples(self, trial: Trial) -> list[Example]:
         """Write out some answers without a filter; under one, whose exact lists differ, none."""
         if trial.where is not None:
             return []
         self.quality(trial)
+        if self._rows is None:
+            raise RuntimeError("no question was asked")
         return examples_of(self._rows, self._data, self._data.truth(trial.where, trial.k))

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
-Record = dict[str, Any]
-
-
-def recall_of(record: Record) -> float | None:
-    """Return a measured trial's recall; None where no title matches its filter."""
-    value: float | None = record["quality"]["recall"]
-    return value
+from semrec_faiss.measure.trials.record import Measured
 
 
-def p50_of(record: Record) -> float:
+def p50_of(record: Measured) -> float:
     """Return a measured trial's median latency in milliseconds."""
-    return float(record["latency"]["p50_ms"])
+    return record.latency.p50_ms
 
 
-def frontier(records: Iterable[Record], cost: Callable[[Record], float] = p50_of) -> list[Record]:
+def frontier(records: Iterable[Measured], cost: Callable[[Measured], float] = p50_of) -> list[Measured]:
     """Return the records for which no other finds as much at less cost, or more at the same; the cheapest first.
 
     Args:
-        records: measured trials that can be compared: of one data folder, filter, k and batch size.
+        records: of trials that can be compared: of one data folder, filter, k and batch size. Those of a filter that
+            no title matches have no recall, and are left out.
         cost: what less of is better; the median latency by default.
     """
-    known = [record for record in records if recall_of(record) is not None]
-    best: list[Record] = []
-    for record in sorted(known, key=lambda one: (cost(one), -float(one["quality"]["recall"]))):
-        if not best or record["quality"]["recall"] > best[-1]["quality"]["recall"]:
+    known = [(cost(one), -recall, place, one) for place, one in enumerate(records)
+             if (recall := one.quality.recall) is not None]  # fmt: skip
+    best: list[Measured] = []
+    most = -1.0
+    for _, less, _, record in sorted(known, key=lambda row: row[:3]):
+        if -less > most:
             best.append(record)
+            most = -less
     return best

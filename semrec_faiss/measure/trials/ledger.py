@@ -9,24 +9,41 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar, cast
+
+from pydantic import TypeAdapter
 
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
-from semrec_faiss.measure.trials.record import mistake_in
+from semrec_faiss.measure.documents.fields import Unsound, checked
 from semrec_faiss.storage import flush_to_disk, sync_folder
 
 LEDGER = "trials.jsonl"
 
-Record = dict[str, Any]
-Check = Callable[[Record], str | None]
-"""Says what is wrong with a record; None where all is well."""
+
+class AnyRecord(Protocol):
+    """The record of a trial of whatever kind."""
+
+    digest: str
+
+    @property
+    def status(self) -> Literal["measured", "failed"]:
+        """What became of it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a line of the ledger holds it."""
 
 
-def read_ledger(path: Path, check: Check = mistake_in) -> dict[str, Record]:
+Record = TypeVar("Record", bound=AnyRecord)
+
+
+def read_ledger(path: Path, kind: TypeAdapter[Record]) -> dict[str, Record]:
     """Read the latest record of every trial, by digest, in the order in which trials were first measured.
+
+    Args:
+        path: of the ledger.
+        kind: what its records are.
 
     Raises:
         NotFoundError: there is no such file.
@@ -40,13 +57,13 @@ def read_ledger(path: Path, check: Check = mistake_in) -> dict[str, Record]:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     records: dict[str, Record] = {}
     for number, line in enumerate(content[: _whole_bytes(content)].splitlines(), start=1):
-        record = _parse(line)
-        mistake = "it is no JSON object" if record is None else check(record)
-        if record is None or mistake is not None:
+        try:
+            record = checked(kind, _parse(line))
+        except Unsound as mistake:
             raise DataError(
                 f"{path}:{number} is no record of a trial: {mistake}", fix="remove the line; its trial runs again"
-            )
-        records[record["digest"]] = record
+            ) from None
+        records[record.digest] = record
     return records
 
 
@@ -55,36 +72,35 @@ def _whole_bytes(content: bytes) -> int:
     return content.rfind(b"\n") + 1
 
 
-def _parse(line: bytes) -> Record | None:
+def _parse(line: bytes) -> object:
     try:
-        record = json.loads(line, object_pairs_hook=_each_key_once)
+        return json.loads(line, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise ValueError("a key stands there twice")
     return made
 
 
-class Ledger:
+class Ledger(Generic[Record]):
     """Appends records to a file that no other process appends to meanwhile; used in a ``with`` block.
 
     Attributes:
         records: the latest of every trial by digest, those appended since included.
     """
 
-    def __init__(self, folder: Path, check: Check = mistake_in) -> None:
+    def __init__(self, folder: Path, kind: TypeAdapter[Record]) -> None:
         self._folder = folder
-        self._check = check
+        self._kind = kind
         self._path = folder / LEDGER
         self._file: io.FileIO | None = None
         self.records: dict[str, Record] = {}
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Ledger[Record]:
         """Lock the folder, read what is there and cut off a torn last line.
 
         Raises:
@@ -122,9 +138,9 @@ class Ledger:
             sync_folder(self._folder)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
-        self.records = read_ledger(self._path, self._check)
+        self.records = read_ledger(self._path, self._kind)
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Record) -> None:
         """Append a record; it is on the disk when this returns.
 
         Raises:
@@ -132,7 +148,7 @@ class Ledger:
         """
         if self._file is None:
             raise RuntimeError("the ledger is not open")
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(record.as_json(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         start = self._file.tell()
         try:
             written = 0
@@ -144,7 +160,7 @@ class Ledger:
             raise StorageError(
                 f"cannot append to {self._path}: {error.strerror or error}", fix="free disk space; run the sweep again"
             ) from error
-        self.records[record["digest"]] = dict(record)
+        self.records[record.digest] = record
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._file is not None:

@@ -1,64 +1,23 @@
-"""What the plan.json of a sweep must hold before its results are read: which trials it consists of, and the stamp."""
+"""The plan.json of a sweep: which trials it consists of, what is none, and the stamp; whatever its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
-from semrec_faiss.measure.documents.fields import Count, Part, Positive, Text, mistakes_by, unsound_values
+from semrec_faiss.measure.documents.fields import Count, Part, Positive, Text
+from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.trials.record import Questions
 
 AtLeastOneOf = Field(min_length=1)
 
 
-class _Questions(Part):
-    titles: Count
-    users: Count
-    seed: Count
+class PlannedTrial(Part):
+    """A trial that is to be measured."""
 
-
-class _Sweep(Part):
-    dataset: Annotated[list[Text], AtLeastOneOf]
-    queries: _Questions
-    k: Annotated[list[Positive], AtLeastOneOf]
-    batch: Annotated[list[Positive], AtLeastOneOf]
-    repeats: Positive
-    warmup: Count
-
-
-class _Git(Part):
-    commit: str | None
-    dirty: bool | None
-
-
-class _Cpu(Part):
-    model: str | None
-    usable_cores: Positive | None
-
-
-class _Gpu(Part):
-    name: str
-    driver: str | None
-
-
-class Environment(Part):
-    """The stamp of `environment.environment`, as far as reports show it."""
-
-    date: str
-    command: str
-    git: _Git | None
-    versions: dict[str, str | None]
-    os: str
-    cpu: _Cpu
-    faiss_threads: Positive | None
-    gpus: list[_Gpu]
-
-
-class _PlannedTrial(Part):
     digest: Text
     what: str
-    pruned: str | None
 
 
 class InvalidOne(Part):
@@ -68,21 +27,36 @@ class InvalidOne(Part):
     reason: str
 
 
-class _Plan(Part):
+class PlanRecord(Part):
+    """What the plans of all kinds have."""
+
     name: Text
-    sweep: _Sweep
-    environment: Environment
-    trials: list[_PlannedTrial]
+    environment: Stamp
     invalid: list[InvalidOne]
 
 
-def mistake_in_plan(plan: Any) -> str | None:
-    """Say which field of a plan.json is not as it must be, and why; None where all is well."""
-    return next(_mistakes(plan), None)
+class SweptSettings(Part):
+    """The sweep file, as far as it is read again."""
+
+    dataset: Annotated[list[Text], AtLeastOneOf]
+    queries: Questions
+    k: Annotated[list[Positive], AtLeastOneOf]
+    batch: Annotated[list[Positive], AtLeastOneOf]
+    repeats: Positive
+    warmup: Count
 
 
-def _mistakes(plan: Any) -> Iterator[str]:
-    if not isinstance(plan, dict):
-        yield "it is no JSON object"
-    yield from unsound_values(plan)
-    yield from mistakes_by(_Plan, plan)
+class PrunableTrial(PlannedTrial):
+    """A trial of an index, and why it was pruned."""
+
+    pruned: str | None
+
+
+class SweepPlan(PlanRecord):
+    """The plan of a sweep of indexes."""
+
+    sweep: SweptSettings
+    trials: list[PrunableTrial]
+
+
+SWEEP_PLAN = TypeAdapter(SweepPlan)

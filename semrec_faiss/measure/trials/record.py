@@ -1,56 +1,64 @@
-"""What a line of a sweep's ledger must hold before anything is chosen, drawn or judged by it.
+"""A line of a sweep's ledger: what was measured and what came of it, checked whole before anything is done by it.
 
 A ledger is a text file that is kept, merged and passed on. A number that is none would not fail where it is read but
-win a choice or pass a comparison, since NaN is neither more nor less than a limit; so every record is checked whole.
+win a choice or pass a comparison, since NaN is neither more nor less than a limit; one that contradicts another is as
+bad. So a record is a model that refuses both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
-
-from semrec_faiss.config.index_types import INDEX_TYPES, IndexConfig
-from semrec_faiss.config.schema import DeviceConfig, device_problems
-from semrec_faiss.measure.documents.fields import (
-    Amount,
-    Count,
-    Part,
-    Positive,
-    Share,
-    Text,
-    Time,
-    mistake_told,
-    mistakes_by,
-    unsound_values,
+import numpy as np
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_serializer,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails
 
-Record = dict[str, Any]
+from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.config.schema import DeviceConfig, device_problems
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Text, Time
 
-FORMAT = "trial-2"
+FORMAT: Literal["trial-2"] = "trial-2"
 """Part of every digest: another way of measuring gets another name."""
 
 FIRST_FORMAT: Literal["trial-1"] = "trial-1"
 """Of records that do not name theirs: without the CPU's cores, and after a fixed number of searches to warm up."""
 
-SETTINGS = (
-    "data", "index", "device", "filter", "k", "batch", "queries", "repeats", "warmup", "slice", "faiss",
-)  # fmt: skip
-"""The keys of a record that say what was measured; its digest is theirs."""
+
+class Questions(Part):
+    """How many titles and users are asked, and the seed that they were drawn by."""
+
+    titles: Count
+    users: Count
+    seed: Count
 
 
-class _Data(Part):
+class TestedData(Part):
+    """The data folder, less the titles that are asked."""
+
     name: Text
     titles: Positive
     dim: Positive
     digest: Text
 
 
-class _Device(Part):
+class TestedDevice(Part):
+    """Where the index is searched."""
+
     kind: Literal["cpu", "gpu"]
     name: Text
     gpus: list[Count]
@@ -61,19 +69,77 @@ class _Device(Part):
     threads: Positive | None = None
 
     @model_validator(mode="after")
-    def _gpus_are_those_of_a_gpu(self) -> _Device:
+    def _gpus_are_those_of_a_gpu(self) -> TestedDevice:
         if bool(self.gpus) != (self.kind == "gpu"):
             raise ValueError(f"kind is {self.kind}, but gpus is {self.gpus}")
         return self
 
 
-class _Queries(Part):
-    titles: Count
-    users: Count
-    seed: Count
+def _whole_index(value: Any, handler: ValidatorFunctionWrapHandler) -> IndexConfig:
+    """Take an index that is whole: nothing is left to defaults, since `semrec pick` writes it out to be built."""
+    if not isinstance(value, BaseModel | dict):
+        raise ValueError(f"should be a group of settings, not {reprlib.repr(value)}")
+    if isinstance(value, dict):
+        for section in ("build", "search"):
+            if section in value and not isinstance(value[section], dict):
+                told = f"should be a group of settings, not {reprlib.repr(value[section])}"
+                raise _mistake("value_error", (section,), told)
+    index: IndexConfig = handler(value)
+    if isinstance(value, dict):
+        for place in _missing(index.model_dump(mode="json"), value):
+            raise _mistake("missing", place, "")
+    return index
 
 
-class _Build(Part):
+def _mistake(kind: str, place: tuple[str, ...], message: str) -> ValidationError:
+    details: InitErrorDetails = {"type": kind, "loc": place, "input": None}
+    if message:
+        details["ctx"] = {"error": message}
+    return ValidationError.from_exception_data("index", [details])
+
+
+def _missing(whole: dict[str, Any], given: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in whole.items():
+        if name not in given:
+            yield (*place, name)
+        elif isinstance(value, dict):
+            yield from _missing(value, given[name], (*place, name))
+
+
+class TrialSettings(Part):
+    """What a trial measures; its digest is that of these."""
+
+    data: TestedData
+    index: Annotated[IndexConfig, WrapValidator(_whole_index)]
+    device: TestedDevice
+    filter: Text | None
+    k: Positive
+    batch: Positive
+    queries: Questions
+    repeats: Positive
+    warmup: Count
+    slice: Text | None
+    faiss: Text
+
+    @field_serializer("index")
+    def _with_defaults(self, index: IndexConfig) -> dict[str, Any]:
+        return index.model_dump(mode="json")
+
+    def settings_as_json(self) -> dict[str, Any]:
+        """Return the settings alone, as a line of the ledger holds them."""
+        return self.model_dump(mode="json", exclude_unset=True, include=set(TrialSettings.model_fields))
+
+    def digest_in(self, form: str) -> str:
+        """SHA-256 in hex of the settings in a format; the data's name, which is nobody's concern, is left out."""
+        values = self.settings_as_json()
+        del values["data"]["name"]
+        hashed = json.dumps({"format": form, **values}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(hashed.encode()).hexdigest()
+
+
+class BuildCosts(Part):
+    """What building the index took."""
+
     train_s: Amount
     add_s: Amount
     index_bytes: Positive
@@ -83,45 +149,65 @@ class _Build(Part):
     notes: list[str]
 
 
-class _Load(Part):
+class LoadCosts(Part):
+    """What loading the index and searching it for the first time took."""
+
     load_s: Amount
     cold_query_ms: Amount
 
 
-class _Interval(Part):
+class RecallInterval(Part):
+    """A confidence interval of the recall."""
+
     low: Share
     high: Share
     level: Share
     method: str
 
+    @model_validator(mode="after")
+    def _in_order(self) -> RecallInterval:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}, but high is {self.high}")
+        return self
 
-class _Places(Part):
+
+class Places(Part):
+    """The places that some titles have in exact lists, and how many of these were found."""
+
     places: Count
     recall: Share | None
 
     @model_validator(mode="after")
-    def _recall_of_places_alone(self) -> _Places:
+    def _recall_of_places_alone(self) -> Places:
         if (self.recall is None) != (self.places == 0):
             raise ValueError(f"recall is {self.recall} of {self.places} places")
         return self
 
 
-class _Decile(_Places):
+class Decile(Places):
+    """A tenth of the catalogue by popularity, 1 the most popular."""
+
     decile: Positive
 
 
-class _SliceValue(_Places):
+class SliceValue(Places):
+    """The titles with one value of a field."""
+
     value: str
 
 
-class _Slices(Part):
+class Slices(Part):
+    """Recall by the values of a metadata field."""
+
     field: Text
-    values: list[_SliceValue]
+    values: list[SliceValue]
 
 
-class _Quality(Part):
+class Quality(Part):
+    """How good the answers are, beside the exact ones."""
+
     recall: Share | None
-    recall_interval: _Interval | None
+    recall_interval: RecallInterval | None
     recall_titles: Share | None
     recall_users: Share | None
     ndcg: Annotated[float, Field(ge=0, le=1.001)] | None  # a quotient of two rounded sums
@@ -130,12 +216,24 @@ class _Quality(Part):
     selectivity: Share
     coverage: Share
     coverage_exact: Share
-    by_popularity: Annotated[list[_Decile], Field(min_length=1)] | None
-    by_slice: _Slices | None
+    by_popularity: Annotated[list[Decile], Field(min_length=1)] | None
+    by_slice: Slices | None
     strategy: str
 
+    @model_validator(mode="after")
+    def _recall_is_that_of_titles_and_users(self) -> Quality:
+        parts = [one for one in (self.recall_titles, self.recall_users) if one is not None]
+        if self.recall is not None and parts and not min(parts) - 2e-6 <= self.recall <= max(parts) + 2e-6:
+            told = " and ".join(
+                f"{one} of {name}" for name, one in (("titles", self.recall_titles), ("users", self.recall_users))
+            )
+            raise ValueError(f"recall is {self.recall}, which cannot be with {told}")
+        return self
 
-class _Latency(Part):
+
+class LatencyOf(Part):
+    """How long batches took, in milliseconds, and how many queries a second that is."""
+
     mean_ms: Time
     p50_ms: Time
     p95_ms: Time
@@ -144,153 +242,189 @@ class _Latency(Part):
     warmups: Count | None = None
     times_ms: Annotated[list[Amount], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _summary_is_that_of_the_times(self) -> LatencyOf:
+        times = np.asarray(self.times_ms, np.float64)
+        of_times = dict(zip(("p50_ms", "p95_ms", "p99_ms"), np.percentile(times, (50, 95, 99)), strict=True))
+        for name, value in {"mean_ms": times.mean(), **of_times}.items():
+            if not math.isclose(getattr(self, name), value, rel_tol=1e-6, abs_tol=ROUNDED_MS):
+                raise ValueError(f"{name} is {getattr(self, name)}, but that of times_ms is {value:.5g}")
+        return self
 
-class _Memory(Part):
+
+ROUNDED_MS = 1e-4
+"""Times are written with four digits after the point, their summary with five."""
+
+
+class MemoryOf(Part):
+    """The most memory that searching took."""
+
     host_peak_bytes: Count | None
     gpu_peak_bytes: Count | None
 
 
-class _Asked(Part):
+class Asked(Part):
+    """A question: a title's, or a user's."""
+
     title: str | None = None
     user: str | None = None
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> _Asked:
+    def _one_of_them(self) -> Asked:
         if (self.title is None) == (self.user is None):
             raise ValueError("must name a title or a user")
         return self
 
 
-class _ExactTitle(Part):
+class ExactTitle(Part):
+    """A title of the exact answer, and whether it was found."""
+
     title: str
     found: bool
 
 
-class _Example(Part):
-    query: _Asked
-    exact: list[_ExactTitle]
+class Example(Part):
+    """One answer written out."""
+
+    query: Asked
+    exact: list[ExactTitle]
     instead: list[str]
 
 
-class _Trial(Part):
-    """What every record holds."""
+class RecordHead(Part):
+    """What every record begins with."""
 
     digest: Text
     format: Literal["trial-1", "trial-2"] = FIRST_FORMAT
     status: Literal["measured", "failed"]
     reason: str | None
     label: Text
-    data: _Data
-    index: dict[str, Any]
-    device: _Device
-    filter: Text | None
-    k: Positive
-    batch: Positive
-    queries: _Queries
-    repeats: Positive
-    warmup: Count
-    slice: Text | None
-    faiss: Text
-    environment: dict[str, Any] | None = None
 
 
-class _Failed(_Trial):
+class TrialBase(TrialSettings, RecordHead):
+    """What the records of measured and of failed trials have in common."""
+
+    environment: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _index_fits_the_device(self) -> TrialBase:
+        on = self.device
+        wanted = DeviceConfig(
+            kind=on.kind, gpus=tuple(on.gpus) or (0,), float16=on.float16, temp_memory_mb=on.temp_memory_mb
+        )
+        for problem in device_problems(self.index, wanted):
+            raise ValueError(f"device: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _digest_is_that_of_the_settings(self) -> TrialBase:
+        if self.digest != self.digest_in(self.format):
+            raise ValueError(
+                "digest is not that of the settings beside it: one of them was changed after it was measured"
+            )
+        return self
+
+    @property
+    def what(self) -> str:
+        """All that tells this trial from the others of its sweep."""
+        restricted = f" where {self.filter}" if self.filter else ""
+        return f"{self.data.name}: {self.label}, k={self.k}, batch={self.batch}{restricted}"
+
+    @property
+    def hardware(self) -> str:
+        """The device, and where that is a CPU its model and the threads that FAISS searched with, as far as told."""
+        if not self.device.processor:
+            return self.device.name
+        threads = self.device.threads or (self.environment or {}).get("faiss_threads")
+        told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+        return f"{self.device.name} ({self.device.processor}{told})"
+
+
+class Failed(TrialBase):
+    """A trial that could not be measured, and why."""
+
+    status: Literal["failed"] = "failed"
     reason: str
 
 
-class _Measured(_Trial):
-    build: _Build
-    load: _Load
-    quality: _Quality
-    latency: _Latency
-    memory: _Memory
-    examples: list[_Example]
+class Measured(TrialBase):
+    """A trial that was measured."""
+
+    status: Literal["measured"] = "measured"
+    build: BuildCosts
+    load: LoadCosts
+    quality: Quality
+    latency: LatencyOf
+    memory: MemoryOf
+    examples: list[Example]
+    others_used_cores: Amount | None = None
     not_measured: dict[str, str]
     elapsed_s: Amount
-    others_used_cores: Amount | None = None
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Measured:
+        if not math.isclose(
+            1e3 * self.batch / self.latency.qps, self.latency.mean_ms, rel_tol=1e-3, abs_tol=ROUNDED_MS
+        ):
+            raise ValueError(
+                f"latency.qps is {self.latency.qps}, but batches of {self.batch} take {self.latency.mean_ms} ms"
+            )
+        share = self.quality.matching / self.data.titles
+        if abs(self.quality.selectivity - share) > 1e-6:
+            raise ValueError(
+                f"quality.selectivity is {self.quality.selectivity}, but {self.quality.matching} of "
+                f"{self.data.titles} titles match"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nulls_have_their_reason(self) -> Measured:
+        for place in NULL_WITH_REASON:
+            part, _, name = place.partition(".")
+            if getattr(getattr(self, part), name) is None and place not in self.not_measured:
+                raise ValueError(f"{place} is null, and not_measured does not say why")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_lost_since_the_first_format(self) -> Measured:
+        if self.format == FIRST_FORMAT:
+            return self
+        if self.latency.warmups is None:
+            raise ValueError("latency.warmups is missing or null")
+        if "others_used_cores" not in self.model_fields_set:
+            raise ValueError("others_used_cores is missing")
+        if self.others_used_cores is None and "others_used_cores" not in self.not_measured:
+            raise ValueError("others_used_cores is null, and not_measured does not say why")
+        return self
+
+    @property
+    def recall_or_0(self) -> float:
+        """The recall, to be compared: 0 where no title matches the filter."""
+        return self.quality.recall or 0.0
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most memory that searching took where it ran: the GPU's, or the host's; None if not measured.
+
+        On a host it is the index's size at least: of a small one the system shows nothing, as its pages were there.
+        """
+        if self.device.kind == "gpu":
+            return self.memory.gpu_peak_bytes
+        peak = self.memory.host_peak_bytes
+        return None if peak is None else max(peak, self.build.index_bytes)
+
+    @property
+    def build_s(self) -> float:
+        """Seconds that training and filling took."""
+        return self.build.train_s + self.build.add_s
 
 
 NULL_WITH_REASON = (
-    "build.host_peak_bytes", "build.gpu_peak_bytes", "memory.host_peak_bytes", "memory.gpu_peak_bytes",
-    "quality.recall", "quality.recall_interval", "quality.recall_titles", "quality.recall_users", "quality.ndcg",
-    "quality.fill_rate", "quality.by_popularity", "quality.by_slice",
-)  # fmt: skip
+    *("build.host_peak_bytes", "build.gpu_peak_bytes", "memory.host_peak_bytes", "memory.gpu_peak_bytes"),
+    *("quality.recall", "quality.recall_interval", "quality.recall_titles", "quality.recall_users", "quality.ndcg"),
+    *("quality.fill_rate", "quality.by_popularity", "quality.by_slice"),
+)
 """Null here has a reason in ``not_measured``, or else it is a number that was lost."""
 
-_INDEX: TypeAdapter[Any] = TypeAdapter(IndexConfig)
-
-
-def digest_of(record: Record) -> str:
-    """SHA-256 in hex of what a record says that it measures; the data's name, which is nobody's concern, left out."""
-    settings = {name: record[name] for name in SETTINGS}
-    settings["data"] = {key: value for key, value in settings["data"].items() if key != "name"}
-    hashed = json.dumps({"format": record.get("format", FIRST_FORMAT), **settings}, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(hashed.encode()).hexdigest()
-
-
-def mistake_in(record: Record) -> str | None:
-    """Say which field of a record is not as it must be, and why; None where all is well."""
-    return next(_mistakes(record), None)
-
-
-def _mistakes(record: Record) -> Iterator[str]:
-    """Yield what is wrong, what later checks rely on first."""
-    yield from unsound_values(record)
-    yield from mistakes_by(_Failed if record.get("status") == "failed" else _Measured, record)
-    yield from _mistakes_of_index(record["index"], record["device"])
-    if record["status"] == "measured":
-        yield from _nulls_without_reason(record)
-        if record.get("format", FIRST_FORMAT) != FIRST_FORMAT:
-            yield from _lost_since_the_first_format(record)
-    if digest_of(record) != record["digest"]:
-        yield "digest is not that of the settings beside it: one of them was changed after it was measured"
-
-
-def _mistakes_of_index(index: dict[str, Any], device: dict[str, Any]) -> Iterator[str]:
-    """Check that the index is whole and one that the device takes: `semrec pick` writes it out to be built."""
-    for section in ("build", "search"):
-        if section in index and not isinstance(index[section], dict):
-            yield f"index.{section}: should be a group of settings, not {reprlib.repr(index[section])}"
-    try:
-        known = _INDEX.validate_python(index)
-    except ValidationError as error:
-        for mistake in error.errors():
-            place = tuple(part for part in mistake["loc"] if part not in INDEX_TYPES)
-            yield mistake_told(dict(mistake), ("index", *place))
-        return
-    for name in _missing(known.model_dump(mode="json"), index):
-        yield f"index.{name} is missing"
-    on = {name: device[name] for name in ("kind", "float16", "temp_memory_mb")}
-    wanted = DeviceConfig.model_validate(on | {"gpus": tuple(device["gpus"]) or (0,)})
-    for problem in device_problems(known, wanted):
-        yield f"device: {problem}"
-
-
-def _missing(whole: dict[str, Any], given: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Yield the keys that were left to their defaults: a record tells what was measured and not what is usual."""
-    for name, value in whole.items():
-        if name not in given:
-            yield place + name
-        elif isinstance(value, dict):
-            yield from _missing(value, given[name], f"{place}{name}.")
-
-
-def _lost_since_the_first_format(record: Record) -> Iterator[str]:
-    """Yield what the first format did not have and every later one has."""
-    if record["latency"].get("warmups") is None:
-        yield "latency.warmups is missing or null"
-    name = "others_used_cores"
-    if name not in record:
-        yield f"{name} is missing"
-    elif record[name] is None and name not in record["not_measured"]:
-        yield f"{name} is null, and not_measured does not say why"
-
-
-def _nulls_without_reason(record: Record) -> Iterator[str]:
-    for place in NULL_WITH_REASON:
-        part, name = place.split(".")
-        if record[part][name] is None and place not in record["not_measured"]:
-            yield f"{place} is null, and not_measured does not say why"
-
-
-MEASURED, FAILED = "measured", "failed"
+TrialRecord = Annotated[Measured | Failed, Field(discriminator="status")]
+TRIAL_RECORD: TypeAdapter[Measured | Failed] = TypeAdapter(TrialRecord)

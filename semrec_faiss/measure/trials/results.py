@@ -1,34 +1,45 @@
-"""A sweep's results as they lie on the disk."""
+"""A sweep's results as they lie on the disk, whatever its kind."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Generic, TypeVar
 
-from semrec_faiss.errors import DataError, NotFoundError
+from pydantic import TypeAdapter
+
+from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.measure.documents.fields import Checked, Part, Unsound, checked
 from semrec_faiss.measure.trials.kind import PLAN, refuse_evaluation
 from semrec_faiss.measure.trials.ledger import LEDGER, Record, read_ledger
-from semrec_faiss.measure.trials.plan_record import mistake_in_plan
-from semrec_faiss.measure.trials.record import FAILED, MEASURED
+from semrec_faiss.measure.trials.plan_record import SWEEP_PLAN, PlanRecord, PrunableTrial, SweepPlan
+from semrec_faiss.measure.trials.record import TRIAL_RECORD, Failed, Measured
+from semrec_faiss.storage import new_file
 
-Rerun = Literal["none", "failed", "all"]
+AGAIN = "run `semrec sweep` again, which writes it anew and measures nothing twice"
+
+Plan = TypeVar("Plan", bound=PlanRecord)
 
 
 @dataclass(frozen=True)
-class SweepResults:
-    """A sweep's results as they lie on the disk.
+class Results(Generic[Plan, Record]):
+    """What a sweep found.
 
     Attributes:
         folder: where.
-        plan: the content of plan.json: the trials, what was pruned, what is invalid, the environment.
+        plan: the content of plan.json: the trials, what is invalid, the stamp.
         records: of the plan's trials, in its order; measured and failed ones.
     """
 
     folder: Path
-    plan: dict[str, Any]
+    plan: Plan
     records: tuple[Record, ...]
+
+
+class SweepResults(Results[SweepPlan, Measured | Failed]):
+    """What a sweep of indexes found."""
 
     @classmethod
     def read(cls, folder: str | Path) -> SweepResults:
@@ -41,36 +52,87 @@ class SweepResults:
         """
         place = Path(folder)
         refuse_evaluation(place)
-        try:
-            plan = json.loads((place / PLAN).read_text(encoding="utf-8"))
-            mistake = mistake_in_plan(plan)
-        except OSError as error:
-            raise NotFoundError(
-                f"{place} holds no sweep: {PLAN} is not there or cannot be read", fix="run `semrec sweep` first"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            mistake = f"it is no JSON ({error})"
-        if mistake is not None:
-            raise DataError(
-                f"{place / PLAN} is no plan of a sweep: {mistake}",
-                fix="run `semrec sweep` again, which writes it anew and measures nothing twice",
-            )
-        known = read_ledger(place / LEDGER)
-        records = [known[trial["digest"]] for trial in plan["trials"] if trial["digest"] in known]
-        return cls(place, plan, tuple(records))
+        plan = read_plan(place, SWEEP_PLAN)
+        known = read_ledger(place / LEDGER, TRIAL_RECORD)
+        return cls(place, plan, tuple(known[trial.digest] for trial in plan.trials if trial.digest in known))
 
     @property
-    def measured(self) -> list[Record]:
+    def measured(self) -> list[Measured]:
         """The records of trials that did not fail."""
-        return [record for record in self.records if record["status"] == MEASURED]
+        return measured_of(self.records)
 
     @property
-    def failed(self) -> list[Record]:
+    def failed(self) -> list[Failed]:
         """The records of trials that failed."""
-        return [record for record in self.records if record["status"] == FAILED]
+        return [record for record in self.records if isinstance(record, Failed)]
 
     @property
-    def missing(self) -> list[dict[str, Any]]:
-        """The plan's trials that have no record, with ``what`` and, where they were pruned, the reason."""
-        known = {record["digest"] for record in self.records}
-        return [trial for trial in self.plan["trials"] if trial["digest"] not in known]
+    def missing(self) -> list[PrunableTrial]:
+        """The plan's trials that have no record."""
+        known = {record.digest for record in self.records}
+        return [trial for trial in self.plan.trials if trial.digest not in known]
+
+
+def measured_of(records: Sequence[Measured | Failed]) -> list[Measured]:
+    """Return the records of trials that did not fail."""
+    return [record for record in records if isinstance(record, Measured)]
+
+
+def read_plan(folder: Path, kind: TypeAdapter[Checked]) -> Checked:
+    """Read a plan.json.
+
+    Raises:
+        NotFoundError: there is none.
+        DataError: it is no plan; the message names the field.
+    """
+    plan = read_document(folder / PLAN, kind, "is no plan of a sweep")
+    if plan is None:
+        raise NotFoundError(f"{folder} holds no sweep: {PLAN} is not there", fix="run `semrec sweep` first")
+    return plan
+
+
+def read_document(path: Path, kind: TypeAdapter[Checked], wrong: str) -> Checked | None:
+    """Read a file that a sweep wrote beside its ledger; None where it is not there.
+
+    Args:
+        path: of the file.
+        kind: what it must hold.
+        wrong: what to say where it does not.
+
+    Raises:
+        DataError: it holds something else; the message names the field.
+        StorageError: it may not be read.
+    """
+    try:
+        return checked(kind, json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except Unsound as error:
+        mistake = str(error)
+    except (ValueError, RecursionError) as error:
+        mistake = f"it is no JSON ({error})"
+    raise DataError(f"{path} {wrong}: {mistake}", fix=AGAIN)
+
+
+def save_document(path: Path, document: Part) -> None:
+    """Write a file beside the ledger, whole or not at all.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    text = json.dumps(document.as_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    try:
+        with new_file(path) as file:
+            file.write(text.encode() + b"\n")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="free disk space") from error
+
+
+def read_whole(path: Path, kind: TypeAdapter[Checked]) -> Checked | None:
+    """Read a file that a sweep wrote beside its ledger; None where there is none that is whole."""
+    try:
+        return read_document(path, kind, "")
+    except DataError:
+        return None

@@ -23,7 +23,7 @@ from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.saved import read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.host_memory import HostPeak
 from semrec_faiss.measure.instruments.timing import measure, measure_steady
@@ -34,8 +34,6 @@ from semrec_faiss.progress import Progress
 from semrec_faiss.search.filter import Selection
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.topk import restricted_top_k
-
-Values = dict[str, Any]
 
 MOST_REPEATS = 10
 """Batches so small that their repeats do not ask every question get up to this many times the repeats."""
@@ -78,7 +76,7 @@ class BuiltIndex:
 
     path: Path
     exact: bool
-    costs: Values
+    costs: Unsettled
 
 
 def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuBase, progress: Progress) -> BuiltIndex:
@@ -189,7 +187,7 @@ class LoadedIndex:
         load_s = time.perf_counter() - started
         one = data.questions.vectors[:1]
         cold = measure(lambda: self.index.search(one, trial.k, prepared=True), warmup=0, repeats=1)
-        self.costs: Values = {"load_s": round(load_s, 4), "cold_query_ms": round(cold.times_ms[0], 4)}
+        self.costs: Unsettled = {"load_s": round(load_s, 4), "cold_query_ms": round(cold.times_ms[0], 4)}
         self._selections: dict[str, Selection] = {}
 
     def search_of(self, trial: Trial) -> Callable[[Vectors], Found]:
@@ -214,7 +212,7 @@ class LoadedIndex:
             self._selections = {where: Selection(rows, self._data.count, self.index)}  # one at a time: they are large
         return self._selections[where]
 
-    def speed(self, trial: Trial, search: Callable[[Vectors], Found]) -> tuple[Values, Values]:
+    def speed(self, trial: Trial, search: Callable[[Vectors], Found]) -> tuple[Unsettled, Unsettled]:
         """Time a trial's searches and measure the memory that they need.
 
         Returns:

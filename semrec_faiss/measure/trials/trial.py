@@ -7,13 +7,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig
 from semrec_faiss.index.device import Device
 from semrec_faiss.measure.instruments.environment import Processor
-from semrec_faiss.measure.trials.record import FORMAT, digest_of
+from semrec_faiss.measure.trials.record import FORMAT, Questions, TestedData, TestedDevice, TrialSettings
 from semrec_faiss.measure.trials.settings import QuerySettings
 
 SEARCH_EFFORT = ("nprobe", "efSearch", "refine")
@@ -78,56 +77,57 @@ class Trial:
     faiss: str
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> TrialSettings:
         """What is measured, as the ledger holds it."""
-        return {
-            "data": {
-                "name": self.data.name,
-                "titles": self.data.titles,
-                "dim": self.data.dim,
-                "digest": self.data.digest,
-            },
-            "index": self.index.model_dump(mode="json"),
-            "device": {
-                "kind": self.device.kind,
-                "name": self.hardware,
-                "gpus": list(self.device.gpus),
-                "float16": self.device.float16,
-                "temp_memory_mb": self.device.temp_memory_mb,
-                **(self.processor or Processor(None, None, None)).as_dict(),
-            },
-            "filter": self.where,
-            "k": self.k,
-            "batch": self.batch,
-            "queries": self.protocol.queries.model_dump(mode="json"),
-            "repeats": self.protocol.repeats,
-            "warmup": self.protocol.warmup,
-            "slice": self.protocol.slice,
-            "faiss": self.faiss,
-        }
+        processor = self.processor or Processor(None, None, None)
+        return TrialSettings(
+            data=TestedData(name=self.data.name, titles=self.data.titles, dim=self.data.dim, digest=self.data.digest),
+            index=self.index,
+            device=TestedDevice(
+                kind=self.device.kind,
+                name=self.hardware,
+                gpus=list(self.device.gpus),
+                float16=self.device.float16,
+                temp_memory_mb=self.device.temp_memory_mb,
+                processor=processor.model,
+                cores=processor.cores,
+                threads=processor.threads,
+            ),
+            filter=self.where,
+            k=self.k,
+            batch=self.batch,
+            queries=Questions.model_validate(self.protocol.queries.model_dump()),
+            repeats=self.protocol.repeats,
+            warmup=self.protocol.warmup,
+            slice=self.protocol.slice,
+            faiss=self.faiss,
+        )
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex of what is measured; the data's folder and name are not part of it."""
-        return digest_of({"format": FORMAT, **self.settings})
+        return self.settings.digest_in(FORMAT)
 
     @cached_property
     def build_key(self) -> str:
         """What trials that search the same saved index share."""
-        index = {key: value for key, value in self.settings["index"].items() if key != "search"}
+        settings = self.settings.settings_as_json()
+        index = {key: value for key, value in settings["index"].items() if key != "search"}
         where = [self.device.kind, list(self.device.gpus[:1])]
-        return _digest([self.settings["data"], index, where, self.protocol.queries.model_dump(mode="json")])
+        return _digest([settings["data"], index, where, settings["queries"]])
 
     @cached_property
     def search_key(self) -> str:
         """What trials that differ in k, batch and filter alone share."""
-        return _digest([self.build_key, self.settings["index"], self.settings["device"]])
+        settings = self.settings.settings_as_json()
+        return _digest([self.build_key, settings["index"], settings["device"]])
 
     @cached_property
     def load_key(self) -> str:
         """What trials that search the same loaded index share: they differ in search settings of effort alone."""
-        search = {key: value for key, value in self.settings["index"]["search"].items() if key not in SEARCH_EFFORT}
-        return _digest([self.build_key, self.settings["device"], search])
+        settings = self.settings.settings_as_json()
+        search = {key: value for key, value in settings["index"]["search"].items() if key not in SEARCH_EFFORT}
+        return _digest([self.build_key, settings["device"], search])
 
     @cached_property
     def effort(self) -> tuple[int, ...]:
@@ -147,21 +147,8 @@ class Trial:
         return f"{self.data.name}: {self.label}, k={self.k}, batch={self.batch}{restricted}"
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Invalid:
-    """A combination that cannot be measured.
-
-    Attributes:
-        what: the settings, as a person reads them.
-        reason: why not.
-    """
-
-    what: str
-    reason: str
 
 
 def describe(index: IndexConfig, device: DeviceConfig | None = None) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
-from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER, metric_of
+from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER
+from semrec_faiss.measure.evaluate.record import Mean, MeasuredProfile, Summary, Winner
 from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import ranked
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import interval_chart
-from semrec_faiss.report.evaluate.rows import METHOD_NAMES, csv_of, ends_of, flat_row, method_rows, profile_rows
+from semrec_faiss.report.evaluate.rows import METHOD_NAMES, csv_of, flat_row, method_rows, profile_rows
 from semrec_faiss.report.page.charts import png, spec_of, titled
 from semrec_faiss.report.page.document import (
     Block,
@@ -40,8 +39,6 @@ PICTURE_WIDTH = 900
 
 NEVER = 1e9
 """Days that ratings without a half-life are sorted by."""
-
-Record = dict[str, Any]
 
 
 def write_evaluation_report(results: EvaluationResults, out: Path) -> list[Path]:
@@ -75,14 +72,14 @@ def evaluation_page(results: EvaluationResults) -> Document:
     """
     measured = results.measured
     if not measured:
-        reasons = "; ".join(dict.fromkeys(str(record["reason"]) for record in results.failed)) or "no profile was tried"
+        reasons = "; ".join(dict.fromkeys(record.reason for record in results.failed)) or "no profile was tried"
         raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
-    by = results.plan["sweep"]["evaluate"]["by"]
-    evaluations = {one["name"]: one for one in results.document["evaluations"]} if results.document else {}
-    names = list(dict.fromkeys(record["index"]["name"] for record in measured))
+    by = results.plan.sweep.evaluate.by
+    evaluations = {one.name: one for one in results.document.evaluations} if results.document else {}
+    names = list(dict.fromkeys(record.index.name for record in measured))
     sections: list[Section] = []
     for name in names:
-        here = ranked((record for record in measured if record["index"]["name"] == name), by)
+        here = ranked((record for record in measured if record.index.name == name), by)
         about = "" if len(names) == 1 else f": {name}"
         if name in evaluations:
             sections.append(_verdict(evaluations[name], name, by, about))
@@ -95,30 +92,29 @@ def evaluation_page(results: EvaluationResults) -> Document:
     sections += [*_not_measured(results), _environment(results)]
     first = measured[0]
     summary = (
-        f"{len(measured)} profiles tried; {first['users_evaluated']} users, {first['protocol']['held_out']} titles left"
-        f" out of each, rated {first['protocol']['liked']:g} or better; chosen by {_told(by)}."
+        f"{len(measured)} profiles tried; {first.users_evaluated} users, {first.protocol.held_out} titles left"
+        f" out of each, rated {first.protocol.liked:g} or better; chosen by {_told(by)}."
     )
-    return Document(f"Recommendations: {results.plan['name']}", summary, sections)
+    return Document(f"Recommendations: {results.plan.name}", summary, sections)
 
 
 def _told(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _verdict(evaluation: Record, name: str, by: str, about: str) -> Section:
+def _verdict(evaluation: Winner, name: str, by: str, about: str) -> Section:
     """Show the winner on the titles that it was not chosen by, beside the baselines."""
-    methods = evaluation["methods"]
-    protocol = evaluation["protocol"]
-    profile = Profile(**evaluation["profile"]).describe()
+    methods, protocol = evaluation.methods, evaluation.protocol
+    profile = evaluation.profile.describe()
     facts: list[tuple[str, str, str, Tone]] = [
-        (f"{_told(by)} of the winner", f"{metric_of(methods[RECOMMENDER], by)['mean']:.3f}", profile, "plain")
+        (f"{_told(by)} of the winner", f"{methods[RECOMMENDER].metric(by).mean:.3f}", profile, "plain")
     ]
-    for other, values in evaluation["differences"].items():
-        mean, (low, high) = values[by]["mean"], ends_of(values[by])
+    for other, values in evaluation.differences.items():
+        mean, low, high = values[by].mean, values[by].interval.low, values[by].interval.high
         tone: Tone = "good" if low > 0 else "bad" if high < 0 else "plain"
         facts.append((f"against {METHOD_NAMES.get(other, other)}", f"{mean:+.3f}",
                       f"paired by user; {low:+.3f} to {high:+.3f}", tone))  # fmt: skip
-    caption = (f"{_told(by)} on the {protocol['held_out']} titles that each user liked last, with 95% confidence "
+    caption = (f"{_told(by)} on the {protocol.held_out} titles that each user liked last, with 95% confidence "
                "intervals over users.")  # fmt: skip
     drawn = interval_chart(method_rows(methods, by), _told(by))
     note = f"{_told(by)} on the titles that each user liked last; lines are 95% confidence intervals over users"
@@ -126,18 +122,18 @@ def _verdict(evaluation: Record, name: str, by: str, about: str) -> Section:
         Facts(facts),
         Chart(_chart_name("methods", name), titled(drawn, f"The winner beside the baselines on {name}", note), caption),
         *(_methods_table(methods, k) for k in KS),
-        Text(f"{protocol['users_evaluated']} users; {protocol['users_with_too_few_liked']} more like too few titles."),
-        Text(f"The same again: {evaluation['command']}", "muted"),
+        Text(f"{protocol.users_evaluated} users; {protocol.users_with_too_few_liked} more like too few titles."),
+        Text(f"The same again: {evaluation.command}", "muted"),
     ]
     return Section(f"The winner, on titles it was not chosen by{about}", blocks)
 
 
-def _profiles(here: Sequence[Record], evaluation: Record | None, name: str, by: str, about: str) -> Section:
+def _profiles(here: Sequence[MeasuredProfile], evaluation: Winner | None, name: str, by: str, about: str) -> Section:
     """Draw the best profiles, on the titles that they are chosen by."""
-    chosen = next((one for one in here if evaluation is not None and one["profile"] == evaluation["profile"]), None)
+    chosen = next((one for one in here if evaluation is not None and one.profile == evaluation.profile), None)
     drawn = list(here[:MOST_DRAWN])
     # The defaults tell how much there is to win.
-    drawn += [record for record in here[MOST_DRAWN:] if Profile(**record["profile"]) == DEFAULT_PROFILE]
+    drawn += [record for record in here[MOST_DRAWN:] if record.profile == DEFAULT_PROFILE]
     told = "all" if len(drawn) == len(here) else f"the best {MOST_DRAWN} and the defaults, of {len(here)}"
     caption = (f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "
                "intervals over users. Profiles are compared on the same users, so that they differ more surely than "
@@ -153,25 +149,22 @@ def _chart_name(kind: str, index: str) -> str:
     return f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', index)}"
 
 
-def _spanned(told: Record) -> Value:
+def _spanned(told: Mean) -> Value:
     """Write a mean with its interval."""
-    if told["mean"] is None:
-        return None
-    low, high = ends_of(told)
-    return Cell(f"{told['mean']:.3f} [{low:.3f} {high:.3f}]", told["mean"])
+    return Cell(f"{told.mean:.3f} [{told.interval.low:.3f} {told.interval.high:.3f}]", told.mean)
 
 
-def _methods_table(methods: Record, k: int) -> Table:
+def _methods_table(methods: Mapping[str, Summary], k: int) -> Table:
     rows: list[list[Value]] = [
-        [METHOD_NAMES.get(name, name), *(_spanned(method[f"at_{k}"][one]) for one in PER_USER),
-         method[f"at_{k}"]["coverage"], method[f"at_{k}"]["novelty"]["mean"]]
+        [METHOD_NAMES.get(name, name), *(_spanned(method.at(k).of_users(one)) for one in PER_USER),
+         method.at(k).coverage, method.at(k).novelty.mean]
         for name, method in methods.items()
     ]  # fmt: skip
     columns: list[str | Column] = [f"lists of {k}", *(Column(one.replace("_", " "), right=True) for one in PER_USER)]
     return Table([*columns, Column("coverage", ".1%"), Column("novelty, bits", ".1f")], rows)
 
 
-def _profiles_table(measured: Sequence[Record], *, several: bool) -> Table:
+def _profiles_table(measured: Sequence[MeasuredProfile], *, several: bool) -> Table:
     """List every measured profile."""
     rows: list[list[Value]] = []
     for record in measured:
@@ -181,7 +174,7 @@ def _profiles_table(measured: Sequence[Record], *, several: bool) -> Table:
         never = [Cell("none", NEVER) if life is None else Cell(f"{life:g}", life) for life in lives]
         cells: list[Value] = [row["weights"], *never, *settings]
         for k in KS:
-            cells += [_spanned(record[f"at_{k}"]["ndcg"]), *(row[f"{name}_at_{k}"] for name in (
+            cells += [_spanned(record.at(k).ndcg), *(row[f"{name}_at_{k}"] for name in (
                 "hit_rate", "recall", "mrr", "coverage", "novelty"))]  # fmt: skip
         rows.append([*([row["index"]] if several else []), *cells, row["elapsed_s"]])
     columns: list[str | Column] = [
@@ -199,19 +192,17 @@ def _profiles_table(measured: Sequence[Record], *, several: bool) -> Table:
 
 def _not_measured(results: EvaluationResults) -> list[Section]:
     """List profiles that failed or were not reached, and combinations that are none of their own."""
-    rows: list[list[Value]] = [
-        [f"{record['index']['name']}: {record['label']}", "failed", str(record["reason"])] for record in results.failed
-    ]
-    rows += [[trial["what"], "not reached", ""] for trial in results.missing]
-    rows += [[one["what"], "no profile of its own", one["reason"]] for one in results.plan["invalid"]]
+    rows: list[list[Value]] = [[record.what, "failed", record.reason] for record in results.failed]
+    rows += [[trial.what, "not reached", ""] for trial in results.missing]
+    rows += [[one.what, "no profile of its own", one.reason] for one in results.plan.invalid]
     return [Section("Not measured", [Table(["what", "", "why"], rows)], folded=len(rows) > 20)] if rows else []
 
 
 def _environment(results: EvaluationResults) -> Section:
-    indexes = {record["index"]["name"]: record["index"] for record in results.records}
-    rows = stamp_rows(results.plan["environment"])
+    indexes = {record.index.name: record.index for record in results.records}
+    rows = stamp_rows(results.plan.environment)
     for name, index in indexes.items():
-        kind = index["settings"].get("type", "factory")
-        rows.append([f"index {name}", f"{kind}, {index['titles']:,} titles, {index['users']:,} users, "
-                                      f"{index['ratings']:,} ratings; {index['digest'][:16]}…"])  # fmt: skip
+        kind = index.settings.get("type", "factory")
+        rows.append([f"index {name}", f"{kind}, {index.titles:,} titles, {index.users:,} users, "
+                                      f"{index.ratings:,} ratings; {index.digest[:16]}…"])  # fmt: skip
     return Section("Environment", [Table(["", ""], rows)])

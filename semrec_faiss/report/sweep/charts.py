@@ -10,7 +10,7 @@ from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.palette import GREYS, Look
 from semrec_faiss.report.sweep.marks import lines_of, points_of
-from semrec_faiss.report.sweep.rows import Record, row_of
+from semrec_faiss.report.sweep.rows import Record, row_of, series_of
 
 PANEL_HEIGHT = 260
 Looks = Mapping[str, Look]
@@ -105,10 +105,10 @@ def decile_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     """Draw recall by popularity decile, a line an index at the setting that stands for it."""
     alt = load_altair()
     rows = [
-        row_of(record) | one | {"line": f"{row_of(record)['series']} {record['device']['name']}"}
+        row_of(record) | one.as_json() | {"line": f"{series_of(record)} {record.device.name}"}
         for record in records
-        for one in record["quality"]["by_popularity"] or ()
-        if one["recall"] is not None
+        for one in record.quality.by_popularity or ()
+        if one.recall is not None
     ]
     shared = {
         "x": alt.X("decile:O", title="tenth of the catalogue by popularity, 1 the most popular",

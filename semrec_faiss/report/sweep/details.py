@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from semrec_faiss.measure.choose.regression import what_of
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.document import Cell, Column, Section, Table, Text, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall
+from semrec_faiss.report.page.stamp import stamp_rows
 from semrec_faiss.report.sweep.rows import Record, row_of
 
 NOT_REACHED = ("not reached", "the sweep ended first, at its time budget or by hand; the same command goes on")
@@ -19,7 +18,7 @@ _SHOWN_QUALITY = ("recall", "recall_interval", "ndcg", "fill_rate")
 def trials_table(measured: Sequence[Record]) -> Table:
     """List every measured trial."""
     rows: list[list[Value]] = []
-    several = len({record["data"]["name"] for record in measured}) > 1
+    several = len({record.data.name for record in measured}) > 1
     for record in measured:
         row = row_of(record)
         ends = [as_recall(row[end], 3) for end in ("recall_low", "recall_high")]
@@ -29,7 +28,7 @@ def trials_table(measured: Sequence[Record]) -> Table:
             row["recall"], Cell(interval, row["recall_low"]), row["ndcg"], row["fill_rate"], row["p50_ms"],
             row["p95_ms"], row["p99_ms"], row["mean_ms"], row["qps"], _megabytes(row["memory_bytes"]),
             _megabytes(row["index_bytes"]), row["train_s"] + row["add_s"], row["load_s"], row["cold_query_ms"],
-            record.get("others_used_cores"),
+            record.others_used_cores,
         ]  # fmt: skip
         rows.append([row["data"], *cells] if several else cells)
     columns: list[str | Column] = [
@@ -53,10 +52,10 @@ def gaps_text(measured: Sequence[Record]) -> list[Text]:
     """Say what dashes in the table of trials stand for; nothing where there is none."""
     reasons: dict[str, list[str]] = {}
     for record in measured:
-        for place, reason in record["not_measured"].items():
+        for place, reason in record.not_measured.items():
             part, _, name = place.partition(".")
             # What the table shows; a GPU's memory is none of a search on the CPU.
-            memory = "gpu_peak_bytes" if record["device"]["kind"] == "gpu" else "host_peak_bytes"
+            memory = "gpu_peak_bytes" if record.device.kind == "gpu" else "host_peak_bytes"
             shown = part in ("latency", "load") or place == f"memory.{memory}" or name in _SHOWN_QUALITY
             if shown and name not in reasons.setdefault(reason, []):
                 reasons[reason].append(name)
@@ -66,32 +65,22 @@ def gaps_text(measured: Sequence[Record]) -> list[Text]:
 
 def not_measured_section(results: SweepResults) -> list[Section]:
     """List trials that failed, were pruned or not reached, and combinations that are none; no section for nothing."""
-    rows: list[list[Value]] = [[what_of(record), "failed", str(record["reason"])] for record in results.failed]
+    rows: list[list[Value]] = [[record.what, "failed", record.reason] for record in results.failed]
     for trial in results.missing:
-        rows.append([trial["what"], *(("pruned", trial["pruned"]) if trial["pruned"] else NOT_REACHED)])
-    rows += [[one["what"], "cannot be", one["reason"]] for one in results.plan["invalid"]]
+        rows.append([trial.what, *(("pruned", trial.pruned) if trial.pruned else NOT_REACHED)])
+    rows += [[one.what, "cannot be", one.reason] for one in results.plan.invalid]
     return [Section("Not measured", [Table(["what", "", "why"], rows)], folded=len(rows) > 20)] if rows else []
 
 
 def environment_section(results: SweepResults) -> Section:
     """Tell when, with what and on what the sweep was run."""
-    told: dict[str, Any] = results.plan["environment"]
-    sweep = results.plan["sweep"]
-    git = told.get("git") or {}
-    cpu = told.get("cpu") or {}
-    commit = git.get("commit") or "unknown"
+    sweep = results.plan.sweep
+    asked = f"{sweep.queries.titles} titles, left out of the index, and {sweep.queries.users} users"
+    data = {record.data.digest: record.data.name for record in results.records}
     rows: list[list[Value]] = [
-        ["date", told["date"]],
-        ["command", told["command"]],
-        ["commit", f"{commit}{', with changes' if git.get('dirty') else ''}"],
-        ["versions", ", ".join(f"{name} {value}" for name, value in told["versions"].items() if value)],
-        ["system", told["os"]],
-        ["processor", f"{cpu.get('model')}, {cpu.get('usable_cores')} cores, {told.get('faiss_threads')} threads"],
-        ["GPUs", ", ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in told["gpus"]) or "none"],
-        ["queries", f"{sweep['queries']['titles']} titles, left out of the index, and {sweep['queries']['users']} users"
-                    f"; seed {sweep['queries']['seed']}"],
-        ["timing", f"at least {sweep['repeats']} repeats after {sweep['warmup']} or more that do not count"],
-        ["data", "; ".join(f"{record['data']['name']} {record['data']['digest'][:16]}…"
-                           for record in {one["data"]["digest"]: one for one in results.records}.values())],
-    ]  # fmt: skip
+        *stamp_rows(results.plan.environment),
+        ["queries", f"{asked}; seed {sweep.queries.seed}"],
+        ["timing", f"at least {sweep.repeats} repeats after {sweep.warmup} or more that do not count"],
+        ["data", "; ".join(f"{name} {digest[:16]}…" for digest, name in data.items())],
+    ]
     return Section("Environment", [Table(["", ""], rows)])

@@ -39,7 +39,7 @@ def frontier_chart(records: Sequence[Record], cost: str, looks: Mapping[str, Loo
         here = [row for row in rows if row["batch"] == batch]
         values = [row[cost] for row in here]
         x = alt.X(f"{cost}:Q", scale=log_scale(values), axis=log_axis(values), title=TITLES[cost])
-        best = frontier_rows([record for record in records if record["batch"] == batch], cost)
+        best = frontier_rows([record for record in records if record.batch == batch], cost)
         edge = alt.Chart(alt.Data(values=best)).mark_line(interpolate="step-after", strokeWidth=7, opacity=0.3)
         edge = edge.encode(x=x, y=y, order="place:O", color=alt.value(GREYS[1]))
         shared = {"x": x, "y": y}
@@ -61,7 +61,7 @@ def _line(row: Row) -> str:
 def frontier_rows(records: Sequence[Record], cost: str) -> list[Row]:
     """Return the trials that no other beats, the cheapest first, each with its ``place`` and the ``label`` it gets."""
     rising = cost == "qps"
-    best = frontier(records, lambda one: -one["latency"]["qps"] if rising else one["latency"][cost])
+    best = frontier(records, lambda one: -one.latency.qps if rising else one.latency.p50_ms)
     rows = [row_of(record) | {"place": place} for place, record in enumerate(best)]
     return [row | {"label": row["setting"] or row["series"]} for row in rows]
 

@@ -55,9 +55,9 @@ def sweep_document(results: SweepResults) -> Document:
     """
     measured = results.measured
     if not measured:
-        reasons = "; ".join(dict.fromkeys(str(record["reason"]) for record in results.failed)) or "no trial has run"
+        reasons = "; ".join(dict.fromkeys(str(record.reason) for record in results.failed)) or "no trial has run"
         raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
-    k = results.plan["sweep"]["k"][0]
+    k = results.plan.sweep.k[0]
     sections: list[Section] = []
     names = names_of(measured)
     for name in names:
@@ -65,16 +65,16 @@ def sweep_document(results: SweepResults) -> Document:
     listed: list[Block] = [trials_table(measured), *gaps_text(measured)]
     sections.append(Section("All trials", listed, folded=len(measured) > 60))
     sections += [*not_measured_section(results), environment_section(results)]
-    devices = ", ".join(dict.fromkeys(device_label(record["device"]["name"]) for record in measured))
-    planned = len(results.plan["trials"])
+    devices = ", ".join(dict.fromkeys(device_label(record.device.name) for record in measured))
+    planned = len(results.plan.trials)
     count = f"{planned:,}" if len(measured) == planned else f"{len(measured):,} of {planned:,}"
     summary = f"{count} trials measured on {devices}: {_sizes(measured)}."
-    return Document(f"Sweep {results.plan['name'].removeprefix('sweep-')}", summary, sections)
+    return Document(f"Sweep {results.plan.name.removeprefix('sweep-')}", summary, sections)
 
 
 def _sizes(measured: Sequence[Record]) -> str:
-    sizes = {record["data"]["name"]: record["data"] for record in measured}
-    return "; ".join(f"{name}, {data['titles']:,} titles × {data['dim']}" for name, data in sizes.items())
+    sizes = {record.data.name: record.data for record in measured}
+    return "; ".join(f"{name}, {data.titles:,} titles × {data.dim}" for name, data in sizes.items())
 
 
 def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> Iterator[Section]:
@@ -84,7 +84,7 @@ def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> It
     plain = where(records, filter=None, k=k)
     if not plain:
         return
-    batches = sorted({record["batch"] for record in plain})
+    batches = sorted({record.batch for record in plain})
     smallest = where(plain, batch=batches[0])
     about = About(
         name, k, _subtitle(results, name, k), of_batch(batches[0]), looks_of(map(series_of, results.measured))
@@ -105,7 +105,7 @@ def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> It
         yield Section(f"Batch sizes{suffix}", batch_blocks(about, plain))
     yield Section(f"Memory and building{suffix}", memory_blocks(about, smallest))
     filtered = where(records, k=k, batch=batches[0])
-    if any(record["filter"] for record in filtered):
+    if any(record.filter for record in filtered):
         yield Section(f"Filters{suffix}", filter_blocks(about, filtered))
     yield Section(f"What the recommender shows{suffix}", recommender_blocks(about, smallest))
     missed = examples(smallest)
@@ -116,11 +116,11 @@ def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> It
 def _subtitle(results: SweepResults, name: str, k: int) -> str:
     """Say of what a data folder's charts are, for pictures that stand alone."""
     records = where(results.measured, data=name)
-    data = records[0]["data"]
-    devices = ", ".join(dict.fromkeys(device_label(record["device"]["name"]) for record in records))
+    data = records[0].data
+    devices = ", ".join(dict.fromkeys(device_label(record.device.name) for record in records))
     count, planned = measured_of(results, name)
     part = "" if count == planned else f"; {count:,} of {planned:,} trials measured"
-    return f"{name}: {data['titles']:,} titles × {data['dim']}, k = {k}, on {devices}{part}"
+    return f"{name}: {data.titles:,} titles × {data.dim}, k = {k}, on {devices}{part}"
 
 
 def _how_much(results: SweepResults, name: str) -> list[Text]:

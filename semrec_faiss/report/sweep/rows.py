@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from semrec_faiss.measure.choose.pick import memory_bytes
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 
-Record = dict[str, Any]
+Record = Measured
 Row = dict[str, Any]
+"""What a chart draws: names with their unit, as Vega-Lite has them."""
 
 ENOUGH = 0.95
 """The recall from which a setting stands for its index in charts that have room for one."""
@@ -20,59 +21,59 @@ ENOUGH = 0.95
 
 def row_of(record: Record) -> Row:
     """Flatten a measured record: names with their unit, None where something was not measured."""
-    quality, latency = record["quality"], record["latency"]
-    interval = quality["recall_interval"] or {"low": None, "high": None}
+    quality, latency = record.quality, record.latency
+    interval = quality.recall_interval
     return {
-        "data": record["data"]["name"],
-        "titles": record["data"]["titles"],
-        "dim": record["data"]["dim"],
+        "data": record.data.name,
+        "titles": record.data.titles,
+        "dim": record.data.dim,
         "series": series_of(record),
         "setting": setting_of(record),
-        "device": record["device"]["name"],
-        "filter": record["filter"],
-        "selectivity": quality["selectivity"],
-        "k": record["k"],
-        "batch": record["batch"],
-        "recall": quality["recall"],
-        "recall_low": interval["low"],
-        "recall_high": interval["high"],
-        "recall_titles": quality["recall_titles"],
-        "recall_users": quality["recall_users"],
-        "ndcg": quality["ndcg"],
-        "fill_rate": quality["fill_rate"],
-        "strategy": quality["strategy"],
-        "coverage": quality["coverage"],
-        "mean_ms": latency["mean_ms"],
-        "p50_ms": latency["p50_ms"],
-        "p95_ms": latency["p95_ms"],
-        "p99_ms": latency["p99_ms"],
-        "qps": latency["qps"],
-        "train_s": record["build"]["train_s"],
-        "add_s": record["build"]["add_s"],
-        "load_s": record["load"]["load_s"],
-        "cold_query_ms": record["load"]["cold_query_ms"],
-        "index_bytes": record["build"]["index_bytes"],
-        "memory_bytes": memory_bytes(record),
-        "host_peak_bytes": record["memory"]["host_peak_bytes"],
-        "gpu_peak_bytes": record["memory"]["gpu_peak_bytes"],
-        "digest": record["digest"],
+        "device": record.device.name,
+        "filter": record.filter,
+        "selectivity": quality.selectivity,
+        "k": record.k,
+        "batch": record.batch,
+        "recall": quality.recall,
+        "recall_low": None if interval is None else interval.low,
+        "recall_high": None if interval is None else interval.high,
+        "recall_titles": quality.recall_titles,
+        "recall_users": quality.recall_users,
+        "ndcg": quality.ndcg,
+        "fill_rate": quality.fill_rate,
+        "strategy": quality.strategy,
+        "coverage": quality.coverage,
+        "mean_ms": latency.mean_ms,
+        "p50_ms": latency.p50_ms,
+        "p95_ms": latency.p95_ms,
+        "p99_ms": latency.p99_ms,
+        "qps": latency.qps,
+        "train_s": record.build.train_s,
+        "add_s": record.build.add_s,
+        "load_s": record.load.load_s,
+        "cold_query_ms": record.load.cold_query_ms,
+        "index_bytes": record.build.index_bytes,
+        "memory_bytes": record.memory_bytes,
+        "host_peak_bytes": record.memory.host_peak_bytes,
+        "gpu_peak_bytes": record.memory.gpu_peak_bytes,
+        "digest": record.digest,
     }
 
 
 def series_of(record: Record) -> str:
     """Name an index by what it is built as and how it lies on its device: all but its search settings."""
-    index = record["index"]
+    index = record.index.model_dump(mode="json")
     build = {name: value for name, value in index.get("build", {}).items() if name not in ("seed", "nbits")}
     if build.get("efConstruction") == 200:
         build.pop("efConstruction")
     parts = [index.get("factory") or index["type"], *(f"{name}={value}" for name, value in build.items())]
-    parts += ["float16"] if record["device"]["float16"] else []
+    parts += ["float16"] if record.device.float16 else []
     return " ".join(parts)
 
 
 def setting_of(record: Record) -> str:
     """Name the search settings, empty where there is none."""
-    return " ".join(f"{name}={value}" for name, value in record["index"]["search"].items() if value is not None)
+    return " ".join(f"{name}={value}" for name, value in record.index.search if value is not None)
 
 
 def csv_of(results: SweepResults) -> str:
@@ -88,22 +89,23 @@ def csv_of(results: SweepResults) -> str:
 
 def where(records: Iterable[Record], **wanted: Any) -> list[Record]:
     """Return the records of which everything wanted is true: ``data``, ``filter``, ``k``, ``batch``, ``device``."""
-    reads = {"data": lambda one: one["data"]["name"], "device": lambda one: one["device"]["name"]}
-    return [
-        one for one in records if all(reads.get(name, lambda r, n=name: r[n])(one) == value
-                                      for name, value in wanted.items())
-    ]  # fmt: skip
+
+    def read(record: Record, name: str) -> Any:
+        value = getattr(record, name)
+        return value.name if name in ("data", "device") else value
+
+    return [one for one in records if all(read(one, name) == value for name, value in wanted.items())]
 
 
 def names_of(records: Iterable[Record]) -> list[str]:
     """Return the data folders' names, in order."""
-    return list(dict.fromkeys(record["data"]["name"] for record in records))
+    return list(dict.fromkeys(record.data.name for record in records))
 
 
 def measured_of(results: SweepResults, name: str) -> tuple[int, int]:
     """Return how many of a data folder's trials were measured, and how many were planned."""
-    digests = {record["digest"] for record in results.measured if record["data"]["name"] == name}
-    planned = {trial["digest"] for trial in results.plan["trials"] if trial["what"].startswith(f"{name}: ")}
+    digests = {record.digest for record in results.measured if record.data.name == name}
+    planned = {trial.digest for trial in results.plan.trials if trial.what.startswith(f"{name}: ")}
     return len(digests), len(planned | digests)
 
 
@@ -111,16 +113,16 @@ def by_series(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
     """Group records by index and device."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((series_of(record), record["device"]["name"]), []).append(record)
+        groups.setdefault((series_of(record), record.device.name), []).append(record)
     return groups
 
 
 def representative(records: Sequence[Record]) -> Record:
     """Return the fastest of one index's settings that finds `ENOUGH`, or else the one that finds most."""
-    enough = [record for record in records if (record["quality"]["recall"] or 0) >= ENOUGH]
+    enough = [record for record in records if record.recall_or_0 >= ENOUGH]
     if enough:
-        return min(enough, key=lambda record: float(record["latency"]["p50_ms"]))
-    return max(records, key=lambda record: float(record["quality"]["recall"] or 0))
+        return min(enough, key=lambda record: record.latency.p50_ms)
+    return max(records, key=lambda record: record.recall_or_0)
 
 
 def representatives(records: Iterable[Record]) -> list[Record]:
@@ -141,9 +143,9 @@ def crossings(records: Sequence[Record]) -> list[Row]:
     lines = {}
     for (series, _), group in by_series(records).items():
         times = {}
-        for batch in sorted({record["batch"] for record in group}):
+        for batch in sorted({record.batch for record in group}):
             best = representative(where(group, batch=batch))
-            times[batch] = (float(best["latency"]["p50_ms"]), float(best["quality"]["recall"] or 0))
+            times[batch] = (best.latency.p50_ms, best.recall_or_0)
         lines[series] = times
     rows = []
     for first, second in combinations(lines, 2):
@@ -165,5 +167,5 @@ def crossings(records: Sequence[Record]) -> list[Row]:
 
 def best_of(records: Sequence[Record], recall: float = ENOUGH) -> Record | None:
     """Return the fastest record that finds so much, None where none does."""
-    enough = [record for record in records if (record["quality"]["recall"] or 0) >= recall]
-    return min(enough, key=lambda record: float(record["latency"]["p50_ms"]), default=None)
+    enough = [record for record in records if record.recall_or_0 >= recall]
+    return min(enough, key=lambda record: record.latency.p50_ms, default=None)

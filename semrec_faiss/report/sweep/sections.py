@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semrec_faiss.measure.choose.pick import memory_bytes
 from semrec_faiss.report.page.document import Block, Chart, Column, Facts, Table, Text, Tone, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_ms, as_recall
@@ -71,9 +70,9 @@ def facts_of(plain: Sequence[Record], batches: Sequence[int]) -> Facts:
         if best is None:
             facts.append((what, "none", "no trial finds so much", "bad"))
         else:
-            recall, qps = as_recall(best["quality"]["recall"]), best["latency"]["qps"]
+            recall, qps = as_recall(best.quality.recall), best.latency.qps
             note = f"{name_of(best)}: recall {recall}, {qps:,.0f} queries/s"
-            whole = as_ms(best["latency"]["p50_ms"])
+            whole = as_ms(best.latency.p50_ms)
             facts.append((what, whole if batch == 1 else f"{whole} a batch", note, "plain"))
     return Facts(facts)
 
@@ -82,9 +81,9 @@ def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
     """Draw the time a query by batch size, and tell from which on an index overtakes the exact one."""
     shown = [
         record
-        for batch in sorted({record["batch"] for record in plain})
+        for batch in sorted({record.batch for record in plain})
         for record in representatives(where(plain, batch=batch))
-        if record["quality"]["recall"] >= ENOUGH
+        if record.recall_or_0 >= ENOUGH
     ]
     names = {series_of(record) for record in shown}
     less = [series for series in dict.fromkeys(map(series_of, plain)) if series not in names]
@@ -94,7 +93,7 @@ def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
         blocks.append(Chart(about.chart_name("batches"), batch_chart(shown, about.looks, about.subtitle), caption))
     if less:
         blocks.append(Text(f"Not drawn, for no setting of theirs finds {ENOUGH:.0%}: {', '.join(less)}.", "muted"))
-    devices = dict.fromkeys(record["device"]["name"] for record in plain)
+    devices = dict.fromkeys(record.device.name for record in plain)
     rows: list[list[Value]] = []
     for device in devices:
         for row in crossings(where(shown, device=device)):
@@ -114,7 +113,7 @@ def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
 def memory_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
     """Draw recall against memory, and the time to build."""
     blocks: list[Block] = []
-    known = [memory_bytes(record) for record in smallest]
+    known = [record.memory_bytes for record in smallest]
     if any(known):
         caption = (
             "The most memory in use while searching: on a CPU what the index added to the process, on a GPU all that "
@@ -125,7 +124,7 @@ def memory_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
     elif 0 in known:
         blocks.append(Text(f"Searching took under 1 MB of memory, {about.one}: less than the system shows.", "muted"))
     else:
-        reasons = {record["not_measured"].get("memory.host_peak_bytes") for record in smallest}
+        reasons = {record.not_measured.get("memory.host_peak_bytes") for record in smallest}
         blocks.append(Text("Memory was not measured: " + "; ".join(sorted(filter(None, reasons))), "muted"))
     caption = "Training, filling and loading each index; the sum stands at the end of its bar."
     blocks.append(Chart(about.chart_name("build"), build_chart(smallest, about.subtitle), caption))
@@ -134,8 +133,8 @@ def memory_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
 
 def filter_blocks(about: About, filtered: Sequence[Record]) -> list[Block]:
     """Draw and list what filters do to recall and latency."""
-    stands = {(name_of(one), one["device"]["name"]) for one in representatives(where(filtered, filter=None))}
-    shown = [one for one in filtered if (name_of(one), one["device"]["name"]) in stands]
+    stands = {(name_of(one), one.device.name) for one in representatives(where(filtered, filter=None))}
+    shown = [one for one in filtered if (name_of(one), one.device.name) in stands]
     caption = (
         f"Each index at its fastest setting that finds {ENOUGH:.0%} without a filter, or else at the one that finds "
         "most. A point is a filter; 100% is without one."
@@ -146,17 +145,17 @@ def filter_blocks(about: About, filtered: Sequence[Record]) -> list[Block]:
 
 def _filters_table(records: Sequence[Record]) -> Table:
     rows: list[list[Value]] = []
-    for wanted in dict.fromkeys(record["filter"] for record in records):
+    for wanted in dict.fromkeys(record.filter for record in records):
         here = where(records, filter=wanted)
-        quality = here[0]["quality"]
+        quality = here[0].quality
         best = best_of(here)
         least = {
-            name: min((one["quality"][name] for one in here if one["quality"][name] is not None), default=None)
+            name: min((value for one in here if (value := getattr(one.quality, name)) is not None), default=None)
             for name in ("recall", "fill_rate")
         }
         rows.append([
-            wanted or "none", quality["matching"], quality["selectivity"], least["recall"], least["fill_rate"],
-            None if best is None else best["latency"]["p50_ms"],
+            wanted or "none", quality.matching, quality.selectivity, least["recall"], least["fill_rate"],
+            None if best is None else best.latency.p50_ms,
             _why_none(least["recall"]) if best is None else name_of(best),
         ])  # fmt: skip
     columns: list[str | Column] = [

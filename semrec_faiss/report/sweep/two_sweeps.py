@@ -42,11 +42,11 @@ def compare_document(first: SweepResults, second: SweepResults) -> Document:
         told = environment_section(results)
         sections.append(Section(f"Environment of the {name}", told.blocks, folded=True))
     summary = f"{names[1]} against {names[0]}: {len(found.pairs)} trials in common."
-    return Document(f"{first.plan['name']} and {second.plan['name']}", summary, sections)
+    return Document(f"{first.plan.name} and {second.plan.name}", summary, sections)
 
 
 def _ratios(found: Comparison) -> list[float]:
-    return [now["latency"]["p50_ms"] / old["latency"]["p50_ms"] for old, now in found.pairs]
+    return [now.latency.p50_ms / old.latency.p50_ms for old, now in found.pairs]
 
 
 def _facts(found: Comparison) -> Facts:
@@ -66,7 +66,7 @@ def _facts(found: Comparison) -> Facts:
 
 def _chart(found: Comparison) -> Any:
     alt = load_altair()
-    rows = [row_of(old) | {"first_ms": old["latency"]["p50_ms"], "second_ms": now["latency"]["p50_ms"]}
+    rows = [row_of(old) | {"first_ms": old.latency.p50_ms, "second_ms": now.latency.p50_ms}
             for old, now in found.pairs]  # fmt: skip
     values = [row[name] for row in rows for name in ("first_ms", "second_ms")]
     ends = [{"first_ms": value, "second_ms": value} for value in (min(values) / 2, max(values) * 2)]
@@ -88,12 +88,12 @@ def _table(found: Comparison) -> Table:
     rows: list[list[Value]] = []
     for (old, now), ratio in zip(found.pairs, _ratios(found), strict=True):
         row = row_of(old)
-        recall, after = old["quality"]["recall"], now["quality"]["recall"]
+        recall, after = old.quality.recall, now.quality.recall
         change = None if recall is None or after is None else after - recall
         tone: Tone = "bad" if ratio > 1 + NOTABLE else "good" if ratio < 1 - NOTABLE else "plain"
         rows.append([
             row["data"], f"{row['series']} {row['setting']}".strip(), device_label(row["device"]), row["filter"] or "",
-            row["k"], row["batch"], old["latency"]["p50_ms"], now["latency"]["p50_ms"],
+            row["k"], row["batch"], old.latency.p50_ms, now.latency.p50_ms,
             Cell(f"{ratio:.3f} ×", ratio, tone), recall, after, _changed(change),
         ])  # fmt: skip
     columns: list[str | Column] = [

@@ -5,39 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import made_records
 import pytest
 
 from semrec_faiss.config.reading import load_config
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.choose.as_config import config_of, write_config
-from semrec_faiss.measure.choose.pick import Wanted, memory_bytes, pick
+from semrec_faiss.measure.choose.pick import Wanted, pick
 from semrec_faiss.measure.choose.regression import compare, parse_share
+from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.results import SweepResults
 
-Record = dict[str, Any]
 
-
-def trial(name: str, recall: float | None, p95: float, qps: float, megabytes: float | None, **changes: Any) -> Record:
+def trial(name: str, recall: float | None, p95: float, qps: float, megabytes: float | None, **changes: Any) -> Measured:
     """A measured trial of an IVF index whose nprobe names it."""
-    record = {
-        "digest": name, "status": "measured", "reason": None, "label": name,
-        "data": {"name": "films", "digest": "d", "titles": 100, "dim": 8},
-        "index": {"metric": "inner_product", "normalize": True, "type": "ivf_flat",
-                  "build": {"nlist": 8, "seed": 1234}, "search": {"nprobe": int(name[1:])}},
-        "device": {"kind": "cpu", "name": "cpu", "gpus": [], "float16": False, "temp_memory_mb": None},
-        "filter": None, "k": 10, "batch": 1, "queries": {"titles": 1, "users": 0, "seed": 7},
-        "quality": {"recall": recall},
-        "latency": {"p50_ms": p95 / 2, "p95_ms": p95, "qps": qps},
-        "build": {"train_s": 1.0, "add_s": 0.5, "index_bytes": 1000},
-        "memory": {"host_peak_bytes": None if megabytes is None else megabytes * 1e6, "gpu_peak_bytes": None},
-    }  # fmt: skip
-    return record | changes
+    index = {"type": "ivf_flat", "build": {"nlist": 8}, "search": {"nprobe": int(name[1:])}}
+    memory = None if megabytes is None else int(megabytes * 1e6)
+    return made_records.measured(name, recall, p95 / 2, p95, qps, memory, **{"index": index} | changes)
 
 
-SHARED = ("data", "index", "device", "filter", "k", "batch", "queries")
-FAILED = {"digest": "n16", "status": "failed", "reason": "out of memory: x", "label": "n16"} | {
-    name: trial("n16", 0, 1, 1, 1)[name] for name in SHARED
-}
+FAILED = made_records.failed("n16", "out of memory: x", index=trial("n16", 0, 1, 1, 1).index.model_dump())
 TRIALS = [
     trial("n1", 0.80, 1.0, 900, 10),
     trial("n2", 0.95, 2.0, 500, 10),
@@ -47,21 +34,18 @@ TRIALS = [
 ]
 
 
-def results(*records: Record, folder: str = "results/films", **sweep: Any) -> SweepResults:
-    plan = {"name": "films", "sweep": {"k": [10], "batch": [1], "dataset": ["data/films"]} | sweep,
-            "trials": [{"digest": record["digest"], "what": record["label"], "pruned": None} for record in records],
-            "invalid": [], "environment": {}}  # fmt: skip
-    return SweepResults(Path(folder), plan, tuple(records))
+def results(*records: Measured | Failed, folder: str = "results/films", **sweep: Any) -> SweepResults:
+    return SweepResults(Path(folder), made_records.plan(*records, **sweep), tuple(records))
 
 
 def labels(pairs: Any) -> dict[str, str]:
-    return {record["label"]: why for record, why in pairs}
+    return {record.label: why for record, why in pairs}
 
 
 def test_fastest_that_meets_all_wins_and_each_loser_knows_why() -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.95, p95_ms=5, memory_gb=0.03))
     assert choice.winner is not None and choice.runner_up is not None
-    assert (choice.winner["label"], choice.runner_up["label"]) == ("n2", "n4")
+    assert (choice.winner.label, choice.runner_up.label) == ("n2", "n4")
     assert labels(choice.losers) == {
         "n1": "recall 0.8 < 0.95",
         "n8": "p95 9 ms > 5 ms; memory 0.04 GB > 0.03 GB",
@@ -74,7 +58,7 @@ def test_fastest_that_meets_all_wins_and_each_loser_knows_why() -> None:
 def test_losers_that_meet_all_are_told_by_how_much() -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.5))
     assert choice.winner is not None
-    assert choice.winner["label"] == "n1"
+    assert choice.winner.label == "n1"
     assert labels(choice.losers)["n8"] == "meets all, but 100 queries/s against the winner's 900 queries/s"
 
 
@@ -84,13 +68,13 @@ def test_losers_that_meet_all_are_told_by_how_much() -> None:
 def test_what_to_choose_by(by: Any, winner: str) -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.9, by=by))
     assert choice.winner is not None
-    assert choice.winner["label"] == winner
+    assert choice.winner.label == winner
 
 
 def test_limits_are_inclusive() -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.97, p95_ms=3.0, qps=400, memory_gb=0.02, build_s=1.5, p50_ms=1.5))
     assert choice.winner is not None
-    assert choice.winner["label"] == "n4"
+    assert choice.winner.label == "n4"
 
 
 def test_no_winner_tells_the_nearest_and_what_to_relax() -> None:
@@ -99,8 +83,8 @@ def test_no_winner_tells_the_nearest_and_what_to_relax() -> None:
     assert labels(choice.nearest) == {
         "n4": "recall 0.97 < 0.99", "n2": "recall 0.95 < 0.99", "n1": "recall 0.8 < 0.99"
     }  # fmt: skip
-    assert [record["label"] for record, _ in choice.nearest] == ["n4", "n2", "n1"], "the one that misses by least first"
-    assert [(option, record["label"]) for option, record in choice.relax] == [
+    assert [record.label for record, _ in choice.nearest] == ["n4", "n2", "n1"], "the one that misses by least first"
+    assert [(option, record.label) for option, record in choice.relax] == [
         ("--recall 0.97", "n4"),
         ("--p95-ms 9", "n8"),
     ]
@@ -113,7 +97,7 @@ def test_no_winner_tells_the_nearest_and_what_to_relax() -> None:
 def test_where_one_relaxation_is_not_enough_several_are_offered() -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.99, p95_ms=0.5, memory_gb=0.005))
     ((option, record),) = choice.relax
-    assert record["label"] == "n1"
+    assert record.label == "n1"
     assert option == "--recall 0.8 --p95-ms 1 --memory-gb 0.01"
 
 
@@ -126,16 +110,15 @@ def test_what_was_not_measured_meets_no_limit() -> None:
 
 
 def test_memory_is_that_of_where_the_search_runs() -> None:
-    record = trial("n1", 1.0, 1.0, 9, 5)
-    record["device"] = record["device"] | {"kind": "gpu"}
-    record["memory"]["gpu_peak_bytes"] = 7
-    assert memory_bytes(record) == 7
+    on = made_records.SETTINGS["device"] | {"kind": "gpu", "gpus": [0]}
+    memory = {"host_peak_bytes": 5_000_000, "gpu_peak_bytes": 7}
+    assert trial("n1", 1.0, 1.0, 9, 5, device=on, memory=memory).memory_bytes == 7
 
 
 def test_memory_is_the_size_of_the_index_at_least_and_null_is_not_measured() -> None:
     small, unknown = trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, None)
-    assert (memory_bytes(small), memory_bytes(unknown)) == (small["build"]["index_bytes"], None)
-    assert memory_bytes(trial("n4", 1.0, 1.0, 9, 3)) == 3_000_000
+    assert (small.memory_bytes, unknown.memory_bytes) == (small.build.index_bytes, None)
+    assert trial("n4", 1.0, 1.0, 9, 3).memory_bytes == 3_000_000
     choice = pick(results(unknown, small, trial("n4", 1.0, 1.0, 9, 3)), Wanted(memory_gb=0.001, by="memory"))
     assert choice.winner is small
     assert labels(choice.losers) == {"n2": "memory was not measured", "n4": "memory 0.003 GB > 0.001 GB"}
@@ -161,7 +144,7 @@ def test_chosen_config_is_one_that_build_takes(tmp_path: Path) -> None:
     record = TRIALS[1]
     write_config(record, tmp_path / "new" / "pick.yaml", dataset="data/films", output="indexes/films", note="a\nb")
     config = load_config(tmp_path / "new" / "pick.yaml")
-    assert config.model_dump(mode="json")["index"] == record["index"]
+    assert config.model_dump(mode="json")["index"] == record.index.model_dump(mode="json")
     assert (str(config.dataset), str(config.output), config.device.kind) == ("data/films", "indexes/films", "cpu")
     assert (tmp_path / "new" / "pick.yaml").read_text().startswith("# a\n# b\ndataset: data/films\n")
 
@@ -169,7 +152,7 @@ def test_chosen_config_is_one_that_build_takes(tmp_path: Path) -> None:
 def test_chosen_config_of_a_factory_and_of_a_gpu(tmp_path: Path) -> None:
     factory = {"metric": "inner_product", "normalize": True, "factory": "IVF4,Flat",
                "search": {"nprobe": 2, "efSearch": None, "refine": None}}  # fmt: skip
-    on = {"kind": "gpu", "name": "h200", "gpus": [1], "float16": False, "temp_memory_mb": 64}
+    on = {"kind": "gpu", "name": "h200", "gpus": [1], "float16": False, "temp_memory_mb": 64, "processor": None}
     record = trial("n1", 1, 1, 1, 1, index=factory, device=on)
     write_config(record, tmp_path / "f.yaml", dataset="d", output="o", note="")
     config = load_config(tmp_path / "f.yaml")
@@ -197,8 +180,8 @@ def test_worse_than_the_baseline_by_more_than_is_tolerated() -> None:
 
 def test_larger_indexes_and_failures_are_regressions_and_missing_trials_are_told() -> None:
     base = results(trial("n1", 0.9, 2.0, 1, 1), trial("n16", 0.9, 2.0, 1, 1), trial("n2", 0.9, 2.0, 1, 1))
-    large = trial("n1", 0.9, 2.0, 1, 1)
-    large["build"] = large["build"] | {"index_bytes": 1101}
+    build = trial("n1", 0.9, 2.0, 1, 1).build.as_json() | {"index_bytes": 1101}
+    large = trial("n1", 0.9, 2.0, 1, 1, build=build)
     new = results(large, FAILED, trial("n4", 0.9, 2.0, 1, 1))
     found = compare(base, new, 0.1, 0.005)
     assert [(one.number, one.after) for one in found.regressions] == [("index_bytes", 1101), ("failed", None)]
@@ -207,15 +190,15 @@ def test_larger_indexes_and_failures_are_regressions_and_missing_trials_are_told
 
 
 def test_trials_that_measure_the_same_with_other_versions_and_hardware_are_compared() -> None:
-    new = trial("n1", 0.9, 2.0, 1, 1, digest="other", faiss="9.9")
-    new["device"] = new["device"] | {"name": "h200"}
+    on = made_records.SETTINGS["device"]
+    new = trial("n1", 0.9, 2.0, 1, 1, faiss="9.9", device=on | {"name": "h200"})
     found = compare(results(trial("n1", 0.9, 2.0, 1, 1)), results(new), 0.1, 0.005)
     assert len(found.pairs) == 1
     assert found.other_hardware == ("cpu", "h200")
-    for record, threads in ((new, 2), (old := trial("n1", 0.9, 2.0, 1, 1), 4)):
-        record["device"] = record["device"] | {"name": "cpu", "processor": "EPYC"}
-        record["environment"] = {"faiss_threads": threads}  # as records told it before threads were of the device
-    new["device"]["threads"] = 16
+    epyc = on | {"processor": "EPYC"}
+    told = {"faiss_threads": 4}  # as records told it before threads were of the device
+    old = trial("n1", 0.9, 2.0, 1, 1, device=epyc, environment=told)
+    new = trial("n1", 0.9, 2.0, 1, 1, device=epyc | {"threads": 16}, environment={"faiss_threads": 2})
     assert compare(results(old), results(new), 0.1, 0.005).other_hardware == (
         "cpu (EPYC, 4 threads)", "cpu (EPYC, 16 threads)"
     )  # fmt: skip

@@ -28,7 +28,7 @@ def main() -> None:
 
     sweep, _ = load_sweep_file(path)
     assert isinstance(sweep, EvaluationSweep)
-    run_evaluation_sweep(make_evaluation_plan(sweep), watch=kill, arguments=["sweep"])
+    run_evaluation_sweep(make_evaluation_plan(sweep), watch=kill)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
+from semrec_faiss.measure.evaluate import document as evaluation_document
 from semrec_faiss.measure.evaluate import lists as list_maker
-from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
+from semrec_faiss.measure.evaluate.document import Evaluation
 from semrec_faiss.measure.evaluate.evaluator import BESIDE
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.measure.quality.coverage import coverage
@@ -22,6 +23,11 @@ from semrec_faiss.measure.quality.held_out_metrics import found_at, novelty, per
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k
+
+
+def evaluate_index(plan: Evaluation) -> dict[str, Any]:
+    """What `semrec evaluate` writes."""
+    return evaluation_document.evaluate_index(plan).as_json()
 
 
 def test_metrics_by_hand() -> None:

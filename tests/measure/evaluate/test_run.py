@@ -22,8 +22,9 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.measure.choose.regression import compare
 from semrec_faiss.measure.evaluate.config import EvaluationSweep
-from semrec_faiss.measure.evaluate.evaluator import Evaluator, best_profile
+from semrec_faiss.measure.evaluate.evaluator import Evaluator
 from semrec_faiss.measure.evaluate.plan import EvaluationPlan, make_evaluation_plan
+from semrec_faiss.measure.evaluate.record import AnyProfile, MeasuredProfile, Summary, best_profile
 from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import (
     EvaluationOutcome,
@@ -32,6 +33,7 @@ from semrec_faiss.measure.evaluate.run import (
     run_evaluation_sweep,
     seconds_left,
 )
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.sweep.run import run_sweep
 from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.results import SweepResults
@@ -53,17 +55,17 @@ def plan(tmp_path: Path, rated_index: Any) -> MakePlan:
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         sweep, _ = load_sweep_file(path)
         assert isinstance(sweep, EvaluationSweep)
-        return make_evaluation_plan(sweep)
+        return make_evaluation_plan(sweep, stamp=stamp_of_this_run(["sweep"]))
 
     return make
 
 
 def run(plan: EvaluationPlan, **options: Any) -> EvaluationOutcome:
-    return run_evaluation_sweep(plan, arguments=["sweep"], **options)
+    return run_evaluation_sweep(plan, **options)
 
 
-def lasting(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("elapsed_s", "environment")}
+def lasting(record: AnyProfile) -> dict[str, Any]:
+    return {name: value for name, value in record.as_json().items() if name not in ("elapsed_s", "environment")}
 
 
 def lines(plan: EvaluationPlan) -> list[dict[str, Any]]:
@@ -77,19 +79,19 @@ def test_a_record_a_profile_and_the_best_is_judged(plan: MakePlan, rated_index: 
     labels = [trial.label for trial in made.trials]
     assert labels == ["defaults", "popularity=0.2", "interests=3", "interests=3, popularity=0.2",
                       "interests=3, merge=turns", "interests=3, merge=turns, popularity=0.2"]  # fmt: skip
-    assert [record["label"] for record in outcome.records] == labels
+    assert [record.label for record in outcome.records] == labels
     assert (outcome.measured_now, outcome.left) == (6, ())
     assert outcome.document is not None
-    (evaluation,) = outcome.document["evaluations"]
-    means = [record["at_10"]["ndcg"]["mean"] for record in outcome.records]
+    (evaluation,) = outcome.document.evaluations
+    means = [record.at_10.ndcg.mean for record in outcome.records]
     best = outcome.records[means.index(max(means))]
-    assert evaluation["profile"] == best["profile"]
-    assert [one["ndcg_at_10"] for one in evaluation["grid"]] == means
+    assert evaluation.profile == best.profile
+    assert [one.metric("ndcg_at_10") for one in evaluation.grid] == means
     for record in outcome.records:
-        told = record["at_10"]["ndcg"]
-        assert told["interval"]["low"] < told["mean"] < told["interval"]["high"]
+        told = record.at_10.ndcg
+        assert told.interval.low < told.mean < told.interval.high
     saved = json.loads((made.sweep.folder / "evaluation.json").read_text())
-    assert saved == outcome.document
+    assert saved == outcome.document.as_json()
     assert saved["environment"]["command"] == "semrec sweep"
     text = (made.sweep.folder / "trials.jsonl").read_text() + (made.sweep.folder / "evaluation.json").read_text()
     assert "user_0" not in text, "results can be published: no user is named"
@@ -100,16 +102,16 @@ def test_the_command_told_measures_the_winner_again(
 ) -> None:
     outcome = run(plan(users=15, seed=3, by="hit_rate_at_10", set=["device.kind=cpu"]))
     assert outcome.document is not None
-    (evaluation,) = outcome.document["evaluations"]
-    words = shlex.split(evaluation["command"])
+    (evaluation,) = outcome.document.evaluations
+    words = shlex.split(evaluation.command)
     assert words[-8:] == ["--liked", "3.5", "--users", "15", "--seed", "3", "--set", "device.kind=cpu"]
     given = [*words[1:], "--out", str(tmp_path / "again.json")]
     assert exit_code_of(lambda: cli.main(given, "semrec", standalone_mode=False), debug=False) == 0
     again = json.loads((tmp_path / "again.json").read_text())
-    assert again["profile"] == evaluation["profile"]
+    assert again["profile"] == evaluation.profile.model_dump()
     for name in ("recommender", "most_popular", "liked_together"):
-        assert again["methods"][name] == evaluation["methods"][name]
-    assert again["protocol"] == evaluation["protocol"]
+        assert again["methods"][name] == evaluation.methods[name].as_json()
+    assert again["protocol"] == evaluation.protocol.as_json()
     assert "hit rate at 10 less that of most popular" in capsys.readouterr().out
 
 
@@ -156,7 +158,7 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_pat
     assert [lasting(one) for one in resumed.records] == [lasting(one) for one in expected.records]
     assert resumed.document is not None
     assert expected.document is not None
-    assert resumed.document["evaluations"] == expected.document["evaluations"]
+    assert resumed.document.evaluations == expected.document.evaluations
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -175,7 +177,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path
     assert [lasting(one) for one in resumed.records] == [lasting(one) for one in expected.records]
     assert resumed.document is not None
     assert expected.document is not None
-    assert resumed.document["evaluations"] == expected.document["evaluations"]
+    assert resumed.document.evaluations == expected.document.evaluations
 
 
 def test_what_is_left_for_want_of_time_leaves_the_choice_open(plan: MakePlan) -> None:
@@ -204,10 +206,10 @@ def test_rerun_measures_again(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Evaluator, "try_profile", failing)
     outcome = run(plan(grid=grid))
-    assert [record["status"] for record in outcome.records] == ["measured", "failed"]
-    assert outcome.records[1]["reason"].startswith("RuntimeError: ")
+    assert [record.status for record in outcome.records] == ["measured", "failed"]
+    assert outcome.records[1].reason.startswith("RuntimeError: ")
     assert outcome.document is not None
-    assert outcome.document["evaluations"][0]["profile"]["interests"] == 1
+    assert outcome.document.evaluations[0].profile.interests == 1
     assert run(plan(grid=grid)).measured_now == 0
     monkeypatch.undo()
     assert run(plan(grid=grid), rerun="failed").measured_now == 1
@@ -253,8 +255,8 @@ def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_pat
     assert [trial.what for trial in made.trials] == [
         "index: defaults", "index: popularity=0.2", "ivf: defaults", "ivf: popularity=0.2"]  # fmt: skip
     assert outcome.document is not None
-    assert [one["name"] for one in outcome.document["evaluations"]] == ["index", "ivf"]
-    assert [one["index"]["exact"] for one in outcome.document["evaluations"]] == [True, False]
+    assert [one.name for one in outcome.document.evaluations] == ["index", "ivf"]
+    assert [one.index["exact"] for one in outcome.document.evaluations] == [True, False]
 
 
 def test_indexes_that_hold_the_same_are_measured_once_and_shown_by_their_names(
@@ -263,31 +265,40 @@ def test_indexes_that_hold_the_same_are_measured_once_and_shown_by_their_names(
     shutil.copytree(rated_index.path, tmp_path / "twin")
     outcome = run(plan(index=[str(rated_index.path), str(tmp_path / "twin")], grid={"popularity": 0.2}))
     assert (outcome.measured_now, outcome.left) == (2, ())
-    assert [record["index"]["name"] for record in outcome.records] == ["index", "index", "twin", "twin"]
+    assert [record.index.name for record in outcome.records] == ["index", "index", "twin", "twin"]
     again = run(plan(index=str(tmp_path / "twin"), grid={"popularity": 0.2}))
     assert again.measured_now == 0
     results = EvaluationResults.read(plan().sweep.folder)
-    assert [record["index"]["name"] for record in results.records] == ["twin", "twin"]
+    assert [record.index.name for record in results.records] == ["twin", "twin"]
     assert results.document is not None
-    assert [one["name"] for one in results.document["evaluations"]] == ["twin"]
+    assert [one.name for one in results.document.evaluations] == ["twin"]
 
 
-def test_the_highest_mean_is_chosen_and_of_several_the_first() -> None:
-    def told(ndcg: float, hits: float) -> dict[str, Any]:
-        return {"at_10": {"ndcg": {"mean": ndcg}, "hit_rate": {"mean": hits}}}
+def test_the_highest_mean_is_chosen_and_of_several_the_first(plan: MakePlan) -> None:
+    outcome = run(plan(grid={"interests": [1, 2, 3]}))
+    measured = [record for record in outcome.records if isinstance(record, MeasuredProfile)]
 
-    tried = {Profile(): told(0.1, 0.5), Profile(interests=2): told(0.3, 0.2), Profile(interests=3): told(0.3, 0.6)}
+    def told(record: MeasuredProfile, ndcg: float, hits: float) -> MeasuredProfile:
+        lists = record.at_10.as_json()
+        means = {"ndcg": lists["ndcg"] | {"mean": ndcg}, "hit_rate": lists["hit_rate"] | {"mean": hits}}
+        return MeasuredProfile.model_validate(record.as_json() | {"at_10": lists | means})
+
+    records = [told(one, *means) for one, means in zip(measured, ((0.1, 0.5), (0.3, 0.2), (0.3, 0.6)), strict=True)]
+    tried: dict[Profile, Summary] = {record.profile: record for record in records}
     assert best_profile(tried, "ndcg_at_10") == Profile(interests=2)
     assert best_profile(tried, "hit_rate_at_10") == Profile(interests=3)
-    records = [{"status": "measured", "n": n, **one} for n, one in enumerate(tried.values())]
-    records.append({"status": "failed", "n": 9})
-    assert [one["n"] for one in ranked(records, "ndcg_at_10")] == [1, 2, 0]
+    assert ranked(records, "ndcg_at_10") == [records[1], records[2], records[0]]
 
 
 def test_time_left_is_told_by_profiles_of_as_many_interests(plan: MakePlan) -> None:
     trials = plan().trials
-    records = {str(n): {"profile": {"interests": interests}, "elapsed_s": seconds}
-               for n, (interests, seconds) in enumerate([(1, 2.0), (1, 4.0), (8, 30.0)])}  # fmt: skip
+    (one, *_) = run(plan(grid={"interests": 1})).records
+
+    def record(interests: int, seconds: float) -> AnyProfile:
+        profile = Profile(interests=interests)
+        return one.model_copy(update={"profile": profile, "elapsed_s": seconds})
+
+    records = {"a": record(1, 2.0), "b": record(1, 4.0), "c": record(8, 30.0)}
     assert seconds_left(trials[:1], records) == 3.0  # one interest
     assert seconds_left(trials[2:3], records) == 12.0  # three, of which none is known: the mean of all
     assert seconds_left(trials, {}) is None
@@ -299,7 +310,7 @@ def test_progress_tells_what_is_tried_and_the_best_so_far(plan: MakePlan) -> Non
 
     def watch(state: ProfileState) -> None:
         if not state.step[0]:
-            seen.append((state.done, state.now, [one["label"] for one in state.best]))
+            seen.append((state.done, state.now, [one.label for one in state.best]))
 
     made = plan(grid={"popularity": 0.2})
     run(made, watch=watch)
@@ -319,9 +330,9 @@ def test_folders_of_one_kind_are_not_those_of_the_other(
     assert "semrec report" in (told.value.fix or "")
     indexes = tiny_plan(tmp_path, tiny_data.root, filters=[], batch=1, grid=[{"type": "flat", "device": "cpu"}])
     with pytest.raises(UsageError, match=r"holds an evaluation of recommendations"):
-        run_sweep(indexes, isolated=False, arguments=["sweep"])
+        run_sweep(indexes, isolated=False)
     shutil.rmtree(made.sweep.folder)
-    run_sweep(indexes, isolated=False, arguments=["sweep"])
+    run_sweep(indexes, isolated=False)
     with pytest.raises(UsageError, match=r"holds a sweep of indexes"):
         run(plan(grid={"popularity": 0.2}))
     assert compare(SweepResults.read(indexes.sweep.folder), SweepResults.read(indexes.sweep.folder), 0.1, 0.1).pairs
@@ -351,9 +362,9 @@ def test_damage_is_told_with_file_and_field(plan: MakePlan) -> None:
     broken("trials.jsonl", lambda one: one["profile"].update(merge="no"), "profile.merge: should be 'score' or 'turns'")
     broken("evaluation.json", lambda one: one.update(by="x"), "evaluation.json is not whole: by: should be ")
     broken("evaluation.json", lambda one: one["evaluations"][0].pop("methods"), "evaluations.0.methods is missing")
-    broken("plan.json", lambda one: one["trials"].append({}), "plan.json is not whole: trials.2.digest is missing")
+    broken("plan.json", lambda one: one["trials"].append({}), "no plan of a sweep: trials.2.digest is missing")
     (folder / "evaluation.json").write_text("{", encoding="utf-8")
-    with pytest.raises(DataError, match=r"evaluation.json is no JSON"):
+    with pytest.raises(DataError, match=r"evaluation.json is not whole: it is no JSON"):
         EvaluationResults.read(folder)
     assert run(made).document is not None, "what is derived is written anew"
     assert EvaluationResults.read(folder).document is not None

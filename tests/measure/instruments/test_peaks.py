@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_records
 import numpy as np
 import pytest
 
@@ -78,9 +79,12 @@ def test_hopeless(
     plan = tiny_plan(tmp_path, tiny_data.root, grid=grid, filters=[], batch=1)
     trials = {trial.effort[0]: trial for trial in plan.trials}
     records = [
-        trials[nprobe].settings | {"status": "measured", "quality": {"recall": recall}}
+        made_records.measured("x", recall, 1.0, **trials[nprobe].settings.settings_as_json())
         for nprobe, recall in known.items()
     ]
     assert hopeless(trials[4], records) == reason
-    others = [record | {"batch": 99} for record in records] + [record | {"status": "failed"} for record in records]
+    others = [
+        made_records.measured("x", recall, 1.0, **trials[nprobe].settings.settings_as_json() | {"batch": 99})
+        for nprobe, recall in known.items()
+    ]
     assert hopeless(trials[4], others) is None, "other trials tell nothing of this one"

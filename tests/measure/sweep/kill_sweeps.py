@@ -29,7 +29,7 @@ from semrec_faiss.measure.trials.ledger import LEDGER
 def sweep(path: Path, name: str) -> None:
     """Run the sweep in this process."""
     faiss.omp_set_num_threads(1)
-    run_sweep(make_plan(*load_sweep(path, (f"name={name}",))), isolated=False, arguments=["sweep"])
+    run_sweep(make_plan(*load_sweep(path, (f"name={name}",))), isolated=False)
 
 
 def run(path: Path, name: str, kill_after: float | None) -> bool:

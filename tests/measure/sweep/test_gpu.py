@@ -28,19 +28,19 @@ def test_sweep_on_a_gpu(
     data = make_folder(tmp_path / "data", titles=300, dim=32, users=20)  # type fused takes 32 dimensions and more
     plan = tiny_plan(tmp_path, data.root, grid=GRID)
     assert [one.reason.split(";")[0] for one in plan.invalid] == ["type hnsw runs on CPU only"]
-    outcome = run_sweep(plan, isolated=isolated, arguments=["sweep"])
-    assert [record["reason"] for record in outcome.records if record["status"] != "measured"] == []
+    outcome = run_sweep(plan, isolated=isolated)
+    assert [record.reason for record in outcome.records if record.status != "measured"] == []
     assert len(outcome.records) == 9 * 2 * 2
     for record in outcome.records:
-        quality, kind = record["quality"], record["index"]["type"]
-        exact = not record["device"]["float16"] and record["index"]["search"].get("rescore") != "float16"
+        quality, kind = record.quality, record.index.type
+        exact = not record.device.float16 and getattr(record.index.search, "rescore", None) != "float16"
         if kind in ("flat", "fused") and exact:
-            assert quality["recall"] == 1.0, "ground truth on the GPU ranks as the index does"
-        if kind == "ivf_flat" and record["index"]["search"]["nprobe"] == 6:
-            assert quality["recall"] == 1.0
-        assert quality["fill_rate"] == 1.0
-        if isolated and record["device"]["kind"] == "gpu" and gpu_states():
-            assert record["memory"]["gpu_peak_bytes"] > 280 * 32 * 2
-            assert record["build"]["gpu_peak_bytes"] is not None
-            assert "memory.gpu_peak_bytes" not in record["not_measured"]
-    assert {record["device"]["name"] for record in outcome.records} >= {"cpu"}
+            assert quality.recall == 1.0, "ground truth on the GPU ranks as the index does"
+        if kind == "ivf_flat" and record.index.search.nprobe == 6:
+            assert quality.recall == 1.0
+        assert quality.fill_rate == 1.0
+        if isolated and record.device.kind == "gpu" and gpu_states():
+            assert record.memory.gpu_peak_bytes > 280 * 32 * 2
+            assert record.build.gpu_peak_bytes is not None
+            assert "memory.gpu_peak_bytes" not in record.not_measured
+    assert {record.device.name for record in outcome.records} >= {"cpu"}

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import made_records
 import pytest
 import yaml
 
@@ -40,7 +41,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, rated_index: Any) -> Evalu
     (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     sweep, _ = load_sweep_file(folder / "sweep.yaml")
     assert isinstance(sweep, EvaluationSweep)
-    run_evaluation_sweep(make_evaluation_plan(sweep), arguments=["sweep", "sweep.yaml"])
+    run_evaluation_sweep(make_evaluation_plan(sweep))
     return EvaluationResults.read(sweep.folder)
 
 
@@ -70,18 +71,18 @@ def test_the_table_holds_every_profile_as_it_was_measured(document: Document, re
     row = dict(zip(names, table.rows[3], strict=True))
     record = results.measured[3]
     assert (row["index"], row["interests"], row["popularity"]) == ("index", 2, 0.2)
-    assert row["recall at 10"] == record["at_10"]["recall"]["mean"]
-    told = record["at_100"]["ndcg"]
-    low, high = told["interval"]["low"], told["interval"]["high"]
-    assert row["ndcg at 100"] == Cell(f"{told['mean']:.3f} [{low:.3f} {high:.3f}]", told["mean"])
+    assert row["recall at 10"] == record.at_10.recall.mean
+    told = record.at_100.ndcg
+    low, high = told.interval.low, told.interval.high
+    assert row["ndcg at 100"] == Cell(f"{told.mean:.3f} [{low:.3f} {high:.3f}]", told.mean)
 
 
 def test_the_winner_stands_beside_the_baselines(document: Document, results: EvaluationResults) -> None:
     assert results.document is not None
-    evaluation = results.document["evaluations"][0]
+    evaluation = results.document.evaluations[0]
     facts, _, lists_of_10, *_ = section(document, "The winner, on titles it was not chosen by: index")
     assert isinstance(facts, Facts)
-    mean = evaluation["methods"]["recommender"]["at_10"]["recall"]["mean"]
+    mean = evaluation.methods["recommender"].at_10.recall.mean
     assert facts.facts[0][:2] == ("recall at 10 of the winner", f"{mean:.3f}")
     assert isinstance(lists_of_10, Table)
     assert {"the winner", "most popular", "liked together"} <= {str(row[0]) for row in lists_of_10.rows}
@@ -97,23 +98,21 @@ def test_what_is_no_profile_of_its_own_is_listed(document: Document) -> None:
 
 
 def test_rows_of_charts_are_in_order() -> None:
-    def told(mean: float) -> dict[str, Any]:
-        return {"at_10": {"ndcg": {"mean": mean, "interval": {"low": mean - 0.1, "high": mean + 0.1}}}}
-
-    rows = method_rows({"recommender": told(0.25), "most_popular": told(0.5)}, "ndcg_at_10")
+    methods = {"recommender": made_records.summary(0.25), "most_popular": made_records.summary(0.5)}
+    rows = method_rows(methods, "ndcg_at_10")
     assert rows == [
         {"what": "most popular", "kind": "the others", "mean": 0.5, "low": 0.4, "high": 0.6},
         {"what": "the winner", "kind": "the winner", "mean": 0.25, "low": 0.15, "high": 0.35},
     ]
-    records = [{"label": "a"} | told(0.5), {"label": "b"} | told(0.25)]
+    records = [made_records.profile("a", 0.5), made_records.profile("b", 0.25)]
     assert [row["kind"] for row in profile_rows(records, "ndcg_at_10", records[1])] == ["the others", "the winner"]
 
 
 def test_csv_has_a_line_a_profile(results: EvaluationResults) -> None:
     rows = list(csv.DictReader(io.StringIO(csv_of(results))))
     assert len(rows) == 12
-    assert rows[0]["digest"] == results.measured[0]["digest"]
-    assert float(rows[0]["ndcg_at_10_low"]) == results.measured[0]["at_10"]["ndcg"]["interval"]["low"]
+    assert rows[0]["digest"] == results.measured[0].digest
+    assert float(rows[0]["ndcg_at_10_low"]) == results.measured[0].at_10.ndcg.interval.low
     assert rows[0]["half_life_days"] == ""
 
 

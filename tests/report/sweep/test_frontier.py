@@ -5,26 +5,20 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
+import made_records
+
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.label_places import Label, box_of, place_labels
 from semrec_faiss.report.page.palette import TYPE_COLOURS, TYPE_SHAPES, looks_of
 from semrec_faiss.report.sweep.frontier import frontier_chart, frontier_rows, labelled
 from semrec_faiss.report.sweep.rows import row_of, series_of
 
 
-def record(kind: str, recall: float, p50: float, batch: int = 1, **search: Any) -> dict[str, Any]:
-    """A measured trial with all that a row is made of."""
-    quality: dict[str, Any] = dict.fromkeys(
-        ("selectivity", "recall_interval", "recall_titles", "recall_users", "ndcg", "fill_rate", "strategy", "coverage")
-    )
+def record(kind: str, recall: float, p50: float, batch: int = 1, **search: Any) -> Measured:
+    """A measured trial of an index with these search settings."""
     build = {"nlist": 8} if kind.startswith("ivf") else {}
-    return {
-        "data": {"name": "d", "titles": 100, "dim": 8}, "index": {"type": kind, "build": build, "search": search},
-        "device": {"name": "cpu", "kind": "cpu", "float16": False}, "filter": None, "k": 10, "batch": batch,
-        "quality": quality | {"recall": recall},
-        "latency": {"p50_ms": p50, "mean_ms": p50, "p95_ms": p50, "p99_ms": p50, "qps": 1e3 * batch / p50},
-        "build": {"train_s": 0, "add_s": 0, "index_bytes": 1}, "load": {"load_s": 0, "cold_query_ms": 1},
-        "memory": {"host_peak_bytes": 1, "gpu_peak_bytes": None}, "digest": f"{kind}{search}{batch}",
-    }  # fmt: skip
+    index = {"type": kind, "build": build, "search": search}
+    return made_records.measured(kind, recall, p50, index=index, batch=batch)
 
 
 RECORDS = [
@@ -36,7 +30,7 @@ RECORDS = [
 ]
 
 
-def spec_of(records: list[dict[str, Any]], cost: str = "p50_ms") -> dict[str, Any]:
+def spec_of(records: list[Measured], cost: str = "p50_ms") -> dict[str, Any]:
     spec: dict[str, Any] = frontier_chart(records, cost, looks_of(map(series_of, records)), "title", "of").to_dict()
     return spec
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import io
 import re
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_records
 import pytest
 import yaml
 
@@ -20,6 +20,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import make_plan
 from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.axes import log_axis, log_scale
 from semrec_faiss.report.page.document import Chart, Document, Facts, Table, Text, shown
@@ -52,7 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     plan = make_plan(*load_sweep(path))
-    run_sweep(plan, isolated=False, arguments=["sweep", "sweep.yaml"])
+    run_sweep(plan, isolated=False)
     return SweepResults.read(plan.sweep.folder)
 
 
@@ -80,18 +81,18 @@ def test_trials_table_holds_every_measured_trial_as_it_was(document: Document, r
     assert "no title matches the filter" in dashes.text
     assert len(table.rows) == len(results.measured) == 2 * 4 * 3 * 2
     names = [table.column(place).name for place in range(len(table.columns))]
-    record = next(one for one in results.measured if one["filter"] is None and one["batch"] == 4)
+    record = next(one for one in results.measured if one.filter is None and one.batch == 4)
     row = dict(zip(names, table.rows[list(results.measured).index(record)], strict=True))
-    assert row["recall"] == record["quality"]["recall"]
-    assert row["p95 ms"] == record["latency"]["p95_ms"]
-    assert row["index MB"] == record["build"]["index_bytes"] / 1e6
+    assert row["recall"] == record.quality.recall
+    assert row["p95 ms"] == record.latency.p95_ms
+    assert row["index MB"] == record.build.index_bytes / 1e6
 
 
 def test_memory_is_the_size_of_the_index_at_least(results: SweepResults) -> None:
-    one, other = (copy.deepcopy(record) for record in results.measured[:2])
-    one["memory"]["host_peak_bytes"], other["memory"]["host_peak_bytes"] = 0, None
-    one["build"]["index_bytes"] = 2_474_510
-    one["others_used_cores"], other["others_used_cores"] = 0.25, None
+    one, other = (record.model_copy(deep=True) for record in results.measured[:2])
+    one.memory.host_peak_bytes, other.memory.host_peak_bytes = 0, None
+    one.build.index_bytes = 2_474_510
+    one.others_used_cores, other.others_used_cores = 0.25, None
     table = trials_table([one, other])
     columns = [table.column(place) for place in range(len(table.columns))]
     told = [{column.name: shown(cell, column).text for cell, column in zip(row, columns, strict=True)}
@@ -104,19 +105,19 @@ def test_what_was_not_measured_is_listed_with_the_reason(document: Document, res
     (table,) = section(document, "Not measured")
     kinds = [row[1] for row in table.rows]
     assert kinds.count("failed") == len(results.failed) == 2 * 3 * 2
-    assert kinds.count("cannot be") == len(results.plan["invalid"]) == 2 * 3
+    assert kinds.count("cannot be") == len(results.plan.invalid) == 2 * 3
     reasons = {str(row[2]) for row in table.rows}
     assert any("FAISS cannot train on" in reason for reason in reasons)
-    assert any("GPU 0 was asked for" in reason for reason in reasons) or len(results.plan["invalid"]) == 0
+    assert any("GPU 0 was asked for" in reason for reason in reasons) or len(results.plan.invalid) == 0
 
 
 def test_fastest_that_finds_enough_is_told(document: Document, results: SweepResults) -> None:
     facts = section(document, "Recall against speed: films")[1]
     assert isinstance(facts, Facts)
     plain = where(results.measured, data="films", filter=None, k=3, batch=1)
-    best = min((one for one in plain if one["quality"]["recall"] >= 0.95), key=lambda one: one["latency"]["p50_ms"])
-    assert facts.facts[0][1] == as_ms(best["latency"]["p50_ms"])
-    assert f"recall {as_recall(best['quality']['recall'])}" in facts.facts[0][2]
+    best = min((one for one in plain if one.quality.recall >= 0.95), key=lambda one: one.latency.p50_ms)
+    assert facts.facts[0][1] == as_ms(best.latency.p50_ms)
+    assert f"recall {as_recall(best.quality.recall)}" in facts.facts[0][2]
 
 
 def test_missed_titles_stand_beside_what_is_given_instead(document: Document) -> None:
@@ -130,36 +131,34 @@ def test_missed_titles_stand_beside_what_is_given_instead(document: Document) ->
 
 
 def test_representatives_are_the_fastest_that_find_enough() -> None:
-    def record(series: str, nprobe: int, recall: float, p50: float, batch: int = 1) -> dict[str, Any]:
+    def record(series: str, nprobe: int, recall: float, p50: float) -> Measured:
         index = {"type": series, "build": {"nlist": 8}, "search": {"nprobe": nprobe}}
-        return {"index": index, "device": {"name": "cpu", "float16": False}, "data": {"name": "d"}, "batch": batch,
-                "quality": {"recall": recall}, "latency": {"p50_ms": p50}}  # fmt: skip
+        return made_records.measured("x", recall, p50, index=index)
 
-    found = representatives([record("a", 1, 0.9, 1), record("a", 2, 0.96, 3), record("a", 4, 1.0, 2),
-                             record("b", 1, 0.5, 1), record("b", 2, 0.7, 9)])  # fmt: skip
-    assert [(one["index"]["type"], one["index"]["search"]["nprobe"]) for one in found] == [("a", 4), ("b", 2)]
+    flat = [record("ivf_flat", 1, 0.9, 1), record("ivf_flat", 2, 0.96, 3), record("ivf_flat", 4, 1.0, 2)]
+    found = representatives([*flat, record("ivf_sq", 1, 0.5, 1), record("ivf_sq", 2, 0.7, 9)])
+    assert [(one.index.type, one.index.search.nprobe) for one in found] == [("ivf_flat", 4), ("ivf_sq", 2)]
 
 
 def test_batch_size_at_which_types_cross() -> None:
-    def record(kind: str, batch: int, p50: float) -> dict[str, Any]:
-        index = {"type": kind, "build": {"nlist": 8} if kind != "flat" else {}, "search": {}}
-        return {"index": index, "device": {"name": "cpu", "float16": False}, "data": {"name": "d"}, "batch": batch,
-                "quality": {"recall": 1.0}, "latency": {"p50_ms": p50}}  # fmt: skip
+    def record(kind: str, batch: int, p50: float) -> Measured:
+        index = {"type": kind, "build": {"nlist": 8} if kind != "flat" else {}}
+        return made_records.measured("x", 1.0, p50, index=index, batch=batch)
 
     times = {"flat": (5, 6, 7), "ivf_flat": (1, 5, 40), "ivf_sq": (1, 2, 3)}
     records = [record(kind, batch, p50) for kind, line in times.items()
                for batch, p50 in zip((1, 10, 100), line, strict=True)]  # fmt: skip
     assert crossings(records) == [
         {"faster": "ivf_flat nlist=8", "until": 10, "other": "flat", "from": 100},
-        {"faster": "ivf_sq nlist=8", "until": None, "other": "flat", "from": None},
+        {"faster": "ivf_sq nlist=8 storage=fp16", "until": None, "other": "flat", "from": None},
     ]
 
 
 def test_csv_has_a_line_a_trial_and_nothing_for_what_was_not_measured(results: SweepResults) -> None:
     rows = list(csv.DictReader(io.StringIO(csv_of(results))))
     assert len(rows) == len(results.measured)
-    assert rows[0]["digest"] == results.measured[0]["digest"]
-    assert float(rows[0]["p50_ms"]) == results.measured[0]["latency"]["p50_ms"]
+    assert rows[0]["digest"] == results.measured[0].digest
+    assert float(rows[0]["p50_ms"]) == results.measured[0].latency.p50_ms
     assert rows[0]["gpu_peak_bytes"] == ""
     nothing = [row for row in rows if row["filter"] == "year > 9999"]
     assert nothing
