@@ -27,6 +27,10 @@ FIELDS = ("franchise", "keywords")
 SEED = 7
 FEWEST_SEEN, MOST_SEEN = 8, 40
 
+# People began to watch in one of these seconds since 1970 (from 2015 to 2021), and saw a film every three weeks or so.
+FIRST_BEGAN, LAST_BEGAN = 1_420_070_400, 1_640_995_200
+DAY, DAYS_BETWEEN = 86_400, 20.0
+
 # What a film gains or loses in the eyes of somebody with a taste.
 FRANCHISE, GENRES, KEYWORD, DECADE, DISLIKE, CHANCE = 3.0, 2.0, 1.5, 1.0, -3.0, 0.4
 MOST_KEYWORDS = 3
@@ -70,6 +74,17 @@ def preference(vectors: NDArray[np.float64], seen: NDArray[np.intp]) -> NDArray[
     return np.asarray(mean / np.linalg.norm(mean))
 
 
+def rate(count: int) -> NDArray[np.float64]:
+    """Rate films, best match first, in half stars: (rating - 1) / 4 is their weight in `preference`, about."""
+    return np.round(2 * (1 + 4 * np.linspace(1.0, 0.25, count))) / 2
+
+
+def watch(count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draw when each of ``count`` films was seen, in any order: whole seconds since 1970."""
+    gaps = np.maximum(random.exponential(DAYS_BETWEEN * DAY, count).astype(np.int64), 1)
+    return random.permutation(random.integers(FIRST_BEGAN, LAST_BEGAN) + np.cumsum(gaps))
+
+
 def make_users(folder: Path) -> None:
     """Write users/preference_vectors.npy, user_ids.json and seen.parquet."""
     films = read_lines(folder / "media" / "metadata.jsonl")
@@ -81,19 +96,24 @@ def make_users(folder: Path) -> None:
         np.save(file, np.stack([preference(vectors, rows) for rows in seen]).astype(np.float16))
     with new_file(folder / "users" / "user_ids.json") as file:
         file.write((json.dumps([taste["user_id"] for taste in tastes]) + "\n").encode())
-    pairs = [
-        (taste["user_id"], films[row]["media_id"]) for taste, rows in zip(tastes, seen, strict=True) for row in rows
+    views = [
+        (taste["user_id"], films[row]["media_id"], float(rating), int(seconds))
+        for taste, rows, random in zip(tastes, seen, streams, strict=True)
+        for row, rating, seconds in zip(rows, rate(len(rows)), watch(len(rows), random), strict=True)
     ]
-    write_parquet(folder / "users" / "seen.parquet", pairs)
+    write_parquet(folder / "users" / "seen.parquet", views)
 
 
-def write_parquet(path: Path, pairs: Sequence[tuple[str, str]]) -> None:
-    """Write (user_id, media_id) pairs."""
+def write_parquet(path: Path, views: Sequence[tuple[str, str, float, int]]) -> None:
+    """Write user_id, media_id, rating and timestamp."""
     import duckdb
 
-    users, titles = zip(*pairs, strict=True)
     with duckdb.connect(config={"threads": 1}) as db:
-        db.execute("CREATE TABLE seen AS SELECT unnest(?) AS user_id, unnest(?) AS media_id", [users, titles])
+        db.execute(
+            "CREATE TABLE seen AS SELECT unnest(?) AS user_id, unnest(?) AS media_id,"
+            " unnest(?)::FLOAT AS rating, unnest(?)::BIGINT AS timestamp",
+            [list(column) for column in zip(*views, strict=True)],
+        )
         db.execute(f"COPY seen TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet, COMPRESSION zstd)")
 
 

@@ -70,6 +70,7 @@ def test_a_download_becomes_a_data_folder(
     assert [" ".join(line.split()) for line in printed.splitlines()] == [
         f"made {out}",
         "titles 2",
+        "media_id MovieLens' movieId with ml_ and zeros in front: 1 is ml_00000001; 1 finds it too",
         "tags read 0",
         "ratings read 3",
         "users 1; 1 users left out: they rated nothing above 1",

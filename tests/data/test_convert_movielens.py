@@ -427,8 +427,12 @@ def sample(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_sample_equals_its_folder(movielens: Path, sample: Path) -> None:
-    for name in ("media/metadata.jsonl", "users/user_ids.json"):
-        assert (sample / name).read_text("utf-8").strip() == (movielens / name).read_text("utf-8").strip()
+    name = "users/user_ids.json"
+    assert (sample / name).read_text("utf-8").strip() == (movielens / name).read_text("utf-8").strip()
+    told = records(sample)
+    assert [{key: value for key, value in one.items() if key != "franchise"} for one in told] == records(movielens)
+    series = {one["media_id"] for one in told if one["franchise"] == "Toy Story"}
+    assert series == {"ml_00000001", "ml_00003114", "ml_00078499"}
     for name in ("media/content_vectors.npy", "users/preference_vectors.npy"):
         ours, theirs = np.load(sample / name), np.load(movielens / name)
         assert ours.dtype == theirs.dtype

@@ -7,6 +7,8 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,33 @@ def test_what_people_have_seen_makes_their_vectors(
         mean = np.linspace(1, 0.25, len(seen[user])) @ vectors[[rows[film] for film in seen[user]]]
         np.testing.assert_allclose(preference, mean / np.linalg.norm(mean), atol=1e-3)
     assert len({film for films_seen in seen.values() for film in films_seen}) > 1000
+
+
+def test_people_rate_as_their_vectors_weigh_and_see_one_film_at_a_time() -> None:
+    views = duckdb.sql(f"SELECT user_id, rating, timestamp FROM '{DEMO / 'users/seen.parquet'}'").fetchall()
+    ratings: dict[str, list[float]] = {}
+    for user, rating, _ in views:
+        ratings.setdefault(user, []).append(rating)
+    for stars in ratings.values():
+        np.testing.assert_allclose((np.array(stars) - 1) / 4, np.linspace(1, 0.25, len(stars)), atol=0.0625 + 1e-9)
+    assert len({(user, at) for user, _, at in views}) == len(views)
+    assert min(at for *_, at in views) > 1_420_070_400 and max(at for *_, at in views) < 1_767_225_600  # 2015 to 2025
+
+
+@pytest.mark.slow
+def test_the_demo_can_be_evaluated(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    for arguments in (
+        ["build", "flat", "--dataset", str(DEMO), "--output", str(index), "--set", "device.kind=cpu"],
+        ["evaluate", str(index), "--json"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "semrec_faiss", *arguments], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["index"]["ratings"] == 4897
+    assert found["protocol"]["users_evaluated"] == 168
 
 
 def test_people_see_what_they_like(
