@@ -13,6 +13,8 @@ from semrec_faiss.cli.options import (
     index_argument,
     json_option,
     parse_rating,
+    profile_changes,
+    profile_options,
     set_option,
     wish_arguments,
     wish_options,
@@ -22,6 +24,8 @@ from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answer import Answer
+    from semrec_faiss.search.explanation import Explanation
+    from semrec_faiss.search.likeness import Block
     from semrec_faiss.search.recommender import Recommender
     from semrec_faiss.search.wish import WishArguments
 
@@ -29,13 +33,27 @@ if TYPE_CHECKING:
 @click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
 @index_argument
 @click.argument("title")
+@click.option(
+    "--by",
+    default="whole",
+    show_default=True,
+    type=click.Choice(["whole", "people", "text"]),
+    help="Alike by the whole vector, or, where it was learned, by what people did or what texts say.",
+)
 @count_option
 @wish_options
 @explain_option
 @set_option
 @json_option
 def similar(
-    index: Path, title: str, count: int, settings: tuple[str, ...], as_json: bool, account: bool, **options: Any
+    index: Path,
+    title: str,
+    by: Block,
+    count: int,
+    settings: tuple[str, ...],
+    as_json: bool,
+    account: bool,
+    **options: Any,
 ) -> None:
     """Find the titles of INDEX most similar to TITLE, a title or a media_id.
 
@@ -45,7 +63,7 @@ def similar(
     from semrec_faiss.search.recommender import Recommender
 
     recommender = Recommender.open(index, settings)
-    answer = recommender.similar(title, count, **wish_arguments(options))
+    answer = recommender.similar(title, count, by=by, **wish_arguments(options))
     if as_json:
         print_json(answer.as_dict())
         return
@@ -104,6 +122,7 @@ def search(
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
 @count_option
 @wish_options
+@profile_options
 @explain_option
 @set_option
 @json_option
@@ -139,20 +158,26 @@ def recommend(
             "--all-users and --out FILE go together", fix=f"semrec recommend {index} --all-users --out recs.parquet"
         )
     recommender = Recommender.open(index, settings)
-    wish = wish_arguments(options)
+    wish, profile = wish_arguments(options), profile_changes(options)
     if out is not None:
-        _export(recommender, out, count, include_seen, wish, as_json)
+        _export(recommender, out, count, include_seen, wish, profile, as_json)
         return
+    if said and profile:
+        raise UsageError(
+            "the profile of a taste is that of the index", fix=f"leave --{next(iter(profile)).replace('_', '-')} out"
+        )
     if said:
         answers = [_for_taste(recommender, likes, dislikes, ratings, count, wish)]
     else:
-        answers = list(recommender.recommend(users, count, include_seen=include_seen, **wish))
+        answers = list(recommender.recommend(users, count, include_seen=include_seen, profile=profile, **wish))
     if as_json:
         documents = [answer.as_dict() for answer in answers]
         print_json(documents[0] if len(documents) == 1 else {"answers": documents})
         return
     for answer in answers:
         click.echo(f"For {answer.query.get('user_id', 'you')}:")
+        if answer.query.get("popular"):
+            click.echo("nothing that this user likes is known; these are the titles that most users like:")
         print_answer(answer, normalized=recommender.index.config.normalize, account=account)
 
 
@@ -170,12 +195,20 @@ def _for_taste(
 
 
 def _export(
-    recommender: Recommender, out: Path, count: int, include_seen: bool, wish: WishArguments, as_json: bool
+    recommender: Recommender,
+    out: Path,
+    count: int,
+    include_seen: bool,
+    wish: WishArguments,
+    profile: dict[str, Any],
+    as_json: bool,
 ) -> None:
     from semrec_faiss.search.export import export_all_users
 
     with progress_bars() as progress:
-        summary = export_all_users(recommender, out, count, include_seen=include_seen, progress=progress, **wish)
+        summary = export_all_users(
+            recommender, out, count, include_seen=include_seen, profile=profile, progress=progress, **wish
+        )
     if as_json:
         print_json(summary.as_dict())
         return
@@ -231,12 +264,34 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         nothing = "this user has seen nothing" + (" else" if found.seen else "")
         click.echo("the index does not know what its users have seen" if found.seen_titles is None else nothing)
         return
+    if found.other_points is not None:
+        _print_points(found)
+        return
     click.echo(f"nearest of the {found.seen_titles} titles seen, with their share of all similarity:")
     rows = [
         [one.title, as_similarity(one.similarity, normalized=normalized), f"{one.share:.1%}"]
         for one in found.contributions
     ]
     print_table(["", "", ""], rows, right=(1, 2), header=False)
+
+
+def _print_points(found: Explanation) -> None:
+    """Print what each title brings to a score, so that the numbers add up to it."""
+    click.echo(f"what the {found.seen_titles} titles seen bring to that score, and of it their texts:")
+    rows = [
+        [
+            one.title,
+            f"{one.points:+.4g}",
+            f"{one.share:.1%}",
+            "" if one.text_points is None else f"{one.text_points:+.4g}",
+        ]
+        for one in found.contributions
+    ]
+    rows.append(["all others", f"{found.other_points:+.4g}", "", ""])
+    rows.append(
+        ["together", f"{found.score:+.4g}", "", "" if found.text_points is None else f"{found.text_points:+.4g}"]
+    )
+    print_table(["", "points", "share", "texts"], rows, right=(1, 2, 3))
 
 
 def print_answer(answer: Answer, *, normalized: bool, account: bool = False) -> None:

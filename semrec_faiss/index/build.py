@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss._version import __version__
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.schema import Config
@@ -25,7 +25,7 @@ from semrec_faiss.data.folder.layout import (
     read_float32,
 )
 from semrec_faiss.data.interactions.hybrid import Transformation
-from semrec_faiss.data.interactions.profiles import user_vectors
+from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
 from semrec_faiss.data.interactions.transformation_file import (
     ARRAYS_NAME,
     JSON_NAME,
@@ -43,7 +43,7 @@ from semrec_faiss.index.generations.generation import Generation, HashingFile, N
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
 from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved_titles import write_titles
-from semrec_faiss.index.saved_users import write_seen, write_user_ids
+from semrec_faiss.index.saved_users import LIKELESS_NAME, write_seen, write_user_ids
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
@@ -224,6 +224,14 @@ def _write_users(
     write_user_ids(new, source.user_ids)
     if history is not None:
         write_seen(new, history)
+    if history is not None and profile is not None:
+        _write_users_without_likes(new, users_without_likes(history, profile))
+
+
+def _write_users_without_likes(new: NewGeneration, users: Rows) -> None:
+    if len(users):
+        with new.create(LIKELESS_NAME) as file:
+            np.lib.format.write_array(cast("Any", file), users, allow_pickle=False)
 
 
 def _made_users(

@@ -23,6 +23,7 @@ USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
 SEEN_NAME = "seen.parquet"
 USER_LOOKUP = "user_ids"
+LIKELESS_NAME = "users_without_likes.npy"
 _NAMED_IN_ERRORS = 5
 
 
@@ -141,6 +142,13 @@ class SavedUsers:
             raise DamagedIndexError(f"{USERS_NAME} is {vectors.shape}, the manifest says {self.count} users")
         return vectors
 
+    @cached_property
+    def without_likes(self) -> Rows:
+        """The users of whom nothing is known that counts under the index's profile: int64, ascending."""
+        if not self._generation.has(LIKELESS_NAME):
+            return np.empty(0, np.int64)
+        return np.asarray(np.load(self._generation.file(LIKELESS_NAME), allow_pickle=False), dtype=np.int64)
+
     @property
     def has_seen(self) -> bool:
         """Whether the index knows what its users have seen."""
@@ -169,3 +177,15 @@ class SavedUsers:
         ratings = np.ma.filled(columns["rating"], np.nan) if "rating" in columns else None
         timestamps = np.ma.getdata(columns["timestamp"]) if "timestamp" in columns else None
         return History(offsets, rows, ratings, timestamps)
+
+    def history_of(self, user: int) -> History:
+        """What one user has seen: a history of one."""
+        offsets, rows = self.seen
+        part = slice(int(offsets[user]), int(offsets[user + 1]))
+        ratings, timestamps = self.history.ratings, self.history.timestamps
+        return History(
+            np.array([0, part.stop - part.start]),
+            rows[part],
+            None if ratings is None else ratings[part],
+            None if timestamps is None else timestamps[part],
+        )

@@ -78,7 +78,7 @@ class Groups:
 
 
 def choose_varied(
-    index: VectorIndex, queries: Vectors, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
+    index: VectorIndex, queries: Vectors | None, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
 ) -> tuple[Rows, Scores]:
     """Choose up to k titles a query from a pool, best choice first.
 
@@ -87,7 +87,7 @@ def choose_varied(
 
     Args:
         index: where the candidates' vectors are.
-        queries: float32 (queries, dim), prepared.
+        queries: float32 (queries, dim), prepared; None where scores are not those of one vector a query.
         pool: candidates by descending score; -1 where there are no more.
         k: how many to choose.
         variety: the weight, and the limits per field.
@@ -101,13 +101,14 @@ def choose_varied(
     step = max(1, BLOCK_BYTES // (4 * index.dim * max(1, pool.rows.shape[1])))
     for start in range(0, len(pool.rows), step):
         part = slice(start, start + step)
-        rows[part], scores[part] = _choose(index, queries[part], pool.rows[part], pool.scores[part], k, variety, groups)
+        asked = None if queries is None else queries[part]
+        rows[part], scores[part] = _choose(index, asked, pool.rows[part], pool.scores[part], k, variety, groups)
     return rows, scores
 
 
 def _choose(
     index: VectorIndex,
-    asked: Vectors,
+    asked: Vectors | None,
     candidates: Rows,
     scores: Scores,
     k: int,
@@ -117,7 +118,8 @@ def _choose(
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
     vectors = _vectors(index, candidates) if variety.diversity else None
-    relevance = _relevance(asked, candidates, vectors)
+    # An empty place holds -inf, which 0 does not cancel.
+    relevance = np.where(open_, scores, np.float32(0)) if asked is None else _relevance(asked, candidates, vectors)
     nearest = np.zeros(candidates.shape, np.float32)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     chosen_rows = np.full((len(candidates), k), -1, np.int64)

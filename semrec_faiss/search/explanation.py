@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
+from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
 from semrec_faiss.search.result import Record
@@ -36,13 +38,18 @@ class Contribution:
         media_id: its id.
         title: its title.
         similarity: its inner product with the title explained.
-        share: its part of the sum of all seen titles' positive similarities, from 0 to 1.
+        share: where the index has a profile, its part of the score: those of all seen titles add up to 1. Without one,
+            its part of the sum of all seen titles' positive similarities, from 0 to 1.
+        points: where the index has a profile, what it brings to the score: those of all seen titles add up to it.
+        text_points: of these, what the texts bring, where the vectors were learned.
     """
 
     media_id: str
     title: str
     similarity: float
     share: float
+    points: float | None = None
+    text_points: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,9 @@ class Explanation:
         of: how many those are.
         seen: whether the user has seen it; then the rank is the one it would have.
         seen_titles: how many titles the user has seen; None where the index does not know.
-        contributions: the seen titles nearest to it, nearest first.
+        contributions: the seen titles nearest to it, nearest first; with a profile, those that bring most.
+        other_points: with a profile, what the seen titles that are not named bring together.
+        text_points: what the texts bring to the score, where the vectors were learned.
     """
 
     user_id: str
@@ -70,6 +79,8 @@ class Explanation:
     seen: bool
     seen_titles: int | None
     contributions: tuple[Contribution, ...]
+    other_points: float | None = None
+    text_points: float | None = None
 
     def as_dict(self) -> Record:
         """Return it as JSON has it."""
@@ -92,6 +103,7 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
 
 
 def explain(
+    saved: SavedIndex,
     index: VectorIndex,
     users: SavedUsers,
     records_of: Callable[[RowsLike], Sequence[Record]],
@@ -102,10 +114,11 @@ def explain(
     """Explain one title to one user.
 
     A preference vector is a mean of what the user has seen, so the score is a mean of the title's similarities to the
-    seen titles: those with the highest similarity contribute most. The weights of that mean are not stored, so shares
-    are of the unweighted similarities.
+    seen titles: those with the highest similarity contribute most. Where the index has a profile the weights of that
+    mean are known, and each title's points are what it brings; otherwise shares are of the unweighted similarities.
 
     Args:
+        saved: what the index was built with.
         index: the title vectors.
         users: the users.
         records_of: reads metadata.
@@ -119,18 +132,20 @@ def explain(
     score = float(query @ title_vector)
     seen = _seen_by(users, user_row)
     record = records_of([row])[0]
-    similarities = index.vectors(seen) @ title_vector
+    vectors = index.vectors(seen)
+    similarities = vectors @ title_vector
+    points = _points(saved, users, user_row, vectors, title_vector)
     positive = float(np.maximum(similarities, 0).sum()) or 1.0
-    nearest = [position for position in np.argsort(-similarities, kind="stable") if seen[position] != row][:k]
+    ranked = similarities if points is None else points.of_title
+    nearest = [position for position in np.argsort(-ranked, kind="stable") if seen[position] != row][:k]
+    named = records_of(seen[nearest])
     contributions = tuple(
-        Contribution(
-            near["media_id"],
-            near["title"],
-            float(similarities[position]),
-            max(0.0, float(similarities[position])) / positive,
-        )
-        for near, position in zip(records_of(seen[nearest]), nearest, strict=True)
-    )
+        Contribution(near["media_id"], near["title"], float(similarities[position]),
+                     max(0.0, float(similarities[position])) / positive)
+        if points is None
+        else points.contribution(near, position, float(similarities[position]), score)
+        for near, position in zip(named, nearest, strict=True)
+    )  # fmt: skip
     return Explanation(
         user_id=users.ids[user_row],
         media_id=record["media_id"],
@@ -141,7 +156,37 @@ def explain(
         seen=bool(row in seen),
         seen_titles=len(seen) if users.has_seen else None,
         contributions=contributions,
+        other_points=None if points is None else float(np.delete(points.of_title, nearest).sum()),
+        text_points=None if points is None or points.of_text is None else float(points.of_text.sum()),
     )
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What each seen title brings to a score: float64 (n,), and of that what the texts bring, where they are known."""
+
+    of_title: Values
+    of_text: Values | None
+
+    def contribution(self, near: Record, position: int, similarity: float, score: float) -> Contribution:
+        mine = float(self.of_title[position])
+        text = None if self.of_text is None else float(self.of_text[position])
+        return Contribution(near["media_id"], near["title"], similarity, mine / score if score else 0.0, mine, text)
+
+
+def _points(saved: SavedIndex, users: SavedUsers, user_row: int, vectors: Vectors, title: Vectors) -> _Points | None:
+    """Split a score into what each seen title brings; None where the user's vector is not known to be their mean."""
+    profile = saved.config.profile
+    if profile is None or not users.has_seen or user_row in users.without_likes:
+        return None
+    weights = profile_weights(users.history_of(user_row), profile)
+    mean = weights @ vectors.astype(np.float64)
+    # The stored vector is the mean divided by the weights' sum, or by its length where the index normalises.
+    length = float(np.linalg.norm(mean)) if saved.config.index.normalize else float(np.abs(weights).sum())
+    shares = weights / length
+    learned, wide = saved.transformation, vectors.astype(np.float64)
+    of_text = None if learned is None else shares * (wide[:, learned.rank :] @ title[learned.rank :])
+    return _Points(shares * (wide @ title), of_text)
 
 
 def _seen_by(users: SavedUsers, user_row: int) -> Rows:

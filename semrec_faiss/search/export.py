@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -20,6 +20,7 @@ from semrec_faiss.data.folder.database import first_line, literal_path, quoted_t
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
+from semrec_faiss.search.profile_search import changed_profile
 from semrec_faiss.search.topk import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import flush_to_disk
@@ -68,6 +69,7 @@ def export_all_users(
     k: int = 10,
     *,
     include_seen: bool = False,
+    profile: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     **wish: Unpack[WishArguments],
 ) -> ExportSummary:
@@ -80,6 +82,7 @@ def export_all_users(
         out: the Parquet file; replaced when the new one is whole.
         k: titles a user.
         include_seen: keep titles that a user has seen.
+        profile: settings of the profile that differ from those that the index serves.
         progress: told the users done.
         wish: see `Recommender`.
 
@@ -103,8 +106,8 @@ def export_all_users(
             raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
         out = out.resolve() if out.is_symlink() else out
         recommender.searcher.check(wanted)
-        work = _work_folder(recommender, out, wanted, include_seen)
-        resumed = _write_parts(recommender, work, wanted, include_seen, progress)
+        work = _work_folder(recommender, out, wanted, include_seen, profile)
+        resumed = _write_parts(recommender, work, wanted, include_seen, profile, progress)
         summary = _finish(recommender, work, out, wanted, include_seen, resumed)
         shutil.rmtree(work)
     except (OSError, ValueError, duckdb.Error) as error:
@@ -116,7 +119,14 @@ def export_all_users(
     return summary
 
 
-def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen: bool, progress: Progress) -> int:
+def _write_parts(
+    recommender: Recommender,
+    work: Path,
+    wish: Wish,
+    include_seen: bool,
+    profile: Mapping[str, Any] | None,
+    progress: Progress,
+) -> int:
     """Write every block that is not there yet; return how many users those that are there hold.
 
     A block is written while the next one is searched.
@@ -131,7 +141,7 @@ def _write_parts(recommender: Recommender, work: Path, wish: Wish, include_seen:
             if _is_whole(part):
                 resumed += len(users)
             else:
-                found = _search(recommender, users, wish, include_seen)
+                found, _ = recommender.lists_for(users, wish, include_seen=include_seen, profile=profile)
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write_part, connection, users, found, part)
@@ -159,7 +169,9 @@ def _is_whole(part: Path) -> bool:
     return True
 
 
-def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: bool) -> Path:
+def _work_folder(
+    recommender: Recommender, out: Path, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None
+) -> Path:
     """Name the folder of finished blocks by everything they depend on; remains of other settings are removed."""
     saved = recommender.saved
     depends = {
@@ -168,6 +180,7 @@ def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: 
         "device": str(saved.device),
         "wish": asdict(wish),
         "include_seen": include_seen,
+        "profile": changed_profile(saved.config.profile, profile).model_dump(),
         "block": BLOCK_USERS,
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -178,12 +191,6 @@ def _work_folder(recommender: Recommender, out: Path, wish: Wish, include_seen: 
             shutil.rmtree(remains, ignore_errors=True)
     work.mkdir(exist_ok=True)
     return work
-
-
-def _search(recommender: Recommender, users: Any, wish: Wish, include_seen: bool) -> TopK:
-    vectors = np.ascontiguousarray(recommender.users.vectors[users[0] : users[-1] + 1])
-    exclusions = None if include_seen else recommender.seen(users)
-    return recommender.searcher.run(vectors, wish, exclusions)
 
 
 def _write_part(connection: DuckDBPyConnection, users: Any, found: TopK, part: Path) -> None:

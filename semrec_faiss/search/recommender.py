@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Mask, Rows, Vectors
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError, UsageError
@@ -25,10 +26,13 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
+from semrec_faiss.search.likeness import Block, Likeness
+from semrec_faiss.search.profile_search import ProfileSearch, changed_profile
 from semrec_faiss.search.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes
+from semrec_faiss.search.topk import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 
 TITLES_REMEMBERED = 4096
@@ -119,16 +123,30 @@ class Recommender(HoldsHandles):
                 )
             return self.saved.users
 
-    def similar(self, title_or_id: Name, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
+    @cached_property
+    def _profile_search(self) -> ProfileSearch:
+        return ProfileSearch(self.searcher, self.users)
+
+    @cached_property
+    def _likeness(self) -> Likeness:
+        return Likeness(self.searcher, self.saved.transformation)
+
+    def similar(self, title_or_id: Name, k: int = 10, *, by: Block = "whole", **wish: Unpack[WishArguments]) -> Answer:
         """Find the titles most similar to one; it is not among its own results.
+
+        Alike is what points the same way: where the index does not normalise, whose inner products would bring up
+        popular titles, cosines are compared, by an exact scan.
 
         Args:
             title_or_id: a media_id or a title; case, accents, punctuation and the article's place do not matter, and
                 the year only where several titles share the rest.
             k: how many.
+            by: ``whole``; for vectors of `semrec dataset learn` also ``people`` or ``text``, the block that says what
+                people did with a title, or what its text says.
             wish: see `Recommender`.
 
         Raises:
+            UsageError: a block that the index's vectors don't have.
             NotFoundError: no such title; ``candidates`` names the nearest.
             AmbiguousTitleError: several; ``candidates`` lists them.
         """
@@ -136,25 +154,52 @@ class Recommender(HoldsHandles):
         row = self._row_of_title(name_of(title_or_id, "the title"))
         record = self.titles.records([row])[0]
         asked = {name: [record[name]] for name in ("media_id", "title")}
-        return self._ask(self.index.vectors([row]), wanted, asked, Exclusions.of([[row]]))[0]
+        exclusions = Exclusions.of([[row]])
+        if by == "whole" and self.index.config.normalize:
+            return self._ask(self.index.vectors([row]), wanted, asked, exclusions)[0]
+        started = time.perf_counter()
+        found = self._likeness.run(row, by, wanted, exclusions)
+        return self._answers(found, wanted, asked, started)[0]
 
     @overload
     def recommend(  # type: ignore[overload-overlap]  # a text is also an Iterable of texts: the first one takes it
-        self, user_ids: Name, k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
+        self,
+        user_ids: Name,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        profile: Mapping[str, Any] | None = None,
+        **wish: Unpack[WishArguments],
     ) -> Answer: ...
     @overload
     def recommend(
-        self, user_ids: Iterable[Name], k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
+        self,
+        user_ids: Iterable[Name],
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        profile: Mapping[str, Any] | None = None,
+        **wish: Unpack[WishArguments],
     ) -> Answers: ...
     def recommend(
-        self, user_ids: Names, k: int = 10, *, include_seen: bool = False, **wish: Unpack[WishArguments]
+        self,
+        user_ids: Names,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        profile: Mapping[str, Any] | None = None,
+        **wish: Unpack[WishArguments],
     ) -> Answer | Answers:
         """Recommend titles to users, all in one batch; what a user has seen is left out where the index knows it.
+
+        Where an index has a profile, users of whom nothing is known that counts get the titles that most users like;
+        the query of an answer then says ``popular``.
 
         Args:
             user_ids: one user id, or several.
             k: how many titles each.
             include_seen: keep titles that the user has seen.
+            profile: settings of `Profile` that differ from those that the index serves, such as ``{"interests": 16}``.
             wish: see `Recommender`.
 
         Returns:
@@ -162,13 +207,42 @@ class Recommender(HoldsHandles):
 
         Raises:
             NotFoundError: an unknown user, or an index without users.
+            UsageError: a profile on an index that does not know what its users have seen.
         """
         wanted = Wish.of(k, **wish)
         asked = names_of(user_ids, "user_ids")
         rows = self.users.rows_of(asked)
-        exclusions = None if flag_of(include_seen, "include_seen") else self.seen(rows)
-        answers = self._ask(np.ascontiguousarray(self.users.vectors[rows]), wanted, {"user_id": asked}, exclusions)
+        started = time.perf_counter()
+        found, popular = self.lists_for(
+            rows, wanted, include_seen=flag_of(include_seen, "include_seen"), profile=profile
+        )
+        queries: dict[str, Sequence[Any]] = {"user_id": asked}
+        if popular.any():
+            queries["popular"] = popular.tolist()
+        answers = self._answers(found, wanted, queries, started)
         return answers[0] if is_name(user_ids) else answers
+
+    def lists_for(
+        self, rows: Rows, wish: Wish, *, include_seen: bool, profile: Mapping[str, Any] | None = None
+    ) -> tuple[TopK, Mask]:
+        """Find the lists of users, and tell for whom they are popular titles: bool (users,); see `recommend`.
+
+        Args:
+            rows: int64 (users,), the users' rows.
+            wish: what is wanted.
+            include_seen: keep titles that the user has seen.
+            profile: settings that differ from those that the index serves.
+        """
+        exclusions = None if include_seen else self.seen(rows)
+        served = self.saved.config.profile
+        wanted = changed_profile(served, profile)
+        if wanted != (served or Profile()) or not wanted.is_one_search:
+            return self._profile_search.run(rows, wanted, wish, exclusions)
+        found = self.searcher.run(np.ascontiguousarray(self.users.vectors[rows]), wish, exclusions)
+        popular = np.isin(rows, self.users.without_likes)
+        if popular.any():
+            self._profile_search.fill_popular(found, np.flatnonzero(popular), wanted.liked, wish, exclusions)
+        return found, popular
 
     def recommend_for(self, taste: Taste, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
         """Recommend titles to somebody who is no user of the index; what they named is left out.
@@ -185,11 +259,17 @@ class Recommender(HoldsHandles):
         if not isinstance(taste, Taste):
             raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
         wanted = Wish.of(k, **wish)
-        said, weights = zip(*taste.weights(), strict=True)
+        profile = self.saved.config.profile
+        said, weights = zip(*taste.weights(profile), strict=True)
         rows = [self._row_of_title(title) for title in said]
         named = [record["title"] for record in self.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
-        return self._ask(taste_vector(self.index, rows, weights), wanted, asked, Exclusions.of([rows]))[0]
+        vector, exclusions = taste_vector(self.index, rows, weights), Exclusions.of([rows])
+        if profile is None or profile.is_one_search:
+            return self._ask(vector, wanted, asked, exclusions)[0]
+        started = time.perf_counter()
+        found = self._profile_search.for_taste(np.array(rows), np.array(weights), profile, wanted, exclusions)
+        return self._answers(found, wanted, asked, started)[0]
 
     def search(self, vectors: NDArray[Any], k: int = 10, **wish: Unpack[WishArguments]) -> Answers:
         """Find the titles nearest to vectors of one's own.
@@ -252,7 +332,7 @@ class Recommender(HoldsHandles):
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
         row = self._row_of_title(name_of(title_or_id, "the title"))
         user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
-        return explain(self.index, self.users, self.titles.records, user_row, row, k)
+        return explain(self.saved, self.index, self.users, self.titles.records, user_row, row, k)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
@@ -268,6 +348,15 @@ class Recommender(HoldsHandles):
         text: TextTimes | None = None,
     ) -> Answers:
         started = time.perf_counter()
-        found = self.searcher.run(queries, wish, exclusions)
+        return self._answers(self.searcher.run(queries, wish, exclusions), wish, asked, started, text)
+
+    def _answers(
+        self,
+        found: TopK,
+        wish: Wish,
+        asked: Mapping[str, Sequence[Any]],
+        started: float,
+        text: TextTimes | None = None,
+    ) -> Answers:
         elapsed_ms = (time.perf_counter() - started) * 1e3
         return Answers(found, wish.k, asked, self.titles, elapsed_ms, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -57,6 +58,24 @@ class Searcher:
         if restriction.mask is not None:
             found.stages.insert(0, filtering)
         return found
+
+    def restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
+        """Return what ``wish`` and exclusions allow; raises as `run` does."""
+        return self._restriction(wish, exclusions)[0]
+
+    def chosen(self, pool: TopK, wish: Wish) -> TopK:
+        """Take what ``wish`` asks for from lists that are made already, best first.
+
+        Args:
+            pool: the lists, however they were scored.
+            wish: how many titles, and how varied.
+        """
+        k = min(wish.k, self.index.count)
+        if wish.variety.is_plain:
+            return replace(pool, rows=pool.rows[:, :k], scores=pool.scores[:, :k])
+        groups = {name: self._group(name) for name in wish.variety.max_per}
+        rows, scores = choose_varied(self.index, None, pool, k, wish.variety, groups)
+        return replace(pool, rows=rows, scores=scores, exact=False, strategy=f"{pool.strategy}+variety")
 
     def check(self, wish: Wish) -> None:
         """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""

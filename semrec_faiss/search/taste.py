@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.data.interactions.profiles import profile_weights
+from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
@@ -25,7 +28,7 @@ class Taste:
     Attributes:
         likes: titles or media_ids, weight 1 each; one text is a list of one.
         dislikes: titles or media_ids, weight -0.5 each; one text is a list of one.
-        ratings: title or media_id → 0.5 to 5 stars, weight (rating - 1) / 4 as the users of a data folder are made.
+        ratings: title or media_id → 0.5 to 5 stars, weight (rating - 1) / 4, or what the index's profile says.
     """
 
     likes: Names = ()
@@ -43,11 +46,17 @@ class Taste:
                 raise UsageError(f"the rating of {title!r} is {rating}; ratings go from {low} to {high}")
         object.__setattr__(self, "ratings", ratings)
 
-    def weights(self) -> list[tuple[str, float]]:
-        """Return title and weight of everything that was said; raises UsageError when nothing was."""
+    def weights(self, profile: Profile | None = None) -> list[tuple[str, float]]:
+        """Return title and weight of everything that was said; raises UsageError when nothing was.
+
+        Args:
+            profile: how ratings are weighed, where the index has one.
+        """
         likes, dislikes = names_of(self.likes, "likes"), names_of(self.dislikes, "dislikes")
         weights = [(title, 1.0) for title in likes] + [(title, DISLIKE_WEIGHT) for title in dislikes]
-        weights += [(title, (rating - 1) / 4) for title, rating in self.ratings.items()]
+        stars = np.array(list(self.ratings.values()), np.float32)
+        said = History(np.array([0, len(stars)]), np.arange(len(stars), dtype=np.int32), stars)
+        weights += zip(self.ratings, profile_weights(said, profile or Profile()).tolist(), strict=True)
         if not weights:
             raise UsageError("nothing is liked, disliked or rated", fix='for example: --like "Alien (1979)"')
         return weights

@@ -103,6 +103,12 @@ def weight_matrix(history: History, weights: Values, titles: int) -> csr_matrix[
     return csr_matrix((shares, history.rows[weighed], offsets), shape=(len(counts), titles))
 
 
+def users_without_likes(history: History, profile: Profile) -> Rows:
+    """Return the users of whom nothing is known that counts: int64, ascending."""
+    positive = profile_weights(history, profile) > 0
+    return np.flatnonzero(_each(np.add, positive.astype(np.int64), history.offsets) == 0)
+
+
 def user_vectors(history: History, vectors: NDArray[Any], profile: Profile) -> Iterator[tuple[int, Vectors]]:
     """Yield (first user, float32 block) over the users' vectors: Σ weight · title / Σ |weight|.
 

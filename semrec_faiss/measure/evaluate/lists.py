@@ -105,8 +105,10 @@ class ListMaker:
         with _one_thread():
             for position in range(len(users)):
                 part = known.part(position)
-                own = self._index.vectors(known.rows[part])
-                vectors.append(interest_vectors(own, weights[part], profile.interests, self._seed)[0])
+                # In the order of rows, as an index holds a history: the clustering starts from it.
+                order = np.argsort(known.rows[part], kind="stable")
+                own = self._index.vectors(known.rows[part][order])
+                vectors.append(interest_vectors(own, weights[part][order], profile.interests, self._seed)[0])
                 if position % 100 == 0:
                     progress("user vectors", position, len(users))
         progress("user vectors", len(users), len(users))

@@ -1,0 +1,79 @@
+"""Titles that are like one where lengths mean something else: by the cosine of the whole vector, or of one block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+
+from semrec_faiss.arrays import Values, Vectors
+from semrec_faiss.data.interactions.hybrid import Transformation
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.exact import SCAN_ROWS
+from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.topk import Stage, TopK
+from semrec_faiss.search.wish import Wish
+
+Block = Literal["whole", "people", "text"]
+"""By what titles are alike: the whole vector, what people did with them, or what their texts say."""
+
+
+class Likeness:
+    """Finds titles by cosine in an index of inner products, exactly; its own search would bring up popular titles."""
+
+    def __init__(self, searcher: Searcher, transformation: Transformation | None) -> None:
+        """Scan the vectors of ``searcher``; ``transformation`` knows the blocks, where they were learned."""
+        self._searcher = searcher
+        self._transformation = transformation
+        self._lengths = lru_cache(len(get_args(Block)))(self._measure)
+
+    def run(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
+        """Find the titles most like one.
+
+        Raises:
+            UsageError: an index without blocks, or another word for one.
+        """
+        started = time.perf_counter()
+        restriction = self._searcher.restriction(wish, exclusions)
+        scores = self._cosines(row, by)
+        order = np.lexsort((np.arange(len(scores)), -scores))
+        order = order[restriction.allows(order[None, :])[0]]
+        size = min(len(order), wish.k if wish.variety.is_plain else wish.variety.pool(wish.k))
+        rows = np.full((1, max(size, min(wish.k, len(scores)))), -1, np.int64)
+        rows[0, :size] = order[:size]
+        found = np.where(rows >= 0, scores[np.maximum(rows, 0)], -np.inf).astype(np.float32)
+        stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
+        pool = TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])
+        return self._searcher.chosen(pool, wish)
+
+    def _columns(self, by: Block) -> slice:
+        if by not in get_args(Block):
+            raise UsageError(f"titles are alike by {', '.join(get_args(Block))}, not by {by!r}")
+        if by == "whole":
+            return slice(None)
+        if self._transformation is None:
+            raise UsageError(
+                f"the index's vectors have no block {by!r}: they were not made by `semrec dataset learn`",
+                fix="leave --by out",
+            )
+        rank = self._transformation.rank
+        return slice(0, rank) if by == "people" else slice(rank, None)
+
+    def _measure(self, by: Block) -> Values:
+        lengths = [np.linalg.norm(part, axis=1) for part in self._parts(by)]
+        return np.maximum(np.concatenate(lengths).astype(np.float64), 1e-12)
+
+    def _cosines(self, row: int, by: Block) -> Values:
+        query = self._searcher.index.vectors([row])[0, self._columns(by)]
+        products = np.concatenate([part @ query for part in self._parts(by)]).astype(np.float64)
+        lengths = self._lengths(by)
+        return np.asarray(products / lengths / lengths[row])
+
+    def _parts(self, by: Block) -> Iterator[Vectors]:
+        columns, index = self._columns(by), self._searcher.index
+        for first in range(0, index.count, SCAN_ROWS):
+            yield index.vectors(np.arange(first, min(first + SCAN_ROWS, index.count)))[:, columns]

@@ -1,0 +1,242 @@
+"""Users to lists by a `Profile`: several interests, a popularity that reorders, and popular titles for the unknown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from semrec_faiss.arrays import Mask, Rows, Scores, Values
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.data.interactions.profiles import profile_weights
+from semrec_faiss.data.users import History
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.search.diversity import Variety
+from semrec_faiss.search.interests import interest_vectors, merge_lists
+from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.topk import Stage, TopK
+from semrec_faiss.search.wish import Wish
+
+SEED = 7
+"""Of the clustering into interests; `semrec evaluate` takes the same by default."""
+
+BLOCK_CELLS = 8 << 20
+"""Titles fetched for a block of users, all interests together: bounds the memory."""
+
+LEAST_LIST = 100
+"""Titles that popularity reorders at least, as `semrec evaluate` does."""
+
+
+def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) -> Profile:
+    """Return a profile with some settings changed.
+
+    Raises:
+        UsageError: a setting that there is not, or a value that it cannot have.
+    """
+    try:
+        return Profile(**((given or Profile()).model_dump() | dict(changes or {})))
+    except (ValidationError, TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise UsageError(f"the profile is {changes!r}; settings and their values are expected") from error
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"the profile's {name}: {first['msg']}, not {first['input']!r}",
+            fix=f"settings: {', '.join(Profile.model_fields)}",
+        ) from error
+
+
+class ProfileSearch:
+    """Recommends to the users of an index by what they have seen; safe from many threads."""
+
+    def __init__(self, searcher: Searcher, users: SavedUsers) -> None:
+        """Search with ``searcher``; histories are read when the first one is needed."""
+        self._searcher = searcher
+        self._users = users
+        self._lock = threading.Lock()
+        self._history: History | None = None
+        self._likes: dict[float, Rows] = {}
+
+    @property
+    def history(self) -> History:
+        """What all users have seen.
+
+        Raises:
+            UsageError: the index does not know.
+        """
+        with self._lock:
+            if self._history is None:
+                if not self._users.has_seen:
+                    raise UsageError(
+                        "the index does not know what its users have seen, which a profile works on",
+                        fix="add users/seen.parquet to the data; build it again",
+                    )
+                self._history = self._users.history
+            return self._history
+
+    def liked_by(self, liked: float) -> Rows:
+        """Return how many users like each title: int64 (titles,); where there are no ratings, who have seen it."""
+        history = self.history
+        with self._lock:
+            if liked not in self._likes:
+                rows = history.rows if history.ratings is None else history.rows[history.ratings >= liked]
+                self._likes[liked] = np.bincount(rows, minlength=self._searcher.index.count)
+            return self._likes[liked]
+
+    def weighed(self, user: int, profile: Profile) -> tuple[Rows, Values]:
+        """Return the titles that a user has seen and the weight of each: int64 and float64 (n,)."""
+        _ = self.history  # says so where there is none
+        own = self._users.history_of(user)
+        return own.rows.astype(np.int64), profile_weights(own, profile)
+
+    def run(self, users: Rows, profile: Profile, wish: Wish, exclusions: Exclusions | None) -> tuple[TopK, Mask]:
+        """Find what ``wish`` asks for.
+
+        Args:
+            users: int64 (users,), their rows.
+            profile: how they become queries.
+            wish: what is wanted.
+            exclusions: rows that single users must not be given.
+
+        Returns:
+            The lists, and bool (users,), for whom they are popular titles since nothing that counts is known of them.
+
+        Raises:
+            UsageError: the index knows no histories, or what `Searcher.run` raises.
+        """
+        fetch = self._fetch(profile, wish)
+        step = max(1, BLOCK_CELLS // (fetch * profile.interests))
+        blocks = [users[first : first + step] for first in range(0, len(users), step)] or [users]
+        found = []
+        for number, block in enumerate(blocks):
+            positions = np.arange(number * step, number * step + len(block))
+            mine = None if exclusions is None else exclusions.take(positions)
+            tastes = [self.weighed(user, profile) for user in block.tolist()]
+            found.append(self._block(tastes, profile, wish, mine, fetch))
+        lists = [one for one, _ in found]
+        return _joined(lists), np.concatenate([unknown for _, unknown in found])
+
+    def for_taste(self, rows: Rows, weights: Values, profile: Profile, wish: Wish, exclusions: Exclusions) -> TopK:
+        """Find what ``wish`` asks for, for somebody who is no user; ``weights`` as `profile_weights` has them."""
+        return self._block([(rows, weights)], profile, wish, exclusions, self._fetch(profile, wish))[0]
+
+    def _fetch(self, profile: Profile, wish: Wish) -> int:
+        """Return how many titles an interest is searched for."""
+        index = self._searcher.index
+        wanted = wish.k if wish.variety.is_plain else max(wish.k, wish.variety.pool(wish.k))
+        wanted = max(wanted, LEAST_LIST, profile.pool) if profile.popularity else wanted
+        return min(wanted, index.count, index.k_limit or index.count)
+
+    def _block(
+        self,
+        tastes: Sequence[tuple[Rows, Values]],
+        profile: Profile,
+        wish: Wish,
+        exclusions: Exclusions | None,
+        fetch: int,
+    ) -> tuple[TopK, Mask]:
+        index = self._searcher.index
+        made = [interest_vectors(index.vectors(rows), weights, profile.interests, SEED)[0] for rows, weights in tastes]
+        counts = np.array([len(own) for own in made], dtype=np.int64)
+        owner = np.repeat(np.arange(len(tastes)), counts)
+        vectors = np.concatenate([np.empty((0, index.dim)), *made])
+        queries = index.prepare(vectors) if len(vectors) else vectors.astype(np.float32)
+        plain = replace(wish, k=fetch, variety=Variety())
+        pools = self._searcher.run(queries, plain, None if exclusions is None else exclusions.take(owner))
+        started = time.perf_counter()
+        scores = pools.scores.astype(np.float64)
+        if profile.popularity:
+            scores += self._prior(profile)[np.maximum(pools.rows, 0)]
+        rows, best = _merged(pools.rows, scores, counts, profile.merge)
+        unknown = counts == 0
+        matching = np.zeros(len(tastes), np.int64)
+        matching[owner] = pools.matching
+        merged = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages))
+        if unknown.any():
+            self.fill_popular(merged, np.flatnonzero(unknown), profile.liked, plain, exclusions)
+        result = self._searcher.chosen(merged, wish)
+        result.stages.append(Stage("profile", len(tastes), fetch, (time.perf_counter() - started) * 1e3))
+        return result, unknown
+
+    def _prior(self, profile: Profile) -> Values:
+        """Return what popularity adds to the score of each title: float64 (titles,)."""
+        counts = np.log1p(self.liked_by(profile.liked))
+        return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
+
+    def _popular(self, users: int, liked: float, wish: Wish, exclusions: Exclusions | None) -> TopK:
+        """List the titles that most users like, the same for everybody but for what is excluded; scores count users."""
+        restriction = self._searcher.restriction(wish, exclusions)
+        counts = self.liked_by(liked)
+        order = np.lexsort((np.arange(len(counts)), -counts))
+        if restriction.mask is not None:
+            order = order[restriction.mask[order]]
+        k = min(wish.k, self._searcher.index.count)
+        rows = np.full((users, k), -1, np.int64)
+        for place in range(users):
+            mine = (
+                None
+                if exclusions is None
+                else exclusions.rows[exclusions.offsets[place] : exclusions.offsets[place + 1]]
+            )
+            first = order if mine is None else order[~np.isin(order, mine)]
+            rows[place, : len(first[:k])] = first[:k]
+        scores = np.where(rows >= 0, counts[np.maximum(rows, 0)], -np.inf).astype(np.float32)
+        matching = restriction.allowed - restriction.excluded_counts(users)
+        return TopK(rows, scores, np.asarray(matching, dtype=np.int64), True, "popular", [])
+
+    def fill_popular(self, lists: TopK, unknown: Rows, liked: float, wish: Wish, exclusions: Exclusions | None) -> None:
+        """Put popular titles, in place, where nothing is known: at the positions ``unknown`` of a batch."""
+        mine = None if exclusions is None else exclusions.take(unknown)
+        found = self._popular(len(unknown), liked, wish, mine)
+        width = lists.rows.shape[1]
+        lists.rows[unknown] = found.rows[:, :width]
+        lists.scores[unknown] = found.scores[:, :width]
+        lists.matching[unknown] = found.matching
+        known = len(unknown) < len(lists.rows)
+        lists.strategy = f"{lists.strategy}+popular" if known else "popular"
+
+
+def _merged(rows: Rows, scores: Values, counts: Rows, merge: str) -> tuple[Rows, Scores]:
+    """Make one list a user of those of the interests: int64 and float32 (users, pool)."""
+    width = rows.shape[1]
+    lists = np.full((len(counts), width), -1, np.int64)
+    best = np.full((len(counts), width), -np.inf, np.float32)
+    bounds = np.concatenate(([0], np.cumsum(counts)))
+    for place, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
+        if first == last:
+            continue
+        order = np.argsort(-np.where(rows[first:last] >= 0, scores[first:last], -np.inf), axis=1, kind="stable")
+        own = np.take_along_axis(rows[first:last], order, axis=1)
+        values = np.take_along_axis(scores[first:last], order, axis=1)
+        lists[place] = merge_lists(own, values, width, merge)
+        best[place] = _best_scores(lists[place], own, values)
+    return lists, best
+
+
+def _best_scores(chosen: Rows, rows: Rows, scores: Values) -> Scores:
+    """Return each chosen title's best score of all interests; -inf where there is none."""
+    flat, values = rows.ravel(), np.where(rows >= 0, scores, -np.inf).ravel()
+    order = np.lexsort((-values, flat))
+    flat, values = flat[order], values[order]
+    at = np.minimum(np.searchsorted(flat, chosen), len(flat) - 1)
+    return np.where(chosen >= 0, values[at], -np.inf).astype(np.float32)
+
+
+def _joined(lists: Sequence[TopK]) -> TopK:
+    if len(lists) == 1:
+        return lists[0]
+    return TopK(
+        np.concatenate([one.rows for one in lists]),
+        np.concatenate([one.scores for one in lists]),
+        np.concatenate([one.matching for one in lists]),
+        all(one.exact for one in lists),
+        "+".join(dict.fromkeys(part for one in lists for part in one.strategy.split("+"))),
+        [stage for one in lists for stage in one.stages],
+    )
