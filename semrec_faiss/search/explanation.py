@@ -83,8 +83,17 @@ class Explanation:
     text_points: float | None = None
 
     def as_dict(self) -> Record:
-        """Return it as JSON has it."""
-        return asdict(self)
+        """Return it as JSON has it; points are left out where the index has no profile."""
+        known = asdict(self)
+        known["contributions"] = [_without_none(one, _POINTS) for one in known["contributions"]]
+        return _without_none(known, _POINTS)
+
+
+_POINTS = ("points", "other_points", "text_points")
+
+
+def _without_none(values: Record, names: tuple[str, ...]) -> Record:
+    return {name: value for name, value in values.items() if name not in names or value is not None}
 
 
 def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:

@@ -56,7 +56,9 @@ class Taste:
         weights = [(title, 1.0) for title in likes] + [(title, DISLIKE_WEIGHT) for title in dislikes]
         stars = np.array(list(self.ratings.values()), np.float32)
         said = History(np.array([0, len(stars)]), np.arange(len(stars), dtype=np.int32), stars)
-        weights += zip(self.ratings, profile_weights(said, profile or Profile()).tolist(), strict=True)
+        # Without a profile a rating below 1 pushes away, a little.
+        given = (stars - 1) / 4 if profile is None else profile_weights(said, profile)
+        weights += zip(self.ratings, given.tolist(), strict=True)
         if not weights:
             raise UsageError("nothing is liked, disliked or rated", fix='for example: --like "Alien (1979)"')
         return weights

@@ -111,7 +111,7 @@ def test_without_normalising_the_vectors_stay_as_they_are(tmp_path: Path, make_f
     np.testing.assert_allclose(recommender.users.vectors, made.user_vectors, rtol=0, atol=1e-7)
     answer = recommender.similar("m00003", 5)
     wide = vectors.astype(np.float64)
-    scores = wide @ wide[3]
+    scores = wide @ wide[3] / np.linalg.norm(wide, axis=1) / np.linalg.norm(wide[3])  # likeness, not length
     scores[3] = -np.inf
     assert answer.rows.tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
     np.testing.assert_allclose(answer.scores, np.sort(scores)[::-1][:5], rtol=1e-5)
