@@ -136,7 +136,11 @@ def _open_source(dataset: Path, progress: Progress) -> _Source:
     vectors = open_vectors(folder.media_vectors)
     catalog = Catalog.from_jsonl(folder.metadata, expect_count=len(vectors), progress=progress)
     media = folder.media_vectors.parent
-    learned = read_transformation(media, vectors=folder.media_vectors) if has_transformation(media) else None
+    learned = (
+        read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=folder.media_vectors)
+        if has_transformation(media)
+        else None
+    )
     if folder.user_vectors is None or folder.user_ids is None:
         return _Source(folder, vectors, catalog, None, (), learned)
     users = open_vectors(folder.user_vectors, expect_dim=vectors.shape[1])

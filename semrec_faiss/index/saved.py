@@ -64,8 +64,7 @@ class SavedIndex:
     def opened_anew(self) -> SavedIndex:
         """Return the same generation with nothing read yet, for a process that was forked since."""
         fresh = object.__new__(type(self))
-        users = {"users": self.users} if "users" in vars(self) else {}  # arrays only, which a child shares
-        vars(fresh).update(generation=self.generation, config=self.config, _overrides=self._overrides, **users)
+        vars(fresh).update(generation=self.generation, config=self.config, _overrides=self._overrides)
         return fresh
 
     @cached_property
@@ -111,9 +110,8 @@ class SavedIndex:
         """What titles' vectors were learned by; None where they were not learned."""
         if not self.generation.has(JSON_NAME):
             return None
-        folders = {self.generation.file(name).parent for name in (JSON_NAME, ARRAYS_NAME)}
         try:
-            found = read_transformation(folders.pop())
+            found = read_transformation(self.generation.file(JSON_NAME), self.generation.file(ARRAYS_NAME))
         except DataError as error:
             raise DamagedIndexError(error.message, fix="build the index again") from error
         if found.dim != self.generation.manifest.dim:
@@ -202,7 +200,7 @@ def _read_faiss(path: Path, *, mapped: bool) -> Any:
         return index
     except RuntimeError as error:
         raise DamagedIndexError(
-            f"{path} is as it was written, but FAISS {faiss.__version__} cannot read it: {first_line(error)}",
+            f"{path.resolve()} is as it was written, but FAISS {faiss.__version__} cannot read it: {first_line(error)}",
             fix="install the FAISS version that the manifest names, or build the index again",
         ) from error
 

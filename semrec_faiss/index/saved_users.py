@@ -77,14 +77,7 @@ class SavedUsers:
     @cached_property
     def ids(self) -> list[str]:
         """The user ids in row order."""
-        with connect() as connection:
-            path = literal_path(self._generation.file(USER_IDS_NAME))
-            ids = [
-                row[0]
-                for row in connection.execute(
-                    "SELECT user_id FROM read_parquet($1, hive_partitioning = false)", [path]
-                ).fetchall()
-            ]
+        ids: list[str] = self._columns(USER_IDS_NAME, "user_id")["user_id"].tolist()
         if len(ids) != self.count:
             raise DamagedIndexError(f"{USER_IDS_NAME} holds {len(ids)} ids, the manifest counts {self.count} users")
         return ids
@@ -157,11 +150,7 @@ class SavedUsers:
     @cached_property
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
-        with connect() as connection:
-            path = literal_path(self._generation.file(SEEN_NAME))
-            columns = connection.execute(
-                "SELECT user_row, title_row FROM read_parquet($1, hive_partitioning = false)", [path]
-            ).fetchnumpy()
+        columns = self._columns(SEEN_NAME, "user_row, title_row")
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return offsets, np.ascontiguousarray(columns["title_row"], dtype=np.int32)
@@ -169,9 +158,7 @@ class SavedUsers:
     @cached_property
     def history(self) -> History:
         """What users have seen, with ratings and timestamps where the index has them."""
-        with connect() as connection:
-            path = literal_path(self._generation.file(SEEN_NAME))
-            columns = connection.execute("FROM read_parquet($1, hive_partitioning = false)", [path]).fetchnumpy()
+        columns = self._columns(SEEN_NAME, "*")
         offsets, rows = self.seen
         # DuckDB takes NaN in an array for NULL.
         ratings = np.ma.filled(columns["rating"], np.nan) if "rating" in columns else None
@@ -189,3 +176,18 @@ class SavedUsers:
             None if ratings is None else ratings[part],
             None if timestamps is None else timestamps[part],
         )
+
+    def _columns(self, name: str, wanted: str) -> dict[str, NDArray[Any]]:
+        """Read columns of a Parquet file of the generation; raises DamagedIndexError where DuckDB cannot."""
+        import duckdb
+
+        path = literal_path(self._generation.file(name))
+        with connect() as connection:
+            try:
+                sql = f"SELECT {wanted} FROM read_parquet($1, hive_partitioning = false)"
+                columns: dict[str, NDArray[Any]] = connection.execute(sql, [path]).fetchnumpy()
+            except duckdb.Error as error:
+                raise DamagedIndexError(
+                    f"{self._generation.folder / name} cannot be read: {first_line(error)}", fix="build the index again"
+                ) from error
+        return columns

@@ -52,17 +52,17 @@ def has_transformation(folder: Path) -> bool:
     return (folder / JSON_NAME).is_file()
 
 
-def read_transformation(folder: Path, *, vectors: Path | None = None) -> Transformation:
+def read_transformation(path: Path, arrays_path: Path, *, vectors: Path | None = None) -> Transformation:
     """Read both files.
 
     Args:
-        folder: where they are.
+        path: JSON_NAME.
+        arrays_path: ARRAYS_NAME.
         vectors: the vectors beside them, to be held against their digest; None where they are known to belong to it.
 
     Raises:
         DataError: a file is missing, damaged or not what this version reads, or the vectors are others.
     """
-    path, arrays_path = folder / JSON_NAME, folder / ARRAYS_NAME
     try:
         about = _About.model_validate_json(path.read_bytes())
         content = arrays_path.read_bytes()

@@ -109,15 +109,15 @@ class Catalog(HoldsHandles):
                 columns.get(ROW) != "BIGINT"
                 or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items()
             ):
-                raise DataError(f"{path} is no catalog: it has the columns {', '.join(columns)}")
+                raise DataError(f"{path.resolve()} is no catalog: it has the columns {', '.join(columns)}")
             count, distinct, last, ids, titles = connection.execute(
                 f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {TABLE}"
             ).fetchall()[0]
         except (duckdb.Error, UnicodeError) as error:
-            raise DataError(f"{path}: cannot read the titles: {first_line(error)}") from error
+            raise DataError(f"{path.resolve()}: cannot read the titles: {first_line(error)}") from error
         if not count or {distinct, last + 1, ids, titles} != {count}:
             raise DataError(
-                f"{path} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
+                f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
             )
         return cls(connection, count, fields)
 

@@ -46,13 +46,27 @@ class IndexDirectory:
                 raise UsageError(f"{str(path)[:60]}… cannot be a directory: its name is too long") from error
 
     def current(self) -> Generation:
-        """Open the generation in use.
+        """Open the generation in use; when builds remove it meanwhile, the one that is in use then.
 
         Raises:
             NotFoundError: there is no index here.
             DamagedIndexError: CURRENT or the manifest is not as it was written.
         """
-        return Generation(self.path, self._current_ref())
+        ref = self._current_ref()
+        while True:
+            problem = None
+            try:
+                generation = Generation(self.path, ref)
+                if generation.is_all_there:
+                    return generation
+            except DamagedIndexError as error:
+                problem = error
+            newest = self._current_ref()
+            if newest == ref:
+                if problem is not None:
+                    raise problem
+                return generation
+            ref = newest
 
     def _current_ref(self) -> GenerationRef:
         current = self.path / CURRENT_NAME

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from semrec_faiss.errors import NotFoundError
+from semrec_faiss.index.generations.held_files import HeldFiles
 from semrec_faiss.index.generations.manifest import (
     MANIFEST_DIGEST_NAME,
     MANIFEST_NAME,
@@ -27,14 +28,23 @@ from semrec_faiss.storage import flush_to_disk, sync_file, sync_folder
 
 
 class Generation:
-    """One whole version of an index on disk; files are held against their digests when they are first asked for."""
+    """One whole version of an index on disk; files are held against their digests when they are first asked for.
+
+    Its files stay readable for as long as it lives, whatever later builds remove.
+    """
 
     def __init__(self, folder: Path, ref: GenerationRef) -> None:
-        """Read the manifest; raises DamagedIndexError when it is not the one that ``ref`` names."""
+        """Read the manifest and open the files; raises DamagedIndexError when ``ref`` names another manifest."""
         self.folder = folder.absolute() / ref.name
         self.ref = ref
         self.manifest: Manifest = read_manifest(self.folder, ref.manifest_sha256)
+        self._held = HeldFiles(self.folder, self.manifest.files)
         self._checked: set[str] = set()
+
+    @property
+    def is_all_there(self) -> bool:
+        """Whether every file could be opened: not so when it was removed by a build while it was opened."""
+        return self._held.all_there
 
     @property
     def name(self) -> str:
@@ -46,39 +56,40 @@ class Generation:
         return name in self.manifest.files
 
     def file(self, name: str) -> Path:
-        """Return the path of a file whose bytes are as they were written.
+        """Return a path by which a file is read whose bytes are as they were written; it need not bear its name.
 
         Raises:
             DamagedIndexError: they are not, or the generation has no such file.
-            NotFoundError: two later builds have replaced and removed the whole generation.
+            NotFoundError: later builds have removed the whole generation, on a system that keeps no removed files.
         """
-        if name in self._checked:
-            return self.folder / name
-        path = self._path(name)
-        check_file(path, self.manifest.files[name])
-        self._checked.add(name)
-        return path
+        held = self._path(name)
+        if name not in self._checked:
+            check_file(self.folder / name, self.manifest.files[name], held)
+            self._checked.add(name)
+        return held
 
     def mapped(self, name: str) -> Path:
-        """Return the path of a file of the right size, whose reader holds each part against a sum of its own.
+        """Return a path, as `file` does, of a file of the right size, whose reader holds each part against a sum.
 
         Raises:
             DamagedIndexError: it is missing or of another size, or the generation has no such file.
-            NotFoundError: two later builds have replaced and removed the whole generation.
+            NotFoundError: as `file`.
         """
-        path = self._path(name)
-        check_size(path, self.manifest.files[name])
-        return path
+        held = self._path(name)
+        check_size(self.folder / name, self.manifest.files[name], held)
+        return held
 
     def _path(self, name: str) -> Path:
+        """Return the path by which a file is read."""
         if name not in self.manifest.files:
             raise damaged(self.folder / name, "is not part of this generation")
-        if not self.folder.is_dir() and self.folder.parent.is_dir():
+        held = self._held.path(name)
+        if held is None and not self.folder.is_dir() and self.folder.parent.is_dir():
             raise NotFoundError(
                 f"{self.name} of {self.folder.parent} was removed by later builds after it was opened",
                 fix="open the index again",
             )
-        return self.folder / name
+        return held or self.folder / name
 
     def check_all(self) -> None:
         """Hash every file anew; raises DamagedIndexError at the first that has changed."""

@@ -86,25 +86,30 @@ def sha256_of(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def check_file(path: Path, entry: FileEntry) -> None:
+def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     """Hold a file against its entry.
+
+    Args:
+        path: its name, for messages.
+        entry: what was written.
+        held: the path that it is read by, where that is another.
 
     Raises:
         DamagedIndexError: it is missing, of another size, or its bytes have changed.
     """
-    check_size(path, entry)
+    check_size(path, entry, held)
     try:
-        digest, _ = sha256_of(path)
+        digest, _ = sha256_of(held or path)
     except OSError as error:
         raise damaged(path, f"cannot be read: {error.strerror or error}") from error
     if digest != entry.sha256:
         raise damaged(path, "has changed since it was written: its SHA-256 differs from the manifest's")
 
 
-def check_size(path: Path, entry: FileEntry) -> None:
-    """Hold a file's size against its entry; raises DamagedIndexError where it is missing or of another size."""
+def check_size(path: Path, entry: FileEntry, held: Path | None = None) -> None:
+    """Hold a file's size against its entry, as `check_file`; raises DamagedIndexError where it is missing or of another."""
     try:
-        size = path.stat().st_size
+        size = (held or path).stat().st_size
     except OSError as error:
         raise damaged(path, f"cannot be read: {error.strerror or error}") from error
     if size != entry.bytes:

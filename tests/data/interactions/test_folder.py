@@ -61,7 +61,8 @@ def test_it_is_a_whole_data_folder(source: Path, tmp_path: Path) -> None:
     ids = json.loads((tmp_path / "out" / USER_IDS).read_text())
     users = np.load(tmp_path / "out" / USER_VECTORS)
     np.testing.assert_allclose(users[ids.index("u99")], users[:-1].mean(axis=0), rtol=1e-5)
-    made = read_transformation(tmp_path / "out" / "media", vectors=tmp_path / "out" / MEDIA_VECTORS)
+    media = tmp_path / "out" / "media"
+    made = read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=tmp_path / "out" / MEDIA_VECTORS)
     texts = np.load(source / "texts" / MEDIA_VECTORS)
     vectors = np.load(tmp_path / "out" / MEDIA_VECTORS)
     np.testing.assert_allclose(made.title_vectors(texts[58:]), vectors[58:], atol=1e-6)
@@ -133,7 +134,7 @@ def test_a_damaged_transformation_is_told(source: Path, tmp_path: Path) -> None:
     kept = vectors.read_bytes()
     np.save(vectors, changed)
     with pytest.raises(DataError, match="holds other vectors than"):
-        read_transformation(media, vectors=vectors)
+        read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=vectors)
     vectors.write_bytes(kept)
     arrays = (media / ARRAYS_NAME).read_bytes()
     for at in range(0, len(arrays), 97):

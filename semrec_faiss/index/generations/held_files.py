@@ -1,0 +1,46 @@
+"""Files that stay readable for as long as somebody holds them, even when their folder is removed meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+_OPEN_FILES = Path("/proc/self/fd")
+
+
+class HeldFiles:
+    """Open descriptors of a folder's files; they are closed with the last reference to this object.
+
+    On Linux what is open has a path of its own, which every library can read, and which a fork inherits. On other
+    systems nothing is held, and files are read by their names.
+
+    Attributes:
+        all_there: whether every file could be opened when it was looked for; True where nothing is held.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        """Open the files ``names`` of ``folder``; those that cannot be opened are not held."""
+        self._descriptors: dict[str, int] = {}
+        self.all_there = True
+        weakref.finalize(self, _close, self._descriptors).atexit = False
+        if not _OPEN_FILES.is_dir():
+            return
+        for name in names:
+            try:
+                self._descriptors[name] = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                self.all_there = False
+
+    def path(self, name: str) -> Path | None:
+        """Return the path under which a held file is read, None for one that is not held."""
+        descriptor = self._descriptors.get(name)
+        return None if descriptor is None else _OPEN_FILES / str(descriptor)
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for descriptor in descriptors.values():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
