@@ -107,7 +107,7 @@ def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
 
 
 def check_size(path: Path, entry: FileEntry, held: Path | None = None) -> None:
-    """Hold a file's size against its entry, as `check_file`; raises DamagedIndexError where it is missing or of another."""
+    """Hold a file's size against its entry, as `check_file`; raises DamagedIndexError where that differs."""
     try:
         size = (held or path).stat().st_size
     except OSError as error:
