@@ -14,7 +14,7 @@ GPU_LIMIT = 2048
 GPU_PQ_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 """The product quantiser sizes that FAISS has GPU code for; those over 48 need float16 look-up tables."""
 
-FUSED_K_LIMIT = 256
+FUSED_K_LIMIT = 2048
 """The most titles that type fused returns a query on a GPU."""
 
 FUSED_DIMS = range(32, 2049, 8)

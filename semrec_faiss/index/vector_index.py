@@ -42,7 +42,8 @@ from semrec_faiss.index.queries import as_batch, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.searcher import Excluded, FusedResult, FusedSearcher
+    from semrec_faiss.index.fused.excluded import Excluded
+    from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 
 
 QUERY_BLOCK_ROWS = 16_384
@@ -244,7 +245,7 @@ class VectorIndex(HoldsHandles):
 
         Args:
             queries: float32 (queries, dim), prepared.
-            k: at most 256, and at most the number of titles.
+            k: at most 2,048, and at most the number of titles.
             mask: bool (count,), True where a title may be returned.
             excluded: rows that single queries must not return besides.
 

@@ -246,7 +246,7 @@ def _masked(
     index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     """Let the kernels score only what may be returned: k titles whenever k match."""
-    from semrec_faiss.index.fused.searcher import Excluded
+    from semrec_faiss.index.fused.excluded import Excluded
 
     started = time.perf_counter()
     k = result.rows.shape[1]

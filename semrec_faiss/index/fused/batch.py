@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.index.fused.one_pass import FusedPass, answers_in, as_tensor, load_torch
+from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
+from semrec_faiss.index.fused.one_pass import FusedPass, answers_in
 from semrec_faiss.index.fused.plan import plan_repeat, power_of_two, repeat_queries
 
-Answers = tuple[Rows, Scores, Mask]
-"""Rows and scores, (queries, k) each, and whether each query's are proven."""
+Answers = tuple[Rows, Scores]
+"""Rows and scores, (queries, k) each, to be filled in."""
 
 FEWEST_REPEATED = 16
 
@@ -34,21 +35,30 @@ class DirectSearch:
         self.work = work
         self._repeats: dict[int, FusedPass] = {}
 
-    def search(self, queries: Vectors, allowed: Any, stride: int) -> Answers:
-        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`."""
+    def search(self, queries: Vectors, allowed: Any, stride: int, into: Answers) -> Mask:
+        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`.
+
+        Returns:
+            Whether each query's answers are proven.
+        """
         self.work.run(as_tensor(queries).to(self.work.rows.device), allowed, stride)
-        return _read(self.work, len(queries))
+        return _read(self.work, into)
 
-    def repeat(self, which: Rows, allowed: Any, stride: int) -> Answers:
+    def repeat(self, which: Rows, allowed: Any, stride: int, into: Answers) -> Mask:
         """Search these queries of the batch just searched again, with more candidates."""
-        return _joined(self._repeat(part, room, allowed, stride) for part, room in _in_rooms(which, self.work))
+        return np.concatenate(
+            [
+                self._repeat(which[part], room, allowed, stride, _part(into, part))
+                for part, room in _in_rooms(which, self.work)
+            ]
+        )
 
-    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int) -> Answers:
+    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int, into: Answers) -> Mask:
         if room not in self._repeats:
             self._repeats = {room: _repeat_pass(self.work, room)}
         work = self._repeats[room]
         work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), allowed, stride)
-        return _read(work, len(which))
+        return _read(work, into)
 
 
 class CapturedSearch:
@@ -99,8 +109,8 @@ class CapturedSearch:
             self._allowed.copy_(allowed)
         self._torch.cuda.synchronize(self._queries.device)
 
-    def search(self, queries: Vectors, allowed: Any, *_: Any) -> Answers:
-        """Search ``queries``, as many as were recorded; the answers are copies."""
+    def search(self, queries: Vectors, allowed: Any, _: int, into: Answers) -> Mask:
+        """Search ``queries``, as many as were recorded; see `DirectSearch.search`."""
         if queries.nbytes <= COPIED_AT_ONCE:
             np.copyto(self._queries_view, queries)
         else:
@@ -108,20 +118,22 @@ class CapturedSearch:
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()
-        return _after(self._torch, self._found, len(queries), self._device)
+        return _after(self._torch, self._found, into, self._device)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
-        self._repeat(np.zeros(1, np.int64), next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
+        self._repeat_of(next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
 
-    def repeat(self, which: Rows, *_: Any) -> Answers:
+    def repeat(self, which: Rows, _allowed: Any, _stride: int, into: Answers) -> Mask:
         """Search these queries of the batch just searched again, with more candidates; its bitmap is here still."""
-        return _joined(self._repeat(part, room) for part, room in _in_rooms(which, self.work))
+        return np.concatenate(
+            [self._repeat_of(room).search(which[part], _part(into, part)) for part, room in _in_rooms(which, self.work)]
+        )
 
-    def _repeat(self, which: Rows, room: int) -> Answers:
+    def _repeat_of(self, room: int) -> _CapturedRepeat:
         if room not in self._repeats:
             self._repeats[room] = _CapturedRepeat(self.work, room, self._allowed, self._stride)
-        return self._repeats[room].search(which)
+        return self._repeats[room]
 
 
 class _CapturedRepeat:
@@ -135,19 +147,20 @@ class _CapturedRepeat:
         self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
         self._answers_out = torch.empty_like(self._work.answers, device="cpu", pin_memory=True)
         self._found = _views(self._answers_out, self._work)
-        which = torch.zeros(room, dtype=torch.int64, device=device)
+        # Kept as long as the graph, which has its address: once it was not, and others' memory was written to.
+        self._which = torch.zeros(room, dtype=torch.int64, device=device)
 
         def launches() -> None:
-            which.copy_(self._which_in, non_blocking=True)
-            self._work.resume(earlier, which, allowed, stride)
+            self._which.copy_(self._which_in, non_blocking=True)
+            self._work.resume(earlier, self._which, allowed, stride)
             self._answers_out.copy_(self._work.answers, non_blocking=True)
 
         self._graph = _recorded(launches, device)
 
-    def search(self, which: Rows) -> Answers:
+    def search(self, which: Rows, into: Answers) -> Mask:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
-        return _after(self._torch, self._found, len(which), self._device)
+        return _after(self._torch, self._found, into, self._device)
 
 
 def _recorded(launches: Callable[[], None], device: Any) -> Any:
@@ -155,7 +168,8 @@ def _recorded(launches: Callable[[], None], device: Any) -> Any:
     launches()  # compiles what is not compiled yet, which a recording does not allow
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
+    # Thread-local: what other threads do on other GPUs meanwhile must not end the recording.
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         launches()
     return graph
 
@@ -164,35 +178,37 @@ def _views(answers: Any, work: FusedPass) -> tuple[NDArray[Any], ...]:
     return tuple(part.numpy() for part in answers_in(answers, len(work.rows), work.k))
 
 
-def _after(torch: Any, found: tuple[NDArray[Any], ...], count: int, device: Any) -> Answers:
-    """Wait for what was replayed and copy the first ``count`` answers out of pinned memory."""
+def _after(torch: Any, found: tuple[NDArray[Any], ...], into: Answers, device: Any) -> Mask:
+    """Wait for what was replayed and copy as many answers as are asked for out of pinned memory."""
     torch.cuda.current_stream(device).synchronize()
-    rows, scores, proven = (part[:count] for part in found)
-    return rows.copy(), scores.copy(), proven != 0
+    count = len(into[0])
+    into[0][:], into[1][:] = found[0][:count], found[1][:count]
+    return np.asarray(found[2][:count] != 0)
 
 
-def _read(work: FusedPass, count: int) -> Answers:
-    parts = (work.rows, work.scores, work.proven)
-    rows, scores, proven = (part[:count].to("cpu", copy=True).numpy() for part in parts)
-    return rows, scores, proven != 0
+def _read(work: FusedPass, into: Answers) -> Mask:
+    torch = load_torch()
+    count = len(into[0])
+    for mine, its in zip(into, (work.rows, work.scores), strict=True):
+        torch.from_numpy(mine).copy_(its[:count])
+    return np.asarray(work.proven[:count].cpu().numpy() != 0)
+
+
+def _part(into: Answers, part: slice) -> Answers:
+    return into[0][part], into[1][part]
 
 
 def _repeat_pass(earlier: FusedPass, room: int) -> FusedPass:
     return FusedPass(earlier.titles, plan_repeat(earlier.plan, earlier.titles.count), room, earlier.k)
 
 
-def _in_rooms(which: Rows, work: FusedPass) -> Iterator[tuple[Rows, int]]:
+def _in_rooms(which: Rows, work: FusedPass) -> Iterator[tuple[slice, int]]:
     """Divide queries into parts of a few sizes, each a graph or a set of buffers of its own."""
     most = repeat_queries(plan_repeat(work.plan, work.titles.count), work.titles.count)
     for start in range(0, len(which), most):
-        part = which[start : start + most]
-        yield part, min(most, max(FEWEST_REPEATED, power_of_two(len(part))))
+        part = slice(start, min(start + most, len(which)))
+        yield part, min(most, max(FEWEST_REPEATED, power_of_two(part.stop - start)))
 
 
 def _filled(which: Rows, room: int) -> Rows:
     return np.concatenate((which, np.full(room - len(which), which[0], np.int64)))
-
-
-def _joined(parts: Iterator[Answers]) -> Answers:
-    rows, scores, proven = zip(*parts, strict=True)
-    return np.concatenate(rows), np.concatenate(scores), np.concatenate(proven)

@@ -40,6 +40,11 @@ class TitleCodes:
         """GPU memory of them."""
         return sum(int(part.nbytes) for part in (self.codes, self.steps, self.rests))
 
+    def gather(self, rows: Any) -> TitleCodes:
+        """Copy those of some titles together; ``rows`` are integers on the GPU."""
+        codes, steps, rests = (part.index_select(0, rows) for part in (self.codes, self.steps, self.rests))
+        return TitleCodes(codes, steps, rests, self.norm)
+
 
 def encode(torch: Any, vectors: Any, scale: float, parts: Iterable[slice]) -> TitleCodes:
     """Encode float32 ``vectors`` (titles, dim) on a GPU, times ``scale``, in ``parts``."""

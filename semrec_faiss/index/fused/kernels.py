@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Triton kernels of exact top-k: chunk maxima on the tensor cores, selection, rescoring, proof.
+"""Triton kernels of exact top-k, first half: queries made ready, bitmaps, chunk maxima on the tensor cores.
 
 A chunk is 2 × SPAN titles whose scores one thread of a tensor-core accumulator holds, so that their maximum needs no
 exchange between threads: chunk ``c`` has the rows ``(c // 4) · 8 · SPAN + 8 · i + 2 · (c % 4) + {0, 1}`` for ``i`` from
@@ -13,19 +13,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def _ordered16(values):
-    """Map float16 to int32 so that the integers compare as the numbers do."""
-    bits = values.to(tl.int16, bitcast=True).to(tl.int32)
-    return bits ^ ((bits >> 15) & 0x7FFF)
-
-
-@triton.jit
-def _row_of(chunk, member, SPAN: tl.constexpr):
-    """Return the title row of a chunk's member, 0 to 2 × SPAN - 1."""
-    return (chunk // 4) * (8 * SPAN) + 8 * (member // 2) + 2 * (chunk % 4) + member % 2
 
 
 @triton.jit
@@ -92,11 +79,12 @@ def prepare_queries(
 
 @triton.jit
 def forbid_rows(allowed, stride, query_of, rows, count, BLOCK: tl.constexpr):
-    """Clear the bit of each (query, row) pair in the queries' bitmaps of allowed rows."""
+    """Clear the bit of each (query, row) pair in the queries' bitmaps of allowed rows; a row of -1 stands for none."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     query = tl.load(query_of + at, mask=inside, other=0).to(tl.int64)
-    row = tl.load(rows + at, mask=inside, other=0)
+    row = tl.load(rows + at, mask=inside, other=-1)
+    inside = inside & (row >= 0)
     bit = tl.full((BLOCK,), 1, tl.int32) << (row % 32)
     tl.atomic_and(allowed + query * stride + row // 32, ~bit, mask=inside)
 
@@ -169,136 +157,3 @@ def chunk_maxima(
     for k in range(0, dim, BK):
         scores = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, scores)
     write_maxima(scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride, MASKED, SHARED, SPAN, BM, BN)
-
-
-@triton.jit(do_not_specialize=["keep"])
-def select_largest(
-    values, stride, through, count, keep, chosen, dropped, dropped_stride,
-    THROUGH: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
-):  # fmt: skip
-    """List, for each row of values, at least the ``keep`` largest, and the largest value that is not listed.
-
-    The ``keep``-th largest of WIDTH group maxima is a bound that at least ``keep`` values reach; where there are no
-    more values than WIDTH it is the ``keep``-th largest itself. It is found bit by bit, whatever ``keep`` is. What
-    finds no place among CAPACITY counts as not listed.
-
-    Program (s, q) looks at segment ``s`` of row ``q``: ``count`` values of it. With THROUGH there is one segment, and
-    ``through`` lists the ``count`` positions to look at, -1 for none. What is listed are positions within the row.
-    """
-    query = tl.program_id(1).to(tl.int64)
-    segment = query * tl.num_programs(0) + tl.program_id(0)
-    first = tl.program_id(0) * count
-    base = values + query * stride
-    column = tl.arange(0, WIDTH)
-    group = tl.full((WIDTH,), float("-inf"), tl.float16)
-    for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        group = tl.maximum(group, tl.load(base + at, mask=inside, other=float("-inf")))
-    keys = _ordered16(group)
-    threshold = -32768
-    for bit in tl.static_range(15, -1, -1):
-        candidate = threshold + (1 << bit)
-        threshold = tl.where(tl.sum((keys >= candidate).to(tl.int32), axis=0) >= keep, candidate, threshold)
-    found = 0
-    left = tl.full((WIDTH,), float("-inf"), tl.float16)
-    for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        part = tl.load(base + at, mask=inside, other=float("-inf"))
-        reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
-        place = found + tl.cumsum(reaches.to(tl.int32), axis=0) - 1
-        fits = reaches & (place < CAPACITY)
-        tl.store(chosen + segment * CAPACITY + place, at.to(tl.int32), mask=fits)
-        left = tl.maximum(left, tl.where(fits, float("-inf"), part).to(tl.float16))
-        found += tl.sum(reaches.to(tl.int32), axis=0)
-    slot = tl.arange(0, CAPACITY)
-    tl.store(chosen + segment * CAPACITY + slot, tl.full((CAPACITY,), -1, tl.int32), mask=slot >= found)
-    tl.store(dropped + query * dropped_stride + tl.program_id(0), tl.max(left.to(tl.float32), axis=0))
-
-
-@triton.jit(do_not_specialize=["allowed_stride"])
-def rescore_chunks(
-    queries, titles, allowed, chosen, scores, title_count, dim, allowed_stride,
-    MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    """Score every title of the chosen chunks from the float16 copies; program (p, q) takes ROWS titles of query q."""
-    query = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    out = scores + query * (CAPACITY * 2 * SPAN) + place
-    if tl.load(chosen + query * CAPACITY + tl.program_id(0) * ROWS // (2 * SPAN)) < 0:
-        tl.store(out, tl.full((ROWS,), float("-inf"), tl.float16))
-    else:
-        chunk = tl.load(chosen + query * CAPACITY + place // (2 * SPAN))
-        row = _row_of(chunk, place % (2 * SPAN), SPAN)
-        valid = (chunk >= 0) & (row < title_count)
-        row = tl.where(valid, row, 0)
-        if MASKED:
-            bits = tl.load(allowed + query * allowed_stride + row // 32)
-            valid = valid & (((bits >> (row % 32)) & 1) != 0)
-        column = tl.arange(0, BK)
-        at = titles + row.to(tl.int64)[:, None] * dim + column[None, :]
-        total = tl.zeros((ROWS,), tl.float32)
-        for start in range(0, dim, BK):
-            inside = start + column < dim
-            q = tl.load(queries + query * dim + start + column, mask=inside, other=0.0)
-            x = tl.load(at + start, mask=valid[:, None] & inside[None, :], other=0.0)
-            total += tl.sum(x.to(tl.float32) * q.to(tl.float32)[None, :], axis=1)
-        tl.store(out, tl.where(valid, total, float("-inf")).to(tl.float16))
-
-
-@triton.jit(do_not_specialize=["k_wanted"])
-def rescore_rows(
-    queries, titles, chosen, picked, bounds, dropped, scratch, best_scores, best_rows, proven,
-    dim, dropped_count, k_wanted, title_scale, title_unscale,
-    SPAN: tl.constexpr, CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    """Score the picked titles from the original vectors, rank them, and tell whether the answer is proven.
-
-    It is proven when the k-th score exceeds whatever was dropped on the way by the error that a float16 score can have.
-    ``scratch`` has room for PICKS int64 a query.
-    """
-    query = tl.program_id(0).to(tl.int64)
-    slot = tl.arange(0, PICKS)
-    pick = tl.load(picked + query * PICKS + slot)
-    valid = pick >= 0
-    pick = tl.where(valid, pick, 0)
-    chunk = tl.load(chosen + query * CAPACITY + pick // (2 * SPAN))
-    row = tl.where(valid, _row_of(chunk, pick % (2 * SPAN), SPAN), 0)
-    column = tl.arange(0, BK)
-    at = titles + row.to(tl.int64)[:, None] * dim + column[None, :]
-    total = tl.zeros((PICKS,), tl.float32)
-    for start in range(0, dim, BK):
-        inside = start + column < dim
-        q = tl.load(queries + query * dim + start + column, mask=inside, other=0.0)
-        x = tl.load(at + start, mask=valid[:, None] & inside[None, :], other=0.0)
-        total += tl.sum((x.to(tl.float32) * title_scale) * q[None, :], axis=1)
-    total = tl.where(valid, tl.where(total == 0.0, 0.0, total), float("-inf"))  # -0.0 would rank below 0.0
-    bits = total.to(tl.int32, bitcast=True)
-    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
-    # Loaded anew: what a sum leaves, many threads holding the same elements, Triton sorts wrongly over several warps.
-    tl.store(scratch + query * PICKS + slot, (ordered << 32) | (0x7FFFFFFF - row).to(tl.int64))
-    tl.debug_barrier()
-    key = tl.sort(tl.load(scratch + query * PICKS + slot, cache_modifier=".cg"), descending=True)
-    top = (key >> 32).to(tl.int32)
-    score = (top ^ ((top >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-    best = tl.where(score > float("-inf"), 0x7FFFFFFF - (key & 0x7FFFFFFF), -1)
-    bound = tl.load(bounds + 3 * query)
-    unscale_first = tl.load(bounds + 3 * query + 1)
-    unscale_second = tl.load(bounds + 3 * query + 2)
-    wanted = slot < k_wanted
-    out = score * unscale_second * title_unscale * unscale_first
-    tl.store(best_scores + query * k_wanted + slot, tl.where(best >= 0, out, float("-inf")), mask=wanted)
-    tl.store(best_rows + query * k_wanted + slot, best, mask=wanted)
-    step = tl.arange(0, DROPPED)
-    lost = tl.load(dropped + query * dropped_count + step, mask=step < dropped_count, other=float("-inf"))
-    lost = tl.max(lost, axis=0)
-    kth = tl.min(tl.where(wanted, score, float("inf")), axis=0)
-    rounded = tl.abs(lost) * 4.8828125e-04  # what was dropped had been rounded to float16: 2^-11 of it
-    tl.store(proven + query, ((kth > lost + rounded + bound) | (lost == float("-inf"))).to(tl.int8))

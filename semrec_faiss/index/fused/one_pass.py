@@ -1,146 +1,13 @@
-"""One pass of a fused search: the title vectors on the GPU, the work buffers, and the kernels in order."""
+"""One pass of a fused search: the work buffers, and the kernels in order."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
+from semrec_faiss.index.fused.plan import MANY_QUERIES, SORTED_APART, FusedPlan, code_rows, code_width, power_of_two
 
-from semrec_faiss.arrays import Vectors
-from semrec_faiss.errors import DeviceError, MissingPackageError
-from semrec_faiss.index.fused.codes import TitleCodes, encode
-from semrec_faiss.index.fused.plan import (
-    MANY_QUERIES,
-    FusedPlan,
-    code_bytes,
-    code_rows,
-    code_width,
-    keeps_codes,
-    power_of_two,
-)
-
-UPLOAD_BYTES = 64 << 20
-
-LEAST_SCALED_LENGTH = 2.0**-60
-"""Beside a vector of length 1, components of one so short may be less than a float32 holds, times a query's."""
-
-INSTALL = "pip install 'semrec-faiss[gpu]', or set device.kind=cpu"
-
-
-def load_torch() -> Any:
-    """Import torch and Triton.
-
-    Raises:
-        MissingPackageError: one of them is missing or does not load.
-    """
-    try:
-        import torch
-        import triton
-    except (ImportError, OSError) as error:
-        raise MissingPackageError(f"type fused needs torch and triton: {error}", fix=INSTALL) from error
-    del triton
-    return torch
-
-
-@dataclass(frozen=True)
-class GpuTitles:
-    """The title vectors as a fused search keeps them.
-
-    Attributes:
-        halves: float16 (titles, dim), the vectors times ``scale``, rounded.
-        originals: float32 (titles, dim), or None where rescoring is done with the halves.
-        scale: a power of two that brings the longest vector to a length of at most 1.
-        norm: the largest length of a rounded vector.
-        error: the largest length of a scaled vector's rounding residual.
-        wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
-        codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
-    """
-
-    halves: Any
-    originals: Any
-    scale: float
-    norm: float
-    error: float
-    wide: bool = False
-    codes: TitleCodes | None = None
-
-    @property
-    def count(self) -> int:
-        """The number of titles."""
-        return int(self.halves.shape[0])
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of a vector."""
-        return int(self.halves.shape[1])
-
-    @property
-    def bytes(self) -> int:
-        """GPU memory of the vectors."""
-        kept = int(self.halves.nbytes)
-        kept += 0 if self.originals is None else int(self.originals.nbytes)
-        return kept + (0 if self.codes is None else self.codes.bytes)
-
-
-def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> GpuTitles:
-    """Copy title vectors to a GPU in blocks and round them.
-
-    Args:
-        vectors: float32 (titles, dim).
-        device: a torch device.
-        keep_originals: whether the float32 vectors stay there too, and of many titles int8 codes: 6 or 7 bytes a
-            component in all instead of 2.
-
-    Raises:
-        DeviceError: they do not fit the GPU's memory.
-    """
-    torch = load_torch()
-    coded = keep_originals and keeps_codes(len(vectors), "float32")
-    try:
-        halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
-        originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
-        longest, shortest = 0.0, math.inf
-        for part in _parts(vectors):
-            block = as_tensor(vectors[part]).to(device)
-            lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
-            longest = max(longest, float(lengths.max()))
-            shortest = min(shortest, float(torch.where(lengths > 0, lengths, math.inf).min()))
-            if originals is not None:
-                originals[part] = block
-        scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
-        norm = error = 0.0
-        for part in _parts(vectors):
-            block = as_tensor(vectors[part]) if originals is None else originals[part]
-            scaled = block.to(device) * scale
-            halves[part] = scaled.half()
-            rounded = halves[part].float()
-            norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
-            error = max(error, float(torch.linalg.vector_norm(scaled - rounded, dim=1).max()))
-        wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
-        codes = encode(torch, originals, scale, _parts(vectors)) if coded and not wide else None
-    except torch.cuda.OutOfMemoryError as problem:
-        torch.cuda.empty_cache()
-        wanted = vectors.size * (6 if keep_originals else 2) + coded * code_bytes(*vectors.shape)
-        raise DeviceError(
-            f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
-            fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
-        ) from problem
-    return GpuTitles(halves, originals, scale, 1.00001 * norm, 1.00001 * error, wide, codes)
-
-
-def as_tensor(array: NDArray[Any]) -> Any:
-    """Give an array to torch, which warns of one that it may not write to, such as a mapped file's."""
-    array = np.ascontiguousarray(array)
-    return load_torch().from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _parts(vectors: Vectors) -> Iterable[slice]:
-    step = max(1, UPLOAD_BYTES // (4 * vectors.shape[1]))
-    return (slice(start, start + step) for start in range(0, len(vectors), step))
+ROWS_A_PROGRAM = 64
 
 
 class FusedPass:
@@ -179,6 +46,10 @@ class FusedPass:
         both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
         tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
         self._query_tiles, self._title_tiles = map(TensorDescriptor.from_tensor, both, tiles)
+
+    def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:
+        """Tell whether these buffers do for such a block."""
+        return self.titles is titles and self.plan == plan and self.k == k and len(self.rows) >= queries
 
     def run(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
         """Search; the answers are in ``scores``, ``rows`` and ``proven`` when the GPU has come to the end of it.
@@ -255,35 +126,50 @@ class FusedPass:
     def _largest(
         self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
     ) -> None:
-        from semrec_faiss.index.fused import kernels
+        from semrec_faiss.index.fused import ranking_kernels
 
         segments = self.plan.segments if chosen is self.listed else 1
         width = min(self.plan.width, power_of_two(length))
-        kernels.select_largest[(segments, count)](
+        ranking_kernels.select_largest[(segments, count)](
             values, values.shape[1], values if through is None else through, length, keep, chosen,
             self.dropped[:, dropped_at:], self.dropped.shape[1], THROUGH=through is not None,
-            WIDTH=width, CAPACITY=chosen.shape[-1], num_warps=1 if count > MANY_QUERIES else min(4, _warps(width)),
+            WIDTH=width, CAPACITY=chosen.shape[-1], num_warps=_selecting_warps(width, count),
         )  # fmt: skip
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
-        from semrec_faiss.index.fused import kernels
+        from semrec_faiss.index.fused import ranking_kernels
 
         plan, titles = self.plan, self.titles
         members = plan.capacity * 2 * plan.span
-        kernels.rescore_chunks[(members // plan.rescore_rows, count)](
+        ranking_kernels.rescore_chunks[(members // plan.rescore_rows, count)](
             self.rounded, titles.halves, self.bounds if allowed is None else allowed, self.chosen, self.candidates,
             titles.count, titles.dim, allowed_stride, MASKED=allowed is not None, SPAN=plan.span,
             CAPACITY=plan.capacity, ROWS=plan.rescore_rows, BK=128, num_warps=4,
         )  # fmt: skip
-        last = self.dropped.shape[1] - 1
-        self._largest(self.candidates, None, members, plan.keep_rows, self.picked, last, count)
-        exact = titles.originals is not None
-        kernels.rescore_rows[(count,)](
-            self.scaled, titles.originals if exact else titles.halves, self.chosen, self.picked, self.bounds,
-            self.dropped, self._keys, self.scores, self.rows, self.proven, titles.dim, self.dropped.shape[1], self.k,
-            titles.scale if exact else 1.0, 1.0 / titles.scale, SPAN=plan.span, CAPACITY=plan.capacity,
-            PICKS=plan.picks, DROPPED=power_of_two(self.dropped.shape[1]), BK=128 if plan.picks <= 64 else 32,
-            num_warps=_warps(plan.picks),
+        self._largest(self.candidates, None, members, plan.keep_rows, self.picked, self.dropped.shape[1] - 1, count)
+        self._rank(count)
+
+    def _rank(self, count: int) -> None:
+        from semrec_faiss.index.fused import ranking_kernels
+
+        plan, titles = self.plan, self.titles
+        exact, mapped = titles.originals is not None, titles.origins is not None
+        vectors = titles.originals if exact else titles.halves
+        picked = (self.scaled, vectors, titles.origins if mapped else self.chosen, self.chosen, self.picked)
+        scale = titles.scale if exact else 1.0
+        options = {"MAPPED": mapped, "ORIGINALS": exact, "SPAN": plan.span, "CAPACITY": plan.capacity,
+                   "PICKS": plan.picks, "BK": 64 if plan.picks <= 32 else 32}  # fmt: skip
+        keys, apart = self._keys, plan.picks > SORTED_APART
+        if apart:
+            blocks = (plan.picks // ROWS_A_PROGRAM, count)
+            ranking_kernels.score_rows[blocks](
+                *picked, keys, titles.dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
+            )
+            keys = keys[:count].sort(dim=1, descending=True).values
+        ranking_kernels.rank_rows[(count,)](
+            *picked, self.bounds, self.dropped, keys, self.scores, self.rows, self.proven, titles.dim,
+            self.dropped.shape[1], self.k, scale, 1.0 / titles.scale, SORTED=apart,
+            DROPPED=power_of_two(self.dropped.shape[1]), num_warps=_warps(plan.picks), **options,
         )  # fmt: skip
 
 
@@ -301,3 +187,7 @@ def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
 def _warps(elements: int) -> int:
     """Return as many warps as have an element each: Triton sorts wrongly what several warps hold copies of."""
     return max(1, min(8, elements // 32))
+
+
+def _selecting_warps(width: int, queries: int) -> int:
+    return max(width // 1024 if width > 2048 else 1, 1 if queries > MANY_QUERIES else min(4, _warps(width)))

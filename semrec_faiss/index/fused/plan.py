@@ -21,8 +21,8 @@ FEW_QUERIES, MANY_QUERIES = 32, 256
 SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 """From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore."""
 
-MOST_KEPT = 400
-"""The most candidates that a pass keeps, chunks or titles."""
+MOST_KEPT = 1024
+"""The most candidates that a repetition keeps, chunks or titles."""
 
 SEGMENT = 8192
 """Chunk maxima that one program looks through where a few queries have to keep the whole GPU busy."""
@@ -39,6 +39,18 @@ not what takes time."""
 
 TWO_PLANES, TWO_PLANES_QUERIES = 2, 8
 """Up to so many queries have two rows of codes each: the tensor cores multiply 16 rows at a time anyway."""
+
+SORTED_APART = 256
+"""With more titles to rank than this, they are scored by several programs a query and sorted between two launches."""
+
+SOME_RESULTS, MANY_RESULTS = 128, 512
+"""Titles a query beyond which chunks get smaller: the k best chunks hold fewer titles that are rescored for nothing."""
+
+READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
+"""What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
+
+GATHERING_MS = 0.1
+"""What it takes to begin to gather titles: to list their rows, send the list, and launch the copying."""
 
 _TITLE_PADDING = 256
 
@@ -124,6 +136,7 @@ def plan_search(
     wide = many and titles >= MANY_TITLES and masking == "none"
     span = 32 if wide else 16 if titles >= SOME_TITLES else 8
     tile_titles = 256 if wide else 64 if few and span == 8 else 128
+    span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else 128
     keep, keep_rows = _kept_chunks(k, planes), k + max(4, k // 8)
@@ -137,7 +150,7 @@ def plan_search(
         warps=8 if wide or (coded and tile_queries == 64) else 4,
         stages=4 if coded and tile_queries <= 64 else 3,
         group=32,
-        segments=1 if many else -(-chunks // (4096 if few else SEGMENT)),
+        segments=1 if many else -(-chunks // max(4096 if few else SEGMENT, 16 * power_of_two(keep))),
         width=_width(keep, many=many),
         keep=keep,
         capacity=_capacity(keep),
@@ -148,7 +161,7 @@ def plan_search(
 
 
 def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
-    """Choose the sizes for keeping eight times as many candidates of a few queries whose chunk maxima are known."""
+    """Choose the sizes for keeping up to eight times as many candidates of a few queries whose maxima are known."""
     keep, keep_rows = (min(8 * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
     return replace(
         first,
@@ -167,6 +180,8 @@ def _kept_chunks(k: int, planes: int) -> int:
 
 
 def _width(keep: int, *, many: bool) -> int:
+    if keep > 512:
+        return min(8192, 4 * power_of_two(keep))
     return 2048 if keep > 128 else 1024 if keep > 32 or not many else 256
 
 
@@ -180,7 +195,7 @@ def _picks(keep: int, keep_rows: int) -> int:
 
 def repeats(k: int) -> bool:
     """Tell whether more candidates are worth trying: with a large k they cost as much as all titles."""
-    return 8 * k <= MOST_KEPT
+    return 4 * k <= MOST_KEPT
 
 
 def repeat_queries(plan: FusedPlan, titles: int) -> int:
@@ -206,7 +221,9 @@ def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking =
 def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False) -> int:
     """Return the GPU memory that each query of a block takes."""
     plan = plan_search(titles, dim, queries, k, masking, coded=coded)
-    candidates = plan.capacity * (plan.segments * 4 + 4 + 2 * 2 * plan.span) + plan.picks * (4 + 8)
+    members = plan.capacity * 2 * plan.span
+    sorting = 4 * 8 if plan.picks > SORTED_APART else 8
+    candidates = plan.capacity * (plan.segments * 4 + 4) + 2 * members + plan.picks * (4 + sorting)
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     codes = plan.planes * code_width(dim) + 12 if coded else 0
     return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + 16 * k + 64
@@ -215,6 +232,21 @@ def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking, 
 def bitmap_words(titles: int) -> int:
     """Return the int32 words of a bitmap of the titles, whole tiles of them."""
     return -(-titles // _TITLE_PADDING) * _TITLE_PADDING // 32
+
+
+def masking_loss_ms(titles: int, dim: int, queries: int, allowed: int) -> float:
+    """Estimate how much longer a search by bitmap takes than one of the allowed titles alone."""
+    return (titles - allowed) * max(2 * dim / READ_BYTES_A_MS, 2 * dim * queries / MULTIPLIED_A_MS)
+
+
+def gathering_ms(allowed: int, dim: int) -> float:
+    """Estimate what gathering takes: each vector is read, by itself, and written."""
+    return GATHERING_MS + 2 * gathered_bytes(allowed, dim) / READ_BYTES_A_MS
+
+
+def gathered_bytes(titles: int, dim: int) -> int:
+    """Return the GPU memory that gathered titles take: float16 copies, a row number each, and of many codes too."""
+    return titles * (2 * dim + 4) + (code_bytes(titles, dim) if titles >= CODED_TITLES else 0)
 
 
 def power_of_two(least: int) -> int:

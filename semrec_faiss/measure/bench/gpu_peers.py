@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
 from semrec_faiss.index.fused.batch import CapturedSearch
-from semrec_faiss.index.fused.one_pass import FusedPass, GpuTitles
+from semrec_faiss.index.fused.block_search import GRAPH_BYTES
+from semrec_faiss.index.fused.gpu_titles import GpuTitles
+from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
-from semrec_faiss.index.fused.searcher import GRAPH_BYTES
 
 Search = Callable[[], Any]
 """Starts one search of a batch; returns (scores, rows) on the GPU."""

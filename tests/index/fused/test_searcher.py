@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
 import pytest
+from fused_worlds import (
+    PLACE,
+    SIZE,
+    WORLDS,
+    Truth,
+    clustered,
+    exclude,
+    needs_kernels,
+    on_gpu,
+    searcher,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,117 +31,13 @@ from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, U
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.fused.plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
-from semrec_faiss.index.fused.searcher import Excluded, FusedResult, FusedSearcher
+from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.vector_index import VectorIndex
-
-Mask = NDArray[np.bool_]
-
-
-def _place() -> str | None:
-    """Where the kernels run here: a GPU, Triton's interpreter on the CPU, or nowhere."""
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "triton")):
-        return None
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda:0"
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported, which nothing has done yet
-    return "cpu"
-
-
-PLACE = _place()
-
-
-def needs_kernels(test: Any) -> Any:
-    """Skip without torch and Triton; where there is a GPU the test is one of a GPU, and runs with ``-m gpu``."""
-    test = pytest.mark.skipif(PLACE is None, reason="torch and triton are not installed")(test)
-    return pytest.mark.gpu(test) if PLACE == "cuda:0" else test
-
-
-on_gpu = pytest.mark.gpu
-SIZE = 1 if PLACE == "cpu" else 20
-"""How much larger the worlds are on a GPU than in the interpreter."""
-
-
-def searcher(titles: NDArray[Any], **options: Any) -> FusedSearcher:
-    assert PLACE is not None
-    return FusedSearcher(np.ascontiguousarray(titles, dtype=np.float32), PLACE, **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_padding_in_the_interpreter() -> Iterator[None]:
-    """A repetition is padded to a few sizes, which costs a GPU nothing and the interpreter seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        if PLACE == "cpu":
-            patch.setattr("semrec_faiss.index.fused.batch.FEWEST_REPEATED", 2)
-        yield
-
-
-@pytest.fixture(params=["vectors", "codes"])
-def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Search small batches as those of a small catalogue, and through int8 codes as those of a large one."""
-    if request.param == "codes":
-        monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
-    return str(request.param)
-
 
 either_way = pytest.mark.usefixtures("read")
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What brute force in float64 says: scores of all titles, -inf where a title may not be returned."""
-
-    scores: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, titles: NDArray[Any], queries: NDArray[Any], allowed: Mask | None = None) -> Truth:
-        scores = queries.astype(np.float64) @ titles.astype(np.float64).T
-        return cls(scores if allowed is None else np.where(allowed, scores, -np.inf))
-
-    def check(self, found: FusedResult, k: int, *, tolerance: float = 2e-6) -> None:
-        """The best possible scores, those of the rows, in order, ties by row, none twice, -1 where nothing is left."""
-        scale = max(1e-30, float(np.abs(self.scores[np.isfinite(self.scores)]).max(initial=0)))
-        best = -np.sort(-self.scores, axis=1)[:, :k]
-        full = np.isfinite(best)
-        np.testing.assert_array_equal(found.rows >= 0, full)
-        np.testing.assert_array_equal(np.isneginf(found.scores), ~full)
-        own = np.take_along_axis(self.scores, np.maximum(found.rows, 0), axis=1)
-        np.testing.assert_allclose(own[full], best[full], rtol=0, atol=tolerance * scale)
-        np.testing.assert_allclose(found.scores[full], best[full], rtol=0, atol=tolerance * scale)
-        with np.errstate(invalid="ignore"):
-            steps = np.diff(found.scores, axis=1)
-        inside = full[:, 1:]
-        assert (steps[inside] <= 0).all()
-        assert (np.diff(found.rows, axis=1)[inside & (steps == 0)] > 0).all()
-        for row, kept in zip(found.rows, full, strict=True):
-            assert len(np.unique(row[kept])) == kept.sum()
-
-
-def exclude(lists: list[NDArray[np.int64]]) -> Excluded:
-    return Excluded(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
-
-
 # --- exactness -------------------------------------------------------------------------------------------------------
-
-
-def _clustered(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
-    centres = rng.normal(size=(12, d))
-    made = centres[rng.integers(12, size=n)] + 0.6 * rng.normal(size=(n, d))
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
-
-
-WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
-    "clustered": _clustered,
-    "random": lambda rng, n, d: rng.normal(size=(n, d)),
-    "lengths apart": lambda rng, n, d: rng.normal(size=(n, d)) * np.exp(4 * rng.normal(size=(n, 1))),
-    "many copies": lambda rng, n, d: rng.normal(size=(23, d))[rng.integers(23, size=n)],
-    "whole numbers": lambda rng, n, d: rng.integers(-1, 2, size=(n, d)),
-    "all the same": lambda rng, n, d: np.ones((n, d)),
-    "all zero": lambda rng, n, d: np.zeros((n, d)),
-    "huge": lambda rng, n, d: rng.normal(size=(n, d)) * 1e17,
-    "tiny": lambda rng, n, d: rng.normal(size=(n, d)) * 1e-17,
-}
 
 
 @needs_kernels
@@ -162,7 +66,7 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
 ) -> None:
     """Sixty titles too near to one another for float16 to tell apart, in more chunks than a first pass keeps."""
     rng = np.random.default_rng(8)
-    titles = _clustered(rng, 3000, 32)
+    titles = clustered(rng, 3000, 32)
     centre = titles[0].copy()
     near = rng.choice(3000, size=60, replace=False)
     titles[near] = centre + 1e-5 * rng.normal(size=(60, 32))
@@ -192,7 +96,16 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
 @either_way
 @pytest.mark.parametrize(
     ("n", "d", "queries", "k"),
-    [(1, 32, 1, 1), (5, 32, 3, 5), (63, 48, 17, 63), (257, 384, 2, 256), (1000, 72, 65, 3), (129, 2048, 2, 7)],
+    [
+        (1, 32, 1, 1),
+        (5, 32, 3, 5),
+        (63, 48, 17, 63),
+        (257, 384, 2, 256),
+        (2300, 40, 2, 2048),
+        (1100, 32, 2, 700),
+        (1000, 72, 65, 3),
+        (129, 2048, 2, 7),
+    ],
 )
 def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: int) -> None:
     rng = np.random.default_rng(n)
@@ -205,7 +118,7 @@ def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: in
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.03, 0.5, 0.97, 1.0])
 def test_masks_of_every_density(share: float) -> None:
     rng = np.random.default_rng(11)
-    titles = _clustered(rng, 900 * SIZE, 32)
+    titles = clustered(rng, 900 * SIZE, 32)
     queries = titles[rng.integers(len(titles), size=5)]
     index = searcher(titles)
     mask = rng.random(len(titles)) < share
@@ -223,7 +136,7 @@ def test_masks_of_every_density(share: float) -> None:
 @either_way
 def test_seen_titles_of_each_query_alone() -> None:
     rng = np.random.default_rng(4)
-    titles = _clustered(rng, 700 * SIZE, 32)
+    titles = clustered(rng, 700 * SIZE, 32)
     queries = titles[rng.integers(len(titles), size=20)]
     best = np.argsort(-(queries.astype(np.float64) @ titles.astype(np.float64).T), axis=1)
     lists = [best[query, : 3 * query] for query in range(20)]  # from none to many, always the very best
@@ -256,7 +169,7 @@ def test_whatever_the_sizes(data: st.DataObject) -> None:
 @needs_kernels
 def test_float16_rescoring_rounds_and_proves_nothing() -> None:
     rng = np.random.default_rng(8)
-    titles = _clustered(rng, 800, 64)
+    titles = clustered(rng, 800, 64)
     half, full = searcher(titles, rescore="float16"), searcher(titles)
     assert (half.proves, full.proves) == (False, True)
     assert half.titles.bytes == 800 * 64 * 2
@@ -271,7 +184,8 @@ def test_float16_rescoring_rounds_and_proves_nothing() -> None:
 @needs_kernels
 def test_the_bound_holds_for_every_score() -> None:
     """The proof rests on it: no float16 score is further from the true one than the bound says."""
-    from semrec_faiss.index.fused.one_pass import FusedPass, load_torch, upload_titles
+    from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
+    from semrec_faiss.index.fused.one_pass import FusedPass
 
     torch = load_torch()
     rng = np.random.default_rng(6)
@@ -299,7 +213,8 @@ def _chunk_members(span: int, chunks: int) -> NDArray[np.int64]:
 @needs_kernels
 def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof rests on it; and a bound that lies far above proves too little."""
-    from semrec_faiss.index.fused.one_pass import FusedPass, load_torch, upload_titles
+    from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
+    from semrec_faiss.index.fused.one_pass import FusedPass
 
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     torch = load_torch()
@@ -333,7 +248,7 @@ def too_near(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     monkeypatch.setattr("semrec_faiss.index.fused.plan.MOST_KEPT", 96)
     rng = np.random.default_rng(12)
-    titles = _clustered(rng, 2700, 32)
+    titles = clustered(rng, 2700, 32)
     near = rng.permutation(2700)[:2400]
     titles[near] = titles[0] + 3e-3 * rng.normal(size=(2400, 32))
     titles[0] = titles[near[0]]
@@ -360,16 +275,16 @@ def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.floa
 def test_codes_that_tell_too_little_are_read_no_more(
     too_near: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.searcher.CODED_TRIED", 4)
+    monkeypatch.setattr("semrec_faiss.index.fused.block_search.CODED_TRIED", 4)
     index, queries = searcher(too_near), too_near[:2]
     planned: list[bool] = []
-    search_for = index._search_for
+    search_for = index._all._search_for
 
     def noted(*sizes: Any, coded: bool) -> Any:
         planned.append(coded)
         return search_for(*sizes, coded=coded)
 
-    monkeypatch.setattr(index, "_search_for", noted)
+    monkeypatch.setattr(index._all, "_search_for", noted)
     for expected in ([True], [True], [False]):
         planned.clear()
         Truth.of(too_near, queries).check(index.search(queries, 10), 10)
@@ -390,7 +305,7 @@ def test_codes_are_kept_of_many_titles_alone(monkeypatch: pytest.MonkeyPatch) ->
 @needs_kernels
 def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(9)
-    titles = _clustered(rng, 500, 32)
+    titles = clustered(rng, 500, 32)
     queries = titles[rng.integers(500, size=50)]
     lists = [rng.choice(500, size=3, replace=False) for _ in queries]
     allowed = np.ones((50, 500), np.bool_)
@@ -404,10 +319,10 @@ def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    titles = _clustered(np.random.default_rng(9), 100, 32)
+    titles = clustered(np.random.default_rng(9), 100, 32)
     index = searcher(titles)
     tried: list[int] = []
-    answer = index._answer
+    answer = index._all.answer
 
     def with_memory_for_13(queries: Any, *rest: Any) -> Any:
         tried.append(len(queries))
@@ -415,7 +330,7 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
         return answer(queries, *rest)
 
-    monkeypatch.setattr(index, "_answer", with_memory_for_13)
+    monkeypatch.setattr(index._all, "answer", with_memory_for_13)
     with pytest.warns(RuntimeWarning, match="memory on .* ran out at a block of 100 queries") as warned:
         found = index.search(titles[:100], 5)
         index.search(titles[:14], 5)
@@ -427,7 +342,7 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
     def with_none(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(index, "_answer", with_none)
+    monkeypatch.setattr(index._all, "answer", with_none)
     with pytest.raises(DeviceError, match="does not suffice for a single query"):
         index.search(titles[:1], 5)
 
@@ -446,7 +361,7 @@ def test_blocks_keep_within_their_memory() -> None:
             assert room & (room - 1) == 0
             assert room == 1 or room * (2 * again.chunks(titles) + again.capacity * 4 * again.span) <= 1 << 26
     assert repeats(10)
-    assert not repeats(256)
+    assert not repeats(300)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -456,8 +371,8 @@ def test_blocks_keep_within_their_memory() -> None:
 def test_what_it_cannot_do_is_refused() -> None:
     titles = np.eye(300, 40, dtype=np.float32)
     index = searcher(titles)
-    for k in (0, 257, 10**9):
-        with pytest.raises(UsageError, match=f"k is {k}; type fused returns 1 to 256 titles"):
+    for k in (0, 301, 10**9):
+        with pytest.raises(UsageError, match=f"k is {k}; type fused returns 1 to 300 titles"):
             index.search(titles[:2], k)
     for dim in (8, 36, 2056):
         with pytest.raises(UsageError, match=f"32 to 2048 dimensions in steps of 8; the vectors have {dim}"):
@@ -532,8 +447,8 @@ def test_a_recommender_on_a_gpu_answers_as_on_a_cpu(built: Any) -> None:
     answer = gpu.recommend(made.user_ids[0], 10, where="year > 1980")
     assert (answer.exact, answer.strategy) == ("proven", "masked")
     assert answer.as_dict()["exact"] == "proven"
-    with pytest.raises(UsageError, match="k is 300"):
-        gpu.similar("m00007", 300)
+    with pytest.raises(UsageError, match="k is 2049"):
+        gpu.similar("m00007", 2049)
 
 
 @on_gpu
@@ -577,7 +492,7 @@ def test_it_agrees_with_faiss(make_index: Callable[..., VectorIndex], clusters: 
     device = Device(gpus=(0,), temp_memory_mb=256)
     fused, flat = (make_index(titles, {"type": kind}, device) for kind in ("fused", "flat"))
     for count in (1, 16, 17, 100, 1200):
-        for k in (1, 10, 100, 256):
+        for k in (1, 10, 100, 256, 2048):
             one, other = fused.search(queries[:count], k), flat.search(queries[:count], k)
             np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=2e-6)
             assert (one.rows == other.rows).mean() > 0.99, "only near-ties may change places"

@@ -1,0 +1,131 @@
+"""Filters that were used lately: their bitmaps, and the titles that they allow gathered together where that pays.
+
+A filter that allows few titles should cost what searching few titles costs. Copying them together costs something too:
+so a filter is searched by its bitmap until what that has cost too much, estimated, amounts to what copying costs. That
+is never more than twice the best (the ski-rental rule), and for a large batch the first search copies at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Mask
+from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
+from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
+from semrec_faiss.index.fused.plan import bitmap_words, gathered_bytes, gathering_ms, masking_loss_ms
+
+FILTERS_KNOWN = 64
+
+GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 << 30
+"""Gathered titles may take half as much GPU memory as all titles do, within these bounds."""
+
+GATHERED_GRAPHS_BYTES = 64 << 20
+"""GPU memory of the recorded batches of one filter's titles; counted with them."""
+
+GATHERED_RECORDED_AT = 6
+"""How many batches of a kind a filter sees before one is recorded: recording takes as long as many launches."""
+
+
+@dataclass
+class KnownFilter:
+    """A filter that was used.
+
+    Attributes:
+        mask: bool (titles,).
+        allowed: how many titles it allows.
+        lost_ms: what its searches by bitmap have taken longer than they would have with its titles gathered, estimated.
+        bitmap: int32 (`bitmap_words`,) on the GPU.
+        counted: GPU memory that its gathered titles and their recorded batches took when last looked at.
+        gathered: a search of its titles gathered together.
+    """
+
+    mask: Mask
+    allowed: int
+    bitmap: Any
+    lost_ms: float = 0.0
+    gathered: BlockSearch | None = None
+    counted: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """GPU memory that its gathered titles and their recorded batches take."""
+        return 0 if self.gathered is None else self.gathered.titles.bytes + self.gathered.recorded_bytes
+
+
+class KnownFilters:
+    """The filters used last on one GPU, and which of them have their titles gathered; one thread at a time."""
+
+    def __init__(self, titles: GpuTitles, workspace: Workspace) -> None:
+        """Know none yet."""
+        self._torch = load_torch()
+        self._titles, self._workspace = titles, workspace
+        self._known: OrderedDict[int, KnownFilter] = OrderedDict()
+        self.budget = min(MOST_GATHERED_BYTES, max(LEAST_GATHERED_BYTES, int(GATHERED_SHARE * titles.bytes)))
+
+    def place(self, mask: Mask, queries: int) -> KnownFilter:
+        """Look a filter up for a batch of so many queries, gathering its titles where that has come to pay."""
+        known = self._known.get(id(mask))
+        if known is None:
+            known = self._known[id(mask)] = KnownFilter(mask, int(np.count_nonzero(mask)), self._bitmap(mask))
+            if len(self._known) > FILTERS_KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(id(mask))
+        if known.gathered is None and known.allowed:
+            count, dim = self._titles.count, self._titles.dim
+            known.lost_ms += masking_loss_ms(count, dim, queries, known.allowed)
+            if known.lost_ms >= gathering_ms(known.allowed, dim):
+                self._gather(known)
+        if known.counted != known.bytes:  # gathered, or a batch recorded since
+            known.counted = known.bytes
+            self._keep_within(known)
+        return known
+
+    def let_go(self) -> bool:
+        """Free everything gathered; False where there was nothing."""
+        gathered = [known for known in self._known.values() if known.gathered is not None]
+        for known in gathered:
+            _forget(known)
+        if gathered:
+            self._workspace.kept = None
+        return bool(gathered)
+
+    def _gather(self, known: KnownFilter) -> None:
+        needed = gathered_bytes(known.allowed, self._titles.dim)
+        if needed > self.budget:
+            return
+        self._keep_within(known, more=needed)
+        try:
+            titles = self._titles.gather(self._rows_of(known.bitmap))
+            known.gathered = BlockSearch(titles, self._workspace, GATHERED_GRAPHS_BYTES, GATHERED_RECORDED_AT)
+        except self._torch.cuda.OutOfMemoryError:  # by its bitmap, then, and not tried again at once
+            known.lost_ms = 0.0
+
+    def _keep_within(self, wanted: KnownFilter, more: int = 0) -> None:
+        """Let the titles of the filters go that were used longest ago, until what is left keeps to the budget."""
+        held = more + sum(known.bytes for known in self._known.values())
+        for known in list(self._known.values()):
+            if held <= self.budget:
+                return
+            if known is not wanted and known.gathered is not None:
+                held -= known.bytes
+                if self._workspace.kept is not None and self._workspace.kept.work.titles is known.gathered.titles:
+                    self._workspace.kept = None
+                _forget(known)
+
+    def _bitmap(self, mask: Mask) -> Any:
+        words = np.zeros(4 * bitmap_words(self._titles.count), np.uint8)
+        words[: -(-len(mask) // 8)] = np.packbits(mask, bitorder="little")
+        return self._torch.from_numpy(words.view(np.int32)).to(self._titles.halves.device)
+
+    def _rows_of(self, bitmap: Any) -> Any:
+        """List the rows of a bitmap on the GPU, where that is quicker than here: int32, ascending."""
+        bits = self._torch.arange(32, dtype=self._torch.int32, device=bitmap.device)
+        return (((bitmap[:, None] >> bits) & 1).flatten().nonzero()[:, 0]).to(self._torch.int32)
+
+
+def _forget(known: KnownFilter) -> None:
+    known.gathered, known.lost_ms, known.counted = None, 0.0, 0
