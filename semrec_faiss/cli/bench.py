@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cli.bench_answers import answers
 from semrec_faiss.cli.bench_gpu import as_ms, gpu
 from semrec_faiss.cli.options import json_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_size, print_json, print_table, progress_bars, say
@@ -261,3 +262,4 @@ def _print_recommend(document: dict[str, Any]) -> None:
 
 
 bench.add_command(gpu)
+bench.add_command(answers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semrec_faiss.search.result import OURS, shown_names
+from semrec_faiss.search.result import OURS, record_of, shown_names
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answer import Answers
@@ -38,7 +38,7 @@ def _lines(answers: Answers) -> list[bytes]:
     names = shown_names(answers.titles.fields, OURS)
     if all(name == shown for name, shown in names.items()):
         return lines
-    records = (json.loads(line) for line in lines)
+    records = (record_of(line) for line in lines)
     return [
         json.dumps({names.get(name, name): value for name, value in record.items()}, ensure_ascii=False).encode()
         for record in records

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.search.result import OURS, Record, shown_names
+from semrec_faiss.search.result import OURS, Record, record_of, shown_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ def arrow_table(answers: Answers) -> pa.Table:
     kept = answers.rows >= 0
     query_of, place = np.nonzero(kept)
     rows, title_of = np.unique(answers.rows[kept], return_inverse=True)
-    records = [json.loads(line) for line in answers.titles.lines(rows)]
+    records = [record_of(line) for line in answers.titles.lines(rows)]
     asked = {f"query_{name}": _asked(values) for name, values in answers.asked.items()}
     columns = {name: values.take(pa.array(query_of)) for name, values in asked.items()}
     at = pa.array(title_of.reshape(-1), pa.int32())

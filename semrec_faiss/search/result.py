@@ -12,6 +12,8 @@ from semrec_faiss.arrays import Rows
 Record = dict[str, Any]
 """A title's metadata as JSON has it."""
 
+_DECODER = json.JSONDecoder()
+
 OURS = ("rank", "score")
 """What a result says beside the title's own fields."""
 
@@ -82,8 +84,14 @@ def shown_names(fields: Mapping[str, Any], taken: Sequence[str]) -> dict[str, st
 
 def result_of(rank: int, line: bytes, score: float) -> Result:
     """Make the result of a title's JSON record."""
-    record = json.loads(line)
+    record = record_of(line)
     return Result(rank, record.pop("media_id"), record.pop("title"), score, record)
+
+
+def record_of(line: bytes) -> Record:
+    """Read a title's JSON record; ``json.loads`` would look for its encoding each time."""
+    record: Record = _DECODER.decode(line.decode())
+    return record
 
 
 def fresh(value: Any) -> Any:

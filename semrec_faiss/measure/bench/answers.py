@@ -1,0 +1,194 @@
+"""``semrec bench answers``: what a caller waits for, from the question to titles, and what of that is not search.
+
+Titles and users are drawn at random and asked once each, so that nothing is answered from what is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.errors import AmbiguousTitleError, UsageError
+from semrec_faiss.measure.documents.results import device_name, settle
+from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.recommender import Recommender
+
+BATCH = 1000
+THREADS = 16
+WARMUP = 5
+ROUNDS = 7
+"""Batches of other users each."""
+
+BESIDE_LIMIT_MS = 0.25
+"""What may be spent beside the search on one question …"""
+
+TITLE_LIMIT_MS = 0.010
+"""… and for each title that is returned, on a CPU."""
+
+
+@dataclass(frozen=True)
+class AnswersBench:
+    """What to measure.
+
+    Attributes:
+        questions: titles, and users, that are asked one by one.
+        k: titles an answer.
+        seed: of the draw.
+    """
+
+    questions: int = 200
+    k: int = 10
+    seed: int = 7
+
+
+def bench_answers(recommender: Recommender, plan: AnswersBench, progress: Progress = silent) -> dict[str, Any]:
+    """Time single questions, batches and threads on an open index; return the results document.
+
+    Raises:
+        UsageError: the index has fewer users or titles than are to be asked.
+    """
+    load = load_average()
+    rng = np.random.default_rng(plan.seed)
+    users, titles = recommender.users, recommender.titles
+    if min(users.count, titles.count) < plan.questions + WARMUP:
+        raise UsageError(
+            f"{users.count} users and {titles.count} titles are too few for {plan.questions} questions of each",
+            fix="lower --questions",
+        )
+    drawn = rng.choice(users.count, plan.questions + WARMUP, replace=False)
+    by_id, by_title = (rng.choice(titles.count, plan.questions + WARMUP, replace=False) for _ in range(2))
+    ids = [users.ids[row] for row in drawn]
+    singles: dict[str, tuple[Sequence[Any], Vectors, Callable[[Any], Answer]]] = {
+        "recommend_user": (ids, users.vectors[drawn], lambda one: recommender.recommend(one, plan.k)),
+        "similar_media_id": (
+            [record["media_id"] for record in titles.records(by_id)],
+            recommender.index.vectors(by_id),
+            lambda one: recommender.similar(one, plan.k),
+        ),
+        "similar_title": _named(recommender, by_title, plan),
+    }
+    questions = {}
+    for number, (name, (asked, vectors, ask)) in enumerate(singles.items()):
+        progress("asking one by one", number, len(singles))
+        questions[name] = _one_by_one(recommender, asked, np.ascontiguousarray(vectors), ask, plan.k)
+    progress("asking one by one", len(singles), len(singles))
+    batches = _batches(recommender, rng, plan, progress)
+    return settle(
+        {
+            "environment": environment(),
+            "load_average_at_start": load,
+            "device": device_name(recommender.index.device),
+            "index": {"type": recommender.index.config.type, "titles": titles.count, "users": users.count},
+            "settings": {"questions": plan.questions, "k": plan.k, "seed": plan.seed, "batch": BATCH},
+            "questions": questions,
+            "batches": batches,
+            "threads": _threads(recommender, rng, plan),
+        }
+    )
+
+
+def _named(recommender: Recommender, rows: Rows, plan: AnswersBench) -> tuple[list[str], Vectors, Any]:
+    """Titles by their whole names; those that several share are left out."""
+    titles = [record["title"] for record in recommender.titles.records(rows)]
+    alone = [position for position, title in enumerate(titles) if _is_alone(recommender, title)]
+    vectors = recommender.index.vectors(rows[alone])
+    fresh = Recommender(recommender.saved)  # which has not looked any of them up
+    return [titles[position] for position in alone], vectors, lambda one: fresh.similar(one, plan.k)
+
+
+def _is_alone(recommender: Recommender, title: str) -> bool:
+    try:
+        recommender.titles.find(title)
+    except AmbiguousTitleError:
+        return False
+    return True
+
+
+def _one_by_one(
+    recommender: Recommender, asked: Sequence[Any], vectors: Vectors, ask: Callable[[Any], Answer], k: int
+) -> dict[str, Any]:
+    """Ask one after the other, each in turn with the bare search of the same vector."""
+    times: dict[str, list[float]] = {name: [] for name in ("whole", "bare_search", "search", "results", "beside")}
+    returned = 0
+    for number, one in enumerate(asked):
+        query = vectors[number : number + 1]
+        started = time.perf_counter()
+        answer = ask(one)
+        answered = time.perf_counter()
+        returned += len(answer.results)
+        ended = time.perf_counter()
+        recommender.index.search(query, k, prepared=True)
+        bare = time.perf_counter() - ended
+        if number >= WARMUP:
+            times["whole"].append(ended - started)
+            times["bare_search"].append(bare)
+            times["search"].append(answer.elapsed_ms / 1e3)
+            times["results"].append(ended - answered)
+            times["beside"].append(ended - started - answer.elapsed_ms / 1e3)
+    beside = float(np.median(times["beside"])) * 1e3
+    limit = BESIDE_LIMIT_MS + TITLE_LIMIT_MS * returned / len(asked)
+    judged = {"beside_limit_ms": round(limit, 4), "met": beside <= limit}
+    return {"asked": len(times["whole"]), **{name: _spread(values) for name, values in times.items()}, **judged}
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    ms: Values = np.asarray(seconds) * 1e3
+    return {f"p{share}_ms": round(float(np.percentile(ms, share)), 4) for share in (50, 95, 99)}
+
+
+def _batches(recommender: Recommender, rng: Any, plan: AnswersBench, progress: Progress) -> dict[str, Any]:
+    """Time a batch of users, and each form that its answers may be wanted in; other users each time."""
+    users = recommender.users
+    size = min(BATCH, users.count)
+    times: dict[str, list[float]] = {}
+    for number in range(ROUNDS):
+        progress("asking in batches", number, ROUNDS)
+        rows = rng.choice(users.count, size, replace=False)
+        ids, vectors = [users.ids[row] for row in rows], np.ascontiguousarray(users.vectors[rows])
+        answers = recommender.recommend(ids, plan.k)
+        forms: dict[str, Callable[[], object]] = {
+            "bare_search": lambda: recommender.index.search(vectors, plan.k, prepared=True),  # noqa: B023
+            "rows_and_scores": lambda: recommender.recommend(ids, plan.k),  # noqa: B023
+            "to_arrow": answers.to_arrow,
+            "as_json_bytes": answers.as_json_bytes,
+            "results": lambda: [answer.results for answer in answers],  # noqa: B023
+        }
+        for name, work in forms.items():
+            started = time.perf_counter()
+            work()
+            times.setdefault(name, []).append(time.perf_counter() - started)
+    progress("asking in batches", ROUNDS, ROUNDS)
+    titles = size * plan.k
+    return {
+        "users": size,
+        **{name: _spread(values) for name, values in times.items()},
+        "us_a_title": {
+            name: round(float(np.median(times[name])) * 1e6 / titles, 3)
+            for name in ("to_arrow", "as_json_bytes", "results")
+        },
+    }
+
+
+def _threads(recommender: Recommender, rng: Any, plan: AnswersBench) -> dict[str, Any]:
+    """Let several threads ask for one user each at the same time."""
+    users = recommender.users
+    ids = [users.ids[row] for row in rng.choice(users.count, plan.questions, replace=False)]
+
+    def ask(user: str) -> float:
+        started = time.perf_counter()
+        _ = recommender.recommend(user, plan.k).results
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        started = time.perf_counter()
+        times = list(pool.map(ask, ids))
+        whole = time.perf_counter() - started
+    return {"threads": THREADS, "users_per_second": round(len(ids) / whole, 1), **_spread(times)}

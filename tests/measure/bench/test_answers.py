@@ -1,0 +1,47 @@
+"""bench answers on a small made-up index: every part is there, adds up, and is judged by the limit it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers
+from semrec_faiss.search.recommender import Recommender
+
+SHARES = {"p50_ms", "p95_ms", "p99_ms"}
+
+
+@pytest.fixture(scope="module")
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    root: Path = tmp_path_factory.mktemp("answers")
+    write_synthetic(root / "data", titles=300, users=60, dim=32, seed=3, seen_per_user=5)
+    config = {"dataset": str(root / "data"), "output": str(root / "index"), "device": {"kind": "cpu"}}
+    build_index(config_from_dict(config))
+    return Recommender.open(root / "index")
+
+
+def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender) -> None:
+    document = bench_answers(recommender, AnswersBench(questions=20, k=4))
+    assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}
+    for row in document["questions"].values():
+        parts = ("whole", "bare_search", "search", "results", "beside")
+        assert all(set(row[part]) == SHARES for part in parts)
+        assert all(row[part]["p50_ms"] <= row[part]["p95_ms"] <= row[part]["p99_ms"] for part in parts)
+        assert row["beside_limit_ms"] == pytest.approx(0.25 + 4 * 0.010)
+        assert row["met"] == (row["beside"]["p50_ms"] <= row["beside_limit_ms"])
+        assert 0 < row["asked"] <= 20
+        assert row["whole"]["p50_ms"] >= row["results"]["p50_ms"] > 0
+    assert document["batches"]["users"] == 60
+    assert set(document["batches"]["us_a_title"]) == {"to_arrow", "as_json_bytes", "results"}
+    assert document["threads"]["users_per_second"] > 0
+    assert (document["device"], document["index"]) == ("cpu", {"type": "flat", "titles": 300, "users": 60})
+
+
+def test_more_questions_than_users_are_refused(recommender: Recommender) -> None:
+    with pytest.raises(UsageError, match="60 users and 300 titles are too few for 100 questions"):
+        bench_answers(recommender, AnswersBench(questions=100))
