@@ -205,11 +205,19 @@ def _print_filters(document: dict[str, Any]) -> None:
     names = ("overfetch", "subset", "selector", "masked")
     print_table(
         ["type", "share", "queries", *names, "chosen", "best"],
-        [[row["type"], f"{row['share']:.1%}", f"{row['queries']:,}",
-          *(as_ms(row[name]["median_ms"]) if name in row else "–" for name in names), row["chosen"], row["best"]]
-         for row in document["strategies"]],
+        [
+            [
+                row["type"],
+                f"{row['share']:.1%}",
+                f"{row['queries']:,}",
+                *(as_ms(row[name]["median_ms"]) if name in row else "–" for name in names),
+                row["chosen"],
+                row["best"],
+            ]
+            for row in document["strategies"]
+        ],
         right=(1, 2, 3, 4, 5, 6),
-    )  # fmt: skip
+    )
     planner = document["planner"]
     click.echo(
         f"the planner chose the best {planner['best_chosen']} of {planner['choices']} times; its choice took"

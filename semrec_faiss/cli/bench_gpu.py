@@ -60,20 +60,36 @@ def _print_gpu(document: dict[str, Any], peer: str) -> None:
     columns = ["titles", "queries", "reads", "limit", "asked", *names, "numpy", "fused / limit", "not proven at once"]
     print_table(
         columns,
-        [[f"{row['titles']:,}", f"{row['queries']:,}", row["reads"], as_ms(row["limit_ms"]),
-          "–" if row["asked_ms"] is None else as_ms(row["asked_ms"]),
-          *(as_ms(row[name]["median_ms"]) for name in (*names, "numpy")),
-          f"×{row['fused_to_limit']:.2f}", str(row["unproven"])]
-         for row in document["search"]],
+        [
+            [
+                f"{row['titles']:,}",
+                f"{row['queries']:,}",
+                row["reads"],
+                as_ms(row["limit_ms"]),
+                "–" if row["asked_ms"] is None else as_ms(row["asked_ms"]),
+                *(as_ms(row[name]["median_ms"]) for name in (*names, "numpy")),
+                f"×{row['fused_to_limit']:.2f}",
+                str(row["unproven"]),
+            ]
+            for row in document["search"]
+        ],
         right=tuple(range(len(columns))),
-    )  # fmt: skip
+    )
     click.echo("\nMasked to a share of the titles, to the time without a mask:")
     print_table(
         ["titles", "queries", "share", "masked", ""],
-        [[f"{row['titles']:,}", f"{row['queries']:,}", f"{row['share']:.0%}", as_ms(row["masked_ms"]),
-          f"×{row['ratio']:.3f}"] for row in document["masked"]],
+        [
+            [
+                f"{row['titles']:,}",
+                f"{row['queries']:,}",
+                f"{row['share']:.0%}",
+                as_ms(row["masked_ms"]),
+                f"×{row['ratio']:.3f}",
+            ]
+            for row in document["masked"]
+        ],
         right=(0, 1, 2, 3, 4),
-    )  # fmt: skip
+    )
     for row in document["memory"]:
         beyond = as_size(row["peak_beyond_vectors_bytes"])
         click.echo(f"{row['titles']:,} titles, {row['queries']:,} queries: {beyond} beside the vectors at the peak")

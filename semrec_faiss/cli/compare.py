@@ -18,9 +18,11 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
 @click.command(epilog="Example: semrec compare indexes/demo --out results --profile trace.json")
 @index_argument
 @click.option(
-    "--only", multiple=True, metavar="1,3",
+    "--only",
+    multiple=True,
+    metavar="1,3",
     help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory; may be repeated.",
-)  # fmt: skip
+)
 @click.option(
     "--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of some of all; may be repeated."
 )

@@ -47,9 +47,12 @@ def import_file(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--queries", default=1000, show_default=True, type=click.IntRange(min=1),
+    "--queries",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
     help="Users to ask; titles, left out of the rest, where there are no users.",
-)  # fmt: skip
+)
 @click.option("-k", "--count", default=100, show_default=True, type=click.IntRange(min=1), help="Neighbours of each.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
 @json_option

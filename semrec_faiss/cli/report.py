@@ -25,11 +25,12 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     RESULTS is the folder of a sweep of either kind, which gets a summary.csv too; or the JSON file of a comparison, or
     of bench gpu, that was measured on a machine without the packages that charts need.
     """
+    from semrec_faiss.measure.documents.results import save_text
     from semrec_faiss.measure.evaluate.results import EvaluationResults
     from semrec_faiss.measure.trials.kind import kind_of
     from semrec_faiss.measure.trials.results import SweepResults
     from semrec_faiss.report.evaluate.page import write_evaluation_report
-    from semrec_faiss.report.page.html import html_page, save_text
+    from semrec_faiss.report.page.html import html_page
     from semrec_faiss.report.sweep.page import write_report
     from semrec_faiss.report.sweep.two_sweeps import compare_document
 
@@ -85,9 +86,12 @@ def _of_file(path: Path, out: Path) -> list[Path]:
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option(
-    "--tolerance", default="10%", show_default=True, metavar="SHARE",
+    "--tolerance",
+    default="10%",
+    show_default=True,
+    metavar="SHARE",
     help="How much a median latency, an index or its GPU memory may grow.",
-)  # fmt: skip
+)
 @click.option(
     "--recall-tolerance", default=0.005, show_default=True, type=FiniteRange(0, 1), help="What recall may lose."
 )
@@ -116,10 +120,15 @@ def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance
         return 1 if found.regressions else 0
     if found.regressions:
         rows = [
-            [change.what, change.number, f"{change.before:.6g}",
-             "failed" if change.after is None else f"{change.after:.6g}", f"{change.limit:.6g}"]
+            [
+                change.what,
+                change.number,
+                f"{change.before:.6g}",
+                "failed" if change.after is None else f"{change.after:.6g}",
+                f"{change.limit:.6g}",
+            ]
             for change in found.regressions
-        ]  # fmt: skip
+        ]
         print_table(["trial", "", "before", "now", "limit"], rows, right=(2, 3, 4))
     parts = [f"{len(found.pairs)} trials compared, {len(found.regressions)} numbers worse by over {tolerance}"]
     parts += [f"{len(found.lost)} not in {new}"] if found.lost else []

@@ -130,10 +130,21 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         return
     print_table(
         ["data", "index", "filter", "k", "batch", "host memory", "GPU memory", ""],
-        [[trial.data.name, trial.label, trial.where or "", str(trial.k), str(trial.batch), as_size(host),
-          "" if gpu is None else as_size(gpu), state] for trial, host, gpu, state in rows],
+        [
+            [
+                trial.data.name,
+                trial.label,
+                trial.where or "",
+                str(trial.k),
+                str(trial.batch),
+                as_size(host),
+                "" if gpu is None else as_size(gpu),
+                state,
+            ]
+            for trial, host, gpu, state in rows
+        ],
         right=(3, 4, 5, 6),
-    )  # fmt: skip
+    )
     _print_invalid(plan)
     click.echo(f"{len(rows)} trials, {len(wanted)} of them to do; about {as_duration(seconds)}")
 

@@ -72,8 +72,14 @@ def tune(
     fits = tuned.chosen is not None and not slow
     if as_json:
         chosen = tuned.chosen.value if tuned.chosen is not None else None
-        print_json({"parameter": tuned.parameter, "chosen": chosen, "fits": fits,
-                    "steps": [step.as_dict() for step in tuned.steps]})  # fmt: skip
+        print_json(
+            {
+                "parameter": tuned.parameter,
+                "chosen": chosen,
+                "fits": fits,
+                "steps": [step.as_dict() for step in tuned.steps],
+            }
+        )
     else:
         _show_tuned(tuned, recall, p95_ms, slow=slow)
     if fits and out is not None and tuned.config is not None:
@@ -89,8 +95,9 @@ def _show_tuned(tuned: Any, recall: float, p95_ms: float | None, *, slow: bool) 
         interval = step.interval
         told = "–" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
         mark = "←" if tuned.chosen is not None and step.value == tuned.chosen.value else ""
-        rows.append([str(step.value), f"{step.recall:.4f}", told, as_ms(step.latency.p50_ms),
-                     as_ms(step.latency.p95_ms), mark])  # fmt: skip
+        rows.append(
+            [str(step.value), f"{step.recall:.4f}", told, as_ms(step.latency.p50_ms), as_ms(step.latency.p95_ms), mark]
+        )
     print_table([tuned.parameter, "recall", "95 % interval", "p50 ms", "p95 ms", ""], rows, right=(0, 1, 2, 3, 4))
     if tuned.chosen is None:
         best = max(step.recall for step in tuned.steps)

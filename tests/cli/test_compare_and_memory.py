@@ -51,16 +51,35 @@ def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Pat
     assert any(line.startswith("1,000 at once ") for line in lines)
     assert "test_results.json" in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {
-        "cpu_test_results.json", "cpu_test_results.html", "CPU_TEST_RESULTS.md", "cpu_test_results",
-    }  # fmt: skip
+        "cpu_test_results.json",
+        "cpu_test_results.html",
+        "CPU_TEST_RESULTS.md",
+        "cpu_test_results",
+    }
 
 
 def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> None:
     trace = tmp_path / "traces" / "trace.json"
     result = run(
-        compare, str(index), *CPU, "--only", "2,3", "--set", "repeats=2", "--out", str(tmp_path / "out"), "--json",
-        "--users", "user_00000001, user_00000004", "--batch", "7", "--batch", "50", "--profile", str(trace),
-    )  # fmt: skip
+        compare,
+        str(index),
+        *CPU,
+        "--only",
+        "2,3",
+        "--set",
+        "repeats=2",
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+        "--users",
+        "user_00000001, user_00000004",
+        "--batch",
+        "7",
+        "--batch",
+        "50",
+        "--profile",
+        str(trace),
+    )
     assert result.exception is None
     document = json.loads(result.stdout)
     users = [user["user_id"] for user in document["test_2_personalization"]["user_results"]]

@@ -48,11 +48,19 @@ def place(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., A
     folder = tmp_path_factory.mktemp("sweep")
     data = make_folder(folder / "films", titles=250, dim=16, users=15)
     values = {
-        "name": "tiny", "dataset": str(data.root), "results": str(folder / "results"),
-        "queries": {"titles": 15, "users": 10}, "k": 5, "batch": [1, 5], "repeats": 2, "warmup": 0,
-        "grid": [{"type": ["flat", "ivf_flat"], "device": "cpu"},
-                 {"type": "ivf_flat", "device": "cpu", "build": {"nlist": 5}, "search": {"nprobe": [1, 5, 9]}}],
-    }  # fmt: skip
+        "name": "tiny",
+        "dataset": str(data.root),
+        "results": str(folder / "results"),
+        "queries": {"titles": 15, "users": 10},
+        "k": 5,
+        "batch": [1, 5],
+        "repeats": 2,
+        "warmup": 0,
+        "grid": [
+            {"type": ["flat", "ivf_flat"], "device": "cpu"},
+            {"type": "ivf_flat", "device": "cpu", "build": {"nlist": 5}, "search": {"nprobe": [1, 5, 9]}},
+        ],
+    }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return folder
 
@@ -132,9 +140,15 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
     ],
 )
 def test_mistakes_end_with_their_exit_code_and_a_message(
-    semrec: Semrec, repo: Path, place: Path, swept: Path, monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str], code: int, message: str,
-) -> None:  # fmt: skip
+    semrec: Semrec,
+    repo: Path,
+    place: Path,
+    swept: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
     monkeypatch.chdir(repo)
     ran = semrec(*(argument.format(place=place) for argument in arguments))
     assert (ran.code, ran.out) == (code, "")
@@ -161,9 +175,14 @@ def test_pick_writes_a_config_that_build_takes(semrec: Semrec, swept: Path, tmp_
 )
 @pytest.mark.parametrize("out", [".", "{place}", "{file}/x.yaml"])
 def test_out_that_no_file_can_be_is_refused_first(
-    semrec: Semrec, repo: Path, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str],
+    semrec: Semrec,
+    repo: Path,
+    swept: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
     out: str,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(repo)
     (tmp_path / "file").touch()
     words = [word.format(swept=swept, place=tmp_path, file=tmp_path / "file") for word in (*command, "--out", out)]
@@ -203,8 +222,11 @@ def test_report_writes_page_pictures_and_table(semrec: Semrec, swept: Path, tmp_
     ran = semrec("report", swept, "--out", tmp_path)
     assert ran.code == 0
     assert [Path(line).name for line in ran.out.splitlines()] == [
-        "report.html", "summary.csv", "latency-films.png", "throughput-films.png"
-    ]  # fmt: skip
+        "report.html",
+        "summary.csv",
+        "latency-films.png",
+        "throughput-films.png",
+    ]
     compared = semrec("report", "--compare", swept, swept, "--out", tmp_path, "--json")
     assert json.loads(compared.out) == {"written": [str(tmp_path / "compare.html")]}
 
@@ -230,8 +252,16 @@ def test_check_regression_ends_with_1_when_something_got_worse(semrec: Semrec, s
 
 def test_tune_finds_a_setting_and_writes_it(semrec: Semrec, place: Path, tmp_path: Path) -> None:
     config = tmp_path / "ivf.yaml"
-    config.write_text(yaml.safe_dump({"dataset": str(place / "films"), "output": "x", "device": "cpu",
-                                      "index": {"type": "ivf_flat", "build": {"nlist": 5}}}))  # fmt: skip
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "dataset": str(place / "films"),
+                "output": "x",
+                "device": "cpu",
+                "index": {"type": "ivf_flat", "build": {"nlist": 5}},
+            }
+        )
+    )
     ran = semrec("tune", config, "--recall", "0.9", "--titles", "30", "-k", "5", "--out", tmp_path / "tuned.yaml")
     assert ran.code == 0, ran.err
     assert "is the least that finds 0.9" in ran.out

@@ -45,10 +45,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, rated_index: Any) -> Path:
     """A folder with a sweep file."""
     folder = tmp_path_factory.mktemp("sweep")
     values = {
-        "name": "tiny", "results": str(folder / "results"),
-        "evaluate": {"index": str(rated_index.path), "hold_out": 2, "liked": 3.5,
-                     "grid": {"interests": [1, 2], "merge": ["score", "turns"]}},
-    }  # fmt: skip
+        "name": "tiny",
+        "results": str(folder / "results"),
+        "evaluate": {
+            "index": str(rated_index.path),
+            "hold_out": 2,
+            "liked": 3.5,
+            "grid": {"interests": [1, 2], "merge": ["score", "turns"]},
+        },
+    }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return folder
 
@@ -118,8 +123,11 @@ def test_report_writes_the_page(semrec: Semrec, swept: Path, tmp_path: Path) -> 
     ran = semrec("report", swept, "--out", tmp_path)
     assert ran.code == 0
     assert [Path(line).name for line in ran.out.splitlines()] == [
-        "report.html", "summary.csv", "methods-index.png", "profiles-index.png",
-    ]  # fmt: skip
+        "report.html",
+        "summary.csv",
+        "methods-index.png",
+        "profiles-index.png",
+    ]
     assert "Recommendations: tiny" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

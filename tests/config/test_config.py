@@ -437,12 +437,24 @@ def test_an_override_through_a_plain_value_is_refused() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "{", "[", "=", "*a", "\t", "\0",
+        "{",
+        "[",
+        "=",
+        "*a",
+        "\t",
+        "\0",
         # Once a fault: these ended in ValueError, AttributeError, KeyError, IndexError and RecursionError.
-        "2020-13-45", "0b_", "!!int abc", "!!float x", "!!timestamp abc", "!!bool maybe", '!!int ""',
-        "1" * 5000, "[" * 5000,
+        "2020-13-45",
+        "0b_",
+        "!!int abc",
+        "!!float x",
+        "!!timestamp abc",
+        "!!bool maybe",
+        '!!int ""',
+        "1" * 5000,
+        "[" * 5000,
     ],
-)  # fmt: skip
+)
 def test_an_override_whose_value_is_not_yaml_is_refused(value: str) -> None:
     with pytest.raises(UsageError):
         config_from_dict({}, [f"index.search.nprobe={value}"])

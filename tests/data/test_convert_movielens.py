@@ -100,16 +100,36 @@ def left_behind(folder: Path) -> list[str]:
 def test_titles_as_the_download_has_them(download: Path, tmp_path: Path) -> None:
     report = convert(download, tmp_path / "out")
     assert records(tmp_path / "out") == [
-        {"media_id": "ml_00000010", "title": "American President, The (1995)", "year": 1995,
-         "genres": ["Comedy", "Drama"], "tags": ["politics", "president"]},
-        {"media_id": "ml_00000002", "title": '"Great Performances" Cats (1998)', "year": 1998, "genres": [],
-         "tags": ["cats, dancing"]},
+        {
+            "media_id": "ml_00000010",
+            "title": "American President, The (1995)",
+            "year": 1995,
+            "genres": ["Comedy", "Drama"],
+            "tags": ["politics", "president"],
+        },
+        {
+            "media_id": "ml_00000002",
+            "title": '"Great Performances" Cats (1998)',
+            "year": 1998,
+            "genres": [],
+            "tags": ["cats, dancing"],
+        },
         {"media_id": "ml_00000300", "title": "Babylon 5", "year": None, "genres": ["Sci-Fi"], "tags": []},
-        {"media_id": "ml_00000007", "title": "Death Note: Desu nôto (2006–2007)", "year": 2006, "genres": [],
-         "tags": []},
-        {"media_id": "ml_123456789", "title": "Mona (Mona ja aika) (1983))", "year": 1983, "genres": ["Drama"],
-         "tags": []},
-    ]  # fmt: skip
+        {
+            "media_id": "ml_00000007",
+            "title": "Death Note: Desu nôto (2006–2007)",
+            "year": 2006,
+            "genres": [],
+            "tags": [],
+        },
+        {
+            "media_id": "ml_123456789",
+            "title": "Mona (Mona ja aika) (1983))",
+            "year": 1983,
+            "genres": ["Drama"],
+            "tags": [],
+        },
+    ]
     assert (report.titles, report.tags, report.blank_tags, report.genome_titles) == (5, 5, 1, None)
 
 

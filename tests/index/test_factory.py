@@ -157,9 +157,24 @@ def test_a_factory_string_that_faiss_does_not_take_is_our_error(factory: str) ->
 
 
 @pytest.mark.parametrize(
-    "factory", ["SQ8", "SQfp16", "IVF8,PQ4x4fs", "IVF8_HNSW8,SQ8", "PCA8,IVF8,Flat", "OPQ4,IVF8,PQ4x4", "L2norm,Flat",
-    "NSG8", "HNSW8_SQ8", "Flat,Refine(Flat)", "IVF8,RQ2x4", "PQ4x4", "Pad32,Flat", "RR8,Flat"],
-)  # fmt: skip
+    "factory",
+    [
+        "SQ8",
+        "SQfp16",
+        "IVF8,PQ4x4fs",
+        "IVF8_HNSW8,SQ8",
+        "PCA8,IVF8,Flat",
+        "OPQ4,IVF8,PQ4x4",
+        "L2norm,Flat",
+        "NSG8",
+        "HNSW8_SQ8",
+        "Flat,Refine(Flat)",
+        "IVF8,RQ2x4",
+        "PQ4x4",
+        "Pad32,Flat",
+        "RR8,Flat",
+    ],
+)
 def test_any_other_factory_string_keeps_every_promise(
     factory: str, make_index: Callable[..., VectorIndex], clusters: Any, well_formed: Callable[..., None]
 ) -> None:
@@ -207,9 +222,14 @@ def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory
         "    print('refused', error.exit_code)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", program],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": ""},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.split()[0] in ("found", "refused")
 

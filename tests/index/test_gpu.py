@@ -190,9 +190,14 @@ def test_an_index_built_on_a_gpu_is_verified_where_there_is_none(tmp_path: Path,
 
     def semrec(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "semrec_faiss", *arguments], cwd=repo, capture_output=True, text=True, check=False,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, timeout=100,
-        )  # fmt: skip
+            [sys.executable, "-m", "semrec_faiss", *arguments],
+            cwd=repo,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            timeout=100,
+        )
 
     # Once a fault: "GPU 0 was asked for, but FAISS sees 0", although the CPU replays the known answers.
     done = semrec("verify", str(tmp_path / "index"))
@@ -263,9 +268,13 @@ def test_threads_share_a_gpu(meanwhile: str, indexes: int, repo: Path) -> None:
     """In a process of its own: without the lock FAISS ends it."""
     done = subprocess.run(
         [sys.executable, "-c", _THREADS, meanwhile, str(indexes)],
-        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
         env={**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-1500:]
     assert done.stdout.splitlines()[-1] == "wrong []"
 

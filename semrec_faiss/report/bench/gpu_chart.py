@@ -31,9 +31,15 @@ COLOURS = {
 }
 """Types as in all reports; the other libraries have colours that no type has."""
 
-_SHAPES = {"fused": _FUSED.shape, "faiss_float32": _FLAT.shape, "faiss_float16": _FLAT_HALF.shape,
-           "cuvs_float32": "triangle-right", "cuvs_float16": "triangle-right", "torch_float16": "triangle-left",
-           "limit": "stroke"}  # fmt: skip
+_SHAPES = {
+    "fused": _FUSED.shape,
+    "faiss_float32": _FLAT.shape,
+    "faiss_float16": _FLAT_HALF.shape,
+    "cuvs_float32": "triangle-right",
+    "cuvs_float16": "triangle-right",
+    "torch_float16": "triangle-left",
+    "limit": "stroke",
+}
 
 
 def gpu_chart(document: dict[str, Any]) -> Any:
@@ -52,14 +58,18 @@ def gpu_chart(document: dict[str, Any]) -> Any:
     present = {label: name for name, label in LABELS.items() if any(row["who"] == label for row in rows)}
     shared = {
         "x": altair.X(
-            "queries:Q", title="queries at once (log scale)", scale=_log(altair, [row["queries"] for row in rows]),
+            "queries:Q",
+            title="queries at once (log scale)",
+            scale=_log(altair, [row["queries"] for row in rows]),
             axis=altair.Axis(values=decades(row["queries"] for row in rows)[:-1], format="~s", labelAngle=0),
         ),
         "y": altair.Y(
-            "ms:Q", title="median, ms (log scale)", scale=_log(altair, [row["ms"] for row in rows]),
+            "ms:Q",
+            title="median, ms (log scale)",
+            scale=_log(altair, [row["ms"] for row in rows]),
             axis=altair.Axis(values=decades(row["ms"] for row in rows), format=",~g"),
         ),
-    }  # fmt: skip
+    }
 
     def scale(values: dict[str, Any]) -> Any:
         return altair.Scale(domain=list(present), range=[values[name] for name in present.values()])
@@ -70,13 +80,21 @@ def gpu_chart(document: dict[str, Any]) -> Any:
     colour = altair.Stroke("who:N", sort=list(present), scale=scale(COLOURS), legend=legend)
     lines = base.transform_filter(~limit).mark_line(strokeWidth=2).encode(stroke=colour)
     dashed = base.transform_filter(limit).mark_line(strokeWidth=2, strokeDash=[5, 4]).encode(stroke=colour)
-    points = base.transform_filter(~limit).mark_point(size=45).encode(
-        stroke=colour,
-        fill=altair.Fill("who:N", sort=list(present), scale=scale(COLOURS), legend=legend),
-        shape=altair.Shape("who:N", sort=list(present), scale=scale(_SHAPES), legend=legend),
-        tooltip=[altair.Tooltip("who:N", title="what"), altair.Tooltip("titles:Q", format=","),
-                 altair.Tooltip("queries:Q", format=","), altair.Tooltip("ms:Q", format=",.3~g", title="median, ms")],
-    )  # fmt: skip
+    points = (
+        base.transform_filter(~limit)
+        .mark_point(size=45)
+        .encode(
+            stroke=colour,
+            fill=altair.Fill("who:N", sort=list(present), scale=scale(COLOURS), legend=legend),
+            shape=altair.Shape("who:N", sort=list(present), scale=scale(_SHAPES), legend=legend),
+            tooltip=[
+                altair.Tooltip("who:N", title="what"),
+                altair.Tooltip("titles:Q", format=","),
+                altair.Tooltip("queries:Q", format=","),
+                altair.Tooltip("ms:Q", format=",.3~g", title="median, ms"),
+            ],
+        )
+    )
     header = altair.Header(labelExpr="format(datum.value, ',') + ' titles'")
     column = altair.Column("titles:Q", title=None, sort=sorted({row["titles"] for row in rows}), header=header)
     chart = (

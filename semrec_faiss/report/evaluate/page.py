@@ -14,8 +14,8 @@ from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import ranked
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import interval_chart
-from semrec_faiss.report.evaluate.rows import METHOD_NAMES, csv_of, flat_row, method_rows, profile_rows
-from semrec_faiss.report.page.charts import png, spec_of, titled
+from semrec_faiss.report.evaluate.rows import METHOD_NAMES, flat_row, method_rows, profile_rows
+from semrec_faiss.report.page.charts import spec_of, titled
 from semrec_faiss.report.page.document import (
     Block,
     Cell,
@@ -29,13 +29,17 @@ from semrec_faiss.report.page.document import (
     Tone,
     Value,
 )
-from semrec_faiss.report.page.html import html_page, save_bytes, save_text
+from semrec_faiss.report.page.files import save_report
 from semrec_faiss.report.page.stamp import stamp_rows
 
 MOST_DRAWN = 30
 """Profiles of a chart; the table holds all."""
 
 PICTURE_WIDTH = 900
+
+NO_WINNER = (
+    "Profiles are left to try, so that none is chosen and measured beside the baselines yet; `semrec sweep` goes on."
+)
 
 NEVER = 1e9
 """Days that ratings without a half-life are sorted by."""
@@ -53,14 +57,8 @@ def write_evaluation_report(results: EvaluationResults, out: Path) -> list[Path]
         StorageError: the folder cannot be written.
     """
     document = evaluation_page(results)
-    written = [out / "report.html", out / "summary.csv"]
-    save_text(html_page(document), written[0])
-    save_text(csv_of(results), written[1])
-    for chart in document.charts():
-        path = out / f"{chart.name}.png"
-        save_bytes(png(spec_of(chart.spec) | {"width": PICTURE_WIDTH}), path)
-        written.append(path)
-    return written
+    pictures = {chart.name: spec_of(chart.spec) | {"width": PICTURE_WIDTH} for chart in document.charts()}
+    return save_report(document, [flat_row(record) for record in results.measured], pictures, out)
 
 
 def evaluation_page(results: EvaluationResults) -> Document:
@@ -85,15 +83,14 @@ def evaluation_page(results: EvaluationResults) -> Document:
             sections.append(_verdict(evaluations[name], name, by, about))
         sections.append(_profiles(here, evaluations.get(name), name, by, about))
     if not evaluations:
-        sections.insert(0, Section("No winner yet", [Text(
-            "Profiles are left to try, so that none is chosen and measured beside the baselines yet; `semrec sweep` "
-            "goes on.")]))  # fmt: skip
+        sections.insert(0, Section("No winner yet", [Text(NO_WINNER)]))
     sections.append(Section("All profiles", [_profiles_table(measured, several=len(names) > 1)]))
     sections += [*_not_measured(results), _environment(results)]
     first = measured[0]
+    judged = "".join(f", the best judged on {one.protocol.users_evaluated}" for one in evaluations.values())
     summary = (
-        f"{len(measured)} profiles tried; {first.users_evaluated} users, {first.protocol.held_out} titles left"
-        f" out of each, rated {first.protocol.liked:g} or better; chosen by {_told(by)}."
+        f"{len(measured)} profiles tried on {first.users_evaluated} users{judged}; {first.protocol.held_out} titles"
+        f" left out of each, rated {first.protocol.liked:g} or better; chosen by {_told(by)}."
     )
     return Document(f"Recommendations: {results.plan.name}", summary, sections)
 
@@ -112,10 +109,18 @@ def _verdict(evaluation: Winner, name: str, by: str, about: str) -> Section:
     for other, values in evaluation.differences.items():
         mean, low, high = values[by].mean, values[by].interval.low, values[by].interval.high
         tone: Tone = "good" if low > 0 else "bad" if high < 0 else "plain"
-        facts.append((f"against {METHOD_NAMES.get(other, other)}", f"{mean:+.3f}",
-                      f"paired by user; {low:+.3f} to {high:+.3f}", tone))  # fmt: skip
-    caption = (f"{_told(by)} on the {protocol.held_out} titles that each user liked last, with 95% confidence "
-               "intervals over users.")  # fmt: skip
+        facts.append(
+            (
+                f"against {METHOD_NAMES.get(other, other)}",
+                f"{mean:+.3f}",
+                f"paired by user; {low:+.3f} to {high:+.3f}",
+                tone,
+            )
+        )
+    caption = (
+        f"{_told(by)} on the {protocol.held_out} titles that each user liked last, with 95% confidence "
+        "intervals over users."
+    )
     drawn = interval_chart(method_rows(methods, by), _told(by))
     note = f"{_told(by)} on the titles that each user liked last; lines are 95% confidence intervals over users"
     blocks: list[Block] = [
@@ -135,9 +140,11 @@ def _profiles(here: Sequence[MeasuredProfile], evaluation: Winner | None, name: 
     # The defaults tell how much there is to win.
     drawn += [record for record in here[MOST_DRAWN:] if record.profile == DEFAULT_PROFILE]
     told = "all" if len(drawn) == len(here) else f"the best {MOST_DRAWN} and the defaults, of {len(here)}"
-    caption = (f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "
-               "intervals over users. Profiles are compared on the same users, so that they differ more surely than "
-               "their intervals tell.")  # fmt: skip
+    caption = (
+        f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "
+        "intervals over users. Profiles are compared on the same users, so that they differ more surely than "
+        "their intervals tell."
+    )
     note = f"{told} profiles, on titles liked before those left out last; lines are 95% confidence intervals over users"
     chart = titled(
         interval_chart(profile_rows(drawn, by, chosen), _told(by)), f"{_told(by)} by profile on {name}", note
@@ -156,10 +163,14 @@ def _spanned(told: Mean) -> Value:
 
 def _methods_table(methods: Mapping[str, Summary], k: int) -> Table:
     rows: list[list[Value]] = [
-        [METHOD_NAMES.get(name, name), *(_spanned(method.at(k).of_users(one)) for one in PER_USER),
-         method.at(k).coverage, method.at(k).novelty.mean]
+        [
+            METHOD_NAMES.get(name, name),
+            *(_spanned(method.at(k).of_users(one)) for one in PER_USER),
+            method.at(k).coverage,
+            method.at(k).novelty.mean,
+        ]
         for name, method in methods.items()
-    ]  # fmt: skip
+    ]
     columns: list[str | Column] = [f"lists of {k}", *(Column(one.replace("_", " "), right=True) for one in PER_USER)]
     return Table([*columns, Column("coverage", ".1%"), Column("novelty, bits", ".1f")], rows)
 
@@ -174,17 +185,29 @@ def _profiles_table(measured: Sequence[MeasuredProfile], *, several: bool) -> Ta
         never = [Cell("none", NEVER) if life is None else Cell(f"{life:g}", life) for life in lives]
         cells: list[Value] = [row["weights"], *never, *settings]
         for k in KS:
-            cells += [_spanned(record.at(k).ndcg), *(row[f"{name}_at_{k}"] for name in (
-                "hit_rate", "recall", "mrr", "coverage", "novelty"))]  # fmt: skip
+            cells += [
+                _spanned(record.at(k).ndcg),
+                *(row[f"{name}_at_{k}"] for name in ("hit_rate", "recall", "mrr", "coverage", "novelty")),
+            ]
         rows.append([*([row["index"]] if several else []), *cells, row["elapsed_s"]])
     columns: list[str | Column] = [
-        "weights", Column("half-life", right=True), Column("half-life, days", right=True), Column("interests", "d"),
-        "merge", Column("popularity", "g"), Column("pool", ",d"),
-    ]  # fmt: skip
+        "weights",
+        Column("half-life", right=True),
+        Column("half-life, days", right=True),
+        Column("interests", "d"),
+        "merge",
+        Column("popularity", "g"),
+        Column("pool", ",d"),
+    ]
     for k in KS:
-        columns += [Column(f"ndcg at {k}", right=True), Column(f"hit rate at {k}", ".3f"),
-                    Column(f"recall at {k}", ".3f"), Column(f"mrr at {k}", ".3f"),
-                    Column(f"coverage at {k}", ".1%"), Column(f"novelty at {k}", ".1f")]  # fmt: skip
+        columns += [
+            Column(f"ndcg at {k}", right=True),
+            Column(f"hit rate at {k}", ".3f"),
+            Column(f"recall at {k}", ".3f"),
+            Column(f"mrr at {k}", ".3f"),
+            Column(f"coverage at {k}", ".1%"),
+            Column(f"novelty at {k}", ".1f"),
+        ]
     columns.append(Column("seconds", ".1f"))
     caption = "On the titles liked before those left out last; in brackets 95% confidence intervals over users"
     return Table(["index", *columns] if several else columns, rows, caption, name="profiles")
@@ -203,6 +226,11 @@ def _environment(results: EvaluationResults) -> Section:
     rows = stamp_rows(results.plan.environment)
     for name, index in indexes.items():
         kind = index.settings.get("type", "factory")
-        rows.append([f"index {name}", f"{kind}, {index.titles:,} titles, {index.users:,} users, "
-                                      f"{index.ratings:,} ratings; {index.digest[:16]}…"])  # fmt: skip
+        rows.append(
+            [
+                f"index {name}",
+                f"{kind}, {index.titles:,} titles, {index.users:,} users, "
+                f"{index.ratings:,} ratings; {index.digest[:16]}…",
+            ]
+        )
     return Section("Environment", [Table(["", ""], rows)])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, CHANCE, KS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.evaluate.record import Mean, MeasuredProfile, Summary
-from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import OTHERS, WINNER
 
@@ -37,16 +34,6 @@ def flat_row(record: MeasuredProfile) -> Row:
         row[f"coverage_at_{k}"] = lists.coverage
     row["users_evaluated"] = record.users_evaluated
     return row | {"elapsed_s": record.elapsed_s, "digest": record.digest}
-
-
-def csv_of(results: EvaluationResults) -> str:
-    """Write all measured profiles as CSV, a line each; nothing stands for what was not measured."""
-    rows = [flat_row(record) for record in results.measured]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def profile_rows(records: Sequence[MeasuredProfile], by: str, chosen: MeasuredProfile | None) -> list[Row]:

@@ -25,10 +25,17 @@ def throughput_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     """
     alt = load_altair()
     sizes = sorted({row["batch"] for row in rows})
-    x = alt.X("batch:Q", title="queries at once (log scale)", scale=alt.Scale(type="log", padding=34, nice=False),
-              axis=alt.Axis(values=sizes, format=",d"))  # fmt: skip
-    tip = [alt.Tooltip("device:N"), alt.Tooltip("batch:Q", format=",d", title="queries at once"),
-           alt.Tooltip("qps:Q", format=",.0f", title="queries a second")]  # fmt: skip
+    x = alt.X(
+        "batch:Q",
+        title="queries at once (log scale)",
+        scale=alt.Scale(type="log", padding=34, nice=False),
+        axis=alt.Axis(values=sizes, format=",d"),
+    )
+    tip = [
+        alt.Tooltip("device:N"),
+        alt.Tooltip("batch:Q", format=",d", title="queries at once"),
+        alt.Tooltip("qps:Q", format=",.0f", title="queries a second"),
+    ]
     y = _log_y(alt, "qps", "queries a second", [row["qps"] for row in rows], ",d")
     chart = _lines(alt, rows, devices, x, y, "qps", ".3~s", tip).properties(width="container", height=300)
     title = titled(chart, "Queries answered a second by batch size", "higher is better")
@@ -42,8 +49,12 @@ def times_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     targets = [row["target_ms"] for row in rows if row["target_ms"]]
     ticks = log_ticks([*(row["ms"] for row in rows), *targets])
     y = alt.Y("question:N", sort=questions, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False))
-    x = alt.X("ms:Q", title="milliseconds (log scale)", axis=alt.Axis(values=ticks, format=",~f", grid=True),
-              scale=alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, clamp=True))  # fmt: skip
+    x = alt.X(
+        "ms:Q",
+        title="milliseconds (log scale)",
+        axis=alt.Axis(values=ticks, format=",~f", grid=True),
+        scale=alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False, clamp=True),
+    )
     colour = _colour(alt, devices)
     chart = alt.Chart(alt.Data(values=list(rows))).encode(y=y)
     tip = [alt.Tooltip("question:N"), alt.Tooltip("device:N"), alt.Tooltip("ms:Q", format=",.3f", title="ms")]
@@ -68,11 +79,20 @@ def filters_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     """Draw the time of one question by the share of titles that a filter lets pass: ``share``, ``device``, ``ms``."""
     alt = load_altair()
     shares = sorted({row["share"] for row in rows}, reverse=True)
-    x = alt.X("label:O", title="titles that pass the filter", sort=[_percent(share) for share in shares],
-              axis=alt.Axis(labelAngle=0), scale=alt.Scale(padding=0.4))  # fmt: skip
+    x = alt.X(
+        "label:O",
+        title="titles that pass the filter",
+        sort=[_percent(share) for share in shares],
+        axis=alt.Axis(labelAngle=0),
+        scale=alt.Scale(padding=0.4),
+    )
     named = [{**row, "label": _percent(row["share"])} for row in rows]
-    tip = [alt.Tooltip("device:N"), alt.Tooltip("label:N", title="titles that pass"),
-           alt.Tooltip("ms:Q", format=",.3f", title="ms"), alt.Tooltip("strategy:N")]  # fmt: skip
+    tip = [
+        alt.Tooltip("device:N"),
+        alt.Tooltip("label:N", title="titles that pass"),
+        alt.Tooltip("ms:Q", format=",.3f", title="ms"),
+        alt.Tooltip("strategy:N"),
+    ]
     y = _log_y(alt, "ms", "milliseconds", [row["ms"] for row in rows], ",~f")
     chart = _lines(alt, named, devices, x, y, "ms", ",.3~g", tip).properties(width="container", height=300)
     note = "random filters; 100% is without one; the planner chooses the strategy"
@@ -86,8 +106,13 @@ def memory_chart(rows: Sequence[Row]) -> Chart:
     what = list(dict.fromkeys(row["what"] for row in rows))
     kinds = ["predicted", "measured"]
     chart = alt.Chart(alt.Data(values=list(rows)), width="container", height=len(what) * 42)
-    y = alt.Y("what:N", sort=what, title=None, scale=alt.Scale(paddingInner=0.35),
-              axis=alt.Axis(labelLimit=260, ticks=False, domain=False))  # fmt: skip
+    y = alt.Y(
+        "what:N",
+        sort=what,
+        title=None,
+        scale=alt.Scale(paddingInner=0.35),
+        axis=alt.Axis(labelLimit=260, ticks=False, domain=False),
+    )
     offset = alt.YOffset("kind:N", sort=kinds)
     x = alt.X("mb:Q", title="megabytes", axis=alt.Axis(grid=True, format=",~f", tickCount=6))
     colour = alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[GREYS[2], GREYS[0]]))

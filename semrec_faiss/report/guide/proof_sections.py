@@ -82,8 +82,8 @@ def parity_section(results: Results) -> Section:
         found = certificate.get(key)
         if found:
             asked = certificate["queries" if key == "gpu_to_cpu" else "reference_queries"]
-            rows.append([name, asked, as_share(found["overlap"]), as_share(found["queries_with_all"]),
-                         as_share(found["same_place"]), found["largest_score_difference"]])  # fmt: skip
+            shares = [as_share(found[part]) for part in ("overlap", "queries_with_all", "same_place")]
+            rows.append([name, asked, *shares, found["largest_score_difference"]])
     columns: Columns = [
         "compared",
         Column("queries", ",d"),
@@ -125,16 +125,9 @@ def cost_section(results: Results) -> Section:
         return Section("Cost", [])
     currency, monthly = cost["currency"], cost["monthly_queries"]
     other = _other_prices(results)
-    names = [one["name"] + (f", at {other} prices" if other and _kind(one["name"]) == "gpu" else "")
-             for one in cost["machines"]]  # fmt: skip
-    rows: list[list[Value]] = [
-        [name, one["price_an_hour"], one["throughput_qps"],
-         Cell(as_money(one["cost_a_million"], currency), one["cost_a_million"]),
-         Cell(as_money(one["cost_of_busy_hours"], currency), one["cost_of_busy_hours"]),
-         Cell(f"{as_money(one['cost_of_the_month'], currency)} for {_machines(one['machines_for_the_month'])}",
-              one["cost_of_the_month"])]
-        for name, one in zip(names, cost["machines"], strict=True)
-    ]  # fmt: skip
+    priced_as = {"gpu": f", at {other} prices" if other else "", "cpu": ""}
+    names = [one["name"] + priced_as[_kind(one["name"])] for one in cost["machines"]]
+    rows = [_machine_row(name, one, currency) for name, one in zip(names, cost["machines"], strict=True)]
     columns: Columns = [
         "machine",
         Column(f"{currency} an hour", ",.2f"),
@@ -143,21 +136,19 @@ def cost_section(results: Results) -> Section:
         Column(f"{monthly / 1e6:,.0f} million a month, busy hours only", right=True),
         Column("the same, rented all month", right=True),
     ]
-    bars = [
-        {"name": name, "kind": _kind(one["name"]), "cost": one["cost_a_million"]}
-        for name, one in zip(names, cost["machines"], strict=True)
-    ]
     said = [f"From the throughput of {cost['batch']:,} queries at once."]
     gpu = (results["index"]["gpu"] or "").upper()
     if other:
         said.append(
             f"The costs file has no price of {gpu}, which was measured: its costs are at {other} prices, and too low"
-            f" by as much as {gpu} costs more. Give your own prices with --costs FILE."
+            f" by as much as {gpu} costs more, so that they are not drawn. Give your own prices with --costs FILE."
         )
-    note = f"{gpu} at {other} prices: the costs file has none of {gpu}" if other else "at the prices of the costs file"
-    blocks: list[Block] = [
-        cost_chart(bars, currency, note), Text(" ".join(said), "plain" if other else "muted"), Table(columns, rows)
-    ]  # fmt: skip
+    blocks: list[Block] = [Text(" ".join(said), "plain" if other else "muted"), Table(columns, rows)]
+    if not other:
+        bars = [
+            {"name": one["name"], "kind": _kind(one["name"]), "cost": one["cost_a_million"]} for one in cost["machines"]
+        ]
+        blocks.insert(0, cost_chart(bars, currency, "at the prices of the costs file"))
     named = dict(zip((one["name"] for one in cost["machines"]), names, strict=True))
     pays: list[list[Value]] = [
         [named.get(one["name"], one["name"]), _volume(one["monthly_queries"])] for one in cost["break_even"] or ()
@@ -166,6 +157,18 @@ def cost_section(results: Results) -> Section:
         caption = "The month's queries from which GPU machines cost no more than CPU machines, all rented all month"
         blocks.append(Table(["GPU", Column("queries a month", right=True)], pays, caption))
     return Section("Cost", blocks)
+
+
+def _machine_row(name: str, one: Results, currency: str) -> list[Value]:
+    month = f"{as_money(one['cost_of_the_month'], currency)} for {_machines(one['machines_for_the_month'])}"
+    return [
+        name,
+        one["price_an_hour"],
+        one["throughput_qps"],
+        Cell(as_money(one["cost_a_million"], currency), one["cost_a_million"]),
+        Cell(as_money(one["cost_of_busy_hours"], currency), one["cost_of_busy_hours"]),
+        Cell(month, one["cost_of_the_month"]),
+    ]
 
 
 def _machines(count: int) -> str:

@@ -91,10 +91,8 @@ def similarity_section(results: Results) -> Section:
     blocks: list[Block] = [*criteria_of(results, 1), Table(columns, rows, "Query titles")]
     chart = _times_chart(results)
     blocks += [chart] if chart else []
-    return Section(
-        title, [*blocks, Table([Column("rank", "d"), "title", Column("similarity", ".4f")], listed,
-                               f"Similar to {first['title']}")]
-    )  # fmt: skip
+    columns_of_one: Columns = [Column("rank", "d"), "title", Column("similarity", ".4f")]
+    return Section(title, [*blocks, Table(columns_of_one, listed, f"Similar to {first['title']}")])
 
 
 def _franchise(query: Results) -> str | None:
@@ -222,12 +220,11 @@ def filter_section(results: Results) -> Section:
     parsed = f" Turning the filter into a mask took {as_ms(detail['filter_first_ms'])}, once."
     said = Text(f"{detail['matching']:,} titles are {detail['genre']}. {'; '.join(parts)}.{parsed}")
     points = _share_points(detail, names)
-    rows: list[list[Value]] = [
-        [Cell(f"{100 * one['share']:g}%", one["share"]), one["matching"],
-         *(value for kind in names for value in (one[f"{kind}_time_ms"], one[f"{kind}_strategy"])),
-         one[f"{next(iter(names))}_returned"]]
-        for one in detail["shares"]
-    ]  # fmt: skip
+    returned = f"{next(iter(names))}_returned"
+    rows: list[list[Value]] = []
+    for one in detail["shares"]:
+        timed_as = [one[f"{kind}_{part}"] for kind in names for part in ("time_ms", "strategy")]
+        rows.append([Cell(f"{100 * one['share']:g}%", one["share"]), one["matching"], *timed_as, one[returned]])
     columns: Columns = ["titles that pass", Column("how many", ",d")]
     for name in names.values():
         columns += [Column(f"{name}, ms", ",.3f"), f"{name} strategy"]

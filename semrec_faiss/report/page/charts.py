@@ -95,21 +95,45 @@ def config(scheme: str) -> dict[str, Any]:
     """Return the Vega-Lite config of the ``light`` or ``dark`` look."""
     ink, muted, line = _INK[scheme]
     font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-    axis = {
-        "labelColor": muted, "titleColor": ink, "domainColor": line, "gridColor": line, "tickColor": line,
-        "titleFontWeight": 500, "labelFontSize": 11, "titleFontSize": 12, "titlePadding": 10, "labelPadding": 6,
-    }  # fmt: skip
     return {
         "background": "transparent" if scheme == "dark" else "#ffffff",
         "font": font,
         "view": {"stroke": None},
-        "axis": axis,
+        "axis": {
+            "labelColor": muted,
+            "titleColor": ink,
+            "domainColor": line,
+            "gridColor": line,
+            "tickColor": line,
+            "titleFontWeight": 500,
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titlePadding": 10,
+            "labelPadding": 6,
+        },
         "axisX": {"grid": False},
         "axisY": {"domain": False, "ticks": False},
-        "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 12, "titleFontSize": 11, "orient": "top",
-                   "titleFontWeight": 500, "symbolSize": 90},
-        "title": {"color": ink, "subtitleColor": muted, "fontSize": 14, "fontWeight": 600, "anchor": "start",
-                  "subtitleFontSize": 12, "subtitlePadding": 4, "frame": "bounds"},
+        "legend": {
+            "labelColor": ink,
+            "titleColor": muted,
+            "labelFontSize": 12,
+            "titleFontSize": 11,
+            "titleFontWeight": 500,
+            "symbolSize": 90,
+            "orient": "top",
+            # From the left edge of the whole chart, not of its panel: beside long names little room is left.
+            "layout": {"top": {"anchor": "start", "bounds": "full"}},
+        },
+        "title": {
+            "color": ink,
+            "fontSize": 14,
+            "fontWeight": 600,
+            "subtitleColor": muted,
+            "subtitleFontSize": 12,
+            "subtitlePadding": 4,
+            "anchor": "start",
+            "frame": "bounds",
+        },
         "header": {"labelColor": ink, "titleColor": muted, "labelFontSize": 12, "labelFontWeight": 600},
         "text": {"color": ink, "fontSize": 11},
         "rule": {"color": muted},
@@ -118,7 +142,7 @@ def config(scheme: str) -> dict[str, Any]:
         "bar": {"cornerRadiusEnd": 2},
         "line": {"strokeWidth": 2.5},
         "point": {"size": 60, "filled": True, "opacity": 1},
-    }  # fmt: skip
+    }
 
 
 def png(chart: Any, *, scale: float = 2.0) -> bytes:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from semrec_faiss.measure.documents.results import save_bytes, save_text
 from semrec_faiss.report.page.charts import config, javascript, spec_of
 from semrec_faiss.report.page.document import Block, Chart, Column, Document, Facts, Section, Table, Text, Value, shown
 from semrec_faiss.report.page.palette import on_dark
 
-__all__ = ["html_page", "save_bytes", "save_text"]
-
 _HERE = Path(__file__).parent
 FEW_ROWS = 3
 """Tables of no more rows have nothing to sort."""
+
+STACKED_ROWS = 25
+"""Tables of no more rows show each as a card on a screen too narrow for them; longer ones are scrolled."""
+
+NARROW = 38
+"""Letters side by side on a narrow screen."""
 
 SHORT, LONG = 18, 36
 """Letters of a cell that is never broken into lines, and of one that must keep some width."""
@@ -88,14 +92,31 @@ def _table(table: Table) -> str:
     columns = [table.column(position) for position in range(len(table.columns))]
     sortable = len(table.rows) > FEW_ROWS
     heads = "".join(_head(column.name, right=column.is_right, sortable=sortable) for column in columns)
+    stacked = _stacked(table, columns)
     rows = "\n".join(
-        "<tr>" + "".join(_cell(value, column) for value, column in zip(row, columns, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(value, column, stacked) for value, column in zip(row, columns, strict=True)) + "</tr>"
         for row in table.rows
     )
     caption = f"<p class='caption'>{escape(table.caption)}</p>" if table.caption else ""
     named = f' id="table-{escape(table.name)}"' if table.name else ""
     table_html = f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>"
-    return f'{caption}<div class="scroll"{named}>{table_html}</div>'
+    return f'{caption}<div class="scroll{stacked}"{named}>{table_html}</div>'
+
+
+def _stacked(table: Table, columns: Sequence[Column]) -> str:
+    """Say whether and how rows become cards on a narrow screen: below the first cell, two or three stand in a line."""
+    if len(table.rows) > STACKED_ROWS or sum(_letters(table, place) for place in range(len(columns))) <= NARROW:
+        return ""
+    beside = sum(not column.wide for column in columns[1:])
+    return " stacked pairs" if beside in (2, 4) else " stacked"
+
+
+def _letters(table: Table, place: int) -> int:
+    """Count the letters that a column needs at least: its longest word, or its longest cell that is never broken."""
+    column = table.column(place)
+    cells = [shown(row[place], column).text for row in table.rows]
+    whole = [text for text in cells if column.is_right or len(text) <= SHORT]
+    return 1 + max(map(len, [*" ".join([column.name, *cells]).split(), *whole]), default=0)
 
 
 def _head(name: str, *, right: bool, sortable: bool) -> str:
@@ -103,7 +124,7 @@ def _head(name: str, *, right: bool, sortable: bool) -> str:
     return f"<th scope='col'{' class=right' if right else ''}>{inside}</th>"
 
 
-def _cell(value: Value, column: Column) -> str:
+def _cell(value: Value, column: Column, stacked: str) -> str:
     cell = shown(value, column)
     given = {"right": column.is_right, "wide": column.wide, cell.tone: cell.tone != "plain"}
     given |= {"short": 0 < len(cell.text) <= SHORT, "long": len(cell.text) > LONG and not column.wide}
@@ -111,7 +132,8 @@ def _cell(value: Value, column: Column) -> str:
     marked = f' class="{" ".join(classes)}"' if classes else ""
     sort = "" if cell.sort is None else f' data-sort="{escape(str(cell.sort))}"'
     text = escape(cell.text).replace("\n", "<br>")
-    return f"<td{marked}{sort}>{text}</td>"
+    head = f' data-head="{escape(column.name)}"' if stacked and column.name else ""
+    return f"<td{marked}{sort}{head}>{text}</td>"
 
 
 def _chart_data(charts: list[Chart]) -> str:

@@ -13,10 +13,19 @@ _RADIUS = 5.0
 _NEAR = 9.0
 # Offsets from the point to the near side of the label, the best ones first; the last ones get a thin line to the point.
 _OFFSETS = [
-    (_NEAR, 0.0), (-_NEAR, 0.0), (4.0, -13.0), (-4.0, -13.0), (4.0, 13.0), (-4.0, 13.0),
-    *((side * (_NEAR + away / 4), way * away) for away in (24.0, 36.0, 48.0, 60.0, 72.0)
-      for side in (1.0, -1.0) for way in (1.0, -1.0)),
-]  # fmt: skip
+    (_NEAR, 0.0),
+    (-_NEAR, 0.0),
+    (4.0, -13.0),
+    (-4.0, -13.0),
+    (4.0, 13.0),
+    (-4.0, 13.0),
+    *(
+        (side * (_NEAR + away / 4), way * away)
+        for away in (24.0, 36.0, 48.0, 60.0, 72.0)
+        for side in (1.0, -1.0)
+        for way in (1.0, -1.0)
+    ),
+]
 
 Box = tuple[float, float, float, float]
 

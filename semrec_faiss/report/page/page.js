@@ -2,20 +2,54 @@
   const data = document.getElementById("chart-data");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
-  // Break a text into lines of so many letters: Vega draws each line that it is given, and breaks none itself.
-  const lines = (text, letters) => {
-    const found = [""];
+  const pen = document.createElement("canvas").getContext("2d");
+  const FACE = getComputedStyle(document.body).fontFamily;
+  const widthOf = (text, size) => {
+    pen.font = `600 ${size}px ${FACE}`;
+    return pen.measureText(text).width;
+  };
+
+  // Break a text into lines of so many pixels: Vega draws each line that it is given, and breaks none itself.
+  const lines = (text, room, size) => {
+    const found = [];
     for (const word of [text].flat().join(" ").split(" ")) {
-      const line = found[found.length - 1];
-      if (line && line.length + word.length >= letters) found.push(word);
-      else found[found.length - 1] = line ? line + " " + word : word;
+      const line = found.length && `${found[found.length - 1]} ${word}`;
+      if (line && widthOf(line, size) <= room) found[found.length - 1] = line;
+      else found.push(word);
     }
     return found;
   };
 
+  // The names along an axis, in every layer that has it.
+  const namesOf = (spec, field) => {
+    const rows = (part) => [...((part.data && part.data.values) || []), ...(part.layer || []).flatMap(rows)];
+    return [...new Set(rows(spec).map((row) => row[field]))].filter((name) => typeof name === "string");
+  };
+
+  // Let names on the left take less than half the width, in as many lines as they need, and the chart grow by these.
+  const NAME = 11;
+  const breakNames = (spec, width) => {
+    const encodings = [spec, ...(spec.layer || [])].map((part) => part.encoding && part.encoding.y);
+    const axes = encodings.filter((y) => y && y.axis && y.axis.labelLimit);
+    if (!axes.length) return;
+    const names = namesOf(spec, axes[0].field);
+    const room = Math.min(axes[0].axis.labelLimit, 0.42 * width);
+    if (names.every((name) => name.split("\n").every((line) => widthOf(line, NAME) <= room))) return;
+    const broken = Object.fromEntries(names.map((name) => [name, lines(name.replaceAll("\n", " "), room, NAME)]));
+    const most = Math.max(...Object.values(broken).map((name) => name.length));
+    for (const y of axes) {
+      y.axis.labelExpr = `(${JSON.stringify(broken)})[datum.label]`;
+      y.axis.labelLimit = room + 20;
+      y.axis.labelLineHeight = 13;
+    }
+    spec.height = Math.max(spec.height, names.length * (13 * most + 9));
+  };
+
   // Make a chart as wide as the page: panels beside each other or below, legends and titles in as many lines as needed.
   const AXIS = 80;
+  const LEGENDS = ["color", "fill", "stroke", "shape", "strokeDash"];
   const fit = (spec, width) => {
+    breakNames(spec, width);
     if (spec.concat) {
       spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(width / 270)));
       for (const panel of spec.concat) panel.width = Math.floor(width / spec.columns) - AXIS;
@@ -26,22 +60,23 @@
       spec.spec.width = Math.floor(width / count) - 50;
     }
     if (spec.title && spec.title.text) {
-      spec.title.text = lines(spec.title.text, (width - 40) / 8);
-      if (spec.title.subtitle) spec.title.subtitle = lines(spec.title.subtitle, (width - 40) / 6.2);
+      spec.title.text = lines(spec.title.text, width - 56, 14);
+      if (spec.title.subtitle) spec.title.subtitle = lines(spec.title.subtitle, width - 30, 12);
     }
-    const walk = (part, room) => {
+    const walk = (part, room, channel) => {
       if (!part || typeof part !== "object") return;
       const x = part.encoding && part.encoding.x;
-      if (x && typeof x.title === "string") x.title = lines(x.title, room / 6.6);
-      const names = part.legend && part.scale && part.scale.domain;
+      if (x && typeof x.title === "string") x.title = lines(x.title, room, 12);
+      const names = LEGENDS.includes(channel) && part.legend !== null && part.scale && part.scale.domain;
       if (Array.isArray(names)) {
-        const widths = names.map((name) => String(name).length * 7 + 30);
+        part.legend = part.legend || {};
+        const widths = names.map((name) => widthOf(String(name), 12) + 34);
         const all = widths.reduce((sum, one) => sum + one, 0);
-        const columns = all <= width - 40 ? names.length : Math.floor((width - 40) / Math.max(...widths));
+        const columns = all <= width - 30 ? names.length : Math.floor((width - 30) / Math.max(...widths));
         part.legend.columns = Math.max(1, Math.min(names.length, columns));
+        part.legend.labelLimit = width - 60;
       }
-      if (part.axis && part.axis.labelLimit) part.axis.labelLimit = Math.min(part.axis.labelLimit, 0.45 * width);
-      for (const [name, inner] of Object.entries(part)) if (name !== "data") walk(inner, part.width > 0 ? part.width + 40 : room);
+      for (const [name, inner] of Object.entries(part)) if (name !== "data") walk(inner, part.width > 0 ? part.width + 40 : room, name);
     };
     walk(spec, width - 100);
     return spec;

@@ -23,10 +23,14 @@ def memory_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     values = [row["memory_mb"] for row in rows]
     told = [alt.Tooltip("memory_mb:Q", format=",.1f", title="peak memory, MB")]
     chart = points_of(alt, rows, looks, told).encode(
-        x=alt.X("memory_mb:Q", scale=log_scale(values), axis=log_axis(values),
-                title="peak memory while searching, MB (log scale)"),
+        x=alt.X(
+            "memory_mb:Q",
+            scale=log_scale(values),
+            axis=log_axis(values),
+            title="peak memory while searching, MB (log scale)",
+        ),
         y=recall_axis(alt, [row["recall"] for row in rows], f"recall@{rows[0]['k']}"),
-    )  # fmt: skip
+    )
     return titled(chart.properties(width="container", height=PANEL_HEIGHT), "Recall against memory", subtitle)
 
 
@@ -42,20 +46,31 @@ def build_chart(records: Sequence[Record], subtitle: str) -> Any:
         kind, _, built = row["series"].partition(" ")
         name = "\n".join(filter(None, (kind, built))) + (f" · {device_label(row['device'])}" if several else "")
         sums.append({"index": name, "seconds": sum(row[key] for key in steps)})
-        bars += [{"index": name, "step": step, "seconds": row[key], "order": place}
-                 for place, (key, step) in enumerate(steps.items())]  # fmt: skip
+        bars += [
+            {"index": name, "step": step, "seconds": row[key], "order": place}
+            for place, (key, step) in enumerate(steps.items())
+        ]
     order = [one["index"] for one in sums]
     axis = alt.Axis(labelLimit=320, labelExpr="split(datum.label, '\\n')", ticks=False, domain=False)
     y = alt.Y("index:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
     x = alt.X("sum(seconds):Q", title="seconds", axis=alt.Axis(tickCount=6, grid=True, format=",~g"))
     colour = alt.Color("step:N", title=None, scale=alt.Scale(domain=list(steps.values()), range=list(GREYS)))
-    drawn = alt.Chart(alt.Data(values=bars)).mark_bar(cornerRadiusEnd=0).encode(
-        x=x, y=y, color=colour, order="order:O",
-        tooltip=[alt.Tooltip("index:N"), alt.Tooltip("step:N"), alt.Tooltip("seconds:Q", format=",.3~g")],
-    )  # fmt: skip
-    told = alt.Chart(alt.Data(values=sums)).mark_text(align="left", dx=5).encode(
-        x=alt.X("seconds:Q"), y=y, text=alt.Text("seconds:Q", format=",.3~g")
-    )  # fmt: skip
+    drawn = (
+        alt.Chart(alt.Data(values=bars))
+        .mark_bar(cornerRadiusEnd=0)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            order="order:O",
+            tooltip=[alt.Tooltip("index:N"), alt.Tooltip("step:N"), alt.Tooltip("seconds:Q", format=",.3~g")],
+        )
+    )
+    told = (
+        alt.Chart(alt.Data(values=sums))
+        .mark_text(align="left", dx=5)
+        .encode(x=alt.X("seconds:Q"), y=y, text=alt.Text("seconds:Q", format=",.3~g"))
+    )
     chart = (drawn + told).properties(width="container", height=38 * len(order))
     return titled(chart, "Seconds to build and to load", subtitle)
 
@@ -63,18 +78,27 @@ def build_chart(records: Sequence[Record], subtitle: str) -> Any:
 def selectivity_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     """Draw recall and latency against the share of titles that a filter lets through, a line an index."""
     alt = load_altair()
-    rows = [row | {"line": f"{row['series']} {row['setting']} {row['device']}", "filter": row["filter"] or "none"}
-            for row in map(row_of, records) if row["recall"] is not None]  # fmt: skip
+    rows = [
+        row | {"line": f"{row['series']} {row['setting']} {row['device']}", "filter": row["filter"] or "none"}
+        for row in map(row_of, records)
+        if row["recall"] is not None
+    ]
     shares, times = [row["selectivity"] for row in rows], [row["p50_ms"] for row in rows]
-    x = alt.X("selectivity:Q", scale=log_scale(shares), axis=log_axis(shares, percent=True),
-              title="titles that the filter lets through (log scale)")  # fmt: skip
+    x = alt.X(
+        "selectivity:Q",
+        scale=log_scale(shares),
+        axis=log_axis(shares, percent=True),
+        title="titles that the filter lets through (log scale)",
+    )
     told = ["filter:N", "strategy:N", alt.Tooltip("selectivity:Q", format=".2%", title="titles let through")]
     panels = []
     for name, y in (
         ("recall", recall_axis(alt, [row["recall"] for row in rows], f"recall@{rows[0]['k']}")),
-        ("latency", alt.Y("p50_ms:Q", scale=log_scale(times), axis=log_axis(times),
-                          title="median latency, ms (log scale)")),
-    ):  # fmt: skip
+        (
+            "latency",
+            alt.Y("p50_ms:Q", scale=log_scale(times), axis=log_axis(times), title="median latency, ms (log scale)"),
+        ),
+    ):
         both = lines_of(alt, rows, looks).encode(x=x, y=y, order="selectivity:Q")
         both += points_of(alt, rows, looks, told).encode(x=x, y=y)
         panels.append(both.properties(width=panels_of(2).width, height=PANEL_HEIGHT, title=name))
@@ -85,15 +109,22 @@ def selectivity_chart(records: Sequence[Record], looks: Looks, subtitle: str) ->
 def batch_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     """Draw the time a query against the batch size, a line an index at the setting that stands for it."""
     alt = load_altair()
-    rows = [row | {"ms_a_query": row["p50_ms"] / row["batch"], "line": f"{row['series']} {row['device']}"}
-            for row in map(row_of, records)]  # fmt: skip
+    rows = [
+        row | {"ms_a_query": row["p50_ms"] / row["batch"], "line": f"{row['series']} {row['device']}"}
+        for row in map(row_of, records)
+    ]
     batches, times = [row["batch"] for row in rows], [row["ms_a_query"] for row in rows]
     shared = {
-        "x": alt.X("batch:Q", scale=log_scale(batches), axis=alt.Axis(values=sorted(set(batches)), format=","),
-                   title="queries searched at once (log scale)"),
-        "y": alt.Y("ms_a_query:Q", scale=log_scale(times), axis=log_axis(times),
-                   title="median time a query, ms (log scale)"),
-    }  # fmt: skip
+        "x": alt.X(
+            "batch:Q",
+            scale=log_scale(batches),
+            axis=alt.Axis(values=sorted(set(batches)), format=","),
+            title="queries searched at once (log scale)",
+        ),
+        "y": alt.Y(
+            "ms_a_query:Q", scale=log_scale(times), axis=log_axis(times), title="median time a query, ms (log scale)"
+        ),
+    }
     told = [alt.Tooltip("ms_a_query:Q", format=",.3~g", title="a query, ms")]
     both = lines_of(alt, rows, looks, width=2).encode(**shared, order="batch:Q")
     both += points_of(alt, rows, looks, told).encode(**shared)
@@ -111,10 +142,11 @@ def decile_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
         if one.recall is not None
     ]
     shared = {
-        "x": alt.X("decile:O", title="tenth of the catalogue by popularity, 1 the most popular",
-                   axis=alt.Axis(labelAngle=0)),
+        "x": alt.X(
+            "decile:O", title="tenth of the catalogue by popularity, 1 the most popular", axis=alt.Axis(labelAngle=0)
+        ),
         "y": recall_axis(alt, [row["recall"] for row in rows], f"recall@{rows[0]['k']}"),
-    }  # fmt: skip
+    }
     told = ["decile:O", alt.Tooltip("places:Q", format=",", title="places in exact lists")]
     both = lines_of(alt, rows, looks, width=2).encode(**shared, order="decile:O")
     both += points_of(alt, rows, looks, told).encode(**shared)

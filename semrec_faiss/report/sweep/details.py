@@ -24,22 +24,52 @@ def trials_table(measured: Sequence[Record]) -> Table:
         ends = [as_recall(row[end], 3) for end in ("recall_low", "recall_high")]
         interval = "–" if row["recall_low"] is None else " to ".join(ends)
         cells: list[Value] = [
-            row["series"], row["setting"], device_label(row["device"]), row["filter"] or "", row["k"], row["batch"],
-            row["recall"], Cell(interval, row["recall_low"]), row["ndcg"], row["fill_rate"], row["p50_ms"],
-            row["p95_ms"], row["p99_ms"], row["mean_ms"], row["qps"], _megabytes(row["memory_bytes"]),
-            _megabytes(row["index_bytes"]), row["train_s"] + row["add_s"], row["load_s"], row["cold_query_ms"],
+            row["series"],
+            row["setting"],
+            device_label(row["device"]),
+            row["filter"] or "",
+            row["k"],
+            row["batch"],
+            row["recall"],
+            Cell(interval, row["recall_low"]),
+            row["ndcg"],
+            row["fill_rate"],
+            row["p50_ms"],
+            row["p95_ms"],
+            row["p99_ms"],
+            row["mean_ms"],
+            row["qps"],
+            _megabytes(row["memory_bytes"]),
+            _megabytes(row["index_bytes"]),
+            row["train_s"] + row["add_s"],
+            row["load_s"],
+            row["cold_query_ms"],
             record.others_used_cores,
-        ]  # fmt: skip
+        ]
         rows.append([row["data"], *cells] if several else cells)
     columns: list[str | Column] = [
-        "index", "setting", "device", "filter", Column("k", ","), Column("batch", ","),
-        Column("recall", ".4f", at_most_one=True), Column("95% interval", right=True),
-        Column("nDCG", ".4f", at_most_one=True), Column("fill rate", ".4f", at_most_one=True),
-        Column("p50 ms", ",.3f"), Column("p95 ms", ",.3f"), Column("p99 ms", ",.3f"), Column("mean ms", ",.3f"),
+        "index",
+        "setting",
+        "device",
+        "filter",
+        Column("k", ","),
+        Column("batch", ","),
+        Column("recall", ".4f", at_most_one=True),
+        Column("95% interval", right=True),
+        Column("nDCG", ".4f", at_most_one=True),
+        Column("fill rate", ".4f", at_most_one=True),
+        Column("p50 ms", ",.3f"),
+        Column("p95 ms", ",.3f"),
+        Column("p99 ms", ",.3f"),
+        Column("mean ms", ",.3f"),
         Column("queries/s", ",.0f"),
-        Column("memory MB", ",.1f"), Column("index MB", ",.1f"), Column("build s", ",.2f"), Column("load s", ",.3f"),
-        Column("cold ms", ",.2f"), Column("cores others used", ".2f"),
-    ]  # fmt: skip
+        Column("memory MB", ",.1f"),
+        Column("index MB", ",.1f"),
+        Column("build s", ",.2f"),
+        Column("load s", ",.3f"),
+        Column("cold ms", ",.2f"),
+        Column("cores others used", ".2f"),
+    ]
     return Table(["data", *columns] if several else columns, rows, name="trials")
 
 

@@ -95,12 +95,21 @@ def _labels(alt: Any, rows: Sequence[Row], shared: Mapping[str, Any]) -> list[An
     layers = []
     for row in rows:
         chart = alt.Chart(alt.Data(values=[row])).encode(**shared)
-        placed = {"dx": row["dx"], "dy": row["dy"], "align": "left" if row["dx"] > 0 else "right",
-                  "baseline": "middle", "fontSize": FONT_SIZE, "text": row["label"]}  # fmt: skip
+        placed = {
+            "dx": row["dx"],
+            "dy": row["dy"],
+            "align": "left" if row["dx"] > 0 else "right",
+            "baseline": "middle",
+            "fontSize": FONT_SIZE,
+            "text": row["label"],
+        }
         if row["far"]:
             end = {"x2Offset": row["dx"] * 0.8, "y2Offset": row["dy"] - math.copysign(4, row["dy"])}
-            layers.append(chart.mark_rule(strokeWidth=0.8, color=GREYS[1], **end).encode(
-                x2=shared["x"].shorthand.split(":")[0], y2="recall"))  # fmt: skip
+            layers.append(
+                chart.mark_rule(strokeWidth=0.8, color=GREYS[1], **end).encode(
+                    x2=shared["x"].shorthand.split(":")[0], y2="recall"
+                )
+            )
         layers.append(chart.mark_text(stroke=PAPER, strokeWidth=3, strokeOpacity=0.85, **placed))
         layers.append(chart.mark_text(color=TYPE_COLOURS[type_of(row["series"])], **placed))
     return layers

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.trials.results import SweepResults
-from semrec_faiss.report.page.charts import png
 from semrec_faiss.report.page.document import Block, Chart, Document, Section, Text
-from semrec_faiss.report.page.html import html_page, save_bytes, save_text
+from semrec_faiss.report.page.files import save_report
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.palette import looks_of
 from semrec_faiss.report.sweep.details import environment_section, gaps_text, not_measured_section, trials_table
 from semrec_faiss.report.sweep.frontier import frontier_chart
 from semrec_faiss.report.sweep.recommender import examples, recommender_blocks
-from semrec_faiss.report.sweep.rows import Record, csv_of, measured_of, names_of, series_of, where
+from semrec_faiss.report.sweep.rows import Record, measured_of, names_of, row_of, series_of, where
 from semrec_faiss.report.sweep.sections import About, batch_blocks, facts_of, filter_blocks, memory_blocks, of_batch
 
 
@@ -35,15 +34,8 @@ def write_report(results: SweepResults, out: Path) -> list[Path]:
         StorageError: the folder cannot be written.
     """
     document = sweep_document(results)
-    written = [out / "report.html", out / "summary.csv"]
-    save_text(html_page(document), written[0])
-    save_text(csv_of(results), written[1])
-    for chart in document.charts():
-        if chart.name.startswith(("latency-", "throughput-")):
-            path = out / f"{chart.name}.png"
-            save_bytes(png(chart.spec), path)
-            written.append(path)
-    return written
+    pictures = {one.name: one.spec for one in document.charts() if one.name.startswith(("latency-", "throughput-"))}
+    return save_report(document, [row_of(record) for record in results.measured], pictures, out)
 
 
 def sweep_document(results: SweepResults) -> Document:
@@ -89,18 +81,25 @@ def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> It
     about = About(
         name, k, _subtitle(results, name, k), of_batch(batches[0]), looks_of(map(series_of, results.measured))
     )
-    yield Section(f"Recall against speed{suffix}", [
-        *_how_much(results, name),
-        facts_of(plain, batches),
-        Chart(about.chart_name("latency"),
-              frontier_chart(plain, "p50_ms", about.looks, "Recall against latency", about.subtitle),
-              "Further left is faster, further up finds more. The grey band joins the trials that no other beats; "
-              "their settings stand beside them."),
-        Chart(about.chart_name("throughput"),
-              frontier_chart(plain, "qps", about.looks, "Recall against throughput", about.subtitle),
-              "Further right is more queries a second. They are those of the mean time, in which slow searches weigh; "
-              "the latencies above are medians."),
-    ])  # fmt: skip
+    yield Section(
+        f"Recall against speed{suffix}",
+        [
+            *_how_much(results, name),
+            facts_of(plain, batches),
+            Chart(
+                about.chart_name("latency"),
+                frontier_chart(plain, "p50_ms", about.looks, "Recall against latency", about.subtitle),
+                "Further left is faster, further up finds more. The grey band joins the trials that no other beats; "
+                "their settings stand beside them.",
+            ),
+            Chart(
+                about.chart_name("throughput"),
+                frontier_chart(plain, "qps", about.looks, "Recall against throughput", about.subtitle),
+                "Further right is more queries a second. They are those of the mean time, in which slow searches weigh;"
+                " the latencies above are medians.",
+            ),
+        ],
+    )
     if len(batches) > 1:
         yield Section(f"Batch sizes{suffix}", batch_blocks(about, plain))
     yield Section(f"Memory and building{suffix}", memory_blocks(about, smallest))

@@ -22,13 +22,28 @@ def recommender_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
     rows: list[list[Value]] = []
     for record in shown:
         row = row_of(record)
-        rows.append([row["series"], row["setting"], device_label(row["device"]), row["recall_titles"],
-                     row["recall_users"], row["ndcg"], row["coverage"],
-                     record.quality.coverage_exact])  # fmt: skip
+        rows.append(
+            [
+                row["series"],
+                row["setting"],
+                device_label(row["device"]),
+                row["recall_titles"],
+                row["recall_users"],
+                row["ndcg"],
+                row["coverage"],
+                record.quality.coverage_exact,
+            ]
+        )
     columns: list[str | Column] = [
-        "index", "setting", "device", _share("recall, titles"), _share("recall, users"), _share("nDCG"),
-        _share("coverage", ".2%"), _share("exact coverage", ".2%"),
-    ]  # fmt: skip
+        "index",
+        "setting",
+        "device",
+        _share("recall, titles"),
+        _share("recall, users"),
+        _share("nDCG"),
+        _share("coverage", ".2%"),
+        _share("exact coverage", ".2%"),
+    ]
     blocks: list[Block] = [
         Text(
             f"Each index at its fastest setting that finds {ENOUGH:.0%}, or else at the one that finds most. "
@@ -86,9 +101,11 @@ def examples(smallest: Sequence[Record]) -> list[Block]:
             rows.append([asked, exact, missed, Cell("\n".join(example.instead) or "–")])
         caption = f"{name_of(record)} on {device}: recall {as_recall(record.quality.recall)}; its worst answers"
         columns: list[str | Column] = [
-            "asked", Column("the exact index gives (✗ is missed)", wide=True), Column("missed", ","),
+            "asked",
+            Column("the exact index gives (✗ is missed)", wide=True),
+            Column("missed", ","),
             Column("this one gives instead", wide=True),
-        ]  # fmt: skip
+        ]
         blocks.append(Table(columns, rows, caption=caption))
     return blocks
 

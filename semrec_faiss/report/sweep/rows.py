@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
@@ -74,17 +72,6 @@ def series_of(record: Record) -> str:
 def setting_of(record: Record) -> str:
     """Name the search settings, empty where there is none."""
     return " ".join(f"{name}={value}" for name, value in record.index.search if value is not None)
-
-
-def csv_of(results: SweepResults) -> str:
-    """Write a line a measured trial, a header first; what was not measured is empty."""
-    rows = [row_of(record) for record in results.measured]
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 def where(records: Iterable[Record], **wanted: Any) -> list[Record]:

@@ -98,11 +98,15 @@ def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
     for device in devices:
         for row in crossings(where(shown, device=device)):
             crossing = row["from"] is not None
-            rows.append([
-                device_label(device), row["faster"], row["other"],
-                f"up to {row['until']:,}" if crossing else "all that were measured",
-                f"from {row['from']:,}" if crossing else "none",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    device_label(device),
+                    row["faster"],
+                    row["other"],
+                    f"up to {row['until']:,}" if crossing else "all that were measured",
+                    f"from {row['from']:,}" if crossing else "none",
+                ]
+            )
     if rows:
         caption = "Which index is faster in batches of which size, at the settings of the chart"
         columns = ["device", "index A", "index B", "A is faster in batches", "B is faster in batches"]
@@ -153,16 +157,26 @@ def _filters_table(records: Sequence[Record]) -> Table:
             name: min((value for one in here if (value := getattr(one.quality, name)) is not None), default=None)
             for name in ("recall", "fill_rate")
         }
-        rows.append([
-            wanted or "none", quality.matching, quality.selectivity, least["recall"], least["fill_rate"],
-            None if best is None else best.latency.p50_ms,
-            _why_none(least["recall"]) if best is None else name_of(best),
-        ])  # fmt: skip
+        rows.append(
+            [
+                wanted or "none",
+                quality.matching,
+                quality.selectivity,
+                least["recall"],
+                least["fill_rate"],
+                None if best is None else best.latency.p50_ms,
+                _why_none(least["recall"]) if best is None else name_of(best),
+            ]
+        )
     columns: list[str | Column] = [
-        "filter", Column("titles", ","), Column("share", ".2%", at_most_one=True),
-        Column("least recall", ".4f", at_most_one=True), Column("least fill rate", ".4f", at_most_one=True),
-        Column("fastest, ms", ",.3f"), f"which finds {ENOUGH:.0%}",
-    ]  # fmt: skip
+        "filter",
+        Column("titles", ","),
+        Column("share", ".2%", at_most_one=True),
+        Column("least recall", ".4f", at_most_one=True),
+        Column("least fill rate", ".4f", at_most_one=True),
+        Column("fastest, ms", ",.3f"),
+        f"which finds {ENOUGH:.0%}",
+    ]
     return Table(columns, rows, caption="Every filter, over all indexes and settings")
 
 

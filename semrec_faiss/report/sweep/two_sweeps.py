@@ -29,9 +29,20 @@ def compare_document(first: SweepResults, second: SweepResults) -> Document:
     """
     found = compare(first, second, NOTABLE, 0.005)
     names = [str(results.folder) for results in (first, second)]
-    sections = [Section("Speed", [_facts(found), Chart("ratios", _chart(found), "Median latency of each trial in both "
-                                  "sweeps: below the line the second is faster.")]),
-                Section("Trials", [_table(found)])]  # fmt: skip
+    sections = [
+        Section(
+            "Speed",
+            [
+                _facts(found),
+                Chart(
+                    "ratios",
+                    _chart(found),
+                    "Median latency of each trial in both sweeps: below the line the second is faster.",
+                ),
+            ],
+        ),
+        Section("Trials", [_table(found)]),
+    ]
     if found.other_hardware:
         one, other = found.other_hardware
         sections[0] = Section("Speed", [Text(f"The hardware differs: {one} and {other}.", "bad"), *sections[0].blocks])
@@ -56,25 +67,28 @@ def _facts(found: Comparison) -> Facts:
     slower = sum(ratio > 1 + NOTABLE for ratio in ratios)
     less = sum(change.number == "recall" for change in found.regressions)
     tone: Tone = "bad" if less else "good"
-    return Facts([
-        ("median of the time ratios", f"{middle:.3f} ×", "below 1 the second is faster", "plain"),
-        ("faster by over 10%", f"{faster}", f"of {len(ratios)} trials", "plain"),
-        ("slower by over 10%", f"{slower}", f"of {len(ratios)} trials", "bad" if slower else "plain"),
-        ("less recall by over 0.005", f"{less}", f"of {len(ratios)} trials", tone),
-    ])  # fmt: skip
+    return Facts(
+        [
+            ("median of the time ratios", f"{middle:.3f} ×", "below 1 the second is faster", "plain"),
+            ("faster by over 10%", f"{faster}", f"of {len(ratios)} trials", "plain"),
+            ("slower by over 10%", f"{slower}", f"of {len(ratios)} trials", "bad" if slower else "plain"),
+            ("less recall by over 0.005", f"{less}", f"of {len(ratios)} trials", tone),
+        ]
+    )
 
 
 def _chart(found: Comparison) -> Any:
     alt = load_altair()
-    rows = [row_of(old) | {"first_ms": old.latency.p50_ms, "second_ms": now.latency.p50_ms}
-            for old, now in found.pairs]  # fmt: skip
+    rows = [row_of(old) | {"first_ms": old.latency.p50_ms, "second_ms": now.latency.p50_ms} for old, now in found.pairs]
     values = [row[name] for row in rows for name in ("first_ms", "second_ms")]
     ends = [{"first_ms": value, "second_ms": value} for value in (min(values) / 2, max(values) * 2)]
     shared = {
         name[0]: channel(f"{name[2:]}:Q", scale=log_scale(values), axis=log_axis(values), title=title)
-        for name, channel, title in (("x first_ms", alt.X, "first sweep, ms (log scale)"),
-                                     ("y second_ms", alt.Y, "second sweep, ms (log scale)"))
-    }  # fmt: skip
+        for name, channel, title in (
+            ("x first_ms", alt.X, "first sweep, ms (log scale)"),
+            ("y second_ms", alt.Y, "second sweep, ms (log scale)"),
+        )
+    }
     line = alt.Chart(alt.Data(values=ends)).mark_line(strokeWidth=1, color=GREYS[1], clip=True).encode(**shared)
     told = ["filter:N"] + [
         alt.Tooltip(f"{name}_ms:Q", format=",.3~g", title=f"{name}, ms") for name in ("first", "second")
@@ -91,16 +105,36 @@ def _table(found: Comparison) -> Table:
         recall, after = old.quality.recall, now.quality.recall
         change = None if recall is None or after is None else after - recall
         tone: Tone = "bad" if ratio > 1 + NOTABLE else "good" if ratio < 1 - NOTABLE else "plain"
-        rows.append([
-            row["data"], f"{row['series']} {row['setting']}".strip(), device_label(row["device"]), row["filter"] or "",
-            row["k"], row["batch"], old.latency.p50_ms, now.latency.p50_ms,
-            Cell(f"{ratio:.3f} ×", ratio, tone), recall, after, _changed(change),
-        ])  # fmt: skip
+        rows.append(
+            [
+                row["data"],
+                f"{row['series']} {row['setting']}".strip(),
+                device_label(row["device"]),
+                row["filter"] or "",
+                row["k"],
+                row["batch"],
+                old.latency.p50_ms,
+                now.latency.p50_ms,
+                Cell(f"{ratio:.3f} ×", ratio, tone),
+                recall,
+                after,
+                _changed(change),
+            ]
+        )
     columns: list[str | Column] = [
-        "data", "index", "device", "filter", Column("k", ","), Column("batch", ","), Column("first ms", ",.3f"),
-        Column("second ms", ",.3f"), Column("ratio", right=True), Column("first recall", ".4f", at_most_one=True),
-        Column("second recall", ".4f", at_most_one=True), Column("change", right=True),
-    ]  # fmt: skip
+        "data",
+        "index",
+        "device",
+        "filter",
+        Column("k", ","),
+        Column("batch", ","),
+        Column("first ms", ",.3f"),
+        Column("second ms", ",.3f"),
+        Column("ratio", right=True),
+        Column("first recall", ".4f", at_most_one=True),
+        Column("second recall", ".4f", at_most_one=True),
+        Column("change", right=True),
+    ]
     return Table(columns, rows, name="pairs")
 
 

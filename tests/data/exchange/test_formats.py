@@ -198,8 +198,11 @@ def test_export_is_what_ann_benchmarks_reads(
     assert (exported.titles, exported.queries, exported.are_users, exported.k) == (200, 12, True, 7)
     with h5py.File(tmp_path / "out.hdf5", "r") as file:
         assert {name: str(file[name].dtype) for name in file} == {
-            "train": "float32", "test": "float32", "neighbors": "int32", "distances": "float32"
-        }  # fmt: skip
+            "train": "float32",
+            "test": "float32",
+            "neighbors": "int32",
+            "distances": "float32",
+        }
         assert (file.attrs["distance"], file.attrs["dimension"], file.attrs["type"]) == ("angular", 8, "dense")
         train, test = file["train"][:], file["test"][:]
         scores, rows = truth(made.unit, test, 7)

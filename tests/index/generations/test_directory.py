@@ -210,9 +210,14 @@ def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) ->
         "    print('refused', error.exit_code)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", program],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(repo), "HOME": "/"},
-    )  # fmt: skip
+    )
     assert done.stdout.split() == ["3", "3", "refused", "6"], done.stderr[-800:]
 
 
@@ -343,8 +348,12 @@ def test_another_process_is_refused_too(tmp_path: Path, build: Build, folders: d
     with IndexDirectory(tmp_path / "index").writing():
         done = subprocess.run(
             [sys.executable, "-m", "semrec_faiss", "build", str(tmp_path / "c.yaml")],
-            cwd=repo, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            cwd=repo,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == 2
     assert "another process is writing" in done.stderr
     assert "Traceback" not in done.stderr

@@ -111,10 +111,19 @@ def build_limited(
     steps = json.dumps([(limit, step) for limit in limits])
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(output), str(folder), steps, json.dumps(KIND)],
-        cwd=repo, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-             "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(repo),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -33,10 +33,19 @@ def kill_builds(how: str, index: Path, folders: list[Path], repo: Path) -> dict[
     program = Path(__file__).with_name("kill_builds.py")
     done = subprocess.run(
         [sys.executable, str(program), how, str(index), *map(str, folders), str(KILLS)],
-        cwd=repo, capture_output=True, text=True, timeout=600, check=False,
-        env={**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-             "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(repo),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -80,9 +80,7 @@ def test_limits_are_inclusive() -> None:
 def test_no_winner_tells_the_nearest_and_what_to_relax() -> None:
     choice = pick(results(*TRIALS), Wanted(recall=0.99, p95_ms=3.0))
     assert choice.winner is None
-    assert labels(choice.nearest) == {
-        "n4": "recall 0.97 < 0.99", "n2": "recall 0.95 < 0.99", "n1": "recall 0.8 < 0.99"
-    }  # fmt: skip
+    assert labels(choice.nearest) == {"n4": "recall 0.97 < 0.99", "n2": "recall 0.95 < 0.99", "n1": "recall 0.8 < 0.99"}
     assert [record.label for record, _ in choice.nearest] == ["n4", "n2", "n1"], "the one that misses by least first"
     assert [(option, record.label) for option, record in choice.relax] == [
         ("--recall 0.97", "n4"),
@@ -122,8 +120,10 @@ def test_memory_is_the_size_of_the_index_at_least_and_null_is_not_measured() -> 
     choice = pick(results(unknown, small, trial("n4", 1.0, 1.0, 9, 3)), Wanted(memory_gb=0.001, by="memory"))
     assert choice.winner is small
     assert labels(choice.losers) == {"n2": "memory was not measured", "n4": "memory 0.003 GB > 0.001 GB"}
-    choice = pick(results(trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, 0), trial("n4", 1.0, 1.0, 9, 3)),
-                  Wanted(by="memory"))  # fmt: skip
+    choice = pick(
+        results(trial("n1", 1.0, 1.0, 9, 0), trial("n2", 1.0, 1.0, 9, 0), trial("n4", 1.0, 1.0, 9, 3)),
+        Wanted(by="memory"),
+    )
     assert labels(choice.losers) == {"n4": "meets all, but 0.003 GB against the winner's < 1 MB"}
 
 
@@ -150,8 +150,12 @@ def test_chosen_config_is_one_that_build_takes(tmp_path: Path) -> None:
 
 
 def test_chosen_config_of_a_factory_and_of_a_gpu(tmp_path: Path) -> None:
-    factory = {"metric": "inner_product", "normalize": True, "factory": "IVF4,Flat",
-               "search": {"nprobe": 2, "efSearch": None, "refine": None}}  # fmt: skip
+    factory = {
+        "metric": "inner_product",
+        "normalize": True,
+        "factory": "IVF4,Flat",
+        "search": {"nprobe": 2, "efSearch": None, "refine": None},
+    }
     on = {"kind": "gpu", "name": "h200", "gpus": [1], "float16": False, "temp_memory_mb": 64, "processor": None}
     record = trial("n1", 1, 1, 1, 1, index=factory, device=on)
     write_config(record, tmp_path / "f.yaml", dataset="d", output="o", note="")
@@ -161,8 +165,11 @@ def test_chosen_config_of_a_factory_and_of_a_gpu(tmp_path: Path) -> None:
     flat = {"metric": "inner_product", "normalize": True, "type": "flat", "build": {}, "search": {}}
     half = trial("n1", 1, 1, 1, 1, index=flat, device=on | {"float16": True})
     assert config_of(half, dataset="d", output="o")["device"] == {
-        "kind": "gpu", "gpus": [1], "float16": True, "temp_memory_mb": 64
-    }  # fmt: skip
+        "kind": "gpu",
+        "gpus": [1],
+        "float16": True,
+        "temp_memory_mb": 64,
+    }
 
 
 def test_worse_than_the_baseline_by_more_than_is_tolerated() -> None:
@@ -170,8 +177,9 @@ def test_worse_than_the_baseline_by_more_than_is_tolerated() -> None:
     slower = results(trial("n1", 0.90, 2.21, 1, 1), trial("n2", 0.9449, 4.39, 1, 1), folder="b")
     found = compare(base, slower, 0.1, 0.005)
     assert [(change.what.split()[1].rstrip(","), change.number) for change in found.regressions] == [
-        ("n1", "p50_ms"), ("n2", "recall")
-    ]  # fmt: skip
+        ("n1", "p50_ms"),
+        ("n2", "recall"),
+    ]
     change = found.regressions[0]
     assert (change.before, change.after, change.limit) == (1.0, 1.105, pytest.approx(1.1))
     assert compare(base, slower, 0.11, 0.01).regressions == ()
@@ -200,8 +208,9 @@ def test_trials_that_measure_the_same_with_other_versions_and_hardware_are_compa
     old = trial("n1", 0.9, 2.0, 1, 1, device=epyc, environment=told)
     new = trial("n1", 0.9, 2.0, 1, 1, device=epyc | {"threads": 16}, environment={"faiss_threads": 2})
     assert compare(results(old), results(new), 0.1, 0.005).other_hardware == (
-        "cpu (EPYC, 4 threads)", "cpu (EPYC, 16 threads)"
-    )  # fmt: skip
+        "cpu (EPYC, 4 threads)",
+        "cpu (EPYC, 16 threads)",
+    )
     with pytest.raises(UsageError, match="no trial in common"):
         compare(results(trial("n1", 0.9, 2.0, 1, 1)), results(trial("n2", 0.9, 2.0, 1, 1)), 0.1, 0.005)
 

@@ -79,7 +79,7 @@ def test_none_is_null_for_a_half_life_alone(load: Load) -> None:
         ("name: x", "name: a/b", r"s.yaml:1: name: String should match pattern"),
         ("name: x", "name: x\ntime_budget_s: 0", r"s.yaml:2: time_budget_s: should be greater than 0, not 0"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_with_file_and_line(load: Load, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(PLAIN.replace(old, new))
@@ -133,12 +133,15 @@ def test_every_key_is_known() -> None:
         (Profile(liked=3.5), Profile(), "its weights are those of all ratings"),
         (Profile(weights="liked", liked=3.5), Profile(weights="liked", liked=3.5), ""),
         (Profile(pool=50), Profile(), "without popularity no pool is reordered"),
-        (Profile(popularity=1, pool=7), Profile(popularity=1, pool=100),
-         "a pool holds the 100 titles of a list at least"),
+        (
+            Profile(popularity=1, pool=7),
+            Profile(popularity=1, pool=100),
+            "a pool holds the 100 titles of a list at least",
+        ),
         (Profile(interests=2, merge="turns"), Profile(interests=2, merge="turns"), ""),
         (Profile(popularity=0.5, pool=200), Profile(popularity=0.5, pool=200), ""),
     ],
-)  # fmt: skip
+)
 def test_plain_forms(given: Profile, plain: Profile, reason: str) -> None:
     assert plain_form(given) == (plain, reason)
 
@@ -147,10 +150,13 @@ def test_combinations_that_say_the_same_are_tried_once_and_told_why() -> None:
     grid = ProfileGrid(interests=(1, 2), merge=("score", "turns"), popularity=(0.0, 0.5), pool=(500,))
     profiles, invalid = distinct_profiles([grid, ProfileGrid(interests=(2,))], Profile(), 3.5)
     assert profiles == [
-        Profile(), Profile(popularity=0.5, pool=500), Profile(interests=2),
+        Profile(),
+        Profile(popularity=0.5, pool=500),
+        Profile(interests=2),
         Profile(interests=2, popularity=0.5, pool=500),
-        Profile(interests=2, merge="turns"), Profile(interests=2, merge="turns", popularity=0.5, pool=500),
-    ]  # fmt: skip
+        Profile(interests=2, merge="turns"),
+        Profile(interests=2, merge="turns", popularity=0.5, pool=500),
+    ]
     told = {one.what: one.reason for one in invalid}
     assert told["merge=turns, popularity=0.5, pool=500"] == (
         "the same as popularity=0.5, pool=500: one interest has one list, which nothing is merged with"

@@ -34,8 +34,10 @@ def test_metrics_by_hand() -> None:
     rows = np.array([[4, 9, 7, 1], [5, 6, 2, -1], [8, 3, 0, 2]])
     held = np.array([[7, 4, 11], [1, 3, 4], [2, 90, 91]])
     assert found_at(rows, held).tolist() == [
-        [True, False, True, False], [False] * 4, [False, False, False, True],
-    ]  # fmt: skip
+        [True, False, True, False],
+        [False] * 4,
+        [False, False, False, True],
+    ]
     best = 1 + 1 / np.log2(3) + 1 / 2
     expected = {
         "hit_rate": [1, 0, 1],
@@ -121,8 +123,10 @@ def test_the_prior_brings_up_what_is_liked(
     document = evaluate_index(Evaluation(index[0], held=2, liked=3.5, changes={"popularity": 1000.0}))
     ours, popular = (document["methods"][name]["at_10"] for name in ("recommender", "most_popular"))
     assert abs(ours["hit_rate"]["mean"] - popular["hit_rate"]["mean"]) < 0.2
-    assert ours["novelty"]["mean"] < evaluate_index(Evaluation(index[0], held=2, liked=3.5))["methods"]["recommender"][
-        "at_10"]["novelty"]["mean"]  # fmt: skip
+    assert (
+        ours["novelty"]["mean"]
+        < evaluate_index(Evaluation(index[0], held=2, liked=3.5))["methods"]["recommender"]["at_10"]["novelty"]["mean"]
+    )
 
 
 def test_a_pool_of_an_exact_index_is_what_its_search_finds(

@@ -102,10 +102,13 @@ def test_without_ratings_what_is_seen_is_liked_and_without_times_nothing_is_late
 tables = st.lists(
     st.lists(
         st.tuples(st.integers(0, 19), st.sampled_from([1.0, 3.0, 4.0, 5.0]), st.integers(0, 30)),
-        min_size=1, max_size=15, unique_by=lambda one: one[0],
+        min_size=1,
+        max_size=15,
+        unique_by=lambda one: one[0],
     ),
-    min_size=2, max_size=25,
-)  # fmt: skip
+    min_size=2,
+    max_size=25,
+)
 
 
 @given(tables, st.integers(1, 3), st.integers(0, 3))
@@ -129,8 +132,11 @@ def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]
             assert not set(mine) & set(wanted)
             assert set(mine) <= set(known), "what is learned of a user is part of what is known"
     for split in global_time(table, latest):
-        first = min(times[user, row] for user, titles in zip(split.users.tolist(), split.held.tolist(), strict=True)
-                    for row in titles)  # fmt: skip
+        first = min(
+            times[user, row]
+            for user, titles in zip(split.users.tolist(), split.held.tolist(), strict=True)
+            for row in titles
+        )
         assert (split.rest.times < first).all(), "nobody's future is known"
     folds = new_users(latest, seed)
     for split in folds:

@@ -47,9 +47,11 @@ def plan(tmp_path: Path, rated_index: Any) -> MakePlan:
 
     def make(*, top: dict[str, Any] | None = None, **changes: Any) -> EvaluationPlan:
         evaluate = {
-            "index": str(rated_index.path), "hold_out": 2, "liked": 3.5,
+            "index": str(rated_index.path),
+            "hold_out": 2,
+            "liked": 3.5,
             "grid": {"interests": [1, 3], "popularity": [0, 0.2], "merge": ["score", "turns"]},
-        }  # fmt: skip
+        }
         values = {"name": "tiny", "results": str(tmp_path / "results"), "evaluate": evaluate | changes, **(top or {})}
         path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -77,8 +79,14 @@ def test_a_record_a_profile_and_the_best_is_judged(plan: MakePlan, rated_index: 
     made = plan()
     outcome = run(made)
     labels = [trial.label for trial in made.trials]
-    assert labels == ["defaults", "popularity=0.2", "interests=3", "interests=3, popularity=0.2",
-                      "interests=3, merge=turns", "interests=3, merge=turns, popularity=0.2"]  # fmt: skip
+    assert labels == [
+        "defaults",
+        "popularity=0.2",
+        "interests=3",
+        "interests=3, popularity=0.2",
+        "interests=3, merge=turns",
+        "interests=3, merge=turns, popularity=0.2",
+    ]
     assert [record.label for record in outcome.records] == labels
     assert (outcome.measured_now, outcome.left) == (6, ())
     assert outcome.document is not None
@@ -130,8 +138,10 @@ def test_a_second_run_measures_nothing_and_a_new_value_its_own_profiles_alone(
     more = run(plan(grid={"interests": [1, 3], "popularity": [0, 0.2, 0.9], "merge": ["score", "turns"]}))
     assert more.measured_now == 3
     assert [one["label"] for one in lines(plan())[6:]] == [
-        "popularity=0.9", "interests=3, popularity=0.9", "interests=3, merge=turns, popularity=0.9",
-    ]  # fmt: skip
+        "popularity=0.9",
+        "interests=3, popularity=0.9",
+        "interests=3, merge=turns, popularity=0.9",
+    ]
     fewer = run(plan())
     assert (fewer.measured_now, len(fewer.records)) == (0, 6)
 
@@ -166,8 +176,12 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path
     made = plan()
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("kill_evaluation.py")), str(tmp_path / "sweep.yaml"), "2"],
-        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": str(repo)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(repo)},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert len(lines(made)) == 2
     assert not (made.sweep.folder / "evaluation.json").exists()
@@ -253,7 +267,11 @@ def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_pat
     made = plan(index=[str(rated_index.path), str(tmp_path / "ivf")], grid={"popularity": 0.2})
     outcome = run(made)
     assert [trial.what for trial in made.trials] == [
-        "index: defaults", "index: popularity=0.2", "ivf: defaults", "ivf: popularity=0.2"]  # fmt: skip
+        "index: defaults",
+        "index: popularity=0.2",
+        "ivf: defaults",
+        "ivf: popularity=0.2",
+    ]
     assert outcome.document is not None
     assert [one.name for one in outcome.document.evaluations] == ["index", "ivf"]
     assert [one.index["exact"] for one in outcome.document.evaluations] == [True, False]

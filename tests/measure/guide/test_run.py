@@ -56,8 +56,12 @@ def results(index: Path) -> dict[str, Any]:
 def test_the_guides_five_objects_have_exactly_its_keys(results: dict[str, Any]) -> None:
     keys = [key for key in results if re.fullmatch(r"test_\d_.*", key)]
     assert keys == [
-        "test_1_similarity", "test_2_personalization", "test_3_batch", "test_4_filtering", "test_5_memory",
-    ]  # fmt: skip
+        "test_1_similarity",
+        "test_2_personalization",
+        "test_3_batch",
+        "test_4_filtering",
+        "test_5_memory",
+    ]
 
     def guides(values: dict[str, Any]) -> set[str]:
         return {key for key in values if not key.startswith("cpu_")}
@@ -229,8 +233,10 @@ def test_batches_are_users_where_there_are_enough(recommender: Recommender) -> N
 
 def test_figures_of_a_batch() -> None:
     assert figures(Timing((4.0, 5.0, 9.0)), 100) == {
-        "total_time_ms": 5.0, "time_per_query_ms": 0.05, "throughput_qps": 20_000.0,
-    }  # fmt: skip
+        "total_time_ms": 5.0,
+        "time_per_query_ms": 0.05,
+        "throughput_qps": 20_000.0,
+    }
     gap = NotMeasured("out of memory")
     assert figures(gap, 10) == dict.fromkeys(("total_time_ms", "time_per_query_ms", "throughput_qps"), gap)
 
@@ -255,8 +261,13 @@ def test_batch_criteria(qps: dict[int, float | None], heard: list[str], expected
 
 def test_memory_numbers_of_a_gpu_and_of_a_process() -> None:
     searches = [{"batch": 100, "peak_bytes": 2_300_000_000}, {"batch": 10_000, "peak_bytes": 2_500_000_000}]
-    gpu = {"context_bytes": 500_000_000, "base_bytes": 2_200_000_000, "total_bytes": 40_000_000_000,
-           "free_bytes": 37_800_000_000, "searches": searches}  # fmt: skip
+    gpu = {
+        "context_bytes": 500_000_000,
+        "base_bytes": 2_200_000_000,
+        "total_bytes": 40_000_000_000,
+        "free_bytes": 37_800_000_000,
+        "searches": searches,
+    }
     assert memory_numbers(gpu) == dict(zip(KEYS, (1.7, 2.2, 40.0, 37.8, 2.0, 2.5), strict=True))
     cpu = memory_numbers({"start_bytes": 60_000_000, "base_bytes": 100_000_000, "searches": searches})
     assert (cpu["allocated_gb"], cpu["reserved_gb"], cpu["peak_reserved_gb"]) == (0.1, 0.16, 2.56)
@@ -268,8 +279,11 @@ def test_memory_criteria() -> None:
     judged = {"gpu": [Judged("base", 110, 100)], "cpu": [Judged("base", 90_000_000, 110_000_000)]}
     found = memory_criteria(guide, judged, "gpu", CompareSettings().memory)
     assert [(one.name, one.measured, one.met) for one in found] == [
-        ("base", 2.0, True), ("peak", 5.1, False), ("headroom", 0.9, True), ("prediction", 1.0, False),
-    ]  # fmt: skip
+        ("base", 2.0, True),
+        ("peak", 5.1, False),
+        ("headroom", 0.9, True),
+        ("prediction", 1.0, False),
+    ]
 
 
 def test_memory_that_runs_out_is_heard_of_and_searching_goes_on(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +378,10 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
         assert row["cpu_throughput_qps"] > 0
     assert found["test_4_filtering"]["gpu_time_ms"] > 0
     assert [machine["name"] for machine in found["cost"]["machines"]][1:] == [
-        "H200 on demand", "H200 preemptible", "H200 committed",
-    ]  # fmt: skip
+        "H200 on demand",
+        "H200 preemptible",
+        "H200 committed",
+    ]
     met = {one["name"]: one["met"] for one in found["criteria"]}
     assert met["gpu_time"] is True
     assert met["parity"] is True

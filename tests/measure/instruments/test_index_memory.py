@@ -56,8 +56,12 @@ def test_a_prediction_holds_up_to_a_tenth_or_the_noise() -> None:
     assert not Judged("base", 89 * MB, 100 * MB).holds
     assert Judged("base", NOISE_BYTES + MB, MB).holds
     assert Judged("base", 110 * MB, 100 * MB).as_dict() == {
-        "what": "base", "predicted_bytes": 110 * MB, "measured_bytes": 100 * MB, "error": 0.1, "holds": True,
-    }  # fmt: skip
+        "what": "base",
+        "predicted_bytes": 110 * MB,
+        "measured_bytes": 100 * MB,
+        "error": 0.1,
+        "holds": True,
+    }
 
 
 def test_judging_pairs_each_batch_with_its_peak() -> None:

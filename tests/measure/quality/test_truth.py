@@ -129,8 +129,12 @@ def test_digest_is_of_values_and_not_of_where_they_lie(tmp_path: Path) -> None:
     values = np.arange(60, dtype=np.float32).reshape(20, 3)
     np.save(tmp_path / "a.npy", values)
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    same = {digest_of_array(values), digest_of_array(mapped), digest_of_array(values.astype(">f4")),
-            digest_of_array(np.asfortranarray(values))}  # fmt: skip
+    same = {
+        digest_of_array(values),
+        digest_of_array(mapped),
+        digest_of_array(values.astype(">f4")),
+        digest_of_array(np.asfortranarray(values)),
+    }
     assert len(same) == 1
     assert digest_of_array(values.astype(np.float64)) not in same
     assert digest_of_array(values.reshape(3, 20)) not in same

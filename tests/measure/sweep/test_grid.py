@@ -22,12 +22,14 @@ def expanded(*entries: dict[str, Any]) -> tuple[list[Combination], list[Invalid]
 
 
 def test_every_list_is_multiplied_out() -> None:
-    valid, invalid = expanded({"type": "ivf_flat", "device": ["cpu", "gpu"], "build": {"nlist": [8, 16]},
-                               "search": {"nprobe": [1, 2, 4]}})  # fmt: skip
+    valid, invalid = expanded(
+        {"type": "ivf_flat", "device": ["cpu", "gpu"], "build": {"nlist": [8, 16]}, "search": {"nprobe": [1, 2, 4]}}
+    )
     assert (len(valid), invalid) == (12, [])
-    assert {(one.device.kind, one.index.build.nlist, one.index.search.nprobe)  # type: ignore[union-attr]
-            for one in valid} == {(kind, nlist, nprobe) for kind in ("cpu", "gpu") for nlist in (8, 16)
-                                  for nprobe in (1, 2, 4)}  # fmt: skip
+    assert {
+        (one.device.kind, one.index.build.nlist, one.index.search.nprobe)  # type: ignore[union-attr]
+        for one in valid
+    } == {(kind, nlist, nprobe) for kind in ("cpu", "gpu") for nlist in (8, 16) for nprobe in (1, 2, 4)}
 
 
 def test_gpus_are_one_value_and_lists_of_them_alternatives() -> None:
@@ -47,8 +49,10 @@ def test_what_one_type_lacks_makes_its_combinations_invalid_with_the_reason() ->
 def test_what_a_device_cannot_do_makes_its_combinations_invalid() -> None:
     valid, invalid = expanded({"type": ["flat", "hnsw"], "device": ["cpu", "gpu"]})
     assert [(type(one.index), one.device.kind) for one in valid] == [
-        (FlatIndex, "cpu"), (FlatIndex, "gpu"), (HnswIndex, "cpu")
-    ]  # fmt: skip
+        (FlatIndex, "cpu"),
+        (FlatIndex, "gpu"),
+        (HnswIndex, "cpu"),
+    ]
     assert "type hnsw runs on CPU only" in invalid[0].reason
 
 
@@ -132,8 +136,9 @@ def test_a_factory_that_faiss_does_not_know_is_invalid(tmp_path: Path, data: Pat
     text = SWEEP.format(dataset=data).replace("type: flat", 'factory: ["IVF4,PQ7", "IVF4,Flat", "Nope"]')
     plan = planned(tmp_path / "s.yaml", text)
     assert [one.reason.partition(" in ")[0] for one in plan.invalid] == [
-        "FAISS cannot make an index from 'IVF4,PQ7'", "FAISS cannot make an index from 'Nope'"
-    ]  # fmt: skip
+        "FAISS cannot make an index from 'IVF4,PQ7'",
+        "FAISS cannot make an index from 'Nope'",
+    ]
 
 
 def test_automatic_settings_that_come_to_the_same_are_one_trial(tmp_path: Path, data: Path) -> None:
@@ -143,10 +148,13 @@ def test_automatic_settings_that_come_to_the_same_are_one_trial(tmp_path: Path, 
     assert [one.reason for one in plan.invalid] == ["over this data it is the same as another of the grid"]
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("queries.titles=51", "queries.titles is 51, but .* has 100 titles"),
-    ("queries.users=6", "queries.users is 6, but .* has 5 users"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("queries.titles=51", "queries.titles is 51, but .* has 100 titles"),
+        ("queries.users=6", "queries.users is 6, but .* has 5 users"),
+    ],
+)
 def test_more_questions_than_there_are_is_a_mistake(tmp_path: Path, data: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         planned(tmp_path / "s.yaml", SWEEP.format(dataset=data), override)
@@ -166,8 +174,10 @@ def test_digest_is_of_what_is_measured_and_not_of_where_it_lies(tmp_path: Path, 
     data.rename(tmp_path / "elsewhere")
     moved = planned(tmp_path / "s.yaml", text.replace(str(data), str(tmp_path / "elsewhere")), "name=other")
     assert [one.digest for one in first.trials] == [one.digest for one in moved.trials]
-    changed = [planned(tmp_path / "s.yaml", text.replace(str(data), str(tmp_path / "elsewhere")), override)
-               for override in ("repeats=5", "k=3", "batch=7", "queries.seed=8", "slice=genres")]  # fmt: skip
+    changed = [
+        planned(tmp_path / "s.yaml", text.replace(str(data), str(tmp_path / "elsewhere")), override)
+        for override in ("repeats=5", "k=3", "batch=7", "queries.seed=8", "slice=genres")
+    ]
     for plan in changed:
         assert {one.digest for one in plan.trials}.isdisjoint(one.digest for one in first.trials)
 

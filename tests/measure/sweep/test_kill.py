@@ -25,9 +25,13 @@ def test_killed_at_twenty_random_instants(
     tiny_plan(tmp_path, tiny_data.root, filters=[])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("kill_sweeps.py")), str(tmp_path / "sweep.yaml"), str(KILLS)],
-        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     seen = json.loads(done.stdout)
     assert len(seen["outcomes"]) == KILLS

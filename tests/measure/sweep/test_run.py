@@ -331,8 +331,15 @@ def test_frontier_leaves_out_what_another_beats() -> None:
     def record(recall: float | None, p50: float) -> Measured:
         return made_records.measured("flat", recall, p50)
 
-    records = [record(0.9, 2.0), record(0.8, 1.0), record(0.85, 3.0), record(0.9, 2.5), record(1.0, 9.0),
-               record(None, 0.1), record(0.7, 1.0)]  # fmt: skip
+    records = [
+        record(0.9, 2.0),
+        record(0.8, 1.0),
+        record(0.85, 3.0),
+        record(0.9, 2.5),
+        record(1.0, 9.0),
+        record(None, 0.1),
+        record(0.7, 1.0),
+    ]
     assert [one.latency.p50_ms for one in frontier(records)] == [1.0, 2.0, 9.0]
     assert [one.quality.recall for one in frontier(records)] == [0.8, 0.9, 1.0]
 

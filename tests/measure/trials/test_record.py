@@ -27,8 +27,16 @@ Key = tuple[str | int, ...]
 
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 OF_MEASURED = (
-    "build", "load", "quality", "latency", "memory", "examples", "not_measured", "elapsed_s", "others_used_cores",
-)  # fmt: skip
+    "build",
+    "load",
+    "quality",
+    "latency",
+    "memory",
+    "examples",
+    "not_measured",
+    "elapsed_s",
+    "others_used_cores",
+)
 """What a record has only where its trial was measured."""
 
 GONE = object()
@@ -94,8 +102,20 @@ def same(first: Any, second: Any) -> bool:
     return type(first) is type(second) and first == second
 
 
-FREE = {"environment", "examples", "not_measured", "label", "reason", "data.name", "build.notes", "quality.strategy",
-        "quality.by_popularity", "quality.by_slice", "quality.recall_interval.method", "latency.times_ms"}  # fmt: skip
+FREE = {
+    "environment",
+    "examples",
+    "not_measured",
+    "label",
+    "reason",
+    "data.name",
+    "build.notes",
+    "quality.strategy",
+    "quality.by_popularity",
+    "quality.by_slice",
+    "quality.recall_interval.method",
+    "latency.times_ms",
+}
 """What is shown and not judged by: another text, or a list with one less, is as good."""
 
 NOT_MEASURED = {"build.gpu_peak_bytes", "memory.gpu_peak_bytes", "others_used_cores"}

@@ -7,7 +7,7 @@ import io
 import re
 import shutil
 import struct
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from semrec_faiss.measure.evaluate.results import EvaluationResults
 from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
 from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.report.evaluate.page import evaluation_page, write_evaluation_report
-from semrec_faiss.report.evaluate.rows import csv_of, method_rows, profile_rows
-from semrec_faiss.report.page.document import Cell, Document, Facts, Table
-from semrec_faiss.report.page.html import html_page, save_text
+from semrec_faiss.report.evaluate.rows import flat_row, method_rows, profile_rows
+from semrec_faiss.report.page.document import Cell, Document, Facts, Table, Text
+from semrec_faiss.report.page.files import csv_of
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,16 @@ def results(tmp_path_factory: pytest.TempPathFactory, rated_index: Any) -> Evalu
     folder = tmp_path_factory.mktemp("evaluated")
     shutil.copytree(rated_index.path, folder / "old <ones>")
     values = {
-        "name": "both", "results": str(folder / "results"),
-        "evaluate": {"index": [str(rated_index.path), str(folder / "old <ones>")], "hold_out": 2, "liked": 3.5,
-                     "by": "recall_at_10", "grid": {"interests": [1, 2], "merge": ["score", "turns"],
-                                                    "popularity": [0, 0.2]}},
-    }  # fmt: skip
+        "name": "both",
+        "results": str(folder / "results"),
+        "evaluate": {
+            "index": [str(rated_index.path), str(folder / "old <ones>")],
+            "hold_out": 2,
+            "liked": 3.5,
+            "by": "recall_at_10",
+            "grid": {"interests": [1, 2], "merge": ["score", "turns"], "popularity": [0, 0.2]},
+        },
+    }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     sweep, _ = load_sweep_file(folder / "sweep.yaml")
     assert isinstance(sweep, EvaluationSweep)
@@ -55,13 +60,22 @@ def section(document: Document, title: str) -> list[Any]:
     return list(found)
 
 
-def test_every_question_has_its_section(document: Document) -> None:
+def test_every_question_has_its_section(document: Document, results: EvaluationResults) -> None:
     assert [one.title for one in document.sections] == [
-        "The winner, on titles it was not chosen by: index", "What each profile comes to: index",
-        "The winner, on titles it was not chosen by: old <ones>", "What each profile comes to: old <ones>",
-        "All profiles", "Not measured", "Environment",
-    ]  # fmt: skip
+        "The winner, on titles it was not chosen by: index",
+        "What each profile comes to: index",
+        "The winner, on titles it was not chosen by: old <ones>",
+        "What each profile comes to: old <ones>",
+        "All profiles",
+        "Not measured",
+        "Environment",
+    ]
     assert "titles left out of each, rated 3.5 or better; chosen by recall at 10." in document.summary
+    tried, *judged = re.findall(r"\d+(?= users)|(?<=judged on )\d+", document.summary)
+    for told, title in zip(judged, ("index", "old <ones>"), strict=True):
+        blocks = section(document, f"The winner, on titles it was not chosen by: {title}")
+        assert any(isinstance(block, Text) and block.text.startswith(f"{told} users") for block in blocks)
+    assert int(tried) == results.measured[0]["users_evaluated"]
 
 
 def test_the_table_holds_every_profile_as_it_was_measured(document: Document, results: EvaluationResults) -> None:
@@ -109,7 +123,7 @@ def test_rows_of_charts_are_in_order() -> None:
 
 
 def test_csv_has_a_line_a_profile(results: EvaluationResults) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_of(results))))
+    rows = list(csv.DictReader(io.StringIO(csv_of([flat_row(record) for record in results.measured]))))
     assert len(rows) == 12
     assert rows[0]["digest"] == results.measured[0].digest
     assert float(rows[0]["ndcg_at_10_low"]) == results.measured[0].at_10.ndcg.interval.low
@@ -120,9 +134,13 @@ def test_files_are_written(results: EvaluationResults, tmp_path: Path) -> None:
     written = write_evaluation_report(results, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written)
     assert [path.name for path in written] == [
-        "report.html", "summary.csv", "methods-index.png", "profiles-index.png", "methods-old-ones-.png",
+        "report.html",
+        "summary.csv",
+        "methods-index.png",
+        "profiles-index.png",
+        "methods-old-ones-.png",
         "profiles-old-ones-.png",
-    ]  # fmt: skip
+    ]
     for path in written[2:]:
         content = path.read_bytes()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
@@ -139,23 +157,8 @@ def test_without_a_winner_the_page_says_so(results: EvaluationResults) -> None:
         evaluation_page(EvaluationResults(results.folder, results.plan, (), None))
 
 
-def test_a_browser_draws_every_chart_without_an_error(document: Document, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium")
-    save_text(html_page(document), tmp_path / "page.html")
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-    command = [
-        browser, *flags.split(), "--disable-component-update", "--enable-logging=stderr",
-        "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-        (tmp_path / "page.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    charts = [chart.name for chart in document.charts()]
-    assert charts == ["methods-index", "profiles-index", "methods-old-ones-", "profiles-old-ones-"]
-    for name in charts:
-        drawn = re.search(rf'id="chart-{re.escape(name)}".*?</figure>', done.stdout, flags=re.DOTALL)
-        assert drawn is not None, name
-        assert "<svg" in drawn[0], f"{name} is not drawn"
-        assert "could not be drawn" not in drawn[0]
+@pytest.mark.slow
+def test_a_browser_draws_every_chart_without_an_error(document: Document, open_page: Callable[..., Any]) -> None:
+    names = [chart.name for chart in document.charts()]
+    assert names == ["methods-index", "profiles-index", "methods-old-ones-", "profiles-old-ones-"]
+    open_page(document).assert_drawn(document)

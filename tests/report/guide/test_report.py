@@ -19,7 +19,7 @@ from semrec_faiss.report.guide import files as guide_files
 from semrec_faiss.report.guide.charts import filters_chart
 from semrec_faiss.report.guide.files import save_comparison
 from semrec_faiss.report.guide.report import guide_document, performance_table
-from semrec_faiss.report.page.document import Chart, Document, Table
+from semrec_faiss.report.page.document import Cell, Chart, Document, Table
 from semrec_faiss.report.page.markdown import markdown_page
 from semrec_faiss.report.page.names import one_percent_sign
 from semrec_faiss.report.page.numbers import (
@@ -62,8 +62,13 @@ def with_gpu(results: dict[str, Any]) -> dict[str, Any]:
     found["details"]["personalization"]["gpu_first_search_ms"] = 91.5
     found["test_3_batch"]["batch_100"] |= {"throughput_qps": 200_000.0, "cpu_throughput_qps": 2000.0}
     filtering = found["details"]["filtering"]
-    filtering |= {"gpu_time_ms": 0.6, "gpu_unfiltered_ms": 0.3, "gpu_search_ms": 0.4, "gpu_host_ms": 0.2,
-                  "gpu_strategy": "overfetch"}  # fmt: skip
+    filtering |= {
+        "gpu_time_ms": 0.6,
+        "gpu_unfiltered_ms": 0.3,
+        "gpu_search_ms": 0.4,
+        "gpu_host_ms": 0.2,
+        "gpu_strategy": "overfetch",
+    }
     for share in filtering["shares"]:
         share |= {"gpu_time_ms": 0.5, "gpu_strategy": "subset", "gpu_returned": 10}
     judged = {"what": "base", "predicted_bytes": 2_000_000_000, "measured_bytes": 2_500_000_000, "error": -0.2}
@@ -91,12 +96,26 @@ def rows_of(document: Document, section: str, place: int = 0) -> list[list[str]]
 def test_every_part_has_its_section(results: dict[str, Any]) -> None:
     titles = [section.title for section in guide_document(results).sections]
     assert titles == [
-        "At a glance", "Performance", "Quality", "1 · Similar titles", "2 · Recommendations for users", "3 · Batches",
-        "4 · Filters", "5 · Memory", "Parity", "Cost", "Environment", "What was not measured, and why",
-    ]  # fmt: skip
+        "At a glance",
+        "Performance",
+        "Quality",
+        "1 · Similar titles",
+        "2 · Recommendations for users",
+        "3 · Batches",
+        "4 · Filters",
+        "5 · Memory",
+        "Parity",
+        "Cost",
+        "Environment",
+        "What was not measured, and why",
+    ]
     assert [chart.name for chart in guide_document(results).charts()] == [
-        "times", "throughput", "filters", "memory", "cost",
-    ]  # fmt: skip
+        "times",
+        "throughput",
+        "filters",
+        "memory",
+        "cost",
+    ]
 
 
 def test_the_performance_table_divides_the_right_way_round(with_gpu: dict[str, Any]) -> None:
@@ -182,27 +201,47 @@ def costs(results: dict[str, Any], prices_of: str) -> str:
     gpu = found["cost"]["machines"][0] | {"name": "H200 on demand", "cost_a_million": 0.002}
     found["cost"] |= {"machines": [*found["cost"]["machines"], gpu], "prices_of": prices_of, "break_even": []}
     (section,) = [one for one in guide_document(found).sections if one.title == "Cost"]
-    chart = next(block for block in section.blocks if isinstance(block, Chart))
-    return markdown_page(Document("", "", [section])) + json.dumps(chart.spec.to_dict())
+    drawn = [json.dumps(block.spec.to_dict()) for block in section.blocks if isinstance(block, Chart)]
+    return "".join([markdown_page(Document("", "", [section])), *drawn])
 
 
-def test_costs_at_the_prices_of_another_gpu_say_so_everywhere(with_gpu: dict[str, Any]) -> None:
+def test_costs_at_the_prices_of_another_gpu_say_so_and_are_not_drawn(with_gpu: dict[str, Any]) -> None:
     text = costs(with_gpu, "a100")
     assert "| H200 on demand, at A100 prices |" in text
-    assert '"subtitle": "H200 at A100 prices: the costs file has none of H200"' in text
-    assert '"name": "H200 on demand, at A100 prices"' in text
     assert "has no price of H200" in text
+    assert "a million queries on a machine that is always busy" not in text
 
 
 def test_costs_at_own_prices_name_no_other_gpu(with_gpu: dict[str, Any]) -> None:
     text = costs(with_gpu, "h200")
     assert "| H200 on demand |" in text
     assert "A100" not in text
+    assert "a million queries on a machine that is always busy" in text
+
+
+def test_a_slow_down_stands_out_and_a_speed_up_does_not(with_gpu: dict[str, Any]) -> None:
+    with_gpu["test_4_filtering"] |= {"gpu_time_ms": 20.0, "cpu_time_ms": 10.0}
+    ratios = {row[0]: row[-1] for row in performance_table(with_gpu).rows}
+    assert ratios["one title, one genre only"] == Cell("0.50 ×", 0.5, "bad")
+    assert ratios["one title"] == Cell("80 ×", 80.0, "plain")
+
+
+def test_made_up_titles_are_called_so_beside_the_criteria(with_gpu: dict[str, Any]) -> None:
+    glance = guide_document(with_gpu).sections[0].blocks
+    assert glance[0].facts[0][2].endswith("on made-up titles")
+    assert "made up" in glance[1].text
+    for query in with_gpu["details"]["similarity"]["queries"]:
+        query["media_id"] = "film_0001"
+    glance = guide_document(with_gpu).sections[0].blocks
+    assert "made-up" not in glance[0].facts[0][2]
+    assert "made up" not in glance[1].text
 
 
 def test_labels_of_two_devices_are_on_different_sides_of_their_points() -> None:
-    rows = [{"share": 1.0, "device": "H200", "ms": 0.9, "strategy": "none"},
-            {"share": 1.0, "device": "CPU", "ms": 1.0, "strategy": "none"}]  # fmt: skip
+    rows = [
+        {"share": 1.0, "device": "H200", "ms": 0.9, "strategy": "none"},
+        {"share": 1.0, "device": "CPU", "ms": 1.0, "strategy": "none"},
+    ]
     spec = filters_chart(rows, {"gpu": "H200", "cpu": "CPU"}).spec.to_dict()
     assert spec["layer"][0]["encoding"]["y"]["title"] == "milliseconds (log scale)"
     labels = [layer for layer in spec["layer"] if layer["mark"]["type"] == "text"]

@@ -24,18 +24,31 @@ from semrec_faiss.report.page.palette import (
 # Machado, Oliveira and Fernandes 2009: what is seen without one kind of cone, in linear RGB.
 SEEN = {
     "all cones": np.eye(3),
-    "no red": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-                        [-0.003882, -0.048116, 1.051998]]),
-    "no green": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-                          [-0.011820, 0.042940, 0.968881]]),
-    "no blue": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
-                         [0.004733, 0.691367, 0.303900]]),
-}  # fmt: skip
+    "no red": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "no green": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "no blue": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
 # Ottosson 2020: linear RGB to the Oklab space, where distances are those that eyes see.
-TO_CONES = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
-                     [0.0883024619, 0.2817188376, 0.6299787005]])  # fmt: skip
-TO_LAB = np.array([[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
-                   [0.0259040371, 0.7827717662, -0.8086757660]])  # fmt: skip
+TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
 
 
 def linear(colour: str) -> NDArray[np.float64]:
@@ -84,8 +97,11 @@ def test_an_index_looks_the_same_whatever_else_is_drawn() -> None:
 
 def test_type_of_a_series() -> None:
     assert [type_of(name) for name in ("ivf_sq nlist=8", "flat", "IVF4,PQ8x12", "")] == [
-        "ivf_sq", "flat", "factory", "factory",
-    ]  # fmt: skip
+        "ivf_sq",
+        "flat",
+        "factory",
+        "factory",
+    ]
 
 
 def test_every_colour_of_a_chart_has_one_on_dark_paper() -> None:
@@ -106,8 +122,11 @@ def test_the_bench_draws_types_in_their_colours() -> None:
 
 def test_devices_are_named_for_readers() -> None:
     assert [device_label(name) for name in ("cpu", "h200", "h100-80gb-hbm3", "h200-x8")] == [
-        "CPU", "H200", "H100 80GB HBM3", "8 × H200",
-    ]  # fmt: skip
+        "CPU",
+        "H200",
+        "H100 80GB HBM3",
+        "8 × H200",
+    ]
 
 
 def test_percentages_are_written_one_way() -> None:

@@ -82,8 +82,10 @@ def test_labels_cover_no_other_label_and_no_point() -> None:
     points = [(50.0 + 8 * place, 120.0 - 6 * place) for place in range(8)]
     names = ["efSearch=64"] * 8
     labels = place_labels(points, names, [], (240, 270))
-    boxes = [box_of(points[one.place][0] + one.dx, points[one.place][1] + one.dy, names[one.place],
-                    to_right=one.dx > 0) for one in labels]  # fmt: skip
+    boxes = [
+        box_of(points[one.place][0] + one.dx, points[one.place][1] + one.dy, names[one.place], to_right=one.dx > 0)
+        for one in labels
+    ]
     for a, b in combinations(boxes, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     for left, top, right, bottom in boxes:

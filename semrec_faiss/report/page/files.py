@@ -1,0 +1,51 @@
+"""The files that a report of a sweep leaves: the page, its table as CSV, and pictures of its charts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss.measure.documents.results import save_bytes, save_text
+from semrec_faiss.report.page.charts import png
+from semrec_faiss.report.page.document import Document
+from semrec_faiss.report.page.html import html_page
+
+
+def save_report(
+    document: Document, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any], out: Path
+) -> list[Path]:
+    """Write report.html, summary.csv and a PNG for each picture.
+
+    Args:
+        document: the report.
+        rows: of the CSV, all with the same keys.
+        pictures: charts by the names of their files, without the ending.
+        out: the folder.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        DeviceError: altair or vl-convert-python is not installed.
+        StorageError: the folder cannot be written.
+    """
+    written = [out / "report.html", out / "summary.csv"]
+    save_text(html_page(document), written[0])
+    save_text(csv_of(rows), written[1])
+    for name, chart in pictures.items():
+        written.append(out / f"{name}.png")
+        save_bytes(png(chart), written[-1])
+    return written
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as CSV, a header first; None is left empty, and no rows are an empty text."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
