@@ -29,7 +29,7 @@ def save_report(
         What was written, the page first.
 
     Raises:
-        DeviceError: altair or vl-convert-python is not installed.
+        MissingPackageError: altair or vl-convert-python is not installed.
         StorageError: the folder cannot be written.
     """
     written = [out / "report.html", out / "summary.csv"]
