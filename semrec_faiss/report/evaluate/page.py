@@ -87,7 +87,8 @@ def evaluation_page(results: EvaluationResults) -> Document:
     sections.append(Section("All profiles", [_profiles_table(measured, several=len(names) > 1)]))
     sections += [*_not_measured(results), _environment(results)]
     first = measured[0]
-    judged = "".join(f", the best judged on {one.protocol.users_evaluated}" for one in evaluations.values())
+    users = sorted({one.protocol.users_evaluated for one in evaluations.values()})
+    judged = f", the best judged on {' and '.join(map(str, users))}" if users else ""
     summary = (
         f"{len(measured)} profiles tried on {first.users_evaluated} users{judged}; {first.protocol.held_out} titles"
         f" left out of each, rated {first.protocol.liked:g} or better; chosen by {_told(by)}."
