@@ -6,10 +6,12 @@ can be written where it is to go is asked here too, before the work whose result
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,9 +32,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "it is no regular file")
+    recover(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:  # HDF5 reads what it has written
             yield file
             flush_to_disk(file)
         partial.replace(path)
@@ -50,7 +53,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_remains(out)
+    recover(out)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -64,24 +67,60 @@ def new_folder(out: Path) -> Iterator[Path]:
     sync_folder(out.parent)
 
 
-def _remove_remains(out: Path) -> None:
-    """Remove what runs that were killed left beside ``out``; those of a process that still runs are not touched."""
+def recover(place: Path) -> None:
+    """Mend what runs that were killed left beside ``place``: put back what stood there, remove what never got there.
+
+    What a process that still runs has there is not touched.
+    """
     if os.name == "nt":  # there, asking whether a process is alive ends it
         return
-    for remains in out.parent.glob(f"{glob.escape(out.name)}.partial-*"):
-        pid = remains.name.rpartition("-")[2]
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            shutil.rmtree(remains, ignore_errors=True)
-        except (PermissionError, OverflowError, ValueError):
-            continue
+    for remains in _remains(place, ".old-"):
+        if place.exists():
+            _remove(remains)
+        else:
+            remains.rename(place)
+    for remains in _remains(place, ".partial-"):
+        _remove(remains)
+
+
+def _remains(place: Path, kind: str) -> list[Path]:
+    """The files and folders that dead processes left, the latest first; one of our own number cannot be in use."""
+    names = (f"{glob.escape(place.name)}{kind}*", f".{glob.escape(place.name)}{kind}*")
+    found = [path for name in names for path in place.parent.glob(name) if not _is_in_use(path)]
+    return sorted(found, key=lambda path: path.lstat().st_mtime, reverse=True)
+
+
+def _is_in_use(remains: Path) -> bool:
+    pid = remains.name.rpartition("-")[2]
+    try:
+        if int(pid) == os.getpid():
+            return False
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError, ValueError):
+        return True
+    return True
+
+
+def _remove(remains: Path) -> None:
+    with suppress(OSError):
+        if remains.is_dir() and not remains.is_symlink():
+            shutil.rmtree(remains)
+        else:
+            remains.unlink()
 
 
 def move_over(new: Path, place: Path) -> None:
-    """Rename ``new`` to ``place``; a folder cannot be replaced in one step, so the old one steps aside first."""
+    """Rename the folder ``new`` to ``place``, in one step with what is there where the system can exchange names.
+
+    Elsewhere the old one steps aside first, and `recover` puts it back when the process is killed between the steps.
+    """
     if not place.exists():
         new.rename(place)
+        return
+    if exchange(new, place):
+        shutil.rmtree(new, ignore_errors=True)
         return
     old = place.with_name(f"{place.name}.old-{os.getpid()}")
     place.rename(old)
@@ -91,6 +130,15 @@ def move_over(new: Path, place: Path) -> None:
         old.rename(place)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; return False where the system or its file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform.startswith("linux") else None
+    if renameat2 is None:
+        return False
+    here, as_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), as_exchange) == 0)
 
 
 def flush_to_disk(file: BinaryIO) -> None:

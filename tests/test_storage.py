@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from semrec_faiss import storage
+from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.storage import check_new_file, check_new_folder, new_file
 
@@ -90,3 +94,52 @@ def test_what_is_no_file_is_never_replaced_by_one(place: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="it is"), new_file(Path(path)) as file:
         file.write(b"x")
     assert {entry.name: entry.stat().st_mode for entry in place.iterdir()} == before
+
+
+EMBEDDED = ["place/media/content_vectors.json", "place/media/content_vectors.npy"]
+WRITERS = {
+    "file": ("old", "new", ["place"]),
+    "folder": (["a old"], ["a new", "b new"], ["place/a", "place/b"]),
+    "folder-in-two-steps": (["a old"], ["a new", "b new"], ["place/a", "place/b"]),
+    "embed": (1.0, -1.0, EMBEDDED),
+    "embed-then-other": (
+        1.0,
+        -1.0,
+        EMBEDDED,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks")
+@pytest.mark.parametrize("how", WRITERS)
+def test_what_a_killed_writer_leaves_is_mended_by_the_next(tmp_path: Path, how: str) -> None:
+    old, new, files = WRITERS[how]
+    program = Path(__file__).with_name("killed_writers.py")
+    ended = subprocess.run(
+        [sys.executable, str(program), how, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    outcomes = json.loads(ended.stdout)
+    assert len(outcomes) >= 2
+    seen = [outcome["killed"] for outcome in outcomes]
+    gone = [None] if how == "folder-in-two-steps" else []  # between the steps, and put back by the next run
+    assert all(found in [old, new, *gone] for found in seen), seen
+    wanted = old if how == "embed-then-other" else new
+    assert all(outcome["again"] == wanted for outcome in outcomes)
+    expected = sorted([*files, "place/media/metadata.jsonl"] if how.startswith("embed") else files)
+    assert all(outcome["files"] == expected for outcome in outcomes), outcomes
+
+
+def test_what_stood_aside_is_put_back(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    aside = tmp_path / f"out.old-{gone.pid}"
+    aside.mkdir()
+    (aside / "kept").write_text("kept", encoding="utf-8")
+    running = tmp_path / f"out.partial-{os.getppid()}"
+    running.mkdir()
+    with pytest.raises(UsageError, match="is not empty"):
+        check_out_folder(tmp_path / "out", overwrite=False)
+    assert (tmp_path / "out" / "kept").read_text(encoding="utf-8") == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", running.name]

@@ -194,7 +194,5 @@ def _has_vectors(staging: Path) -> bool:
 def _publish(staging: Path, out: Path) -> None:
     shutil.rmtree(staging / _WORK)
     sync_tree(staging)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
     move_over(staging, out)
     sync_folder(out.parent)

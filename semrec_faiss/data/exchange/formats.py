@@ -6,18 +6,17 @@ HDF5 holds ``train`` (n, d), ``test`` (m, d), ``neighbors`` (m, k) and ``distanc
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DataError, MissingPackageError, NotFoundError, StorageError, UsageError
-from semrec_faiss.storage import flush_to_disk, new_file, sync_folder
+from semrec_faiss.storage import new_file
 
 HEADER_BYTES = 8
 HDF5_ENDINGS = (".hdf5", ".h5")
@@ -203,18 +202,47 @@ def new_hdf5(path: Path) -> Iterator[Any]:
         StorageError: the disk refuses.
     """
     h5py = load_h5py()
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
-            yield file
-        with partial.open("rb+") as written:
-            flush_to_disk(written)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):  # where the place is no folder, so that nothing was written
-            partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
-        raise
+        with new_file(path) as raw:
+            guarded = _GuardedFile(raw)
+            with h5py.File(guarded, "w") as file:
+                yield file
+            if guarded.error is not None:
+                raise guarded.error
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}", fix="free space or name another place"
+        ) from error
+
+
+class _GuardedFile:
+    """A file that HDF5 can close even when the disk is full: it ends the process where a write fails while closing.
+
+    Attributes:
+        error: the first that a write has met; nothing is written after it, and HDF5 is told that all is well.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: Any) -> int:
+        return int(self._guarded(lambda: self._file.write(data), memoryview(data).nbytes))
+
+    def truncate(self, size: int) -> int:
+        return int(self._guarded(lambda: self._file.truncate(size), size))
+
+    def flush(self) -> None:
+        self._guarded(self._file.flush, None)
+
+    def _guarded(self, work: Callable[[], Any], otherwise: Any) -> Any:
+        if self.error is None:
+            try:
+                return work()
+            except OSError as error:
+                self.error = error
+        return otherwise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.storage import recover
 
 
 def check_name(out: Path) -> None:
@@ -24,6 +25,8 @@ def check_out_folder(out: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: for each of these.
     """
+    if out.parent.is_dir():
+        recover(out.resolve())  # what stood there before a run that was killed is not replaced unasked
     if not out.exists():
         return
     if not out.is_dir():

@@ -141,6 +141,8 @@ def embed_folder(
         dim, resumed = work.published_dim(), 0
         used: str | None = None
         up_to_date = dim is not None
+        if up_to_date:
+            work.remove_all()
         if dim is None:
             if files.media_vectors.exists() and not overwrite:
                 raise UsageError(

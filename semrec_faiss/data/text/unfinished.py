@@ -94,14 +94,23 @@ class EmbeddingWork:
         return dim
 
     def finish_publication(self) -> None:
-        """Move a finished result into place; also that of a run that was interrupted while it did so."""
-        if not self._made_manifest.is_file():
-            return
-        if self._made_vectors.is_file():
-            self._made_vectors.replace(self._vectors)
-        self._made_manifest.replace(self._manifest)
-        sync_folder(self._vectors.parent)
-        for folder in self._vectors.parent.glob(f"{_PREFIX}*"):  # what runs with other settings left is of no use now
+        """Move a finished result into place; also that of a run that was killed while it did so, whatever its settings.
+
+        Of a result whose vectors are in place already, the manifest belongs to them.
+        """
+        for folder in self._vectors.parent.glob(f"{_PREFIX}*"):
+            made_manifest, made_vectors = folder / self._manifest.name, folder / self._vectors.name
+            if made_manifest.is_file() and (folder == self._folder or not made_vectors.is_file()):
+                if made_vectors.is_file():
+                    made_vectors.replace(self._vectors)
+                made_manifest.replace(self._manifest)
+                sync_folder(self._vectors.parent)
+                self.remove_all()
+                return
+
+    def remove_all(self) -> None:
+        """Remove every work folder: once vectors are in place, what runs with other settings left is of no use."""
+        for folder in self._vectors.parent.glob(f"{_PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _block(self, start: int) -> Path:

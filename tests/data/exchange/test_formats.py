@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,3 +254,30 @@ def test_exports_to_places_that_cannot_be_written_to(tmp_path: Path, make_folder
         with pytest.raises(kind, match=message):
             export_folder(made.root, tmp_path / name, queries=3, k=2)
     assert (tmp_path / "plain").read_text() == "mine"
+
+
+@pytest.mark.parametrize("limit", [2_000, 100_000, 256_000])
+def test_a_full_disk_ends_hdf5_with_an_error_and_nothing_left(tmp_path: Path, limit: int) -> None:
+    pytest.importorskip("h5py")
+    program = f"""
+import resource, sys
+from pathlib import Path
+import numpy as np
+from semrec_faiss.data.exchange.formats import new_hdf5
+from semrec_faiss.errors import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    with new_hdf5(Path(sys.argv[1])) as file:
+        train = file.create_dataset("train", (1000, 64), "<f4")
+        for first in range(0, 1000, 100):
+            train[first : first + 100] = np.ones((100, 64))
+        file.create_dataset("test", data=np.zeros((100, 64), np.float32))
+except StorageError as error:
+    print(error.message)
+"""
+    out = tmp_path / "vectors.hdf5"
+    command = [sys.executable, "-c", program, str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"cannot write {out}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
