@@ -11,6 +11,7 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from semrec_faiss.errors import StorageError, UsageError
+
+_NO_SUCH_STEP = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+"""What file systems say, those of networks and containers above all, that flush no folders: there is nothing to do."""
 
 
 @contextmanager
@@ -141,6 +145,23 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), as_exchange) == 0)
 
 
+def read_small(path: Path, limit: int = 1 << 20) -> bytes:
+    """Read a whole regular file that can only be small; a pipe is not waited for, nor an endless device read.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than ``limit`` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(min(found.st_size, limit) + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the limit", str(path))
+    return content
+
+
 def flush_to_disk(file: BinaryIO) -> None:
     """Return only when what was written to ``file`` is on the disk."""
     file.flush()
@@ -154,6 +175,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_STEP:
+            raise
     finally:
         os.close(descriptor)
 

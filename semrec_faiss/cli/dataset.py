@@ -30,7 +30,7 @@ dataset.add_command(export_files)
 
 
 @dataset.command(epilog="Example: semrec dataset check data/demo")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, readable=False))
 @json_option
 def check(folder: Path, as_json: bool) -> None:
     """Read all of FOLDER, refuse what is inconsistent, and print what was found, norms included.

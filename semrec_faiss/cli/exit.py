@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,11 @@ from typing import Any
 
 import click
 
-from semrec_faiss.errors import DeviceError, SemrecError, UsageError
+from semrec_faiss.errors import DeviceError, SemrecError, StorageError, UsageError
+
+_SPELLED_OUT = "semrec-spelled-out"
+_SIGNS = dict(zip("✓✗–—…·×→←≥≤±√„“”‘’•█", '+x--.-x><><~v"""\'\'*#', strict=True)) | {"…": "..."}
+"""What stands for the signs that our own tables and messages hold, where an encoding lacks them."""
 
 
 def open_closed_streams() -> None:
@@ -22,6 +29,25 @@ def open_closed_streams() -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    codecs.register_error(_SPELLED_OUT, _spelled_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SPELLED_OUT)
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
+    """Spell characters that the terminal's encoding lacks in ASCII, as an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UnicodeEncodeError("utf-8", text, 0, len(text), "surrogates not allowed")
+    return "".join(_SIGNS.get(character) or _plainer(character) for character in text), error.end
+
+
+def _plainer(character: str) -> str:
+    kept = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return kept or ("" if unicodedata.combining(character) else "?")
 
 
 def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
@@ -65,10 +91,25 @@ def _as_ours(error: Exception) -> SemrecError | None:
     """Turn what the system refuses, wherever it comes up, into an error that a person can mend; None for a mistake."""
     if isinstance(error, SemrecError):
         return error
+    return _about_a_path(error) or _about_this_machine(error)
+
+
+def _about_a_path(error: Exception) -> SemrecError | None:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{str(error.filename)[:60]}… is too long for a name")
+    if isinstance(error, PermissionError):
+        named = f" {error.filename}" if error.filename else ""
+        return StorageError(
+            f"permission denied:{named or ' a file'}", fix="run as a user who may, or change the permissions"
+        )
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return UsageError("a path holds a NUL character, which no path has", fix="give another path")
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:  # how Python hands on such arguments
         return UsageError("an argument or a name of a file holds bytes that are no UTF-8", fix="give it in UTF-8")
+    return None
+
+
+def _about_this_machine(error: Exception) -> SemrecError | None:
     if isinstance(error, MemoryError):
         said = str(error) or "this machine's memory does not suffice"
         return DeviceError(f"out of memory: {said}", fix="ask for less at once: a smaller --batch, k or data set")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from semrec_faiss.cli.printing import as_duration
+from semrec_faiss.cli.printing import as_duration, now_and_then
 
 
 class RunState(Protocol):
@@ -43,9 +43,10 @@ class Picture:
 
 @contextlib.contextmanager
 def live(picture_of: Callable[[State], Picture]) -> Iterator[Callable[[State], None]]:
-    """Show on stderr, where it is a terminal, each state that the run tells."""
+    """Show on stderr each state that the run tells: a picture on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
-        yield lambda state: None
+        tell = now_and_then()
+        yield lambda state: tell(f"{picture_of(state).unit}s done, now {state.now}", state.done, state.total)
         return
     from rich.console import Console
     from rich.live import Live

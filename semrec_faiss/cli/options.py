@@ -35,7 +35,7 @@ set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting: index.search.nprobe=32, say."
 )
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
-index_argument = click.argument("index", type=click.Path(path_type=Path))
+index_argument = click.argument("index", type=click.Path(path_type=Path, readable=False))
 
 
 class HalfLife(FiniteRange):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from semrec_faiss.progress import Progress, silent
+from semrec_faiss.progress import Progress
 
 PLAIN_WIDTH = 160
 """Columns of a table that does not go to a terminal: wide enough that nothing is cut."""
+
+LINE_SECONDS = 30.0
+"""Between two lines about long work, where stderr is no terminal."""
 
 BUSY = 0.1
 """The cores that other programs kept busy from which their work shows in the times."""
@@ -25,8 +30,9 @@ def say(text: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document to stdout."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    """Print one JSON document to stdout; where its encoding is not UTF-8, all but ASCII is escaped."""
+    other = codecs.lookup(sys.stdout.encoding or "utf-8").name not in ("utf-8", "utf-16", "utf-32")
+    click.echo(json.dumps(document, ensure_ascii=other, indent=2, default=str))
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (), header: bool = True) -> None:
@@ -53,9 +59,9 @@ def _plain(cell: str) -> Any:
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show progress on stderr, one bar a step, where stderr is a terminal."""
+    """Show progress on stderr: one bar a step on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
-        yield silent
+        yield now_and_then()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -71,6 +77,19 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
+
+
+def now_and_then() -> Progress:
+    """Return what says on stderr how far long work is, a line every `LINE_SECONDS`: none for what is soon done."""
+    last = time.monotonic()
+
+    def tell(what: str, done: int, total: int, /) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    return tell
 
 
 @contextlib.contextmanager

@@ -177,7 +177,7 @@ class FusedIndex(AnyIndex):
 class FactoryIndex(AnyIndex):
     """An index as ``faiss.index_factory`` spells it."""
 
-    factory: Annotated[str, Field(min_length=1)]
+    factory: Annotated[str, Field(min_length=1, max_length=200)]
     search: FactorySearch = FactorySearch()
     type: ClassVar[str] = "factory"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.config.mistakes import describe_all
 from semrec_faiss.config.schema import Config
-from semrec_faiss.config.yaml_source import YamlSource
+from semrec_faiss.config.yaml_source import YamlSource, refuse_huge_numbers
 from semrec_faiss.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,6 +35,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Validate a mapping with the keys of a config file; see `load_config`."""
+    refuse_huge_numbers(values, "the settings")
     return _validate(YamlSource(copy.deepcopy(values)), overrides)
 
 

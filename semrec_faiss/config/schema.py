@@ -71,6 +71,13 @@ class Config(Settings):
             values.pop("profile", None)  # gone already where nothing that is null is wanted
         return values
 
+    @field_validator("dataset", "output")
+    @classmethod
+    def _can_be_a_path(cls, path: Path | None) -> Path | None:
+        if path is not None and "\0" in str(path):
+            raise ValueError(f"{str(path)!r} holds a NUL character, which no path has")
+        return path
+
     @model_validator(mode="after")
     def _type_fits_device(self) -> Config:
         problems = device_problems(self.index, self.device)

@@ -10,6 +10,7 @@ import yaml
 
 from semrec_faiss.config.shipped import find_config
 from semrec_faiss.errors import ConfigError, UsageError
+from semrec_faiss.storage import read_small
 
 KeyPath = tuple[str | int, ...]
 
@@ -43,17 +44,17 @@ class YamlSource:
         """
         path = find_config(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            values = yaml.safe_load(text)
+            values, lines = _parsed(read_small(path).decode("utf-8-sig"), path)
+        except ConfigError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
         except yaml.MarkedYAMLError as error:
             raise ConfigError(_told(path, error)) from error
         except Exception as error:  # PyYAML raises nearly every kind for values that do not fit their tag
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        if not isinstance(values, dict):
             raise ConfigError(f"{path}: the top level must be a mapping of keys to values, not {type(values).__name__}")
-        lines: dict[KeyPath, int] = {}
-        _record_lines(node, (), lines, path, ())
         return cls(values, path, lines)
 
     def override(self, assignment: str) -> None:
@@ -70,7 +71,9 @@ class YamlSource:
                 fix="for example: --set index.search.nprobe=32",
             )
         try:
-            value = yaml.safe_load(text)
+            value, _ = _parsed(text, Path("--set"))
+        except ConfigError as error:
+            raise UsageError(error.message) from error
         except Exception as error:  # as above
             shown = reprlib.repr(assignment)
             raise UsageError(f"--set {shown}: the value is not valid YAML: {type(error).__name__}: {error}") from error
@@ -96,6 +99,30 @@ class YamlSource:
             if key[:length] in self._lines:
                 return f"{self.path}:{self._lines[key[:length]]}"
         return str(self.path) if self.path else "config"
+
+
+def _parsed(text: str, path: Path) -> tuple[Any, dict[KeyPath, int]]:
+    """Return what a YAML text says and the line of every key; it is measured before aliases are unfolded."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines: dict[KeyPath, int] = {}
+    if node is not None:
+        _record_lines(node, (), lines, path, ())
+    values = yaml.safe_load(text)
+    refuse_huge_numbers(values, str(path))
+    return values, lines
+
+
+def refuse_huge_numbers(values: Any, name: str) -> None:
+    """Refuse integers beyond 64 bits, which no setting takes and Python does not even print; raises ConfigError."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise ConfigError(f"{name}: a number has {value.bit_length():,} bits; at most 64 are allowed")
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            waiting += value
 
 
 def _told(path: Path, error: yaml.MarkedYAMLError) -> str:

@@ -16,6 +16,7 @@ from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
+from semrec_faiss.storage import read_small
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -28,6 +29,9 @@ _NUMBERS = (
 
 _YEAR_2100 = 4_102_444_800
 """Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
+
+_MOST_BYTES = 4 << 30
+"""More than the ids of a hundred million users take."""
 
 EXAMPLES = 5
 MISTAKES_SHOWN = 10
@@ -44,7 +48,7 @@ def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
         DataError: malformed JSON, another shape, or ids that are empty, repeated or too many; positions count from 0.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(read_small(path, _MOST_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot read the user ids: {error.strerror or error}") from error
     except json.JSONDecodeError as error:

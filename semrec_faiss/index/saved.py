@@ -21,7 +21,7 @@ from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.manifest import KnownAnswer
+from semrec_faiss.index.generations.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, KnownAnswer, damaged
 from semrec_faiss.index.saved_titles import open_titles
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
@@ -145,6 +145,7 @@ def verify(path: str | Path) -> Generation:
     """
     saved = SavedIndex(path)
     saved.generation.check_all()
+    _check_nothing_omitted(saved.generation)
     index = saved.load(saved.generation.manifest.config.index, Device())
     for number, answer in enumerate(saved.generation.manifest.known_answers, start=1):
         _replay(index, answer, number)
@@ -153,6 +154,14 @@ def verify(path: str | Path) -> Generation:
     if saved.users is not None:
         _check_users(saved.users, index.count)
     return saved.generation
+
+
+def _check_nothing_omitted(generation: Generation) -> None:
+    """Refuse files that the manifest does not name: without its seen.parquet an index recommends what was seen."""
+    known = {*generation.manifest.files, MANIFEST_NAME, MANIFEST_DIGEST_NAME}
+    omitted = sorted(path.name for path in generation.folder.iterdir() if path.name not in known)
+    if omitted:
+        raise damaged(generation.folder / omitted[0], "is not named in the manifest beside it")
 
 
 def _check_users(users: SavedUsers, titles: int) -> None:
@@ -164,6 +173,12 @@ def _check_users(users: SavedUsers, titles: int) -> None:
 
 def _replay(index: VectorIndex, answer: KnownAnswer, number: int) -> None:
     """Ask a known-answer query again: the same scores, and the same titles unless scores tie."""
+    if len(answer.rows) > index.count or len(answer.rows) != len(answer.scores) or len(answer.query) != index.dim:
+        raise DamagedIndexError(
+            f"known answer {number} names {len(answer.rows)} titles with {len(answer.scores)} scores for a query of"
+            f" {len(answer.query)} dimensions; the index holds {index.count} titles of {index.dim}",
+            fix="build the index again",
+        )
     query = np.array([answer.query], dtype=np.float32)
     found = index.search(query, len(answer.rows), prepared=True)
     expected = np.array(answer.scores, dtype=np.float32)

@@ -21,6 +21,9 @@ from semrec_faiss.storage import new_file
 HEADER_BYTES = 8
 HDF5_ENDINGS = (".hdf5", ".h5")
 ANGULAR = "angular"
+HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
+"""What h5py raises for damaged files."""
+
 KNOWN_DISTANCES = ("angular", "euclidean", "ip", "dot")
 """What the attribute ``distance`` may be, of those that inner products can answer; euclidean for unit vectors."""
 
@@ -106,14 +109,22 @@ def _open_hdf5(path: Path) -> Iterator[AnnVectors]:
     except OSError as error:
         raise DataError(f"{path} cannot be read as HDF5: {error}") from error
     with file:
-        parts = {name: _dataset(file, name, path) for name in ("train", "test", "neighbors", "distances")}
-        if parts["train"] is None:
-            raise DataError(f"{path} has no dataset 'train'; it has {', '.join(file) or 'none'}")
-        distance = file.attrs.get("distance")
-        told = distance.decode() if isinstance(distance, bytes) else None if distance is None else str(distance)
-        found = AnnVectors(**parts, distance=told)
-        _check(found, path)
+        try:
+            found = _read_hdf5(file, path)
+        except HDF5_ERRORS as error:
+            raise DataError(f"{path} cannot be read as HDF5: {error}", fix="copy or download it again") from error
         yield found
+
+
+def _read_hdf5(file: Any, path: Path) -> AnnVectors:
+    parts = {name: _dataset(file, name, path) for name in ("train", "test", "neighbors", "distances")}
+    if parts["train"] is None:
+        raise DataError(f"{path} has no dataset 'train'; it has {', '.join(file) or 'none'}")
+    distance = file.attrs.get("distance")
+    told = distance.decode() if isinstance(distance, bytes) else None if distance is None else str(distance)
+    found = AnnVectors(**parts, distance=told)
+    _check(found, path)
+    return found
 
 
 def _dataset(file: Any, name: str, path: Path) -> Any:
@@ -121,10 +132,14 @@ def _dataset(file: Any, name: str, path: Path) -> Any:
     h5py = load_h5py()
     if name not in set(file):
         return None
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise DataError(f"{path}: dataset {name} lies in another file", fix=f"write {name} into this one")
     found = file.get(name)  # None where it is a link to nothing
     if not isinstance(found, h5py.Dataset):
         kind = "not there: the file only links to it" if found is None else "a group"
         raise DataError(f"{path}: dataset {name} is {kind}", fix=f"write {name} as a dataset, or leave it out")
+    if found.is_virtual or found.external:
+        raise DataError(f"{path}: dataset {name} lies in another file", fix=f"write {name} into this one")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.exchange.formats import KNOWN_DISTANCES, AnnVectors
+from semrec_faiss.data.exchange.formats import HDF5_ERRORS, KNOWN_DISTANCES, AnnVectors
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, USER_IDS, USER_VECTORS
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.out_folder import check_out_folder
@@ -121,4 +121,8 @@ def float32_blocks(vectors: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
     rows, dim = vectors.shape
     step = max(1, BLOCK_BYTES // (4 * dim))
     for first in range(0, rows, step):
-        yield first, np.ascontiguousarray(vectors[first : first + step], dtype=np.float32)
+        try:
+            block = np.ascontiguousarray(vectors[first : first + step], dtype=np.float32)
+        except HDF5_ERRORS as error:
+            raise DataError(f"vectors {first} and on cannot be read: {error}", fix="copy the file again") from error
+        yield first, block

@@ -50,6 +50,14 @@ _ROWS_PARTNER = {
     Path(USER_VECTORS).name: Path(USER_IDS).name,
     Path(USER_IDS).name: Path(USER_VECTORS).name,
 }
+_AS_FLOATS = {
+    "uint16": "if they are bfloat16 numbers kept as their bits, save"
+    " (vectors.astype('uint32') << 16).view('float32'); float16 as bits, vectors.view('float16')",
+    "int16": "if they are bfloat16 numbers kept as their bits, save"
+    " (vectors.view('uint16').astype('uint32') << 16).view('float32'); float16 as bits, vectors.view('float16')",
+    "uint8": "they are codes of a quantiser, or numbers times a scale: decode them, and save float32",
+    "int8": "they are codes of a quantiser, or numbers times a scale: decode them, and save float32",
+}
 _DIM_PARTNER = {Path(USER_VECTORS).name: f"../{MEDIA_VECTORS}"}
 
 
@@ -130,7 +138,7 @@ def open_vectors(
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise DataError(
             f"{path}: the {what} have dtype {dtype}; float16, float32 or float64 is expected",
-            fix="save them again: numpy.save(path, vectors.astype('float32'))",
+            fix=_AS_FLOATS.get(dtype.name, "save them again: numpy.save(path, vectors.astype('float32'))"),
         )
     if len(shape) != 2:
         raise DataError(f"{path}: the {what} have shape {shape}; two dimensions, (count, dim), are expected")
@@ -168,6 +176,8 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.
         shape, fortran, dtype = read(file)
     except Exception as error:  # a damaged header makes numpy raise almost anything, SyntaxError and KeyError included
         raise DataError(f"{path}: the .npy header is damaged: {error}", fix="save the array again.") from error
+    if any(type(length) is not int or not 0 <= length < 1 << 62 for length in shape):
+        raise DataError(f"{path}: the .npy header is damaged: no array has its shape", fix="save the array again.")
     if dtype.hasobject:
         raise DataError(
             f"{path} holds pickled Python objects, which are never loaded: unpickling runs code from the file",

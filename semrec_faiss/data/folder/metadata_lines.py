@@ -19,6 +19,7 @@ from semrec_faiss.progress import Progress, silent
 
 MISTAKES_SHOWN = 10
 MAX_LINE_BYTES = 64 << 20
+MAX_DEPTH = 100
 
 _LINES_A_REPORT = 4096
 
@@ -127,9 +128,24 @@ def _parse(raw: bytes) -> dict[str, Any]:
         raise _LineError(f"not usable: {error}") from error
     if not isinstance(value, dict):
         raise _LineError(f"a JSON object is expected, not {_json_name(value)}")
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise _LineError(f"nested deeper than {MAX_DEPTH} levels")
     if rb"\ud" in raw.lower():
         _refuse_unpaired_surrogate(value)
     return value
+
+
+def _depth(value: Any) -> int:
+    depth, inside = 0, [value]
+    while inside:
+        depth += 1
+        inside = [
+            each
+            for outer in inside
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, (dict, list))
+        ]
+    return depth
 
 
 def _refuse_unpaired_surrogate(value: Any) -> None:

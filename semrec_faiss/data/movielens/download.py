@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +17,17 @@ from semrec_faiss.progress import Progress, silent
 Form = Literal["csv", "dat"]
 
 _CHUNK = 1 << 20
+
+MOST_TIMES = 100
+"""How many times their packed size files may take: those of MovieLens take 3 to 10 times."""
+
+MOST_UNPACKED = 64 << 20
+"""What any zip may unpack to."""
+
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, RuntimeError, ValueError),
+)
 _SNIFFED_BYTES = 64 << 20
 
 # The files of each form that are read; the first two must be there.
@@ -132,6 +145,12 @@ def _unpack(path: Path, scratch: Path, progress: Progress) -> tuple[dict[str, Pa
             folders.update(*(name.parents for name in members))
             found, form = _choose(dict.fromkeys(folders, False) | dict.fromkeys(members, True), path)
             total = sum(members[inner].file_size for inner in found.values())
+            packed_bytes = sum(members[inner].compress_size for inner in found.values())
+            if total > MOST_UNPACKED + MOST_TIMES * packed_bytes:
+                raise DataError(
+                    f"{path} would unpack from {packed_bytes:,} to {total:,} bytes, over {MOST_TIMES} times as many",
+                    fix="download it again, or give the unpacked folder",
+                )
             done = 0
             files: dict[str, Path] = {}
             for stem, inner in found.items():
@@ -141,7 +160,9 @@ def _unpack(path: Path, scratch: Path, progress: Progress) -> tuple[dict[str, Pa
                         file.write(chunk)
                         done += len(chunk)
                         progress("unpacking", done, total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # bz2 tells of damage by an OSError without number
+            raise
         raise DataError(
             f"{path} is no whole zip file: {str(error) or type(error).__name__}", fix="download it again"
         ) from error

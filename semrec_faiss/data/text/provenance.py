@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semrec_faiss.data.text.encoder import file_sha256
+from semrec_faiss.storage import read_small
 
 
 class Embedding(BaseModel):
@@ -40,7 +41,7 @@ def read_embedding(vectors: Path) -> Embedding | None:
     """
     side = vectors.with_suffix(".json")
     try:
-        told: Any = json.loads(side.read_bytes())
+        told: Any = json.loads(read_small(side))
         embedding = Embedding.model_validate(told)
         digest = told["vectors_sha256"]
     except FileNotFoundError:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,15 +21,15 @@ from filelock import FileLock, Timeout
 
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, write_synced
-from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest
-from semrec_faiss.storage import sync_folder
+from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
+from semrec_faiss.storage import read_small, sync_folder
 
 CURRENT_NAME = "CURRENT"
 _STAGED_NAME = f"{CURRENT_NAME}.new"
 _LOCK_NAME = ".lock"
 _BUILDING_PREFIX = ".building-"
-_CURRENT_FORM = re.compile(r"(gen-[0-9]{6,})\nsha256:([0-9a-f]{64})\n")
-_GENERATION_FORM = re.compile(r"gen-[0-9]{6,}")
+_CURRENT_FORM = re.compile(r"(gen-[0-9]{6,18})\nsha256:([0-9a-f]{64})\n")
+_GENERATION_FORM = re.compile(r"gen-[0-9]{6,18}")
 
 
 class IndexDirectory:
@@ -74,9 +75,9 @@ class IndexDirectory:
             state = "is no index" if self.path.exists() else "does not exist"
             raise NotFoundError(f"index {self.path} {state}", fix="semrec build CONFIG --output INDEX makes one")
         try:
-            text = current.read_bytes().decode("ascii")
+            text = read_small(current).decode("ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise damaged(current, f"cannot be read: {error}") from error
+            raise unreadable(current, error) from error
         match = _CURRENT_FORM.fullmatch(text)
         if match is None:
             raise damaged(current, "does not name a generation and its digest")
@@ -106,6 +107,12 @@ class IndexDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK_NAME, timeout=0)
             lock.acquire()
+        except NotImplementedError:  # a file system without locks: who builds there must see to it himself
+            warnings.warn(
+                f"{self.path} lies on a file system without locks: let no two builds run at once",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         except Timeout as error:
             raise UsageError(f"another process is writing {self.path}", fix="wait until it has finished") from error
         except OSError as error:

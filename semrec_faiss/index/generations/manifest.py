@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.text.provenance import Embedding
-from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.errors import DamagedIndexError, SemrecError, StorageError
+from semrec_faiss.storage import read_small
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
@@ -18,6 +19,9 @@ MANIFEST_DIGEST_NAME = "MANIFEST.sha256"
 """Holds the manifest's digest a second time, as ``sha256sum -c`` reads it, for when CURRENT is damaged."""
 
 _READ_BYTES = 1 << 20
+
+MOST_BYTES = 64 << 20
+"""More than any manifest has."""
 
 
 class _Record(BaseModel):
@@ -99,9 +103,11 @@ def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     """
     check_size(path, entry, held)
     try:
+        if not (held or path).is_file():
+            raise damaged(path, "is no regular file")
         digest, _ = sha256_of(held or path)
     except OSError as error:
-        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if digest != entry.sha256:
         raise damaged(path, "has changed since it was written: its SHA-256 differs from the manifest's")
 
@@ -111,7 +117,7 @@ def check_size(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     try:
         size = (held or path).stat().st_size
     except OSError as error:
-        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if size != entry.bytes:
         raise damaged(path, f"has {size} bytes, {entry.bytes} were written")
 
@@ -124,9 +130,9 @@ def read_manifest(folder: Path, sha256: str) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_bytes()
+        text = read_small(path, MOST_BYTES)
     except OSError as error:
-        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if hashlib.sha256(text).hexdigest() != sha256:
         raise damaged(path, "has changed since it was written: its SHA-256 differs from the one in CURRENT")
     try:
@@ -150,9 +156,9 @@ def own_manifest_digest(folder: Path) -> str:
     """Read the digest that a generation's own MANIFEST.sha256 gives; raises DamagedIndexError when it gives none."""
     path = folder / MANIFEST_DIGEST_NAME
     try:
-        text = path.read_bytes()
+        text = read_small(path)
     except OSError as error:
-        raise damaged(path, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     digest = text[:64].decode("ascii", "replace")
     if text != manifest_digest_line(digest):
         raise damaged(path, "does not hold the manifest's digest")
@@ -163,6 +169,15 @@ def check_manifest_digest(folder: Path, sha256: str) -> None:
     """Hold MANIFEST.sha256 against the manifest's digest; raises DamagedIndexError when they differ."""
     if own_manifest_digest(folder) != sha256:
         raise damaged(folder / MANIFEST_DIGEST_NAME, "has changed since it was written")
+
+
+def unreadable(path: Path, error: Exception) -> SemrecError:
+    """Make the error for a file that the system does not hand over: it is damaged, unless only permission lacks."""
+    if isinstance(error, PermissionError):
+        return StorageError(
+            f"{path} may not be read: {error.strerror}", fix="run as a user who may, or `chmod -R a+rX` the index"
+        )
+    return damaged(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def damaged(path: Path, what: str) -> DamagedIndexError:

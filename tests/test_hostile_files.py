@@ -1,0 +1,273 @@
+"""Pipes, endless files, numbers without end, bombs and folders that may not be read: refused at once, and named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.config.reading import config_from_dict, load_config, read_source
+from semrec_faiss.data.folder.layout import open_vectors
+from semrec_faiss.data.movielens.download import open_movielens
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, StorageError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.storage import read_small, sync_folder
+
+Make = Callable[..., Any]
+
+
+def python(program: str, *, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=seconds, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def built(tmp_path: Path, make_folder: Make) -> Path:
+    made = make_folder(tmp_path / "data", titles=40, users=5)
+    build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    return tmp_path / "index"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "huge", "folder"])
+def test_only_a_small_regular_file_is_read(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "endless":
+        place.symlink_to("/dev/zero")
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        with place.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(OSError, match=r"no regular file|larger than 1,048,576 bytes|[Dd]irectory"):
+        read_small(place)
+
+
+def test_a_small_file_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a" * 100)
+    assert read_small(tmp_path / "file", 100) == b"a" * 100
+    with pytest.raises(OSError, match="larger than 99 bytes"):
+        read_small(tmp_path / "file", 99)
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST.json", "index.faiss", "items.parquet"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_an_index_with_a_pipe_or_an_endless_file_is_damaged(built: Path, name: str, kind: str) -> None:
+    place = built / name if name == "CURRENT" else built / "gen-000001" / name
+    place.unlink()
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    with pytest.raises(DamagedIndexError, match=name):
+        verify(built)
+
+
+def test_pipes_are_no_user_ids_and_no_config(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match="no regular file"):
+        read_user_ids(tmp_path / "pipe.json")
+
+
+def test_generation_names_of_thousands_of_digits_are_none(built: Path) -> None:
+    (built / ("gen-" + "9" * 200)).mkdir()
+    (built / "CURRENT").write_text(f"gen-{'9' * 5000}\nsha256:{'0' * 64}\n")
+    with pytest.raises(DamagedIndexError, match="does not name a generation"):
+        SavedIndex(built)
+    assert IndexDirectory(built)._generation_names() == ["gen-000001"]
+
+
+def test_what_the_manifest_omits_is_refused(built: Path) -> None:
+    (built / "gen-000001" / "more.parquet").touch()
+    with pytest.raises(DamagedIndexError, match=r"more\.parquet is not named in the manifest"):
+        verify(built)
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 10)}]}}\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES])
+def test_aliases_that_unfold_are_refused_soon(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    started = time.process_time()
+    with pytest.raises(ConfigError, match="unfolds to more than 10000"):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(UsageError, match="unfolds to more than 10000"):
+        read_source(None, ["dataset={" + text.replace("\n", ", ").rstrip(", ") + "}"])
+    assert time.process_time() - started < 60  # minutes and gigabytes when it is unfolded
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000, "0b" + "1" * 20_000, str(2**64)])
+def test_numbers_without_end_are_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"device: {{temp_memory_mb: {number}}}\n")
+    with pytest.raises(ConfigError):
+        load_config(tmp_path / "c.yaml")
+    with pytest.raises(UsageError):
+        read_source(None, [f"device.temp_memory_mb={number}"])
+    if len(number) > 6000:
+        with pytest.raises(ConfigError, match="20,000 bits; at most 64"):
+            config_from_dict({"device": {"temp_memory_mb": int(number, 0)}})
+
+
+def test_a_factory_of_thousands_of_parts_and_a_path_with_nul_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 200 characters"):
+        config_from_dict({"index": {"factory": "RR16," * 5000 + "Flat"}})
+    with pytest.raises(ConfigError, match="NUL character"):
+        config_from_dict({"dataset": "data\0demo"})
+
+
+@pytest.mark.parametrize("shape", ["(True, 4)", "(-1, 4)", f"({'9' * 4000}, {'9' * 4000})", f"({'9' * 5000}, 4)"])
+def test_npy_headers_that_no_array_has_are_refused(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (63 - (10 + len(header)) % 64) + b"\n"
+    (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16))
+    with pytest.raises(DataError, match="header is damaged"):
+        open_vectors(tmp_path / "v.npy")
+
+
+def test_bits_of_bfloat16_are_told_from_numbers(tmp_path: Path) -> None:
+    vectors = np.array([[1.0, -2.5], [0.5, 3.0]], dtype=np.float32)
+    bits = (vectors.view(np.uint32) >> 16).astype(np.uint16)
+    np.save(tmp_path / "v.npy", bits)
+    with pytest.raises(DataError, match="dtype uint16") as told:
+        open_vectors(tmp_path / "v.npy")
+    assert "(vectors.astype('uint32') << 16).view('float32')" in str(told.value.fix)
+    assert ((bits.astype("uint32") << 16).view("float32") == vectors).all()
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(99, True), (900, False)])
+def test_metadata_that_could_not_be_read_again_is_refused(tmp_path: Path, levels: int, fits: bool) -> None:
+    path = tmp_path / "metadata.jsonl"
+    nested = "[" * levels + "1" + "]" * levels
+    path.write_text('{"media_id": "a", "title": "A", "deep": ' + nested + "}\n")
+    if not fits:
+        with pytest.raises(DataError, match=":1: nested deeper than 100 levels"):
+            Catalog.from_jsonl(path)
+        return
+    assert Catalog.from_jsonl(path).records([0])[0]["deep"] == json.loads(nested)
+
+
+KINDS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+def written_zip(path: Path, ratings: bytes, kind: int) -> Path:
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("ml/movies.csv", "movieId,title,genres\n1,Heat (1995),Drama\n")
+        archive.writestr("ml/ratings.csv", ratings)
+    return path
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = written_zip(tmp_path / "ml.zip", bytes(200_000_000), zipfile.ZIP_DEFLATED)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(DataError, match="would unpack from"):
+        open_movielens(path, tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_members_of_every_compression_are_data_errors(tmp_path: Path, kind: int) -> None:
+    rows = "".join(f"{row},1,4.0,{1_136_073_600 + row * 7919}\n" for row in range(3000))
+    ratings = f"userId,movieId,rating,timestamp\n{rows}".encode()
+    whole, refused = written_zip(tmp_path / "whole.zip", ratings, kind).read_bytes(), 0
+    (tmp_path / "scratch").mkdir()
+    open_movielens(tmp_path / "whole.zip", tmp_path / "scratch")
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        start = archive.getinfo("ml/ratings.csv").header_offset + 45
+    for place in range(start, len(whole) - 300, max(1, (len(whole) - start) // 25)):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        (tmp_path / "broken.zip").write_bytes(broken)
+        try:
+            found = open_movielens(tmp_path / "broken.zip", tmp_path / "scratch")
+        except DataError:
+            refused += 1
+        else:  # a byte that says nothing, such as one behind the end of the stream
+            assert found.ratings.path.read_bytes() == ratings
+    assert refused > 15
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_flushes_no_folders_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_folder(tmp_path)
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to a user who may not read")
+def test_folders_that_may_not_be_read_are_named_as_that(built: Path, tmp_path: Path) -> None:
+    def ended(*arguments: str) -> tuple[int, str]:
+        found = python(f"""
+            import os, sys
+            from semrec_faiss.cli import main, exit, index, dataset
+            from semrec_faiss.index import saved
+            from semrec_faiss.data import check
+            import yaml, duckdb, faiss, filelock
+            os.setgroups([]); os.setuid(65534)
+            sys.argv = ["semrec", *{list(arguments)!r}]
+            main.run()
+        """)
+        return found.returncode, found.stderr
+
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    current = built / "CURRENT"
+    current.chmod(0)
+    code, told = ended("info", str(built))
+    assert (code, "ermission" in told, "damaged" in told) == (StorageError.exit_code, True, False), told
+    built.chmod(0)
+    code, told = ended("info", str(built))
+    assert (code, "ermission" in told, "mistake in semrec" in told) == (StorageError.exit_code, True, False), told
+    (tmp_path / "data" / "media").chmod(0)
+    code, told = ended("dataset", "check", str(tmp_path / "data"))
+    assert code in (DataError.exit_code, StorageError.exit_code), told
+    assert "ermission" in told, told
+    assert "mistake in semrec" not in told
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "cp437", "utf-8", "utf-16"])
+def test_every_encoding_prints_and_its_json_is_json(built: Path, encoding: str) -> None:
+    for arguments in (["doctor"], ["doctor", "--json"], ["similar", str(built), "m00003", "--json"]):
+        found = subprocess.run(
+            [sys.executable, "-m", "semrec_faiss", *arguments],
+            capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        text = found.stdout.decode("utf-8" if encoding == "ascii" else encoding)  # click takes ASCII for UTF-8
+        assert b"Traceback" not in found.stderr
+        assert found.returncode == 0, found.stderr
+        if "--json" in arguments:
+            document = json.loads(text)
+            assert "results" not in document or document["results"][0]["note"].startswith("„Film“ №")
+        else:
+            assert text.split()[0] in ("✓", "+")
