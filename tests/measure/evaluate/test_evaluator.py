@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.interactions.folder import learn_folder
+from semrec_faiss.data.interactions.hybrid import LearnSettings
+from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.evaluate import document as evaluation_document
 from semrec_faiss.measure.evaluate import lists as list_maker
 from semrec_faiss.measure.evaluate.document import Evaluation
 from semrec_faiss.measure.evaluate.evaluator import BESIDE
+from semrec_faiss.measure.evaluate.holdout import padded
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.measure.quality.coverage import coverage
 from semrec_faiss.measure.quality.held_out_metrics import found_at, novelty, per_user
+from semrec_faiss.measure.quality.metrics import difference_interval
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.topk import restricted_top_k
@@ -54,6 +60,70 @@ def test_metrics_by_hand() -> None:
     seen_by = np.array([3, 0, 1])
     np.testing.assert_allclose(novelty(np.array([[0, 1], [2, -1]]), seen_by, 3), [(0 + 2) / 2, 1.0])
     assert np.isnan(novelty(np.array([[-1]]), seen_by, 3)).all()
+
+
+RANX_LISTS = [
+    [38, 11, 18, 10, 23, 28, 4, 36, 34, 27], [27, 1, 5, 13, 21, 36, 3, 38, 29, 28],
+    [15, 17, 33, 24, 21, 36, 6, 27, 1, 5], [24, 7, 37, 33, 1, 11, 31, 26, 38, 29],
+    [23, 9, 14, 30, 21, 7, 39, 3, 5, 37], [36, 3, 20, 21, 8, 7, 30, 15, 0, 16],
+    [29, 14, 3, 7, 22, 1, 20, 39, 25, 31], [15, 1, 13, 38, 5, 35, 17, 26, 2, 32],
+]  # fmt: skip
+RANX_HELD = [
+    [25, 15, 19, 6, 8, 10, 1, 36, 30, 0, 2], [3], [28, 39, 0, 38, 15, 31, 10, 19, 17, 35, 30, 16], [3],
+    [39, 26, 13, 31, 4, 33, 32, 28, 36, 22, 1], [36, 13, 22, 5, 29, 30, 20, 31, 27, 21],
+    [25, 12, 5, 13, 1, 16, 20, 9, 32], [22, 20, 36, 15, 12, 7, 13, 24, 4],
+]  # fmt: skip
+RANX = {
+    "hit_rate": [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0],
+    "ndcg": [0.164219586306, 0.333333333333, 0.358954210172, 0.0,
+             0.073363922099, 0.498289935916, 0.232829191192, 0.352568324122],
+    "mrr": [0.25, 0.142857142857, 1.0, 0.0, 0.142857142857, 1.0, 0.166666666667, 1.0],
+    "recall": [0.181818181818, 1.0, 0.166666666667, 0.0,
+               0.090909090909, 0.4, 0.333333333333, 0.222222222222],
+}  # fmt: skip
+"""hit_rate@10, ndcg@10, mrr@10 and recall@10 of ranx 0.3 for these lists, each gain 1."""
+
+
+def test_metrics_are_those_of_ranx() -> None:
+    found = per_user(np.array(RANX_LISTS), padded([np.array(own) for own in RANX_HELD]))
+    for name in ("hit_rate", "ndcg", "mrr"):
+        np.testing.assert_allclose(found[name], RANX[name], atol=1e-10, err_msg=name)
+    # ranx divides by all that should be found, also by what ten places cannot hold.
+    sizes = np.array([len(own) for own in RANX_HELD])
+    np.testing.assert_allclose(found["recall"] * np.minimum(sizes, 10) / sizes, RANX["recall"], atol=1e-10)
+
+
+def test_a_difference_of_nothing_is_certain() -> None:
+    nothing = difference_interval(np.zeros(40))
+    assert (nothing.low, nothing.high) == (0, 0)
+    random = np.random.default_rng(0)
+    drawn = random.normal(0.02, 0.1, 400)
+    found = difference_interval(drawn, seed=1)
+    half = 1.96 * drawn.std() / 20  # the normal approximation
+    assert found.low == pytest.approx(drawn.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(drawn.mean() + half, abs=0.15 * half)
+
+
+@pytest.mark.slow
+def test_learned_vectors_on_movielens(movielens: Path, tmp_path: Path) -> None:
+    """What README and results promise, with room for another machine's arithmetic."""
+    settings = LearnSettings()
+    report = learn_folder(movielens, tmp_path / "ml", settings, interactions=movielens / "ratings.csv")
+    assert (report.titles, report.interactions, report.users) == (9742, 100_836, 610)
+    values = {"dataset": str(tmp_path / "ml"), "output": str(tmp_path / "index"), "device": "cpu"}
+    build_index(config_from_dict(values | {"index": {"normalize": False}}))
+    document = evaluate_index(Evaluation(tmp_path / "index"))
+    ours, beside = document["methods"]["recommender"]["at_10"], document["beside"]
+    assert ours["ndcg"]["mean"] > 0.1
+    assert ours["hit_rate"]["mean"] > 0.39
+    assert ours["coverage"] > 0.09
+    assert document["differences"]["liked_together"]["ndcg_at_10"]["interval"]["low"] > 0.015
+    means = {name: beside[name]["methods"]["recommender"]["at_10"]["ndcg"]["mean"] for name in BESIDE}
+    assert means["global_time"] > 0.06
+    assert means["new_users"] > 0.1
+    assert means["cold_titles"] > 0.2
+    nearest = [result.title for result in Recommender.open(tmp_path / "index").similar("Toy Story (1995)", 5)]
+    assert nearest[:2] == ["Toy Story 2 (1999)", "Toy Story 3 (2010)"]
 
 
 @pytest.fixture
