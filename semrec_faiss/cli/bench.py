@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.bench_answers import answers
-from semrec_faiss.cli.bench_gpu import as_ms, gpu
+from semrec_faiss.cli.bench_gpu import gpu
 from semrec_faiss.cli.options import json_option, set_option
-from semrec_faiss.cli.printing import BUSY, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
 
 INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw", "fused")
 SHAPING = ("titles", "users", "dim", "index_type")

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.bench_gpu import as_ms
 from semrec_faiss.cli.options import count_option, index_argument, json_option, set_option
-from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
 
 
 @click.command(epilog="Example: semrec bench answers indexes/demo --questions 100 --out results")

@@ -8,12 +8,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.options import FiniteRange, json_option
-from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
-
-
-def as_ms(value: float) -> str:
-    """Spell milliseconds with three decimals below ten, one above."""
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}"
+from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, progress_bars, say
 
 
 @click.command(epilog="Example: semrec bench gpu --out results")
@@ -57,7 +52,7 @@ def gpu(
 
 def _print_gpu(document: dict[str, Any], peer: str) -> None:
     names = ("fused", f"{peer}_float32", f"{peer}_float16", "torch_float16")
-    columns = ["titles", "queries", "reads", "limit", "asked", *names, "numpy", "fused / limit", "not proven at once"]
+    columns = ["titles", "queries", "reads", "limit", *names, "numpy", "fused / limit", "not proven at once"]
     print_table(
         columns,
         [
@@ -66,7 +61,6 @@ def _print_gpu(document: dict[str, Any], peer: str) -> None:
                 f"{row['queries']:,}",
                 row["reads"],
                 as_ms(row["limit_ms"]),
-                "–" if row["asked_ms"] is None else as_ms(row["asked_ms"]),
                 *(as_ms(row[name]["median_ms"]) for name in (*names, "numpy")),
                 f"×{row['fused_to_limit']:.2f}",
                 str(row["unproven"]),

@@ -60,6 +60,9 @@ class VectorIndex(HoldsHandles):
         device: where it is searched.
         count: the number of titles.
         dim: dimensions of a vector.
+        faiss_index: what FAISS searches: the CPU index or its copy on the GPUs. Whoever times FAISS puts something of
+            the same ``search`` in its place for a while.
+        resources: FAISS's resources of every GPU, held while it searches; see `locked`.
     """
 
     def __init__(
@@ -87,14 +90,14 @@ class VectorIndex(HoldsHandles):
         self._nprobe: int | None = getattr(config.search, "nprobe", None)
         self._normalizes = config.normalize
         self._gpu_limit = gpu_candidates(cpu_index)
-        self._resources: list[GpuResources] = []
-        self._searcher = cpu_index
+        self.resources: list[GpuResources] = []
+        self.faiss_index = cpu_index
         self.fused: FusedSearcher | None = None
         if self.device.gpus and isinstance(config, FusedIndex):
             self.fused = self._to_fused(config)
         elif self.device.gpus:
-            self._searcher, self._resources = to_gpu(cpu_index, self.device)
-        apply_search_settings(self._searcher, config, cpu_index=cpu_index)
+            self.faiss_index, self.resources = to_gpu(cpu_index, self.device)
+        apply_search_settings(self.faiss_index, config, cpu_index=cpu_index)
         if originals is None and not holds_vectors_exactly(cpu_index):
             raise DataError("this index type quantises the vectors, and the original vectors are not beside it")
         self._originals = originals
@@ -117,7 +120,7 @@ class VectorIndex(HoldsHandles):
         if config.model_copy(update={"search": self.config.search}) != self.config:
             raise UsageError("only the search settings of an index can change once it is built")
         with self.locked():
-            apply_search_settings(self._searcher, config, cpu_index=self.cpu_index)
+            apply_search_settings(self.faiss_index, config, cpu_index=self.cpu_index)
         if self.fused is not None and isinstance(config, FusedIndex) and config != self.config:
             self.fused = None  # its memory is needed
             self.fused = self._to_fused(config)
@@ -168,6 +171,11 @@ class VectorIndex(HoldsHandles):
             if self._originals is None:
                 self._originals = original_vectors(self.cpu_index)
             return self._originals
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether the vectors are at hand as they were added, in memory or mapped, beside the FAISS index."""
+        return self._originals is not None
 
     def prepare(self, queries: NDArray[Any]) -> Vectors:
         """Check queries and bring them to what the index compares.
@@ -326,14 +334,14 @@ class VectorIndex(HoldsHandles):
         if self._lists is not None:
             return self._lists.search(queries, k, **options)
         with self.locked():
-            scores, rows = self._searcher.search(queries, k, **options)
+            scores, rows = self.faiss_index.search(queries, k, **options)
         return scores, rows
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of every GPU resources object that a search uses; nothing to hold on a CPU."""
         with contextlib.ExitStack() as held:
-            for resource in self._resources:
+            for resource in self.resources:
                 held.enter_context(resource.lock)
             yield
 
@@ -352,7 +360,7 @@ class VectorIndex(HoldsHandles):
         nprobe = self._nprobe
         nlist = int(getattr(self.cpu_index, "nlist", 0))
         limit = min(nlist, GPU_LIMIT) if self.device.gpus else nlist
-        while len(short) and nprobe and nprobe < limit and len(self._resources) <= 1:
+        while len(short) and nprobe and nprobe < limit and len(self.resources) <= 1:
             nprobe = min(2 * nprobe, limit)
             scores[short], rows[short] = self._with_nprobe(queries[short], k, nprobe)
             short = short[rows[short, -1] < 0]

@@ -61,7 +61,7 @@ def test_auto_takes_the_gpu() -> None:
 
 def test_all_indexes_of_a_gpu_share_its_resources_and_lock(make_index: Callable[..., VectorIndex], titles: Any) -> None:
     one, other = make_index(titles, {"type": "flat"}, GPU), make_index(titles[:50], {"type": "flat"}, GPU)
-    assert one._resources[0] is other._resources[0] is gpu_resources(0, 256)
+    assert one.resources[0] is other.resources[0] is gpu_resources(0, 256)
     assert gpu_resources(0, 128) is not gpu_resources(0, 256)
 
 

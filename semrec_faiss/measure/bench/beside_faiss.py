@@ -37,7 +37,7 @@ def rounds_of(queries: int, repeats: int) -> int:
 def raw_search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
     """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock."""
     with index.locked():
-        scores, rows = index._searcher.search(queries, k)
+        scores, rows = index.faiss_index.search(queries, k)
     return scores, rows
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from semrec_faiss.measure.documents.criterion import Criterion, Unit
 
 MB = 1_000_000
 
@@ -20,44 +21,12 @@ PROMISED_TITLES, PROMISED_DIM = 62_423, 384
 """The size that the promises are made for."""
 
 
-@dataclass(frozen=True)
-class Promise:
-    """One promise.
-
-    Attributes:
-        name: for programs.
-        what: for people.
-        measured: None where it was not.
-        limit: the most that ``measured`` may be; None where it depends on something that was not measured.
-        unit: of both: ``x`` (times), ``ms``, ``s`` or ``bytes``.
-        reason: why it was not measured.
-    """
-
-    name: str
-    what: str
-    measured: float | None
-    limit: float | None
-    unit: str
-    reason: str | None = None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether it was kept; None where it was not measured."""
-        if self.measured is None or self.limit is None:
-            return None
-        return self.measured <= self.limit
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the promise as a results file holds it."""
-        return asdict(self) | {"met": self.met}
-
-
 def build_limit_bytes(titles: int, dim: int) -> float:
     """Return the most memory that building a flat index may hold."""
     return BUILD_TIMES_VECTORS * titles * dim * 4 + BUILD_MORE_BYTES
 
 
-def judge(document: dict[str, Any]) -> list[Promise]:
+def judge(document: dict[str, Any]) -> list[Criterion]:
     """Hold the sections of a search benchmark against every promise.
 
     Args:
@@ -81,7 +50,7 @@ def judge(document: dict[str, Any]) -> list[Promise]:
     ]  # fmt: skip
 
 
-def _search_promises(document: dict[str, Any]) -> list[Promise]:
+def _search_promises(document: dict[str, Any]) -> list[Criterion]:
     refined = "the index rescores more candidates exactly, so that raw FAISS does other work"
     reason = refined if document["index"]["search"].get("refine") else "no batch of that size was searched"
     rows = {} if reason is refined else {row["queries"]: row for row in document["search"]}
@@ -96,7 +65,7 @@ def _search_promises(document: dict[str, Any]) -> list[Promise]:
     return promises
 
 
-def _read_users_promise(document: dict[str, Any], reason: str | None) -> Promise:
+def _read_users_promise(document: dict[str, Any], reason: str | None) -> Criterion:
     read = _at(document, "memory", "read_users")
     peak = limit = None
     if read is not None and read["dtype"] != "float64":
@@ -107,9 +76,9 @@ def _read_users_promise(document: dict[str, Any], reason: str | None) -> Promise
 
 
 def _promise(
-    name: str, what: str, measured: float | None, limit: float | None, unit: str, reason: str | None
-) -> Promise:
-    return Promise(name, what, measured, limit, unit, reason if measured is None else None)
+    name: str, what: str, measured: float | None, limit: float | None, unit: Unit, reason: str | None
+) -> Criterion:
+    return Criterion(0, name, what, measured, limit, False, unit, reason if measured is None else None)
 
 
 def _seconds(document: dict[str, Any], process: str) -> float | None:

@@ -25,7 +25,7 @@ from semrec_faiss.measure.bench.promises import PROMISED_DIM, PROMISED_TITLES, j
 from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
 from semrec_faiss.measure.instruments.environment import environment, load_average
 from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
-from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
@@ -89,7 +89,7 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
             "gpu_memory": _gpu_memory(recommender, queries, k, gpu_memory),
             "processes": process_times(recommender, path, runs, progress),
             "memory": memory_peaks(recommender, scratch, progress),
-            "floor": _floor(recommender, rows, k, progress),
+            "floor": _limits(recommender, rows, k, progress),
         }
         # The stamp is taken last, when everything that is used has been imported, and stands first.
         head = {
@@ -101,7 +101,7 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
             "k": k,
         }
         document = settle(head | measured)
-        return document | {"promises": [promise.as_dict() for promise in judge(document)]}
+        return document | {"promises": [promise.as_limit() for promise in judge(document)]}
 
 
 def _or_untold(value: float | None) -> float | NotMeasured:
@@ -177,22 +177,22 @@ def _gpu_memory(
     return watch.as_dict() or NotMeasured("nvidia-ml-py is not installed, or finds no driver")
 
 
-def _floor(
+def _limits(
     recommender: Recommender, rows: list[dict[str, Any]], k: int, progress: Progress
 ) -> dict[str, Any] | NotMeasured:
     progress("machine's limits", 0, 1)
-    floor = measure_floor(recommender.index.device)
+    hardware = measure_limits(recommender.index.device)
     progress("machine's limits", 1, 1)
-    if isinstance(floor, NotMeasured):
-        return floor
+    if isinstance(hardware, NotMeasured):
+        return hardware
     if not _is_flat(recommender):
         reason = "an approximate index does not compare every title, so that no scan bounds it"
-        return floor.as_dict() | {"batches": NotMeasured(reason)}
-    return floor.as_dict() | {"batches": [_batch_floor(floor, recommender, row, k) for row in rows]}
+        return hardware.as_dict() | {"batches": NotMeasured(reason)}
+    return hardware.as_dict() | {"batches": [_batch_limit(hardware, recommender, row, k) for row in rows]}
 
 
-def _batch_floor(floor: Floor, recommender: Recommender, row: dict[str, Any], k: int) -> dict[str, Any]:
+def _batch_limit(hardware: HardwareLimits, recommender: Recommender, row: dict[str, Any], k: int) -> dict[str, Any]:
     index = recommender.index
-    limit = floor.limit(row["queries"], index.count, index.dim, k, float16=index.device.float16)
+    limit = hardware.limit(row["queries"], index.count, index.dim, k, float16=index.device.float16)
     gaps = {f"{name}_gap": round(row[name]["median_ms"] / limit["limit_ms"], 3) for name in (RAW, RECOMMENDER)}
     return {"queries": row["queries"], **limit, **gaps}

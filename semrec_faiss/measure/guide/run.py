@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from semrec_faiss.measure.guide.parity import parity_certificate
 from semrec_faiss.measure.guide.personalization import chosen_users, personalization_test
 from semrec_faiss.measure.guide.sides import Outcome, Sides, open_sides, why_no_gpu
 from semrec_faiss.measure.guide.similarity import query_titles, similarity_test
-from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.instruments.environment import environment, load_average, usable_cores
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.instruments.trace import profile
 from semrec_faiss.progress import Progress, silent
@@ -266,7 +265,7 @@ def _costs(plan: Comparison, sides: Sides, batches: Mapping[str, Any]) -> dict[s
         found = row.get(key)
         return None if found is None or isinstance(found, NotMeasured) else float(found)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores() or 1
     gpu = sides.gpu.name if sides.gpu else None
     found = costs_of(gpu, qps("throughput_qps"), qps("cpu_throughput_qps"), cores, plan.costs)
     return {"batch": max(sizes), **found}

@@ -51,15 +51,15 @@ class _TimedSearcher:
 def time_in_faiss(index: VectorIndex) -> Iterator[InFaiss]:
     """Count the time inside FAISS while the block runs; for an index on a GPU, and one thread."""
     faiss, clock = load_faiss(), InFaiss()
-    searcher, knn_gpu = index._searcher, getattr(faiss, "knn_gpu", None)
+    searcher, knn_gpu = index.faiss_index, getattr(faiss, "knn_gpu", None)
     if hasattr(searcher, "search"):
-        index._searcher = _TimedSearcher(searcher, clock)
+        index.faiss_index = _TimedSearcher(searcher, clock)
     if knn_gpu is not None:
         faiss.knn_gpu = clock.timed(knn_gpu)
     try:
         yield clock
     finally:
-        index._searcher = searcher
+        index.faiss_index = searcher
         if knn_gpu is not None:
             faiss.knn_gpu = knn_gpu
 
@@ -123,7 +123,7 @@ def on_torch_stream(torch: Any, index: VectorIndex) -> Iterator[None]:
     """Let FAISS work on torch's current stream, which torch's events and profiler see, and give it back its own."""
     faiss = load_faiss()
     with ExitStack() as undo:
-        for resources in index._resources:
+        for resources in index.resources:
             stream = torch.cuda.current_stream(resources.gpu).cuda_stream
             with resources.lock:
                 before = resources.handle.getDefaultStream(resources.gpu)

@@ -23,7 +23,7 @@ _ATTEMPTS = 7
 
 
 @dataclass(frozen=True)
-class Floor:
+class HardwareLimits:
     """The ceilings of one machine, measured.
 
     Attributes:
@@ -68,10 +68,10 @@ class Floor:
         return {"limit_ms": round(max(memory_ms, arithmetic_ms), 5), "bound_by": bound}
 
 
-def measure_floor(device: Device) -> Floor | NotMeasured:
+def measure_limits(device: Device) -> HardwareLimits | NotMeasured:
     """Measure the ceilings of the device; a GPU's with torch."""
     if not device.gpus:
-        return _cpu_floor()
+        return _cpu_limits()
     if len(device.gpus) > 1:
         return NotMeasured("the ceilings of several GPUs together are not measured")
     try:
@@ -81,7 +81,7 @@ def measure_floor(device: Device) -> Floor | NotMeasured:
     if not torch.cuda.is_available():
         return NotMeasured("the installed torch cannot use the GPU")
     try:
-        return _gpu_floor(torch, device.gpus[0])
+        return _gpu_limits(torch, device.gpus[0])
     except RuntimeError as error:
         return NotMeasured(f"torch failed on the GPU: {str(error).splitlines()[0]}")
 
@@ -97,7 +97,7 @@ def _best_seconds(work: Callable[[], object]) -> float:
     return best
 
 
-def _cpu_floor() -> Floor:
+def _cpu_limits() -> HardwareLimits:
     threads = int(load_faiss().omp_get_max_threads())
     source = np.ones(_CPU_COPY_BYTES // 4, np.float32)
     target = np.zeros_like(source)
@@ -113,7 +113,7 @@ def _cpu_floor() -> Floor:
     random = np.random.default_rng(1)
     left, right = (random.random((_CPU_MATRIX, _CPU_MATRIX), dtype=np.float32) for _ in range(2))
     product = _best_seconds(lambda: left @ right)
-    return Floor(
+    return HardwareLimits(
         copy_bytes_per_s=2 * source.nbytes / copy,
         read_bytes_per_s=source.nbytes / read,
         float32_flops_per_s=2.0 * _CPU_MATRIX**3 / product,
@@ -132,7 +132,7 @@ def _gpu_copy_and_read(torch: Any, device: Any, finished: Finished) -> tuple[flo
     return _best_seconds(finished(lambda: target.copy_(source))), _best_seconds(finished(source.sum))
 
 
-def _gpu_floor(torch: Any, gpu: int) -> Floor:
+def _gpu_limits(torch: Any, gpu: int) -> HardwareLimits:
     device = torch.device("cuda", gpu)
 
     def finished(work: Callable[[], object]) -> Callable[[], None]:
@@ -152,7 +152,7 @@ def _gpu_floor(torch: Any, gpu: int) -> Floor:
             rates[dtype] = 2.0 * _GPU_MATRIX**3 / _best_seconds(finished(partial(torch.matmul, left, right)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32_before
-    return Floor(
+    return HardwareLimits(
         copy_bytes_per_s=2.0 * _GPU_COPY_BYTES / copy,
         read_bytes_per_s=_GPU_COPY_BYTES / read,
         float32_flops_per_s=rates[torch.float32],

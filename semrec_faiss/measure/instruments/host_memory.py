@@ -29,7 +29,7 @@ class HostPeak:
         self._can_reset = True
         gc.collect()
         self.reset()
-        self._before = _status_bytes("VmRSS")
+        self._before = status_bytes("VmRSS")
 
     def reset(self) -> None:
         """Forget the peak so far, not the starting point."""
@@ -42,7 +42,7 @@ class HostPeak:
 
     def added_bytes(self) -> int | NotMeasured:
         """Return how much more than at the start was held at the peak since the last `reset`; never negative."""
-        peak = _status_bytes("VmHWM")
+        peak = status_bytes("VmHWM")
         if peak is None or self._before is None or not self._can_reset:
             return UNTOLD
         return max(0, peak - self._before)
@@ -50,11 +50,12 @@ class HostPeak:
 
 def held_at_most() -> int | NotMeasured:
     """Return the most memory that this process has ever held, mapped files that it touched included; Linux only."""
-    peak = _status_bytes("VmHWM")
+    peak = status_bytes("VmHWM")
     return NotMeasured("only Linux tells a process its peak memory (/proc/self/status)") if peak is None else peak
 
 
-def _status_bytes(name: str) -> int | None:
+def status_bytes(name: str) -> int | None:
+    """Return a size that Linux tells of this process, such as ``VmRSS``; None on another system."""
     try:
         found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:

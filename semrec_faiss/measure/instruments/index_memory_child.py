@@ -26,6 +26,7 @@ from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
+from semrec_faiss.measure.instruments.host_memory import status_bytes
 
 _PROC = Path("/proc/self")
 _TOUCH_ROWS = 256
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 def _on_host(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
     _load_blas(saved.generation.manifest.dim)
-    start = _resident()
+    start = status_bytes("VmRSS")
     if start is None:
         return {"error": "this system does not tell a process's resident memory (/proc/self/status)"}
     index = saved.vectors
@@ -67,7 +68,7 @@ def _host_search(index: VectorIndex, batch: int, k: int, start: int) -> dict[str
     was_reset = _reset_peak()
     mapped = _mapped(VECTORS_NAME)
     index.search(queries, min(k, index.count), prepared=True)
-    peak = _status("VmHWM") - max(mapped, _mapped(VECTORS_NAME)) - start
+    peak = (status_bytes("VmHWM") or 0) - max(mapped, _mapped(VECTORS_NAME)) - start
     return {"batch": batch, "peak_bytes": peak, "peak_since_start": not was_reset}
 
 
@@ -124,7 +125,7 @@ def _faiss_counts(index: VectorIndex) -> dict[str, int]:
     """Ask FAISS for what it has allocated, by kind, over all GPUs of the index; empty where it cannot be read."""
     totals: dict[str, int] = {}
     with suppress(AttributeError, TypeError, ValueError):  # another version's way of telling
-        for resources in index._resources:
+        for resources in index.resources:
             with resources.lock:
                 counted = resources.handle.getMemoryInfo()
             for kinds in counted.values():
@@ -154,11 +155,11 @@ def _touch(index: VectorIndex) -> None:
         parameters.set_index_parameter(index.cpu_index, "nprobe", int(ivf.nlist))
         index.cpu_index.search(queries, 1)
         parameters.set_index_parameter(index.cpu_index, "nprobe", before)
-        if index._originals is None:
+        if not index.keeps_originals:
             index.vectors([0])  # makes the map from titles to places in the lists
     else:
         index.search(queries, 1, prepared=True)
-        if index._originals is None:
+        if not index.keeps_originals:
             for first in range(0, index.count, _TOUCH_ROWS):
                 index.vectors(np.arange(first, min(first + _TOUCH_ROWS, index.count)))
 
@@ -184,20 +185,8 @@ def _reset_peak() -> bool:
     return True
 
 
-def _resident() -> int | None:
-    try:
-        return _status("VmRSS")
-    except (OSError, StopIteration):
-        return None
-
-
 def _resident_of_index() -> int:
-    return _status("VmRSS") - _mapped(VECTORS_NAME)
-
-
-def _status(name: str) -> int:
-    lines = (_PROC / "status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return (status_bytes("VmRSS") or 0) - _mapped(VECTORS_NAME)
 
 
 def _available() -> int | None:

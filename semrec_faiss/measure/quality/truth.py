@@ -72,6 +72,10 @@ class ExactNeighbours:
         self._metric = metric
         self.data_digest = data_digest
 
+    def release(self) -> None:
+        """Let go of the exact index and its memory; a further question that needs it makes it again."""
+        self.__dict__.pop("index", None)
+
     @cached_property
     def index(self) -> VectorIndex:
         """The exact index."""

@@ -168,7 +168,7 @@ class SweepData:
 
     def release(self) -> None:
         """Let go of the exact index and its memory; a further question makes it again."""
-        self._neighbours.__dict__.pop("index", None)
+        self._neighbours.release()
 
     @cached_property
     def user_ids(self) -> list[str]:

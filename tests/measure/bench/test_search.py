@@ -27,7 +27,7 @@ from semrec_faiss.measure.instruments import environment as environment_module
 from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
 from semrec_faiss.measure.instruments.environment import command_line, environment, git_state
 from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
-from semrec_faiss.measure.instruments.hardware_limit import Floor, measure_floor
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.processes import peak_bytes_of_process, semrec, time_process
 from semrec_faiss.measure.instruments.timing import PairedTimings, Timing
 from semrec_faiss.measure.quality.queries import made_up_queries
@@ -127,8 +127,8 @@ def test_users_in_other_precision_and_refined_indexes_are_outside_the_promises()
     assert "rescores" in str(found["thousand_queries_recommender"].reason)
 
 
-def test_promise_as_dict_carries_both_numbers() -> None:
-    assert judge(made_up_document())[4].as_dict() == {
+def test_promise_as_a_limit_carries_both_numbers() -> None:
+    assert judge(made_up_document())[4].as_limit() == {
         "name": "hundred_queries",
         "what": "100 queries on the CPU, to FAISS at its defaults",
         "measured": 0.35,
@@ -170,21 +170,21 @@ def test_at_least_two_rounds() -> None:
 
 
 def test_limit_is_the_larger_of_moving_bytes_and_computing() -> None:
-    floor = Floor(20e9, 10e9, 100e9, 400e9, "made up")
-    one = floor.limit(1, 1000, 250, 10)  # 1,001 × 250 × 4 + 120 bytes at 20 GB/s; 0.5 M operations take 0.005 ms
+    hardware = HardwareLimits(20e9, 10e9, 100e9, 400e9, "made up")
+    one = hardware.limit(1, 1000, 250, 10)  # 1,001 × 250 × 4 + 120 bytes at 20 GB/s; 0.5 M operations take 0.005 ms
     assert one == {"limit_ms": pytest.approx(0.05006, abs=1e-5), "bound_by": "memory"}
-    assert floor.limit(1000, 1000, 250, 10) == {"limit_ms": 5.0, "bound_by": "arithmetic"}
-    assert floor.limit(1000, 1000, 250, 10, float16=True) == {"limit_ms": 1.25, "bound_by": "arithmetic"}
-    codes = floor.limit(1, 10**6, 250, 10, float16=True, title_bytes=254)  # 254 million + 1,120 bytes at 20 GB/s
+    assert hardware.limit(1000, 1000, 250, 10) == {"limit_ms": 5.0, "bound_by": "arithmetic"}
+    assert hardware.limit(1000, 1000, 250, 10, float16=True) == {"limit_ms": 1.25, "bound_by": "arithmetic"}
+    codes = hardware.limit(1, 10**6, 250, 10, float16=True, title_bytes=254)  # 254 million + 1,120 bytes at 20 GB/s
     assert codes == {"limit_ms": 12.70006, "bound_by": "memory"}
 
 
-def test_cpu_floor_is_measured_and_a_gpu_without_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_limits_are_measured_and_a_gpu_without_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    missing = measure_floor(Device(gpus=(0,)))
+    missing = measure_limits(Device(gpus=(0,)))
     assert isinstance(missing, NotMeasured)
     assert "torch is not installed" in missing.reason
-    assert isinstance(measure_floor(Device(gpus=(0, 1))), NotMeasured)
+    assert isinstance(measure_limits(Device(gpus=(0, 1))), NotMeasured)
 
 
 def test_blas_settings_come_back_after_an_error() -> None:

@@ -24,6 +24,8 @@ from semrec_faiss.search.recommender import Recommender
 
 pytestmark = pytest.mark.gpu
 
+pytest.importorskip("altair", reason="the comparison draws its report")
+
 QUICK = {"repeats": 3, "memory": {"batches": [100, 1000]}, "parity": {"queries": 200, "reference_queries": 50}}
 
 

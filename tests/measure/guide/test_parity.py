@@ -96,14 +96,14 @@ def test_on_a_cpu_the_trace_holds_spans_and_says_what_is_missing(index: VectorIn
 
 
 def test_time_inside_faiss_is_counted_and_the_searcher_put_back(index: VectorIndex, clusters: Any) -> None:
-    searcher = index._searcher
+    searcher = index.faiss_index
     queries = clusters(4, 8, seed=6)
     expected = index.search(queries, 3)
     with time_in_faiss(index) as clock:
         found = index.search(queries, 3)
-        assert index._searcher.ntotal == 50
+        assert index.faiss_index.ntotal == 50
     assert clock.elapsed_ms > 0
-    assert index._searcher is searcher
+    assert index.faiss_index is searcher
     np.testing.assert_array_equal(found.rows, expected.rows)
 
 
