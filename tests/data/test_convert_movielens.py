@@ -97,6 +97,15 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in ("ml", "ml.zip"))
 
 
+def test_films_of_a_series_get_a_franchise(tmp_path: Path) -> None:
+    more = '11,"American President 2, The (1999)",Comedy\n'
+    convert(write(tmp_path / "series", movies=MOVIES + more), tmp_path / "out")
+    found = {record["media_id"]: record["franchise"] for record in records(tmp_path / "out")}
+    series = {"ml_00000010", "ml_00000011"}
+    assert found == {name: "The American President" if name in series else None for name in found}
+    assert len(found) == 6
+
+
 def test_titles_as_the_download_has_them(download: Path, tmp_path: Path) -> None:
     report = convert(download, tmp_path / "out")
     assert records(tmp_path / "out") == [

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from semrec_faiss.data.movielens.download import MovieLensSource, SourceFile
+from semrec_faiss.data.movielens.franchise import franchises
 from semrec_faiss.data.movielens.rows import BadRows, rows_of, shortened, tag_problem, whole_number
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
@@ -58,7 +59,8 @@ def media_id(movie_id: int) -> str:
 def read_titles(source: MovieLensSource, progress: Progress = silent) -> Titles:
     """Read movies and users' tags; `add_genome` adds the genome's.
 
-    A title's ``tags`` are the up to ten commonest, in lower case; of equally common ones those given first.
+    A title's ``franchise`` is the series that titles tell of, see `franchises`. Its ``tags`` are the up to ten
+    commonest, in lower case; of equally common ones those given first.
 
     Raises:
         DataError: rows that cannot be used, with file and line.
@@ -84,7 +86,16 @@ def read_titles(source: MovieLensSource, progress: Progress = silent) -> Titles:
     if source.tags is not None:
         _add_tags(titles, source.tags, bad, progress)
     bad.check()
+    _add_franchises(titles)
     return titles
+
+
+def _add_franchises(titles: Titles) -> None:
+    """Give every title the field ``franchise``, unless no title is of any."""
+    found = franchises([record["title"] for record in titles.records])
+    if any(found):
+        for record, franchise in zip(titles.records, found, strict=True):
+            record["franchise"] = franchise
 
 
 def _record(movie: int, title: str, genres: str) -> dict[str, Any]:

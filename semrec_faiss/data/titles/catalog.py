@@ -223,7 +223,8 @@ class Catalog(HoldsHandles):
         """Return the row of the title that a person means.
 
         Tried in this order: the media_id; the title as it is; without case, accents and punctuation, wherever the
-        article stands, with or without the year; names in brackets; without the article.
+        article stands, with or without the year; names in brackets; without the article; and where the text is a
+        number, the one media_id that is this number behind other characters and zeros (1 for ml_00000001).
 
         Raises:
             AmbiguousTitleError: several titles answer equally well; ``candidates`` lists up to ten with their media_id.

@@ -49,7 +49,7 @@ class TitleFinder:
         """
         # A command line may hold bytes that are no text; no title does.
         text = text.encode("utf-8", "replace").decode("utf-8")
-        rows = self._find_exactly(text) or self._find_spelled_otherwise(text)
+        rows = self._find_exactly(text) or self._find_spelled_otherwise(text) or self._find_by_number(text)
         if len(rows) == 1:
             return rows[0]
         raise self._ambiguous(text, rows) if rows else self._not_found(text)
@@ -74,6 +74,14 @@ class TitleFinder:
         )
         sql = f"SELECT {ROW}, title, {self._year} FROM titles JOIN title_keys USING ({ROW}) WHERE {where}"
         return query.best_rows(self._rows(sql, cores))
+
+    def _find_by_number(self, text: str) -> list[int]:
+        """Find the title whose media_id is ``text``, a number, behind other characters and zeros: 1 is ml_00000001."""
+        if not (text.isascii() and text.isdigit()):
+            return []
+        sql = f"SELECT {ROW} FROM titles WHERE regexp_full_match(media_id, '[^0-9]*0*' || $1) ORDER BY {ROW} LIMIT 2"
+        found = [row for (row,) in self._rows(sql, [text.lstrip("0") or "0"])]
+        return found if len(found) == 1 else []
 
     def _prepare(self) -> None:
         """Squeeze all titles, once: 62,423 take about 0.1 s."""

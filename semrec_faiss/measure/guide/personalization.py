@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from semrec_faiss.arrays import Values
+from semrec_faiss.data.movielens.users import rating_weights
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
@@ -57,10 +59,22 @@ def chosen_users(recommender: Recommender, wanted: int | tuple[str, ...]) -> lis
     return [ids[row] for row in np.unique(np.linspace(0, len(ids) - 1, wanted).astype(np.int64))]
 
 
-def commonest_genres(genres: Sequence[Sequence[str] | None], count: int = COMMONEST) -> list[str]:
-    """Return the genres that occur most often in a list of titles' genres; by name among equals."""
-    counted = Counter(genre for of_title in genres for genre in set(of_title or ()))
-    return [genre for genre, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:count]]
+def commonest_genres(
+    genres: Sequence[Sequence[str] | None], weights: Values | None = None, count: int = COMMONEST
+) -> list[str]:
+    """Return the genres that occur most often in a list of titles' genres; by name among equals.
+
+    Args:
+        genres: a list a title.
+        weights: (titles,), what a title counts, 1 where not given; genres of no weight are left out.
+        count: how many genres.
+    """
+    weighed: defaultdict[str, float] = defaultdict(float)
+    for of_title, weight in zip(genres, np.ones(len(genres)) if weights is None else weights, strict=True):
+        for genre in set(of_title or ()):
+            weighed[genre] += float(weight)
+    ranked = sorted(weighed.items(), key=lambda item: (-item[1], item[0]))
+    return [genre for genre, weight in ranked[:count] if weight > 0]
 
 
 def genre_alignment(own: Sequence[str], recommended: Sequence[Sequence[str] | None]) -> float | None:
@@ -105,13 +119,18 @@ def _times(side: Side, user: str, k: int, repeats: int) -> dict[str, Any]:
 
 
 def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
-    """Return the three commonest genres of what a user has seen; None where seen titles or genres are not known."""
+    """Return the three commonest genres of what a user has seen, a rated title by (rating - 1) / 4, one without as 1.
+
+    None where seen titles or genres are not known.
+    """
     if not recommender.users.has_seen or "genres" not in recommender.catalog.fields:
         return None
     row = int(recommender.users.rows_of([user])[0])
-    offsets, titles = recommender.users.seen
-    seen = titles[offsets[row] : offsets[row + 1]]
-    return commonest_genres([record["genres"] for record in recommender.catalog.records(seen)]) if len(seen) else None
+    history = recommender.users.history
+    mine = slice(history.offsets[row], history.offsets[row + 1])
+    genres = [record["genres"] for record in recommender.catalog.records(history.rows[mine])]
+    weights = None if history.ratings is None else rating_weights(np.nan_to_num(history.ratings[mine], nan=5.0))
+    return commonest_genres(genres, weights) if genres else None
 
 
 def _criteria(

@@ -207,6 +207,27 @@ def test_better_matches_go_first(tmp_path: Path) -> None:
     assert catalog.find("artist") == 6
 
 
+def test_a_number_finds_the_id_that_holds_it(tmp_path: Path) -> None:
+    lines = [
+        {"media_id": name, "title": title}
+        for name, title in (
+            ("ml_00000001", "Toy Story (1995)"),
+            ("ml_00000021", "Get Shorty (1995)"),
+            ("ml_00051662", "21 (2008)"),
+            ("ml_00000007", "Sabrina (1995)"),
+            ("tt0007", "Bond (2006)"),
+            ("ml_00000010", "GoldenEye (1995)"),
+            ("b2_005", "Nine Lives (2004)"),
+        )
+    ]
+    catalog = catalog_of(tmp_path, lines)
+    assert (catalog.find("1"), catalog.find("0010"), catalog.find("51662")) == (0, 5, 2)
+    assert catalog.find("21") == 2, "a title before a number"
+    for other in ("7", "100", "5", "0", "-1", "1.0", "٣"):  # two ids, none, another number before it, no number
+        with pytest.raises(NotFoundError):
+            catalog.find(other)
+
+
 words = st.sampled_from(
     ["the", "The", "le", "die", "l'", "Wonder", "woman", "wo", "man", "é", "e", "&", "and", "1984", "$", "½"]
 )

@@ -212,6 +212,9 @@ def test_users_are_spread_or_those_named(recommender: Recommender) -> None:
 def test_genres_decades_alignment() -> None:
     seen = [["Drama", "War"], ["Drama"], ["Comedy", "War"], None, ["Action", "Action"]]
     assert commonest_genres(seen) == ["Drama", "War", "Action"]
+    by_rating = np.array([0.0, 0.25, 0.5, 1.0, 0.125])
+    assert commonest_genres(seen, by_rating) == ["Comedy", "War", "Drama"]
+    assert commonest_genres(seen[:2], by_rating[:2]) == ["Drama"], "what was rated lowest says nothing"
     assert genre_alignment(["Drama"], [["Drama", "War"], ["Comedy"], None, ["Drama"]]) == 0.5
     assert genre_alignment([], [["Drama"]]) is None
     assert decades([1999, 1990, 2000, None, 1989]) == [1980, 1990, 2000]
