@@ -54,21 +54,49 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder that becomes ``out`` when the block ends well, and vanishes when it does not.
 
     What ``out`` held before is gone afterwards, so the caller asks first.
+
+    Raises:
+        UsageError: another process is making ``out``.
+        OSError: the disk refuses.
     """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    recover(out)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        yield partial
-        sync_tree(partial)
-        move_over(partial, out)
-    except BaseException:
+    with only_writer(out):
+        recover(out)
+        partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync_folder(out.parent)
+        try:
+            partial.mkdir()
+            yield partial
+            sync_tree(partial)
+            move_over(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_folder(out.parent)
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Keep other processes from making ``out`` at the same time, by a lock beside it that goes with the process.
+
+    Raises:
+        UsageError: another process holds it.
+        OSError: the disk refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"another process is making {out}", fix="wait until it has finished") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def recover(place: Path) -> None:
@@ -246,6 +274,8 @@ def _explained(path: Path, fix: str) -> Iterator[None]:
             path.stat()  # says what `Path.exists` keeps to itself
         yield
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{path} cannot be written: its links lead in a circle", fix=fix) from error
         if error.errno == errno.ENAMETOOLONG:
             raise UsageError(f"{str(path)[:60]}… cannot be written: the name is too long", fix=fix) from error
         raise StorageError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from semrec_faiss import storage
 from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.errors import StorageError, UsageError
-from semrec_faiss.storage import check_new_file, check_new_folder, new_file
+from semrec_faiss.storage import check_new_file, check_new_folder, new_file, new_folder
 
 
 @pytest.fixture
@@ -143,3 +144,49 @@ def test_what_stood_aside_is_put_back(tmp_path: Path) -> None:
         check_out_folder(tmp_path / "out", overwrite=False)
     assert (tmp_path / "out" / "kept").read_text(encoding="utf-8") == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", running.name]
+
+
+def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
+    """Once a fault: two runs into one OUT both succeeded, and the second's folder replaced the first's."""
+    program = (
+        "import sys; from pathlib import Path; from semrec_faiss.storage import new_folder\n"
+        "with new_folder(Path(sys.argv[1])):\n"
+        "    print('here', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "here\n"
+        with pytest.raises(UsageError, match=r"another process is making .*out"), new_folder(tmp_path / "out"):
+            pass
+        other.communicate(timeout=60)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with new_folder(tmp_path / "out"):  # free again
+        pass
+
+
+def test_a_terminated_command_leaves_nothing_half_written(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from semrec_faiss.cli.exit import exit_code_of\n"
+        "from semrec_faiss.storage import new_file, new_folder\n"
+        "def work():\n"
+        "    with new_folder(Path(sys.argv[1])), new_file(Path(sys.argv[2])) as file:\n"
+        "        file.write(b'half'); print('here', flush=True); sys.stdin.read()\n"
+        "sys.exit(exit_code_of(work, debug=False))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "out"), str(tmp_path / "file")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "here\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=60) == 143
+        assert running.stderr is not None and running.stderr.read() == "\nterminated\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for check in (check_new_file, check_new_folder):
+        for path in (tmp_path / "circle", tmp_path / "circle" / "inside"):
+            with pytest.raises(UsageError, match="links lead in a circle"):
+                check(path, "--out")

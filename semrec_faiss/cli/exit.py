@@ -6,7 +6,9 @@ import codecs
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 import unicodedata
 import warnings
@@ -53,12 +55,16 @@ def _plainer(character: str) -> str:
 def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
     """Run a command and turn whatever it raises into a message on stderr and an exit code."""
     warnings.showwarning = _show_warning
+    _end_cleanly_when_terminated()
     try:
         result = work()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
         return 0
+    except _Terminated:
+        click.echo("\nterminated", err=True)
+        return 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted", err=True)
         return 130
@@ -67,6 +73,19 @@ def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
             traceback.print_exc()
         return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program stands, so that what is half-written is removed on the way out."""
+
+
+def _end_cleanly_when_terminated() -> None:
+    def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+        raise _Terminated
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _explain(error: Exception) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA
@@ -27,9 +25,9 @@ from semrec_faiss.data.movielens.titles import Titles, add_genome, read_genome_t
 from semrec_faiss.data.movielens.users import write_users
 from semrec_faiss.data.text.embed import EmbedDtype, EmbedReport, embed_folder
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, check_available, find_model
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import StorageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import move_over, new_file, sync_folder, sync_tree
+from semrec_faiss.storage import move_over, new_file, only_writer, sync_folder, sync_tree
 
 GENOME_FIELD = "genome_tags"
 """The field of a title's most relevant genome tags; part of its text beside the users' tags."""
@@ -166,24 +164,17 @@ def _staging(out: Path) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.movielens")
-    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"another process is making {out}", fix="wait until it has finished") from error
     work = staging / _WORK
-    try:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(staging / "users", ignore_errors=True)
-        work.mkdir(parents=True)
-        yield staging
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if not _has_vectors(staging):
-            shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
-        with suppress(OSError):
-            Path(lock.lock_file).unlink(missing_ok=True)
+    with only_writer(out):
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(staging / "users", ignore_errors=True)
+            work.mkdir(parents=True)
+            yield staging
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if not _has_vectors(staging):
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def _has_vectors(staging: Path) -> bool:

@@ -33,6 +33,8 @@ _YEAR_2100 = 4_102_444_800
 _MOST_BYTES = 4 << 30
 """More than the ids of a hundred million users take."""
 
+_TABLES = ("user_rows", "title_rows")
+
 EXAMPLES = 5
 MISTAKES_SHOWN = 10
 
@@ -273,8 +275,11 @@ def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
             )
         if empty:
             problems.append(f"rows without {column}: {empty:,}")
+    user, title = (connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in _TABLES)
     return DataError(
-        f"{path}: {'; '.join(problems)}", fix="remove these rows, or add their users and titles to the data folder"
+        f"{path}: {'; '.join(problems)}",
+        fix=f"write ids as user_ids.json and metadata.jsonl have them, such as {user!r} and {title!r},"
+        " or remove these rows",
     )
 
 

@@ -20,6 +20,7 @@ from semrec_faiss.storage import new_file
 
 HEADER_BYTES = 8
 HDF5_ENDINGS = (".hdf5", ".h5")
+BIN_ENDINGS = (".fbin", ".ibin", ".u8bin", ".i8bin")
 ANGULAR = "angular"
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
 """What h5py raises for damaged files."""

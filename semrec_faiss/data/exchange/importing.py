@@ -102,7 +102,8 @@ def _check_numbers(block: NDArray[np.float32], first: int, name: str) -> None:
     wrong = np.flatnonzero(~np.isfinite(block).all(axis=1) | ~block.any(axis=1))
     if len(wrong):
         kind = "is all zero" if np.isfinite(block[wrong[0]]).all() else "holds NaN or infinity"
-        raise DataError(f"{name}: vector {first + wrong[0]} {kind}", fix="leave such vectors out")
+        others = f", as {len(wrong) - 1:,} of the {len(block):,} read with it" if len(wrong) > 1 else ""
+        raise DataError(f"{name}: vector {first + wrong[0]} {kind}{others}", fix="leave such vectors out")
 
 
 def _check_unit(block: NDArray[np.float32], first: int, name: str) -> None:

@@ -165,6 +165,7 @@ class _Checker:
         self.types = FieldTypes()
         self._mistakes: list[tuple[int, str]] = []
         self._more = 0
+        self._repeats = 0
         # A 64-bit hash a line finds duplicates of millions of ids in 8 bytes each; they are confirmed by reading again.
         self._id_hashes = array("q")
 
@@ -198,6 +199,7 @@ class _Checker:
                 media_id = str(json.loads(raw)["media_id"])
                 first = first_line.setdefault(media_id, number)
                 if first != number:
+                    self._repeats += 1
                     self._note(number, f"media_id {media_id!r} is also on line {first}")
 
     def check_count(self, expected: int | None) -> None:
@@ -219,7 +221,8 @@ class _Checker:
             shown = f"{self.path} has {count:,} mistakes:\n{shown}"
         if self._more:
             shown += f"\n… and {self._more:,} more"
-        raise DataError(shown, fix="a line is a JSON object with at least media_id and title, one for each vector")
+        shape = "a line is a JSON object with at least media_id and title, one for each vector"
+        raise DataError(shown, fix="give every title a media_id of its own" if self._repeats == count else shape)
 
     def _note(self, number: int, text: str) -> None:
         if len(self._mistakes) < MISTAKES_SHOWN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.storage import recover
+from semrec_faiss.storage import check_new_folder, recover
 
 
 def check_name(out: Path) -> None:
@@ -23,14 +23,14 @@ def check_out_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse to write a data folder over a file, over anything without ``overwrite``, and over what is no data folder.
 
     Raises:
-        UsageError: for each of these.
+        UsageError: for each of these, and where ``out`` lies under a file.
+        StorageError: the disk refuses.
     """
+    check_new_folder(out, "OUT")
     if out.parent.is_dir():
         recover(out.resolve())  # what stood there before a run that was killed is not replaced unasked
     if not out.exists():
         return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file; a data folder cannot be written there", fix="choose another folder")
     found = sorted(path.name for path in out.iterdir())
     if found and not overwrite:
         raise UsageError(

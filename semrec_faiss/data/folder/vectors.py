@@ -16,6 +16,8 @@ from semrec_faiss.errors import DataError
 # Input is read in steps this small, so that the float64 work space stays in the cache and few pages stay mapped.
 _STEP_BYTES = 1 << 20
 
+_ROWS_SHOWN = 10  # of those that cannot be used
+
 # Between these sums of squares every value fits float32 and the norm is exact enough in float64; the rare rows
 # outside, NaN included, are looked at one by one.
 _SQUARES_LOW, _SQUARES_HIGH = 1e-60, 1e76
@@ -78,7 +80,7 @@ def vector_norms(vectors: NDArray[Any], *, path: Path) -> NormStats:
     """
     low, high, total, unit = np.inf, 0.0, 0.0, 0
     for first, part in iter_float64_parts(vectors, 0, len(vectors)):
-        norms = _scales_and_norms(part, first, path)[1]
+        norms = _measured(vectors, part, first, path)[1]
         low, high = min(low, float(norms.min())), max(high, float(norms.max()))
         total += float((norms / len(vectors)).sum())
         unit += int((np.abs(norms - 1.0) <= UNIT_TOLERANCE).sum())
@@ -127,7 +129,7 @@ def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normal
     """Write rows first… of ``vectors`` into ``out``, checked and, when asked, scaled to unit length."""
     for start, part in iter_float64_parts(vectors, first, first + len(out)):
         target = out[start - first : start - first + len(part)]
-        scales, norms = _scales_and_norms(part, start, path, check_float32=not normalize)
+        scales, norms = _measured(vectors, part, start, path, check_float32=not normalize)
         if not normalize:
             target[:] = part
         elif scales is None:
@@ -136,6 +138,32 @@ def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normal
             scaled = part / scales[:, None]
             scaled /= np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
             target[:] = scaled
+
+
+def _measured(
+    vectors: NDArray[Any], part: NDArray[np.float64], first: int, path: Path, *, check_float32: bool = False
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """Return `_scales_and_norms` of a part of ``vectors``; where one cannot be used, all such are told."""
+    try:
+        return _scales_and_norms(part, first, path, check_float32=check_float32)
+    except DataError as error:
+        raise _all_told(error, vectors) from None
+
+
+def _all_told(error: DataError, vectors: NDArray[Any]) -> DataError:
+    """Add to what is wrong with one vector how many are not finite or all zero, and which are the first."""
+    rows: list[int] = []
+    for start, part in iter_float64_parts(vectors, 0, len(vectors)):
+        usable = np.isfinite(part).all(axis=1) & part.any(axis=1)
+        rows += (start + np.flatnonzero(~usable)).tolist()
+    if len(rows) < 2:
+        return error
+    more = ", …" if len(rows) > _ROWS_SHOWN else ""
+    listed = ", ".join(map(str, rows[:_ROWS_SHOWN]))
+    return DataError(
+        f"{error.message}\n{len(rows):,} vectors are not finite or all zero, those of rows {listed}{more}",
+        fix="make these vectors again, or remove them together with their entries in the file beside them",
+    )
 
 
 def _scales_and_norms(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.data.exchange.formats import ANGULAR, is_hdf5, new_hdf5, write_bin
+from semrec_faiss.data.exchange.formats import ANGULAR, BIN_ENDINGS, is_hdf5, new_hdf5, write_bin
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import check_new_file, check_new_folder
 
 CHECKED_QUERIES = 200
 """Questions whose neighbours are compared after an import."""
@@ -63,8 +64,8 @@ def export_folder(
 
     Raises:
         DataError: the folder is inconsistent.
-        UsageError: more titles are asked than half of those there are, or ``out`` ends as a file and is a folder.
-        StorageError: ``out`` does not end so and is a file, or the disk refuses.
+        UsageError: more titles are asked than half of those there are, or ``out`` cannot be such a file or folder.
+        StorageError: the disk refuses.
     """
     _check_place(out)
     folder = find_data_folder(dataset)
@@ -101,12 +102,16 @@ def export_folder(
 
 
 def _check_place(out: Path) -> None:
-    """Refuse what is there already, before minutes are spent on neighbours."""
+    """Refuse what cannot be written, before minutes are spent on neighbours."""
     if is_hdf5(out):
-        if out.is_dir():
-            raise UsageError(f"{out} is a folder", fix="name a file, or a folder without the ending")
-    elif out.exists() and not out.is_dir():
-        raise StorageError(f"{out} is a file", fix="name a folder, or a file that ends in .hdf5")
+        check_new_file(out, "OUT")
+        return
+    if out.suffix.lower() in BIN_ENDINGS:
+        raise UsageError(
+            f"{out} ends as one file does, but its vectors, questions and neighbours are four files in a folder",
+            fix=f"name the folder, such as {out.with_suffix('')}; `semrec dataset import` then takes base.fbin in it",
+        )
+    check_new_folder(out, "OUT")
 
 
 def _write_hdf5(

@@ -15,7 +15,7 @@ import pytest
 from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.exchange.formats import open_ann_file, read_bin, write_bin
 from semrec_faiss.data.exchange.importing import write_data_folder
-from semrec_faiss.errors import DataError, NotFoundError, SemrecError, StorageError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.measure.quality.export_with_truth import agreement_with, export_folder
 
 h5py = pytest.importorskip("h5py")
@@ -244,11 +244,16 @@ def test_exports_to_places_that_cannot_be_written_to(tmp_path: Path, make_folder
     made = make_folder(tmp_path / "data")
     (tmp_path / "plain").write_text("mine")
     (tmp_path / "folder.h5").mkdir()
+    for name in ("circle", "circle.hdf5"):
+        (tmp_path / name).symlink_to(tmp_path / name)
     refused: list[tuple[str, type[SemrecError], str]] = [
-        ("plain", StorageError, "plain is a file"),
-        ("plain/x", StorageError, r"cannot write .*base\.fbin: Not a directory"),
-        ("plain/x.hdf5", StorageError, r"cannot write .*x\.hdf5: (Not a directory|File exists)"),
-        ("folder.h5", UsageError, r"folder\.h5 is a folder"),
+        ("plain", UsageError, "plain is a file"),
+        ("plain/x", UsageError, r"plain/x cannot be made: .*plain is a file"),
+        ("plain/x.hdf5", UsageError, r"x\.hdf5 cannot be made: .*plain is a file"),
+        ("folder.h5", UsageError, r"folder\.h5 is a directory"),
+        ("base.fbin", UsageError, r"base\.fbin ends as one file does"),
+        ("circle", UsageError, "links lead in a circle"),
+        ("circle.hdf5", UsageError, "links lead in a circle"),
     ]
     for name, kind, message in refused:
         with pytest.raises(kind, match=message):

@@ -400,3 +400,20 @@ def test_pages_read_are_let_go(tmp_path: Path, order: str) -> None:
     # The kernel may map some more than was read; a file of 16 MB that stays mapped is far above this.
     assert max(resident_bytes_of(vectors) for _ in blocks) < 6 << 20
     np.testing.assert_array_equal(vectors, array)
+
+
+def test_all_vectors_that_cannot_be_used_are_told_at_once() -> None:
+    array = np.ones((5000, 3), dtype=np.float32)
+    for row in range(7, 5000, 400):  # 13 of them
+        array[row, 1] = np.nan
+    array[4999] = 0
+    said = (
+        r"row 7 holds nan at position 1.*\n14 vectors .* rows 7, 407, 807, 1207, 1607, 2007, 2407, 2807, 3207, 3607, …"
+    )
+    for read in (
+        lambda: read_float32(array, normalize=True, path=ANY),
+        lambda: vector_norms(array, path=ANY),
+        lambda: list(iter_float32_blocks(array, normalize=False, path=ANY, block_bytes=600)),
+    ):
+        with pytest.raises(DataError, match=said):
+            read()

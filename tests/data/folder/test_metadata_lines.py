@@ -154,3 +154,15 @@ def test_a_damaged_byte_is_data_or_an_error_of_ours(
         assert [record["media_id"] for record in catalog.records(range(catalog.count))] == [
             str(json.loads(line)["media_id"]) for line in path.read_bytes().split(b"\n")
         ]
+
+
+def test_the_fix_for_repeated_ids_is_about_ids(tmp_path: Path) -> None:
+    first = json.dumps({"media_id": "a", "title": "A"})
+    for second, fix in (
+        ({"media_id": "a", "title": "B"}, "give every title a media_id of its own"),
+        ({"media_id": "a"}, "a line is a JSON object with at least media_id and title, one for each vector"),
+    ):
+        path = write_lines(tmp_path / "m.jsonl", [first, json.dumps(second)])
+        with pytest.raises(DataError) as caught:
+            Catalog.from_jsonl(path)
+        assert caught.value.fix == fix
