@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semrec_faiss.cli.printing import progress_bars
 from semrec_faiss.config.reading import config_from_dict, load_config, read_source
+from semrec_faiss.data.exchange.formats import open_ann_file
 from semrec_faiss.data.folder.layout import open_vectors
 from semrec_faiss.data.movielens.download import open_movielens
 from semrec_faiss.data.titles.catalog import Catalog
@@ -271,3 +273,48 @@ def test_every_encoding_prints_and_its_json_is_json(built: Path, encoding: str) 
             assert "results" not in document or document["results"][0]["note"].startswith("„Film“ №")
         else:
             assert text.split()[0] in ("✓", "+")
+
+
+def test_vectors_whose_scores_overflow_are_refused(tmp_path: Path, make_folder: Make) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    made = make_folder(tmp_path / "data", vectors=vectors * np.float32(1e18))
+    values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
+    build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))
+    vectors[17] *= 1e3
+    np.save(made.root / "media" / "content_vectors.npy", vectors * np.float32(1e18))
+    with pytest.raises(DataError, match=r"row 17 has length .*scores overflow float32"):
+        build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))
+    build_index(config_from_dict(values))
+
+
+def test_redirected_work_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 10.0, 29.9, 30.0, 59.0, 61.0])
+    monkeypatch.setattr("semrec_faiss.cli.printing.time.monotonic", lambda: next(now, 61.0))
+    with progress_bars() as progress:
+        for done in (1, 2, 3, 4):
+            progress("embedding", done * 1000, 5000)
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "embedding: 3,000 of 5,000\n")
+
+
+@pytest.mark.parametrize("kind", ["external", "soft loop", "virtual", "raw", "nothing"])
+def test_hdf5_that_points_elsewhere_is_refused(tmp_path: Path, kind: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["train"] = np.ones((3, 2), np.float32)
+    (tmp_path / "raw").write_bytes(bytes(24))
+    with h5py.File(tmp_path / "made.hdf5", "w") as file:
+        if kind == "external":
+            file["train"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "train")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((3, 2), np.float32)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.hdf5"), "train", (3, 2))
+            file.create_virtual_dataset("train", layout)
+        elif kind == "raw":
+            file.create_dataset("train", (3, 2), np.float32, external=[(str(tmp_path / "raw"), 0, 24)])
+        else:
+            file["train"] = h5py.SoftLink("/train" if kind == "soft loop" else "/nothing")
+    with pytest.raises(DataError), open_ann_file(tmp_path / "made.hdf5"):
+        pass

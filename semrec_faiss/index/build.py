@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from semrec_faiss.data.interactions.transformation_file import (
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
-from semrec_faiss.errors import ConfigError
+from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -53,6 +54,10 @@ VECTORS_NAME = "vectors.npy"
 USERS_NAME = "users.npy"
 
 KNOWN_ANSWER_K = 10
+
+
+LONGEST = math.sqrt(float(np.finfo(np.float32).max))
+"""From this length on the inner product of two vectors may overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,10 @@ def _write_index(
     faiss = load_faiss()
 
     def blocks() -> Any:
-        return iter_float32_blocks(source.vectors, normalize=config.normalize, path=source.folder.media_vectors)
+        path = source.folder.media_vectors
+        for first, block in iter_float32_blocks(source.vectors, normalize=config.normalize, path=path):
+            _check_products(block, first, path)
+            yield first, block
 
     index = build_faiss_index(config, blocks, source.count, source.dim, device, progress)
     originals = None
@@ -195,6 +203,18 @@ def _write_index(
     with new.create(INDEX_NAME) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     return _known_answers(VectorIndex(index, config, originals=originals))
+
+
+def _check_products(block: Vectors, first: int, path: Path) -> None:
+    """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal."""
+    squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
+    row = int(squares.argmax())
+    if squares[row] > np.finfo(np.float32).max:
+        raise DataError(
+            f"{path}: row {first + row} has length {math.sqrt(squares[row]):.4g}; from {LONGEST:.4g} on, scores"
+            " overflow float32 and titles can no longer be told apart",
+            fix="set index.normalize: true, or divide all vectors by one number",
+        )
 
 
 def _write_npy(file: HashingFile, blocks: Callable[[], Any], shape: tuple[int, int]) -> None:
@@ -220,6 +240,7 @@ def _write_users(
             else _made_users(history, source, config, profile)
         )
         for first, block in made:
+            _check_products(block, first, path)
             progress("writing users", first + len(block), len(users))
             yield first, block
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex
 from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
 from semrec_faiss.forking import keep_for_ever, renewed_after_fork
+from semrec_faiss.index.gpu_memory import all_gpu_states
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
@@ -164,15 +166,26 @@ def choose_device(wanted: DeviceConfig, index: IndexConfig) -> Device:
 def _gpus(wanted: DeviceConfig, available: int) -> Device:
     missing = [gpu for gpu in wanted.gpus if gpu >= available]
     if missing:
-        wheels = installed_faiss()
-        has_gpu_code = any(name != "faiss-cpu" for name in wheels)
         raise DeviceError(
-            f"GPU {missing[0]} was asked for, but FAISS sees {available} GPUs",
-            fix="run `semrec doctor` to see why"
-            if has_gpu_code
-            else "pip uninstall -y faiss-cpu && pip install 'semrec-faiss[gpu]', or set device.kind=cpu",
+            f"GPU {missing[0]} was asked for, but FAISS sees {available} GPUs", fix=_way_to_a_gpu(available)
         )
     return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb)
+
+
+def _way_to_a_gpu(available: int) -> str:
+    if not available and not has_driver():
+        return "this machine has no NVIDIA driver: set device.kind=cpu, or install a driver first"
+    shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if len(set(shown)) < len(shown):
+        return f"CUDA_VISIBLE_DEVICES={','.join(shown)} names a GPU twice: name each once"
+    if any(name != "faiss-cpu" for name in installed_faiss()):
+        return "run `semrec doctor` to see why"
+    return "pip uninstall -y faiss-cpu && pip install 'semrec-faiss[gpu]', or set device.kind=cpu"
+
+
+def has_driver() -> bool:
+    """Tell whether this machine has an NVIDIA driver."""
+    return shutil.which("nvidia-smi") is not None or bool(all_gpu_states())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -15,8 +14,8 @@ import numpy as np
 
 from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, MissingPackageError
-from semrec_faiss.index.device import Device, gpu_count, installed_faiss, load_faiss
-from semrec_faiss.index.gpu_memory import all_gpu_states, gpu_states
+from semrec_faiss.index.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
+from semrec_faiss.index.gpu_memory import gpu_states
 
 if TYPE_CHECKING:
     from semrec_faiss.index.vector_index import VectorIndex
@@ -87,7 +86,7 @@ def _faiss() -> Check:
 
 def _gpus() -> Check:
     states = gpu_states()
-    driver = shutil.which("nvidia-smi") is not None or bool(all_gpu_states())
+    driver = has_driver()
     try:
         usable = gpu_count()
     except MissingPackageError:
@@ -108,7 +107,7 @@ def _gpus() -> Check:
         "gpu",
         "problem",
         "an NVIDIA driver is here, but FAISS sees no GPU",
-        "check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
+        "check `nvidia-smi`, and that CUDA_VISIBLE_DEVICES names GPUs that are there, each once",
     )
 
 

@@ -157,6 +157,8 @@ def test_auto_takes_the_gpu_where_there_is_one_and_the_type_runs_on_it(
     ("wheel", "fix"), [("faiss-cpu", "pip install 'semrec-faiss[gpu]'"), ("faiss-gpu", "semrec doctor")]
 )
 def test_a_gpu_that_is_not_there_is_told_with_what_helps(wheel: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "has_driver", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(device_module, "gpu_count", lambda: 1)
     monkeypatch.setattr(device_module, "installed_faiss", lambda: {wheel: "1.15.1"})
     with pytest.raises(DeviceError, match="GPU 3 was asked for, but FAISS sees 1") as caught:
@@ -210,3 +212,20 @@ def test_the_telling_line_of_a_faiss_message_is_kept() -> None:
     assert "/faiss/" not in line
     assert first_line(RuntimeError("")) == "RuntimeError"
     assert first_line(RuntimeError("one\ntwo")) == "one"
+
+
+def test_without_a_driver_no_gpu_wheel_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "gpu_count", lambda: 0)
+    monkeypatch.setattr(device_module, "has_driver", lambda: False)
+    with pytest.raises(DeviceError) as caught:
+        choose({"type": "flat"}, {"kind": "gpu"})
+    assert caught.value.fix == "this machine has no NVIDIA driver: set device.kind=cpu, or install a driver first"
+
+
+def test_a_gpu_that_is_shown_twice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "gpu_count", lambda: 0)
+    monkeypatch.setattr(device_module, "has_driver", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 0")
+    with pytest.raises(DeviceError) as caught:
+        choose({"type": "flat"}, {"kind": "gpu"})
+    assert caught.value.fix == "CUDA_VISIBLE_DEVICES=0,0 names a GPU twice: name each once"
