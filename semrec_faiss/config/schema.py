@@ -35,11 +35,13 @@ class DeviceConfig(Settings):
     """Where the index lives while it is searched.
 
     ``float16`` halves a flat index's GPU memory (scores are then rounded and no longer exact); several ``gpus`` share
-    the titles among them; ``temp_memory_mb`` is FAISS's scratch space on each GPU (null: its own default, 1.5 GiB).
+    the titles among them or, as replicas, the queries (``layout``; ``auto``: replicas for type fused where they fit,
+    shards otherwise); ``temp_memory_mb`` is FAISS's scratch space on each GPU (null: its own default, 1.5 GiB).
     """
 
     kind: Literal["auto", "cpu", "gpu"] = "auto"
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
+    layout: Literal["auto", "shards", "replicas"] = "auto"
     float16: Annotated[bool, Field(strict=True)] = False
     temp_memory_mb: Annotated[int, Field(ge=0, strict=True)] | None = None
 
@@ -93,8 +95,6 @@ def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
             ["device.float16 is a GPU setting; on a CPU take type ivf_sq or factory SQfp16"] if device.float16 else []
         )
     problems = []
-    if isinstance(index, FusedIndex) and len(device.gpus) > 1:
-        problems.append(f"type fused runs on one GPU, device.gpus names {len(device.gpus)}; take type flat for several")
     if device.float16 and isinstance(index, FusedIndex):
         problems.append("device.float16 changes type flat only; for type fused set index.search.rescore: float16")
     elif device.float16 and not isinstance(index, FlatIndex):

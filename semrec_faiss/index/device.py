@@ -134,6 +134,7 @@ class Device:
     gpus: tuple[int, ...] = ()
     float16: bool = False
     temp_memory_mb: int | None = None
+    layout: Literal["auto", "shards", "replicas"] = "auto"
 
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
@@ -169,7 +170,7 @@ def _gpus(wanted: DeviceConfig, available: int) -> Device:
         raise DeviceError(
             f"GPU {missing[0]} was asked for, but FAISS sees {available} GPUs", fix=_way_to_a_gpu(available)
         )
-    return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb)
+    return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb, wanted.layout)
 
 
 def _way_to_a_gpu(available: int) -> str:
@@ -218,7 +219,7 @@ def gpu_resources(gpu: int, temp_memory_mb: int | None = None) -> GpuResources:
 
 
 def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
-    """Copy a trained CPU index to the device's GPUs; several GPUs share the titles among them.
+    """Copy a trained CPU index to the device's GPUs; several share the titles, or as replicas the queries.
 
     Returns:
         The GPU index and the resources whose locks a search must hold.
@@ -237,7 +238,7 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
         with contextlib.ExitStack() as held:
             for resource in resources:
                 held.enter_context(resource.lock)
-            return _copy_to(resources, index, options), resources
+            return _copy_to(resources, index, options, shard=device.layout != "replicas"), resources
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise DeviceError(
@@ -249,11 +250,11 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
         ) from error
 
 
-def _copy_to(resources: list[GpuResources], index: Any, options: Any) -> Any:
+def _copy_to(resources: list[GpuResources], index: Any, options: Any, *, shard: bool) -> Any:
     faiss = load_faiss()
     if len(resources) == 1:
         return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options)
-    options.shard = True
+    options.shard = shard
     handles, ids = faiss.GpuResourcesVector(), faiss.Int32Vector()
     for resource in resources:
         handles.push_back(resource.handle)

@@ -44,6 +44,7 @@ from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 if TYPE_CHECKING:
     from semrec_faiss.index.fused.excluded import Excluded
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+    from semrec_faiss.index.fused.several import SeveralGpus
 
 
 QUERY_BLOCK_ROWS = 16_384
@@ -92,7 +93,7 @@ class VectorIndex(HoldsHandles):
         self._gpu_limit = gpu_candidates(cpu_index)
         self.resources: list[GpuResources] = []
         self.faiss_index = cpu_index
-        self.fused: FusedSearcher | None = None
+        self.fused: FusedSearcher | SeveralGpus | None = None
         if self.device.gpus and isinstance(config, FusedIndex):
             self.fused = self._to_fused(config)
         elif self.device.gpus:
@@ -128,13 +129,17 @@ class VectorIndex(HoldsHandles):
         self._refine = getattr(config.search, "refine", None)
         self._nprobe = getattr(config.search, "nprobe", None)
 
-    def _to_fused(self, config: FusedIndex) -> FusedSearcher:
+    def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
         from semrec_faiss.index.fused.searcher import FusedSearcher
+        from semrec_faiss.index.fused.several import SeveralGpus
 
         vectors = original_vectors(self.cpu_index)
         if vectors is None:
             raise DataError("type fused searches a flat index, and this one is none")
-        return FusedSearcher(vectors, f"cuda:{self.device.gpus[0]}", rescore=config.search.rescore)
+        devices = [f"cuda:{gpu}" for gpu in self.device.gpus]
+        if len(devices) == 1:
+            return FusedSearcher(vectors, devices[0], rescore=config.search.rescore)
+        return SeveralGpus(vectors, devices, rescore=config.search.rescore, layout=self.device.layout)
 
     @property
     def exact(self) -> Exactness:

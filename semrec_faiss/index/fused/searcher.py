@@ -28,6 +28,10 @@ from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
 
 
+_interpreter = threading.Lock()
+"""Triton's interpreter runs one kernel at a time, whoever searches."""
+
+
 @dataclass(frozen=True)
 class FusedResult:
     """What a fused search found.
@@ -71,7 +75,7 @@ class FusedSearcher:
         torch = load_torch()
         self._torch = torch
         self._device = torch.device(device)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock() if self._device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
         with self._current():
             self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)

@@ -137,7 +137,8 @@ def predict_memory(
         index: the index section of a config; autos are resolved for ``titles``.
         titles: how many.
         dim: dimensions of a vector.
-        device: where it is searched; several GPUs share the titles. The CPU by default.
+        device: where it is searched; several GPUs share the titles, unless as replicas, which type
+            fused takes by itself where they fit. The CPU by default.
         batch: queries searched at once.
         k: titles returned a query.
         context_bytes: what a CUDA context takes on the GPU in question, where that is known.
@@ -161,7 +162,8 @@ def predict_memory(
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
         named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
         raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
-    share = -(-titles // len(device.gpus))
+    whole = device.layout == "replicas" or (device.layout == "auto" and isinstance(index, FusedIndex))
+    share = titles if whole else -(-titles // len(device.gpus))
     on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
     return MemoryPrediction(titles, dim, batch, k, host, on_gpu)
 
