@@ -168,8 +168,10 @@ def _recorded(launches: Callable[[], None], device: Any) -> Any:
     launches()  # compiles what is not compiled yet, which a recording does not allow
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
-    # Thread-local: what other threads do on other GPUs meanwhile must not end the recording.
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # A stream of this GPU's own: torch's default one is the first GPU's. Thread-local: what other threads do on other
+    # GPUs meanwhile must not end the recording.
+    own = {"stream": torch.cuda.Stream(device), "capture_error_mode": "thread_local"}
+    with torch.cuda.device(device), torch.cuda.graph(graph, **own):
         launches()
     return graph
 

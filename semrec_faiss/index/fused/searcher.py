@@ -27,7 +27,6 @@ from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
 
-
 _interpreter = threading.Lock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
 
