@@ -14,10 +14,10 @@ from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep.config import known_sweep_keys, load_sweep
 from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.sweep.plan import Plan, make_plan
-from semrec_faiss.measure.trials.trial import Invalid
+from semrec_faiss.measure.trials.plan_record import InvalidOne
 
 
-def expanded(*entries: dict[str, Any]) -> tuple[list[Combination], list[Invalid]]:
+def expanded(*entries: dict[str, Any]) -> tuple[list[Combination], list[InvalidOne]]:
     return expand(entries, YamlSource({"grid": list(entries)}))
 
 
@@ -59,7 +59,7 @@ def test_what_a_device_cannot_do_makes_its_combinations_invalid() -> None:
 def test_the_same_combination_twice_is_told() -> None:
     valid, invalid = expanded({"type": "flat"}, {"type": ["flat", "hnsw"]})
     assert [type(one.index) for one in valid] == [FlatIndex, HnswIndex]
-    assert invalid == [Invalid("flat on auto", "the grid names it twice")]
+    assert invalid == [InvalidOne(what="flat on auto", reason="the grid names it twice")]
 
 
 SWEEP = """name: tiny
