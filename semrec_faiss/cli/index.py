@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from semrec_faiss.cli.options import index_argument, json_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
+from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.generations.directory import IndexDirectory
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
@@ -43,12 +48,17 @@ def build(
 
 @click.command(epilog="Example: semrec info indexes/demo")
 @index_argument
+@click.option("--all", "every", is_flag=True, help="List the generations that INDEX keeps instead.")
 @json_option
-def info(index: Path, as_json: bool) -> None:
+def info(index: Path, every: bool, as_json: bool) -> None:
     """Show what INDEX holds and how it was built."""
     from semrec_faiss.index.generations.directory import IndexDirectory
 
-    _show(index, IndexDirectory(index).current(), as_json)
+    directory = IndexDirectory(index)
+    if every:
+        _show_generations(directory, as_json)
+    else:
+        _show(index, directory.current(), as_json)
 
 
 @click.command("verify", epilog="Example: semrec verify indexes/demo")
@@ -84,16 +94,46 @@ def verify_index(index: Path, as_json: bool) -> None:
 
 @click.command(epilog="Example: semrec rollback indexes/demo")
 @index_argument
+@click.option("--to", metavar="NAME", help="A generation that `semrec info --all` lists, also a later one.")
 @json_option
-def rollback(index: Path, as_json: bool) -> None:
-    """Return INDEX to its previous generation, after checking that it is whole."""
+def rollback(index: Path, to: str | None, as_json: bool) -> None:
+    """Return INDEX to its previous generation, or to another that it keeps, after checking that it is whole."""
     from semrec_faiss.index.generations.directory import IndexDirectory
 
-    generation = IndexDirectory(index).rollback()
+    generation = IndexDirectory(index).rollback(to)
     if as_json:
         print_json({"generation": generation.name, "created": generation.manifest.created})
     else:
-        click.echo(f"{index} is back at {generation.name}, built {generation.manifest.created}")
+        click.echo(f"{index} is at {generation.name}, built {generation.manifest.created}")
+
+
+def _show_generations(directory: IndexDirectory, as_json: bool) -> None:
+    try:
+        current = directory.current().name
+    except DamagedIndexError:
+        current = None
+    facts = [
+        {
+            "generation": name,
+            "in_use": name == current,
+            "created": found.manifest.created,
+            "type": found.manifest.config.index.type,
+            "titles": found.manifest.count,
+            "users": found.manifest.users,
+            "bytes": _total_bytes(found),
+        }
+        if isinstance(found, Generation)
+        else {"generation": name, "in_use": name == current, "damaged": found.message}
+        for name, found in directory.generations().items()
+    ]
+    if as_json:
+        print_json({"index": str(directory.path), "generations": facts})
+        return
+    for fact in facts:
+        told = fact.get("damaged") or (
+            f"{fact['type']}, {fact['titles']} titles, {fact['users']} users, {fact['bytes']} bytes, {fact['created']}"
+        )
+        click.echo(f"{'*' if fact['in_use'] else ' '} {fact['generation']}  {told}")
 
 
 def _total_bytes(generation: Generation) -> int:

@@ -79,6 +79,14 @@ def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Pat
     result = semrec("rollback", tmp_path / "index", "--json")
     assert (result.returncode, json.loads(result.stdout)["generation"]) == (0, "gen-000001")
     assert json.loads(semrec("info", tmp_path / "index", "--json").stdout)["generation"] == "gen-000001"
+    forward = semrec("rollback", tmp_path / "index", "--to", "gen-000002")
+    assert (forward.returncode, "index is at gen-000002, built" in forward.stdout) == (0, True)
+    listed = json.loads(semrec("info", tmp_path / "index", "--all", "--json").stdout)["generations"]
+    assert [(one["generation"], one["in_use"]) for one in listed] == [("gen-000001", False), ("gen-000002", True)]
+    shown = semrec("info", tmp_path / "index", "--all").stdout.splitlines()
+    assert [line[:12] for line in shown] == ["  gen-000001", "* gen-000002"]
+    unknown = semrec("rollback", tmp_path / "index", "--to", "gen-000007")
+    assert (unknown.returncode, "it has gen-000001, gen-000002" in unknown.stderr) == (4, True)
 
 
 def test_config_mistakes_are_exit_code_2_and_leave_nothing(config: Path, tmp_path: Path) -> None:

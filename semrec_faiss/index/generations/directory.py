@@ -176,7 +176,7 @@ class IndexDirectory:
             return None
 
     def publish(self, new: NewGeneration, manifest: Manifest) -> Generation:
-        """Make a written generation the one in use and drop all but it and its predecessor."""
+        """Make a written generation the one in use; it, its predecessor and what was last rolled back are kept."""
         ref = new.finish(manifest)
         place = self.path / new.name
         new.folder.rename(place)
@@ -187,11 +187,19 @@ class IndexDirectory:
             if self._usable_ref() != ref:
                 shutil.rmtree(place, ignore_errors=True)
             raise
-        keep = {new.name, new.previous.name if new.previous else ""}
-        for name in self._generation_names():
-            if name not in keep:
-                shutil.rmtree(self.path / name, ignore_errors=True)
+        self._remove_all_but(new.name, new.previous)
         return Generation(self.path, ref)
+
+    def _remove_all_but(self, name: str, previous: GenerationRef | None) -> None:
+        """Drop old generations; what is newer than the predecessor was rolled back, and the latest of it stays."""
+        kept, names = {name}, self._generation_names()
+        if previous is not None:
+            newer = names[names.index(previous.name) + 1 : names.index(name)]
+            rolled_back = [other for other in newer if isinstance(self._opened(other), Generation)]
+            kept |= {previous.name, *rolled_back[-1:]}
+        for old in names:
+            if old not in kept:
+                shutil.rmtree(self.path / old, ignore_errors=True)
 
     def _point_at(self, ref: GenerationRef) -> None:
         staged = self.path / _STAGED_NAME
@@ -203,18 +211,40 @@ class IndexDirectory:
             raise
         sync_folder(self.path)
 
-    def rollback(self) -> Generation:
-        """Return to the previous generation, after holding all its files against their digests.
+    def generations(self) -> dict[str, Generation | DamagedIndexError]:
+        """Return every generation on disk by name, oldest first; for one that cannot be read, what is wrong with it.
 
         Raises:
-            NotFoundError: there is no index, or no previous generation.
-            DamagedIndexError: the previous generation is not as it was written.
+            NotFoundError: there is no index here.
+        """
+        if not self._generation_names():
+            self._current_ref()
+        return {name: self._opened(name) for name in self._generation_names()}
+
+    def _opened(self, name: str) -> Generation | DamagedIndexError:
+        try:
+            return Generation(self.path, self._ref_of(name))
+        except DamagedIndexError as error:
+            return error
+
+    def _ref_of(self, name: str) -> GenerationRef:
+        return GenerationRef(name=name, manifest_sha256=own_manifest_digest(self.path / name))
+
+    def rollback(self, to: str | None = None) -> Generation:
+        """Return to another generation, after holding all its files against their digests.
+
+        Args:
+            to: its name; None takes the one before the generation in use.
+
+        Raises:
+            NotFoundError: there is no index, or no such generation.
+            DamagedIndexError: that generation is not as it was written.
             StorageError: the disk refuses.
         """
         if not self.path.is_dir() or not self._generation_names():
             self._current_ref()
         with self.writing():
-            previous = self._previous_ref()
+            previous = self._previous_ref() if to is None else self._named_ref(to)
             generation = Generation(self.path, previous)
             generation.check_all()
             try:
@@ -223,6 +253,16 @@ class IndexDirectory:
                 raise StorageError(f"cannot write in {self.path}: {error.strerror or error}") from error
             return generation
 
+    def _named_ref(self, name: str) -> GenerationRef:
+        names = self._generation_names()
+        if name not in names:
+            raise NotFoundError(
+                f"{self.path} has no generation {name!r}",
+                fix=f"it has {', '.join(names)}: `semrec info {self.path} --all` shows them",
+                candidates=tuple(names),
+            )
+        return self._ref_of(name)
+
     def _previous_ref(self) -> GenerationRef:
         """Name the generation before the one in use, or, where that cannot be read, the one before the newest."""
         try:
@@ -230,7 +270,10 @@ class IndexDirectory:
         except DamagedIndexError:
             return self._ref_before_newest()
         if previous is None or not (self.path / previous.name).is_dir():
-            raise NotFoundError(f"{self.path} has no generation before {self._current_ref().name} to roll back to")
+            raise NotFoundError(
+                f"{self.path} has no generation before {self._current_ref().name} to roll back to",
+                fix=f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists",
+            )
         return previous
 
     def _ref_before_newest(self) -> GenerationRef:
@@ -239,4 +282,4 @@ class IndexDirectory:
             names = [name for name in names if int(name[4:]) <= int(self._current_ref().name[4:])]
         if len(names) < 2:
             raise NotFoundError(f"{self.path} has no generation before its damaged one to roll back to")
-        return GenerationRef(name=names[-2], manifest_sha256=own_manifest_digest(self.path / names[-2]))
+        return self._ref_of(names[-2])

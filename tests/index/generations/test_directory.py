@@ -218,7 +218,7 @@ def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) ->
         check=False,
         env={**os.environ, "PYTHONPATH": str(repo), "HOME": "/"},
     )
-    assert done.stdout.split() == ["3", "3", "refused", "6"], done.stderr[-800:]
+    assert done.stdout.split() == ["3", "3", "refused", "8"], done.stderr[-800:]
 
 
 # --- rollback -------------------------------------------------------------------------------------------------------
@@ -252,10 +252,58 @@ def test_a_build_after_a_rollback_can_be_rolled_back_too(tmp_path: Path, build: 
     build(tmp_path, "Two")
     IndexDirectory(tmp_path).rollback()
     assert build(tmp_path, "Three").name == "gen-000003"
-    assert names(tmp_path) == ["CURRENT", "gen-000001", "gen-000003"]
+    assert names(tmp_path) == ["CURRENT", "gen-000001", "gen-000002", "gen-000003"]
     assert word_of(tmp_path) == "Three"
     IndexDirectory(tmp_path).rollback()
     assert word_of(tmp_path) == "One"
+
+
+def test_what_was_rolled_back_can_be_had_again_until_it_is_the_third(tmp_path: Path, build: Build) -> None:
+    build(tmp_path, "One")
+    build(tmp_path, "Two")
+    directory = IndexDirectory(tmp_path)
+    directory.rollback()
+    assert directory.rollback("gen-000002").name == "gen-000002"
+    assert word_of(tmp_path) == "Two"
+    directory.rollback()
+    build(tmp_path, "Three")
+    assert directory.rollback("gen-000002").name == "gen-000002"
+    assert word_of(tmp_path) == "Two"
+    directory.rollback("gen-000003")
+    build(tmp_path, "Four")
+    assert names(tmp_path) == ["CURRENT", "gen-000003", "gen-000004"]
+    with pytest.raises(NotFoundError, match="has no generation 'gen-000002'") as caught:
+        directory.rollback("gen-000002")
+    assert caught.value.candidates == ("gen-000003", "gen-000004")
+
+
+def test_repeated_rollbacks_keep_three_generations(tmp_path: Path, build: Build) -> None:
+    build(tmp_path, "One")
+    for word in ("Two", "Three", "Four"):
+        build(tmp_path, word)
+        IndexDirectory(tmp_path).rollback()
+    assert word_of(tmp_path) == "One"
+    assert names(tmp_path) == ["CURRENT", "gen-000001", "gen-000003", "gen-000004"]
+
+
+@pytest.mark.parametrize("name", ["gen-000009", "..", "gen-000001/", "CURRENT", "", "gen-1", "\0"])
+def test_only_a_generation_of_the_index_is_gone_to(tmp_path: Path, build: Build, name: str) -> None:
+    build(tmp_path, "One")
+    with pytest.raises(NotFoundError, match="has no generation"):
+        IndexDirectory(tmp_path).rollback(name)
+    assert word_of(tmp_path) == "One"
+
+
+def test_every_generation_is_listed_damaged_ones_too(tmp_path: Path, build: Build) -> None:
+    build(tmp_path, "One")
+    build(tmp_path, "Two")
+    (tmp_path / "gen-000001" / "MANIFEST.json").write_text("{}", encoding="utf-8")
+    found = IndexDirectory(tmp_path).generations()
+    assert list(found) == ["gen-000001", "gen-000002"]
+    assert isinstance(found["gen-000001"], DamagedIndexError)
+    assert isinstance(found["gen-000002"], Generation)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        IndexDirectory(tmp_path / "nothing").generations()
 
 
 @pytest.mark.parametrize("file", ["index.faiss", "items.parquet", "users.npy", "MANIFEST.json"])

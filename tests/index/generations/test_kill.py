@@ -55,7 +55,8 @@ def check_afterwards(result: dict[str, Any]) -> None:
     """A further build works, and removes what the killed ones left."""
     assert result["afterwards"] == result["wanted"]
     assert [name for name in result["left"] if not re.fullmatch(r"\.lock|CURRENT|gen-\d{6}", name)] == []
-    assert len([name for name in result["left"] if name.startswith("gen-")]) == 2
+    # The third is one that was whole and was killed before it was in use: nobody can tell it from one rolled back.
+    assert len([name for name in result["left"] if name.startswith("gen-")]) in (2, 3)
 
 
 def test_builds_killed_at_random_instants_leave_the_old_or_the_new_index(
