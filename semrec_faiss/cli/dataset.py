@@ -137,10 +137,7 @@ def synth(
         print_json(settle({"environment": environment(), **made, **asdict(report), **peak}))
         return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
-    say(
-        f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s;"
-        f" the disk by itself writes {as_size(int(report.disk_bytes_per_second))}/s"
-    )
+    say(f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s")
 
 
 _EMBED_OPTIONS = (

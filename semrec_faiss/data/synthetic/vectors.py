@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.synthetic.float16 import store_as_float16
 from semrec_faiss.data.synthetic.world import (
     BLOCK_TITLES,
     GENRE_SETS,
@@ -165,7 +164,7 @@ def _tiles(count: int, dim: int) -> list[slice]:
 def _store_unit_vectors(space: _WorkSpace, chosen: slice, out: NDArray[Any]) -> None:
     """Scale the sums of ``chosen`` rows of a work space to unit length, into ``out``."""
     sums, rows, exact = space.sums[chosen], space.rows[chosen], space.exact[chosen]
-    sums |= 1  # none is 0, so no vector is either, and none of its float16 needs the digits of tiny ones
+    sums |= 1  # none is 0, so no vector is either
     rows[:] = sums
     exact[:] = sums
     # Of whole numbers, exact in whatever order a machine adds them up: the bits are the same on all.
@@ -173,7 +172,7 @@ def _store_unit_vectors(space: _WorkSpace, chosen: slice, out: NDArray[Any]) -> 
     inverse = (1.0 / np.sqrt(squares)).astype(np.float32)[:, None]
     if out.dtype == np.float16:
         rows *= inverse
-        store_as_float16(rows, out, space.spare[chosen], least=float(inverse.min()))
+        out[:] = rows
     else:
         np.multiply(rows, inverse, out=out)
 

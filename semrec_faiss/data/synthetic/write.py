@@ -13,7 +13,6 @@ from typing import get_args
 import numpy as np
 
 from semrec_faiss.data.folder.out_folder import check_name, check_out_folder
-from semrec_faiss.data.synthetic.early_flush import EarlyFlush
 from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic.titles import FloatName, forget_known, write_titles
 from semrec_faiss.data.synthetic.users import write_seen, write_users
@@ -21,7 +20,7 @@ from semrec_faiss.data.synthetic.vectors import directions_bytes
 from semrec_faiss.data.synthetic.workers import LINE_BYTES, Crew, workers_for
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import flush_to_disk, new_folder
+from semrec_faiss.storage import new_folder
 
 # name: (least, most)
 _LIMITS = {
@@ -35,10 +34,6 @@ _LIMITS = {
 # About how many bytes an entry of user_ids.json and a row of seen.parquet (with the table that it is gathered in) take.
 _USER_ID_BYTES, _SEEN_BYTES = 18, 24
 
-# Written to learn what the disk itself does: a tenth of what is to come, in these limits.
-_LEAST_PROBE_BYTES, _MOST_PROBE_BYTES = 4 << 20, 512 << 20
-_PROBE_CHUNK = 4 << 20
-
 
 @dataclass(frozen=True)
 class SyntheticReport:
@@ -48,14 +43,12 @@ class SyntheticReport:
         bytes: of all files.
         seconds: from the first title to the last byte on the disk.
         bytes_per_second: the one by the other.
-        disk_bytes_per_second: what the disk took of a plain file just before, the time to reach it included.
         workers_peak_bytes: what other processes held of their own at most, all together; 0 where there were none.
     """
 
     bytes: int
     seconds: float
     bytes_per_second: float
-    disk_bytes_per_second: float
     workers_peak_bytes: int
 
 
@@ -90,7 +83,7 @@ def write_synthetic(
         progress: told the rows written.
 
     Returns:
-        How much was written and how fast, beside what the disk does by itself.
+        How much was written and how fast.
 
     Raises:
         UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be, or
@@ -109,7 +102,6 @@ def write_synthetic(
     try:
         _check_room(out, title_bytes + known_bytes + directions_bytes(dim) + user_bytes)
         with new_folder(out) as folder:
-            disk = _write_speed(folder, title_bytes + user_bytes, progress)
             started = time.perf_counter()
             with ExitStack() as flushing, Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
                 pool = TitlePool(titles) if users else None
@@ -126,25 +118,7 @@ def write_synthetic(
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix=fix) from error
     seconds = time.perf_counter() - started
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return SyntheticReport(written, seconds, written / seconds, disk, workers_peak)
-
-
-def _write_speed(folder: Path, planned: int, progress: Progress) -> float:
-    """Write a file that is removed again, and return the bytes a second that the disk took."""
-    size = min(max(planned // 10, _LEAST_PROBE_BYTES), _MOST_PROBE_BYTES) // _PROBE_CHUNK * _PROBE_CHUNK
-    chunk = np.random.default_rng(0).bytes(_PROBE_CHUNK)  # some disks do not write zeros
-    probe = folder / "probe"
-    started = time.perf_counter()
-    with probe.open("wb", buffering=0) as file:
-        with EarlyFlush(file) as flush:  # as titles are written, too
-            for done in range(0, size, _PROBE_CHUNK):
-                file.write(chunk)
-                flush.wrote(_PROBE_CHUNK)
-                progress("measuring the disk", done + _PROBE_CHUNK, size)
-        flush_to_disk(file)
-    seconds = time.perf_counter() - started
-    probe.unlink()
-    return size / seconds
+    return SyntheticReport(written, seconds, written / seconds, workers_peak)
 
 
 def _check_limits(**arguments: int) -> None:

@@ -20,7 +20,6 @@ from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
 from semrec_faiss.data.titles.filter_limits import check_distances, check_length, check_work, time_limit
 from semrec_faiss.data.titles.json_fields import check_json_fields
-from semrec_faiss.data.titles.list_filters import asked_one_by_one
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
         _check_part(part, where, fields)
         check_distances(cursor, part, catalog.fields)
         check_json_fields(part, catalog.fields, catalog.mixtures)
-    return asked_one_by_one(where, parts, len(_LEAD))
+    return where
 
 
 def _parsed(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:

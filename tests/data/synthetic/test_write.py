@@ -312,7 +312,7 @@ def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write"):
+    with pytest.raises(UsageError, match=r"file/x cannot be made: .*file is a file"):
         write(tmp_path / "file" / "x")
 
 
@@ -604,7 +604,6 @@ def test_the_report_is_of_what_was_written(tmp_path: Path) -> None:
     report = synthetic.write_synthetic(tmp_path / "x", titles=3000, users=10, dim=16, media_dtype="float16")
     assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "x").rglob("*") if path.is_file())
     assert report.bytes_per_second == report.bytes / report.seconds
-    assert report.disk_bytes_per_second > 0
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["media", "users"]
 
 
