@@ -36,18 +36,40 @@ def judge(document: dict[str, Any]) -> list[Criterion]:
     reasons: dict[str, str] = document["not_measured"]
     return [
         *_search_promises(document),
-        _promise("hundred_queries", "100 queries on the CPU, to FAISS at its defaults",
-                 _at(document, "faiss_defaults", "ratio"), RATIO_TO_FAISS_DEFAULTS, "x", reasons.get("faiss_defaults")),
-        _promise("help", "semrec --help, whole process",
-                 _seconds(document, "help"), HELP_S, "s", reasons.get("processes.help")),
-        _promise("similar", "semrec similar on the CPU, whole process",
-                 _seconds(document, "similar_cpu"), SIMILAR_S, "s", reasons.get("processes.similar_cpu")),
-        _promise("build_memory", "peak memory of building flat from the titles",
-                 _at(document, "memory", "build_flat", "peak_bytes"),
-                 build_limit_bytes(document["data"]["titles"], document["data"]["dim"]), "bytes",
-                 reasons.get("memory.build_flat")),
+        _promise(
+            "hundred_queries",
+            "100 queries on the CPU, to FAISS at its defaults",
+            _at(document, "faiss_defaults", "ratio"),
+            RATIO_TO_FAISS_DEFAULTS,
+            "x",
+            reasons.get("faiss_defaults"),
+        ),
+        _promise(
+            "help",
+            "semrec --help, whole process",
+            _seconds(document, "help"),
+            HELP_S,
+            "s",
+            reasons.get("processes.help"),
+        ),
+        _promise(
+            "similar",
+            "semrec similar on the CPU, whole process",
+            _seconds(document, "similar_cpu"),
+            SIMILAR_S,
+            "s",
+            reasons.get("processes.similar_cpu"),
+        ),
+        _promise(
+            "build_memory",
+            "peak memory of building flat from the titles",
+            _at(document, "memory", "build_flat", "peak_bytes"),
+            build_limit_bytes(document["data"]["titles"], document["data"]["dim"]),
+            "bytes",
+            reasons.get("memory.build_flat"),
+        ),
         _read_users_promise(document, reasons.get("memory.read_users")),
-    ]  # fmt: skip
+    ]
 
 
 def _search_promises(document: dict[str, Any]) -> list[Criterion]:
@@ -58,10 +80,16 @@ def _search_promises(document: dict[str, Any]) -> list[Criterion]:
     for name, spelled in (("vector_index", "VectorIndex.search"), ("recommender", "Recommender.search")):
         thousand, one = _at(rows, 1000, name, "ratio"), _at(rows, 1, name, "added_ms")
         promises += [
-            _promise(f"thousand_queries_{name}", f"1,000 queries by {spelled}, to raw FAISS",
-                     thousand, RATIO_1000_QUERIES, "x", reason),
+            _promise(
+                f"thousand_queries_{name}",
+                f"1,000 queries by {spelled}, to raw FAISS",
+                thousand,
+                RATIO_1000_QUERIES,
+                "x",
+                reason,
+            ),
             _promise(f"one_query_{name}", f"added to 1 query by {spelled}", one, ADDED_MS_1_QUERY, "ms", reason),
-        ]  # fmt: skip
+        ]
     return promises
 
 

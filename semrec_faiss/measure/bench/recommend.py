@@ -60,9 +60,14 @@ def bench_recommend(plan: RecommendBench, progress: Progress = silent) -> dict[s
     with tempfile.TemporaryDirectory() as scratch:
         data, output = Path(scratch) / "data", Path(scratch) / "index"
         write_synthetic(
-            data, titles=plan.titles, users=plan.users, dim=plan.dim, seed=plan.seed, seen_per_user=plan.seen,
+            data,
+            titles=plan.titles,
+            users=plan.users,
+            dim=plan.dim,
+            seed=plan.seed,
+            seen_per_user=plan.seen,
             progress=progress,
-        )  # fmt: skip
+        )
         settings = {"index": {"type": "flat"}, "device": plan.device, "dataset": str(data), "output": str(output)}
         build_index(config_from_dict(settings), progress)
         recommender = Recommender.open(output)
@@ -74,13 +79,19 @@ def bench_recommend(plan: RecommendBench, progress: Progress = silent) -> dict[s
         "load_average_at_start": load,
         "device": device_name(recommender.index.device),
         "data": {
-            "titles": plan.titles, "users": plan.users, "dim": plan.dim, "seen_a_user": plan.seen, "genre": plan.genre,
-            "titles_of_the_genre": 0 if genre is None else len(genre.rows), "seed": plan.seed, "k": K,
+            "titles": plan.titles,
+            "users": plan.users,
+            "dim": plan.dim,
+            "seen_a_user": plan.seen,
+            "genre": plan.genre,
+            "titles_of_the_genre": 0 if genre is None else len(genre.rows),
+            "seed": plan.seed,
+            "k": K,
         },
         "times": _rows(timings, plan.users),
         "summaries": {name: summary.as_dict() for name, summary in summaries.items()},
         "gpu_memory": watch.as_dict() or NotMeasured("the driver tells nothing of a GPU's memory here"),
-    }  # fmt: skip
+    }
     return settle(document)
 
 

@@ -63,8 +63,11 @@ def run_evaluation_sweep(
     refuse_indexes(plan.sweep.folder)
     this = _ProfileRun(plan, rerun, watch)
     done = this.go()
-    records = [named(this.ledger.records[one.digest], one.index_name) for one in plan.trials
-               if one.digest in this.ledger.records]  # fmt: skip
+    records = [
+        named(this.ledger.records[one.digest], one.index_name)
+        for one in plan.trials
+        if one.digest in this.ledger.records
+    ]
     return EvaluationOutcome(tuple(records), done.measured_now, done.left, done.pruned, this.document)
 
 

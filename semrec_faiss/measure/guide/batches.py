@@ -100,10 +100,33 @@ def batch_criteria(
     ]
     qps = value(100, "throughput_qps")
     return [
-        Criterion(3, "throughput", "queries a second in batches of 100", qps, settings.batch.target_qps_at_100, True,
-                  "qps", None if qps is not None else "no batch of 100 was searched"),
-        Criterion(3, "scaling", f"throughput of {last:,} at once to that of {first:,}: at least linear", growth, 1.0,
-                  True, "x", None if growth is not None else "two batches of up to 1,000 are needed"),
-        Criterion(3, "out_of_memory", "batches for which memory ran out", float(len(heard[kind]) + len(failed)), 0.0,
-                  False, "count"),
-    ]  # fmt: skip
+        Criterion(
+            3,
+            "throughput",
+            "queries a second in batches of 100",
+            qps,
+            settings.batch.target_qps_at_100,
+            True,
+            "qps",
+            None if qps is not None else "no batch of 100 was searched",
+        ),
+        Criterion(
+            3,
+            "scaling",
+            f"throughput of {last:,} at once to that of {first:,}: at least linear",
+            growth,
+            1.0,
+            True,
+            "x",
+            None if growth is not None else "two batches of up to 1,000 are needed",
+        ),
+        Criterion(
+            3,
+            "out_of_memory",
+            "batches for which memory ran out",
+            float(len(heard[kind]) + len(failed)),
+            0.0,
+            False,
+            "count",
+        ),
+    ]

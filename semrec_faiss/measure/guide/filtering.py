@@ -63,9 +63,10 @@ def filtering_test(sides: Sides, settings: CompareSettings, progress: Progress) 
         "gpu_search_time_ms": detail.get("gpu_search_ms", sides.no_gpu),
         "gpu_host_time_ms": detail.get("gpu_host_ms", sides.no_gpu),
         "cpu_time_ms": detail["cpu_time_ms"],
-        "results": [{**shown, "genres": one.genres}
-                    for shown, one in zip(shown_results(answer), answer.results, strict=True)],
-    }  # fmt: skip
+        "results": [
+            {**shown, "genres": one.genres} for shown, one in zip(shown_results(answer), answer.results, strict=True)
+        ],
+    }
     return Outcome(guide, {**detail, "shares": shares}, _criteria(answer, right, shares))
 
 
@@ -160,10 +161,25 @@ def _criteria(answer: Answer, right: Sequence[bool], shares: Sequence[dict[str, 
         for kind in kinds
     ]
     return [
-        Criterion(4, "all_match", "results that pass the filter", float(np.mean(right)) if right else None, 1.0, True,
-                  "share", None if right else "no title was found"),
+        Criterion(
+            4,
+            "all_match",
+            "results that pass the filter",
+            float(np.mean(right)) if right else None,
+            1.0,
+            True,
+            "share",
+            None if right else "no title was found",
+        ),
         Criterion(4, "ordered", "results in order of similarity", float(in_order), 1.0, True, "share"),
-        Criterion(4, "complete", "filters that gave as many as match, all right and in order",
-                  float(np.mean(full)) if full else None, 1.0, True, "share",
-                  None if full else "no other filter was asked for"),
-    ]  # fmt: skip
+        Criterion(
+            4,
+            "complete",
+            "filters that gave as many as match, all right and in order",
+            float(np.mean(full)) if full else None,
+            1.0,
+            True,
+            "share",
+            None if full else "no other filter was asked for",
+        ),
+    ]

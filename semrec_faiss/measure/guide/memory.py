@@ -129,7 +129,15 @@ def memory_criteria(
     return [
         Criterion(5, "base", f"{where} memory between searches", base, wanted.target_base_gb, False, "gb", missing),
         Criterion(5, "peak", f"{where} memory at the peak", peak, wanted.target_peak_gb, False, "gb", missing),
-        Criterion(5, "headroom", f"headroom of a GPU of {wanted.headroom_of_gb:g} GB", headroom,
-                  wanted.target_headroom, True, "share", no_headroom),
+        Criterion(
+            5,
+            "headroom",
+            f"headroom of a GPU of {wanted.headroom_of_gb:g} GB",
+            headroom,
+            wanted.target_headroom,
+            True,
+            "share",
+            no_headroom,
+        ),
         Criterion(5, "prediction", off, float(failed) if judged else None, 0.0, False, "count", no_prediction),
-    ]  # fmt: skip
+    ]

@@ -126,8 +126,24 @@ def _criteria(
     overlap = None if isinstance(both, NotMeasured) else both["overlap"]
     is_exact, found = sides.main.recommender.index.exact, against[sides.main.kind]["overlap"]
     return [
-        Criterion(0, "parity", "results that CPU and GPU share", overlap, target, True, "share",
-                  both.reason if isinstance(both, NotMeasured) else None),
-        Criterion(0, "reference", "results that float64 arithmetic gives too", found if is_exact else None, target,
-                  True, "share", None if is_exact else f"the index is approximate; its recall is {found:.4f}"),
-    ]  # fmt: skip
+        Criterion(
+            0,
+            "parity",
+            "results that CPU and GPU share",
+            overlap,
+            target,
+            True,
+            "share",
+            both.reason if isinstance(both, NotMeasured) else None,
+        ),
+        Criterion(
+            0,
+            "reference",
+            "results that float64 arithmetic gives too",
+            found if is_exact else None,
+            target,
+            True,
+            "share",
+            None if is_exact else f"the index is approximate; its recall is {found:.4f}",
+        ),
+    ]

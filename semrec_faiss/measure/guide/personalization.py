@@ -99,9 +99,11 @@ def _one(sides: Sides, user: str, settings: CompareSettings) -> tuple[dict[str, 
         "own_genres": own,
         "genre_alignment": alignment,
         "decades": decades([result.year for result in answer.results]),
-        "results": [{**shown, "genres": one.genres, "year": one.year}
-                    for shown, one in zip(shown_results(answer), answer.results, strict=True)],
-    }  # fmt: skip
+        "results": [
+            {**shown, "genres": one.genres, "year": one.year}
+            for shown, one in zip(shown_results(answer), answer.results, strict=True)
+        ],
+    }
     for side in sides:
         detail |= _times(side, user, k, settings.repeats)
     guide = {
@@ -139,9 +141,24 @@ def _criteria(
     aligned = [user["genre_alignment"] for user in users if user["genre_alignment"] is not None]
     wanted = settings.personalization
     return [
-        Criterion(2, "genre_alignment", "results with one of the user's three commonest genres",
-                  float(np.mean(aligned)) if aligned else None, wanted.target_genre_alignment, True, "share",
-                  None if aligned else "neither seen titles nor genres to align with"),
-        Criterion(2, "gpu_time", "one user on the GPU, on average", averages.get("gpu"), wanted.target_gpu_ms, False,
-                  "ms", None if "gpu" in averages else no_gpu.reason),
-    ]  # fmt: skip
+        Criterion(
+            2,
+            "genre_alignment",
+            "results with one of the user's three commonest genres",
+            float(np.mean(aligned)) if aligned else None,
+            wanted.target_genre_alignment,
+            True,
+            "share",
+            None if aligned else "neither seen titles nor genres to align with",
+        ),
+        Criterion(
+            2,
+            "gpu_time",
+            "one user on the GPU, on average",
+            averages.get("gpu"),
+            wanted.target_gpu_ms,
+            False,
+            "ms",
+            None if "gpu" in averages else no_gpu.reason,
+        ),
+    ]

@@ -113,9 +113,17 @@ def compare(
     sides = open_sides(plan.index, plan.settings, progress)
 
     def document() -> Document:
-        return _document(plan, saved, sides, outcomes, {"seconds": round(time.perf_counter() - started, 1),
-                                                        "load_average_at_start": load,
-                                                        "others_used_cores": others.cores_used()})  # fmt: skip
+        return _document(
+            plan,
+            saved,
+            sides,
+            outcomes,
+            {
+                "seconds": round(time.perf_counter() - started, 1),
+                "load_average_at_start": load,
+                "others_used_cores": others.cores_used(),
+            },
+        )
 
     for number in plan.only:
         _, name, test = TESTS[number]

@@ -113,12 +113,34 @@ def _criteria(queries: list[dict[str, Any]], gpu_ms: float | NotMeasured, settin
     best = [query["results"][0]["similarity"] for query in queries if query["results"]]
     no_gpu = gpu_ms.reason if isinstance(gpu_ms, NotMeasured) else None
     return [
-        Criterion(1, "franchise", "the first three are of the query's franchise, where it has four titles",
-                  float(np.mean(all_same)) if judged else None, wanted.target_franchise_share, True, "share",
-                  None if judged else "no query title is of a franchise of four"),
-        Criterion(1, "similarity", "similarity of the best result, on average",
-                  float(np.mean(best)) if best else None, wanted.target_similarity, True, "score",
-                  None if best else "no title was found"),
-        Criterion(1, "gpu_time", "one title on the GPU", None if no_gpu else float(gpu_ms),  # type: ignore[arg-type]
-                  wanted.target_gpu_ms, False, "ms", no_gpu),
-    ]  # fmt: skip
+        Criterion(
+            1,
+            "franchise",
+            "the first three are of the query's franchise, where it has four titles",
+            float(np.mean(all_same)) if judged else None,
+            wanted.target_franchise_share,
+            True,
+            "share",
+            None if judged else "no query title is of a franchise of four",
+        ),
+        Criterion(
+            1,
+            "similarity",
+            "similarity of the best result, on average",
+            float(np.mean(best)) if best else None,
+            wanted.target_similarity,
+            True,
+            "score",
+            None if best else "no title was found",
+        ),
+        Criterion(
+            1,
+            "gpu_time",
+            "one title on the GPU",
+            None if no_gpu else float(gpu_ms),  # type: ignore[arg-type]
+            wanted.target_gpu_ms,
+            False,
+            "ms",
+            no_gpu,
+        ),
+    ]

@@ -131,9 +131,15 @@ class ExactNeighbours:
 
 
 def exact_index(
-    blocks: VectorBlocks, count: int, dim: int, *, normalize: bool, device: Device | None = None, k: int = 1,
+    blocks: VectorBlocks,
+    count: int,
+    dim: int,
+    *,
+    normalize: bool,
+    device: Device | None = None,
+    k: int = 1,
     progress: Progress = silent,
-) -> VectorIndex:  # fmt: skip
+) -> VectorIndex:
     """Make a flat index over vectors, on the GPU where there is one and it may return k titles.
 
     Args:

@@ -20,8 +20,11 @@ def frontier(records: Iterable[Measured], cost: Callable[[Measured], float] = p5
             no title matches have no recall, and are left out.
         cost: what less of is better; the median latency by default.
     """
-    known = [(cost(one), -recall, place, one) for place, one in enumerate(records)
-             if (recall := one.quality.recall) is not None]  # fmt: skip
+    known = [
+        (cost(one), -recall, place, one)
+        for place, one in enumerate(records)
+        if (recall := one.quality.recall) is not None
+    ]
     best: list[Measured] = []
     most = -1.0
     for _, less, _, record in sorted(known, key=lambda row: row[:3]):

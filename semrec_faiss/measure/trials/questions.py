@@ -61,9 +61,15 @@ class SweepData:
     """
 
     def __init__(
-        self, path: Path, digest: str, settings: QuerySettings, *, normalize: bool, cache: Path,
+        self,
+        path: Path,
+        digest: str,
+        settings: QuerySettings,
+        *,
+        normalize: bool,
+        cache: Path,
         progress: Progress = silent,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Open a folder; vectors are copied to the cache once, as float32 without the titles that are asked.
 
         Args:
