@@ -19,7 +19,7 @@ from semrec_faiss.measure.quality.metrics import (
 )
 from semrec_faiss.measure.quality.truth import Truth
 from semrec_faiss.measure.trials.questions import SweepData
-from semrec_faiss.measure.trials.record import Asked, ExactTitle, Example
+from semrec_faiss.measure.trials.record_parts import Asked, ExactTitle, Example
 
 EXAMPLES_OF_EACH = 2
 """Titles, and users, whose answers are written out: those that most is missed of."""

@@ -20,7 +20,8 @@ from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.sweep.answers import examples_of, quality_of
 from semrec_faiss.measure.sweep.prune import hopeless
 from semrec_faiss.measure.trials.questions import SweepData
-from semrec_faiss.measure.trials.record import FORMAT, Example, Failed, Measured
+from semrec_faiss.measure.trials.record import FORMAT, Failed, Measured
+from semrec_faiss.measure.trials.record_parts import Example
 from semrec_faiss.measure.trials.run import FAILURES, reason_of
 from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
 from semrec_faiss.measure.trials.trial import Trial

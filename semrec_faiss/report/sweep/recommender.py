@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from semrec_faiss.measure.trials.record import Slices
+from semrec_faiss.measure.trials.record_parts import Slices
 from semrec_faiss.report.page.document import Block, Cell, Chart, Column, Table, Text, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall
