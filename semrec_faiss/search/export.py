@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -213,7 +213,7 @@ def _finish(
     recommender: Recommender, work: Path, out: Path, wish: Wish, include_seen: bool, resumed: int
 ) -> ExportSummary:
     """Join the blocks with ids and titles, count what the summary says, and put the file in its place."""
-    users, catalog = recommender.users, recommender.catalog
+    users = recommender.users
     staged = work / "joined.new"
     with _duckdb() as connection:
         found = [_part_of(work, start) for start in range(0, users.count, BLOCK_USERS)]
@@ -225,14 +225,7 @@ def _finish(
             )
         parts = ", ".join(quoted_text(literal_path(part)) for part in found)
         connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}], hive_partitioning = false)")
-        connection.register("users", {"user_row": np.arange(users.count), "user_id": np.array(users.ids, dtype=object)})
-        for name, columns in _title_columns(catalog):
-            connection.register(name, columns)
-        connection.execute(
-            f"COPY (SELECT user_id, rank, media_id, title, score FROM found JOIN users USING (user_row)"
-            f" JOIN titles USING (title_row) ORDER BY user_row, rank)"
-            f" TO {quoted_text(str(staged))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        _join(recommender, found, staged)
         summary = _summary(connection, recommender, wish.k, include_seen, resumed)
     with staged.open("rb") as file:
         flush_to_disk(file)
@@ -240,10 +233,23 @@ def _finish(
     return summary
 
 
-def _title_columns(catalog: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    sql = "SELECT _semrec_row, media_id, title FROM titles ORDER BY _semrec_row"
-    columns = catalog.cursor().execute(sql).fetchnumpy()
-    yield "titles", {"title_row": columns["_semrec_row"], "media_id": columns["media_id"], "title": columns["title"]}
+def _join(recommender: Recommender, parts: Sequence[Path], staged: Path) -> None:
+    """Write the blocks as one file, ids and titles for rows: blocks are in user order, so nothing is sorted."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sql = "SELECT media_id, title FROM titles ORDER BY _semrec_row"
+    titles = recommender.catalog.cursor().execute(sql).fetchnumpy()
+    media_ids, names = (pa.array(titles[name], pa.string()) for name in ("media_id", "title"))
+    user_ids = pa.array(recommender.users.ids, pa.string())
+    kinds = [("user_id", pa.string()), ("rank", pa.int32()), ("media_id", pa.string()), ("title", pa.string())]
+    schema = pa.schema([*kinds, ("score", pa.float32())])
+    with pq.ParquetWriter(staged, schema, compression="zstd", store_schema=False) as writer:
+        for part in parts:
+            found = pq.ParquetFile(part).read()
+            at = found["title_row"]
+            columns = [user_ids.take(found["user_row"]), found["rank"], media_ids.take(at), names.take(at)]
+            writer.write_table(pa.table([*columns, found["score"]], schema=schema))
 
 
 def _summary(connection: Any, recommender: Recommender, k: int, include_seen: bool, resumed: int) -> ExportSummary:
