@@ -378,11 +378,13 @@ def kill(library: Any, folder: Path, mode: str, block: int) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_the_file_comes_out_the_same(library: Any, tmp_path: Path) -> None:
     told = kill(library, tmp_path, "random", 20)
     assert told["seen"], "no export was killed; how many depends on the machine, the next test kills at every change"
 
 
+@pytest.mark.slow
 def test_killed_before_each_change_of_the_disk(library: Any, tmp_path: Path) -> None:
     """Five blocks: folders made, blocks renamed, the file put in its place, and what is left cleared away."""
     told = kill(library, tmp_path, "changes", 40)

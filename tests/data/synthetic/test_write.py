@@ -332,6 +332,7 @@ def test_an_interruption_keeps_what_was_there(tmp_path: Path, step: str) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path\n"

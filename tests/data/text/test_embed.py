@@ -211,6 +211,7 @@ def kill_at_rename(folder: Path, nth: int, *options: str) -> bool:
     return done.returncode != 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_and_never_shows_half(tmp_path: Path) -> None:
     killed = 0
     while True:
@@ -229,6 +230,7 @@ def test_killed_at_any_moment_it_goes_on_and_never_shows_half(tmp_path: Path) ->
     assert killed == 8  # settings, three blocks, the result and its manifest in the work folder, both in their place
 
 
+@pytest.mark.slow
 def test_killed_while_overwriting_it_shows_the_old_or_the_new(tmp_path: Path) -> None:
     for nth in (1, 5, 6, 7):
         folder = write_metadata(tmp_path / str(nth), RECORDS)

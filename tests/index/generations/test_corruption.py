@@ -21,7 +21,7 @@ from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.saved import verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 
 KINDS: dict[str, dict[str, Any]] = {
     "flat": {"type": "flat"},

@@ -27,7 +27,7 @@ from semrec_faiss.index.generations import directory as store
 from semrec_faiss.index.generations import generation
 from semrec_faiss.index.saved import verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 
 # Writes vectors.npy, index.faiss, items.parquet, users.npy, users.parquet, seen.parquet and the manifest.
 KIND: dict[str, Any] = {"type": "ivf_pq", "build": {"nlist": 4}}

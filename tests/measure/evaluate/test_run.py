@@ -172,6 +172,7 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_pat
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path, repo: Path) -> None:
     made = plan()
     done = subprocess.run(

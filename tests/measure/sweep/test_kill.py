@@ -16,7 +16,7 @@ from semrec_faiss.measure.trials.results import SweepResults
 
 KILLS = 20
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")]
 
 
 def test_killed_at_twenty_random_instants(
