@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.forking import OWN_THREADS, renewed_after_fork
 from semrec_faiss.index.device import load_faiss
 
@@ -21,7 +21,7 @@ VectorsOf = Callable[[Rows], Vectors]
 Search = Callable[[Vectors, int], tuple[Scores, Rows]]
 """Queries float32 (queries, dim) and how many; scores float32 and rows int64 (queries, how many), best first."""
 
-GATHER_BYTES = 4 << 20
+GATHER_BYTES = 1 << 20
 """Candidate vectors gathered at once while rescoring."""
 
 SCORE_BLOCK = 64
@@ -156,21 +156,28 @@ def settled(
     """
     fetch = min(k + 1, limit)
     scores, rows = search(queries, fetch)
-    with np.errstate(invalid="ignore", over="ignore"):  # -inf less -inf, where fewer are found
-        near = (scores[:, :-1] - scores[:, 1:] <= 2 * error[:, None]).any(axis=1)
-    best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
-    active = np.flatnonzero(near) if ties_alone else np.arange(len(queries))
-    scores, rows = scores[active], rows[active]
-    while len(active):
-        with np.errstate(invalid="ignore", over="ignore"):
-            goes_on = (scores[:, k - 1] - scores[:, -1] <= 2 * error[active]) & (fetch < limit)
-        done = active[~goes_on]
-        best_scores[done], best_rows[done] = rescore(queries[done], rows[~goes_on], k, vectors_of)
-        active = active[goes_on]
-        if len(active):
-            fetch = min(limit, MORE_CANDIDATES * fetch)
-            scores, rows = search(np.ascontiguousarray(queries[active]), fetch)
+    if ties_alone:
+        best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
+        near = np.flatnonzero(_nearly_equal(scores[:, :-1], scores[:, 1:], error).any(axis=1))
+        best_scores[near], best_rows[near] = rescore(queries[near], rows[near], k, vectors_of)
+    else:
+        best_scores, best_rows = rescore(queries, rows, k, vectors_of)
+    active = np.arange(len(queries))
+    while fetch < limit:
+        active = active[_nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
+        if not len(active):
+            break
+        fetch = min(limit, MORE_CANDIDATES * fetch)
+        asked = np.ascontiguousarray(queries[active])
+        scores, rows = search(asked, fetch)
+        best_scores[active], best_rows[active] = rescore(asked, rows, k, vectors_of)
     return best_scores, best_rows
+
+
+def _nearly_equal(higher: Scores, lower: Scores, error: Scores) -> Mask:
+    """Tell which scores rounding may have put in the wrong order; what was not found, -inf, is equal to nothing."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(higher - lower <= 2 * error[:, None])
 
 
 def scan(queries: Vectors, k: int, count: int, vectors_of: VectorsOf) -> tuple[Scores, Rows]:

@@ -14,6 +14,9 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.exact import rounding_error, settled
 
+COARSE_QUERIES = 1024
+"""Queries whose lists are settled at once."""
+
 
 class InvertedLists:
     """An inverted-list index on a CPU with its centres at hand."""
@@ -44,13 +47,12 @@ class InvertedLists:
             k: how many.
             params: FAISS's search parameters; the index's own by default.
         """
-        nlist = int(self._ivf.nlist)
-        nprobe = min(nlist, int(self._ivf.nprobe if params is None else params.nprobe))
-        error = rounding_error(queries, self._largest_norm)
-        found, lists = settled(
-            self._ivf.quantizer.search, queries, nprobe, nlist, error, lambda rows: self._centres[rows]
-        )
-        queries, lists, found = map(np.ascontiguousarray, (queries, lists, found))
+        nprobe = min(int(self._ivf.nlist), int(self._ivf.nprobe if params is None else params.nprobe))
+        found, lists = np.empty((len(queries), nprobe), np.float32), np.empty((len(queries), nprobe), np.int64)
+        for start in range(0, len(queries), COARSE_QUERIES):
+            part = slice(start, start + COARSE_QUERIES)
+            found[part], lists[part] = self._nearest(queries[part], nprobe)
+        queries = np.ascontiguousarray(queries)
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         at = load_faiss().swig_ptr
         # FAISS's Python method of this name takes no parameters.
@@ -58,3 +60,8 @@ class InvertedLists:
             len(queries), at(queries), k, at(lists), at(found), at(scores), at(rows), False, params
         )
         return scores, rows
+
+    def _nearest(self, queries: Vectors, nprobe: int) -> tuple[Scores, Rows]:
+        error = rounding_error(queries, self._largest_norm)
+        search, nlist = self._ivf.quantizer.search, int(self._ivf.nlist)
+        return settled(search, queries, nprobe, nlist, error, self._centres.__getitem__)

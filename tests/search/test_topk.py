@@ -392,7 +392,7 @@ def test_k_beyond_what_a_gpu_returns_names_every_way_out(flat: Built, monkeypatc
     with pytest.raises(UsageError, match="k is 257; it must be from 1 to 256") as caught:
         restricted_top_k(flat.index, flat.world.queries[:3], 257, Restriction(count, None))
     assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
-    with pytest.raises(UsageError, match="over type fused's limit of 256") as caught:
+    with pytest.raises(UsageError, match="over type fused's limit of 2048") as caught:
         flat.index.search(flat.world.queries[:3], 257)
     assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
 

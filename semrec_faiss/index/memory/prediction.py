@@ -16,6 +16,7 @@ from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.fused.plan import block_queries, keeps_codes, search_bytes, through_codes
+from semrec_faiss.index.lists import COARSE_QUERIES
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
     ROW_BYTES,
@@ -206,15 +207,15 @@ def _batch_bytes(batch: int, dim: int, k: int) -> int:
 
 
 def _rescoring(index: IndexConfig, titles: int, dim: int, batch: int, k: int) -> int:
-    """Candidates' vectors, gathered block by block: the block before is still held while the next one is filled."""
+    """Candidates' vectors, gathered block by block as float32 and multiplied as float64."""
     refine = getattr(index.search, "refine", None) or 0
     candidates = min(batch, QUERY_BLOCK_ROWS) * min(refine * k, titles)
     if not candidates:
         return 0
     vector = FLOAT_BYTES * dim
-    at_once = min(candidates, GATHER_BYTES // vector)
+    at_once = min(candidates, GATHER_BYTES // (2 * vector))
     distinct = round(titles * -math.expm1(-at_once / titles))
-    return vector * (min(candidates, 2 * at_once) + distinct) + RESULT_BYTES * candidates
+    return vector * (3 * at_once + distinct) + RESULT_BYTES * candidates
 
 
 def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int, threads: int) -> MemoryParts:
@@ -225,9 +226,8 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
         scratch = FLOAT_BYTES * min(block, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
     else:
         # Every thread has a tile of its own of scores between queries and centroids.
-        tiles = FLOAT_BYTES * min(block, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
-        # The lists to visit are held twice, as the quantiser finds them and as the search takes them.
-        visited = 2 * RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
+        tiles = FLOAT_BYTES * min(block, COARSE_QUERIES, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
+        visited = RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
         scratch = tiles + visited + _rescoring(index, titles, dim, batch, k)
     return MemoryParts(
         stored.vectors, stored.structure, stored.originals, reserved=PROGRAM_BYTES, scratch=SEARCH_BYTES + scratch,

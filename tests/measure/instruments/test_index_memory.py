@@ -116,7 +116,7 @@ def test_without_data_or_size_the_report_is_refused() -> None:
 @pytest.mark.parametrize(
     ("index", "limit", "fix"),
     [
-        ({"type": "fused"}, 256, "lower k, or take type flat, or set device.kind=cpu"),
+        ({"type": "fused"}, 2048, "lower k, or take type flat, or set device.kind=cpu"),
         ({"type": "flat"}, 2048, "lower k or set device.kind=cpu"),
         ({"type": "ivf_pq"}, 512, "lower k or set device.kind=cpu"),  # 2048 candidates, rescored 4 for 1
         ({"type": "ivf_sq", "build": {"storage": "8bit"}}, 512, "lower k or set device.kind=cpu"),
