@@ -282,6 +282,14 @@ class VectorIndex(HoldsHandles):
             raise UsageError(f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix=self.out_of_k_limit)
         return min(k, self.count)
 
+    def unsettled(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Search without scoring anything again: what FAISS itself computes.
+
+        Returns:
+            scores float32 and rows int64 (queries, k), best first; -1 where it found fewer.
+        """
+        return self._in_pieces(queries, k)
+
     def _search_block(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         if not self._refine:
             return self._in_pieces(queries, k)

@@ -388,12 +388,12 @@ def test_k_beyond_what_a_gpu_returns_names_every_way_out(flat: Built, monkeypatc
     monkeypatch.setattr(flat.index, "fused", object())
     monkeypatch.setattr(flat.index, "config", FusedIndex(type="fused"))
     count = len(flat.world.titles)
-    assert count > 257
-    with pytest.raises(UsageError, match="k is 257; it must be from 1 to 256") as caught:
-        restricted_top_k(flat.index, flat.world.queries[:3], 257, Restriction(count, None))
+    assert count > 2049
+    with pytest.raises(UsageError, match="k is 2049; it must be from 1 to 2048") as caught:
+        restricted_top_k(flat.index, flat.world.queries[:3], 2049, Restriction(count, None))
     assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
     with pytest.raises(UsageError, match="over type fused's limit of 2048") as caught:
-        flat.index.search(flat.world.queries[:3], 257)
+        flat.index.search(flat.world.queries[:3], 2049)
     assert caught.value.fix == "lower k, or take type flat, or set device.kind=cpu"
 
 
