@@ -23,7 +23,7 @@ from semrec_faiss.search.arguments import flag_of
 from semrec_faiss.search.profile_search import changed_profile
 from semrec_faiss.search.topk import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
-from semrec_faiss.storage import flush_to_disk
+from semrec_faiss.storage import check_new_file, flush_to_disk
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -87,7 +87,7 @@ def export_all_users(
         wish: see `Recommender`.
 
     Raises:
-        UsageError: ``out`` is a directory, or a setting is out of range.
+        UsageError: ``out`` is a directory or under a file, or a setting is out of range.
         NotFoundError: the index holds no users.
         StorageError: the disk is full or refuses; ``out`` is as it was.
     """
@@ -104,6 +104,7 @@ def export_all_users(
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
         if out.exists() and not out.is_file():
             raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
+        check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
         recommender.searcher.check(wanted)
         work = _work_folder(recommender, out, wanted, include_seen, profile)

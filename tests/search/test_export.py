@@ -408,7 +408,7 @@ def test_a_folder_is_no_file(recommender: Recommender, tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(recommender: Recommender, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(StorageError, match="cannot write"):
+    with pytest.raises(UsageError, match="is a file"):
         export_all_users(recommender, tmp_path / "file" / "recs.parquet", 3)
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 

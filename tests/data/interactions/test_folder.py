@@ -140,13 +140,13 @@ def test_a_damaged_transformation_is_told(source: Path, tmp_path: Path) -> None:
     for at in range(0, len(arrays), 97):
         (media / ARRAYS_NAME).write_bytes(arrays[:at] + bytes([arrays[at] ^ 255]) + arrays[at + 1 :])
         with pytest.raises(DataError, match="SHA-256"):
-            read_transformation(media)
+            read_transformation(media / JSON_NAME, media / ARRAYS_NAME)
     (media / ARRAYS_NAME).unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        read_transformation(media)
+        read_transformation(media / JSON_NAME, media / ARRAYS_NAME)
     (media / JSON_NAME).write_text("{}")
     with pytest.raises(DataError, match="none that this version reads"):
-        read_transformation(media)
+        read_transformation(media / JSON_NAME, media / ARRAYS_NAME)
 
 
 def test_the_command(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
