@@ -114,15 +114,18 @@ def _parsed(text: str, path: Path) -> tuple[Any, dict[KeyPath, int]]:
 
 def refuse_huge_numbers(values: Any, name: str) -> None:
     """Refuse integers beyond 64 bits, which no setting takes and Python does not even print; raises ConfigError."""
-    waiting = [values]
+    waiting: list[tuple[KeyPath, Any]] = [((), values)]
     while waiting:
-        value = waiting.pop()
+        key, value = waiting.pop()
         if isinstance(value, int) and value.bit_length() > 64:
-            raise ConfigError(f"{name}: a number has {value.bit_length():,} bits; at most 64 are allowed")
+            place = f"{name}: {'.'.join(map(str, key))}" if key else f"{name}: a number"
+            raise ConfigError(f"{place} has {value.bit_length():,} bits; at most 64 are allowed")
         if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
+            waiting += [(key, inner) for inner in value]
+            waiting += [((*key, inner), value[inner]) for inner in value if isinstance(inner, str)]
+            waiting += [(key, value[inner]) for inner in value if not isinstance(inner, str)]
         elif isinstance(value, (list, tuple)):
-            waiting += value
+            waiting += [((*key, number), inner) for number, inner in enumerate(value)]
 
 
 def _told(path: Path, error: yaml.MarkedYAMLError) -> str:

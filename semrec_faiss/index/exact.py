@@ -156,12 +156,8 @@ def settled(
     """
     fetch = min(k + 1, limit)
     scores, rows = search(queries, fetch)
-    if ties_alone:
-        best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
-        near = np.flatnonzero(_nearly_equal(scores[:, :-1], scores[:, 1:], error).any(axis=1))
-        best_scores[near], best_rows[near] = rescore(queries[near], rows[near], k, vectors_of)
-    else:
-        best_scores, best_rows = rescore(queries, rows, k, vectors_of)
+    settle = _ties_rescored if ties_alone else _all_rescored
+    best_scores, best_rows = settle(queries, scores, rows, k, error, vectors_of)
     active = np.arange(len(queries))
     while fetch < limit:
         active = active[_nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
@@ -170,8 +166,54 @@ def settled(
         fetch = min(limit, MORE_CANDIDATES * fetch)
         asked = np.ascontiguousarray(queries[active])
         scores, rows = search(asked, fetch)
-        best_scores[active], best_rows[active] = rescore(asked, rows, k, vectors_of)
+        best_scores[active], best_rows[active] = settle(asked, scores, rows, k, error[active], vectors_of)
     return best_scores, best_rows
+
+
+def _all_rescored(
+    queries: Vectors, scores: Scores, rows: Rows, k: int, error: Scores, vectors_of: VectorsOf
+) -> tuple[Scores, Rows]:
+    return rescore(queries, rows, k, vectors_of)
+
+
+def _ties_rescored(
+    queries: Vectors, scores: Scores, rows: Rows, k: int, error: Scores, vectors_of: VectorsOf
+) -> tuple[Scores, Rows]:
+    """Score again only what is nearly tied with a neighbour, and leave the other scores as they are."""
+    pairs = _nearly_equal(scores[:, :-1], scores[:, 1:], error)
+    tied = np.zeros(scores.shape, np.bool_)
+    tied[:, :-1] |= pairs
+    tied[:, 1:] |= pairs
+    near = np.flatnonzero(tied.any(axis=1))
+    best_scores, best_rows = np.ascontiguousarray(scores[:, :k]), np.ascontiguousarray(rows[:, :k])
+    if len(near):
+        mixed, candidates = scores[near], rows[near]
+        at, place = np.nonzero(tied[near] & (candidates >= 0))
+        mixed[at, place] = scores_of_pairs(queries, near[at], candidates[at, place], vectors_of)
+        order = np.lexsort((candidates, -mixed), axis=1)[:, :k]
+        best_scores[near] = np.take_along_axis(mixed, order, axis=1)
+        best_rows[near] = np.take_along_axis(candidates, order, axis=1)
+    return best_scores, best_rows
+
+
+def scores_of_pairs(queries: Vectors, of: Rows, rows: Rows, vectors_of: VectorsOf) -> Scores:
+    """Score single titles for single queries in one way.
+
+    Args:
+        queries: float32 (queries, dim).
+        of: int64 (pairs,), which query.
+        rows: int64 (pairs,), which title.
+        vectors_of: returns the vectors of rows.
+
+    Returns:
+        float32 (pairs,).
+    """
+    scores = np.empty(len(rows), np.float32)
+    step = max(1, GATHER_BYTES // (8 * queries.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        scores[part] = inner_products(queries[of[part]], vectors_of(rows[part])[:, None, :])[:, 0]
+    return scores
 
 
 def _nearly_equal(higher: Scores, lower: Scores, error: Scores) -> Mask:

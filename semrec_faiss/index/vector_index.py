@@ -34,6 +34,7 @@ from semrec_faiss.index.exact import (
     rescore,
     rounding_error,
     scan,
+    scores_of_pairs,
     settled,
 )
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
 
+
+MOST_RESCORED = 32
+"""Up to so many titles a query, a CPU scores all of them again; of more, most are left out afterwards."""
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
@@ -241,7 +245,23 @@ class VectorIndex(HoldsHandles):
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.exact.settled`."""
         error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
-        return settled(search, queries, k, limit, error, self.vectors, ties_alone=bool(self.device.gpus))
+        ties_alone = bool(self.device.gpus) or k > MOST_RESCORED
+        return settled(search, queries, k, limit, error, self.vectors, ties_alone=ties_alone)
+
+    def rescored(self, queries: Vectors, rows: Rows) -> Scores:
+        """Score titles in one way, the same in any batch.
+
+        Args:
+            queries: float32 (queries, dim), prepared.
+            rows: int64 (queries, k); -1 where there is no title.
+
+        Returns:
+            float32 (queries, k); -inf where there is no title.
+        """
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        of, place = np.nonzero(rows >= 0)
+        scores[of, place] = scores_of_pairs(queries, of, rows[of, place], self.vectors)
+        return scores
 
     @cached_property
     def _largest_norm(self) -> float:

@@ -24,7 +24,7 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
-from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.strategy import Costs, choose_strategy
 
@@ -223,6 +223,7 @@ def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
     result.rows, result.scores, result.strategy = found.rows, found.scores, found.strategy
     result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
+    _score_one_way(index, queries, np.arange(len(queries)), result, result.rows.shape[1], exact=index.exact)
 
 
 def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, result: TopK) -> None:
@@ -240,6 +241,15 @@ def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, res
     name = "overfetch" if index.fused is None else "masked"
     result.stages.append(Stage(name, len(queries), k + 1, _since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
+    _score_one_way(index, queries, np.arange(len(queries)), result, k + 1, exact=index.exact)
+
+
+def _score_one_way(
+    index: VectorIndex, queries: Vectors, block: Rows, result: TopK, fetched: int, *, exact: Exactness
+) -> None:
+    """Score what is left of many candidates again: a CPU's search of many orders them, but scores few of them anew."""
+    if exact and not index.device.gpus and fetched > MOST_RESCORED:
+        result.scores[block] = index.rescored(queries[block], result.rows[block])
 
 
 def _masked(
@@ -281,6 +291,7 @@ def _over_fetch(
     active = block[wanted > 0]
     limit = min(index.count, index.k_limit or index.count)
     fetch = min(limit, _first_fetch(index, k, block, restriction))
+    answered = active
     while len(active):
         started = time.perf_counter()
         found = index.search(np.ascontiguousarray(queries[active]), fetch, prepared=True)
@@ -292,6 +303,7 @@ def _over_fetch(
         if fetch == limit:
             break
         fetch = min(limit, OVERFETCH_GROWTH * fetch)
+    _score_one_way(index, queries, answered, result, fetch, exact=index.exact)
     if len(active):
         _subset(index, queries, active, restriction, gathered, result)
 
@@ -330,6 +342,7 @@ def _subset(
         full = keep.sum(axis=1) >= np.minimum(k, result.matching[active])
         active = active[~full]
         fetch = min(len(rows), OVERFETCH_GROWTH * fetch)
+    _score_one_way(index, queries, block, result, fetch, exact=True)
 
 
 def _selector(
@@ -343,6 +356,7 @@ def _selector(
     keep = restriction.take(block).allows(found)
     _take_first(found, scores, keep, block, result)
     result.stages.append(Stage("selector", len(block), fetch, _since(started)))
+    _score_one_way(index, queries, block, result, fetch, exact=index.exact)
     short = block[keep.sum(axis=1) < np.minimum(k, result.matching[block])]
     if len(short):
         _subset(index, queries, short, restriction, gathered, result)
