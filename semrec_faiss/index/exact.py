@@ -156,11 +156,11 @@ def settled(
     """
     fetch = min(k + 1, limit)
     scores, rows = search(queries, fetch)
-    settle = _ties_rescored if ties_alone else _all_rescored
+    settle = ties_rescored if ties_alone else _all_rescored
     best_scores, best_rows = settle(queries, scores, rows, k, error, vectors_of)
     active = np.arange(len(queries))
     while fetch < limit:
-        active = active[_nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
+        active = active[nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
         if not len(active):
             break
         fetch = min(limit, MORE_CANDIDATES * fetch)
@@ -176,11 +176,11 @@ def _all_rescored(
     return rescore(queries, rows, k, vectors_of)
 
 
-def _ties_rescored(
+def ties_rescored(
     queries: Vectors, scores: Scores, rows: Rows, k: int, error: Scores, vectors_of: VectorsOf
 ) -> tuple[Scores, Rows]:
     """Score again only what is nearly tied with a neighbour, and leave the other scores as they are."""
-    pairs = _nearly_equal(scores[:, :-1], scores[:, 1:], error)
+    pairs = nearly_equal(scores[:, :-1], scores[:, 1:], error)
     tied = np.zeros(scores.shape, np.bool_)
     tied[:, :-1] |= pairs
     tied[:, 1:] |= pairs
@@ -216,7 +216,7 @@ def scores_of_pairs(queries: Vectors, of: Rows, rows: Rows, vectors_of: VectorsO
     return scores
 
 
-def _nearly_equal(higher: Scores, lower: Scores, error: Scores) -> Mask:
+def nearly_equal(higher: Scores, lower: Scores, error: Scores) -> Mask:
     """Tell which scores rounding may have put in the wrong order; what was not found, -inf, is equal to nothing."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(higher - lower <= 2 * error[:, None])

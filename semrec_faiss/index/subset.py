@@ -16,7 +16,7 @@ from semrec_faiss.index.vector_index import VectorIndex
 
 
 def scan_rows(
-    index: VectorIndex, queries: Vectors, k: int, rows: Rows, gathered: Vectors | None = None
+    index: VectorIndex, queries: Vectors, k: int, rows: Rows, gathered: Vectors | None = None, *, settle: bool = True
 ) -> tuple[Scores, Rows]:
     """Find the k best of ``rows`` exactly, on the device of the index.
 
@@ -26,9 +26,10 @@ def scan_rows(
         k: how many; fewer rows give -1 with -inf at the end.
         rows: int64, distinct rows to look among.
         gathered: their vectors, float32 (len(rows), dim), where the caller has them.
+        settle: whether what is nearly tied is put in order.
 
     Returns:
-        scores float32 and rows int64 (queries, k), best first, ties by row.
+        scores float32 and rows int64 (queries, k), best first, ties by row where they are settled.
     """
     scores = np.full((len(queries), k), -np.inf, np.float32)
     found = np.full((len(queries), k), -1, np.int64)
@@ -39,7 +40,8 @@ def scan_rows(
         return best, rows[positions]
 
     if take and len(queries):
-        scores[:, :take], found[:, :take] = index.settled(search, queries, take, len(rows))
+        best = index.settled(search, queries, take, len(rows)) if settle else search(queries, take)
+        scores[:, :take], found[:, :take] = best
     return scores, found
 
 

@@ -29,6 +29,7 @@ from semrec_faiss.index.device import (
 from semrec_faiss.index.exact import (
     Search,
     best_of_one,
+    nearly_equal,
     order_ties,
     original_vectors,
     rescore,
@@ -36,6 +37,7 @@ from semrec_faiss.index.exact import (
     scan,
     scores_of_pairs,
     settled,
+    ties_rescored,
 )
 from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
 from semrec_faiss.index.lists import InvertedLists
@@ -247,6 +249,28 @@ class VectorIndex(HoldsHandles):
         error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
         ties_alone = bool(self.device.gpus) or k > MOST_RESCORED
         return settled(search, queries, k, limit, error, self.vectors, ties_alone=ties_alone)
+
+    def settled_among(self, queries: Vectors, scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows, Mask]:
+        """Put candidates of an exact search in order where they are nearly tied, and keep the best.
+
+        Args:
+            queries: float32 (queries, dim), prepared.
+            scores: float32 (queries, candidates), descending.
+            rows: int64 (queries, candidates); -1 where there are no more.
+            k: how many to keep.
+
+        Returns:
+            scores and rows (queries, k), and for which queries the ties go on to the last candidate: bool (queries,).
+        """
+        error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
+        goes_on = nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error)[:, 0]
+        if self.device.gpus or k > MOST_RESCORED:
+            best_scores, best_rows = ties_rescored(queries, scores, rows, k, error, self.vectors)
+            if not self.device.gpus:
+                best_scores = self.rescored(queries, best_rows)
+        else:
+            best_scores, best_rows = rescore(queries, rows, k, self.vectors)
+        return best_scores, best_rows, goes_on
 
     def rescored(self, queries: Vectors, rows: Rows) -> Scores:
         """Score titles in one way, the same in any batch.

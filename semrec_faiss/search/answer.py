@@ -12,9 +12,9 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.search_result import Exactness
+from semrec_faiss.search.found import Stage, TopK
 from semrec_faiss.search.result import OURS, KeptTitles, Record, Result, fresh, result_of, shown_names
 from semrec_faiss.search.text import TextTimes
-from semrec_faiss.search.topk import Stage, TopK
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,17 +14,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.subset import scan_rows, search_selected
-from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.allowed import Way, best_allowed, score_one_way, since, take_first
+from semrec_faiss.search.found import Stage, TopK, merged
 from semrec_faiss.search.restriction import Restriction
 from semrec_faiss.search.strategy import Costs, choose_strategy
 
@@ -36,61 +35,9 @@ QUERY_BLOCK = 4096
 GATHER_AT_ONCE_BYTES = 512 << 20
 """Matching vectors are gathered in one piece up to this size, and piece by piece beyond."""
 
+
 FEW_EXCLUDED = 8
 """Up to so many rows that a query must not return, ``masked`` fetches as many more and drops those."""
-
-OVERFETCH_GROWTH = 4
-"""How much more is asked for when a query came up short."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a restricted search.
-
-    Attributes:
-        name: what was done.
-        queries: how many queries it was done for.
-        fetched: titles looked at or returned a query.
-        elapsed_ms: how long it took.
-    """
-
-    name: str
-    queries: int
-    fetched: int
-    elapsed_ms: float
-
-
-@dataclass
-class TopK:
-    """The best titles that each query may return.
-
-    Attributes:
-        rows: int64 (queries, k); -1 after the last where fewer than k match.
-        scores: float32 (queries, k); -inf where there is no title.
-        matching: int64 (queries,), how many titles each query might have returned.
-        exact: whether a brute-force scan of the matching titles would give the same, ties aside; ``proven`` by type
-            fused on a GPU.
-        strategy: what was done, ``+``-joined where a batch needed several.
-        stages: the steps in order.
-    """
-
-    rows: Rows
-    scores: Scores
-    matching: Rows
-    exact: Exactness
-    strategy: str
-    stages: list[Stage] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, queries: int, k: int, exact: Exactness = False) -> TopK:
-        """Make the result that nothing has been found for yet."""
-        rows, scores = np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32)
-        return cls(rows, scores, np.zeros(queries, np.int64), exact, "index")
-
-    @property
-    def returned(self) -> Rows:
-        """How many titles each query returned: int64 (queries,)."""
-        return np.asarray((self.rows >= 0).sum(axis=1), dtype=np.int64)
 
 
 def restricted_top_k(
@@ -158,7 +105,7 @@ def _joined(parts: Sequence[TopK], groups: Sequence[Rows], k: int) -> TopK:
         result.rows[group], result.scores[group], result.matching[group] = part.rows, part.scores, part.matching
     result.exact = all(part.exact for part in parts)
     result.strategy = "+".join(dict.fromkeys(name for part in parts for name in part.strategy.split("+")))
-    result.stages = _merged([stage for part in parts for stage in part.stages])
+    result.stages = merged([stage for part in parts for stage in part.stages])
     return result
 
 
@@ -196,7 +143,7 @@ def _answer(
         result.strategy = "index"  # k + 1 and the title itself left out is no more than a search of the index
     if any(stage.name == "subset" for stage in result.stages) and chosen != "subset":
         result.strategy += "+subset"
-    result.stages = _merged(result.stages)
+    result.stages = merged(result.stages)
     _check_finite(result)
     return result
 
@@ -206,24 +153,13 @@ def _check_finite(result: TopK) -> None:
         raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
 
 
-def _merged(stages: list[Stage]) -> list[Stage]:
-    """Add up the stages of all blocks that did the same."""
-    totals: dict[tuple[str, int], Stage] = {}
-    for stage in stages:
-        before = totals.get((stage.name, stage.fetched), Stage(stage.name, 0, stage.fetched, 0.0))
-        totals[stage.name, stage.fetched] = Stage(
-            stage.name, before.queries + stage.queries, stage.fetched, before.elapsed_ms + stage.elapsed_ms
-        )
-    return list(totals.values())
-
-
 def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
     started = time.perf_counter()
     found = index.search(queries, result.rows.shape[1], prepared=True)
     result.rows, result.scores, result.strategy = found.rows, found.scores, found.strategy
-    result.stages.append(Stage("index", len(queries), result.rows.shape[1], _since(started)))
+    result.stages.append(Stage("index", len(queries), result.rows.shape[1], since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
-    _score_one_way(index, queries, np.arange(len(queries)), result, result.rows.shape[1], exact=index.exact)
+    score_one_way(index, queries, np.arange(len(queries)), result, result.rows.shape[1], exact=index.exact)
 
 
 def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, result: TopK) -> None:
@@ -239,17 +175,9 @@ def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, res
     result.rows, result.scores = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
     result.strategy = found.strategy
     name = "overfetch" if index.fused is None else "masked"
-    result.stages.append(Stage(name, len(queries), k + 1, _since(started)))
+    result.stages.append(Stage(name, len(queries), k + 1, since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
-    _score_one_way(index, queries, np.arange(len(queries)), result, k + 1, exact=index.exact)
-
-
-def _score_one_way(
-    index: VectorIndex, queries: Vectors, block: Rows, result: TopK, fetched: int, *, exact: Exactness
-) -> None:
-    """Score what is left of many candidates again: a CPU's search of many orders them, but scores few of them anew."""
-    if exact and not index.device.gpus and fetched > MOST_RESCORED:
-        result.scores[block] = index.rescored(queries[block], result.rows[block])
+    score_one_way(index, queries, np.arange(len(queries)), result, k + 1, exact=index.exact)
 
 
 def _masked(
@@ -266,12 +194,12 @@ def _masked(
     if few <= FEW_EXCLUDED and k + few <= min(index.count, index.k_limit or index.count):
         # The title that was asked about: one more is found sooner than a bitmap is made.
         found = index.search_allowed(queries[block], k + few, restriction.mask)
-        _take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
+        take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
     else:
         few = 0
         found = index.search_allowed(queries[block], k, restriction.mask, excluded)
         result.rows[block], result.scores[block] = found.rows, found.scores
-    result.stages.append(Stage("masked", len(block), k + few, _since(started)))
+    result.stages.append(Stage("masked", len(block), k + few, since(started)))
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
 
 
@@ -286,26 +214,16 @@ def _add_unproven(result: TopK, repeated: int, scanned: int, titles: int) -> Non
 def _over_fetch(
     index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
-    k = result.rows.shape[1]
-    wanted = np.minimum(k, result.matching[block])
-    active = block[wanted > 0]
+    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        found = index.search(asked, fetch, prepared=True)
+        return found.scores, found.rows
+
     limit = min(index.count, index.k_limit or index.count)
-    fetch = min(limit, _first_fetch(index, k, block, restriction))
-    answered = active
-    while len(active):
-        started = time.perf_counter()
-        found = index.search(np.ascontiguousarray(queries[active]), fetch, prepared=True)
-        keep = restriction.take(active).allows(found.rows)
-        _take_first(found.rows, found.scores, keep, active, result)
-        result.stages.append(Stage("overfetch", len(active), fetch, _since(started)))
-        full = keep.sum(axis=1) >= np.minimum(k, result.matching[active])
-        active = active[~full]
-        if fetch == limit:
-            break
-        fetch = min(limit, OVERFETCH_GROWTH * fetch)
-    _score_one_way(index, queries, answered, result, fetch, exact=index.exact)
-    if len(active):
-        _subset(index, queries, active, restriction, gathered, result)
+    fetch = _first_fetch(index, result.rows.shape[1], block, restriction)
+    way = Way("overfetch", search, index.unsettled if index.exact else None, limit, None)
+    short = best_allowed(index, queries, block, restriction, result, way, fetch)
+    if len(short):
+        _subset(index, queries, short, restriction, gathered, result)
 
 
 def _first_fetch(index: VectorIndex, k: int, block: Rows, restriction: Restriction) -> int:
@@ -326,23 +244,21 @@ def _subset(
     index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     """Scan the matching rows; queries that exclude some of them take as many more and drop those."""
-    k = result.rows.shape[1]
     rows = restriction.rows
-    excluded = restriction.excluded_counts(len(queries))[block]
+    if not len(rows) or not len(block):
+        return
     if gathered is None and 4 * index.dim * len(rows) <= GATHER_AT_ONCE_BYTES:
         gathered = index.vectors(rows)
-    fetch = min(len(rows), k + int(np.percentile(excluded, 90)) if len(block) else k)
-    active = block
-    while len(active):
-        started = time.perf_counter()
-        scores, found = scan_rows(index, np.ascontiguousarray(queries[active]), fetch, rows, gathered)
-        keep = restriction.take(active).allows(found)
-        _take_first(found, scores, keep, active, result)
-        result.stages.append(Stage("subset", len(active), len(rows), _since(started)))
-        full = keep.sum(axis=1) >= np.minimum(k, result.matching[active])
-        active = active[~full]
-        fetch = min(len(rows), OVERFETCH_GROWTH * fetch)
-    _score_one_way(index, queries, block, result, fetch, exact=True)
+
+    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        return scan_rows(index, asked, fetch, rows, gathered)
+
+    def unsettled(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        return scan_rows(index, asked, fetch, rows, gathered, settle=False)
+
+    excluded = int(np.percentile(restriction.excluded_counts(len(queries))[block], 90))
+    way = Way("subset", search, unsettled, len(rows), len(rows))
+    best_allowed(index, queries, block, restriction, result, way, result.rows.shape[1] + excluded)
 
 
 def _selector(
@@ -354,23 +270,9 @@ def _selector(
     fetch = min(index.count, k + _excluded_by_most(index, block, restriction))
     scores, found = search_selected(index, np.ascontiguousarray(queries[block]), fetch, mask)
     keep = restriction.take(block).allows(found)
-    _take_first(found, scores, keep, block, result)
-    result.stages.append(Stage("selector", len(block), fetch, _since(started)))
-    _score_one_way(index, queries, block, result, fetch, exact=index.exact)
+    take_first(found, scores, keep, block, result)
+    result.stages.append(Stage("selector", len(block), fetch, since(started)))
+    score_one_way(index, queries, block, result, fetch, exact=index.exact)
     short = block[keep.sum(axis=1) < np.minimum(k, result.matching[block])]
     if len(short):
         _subset(index, queries, short, restriction, gathered, result)
-
-
-def _take_first(rows: Rows, scores: Scores, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
-    """Move the first k kept candidates of each query to the result."""
-    k = result.rows.shape[1]
-    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(keep, first, axis=1)
-    width = first.shape[1]
-    result.rows[queries, :width] = np.where(kept, np.take_along_axis(rows, first, axis=1), -1)
-    result.scores[queries, :width] = np.where(kept, np.take_along_axis(scores, first, axis=1), -np.inf)
-
-
-def _since(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3

@@ -19,9 +19,10 @@ from semrec_faiss.index.subset import honours_selector, scan_rows, search_select
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import topk
 from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.found import TopK
 from semrec_faiss.search.restriction import Exclusions, Restriction
 from semrec_faiss.search.strategy import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
-from semrec_faiss.search.topk import TopK, restricted_top_k
+from semrec_faiss.search.topk import restricted_top_k
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

@@ -1,0 +1,117 @@
+"""Candidates that single queries may still exclude: fetched until enough are left, and ordered among those."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.index.exact import Search
+from semrec_faiss.index.search_result import Exactness
+from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
+from semrec_faiss.search.found import Stage, TopK
+from semrec_faiss.search.restriction import Restriction
+
+MARGIN = 8
+"""Candidates over k among which what is nearly tied is put in order; where ties go on past them, all are settled."""
+
+
+OVERFETCH_GROWTH = 4
+"""How much more is asked for when a query came up short."""
+
+
+def score_one_way(
+    index: VectorIndex, queries: Vectors, block: Rows, result: TopK, fetched: int, *, exact: Exactness
+) -> None:
+    """Score what is left of many candidates again: a CPU's search of many orders them, but scores few of them anew."""
+    if exact and not index.device.gpus and fetched > MOST_RESCORED:
+        result.scores[block] = index.rescored(queries[block], result.rows[block])
+
+
+@dataclass(frozen=True)
+class Way:
+    """How candidates are found that single queries may still exclude.
+
+    Attributes:
+        name: of the stage.
+        search: the best of some queries, in their order.
+        unsettled: the same without ordering what is nearly tied; None where nothing is ordered anew.
+        limit: the most that can be asked for.
+        looked_at: titles compared with a query, where that is not what is asked for.
+    """
+
+    name: str
+    search: Search
+    unsettled: Search | None
+    limit: int
+    looked_at: int | None
+
+
+def best_allowed(
+    index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, result: TopK, way: Way, fetch: int
+) -> Rows:
+    """Put the best that each query may return into the result; return the queries for which they are too few.
+
+    What is nearly tied is put in order among the few that are left, not among the many that are fetched.
+    """
+    k = result.rows.shape[1]
+    if way.unsettled is None:
+        found = _collected(queries, block, restriction, result, way, way.search, fetch, k)
+        result.rows[block], result.scores[block] = found.rows, found.scores
+    else:
+        found = _collected(queries, block, restriction, result, way, way.unsettled, fetch + MARGIN, k + MARGIN)
+        scores, rows, goes_on = index.settled_among(queries[block], found.scores, found.rows, k)
+        result.rows[block], result.scores[block] = rows, scores
+        rest = block[goes_on]
+        if len(rest):
+            found = _collected(queries, rest, restriction, result, way, way.search, fetch, k)
+            result.rows[rest], result.scores[rest] = found.rows, found.scores
+            score_one_way(index, queries, rest, result, way.limit, exact=True)
+    short: Rows = block[(result.rows[block] >= 0).sum(axis=1) < np.minimum(k, result.matching[block])]
+    return short
+
+
+def _collected(
+    queries: Vectors,
+    block: Rows,
+    restriction: Restriction,
+    result: TopK,
+    way: Way,
+    search: Search,
+    fetch: int,
+    width: int,
+) -> TopK:
+    """Ask for more and more until each query has ``width`` titles that it may return, or all that match."""
+    found = TopK.empty(len(block), width)
+    wanted = np.minimum(width, result.matching[block])
+    active = np.flatnonzero(wanted > 0)
+    fetch = min(way.limit, fetch)
+    while len(active):
+        started = time.perf_counter()
+        scores, rows = search(np.ascontiguousarray(queries[block[active]]), fetch)
+        keep = restriction.take(block[active]).allows(rows)
+        take_first(rows, scores, keep, active, found)
+        result.stages.append(Stage(way.name, len(active), way.looked_at or fetch, since(started)))
+        active = active[keep.sum(axis=1) < wanted[active]]
+        if fetch == way.limit:
+            break
+        fetch = min(way.limit, OVERFETCH_GROWTH * fetch)
+    return found
+
+
+def take_first(rows: Rows, scores: Scores, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
+    """Move the first k kept candidates of each query to the result."""
+    k = result.rows.shape[1]
+    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(keep, first, axis=1)
+    width = first.shape[1]
+    result.rows[queries, :width] = np.where(kept, np.take_along_axis(rows, first, axis=1), -1)
+    result.scores[queries, :width] = np.where(kept, np.take_along_axis(scores, first, axis=1), -np.inf)
+
+
+def since(started: float) -> float:
+    """Return the milliseconds since a moment of `time.perf_counter`."""
+    return (time.perf_counter() - started) * 1e3
