@@ -194,7 +194,8 @@ def test_metadata_users_and_what_they_have_seen_come_back(tmp_path: Path, make_f
 def test_an_index_without_users_says_so(tmp_path: Path, make_folder: Callable[..., Any]) -> None:
     made = make_folder(tmp_path / "data", titles=50)
     generation = build(made.root, tmp_path / "index")
-    assert sorted(generation.manifest.files) == ["index.faiss", "items.parquet"]
+    records = ["records.index", "records.jsonl", "records.lookup"]
+    assert sorted(generation.manifest.files) == ["fields.json", "index.faiss", "items.parquet", *records]
     assert SavedIndex(tmp_path / "index").users is None
 
 
