@@ -220,7 +220,7 @@ def _over_fetch(
 
     limit = min(index.count, index.k_limit or index.count)
     fetch = _first_fetch(index, result.rows.shape[1], block, restriction)
-    way = Way("overfetch", search, index.unsettled if index.exact else None, limit, None)
+    way = Way("overfetch", search, index.unsettled if index.exact and index.fused is None else None, limit, None)
     short = best_allowed(index, queries, block, restriction, result, way, fetch)
     if len(short):
         _subset(index, queries, short, restriction, gathered, result)

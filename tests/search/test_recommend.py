@@ -114,17 +114,17 @@ def test_a_batch_is_searched_in_one_pass(
     """Two hundred users, twenty of whom have seen nearly everything, cost a handful of searches, not one each."""
     searches: list[int] = []
     batches: list[int] = []
-    search, top_k = VectorIndex.search, asking.restricted_top_k
+    search, top_k = VectorIndex.unsettled, asking.restricted_top_k
 
-    def counted(self: VectorIndex, queries: Any, k: int, **options: Any) -> Any:
+    def counted(self: VectorIndex, queries: Any, k: int) -> Any:
         searches.append(len(queries))
-        return search(self, queries, k, **options)
+        return search(self, queries, k)
 
     def counted_batch(index: Any, queries: Any, *rest: Any, **options: Any) -> Any:
         batches.append(len(queries))
         return top_k(index, queries, *rest, **options)
 
-    monkeypatch.setattr(VectorIndex, "search", counted)
+    monkeypatch.setattr(VectorIndex, "unsettled", counted)
     monkeypatch.setattr(asking, "restricted_top_k", counted_batch)
     light = library.user_ids[20:]
     recommender.recommend(light, 10)
