@@ -25,6 +25,7 @@ from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
+from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.found import TopK
 from semrec_faiss.search.likeness import Block, Likeness
@@ -56,22 +57,26 @@ class Recommender(HoldsHandles):
         texts: turns texts into query vectors.
     """
 
-    def __init__(self, saved: SavedIndex) -> None:
-        """Load what every search needs; users are read when the first one is asked for."""
+    def __init__(self, saved: SavedIndex, batcher: Batcher | None = None) -> None:
+        """Load what every search needs, made by ``batcher`` if given; users are read when the first is asked for."""
         self.saved = saved
-        self.searcher = Searcher(saved.vectors, saved.titles)
+        index, titles = saved.vectors, saved.titles
+        self.searcher = Searcher(index, titles) if batcher is None else BatchedSearcher(index, titles, batcher)
         self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.titles.find)
         self._users_lock = threading.Lock()
         on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
         self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.titles.records, on_cpu)
 
     @classmethod
-    def open(cls, path: str | PathLike[str], settings: str | Iterable[str] = ()) -> Recommender:
+    def open(
+        cls, path: str | PathLike[str], settings: str | Iterable[str] = (), batcher: Batcher | None = None
+    ) -> Recommender:
         """Open the index in ``path``.
 
         Args:
             path: an index directory.
             settings: search and device settings for this session, such as ``index.search.nprobe=32``.
+            batcher: searches together what several threads ask at the same moment; None searches for each at once.
 
         Raises:
             NotFoundError: there is no index at ``path``.
@@ -82,7 +87,7 @@ class Recommender(HoldsHandles):
         """
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
-        return cls(SavedIndex(Path(path), names_of(settings, "settings")))
+        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher)
 
     @property
     def index(self) -> VectorIndex:
