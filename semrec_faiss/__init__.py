@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from semrec_faiss.errors import SemrecError as SemrecError
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
-    from semrec_faiss.search.answer import Answer as Answer
-    from semrec_faiss.search.answer import Answers as Answers
+    from semrec_faiss.search.answers.answer import Answer as Answer
+    from semrec_faiss.search.answers.answer import Answers as Answers
     from semrec_faiss.search.filter import Filter as Filter
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "Answer": "semrec_faiss.search.answer",
-    "Answers": "semrec_faiss.search.answer",
+    "Answer": "semrec_faiss.search.answers.answer",
+    "Answers": "semrec_faiss.search.answers.answer",
     "Filter": "semrec_faiss.search.filter",
     "Recommender": "semrec_faiss.search.recommender",
     "SemrecError": "semrec_faiss.errors",

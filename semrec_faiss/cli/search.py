@@ -23,7 +23,7 @@ from semrec_faiss.cli.printing import as_similarity, print_json, print_table, pr
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.answer import Answer
+    from semrec_faiss.search.answers.answer import Answer
     from semrec_faiss.search.explanation import Explanation
     from semrec_faiss.search.likeness import Block
     from semrec_faiss.search.recommender import Recommender

@@ -13,7 +13,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exact import inner_products
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.found import TopK
+from semrec_faiss.search.restricted.found import TopK
 
 POOL_FACTOR = 5
 """The pool holds this many candidates for each title that is returned …"""

@@ -10,11 +10,11 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
+from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex, checked_count
-from semrec_faiss.search.result import Record
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.answer import Answer, Answers
+from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
-from semrec_faiss.search.found import TopK
 from semrec_faiss.search.likeness import Block, Likeness
 from semrec_faiss.search.profile_search import ProfileSearch, changed_profile
-from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes

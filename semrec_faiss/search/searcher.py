@@ -14,9 +14,9 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filter import Selections
-from semrec_faiss.search.found import Stage, TopK
-from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.topk import restricted_top_k
 from semrec_faiss.search.wish import Wish
 
 

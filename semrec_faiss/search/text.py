@@ -15,9 +15,9 @@ from semrec_faiss.data.text.embed import RECIPE, item_text
 from semrec_faiss.data.text.encoder import Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.data.titles.catalog import RowsLike
+from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.result import Record
 
 SAME_MODEL_COSINE = 0.98
 """What a title's text must at least come to with its stored vector; half precision and other processors keep 0.999."""

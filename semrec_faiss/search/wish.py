@@ -11,7 +11,7 @@ from semrec_faiss.index.vector_index import checked_count
 from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.filter import Filter
-from semrec_faiss.search.topk import Strategy
+from semrec_faiss.search.restricted.topk import Strategy
 
 
 class WishArguments(TypedDict, total=False):

@@ -18,8 +18,8 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
 from semrec_faiss.search.diversity import Groups, Variety
-from semrec_faiss.search.found import TopK
-from semrec_faiss.search.restriction import Exclusions
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 

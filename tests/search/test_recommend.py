@@ -17,7 +17,7 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import explanation
 from semrec_faiss.search import searcher as asking
-from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.taste import Taste, taste_vector

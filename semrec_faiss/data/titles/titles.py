@@ -13,6 +13,7 @@ from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import StoredTexts
 
 Record = dict[str, Any]
+"""A title's metadata as JSON has it."""
 
 
 class Titles:

@@ -18,7 +18,7 @@ from semrec_faiss.errors import AmbiguousTitleError, UsageError
 from semrec_faiss.measure.documents.results import device_name, settle
 from semrec_faiss.measure.instruments.environment import environment, load_average
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.recommender import Recommender
 
 BATCH = 1000

@@ -23,9 +23,9 @@ from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.strategy import Chosen, choose_strategy
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted.restriction import Restriction
+from semrec_faiss.search.restricted.strategy import Chosen, choose_strategy
+from semrec_faiss.search.restricted.topk import restricted_top_k
 
 BATCHES = (1, 10, 100, 1000)
 SHARES = (0.5, 0.1, 0.01, 0.001)

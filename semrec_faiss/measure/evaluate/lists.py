@@ -19,8 +19,8 @@ from semrec_faiss.measure.evaluate.baselines import top
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.interests import interest_vectors, merge_lists
-from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.topk import restricted_top_k
 
 LENGTH = 100
 """Titles of a list."""

@@ -14,7 +14,7 @@ from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, median, steady
 from semrec_faiss.progress import Progress
-from semrec_faiss.search.answer import Answer
+from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.recommender import Recommender
 
 TOP = 3

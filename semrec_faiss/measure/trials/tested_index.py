@@ -32,8 +32,8 @@ from semrec_faiss.measure.trials.questions import SweepData
 from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.filter import Selection
-from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted.restriction import Restriction
+from semrec_faiss.search.restricted.topk import restricted_top_k
 
 MOST_REPEATS = 10
 """Batches so small that their repeats do not ask every question get up to this many times the repeats."""

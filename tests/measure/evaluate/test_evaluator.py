@@ -27,8 +27,8 @@ from semrec_faiss.measure.quality.coverage import coverage
 from semrec_faiss.measure.quality.held_out_metrics import found_at, novelty, per_user
 from semrec_faiss.measure.quality.metrics import difference_interval
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.topk import restricted_top_k
 
 
 def evaluate_index(plan: Evaluation) -> dict[str, Any]:

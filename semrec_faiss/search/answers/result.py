@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semrec_faiss.arrays import Rows
-
-Record = dict[str, Any]
-"""A title's metadata as JSON has it."""
+from semrec_faiss.data.titles.titles import Record
 
 _DECODER = json.JSONDecoder()
 

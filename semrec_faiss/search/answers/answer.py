@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.data.titles.titles import Titles
+from semrec_faiss.data.titles.titles import Record, Titles
 from semrec_faiss.index.search_result import Exactness
-from semrec_faiss.search.found import Stage, TopK
-from semrec_faiss.search.result import OURS, KeptTitles, Record, Result, fresh, result_of, shown_names
+from semrec_faiss.search.answers.result import OURS, KeptTitles, Result, fresh, result_of, shown_names
+from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.text import TextTimes
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Answer(Sequence[Result]):
 
     def as_json_bytes(self) -> bytes:
         """Return `as_dict` as one line of JSON in UTF-8, the titles' ready-made records joined without parsing them."""
-        from semrec_faiss.search.answer_json import answers_json
+        from semrec_faiss.search.answers.answer_json import answers_json
 
         return answers_json(self._alone())[0]
 
@@ -231,7 +231,7 @@ class Answers(Sequence[Answer]):
 
     def as_json_bytes(self) -> bytes:
         """Return `as_dict` as one line of JSON in UTF-8, the titles' ready-made records joined without parsing them."""
-        from semrec_faiss.search.answer_json import answers_json
+        from semrec_faiss.search.answers.answer_json import answers_json
 
         return b'{"answers":[' + b",".join(answers_json(self)) + b"]}"
 
@@ -256,7 +256,7 @@ class Answers(Sequence[Answer]):
         Titles are dictionary-encoded; a field that holds values of several types, or objects, is JSON text. An answer
         of no titles has the same columns.
         """
-        from semrec_faiss.search.frames import arrow_table
+        from semrec_faiss.search.answers.frames import arrow_table
 
         return arrow_table(self)
 
@@ -266,7 +266,7 @@ class Answers(Sequence[Answer]):
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        from semrec_faiss.search.frames import pandas_frame
+        from semrec_faiss.search.answers.frames import pandas_frame
 
         return pandas_frame(self.to_arrow())
 
@@ -276,7 +276,7 @@ class Answers(Sequence[Answer]):
         Raises:
             MissingPackageError: polars is not installed.
         """
-        from semrec_faiss.search.frames import polars_frame
+        from semrec_faiss.search.answers.frames import polars_frame
 
         return polars_frame(self.to_arrow())
 

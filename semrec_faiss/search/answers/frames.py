@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.search.result import OURS, Record, record_of, shown_names
+from semrec_faiss.search.answers.result import OURS, record_of, shown_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from semrec_faiss.search.answer import Answers
+    from semrec_faiss.search.answers.answer import Answers
 
 
 def arrow_table(answers: Answers) -> pa.Table:

@@ -14,7 +14,7 @@ import numpy as np
 from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.restriction import Restriction
+from semrec_faiss.search.restricted.restriction import Restriction
 
 Chosen = Literal["overfetch", "subset", "selector", "masked"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semrec_faiss.search.result import OURS, record_of, shown_names
+from semrec_faiss.search.answers.result import OURS, record_of, shown_names
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.answer import Answers
+    from semrec_faiss.search.answers.answer import Answers
 
 
 def answers_json(answers: Answers) -> list[bytes]:

@@ -12,8 +12,8 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.exact import Search
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
-from semrec_faiss.search.found import Stage, TopK
-from semrec_faiss.search.restriction import Restriction
+from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.restricted.restriction import Restriction
 
 MARGIN = 8
 """Candidates over k among which what is nearly tied is put in order; where ties go on past them, all are settled."""

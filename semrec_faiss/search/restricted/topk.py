@@ -22,10 +22,10 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.allowed import Way, best_allowed, score_one_way, since, take_first
-from semrec_faiss.search.found import Stage, TopK, merged
-from semrec_faiss.search.restriction import Restriction
-from semrec_faiss.search.strategy import Costs, choose_strategy
+from semrec_faiss.search.restricted.allowed import Way, best_allowed, score_one_way, since, take_first
+from semrec_faiss.search.restricted.found import Stage, TopK, merged
+from semrec_faiss.search.restricted.restriction import Restriction
+from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
 
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
 

@@ -17,12 +17,12 @@ from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search import topk
 from semrec_faiss.search.filter import Filter
-from semrec_faiss.search.found import TopK
-from semrec_faiss.search.restriction import Exclusions, Restriction
-from semrec_faiss.search.strategy import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
-from semrec_faiss.search.topk import restricted_top_k
+from semrec_faiss.search.restricted import topk
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.strategy import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
+from semrec_faiss.search.restricted.topk import restricted_top_k
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 
@@ -311,7 +311,7 @@ def test_blocks_of_queries_answer_the_same(flat: Built, monkeypatch: pytest.Monk
     monkeypatch.setattr(topk, "QUERY_BLOCK", 7)
     monkeypatch.setattr(topk, "GATHER_AT_ONCE_BYTES", 0)
     monkeypatch.setattr("semrec_faiss.index.subset.SCAN_ROWS", 64)
-    monkeypatch.setattr("semrec_faiss.search.restriction.SCRATCH_BYTES", 3 * len(mask))
+    monkeypatch.setattr("semrec_faiss.search.restricted.restriction.SCRATCH_BYTES", 3 * len(mask))
     for strategy in NAMED:
         found = restricted_top_k(flat.index, flat.world.queries[asked], 30, restriction, strategy=strategy)
         check(flat, found, asked, 30, allowed_by(mask, lists, 50), exact=True)
