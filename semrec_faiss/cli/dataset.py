@@ -114,7 +114,7 @@ def synth(
     from dataclasses import asdict
 
     from semrec_faiss.data.synthetic.write import write_synthetic
-    from semrec_faiss.measure.documents.results import settle
+    from semrec_faiss.measure.documents.results import NotMeasured, settle
     from semrec_faiss.measure.instruments.environment import environment
     from semrec_faiss.measure.instruments.host_memory import held_at_most
 
@@ -132,9 +132,8 @@ def synth(
         )
     if as_json:
         made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
-        own = held_at_most()  # libraries count here, once for all processes
-        peak = {"peak_memory_bytes": own + report.workers_peak_bytes if isinstance(own, int) else own}
-        print_json(settle({"environment": environment(), **made, **asdict(report), **peak}))
+        peak = NotMeasured("it was made by several processes") if report.processes else held_at_most()
+        print_json(settle({"environment": environment(), **made, **asdict(report), "peak_memory_bytes": peak}))
         return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
     say(f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -21,41 +22,67 @@ class NpyWriter:
     """
 
     def __init__(self, file: BinaryIO, shape: tuple[int, int], dtype: DTypeLike) -> None:
-        self.file = file
-        self._shape = shape
+        self._file = file
+        self._rows = shape[0]
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._written = 0
-        np.lib.format.write_array_header_1_0(
-            file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(self._dtype)}
-        )
-
-    @property
-    def name(self) -> str:
-        """The path of the file."""
-        return self.file.name
+        _write_header(file, shape, self._dtype)
 
     def write(self, rows: NDArray[Any]) -> None:
         """Append ``rows``, shape (any, d)."""
-        self.file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self._written += len(rows)
-
-    def begin(self) -> int:
-        """Write the header out; return its bytes, at which others may write the rows in this one's place.
-
-        The file has its full size at once: where several write to a growing one, each waits for the others to grow it.
-        """
-        self.file.flush()
-        header = self.file.tell()
-        os.ftruncate(self.file.fileno(), header + math.prod(self._shape) * self._dtype.itemsize)
-        return header
-
-    def count(self, rows: int) -> None:
-        """Count rows that others have written."""
-        self._written += rows
 
     def __enter__(self) -> NpyWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None and self._written != self._shape[0]:
-            raise RuntimeError(f"wrote {self._written} rows of the {self._shape[0]} that the header promises")
+        if kind is None and self._written != self._rows:
+            raise RuntimeError(f"wrote {self._written} rows of the {self._rows} that the header promises")
+
+
+@dataclass(frozen=True)
+class NpyFile:
+    """An .npy file of full size, whose rows are written in any order, by any process.
+
+    Attributes:
+        path: where it is.
+        dtype: what the rows are stored as.
+        dim: d, numbers a row.
+        start: bytes of the header.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    dim: int
+    start: int
+
+    @classmethod
+    def create(cls, path: Path, shape: tuple[int, int], dtype: DTypeLike) -> NpyFile:
+        """Make the file at ``path``, of ``shape`` (n, d), all zeros.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        stored = np.dtype(dtype).newbyteorder("<")
+        with path.open("wb") as file:
+            _write_header(file, shape, stored)
+            start = file.tell()
+            # At once: where several write to a growing file, each waits for the others to grow it.
+            file.truncate(start + math.prod(shape) * stored.itemsize)
+        return cls(path, stored, shape[1], start)
+
+    def write(self, row: int, rows: NDArray[Any]) -> None:
+        """Write ``rows``, shape (any, d), from ``row`` on.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self.path.open("r+b") as file:
+            file.seek(self.start + row * self.dim * self.dtype.itemsize)
+            file.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})

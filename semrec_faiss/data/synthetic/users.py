@@ -1,12 +1,12 @@
-"""Made-up users: weighted means of titles they like, and what they have seen; by processes where titles were."""
+"""Made-up users: weighted means of titles they like, and what they have seen."""
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import SEEN, USER_IDS, USER_VECTORS
-from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.folder.npy import NpyFile
 from semrec_faiss.data.synthetic.tastes import (
     BLOCK_USERS,
     LIKED_TITLES,
@@ -25,7 +25,7 @@ from semrec_faiss.data.synthetic.tastes import (
     user_id,
 )
 from semrec_faiss.data.synthetic.titles import FloatName, known_vectors
-from semrec_faiss.data.synthetic.workers import AHEAD, Crew, write_at
+from semrec_faiss.data.synthetic.workers import Workers
 from semrec_faiss.progress import Progress
 
 _GATHER_BYTES = 4 << 20  # of titles' vectors read at a time to make users' vectors
@@ -35,47 +35,28 @@ _ORDER_USERS = 1024  # of an order; a block's users are several
 
 @dataclass(frozen=True)
 class UsersOrder:
-    """Users to be made: the first one's row, and what each likes, as places in the job's file of titles."""
+    """Users to be made: their rows, and what each likes, as places in the job's file of titles."""
 
-    first: int
+    rows: range
     liked: Liked
-
-    @property
-    def rows(self) -> range:
-        """The users' rows."""
-        return range(self.first, self.first + len(self.liked.rows))
 
 
 @dataclass(frozen=True)
 class UsersJob:
-    """Making vectors of users and writing them.
+    """Making vectors of users: from the .npy file of the titles that they choose among, into the users' own."""
 
-    Attributes:
-        titles: the .npy file of vectors of the titles that users choose among.
-        users: the .npy file of the users', whose header is written already.
-        offset: bytes of that header.
-        dtype: of that file.
-    """
+    titles: Path
+    users: NpyFile
 
-    titles: str
-    users: str
-    offset: int
-    dtype: str
 
-    @contextmanager
-    def opened(self) -> Iterator[Callable[[UsersOrder], None]]:
-        """Open the files; gives what makes the users of an order."""
-        with Path(self.titles).open("rb", buffering=0) as titles, Path(self.users).open("r+b", buffering=0) as users:
-            rows = TitleRows(titles)
-
-            def carry_out(order: UsersOrder) -> None:
-                row = order.first
-                for made in mean_vectors(rows, order.liked):
-                    stored = np.ascontiguousarray(made, np.dtype(self.dtype))
-                    write_at(users, stored.data, self.offset + row * stored.strides[0])
-                    row += len(made)
-
-            yield carry_out
+def write_some(job: UsersJob, order: UsersOrder) -> range:
+    """Make the users of an order, write their vectors, and tell their rows."""
+    row = order.rows.start
+    with job.titles.open("rb", buffering=0) as titles:
+        for made in mean_vectors(TitleRows(titles), order.liked):
+            job.users.write(row, made)
+            row += len(made)
+    return order.rows
 
 
 class TitleRows:
@@ -127,26 +108,19 @@ def write_users(
     shape: tuple[int, int],
     seed: int,
     dtype: FloatName,
-    crew: Crew,
+    workers: Workers,
     progress: Progress,
 ) -> None:
     """Write the vectors of ``shape`` (users, dim) and the ids to ``folder``, whose titles are written."""
     users, _ = shape
-    stored = np.dtype(dtype).newbyteorder("<")
     (folder / USER_IDS).parent.mkdir()
-    with (
-        (folder / USER_VECTORS).open("wb") as vectors_file,
-        (folder / USER_IDS).open("wb") as ids_file,
-        NpyWriter(vectors_file, shape, dtype) as vectors,
-    ):
-        job = UsersJob(str(known_vectors(folder, pool)), vectors.name, vectors.begin(), stored.str)
-        orders = _orders(pool, users, seed)
-        with closing(_by_processes(crew, job, orders) if crew.size else _here(job, orders)) as written:
-            for rows in written:
-                vectors.count(len(rows))
-                ids = ",\n ".join(json.dumps(user_id(row)) for row in rows)
-                ids_file.write(f"{',' if rows.start else '['}\n {ids}".encode())
-                progress("users", rows.stop, users)
+    job = UsersJob(known_vectors(folder, pool), NpyFile.create(folder / USER_VECTORS, shape, dtype))
+    made = workers.in_order(partial(write_some, job), _orders(pool, users, seed))
+    with (folder / USER_IDS).open("wb") as ids_file, closing(made) as written:
+        for rows in written:
+            ids = ",\n ".join(json.dumps(user_id(row)) for row in rows)
+            ids_file.write(f"{',' if rows.start else '['}\n {ids}".encode())
+            progress("users", rows.stop, users)
         ids_file.write(b"\n]\n")
 
 
@@ -154,35 +128,11 @@ def _orders(pool: TitlePool, users: int, seed: int) -> Iterator[UsersOrder]:
     for block in range(0, users, BLOCK_USERS):
         liked = draw_liked(pool, seed, block // BLOCK_USERS)
         for first in range(block, min(block + BLOCK_USERS, users), _ORDER_USERS):
-            chosen = slice(first - block, min(first + _ORDER_USERS, users) - block)
+            last = min(first + _ORDER_USERS, users)
+            chosen = slice(first - block, last - block)
             rows = liked.rows[chosen]
-            yield UsersOrder(first, Liked(rows if pool.has_all else pool.places(rows), liked.weights[chosen]))
-
-
-def _by_processes(crew: Crew, job: UsersJob, orders: Iterator[UsersOrder]) -> Generator[range, None, None]:
-    """Have all orders carried out; yield the rows of users that are written, in order."""
-    crew.begin(job)
-    asked: deque[tuple[int, range]] = deque()
-    for number, order in enumerate(orders):
-        crew.ask(number, order)
-        asked.append((number, order.rows))
-        if len(asked) > AHEAD * crew.size:
-            yield _written(crew, *asked.popleft())
-    while asked:
-        yield _written(crew, *asked.popleft())
-    crew.finish()
-
-
-def _written(crew: Crew, number: int, rows: range) -> range:
-    crew.answer(number)
-    return rows
-
-
-def _here(job: UsersJob, orders: Iterator[UsersOrder]) -> Generator[range, None, None]:
-    with job.opened() as carry_out:
-        for order in orders:
-            carry_out(order)
-            yield order.rows
+            places = rows if pool.has_all else pool.places(rows)
+            yield UsersOrder(range(first, last), Liked(places, liked.weights[chosen]))
 
 
 def write_seen(

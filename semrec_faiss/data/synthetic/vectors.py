@@ -31,28 +31,28 @@ from semrec_faiss.data.synthetic.world import (
 _COMMON_SHARE, _GENRE_SHARE, _THEME_SHARE, _WORK_SHARE = 0.12, 0.22, 0.32, 0.34
 _GENRE_WEIGHTS = (1.0, 0.6, 0.4)  # of a work's first, second and third genre
 
-_WORLD_STREAM, _VECTORS_STREAM = 0, 2
+_WORLD_STREAM, VECTORS_STREAM = 0, 2
 
 _POOL = 1024  # directions that parts are sums of; more than there are dimensions of most embeddings
 _SUMMED = 4  # of them a part: of 8,000 pairs of works one shares more than one (16/1,024 is the mean, Poisson)
 
 # A length of 1 in the integers that are summed up. The longest sum that can be, where all that it is made of points in
 # one direction, fits 16 bits.
-_UNIT = 6000
+UNIT = 6000
 
 _CENTRES = len(GENRE_SETS) * THEMES_PER_GENRE
 _DIRECTIONS = (1, len(GENRES), len(GENRES) * THEMES_PER_GENRE, _POOL)  # in common, of genres, of themes, of the pool
 
 # A block is made a tile of titles at a time: the arrays of a tile stay in a core's cache from one step to the next, and
 # are still so large that the steps themselves cost more than calling them.
-_TILE_BYTES = 2 << 20
+TILE_BYTES = 2 << 20
 _TILE_NUMBER_BYTES = 2 + 2 + 4 + 4 + 8  # of the arrays of a work space
 _LEAST_TILE, _MOST_TILE = 16, 1024
 
 
 def tile_titles(dim: int) -> int:
     """Tell how many titles of ``dim`` dimensions a tile has."""
-    return max(_LEAST_TILE, min(_MOST_TILE, _TILE_BYTES // (_TILE_NUMBER_BYTES * dim)))
+    return max(_LEAST_TILE, min(_MOST_TILE, TILE_BYTES // (_TILE_NUMBER_BYTES * dim)))
 
 
 class _WorkSpace:
@@ -82,7 +82,7 @@ def drawing_bytes(dim: int) -> int:
 
 
 def draw_directions(dim: int, seed: int) -> NDArray[np.int16]:
-    """Draw what all vectors are sums of, (centres + pool, dim), a length of 1 being _UNIT.
+    """Draw what all vectors are sums of, (centres + pool, dim), a length of 1 being UNIT.
 
     First a centre for each of GENRE_SETS × THEMES_PER_GENRE. Then the pool: _POOL directions for each of SPREADS, so
     long that a sum of _SUMMED is as long as the spread, and the same directions for what a work's titles share.
@@ -106,26 +106,30 @@ class World:
         dim: dimensions of a vector.
         seed: another seed makes another world.
         directions: as :func:`draw_directions` draws them, where they are at hand.
+
+    Attributes:
+        centres: int16 (centres, dim), of each of GENRE_SETS × THEMES_PER_GENRE.
+        pool: int16 (some, dim), what parts are sums of.
     """
 
     def __init__(self, dim: int, seed: int, directions: NDArray[np.int16] | None = None) -> None:
         self._dim = dim
         self._seed = seed
         directions = draw_directions(dim, seed) if directions is None else directions
-        self._centres, self._pool = directions[:_CENTRES], directions[_CENTRES:]
+        self.centres, self.pool = directions[:_CENTRES], directions[_CENTRES:]
         self._spaces = threading.local()
 
     def vectors(self, block: TitleBlock, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Make the unit vectors (BLOCK_TITLES, dim) of a block, in ``out`` where it is given, else in float32."""
         made: NDArray[Any] = np.empty((BLOCK_TITLES, self._dim), np.float32) if out is None else out
         space = self._space()
-        random = stream(self._seed, _VECTORS_STREAM, block.number)
+        random = stream(self._seed, VECTORS_STREAM, block.number)
         works = space.works[: len(block.sizes)]
         of_works = random.integers(0, _POOL, (_SUMMED, len(works))) + len(SPREADS) * _POOL
         of_titles = random.integers(0, _POOL, (_SUMMED, BLOCK_TITLES)) + block.spread[block.work] * _POOL
         centre = block.centre_numbers()
         for here in _tiles(len(works), self._dim):
-            self._sum(self._centres, centre[here], of_works[:, here], works[here], space)
+            self._sum(self.centres, centre[here], of_works[:, here], works[here], space)
         for here in _tiles(BLOCK_TITLES, self._dim):
             rows = slice(0, here.stop - here.start)
             self._sum(works, block.work[here], of_titles[:, here], space.sums[rows], space)
@@ -145,7 +149,7 @@ class World:
         np.take(bases, base, axis=0, out=out, mode="clip")
         part = space.part[: len(out)]
         for directions in parts:
-            np.take(self._pool, directions, axis=0, out=part, mode="clip")
+            np.take(self.pool, directions, axis=0, out=part, mode="clip")
             out += part
 
     def _space(self) -> _WorkSpace:
@@ -197,7 +201,7 @@ def _put_centres(
 
 
 def _as_integers(vectors: NDArray[np.float32]) -> NDArray[np.int16]:
-    integers: NDArray[np.int16] = np.rint(vectors * np.float32(_UNIT)).astype(np.int16)
+    integers: NDArray[np.int16] = np.rint(vectors * np.float32(UNIT)).astype(np.int16)
     return integers
 
 

@@ -132,7 +132,7 @@ def make_titles(seed: int, number: int) -> TitleBlock:
     popularity = np.exp(1.1 * random.standard_normal(works)[work] + 0.6 * random.standard_normal(BLOCK_TITLES))
     genres = _work_genres(random, works)
     theme = genres[:, 0] * np.int64(THEMES_PER_GENRE) + random.integers(0, THEMES_PER_GENRE, works)
-    spread = _nearest_spread(0.44 * np.exp(0.3 * random.standard_normal(works)))
+    spread = nearest_spread(0.44 * np.exp(0.3 * random.standard_normal(works)))
     wording = random.integers(0, WORDINGS, (works, 3))
     # Films of a franchise stand near each other, not side by side; near, so that a small world has whole franchises.
     order = np.argsort(np.arange(BLOCK_TITLES) + 64 * random.random(BLOCK_TITLES))
@@ -141,7 +141,7 @@ def make_titles(seed: int, number: int) -> TitleBlock:
     return TitleBlock(number, work, part, year, popularity[order], sizes, genres, theme, spread, wording)
 
 
-def _nearest_spread(wanted: NDArray[np.float64]) -> NDArray[np.int64]:
+def nearest_spread(wanted: NDArray[np.float64]) -> NDArray[np.int64]:
     """Tell which of SPREADS is nearest to each of ``wanted``, by ratio."""
     between: NDArray[np.int64] = np.searchsorted(np.sqrt(SPREADS[1:] * SPREADS[:-1]), wanted)
     return between

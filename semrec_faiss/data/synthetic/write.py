@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,7 +16,7 @@ from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic.titles import FloatName, forget_known, write_titles
 from semrec_faiss.data.synthetic.users import write_seen, write_users
 from semrec_faiss.data.synthetic.vectors import directions_bytes
-from semrec_faiss.data.synthetic.workers import LINE_BYTES, Crew, workers_for
+from semrec_faiss.data.synthetic.workers import LINE_BYTES, Workers, processes_for, threads_for, usable_cores
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder
@@ -43,13 +42,13 @@ class SyntheticReport:
         bytes: of all files.
         seconds: from the first title to the last byte on the disk.
         bytes_per_second: the one by the other.
-        workers_peak_bytes: what other processes held of their own at most, all together; 0 where there were none.
+        processes: by how many it was made beside this one; 0 for none.
     """
 
     bytes: int
     seconds: float
     bytes_per_second: float
-    workers_peak_bytes: int
+    processes: int
 
 
 def write_synthetic(
@@ -63,6 +62,7 @@ def write_synthetic(
     user_dtype: FloatName = "float64",
     media_dtype: FloatName = "float32",
     overwrite: bool = False,
+    processes: int | None = None,
     progress: Progress = silent,
 ) -> SyntheticReport:
     """Write a whole data folder of made-up titles and users to ``out``.
@@ -80,6 +80,7 @@ def write_synthetic(
         user_dtype: float64 as the guide's users have.
         media_dtype: what titles' vectors are stored as.
         overwrite: replace an earlier data folder at ``out``.
+        processes: by how many it is made, 0 for threads; None for what is worth it. It changes no byte.
         progress: told the rows written.
 
     Returns:
@@ -89,13 +90,17 @@ def write_synthetic(
         UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be, or
             too little room on the disk.
         StorageError: the disk refused to be written to.
+        SemrecError: a process could not be started, or ended before its work did.
+        MemoryError: there was too little.
     """
     _check_limits(titles=titles, users=users, dim=dim, seed=seed, seen_per_user=seen_per_user)
     _check_dtypes(user_dtype=user_dtype, media_dtype=media_dtype)
     check_out_folder(out, overwrite=overwrite)
     if seen_per_user:
         check_name(out)
-    row_bytes = dim * np.dtype(media_dtype).itemsize
+    item_bytes, cores = np.dtype(media_dtype).itemsize, usable_cores()
+    made_by = processes_for(titles, dim, item_bytes, cores) if processes is None else processes
+    row_bytes = dim * item_bytes
     title_bytes = titles * (row_bytes + LINE_BYTES)
     known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
     user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
@@ -103,22 +108,23 @@ def write_synthetic(
         _check_room(out, title_bytes + known_bytes + directions_bytes(dim) + user_bytes)
         with new_folder(out) as folder:
             started = time.perf_counter()
-            with ExitStack() as flushing, Crew(workers_for(titles, dim, np.dtype(media_dtype).itemsize)) as crew:
+            with Workers(made_by, threads_for(dim, item_bytes, cores)) as workers:
                 pool = TitlePool(titles) if users else None
-                write_titles(folder, (titles, dim), seed, media_dtype, pool, crew, flushing, progress)
+                write_titles(folder, (titles, dim), seed, media_dtype, pool, workers, progress)
                 if pool is not None:
                     pool.close()
-                    write_users(folder, pool, (users, dim), seed, user_dtype, crew, progress)
+                    write_users(folder, pool, (users, dim), seed, user_dtype, workers, progress)
                     forget_known(folder)
-                workers_peak = crew.peak_bytes()
             if pool is not None and seen_per_user:
                 write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(error.strerror) from error
         fix = "free room on the disk" if error.errno == errno.ENOSPC else "choose a folder that can be written to"
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix=fix) from error
     seconds = time.perf_counter() - started
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return SyntheticReport(written, seconds, written / seconds, workers_peak)
+    return SyntheticReport(written, seconds, written / seconds, made_by)
 
 
 def _check_limits(**arguments: int) -> None:
