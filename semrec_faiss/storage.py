@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import glob
+import hashlib
+import json
 import os
 import shutil
 import stat
@@ -23,6 +25,8 @@ from semrec_faiss.errors import StorageError, UsageError
 
 _NO_SUCH_STEP = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """What file systems say, those of networks and containers above all, that flush no folders: there is nothing to do."""
+
+_READ_BYTES = 1 << 20
 
 
 @contextmanager
@@ -188,6 +192,22 @@ def read_small(path: Path, limit: int = 1 << 20) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the limit", str(path))
     return content
+
+
+def save_json(path: Path, value: object, *, indent: int | None = None) -> None:
+    """Write ``value`` to ``path`` as JSON in ASCII, whole or not at all; raises OSError as `new_file` does."""
+    with new_file(path) as file:
+        file.write(f"{json.dumps(value, indent=indent)}\n".encode())
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal; raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def flush_to_disk(file: BinaryIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +25,7 @@ from semrec_faiss.data.folder.layout import (
     open_vectors,
     read_float32,
 )
+from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
 from semrec_faiss.data.interactions.transformation_file import (
@@ -40,7 +41,7 @@ from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.generation import Generation, HashingFile, NewGeneration
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
 from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved_titles import write_titles
@@ -197,8 +198,9 @@ def _write_index(
     index = build_faiss_index(config, blocks, source.count, source.dim, device, progress)
     originals = None
     if not holds_vectors_exactly(index):
-        with new.create(VECTORS_NAME) as file:
-            _write_npy(file, blocks, (source.count, source.dim))
+        with new.create(VECTORS_NAME) as file, NpyWriter(file, (source.count, source.dim), np.float32) as vectors:
+            for _, block in blocks():
+                vectors.write(block)
         originals = np.load(new.folder / VECTORS_NAME, mmap_mode="r")
     with new.create(INDEX_NAME) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
@@ -217,13 +219,6 @@ def _check_products(block: Vectors, first: int, path: Path) -> None:
         )
 
 
-def _write_npy(file: HashingFile, blocks: Callable[[], Any], shape: tuple[int, int]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for _, block in blocks():
-        file.write(np.ascontiguousarray(block, dtype="<f4").data.cast("B"))
-
-
 def _write_users(
     new: NewGeneration, config: IndexConfig, profile: Profile | None, source: _Source, progress: Progress
 ) -> None:
@@ -232,20 +227,16 @@ def _write_users(
         return
 
     history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog)
-
-    def blocks() -> Any:
-        made = (
-            iter_float32_blocks(users, normalize=config.normalize, path=path)
-            if profile is None or history is None
-            else _made_users(history, source, config, profile)
-        )
-        for first, block in made:
+    blocks = (
+        iter_float32_blocks(users, normalize=config.normalize, path=path)
+        if profile is None or history is None
+        else _made_users(history, source, config, profile)
+    )
+    with new.create(USERS_NAME) as file, NpyWriter(file, (len(users), source.dim), np.float32) as vectors:
+        for first, block in blocks:
             _check_products(block, first, path)
             progress("writing users", first + len(block), len(users))
-            yield first, block
-
-    with new.create(USERS_NAME) as file:
-        _write_npy(file, blocks, (len(users), source.dim))
+            vectors.write(block)
     write_user_ids(new, source.user_ids)
     if history is not None:
         write_seen(new, history)

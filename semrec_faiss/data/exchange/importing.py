@@ -18,7 +18,7 @@ from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.data.folder.vectors import UNIT_TOLERANCE
 from semrec_faiss.errors import DataError, StorageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import new_folder
+from semrec_faiss.storage import new_folder, save_json
 
 BLOCK_BYTES = 16 << 20
 
@@ -80,7 +80,7 @@ def write_data_folder(
             if found.test is not None and users:
                 _write_vectors(folder / USER_VECTORS, found.test, found, name, progress)
                 ids = [f"query_{row}" for row in range(users)]
-                (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
+                save_json(folder / USER_IDS, ids)
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix="name another folder") from error
     return Imported(titles, users, dim, found.distance, found.distance not in ("ip", "dot"))

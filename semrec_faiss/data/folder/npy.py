@@ -6,22 +6,29 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+
+class Writable(Protocol):
+    """Takes bytes: a file open for writing in binary, or what stands for one."""
+
+    def write(self, data: Any, /) -> object:
+        """Write all of ``data``."""
 
 
 class NpyWriter:
     """Writes an .npy file a block of rows at a time, holding none of it in memory.
 
     Args:
-        file: open for writing in binary, at its start.
+        file: nothing is written to it yet.
         shape: (n, d) of the whole array.
         dtype: what the rows are stored as.
     """
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, int], dtype: DTypeLike) -> None:
+    def __init__(self, file: Writable, shape: tuple[int, int], dtype: DTypeLike) -> None:
         self._file = file
         self._rows = shape[0]
         self._dtype = np.dtype(dtype).newbyteorder("<")
@@ -29,8 +36,8 @@ class NpyWriter:
         _write_header(file, shape, self._dtype)
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Append ``rows``, shape (any, d)."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        """Append ``rows``, shape (any, d); raises OSError as the file does."""
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).ravel().data)
         self._written += len(rows)
 
     def __enter__(self) -> NpyWriter:
@@ -83,6 +90,6 @@ class NpyFile:
             file.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+def _write_header(file: Writable, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     descr = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})

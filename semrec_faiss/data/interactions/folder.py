@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
 from semrec_faiss.errors import DataError, StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import new_folder
+from semrec_faiss.storage import new_folder, save_json
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _write_ids_and_seen(source: DataFolder, interactions: Path | None, made: Pat
         assert source.seen is not None and source.user_ids is not None  # `_check` and `find_data_folder` saw to it
         (shutil.copytree if source.seen.is_dir() else shutil.copyfile)(source.seen, made / SEEN)
         ids = read_user_ids(source.user_ids)
-    (made / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
+    save_json(made / USER_IDS, ids)
     return ids
 
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semrec_faiss.data.interactions.hybrid import LearnSettings, Transformation
 from semrec_faiss.data.interactions.text_block import TextProjection
-from semrec_faiss.data.text.encoder import file_sha256
 from semrec_faiss.errors import DataError
+from semrec_faiss.storage import sha256_of_file
 
 JSON_NAME = "transformation.json"
 ARRAYS_NAME = "transformation.npz"
@@ -41,8 +41,8 @@ def write_transformation(folder: Path, transformation: Transformation, vectors: 
     about = _About(
         settings=transformation.settings,
         text_scale=transformation.text_scale,
-        arrays_sha256=file_sha256(folder / ARRAYS_NAME),
-        vectors_sha256=file_sha256(vectors),
+        arrays_sha256=sha256_of_file(folder / ARRAYS_NAME),
+        vectors_sha256=sha256_of_file(vectors),
     )
     (folder / JSON_NAME).write_text(about.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
@@ -66,14 +66,14 @@ def read_transformation(path: Path, arrays_path: Path, *, vectors: Path | None =
     try:
         about = _About.model_validate_json(path.read_bytes())
         content = arrays_path.read_bytes()
-        digest = file_sha256(arrays_path)
+        digest = sha256_of_file(arrays_path)
     except ValidationError as error:
         raise DataError(f"{path} is none that this version reads: {error.errors()[0]['msg']}", fix=_FIX) from error
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror or error}", fix=_FIX) from error
     if digest != about.arrays_sha256:
         raise DataError(f"{arrays_path} has changed since it was written: its SHA-256 is not {path.name}'s", fix=_FIX)
-    if vectors is not None and file_sha256(vectors) != about.vectors_sha256:
+    if vectors is not None and sha256_of_file(vectors) != about.vectors_sha256:
         raise DataError(f"{vectors} holds other vectors than {path} was learned with", fix=_FIX)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

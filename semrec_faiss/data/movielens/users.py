@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.movielens.ratings import Raters, Scratch, histories
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import save_json
 
 
 def user_id(number: int) -> str:
@@ -61,7 +61,7 @@ def write_users(
             writer.write(means[kept[block]])
             progress("users", block.stop, len(kept))
     ids = [user_id(number) for number in raters.ids[kept].tolist()]
-    (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
+    save_json(folder / USER_IDS, ids)
     _write_seen(folder / SEEN, scratch, raters.ids[~kept])
     return users, len(kept) - users
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder
 from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, numbered_lines
-from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, file_sha256, find_model, load_encoder
+from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import EmbeddingWork
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import sha256_of_file
 
 # The order and the labels are those that the guide's vectors were made with. A change makes other vectors: it needs
 # another name here, so that old work is not continued.
@@ -135,7 +136,7 @@ def embed_folder(
     _check_fields(fields, metadata)
     try:
         source = find_model(model) if encoder is None else ModelSource(model, model, None)
-        settings = _settings(source, fields, dtype, file_sha256(files.metadata))
+        settings = _settings(source, fields, dtype, sha256_of_file(files.metadata))
         work = EmbeddingWork(files.media_vectors, settings, metadata.count, block_rows)
         work.finish_publication()
         dim, resumed = work.published_dim(), 0
@@ -156,7 +157,7 @@ def embed_folder(
                 used = encoder.device
                 job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
                 job.run(_texts(files.metadata, fields), finished)
-            if file_sha256(files.metadata) != settings["metadata_sha256"]:
+            if sha256_of_file(files.metadata) != settings["metadata_sha256"]:
                 raise DataError(f"{files.metadata} changed while it was embedded", fix="run the command again")
             dim = work.publish()
     except OSError as error:

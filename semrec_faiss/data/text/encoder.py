@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, MissingPackageError, NotFoundError
+from semrec_faiss.storage import sha256_of_file
 
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
 """The guide's text model: 384 dimensions, fifty languages."""
@@ -23,7 +24,6 @@ CPU_BATCH, GPU_BATCH = 64, 512
 """Texts in a batch: beyond these more of them gain nothing on a CPU, and little on a GPU."""
 
 _HUB_OWNER = "sentence-transformers"  # of models that are named without an owner
-_HASH_BYTES = 1 << 20
 
 
 class Encoder(Protocol):
@@ -122,16 +122,7 @@ def _folder_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(file_sha256(path).encode())
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_BYTES):
-            digest.update(chunk)
+        digest.update(sha256_of_file(path).encode())
     return digest.hexdigest()
 
 

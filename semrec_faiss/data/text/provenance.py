@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semrec_faiss.data.text.encoder import file_sha256
-from semrec_faiss.storage import read_small
+from semrec_faiss.storage import read_small, sha256_of_file
 
 
 class Embedding(BaseModel):
@@ -50,7 +49,7 @@ def read_embedding(vectors: Path) -> Embedding | None:
         problem = str(error).splitlines()[0]
         warnings.warn(f"{side} cannot be used ({problem}): texts cannot be searched for", RuntimeWarning, stacklevel=2)
         return None
-    if digest != file_sha256(vectors):
+    if digest != sha256_of_file(vectors):
         warnings.warn(
             f"{side} was written for other vectors than {vectors.name}: texts cannot be searched for",
             RuntimeWarning,

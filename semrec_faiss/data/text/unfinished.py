@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
-from semrec_faiss.data.text.encoder import file_sha256
 from semrec_faiss.errors import DataError
-from semrec_faiss.storage import new_file, sync_folder
+from semrec_faiss.storage import new_file, save_json, sha256_of_file, sync_folder
 
 _PREFIX = ".embedding-"
 
@@ -54,7 +53,7 @@ class EmbeddingWork:
         try:
             manifest = json.loads(self._manifest.read_bytes())
             same = all(manifest.get(name) == value for name, value in self._settings.items())
-            if same and self._vectors.is_file() and manifest.get("vectors_sha256") == file_sha256(self._vectors):
+            if same and self._vectors.is_file() and manifest.get("vectors_sha256") == sha256_of_file(self._vectors):
                 return int(manifest["dim"])
         except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
             pass  # no manifest, or not one of ours: made in another way
@@ -63,8 +62,7 @@ class EmbeddingWork:
     def open(self) -> set[int]:
         """Make the work folder if need be, and return where the blocks start that are finished."""
         self._folder.mkdir(exist_ok=True)
-        with new_file(self._folder / "settings.json") as file:
-            file.write(_json(self._settings))
+        save_json(self._folder / "settings.json", self._settings, indent=2)
         return {start for start in self.starts if self._is_finished(start)}
 
     def save(self, start: int, rows: NDArray[np.floating[Any]]) -> None:
@@ -87,9 +85,9 @@ class EmbeddingWork:
         ):
             for start in self.starts:
                 writer.write(open_vectors(self._block(start)))
-        sha256 = file_sha256(self._made_vectors)
-        with new_file(self._made_manifest) as file:
-            file.write(_json({**self._settings, "count": self._count, "dim": dim, "vectors_sha256": sha256}))
+        sha256 = sha256_of_file(self._made_vectors)
+        made = {**self._settings, "count": self._count, "dim": dim, "vectors_sha256": sha256}
+        save_json(self._made_manifest, made, indent=2)
         self.finish_publication()
         return dim
 
@@ -124,7 +122,3 @@ class EmbeddingWork:
             return bool(open_vectors(path, expect_rows=self.block_size(start)).dtype == self._settings["dtype"])
         except DataError:
             return False  # damaged: it is made again
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

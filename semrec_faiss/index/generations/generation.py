@@ -22,9 +22,8 @@ from semrec_faiss.index.generations.manifest import (
     damaged,
     manifest_digest_line,
     read_manifest,
-    sha256_of,
 )
-from semrec_faiss.storage import flush_to_disk, sync_file, sync_folder
+from semrec_faiss.storage import flush_to_disk, sha256_of_file, sync_file, sync_folder
 
 
 class Generation:
@@ -108,7 +107,7 @@ class HashingFile:
         self._bytes = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of ``data``; raises OSError when the disk is full."""
+        """Write all bytes of ``data``; raises OSError when the disk is full."""
         count = self._file.write(data)
         self._digest.update(data)
         self._bytes += count
@@ -138,8 +137,8 @@ class NewGeneration:
 
     def adopt(self, name: str) -> None:
         """Take in a file that another library has written into the folder."""
-        digest, size = sha256_of(self.folder / name)
-        self.files[name] = FileEntry(bytes=size, sha256=digest)
+        path = self.folder / name
+        self.files[name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     def finish(self, manifest: Manifest) -> GenerationRef:
         """Write the manifest, hold every file against it and bring all to the disk."""

@@ -11,14 +11,12 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.errors import DamagedIndexError, SemrecError, StorageError
-from semrec_faiss.storage import read_small
+from semrec_faiss.storage import read_small, sha256_of_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
 MANIFEST_DIGEST_NAME = "MANIFEST.sha256"
 """Holds the manifest's digest a second time, as ``sha256sum -c`` reads it, for when CURRENT is damaged."""
-
-_READ_BYTES = 1 << 20
 
 MOST_BYTES = 64 << 20
 """More than any manifest has."""
@@ -79,17 +77,6 @@ class Manifest(_Record):
         return values
 
 
-def sha256_of(path: Path) -> tuple[str, int]:
-    """Return a file's SHA-256 and its size in bytes."""
-    digest, size = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(_READ_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-            size += count
-    return digest.hexdigest(), size
-
-
 def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     """Hold a file against its entry.
 
@@ -105,7 +92,7 @@ def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     try:
         if not (held or path).is_file():
             raise damaged(path, "is no regular file")
-        digest, _ = sha256_of(held or path)
+        digest = sha256_of_file(held or path)
     except OSError as error:
         raise unreadable(path, error) from error
     if digest != entry.sha256:
