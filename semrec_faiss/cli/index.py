@@ -11,6 +11,7 @@ import click
 from semrec_faiss.cli.options import index_argument, json_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
 from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.generations.generation import Generation
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def verify_index(index: Path, as_json: bool) -> None:
         "verified": True,
         "generation": generation.name,
         "files": len(manifest.files),
-        "bytes": _total_bytes(generation),
+        "bytes": generation.bytes,
         "titles": manifest.count,
         "users": manifest.users,
         "known_answers": len(manifest.known_answers),
@@ -86,7 +87,7 @@ def verify_index(index: Path, as_json: bool) -> None:
         print_json(facts)
     else:
         click.echo(
-            f"{index} {generation.name} is whole: {facts['files']} files of {as_size(_total_bytes(generation))} hashed,"
+            f"{index} {generation.name} is whole: {facts['files']} files of {as_size(generation.bytes)} hashed,"
             f" {manifest.count} titles and {manifest.users} users counted,"
             f" {facts['known_answers']} known answers replayed"
         )
@@ -120,7 +121,7 @@ def _show_generations(directory: IndexDirectory, as_json: bool) -> None:
             "type": found.manifest.config.index.type,
             "titles": found.manifest.count,
             "users": found.manifest.users,
-            "bytes": _total_bytes(found),
+            "bytes": found.bytes,
         }
         if isinstance(found, Generation)
         else {"generation": name, "in_use": name == current, "damaged": found.message}
@@ -136,39 +137,17 @@ def _show_generations(directory: IndexDirectory, as_json: bool) -> None:
         click.echo(f"{'*' if fact['in_use'] else ' '} {fact['generation']}  {told}")
 
 
-def _total_bytes(generation: Generation) -> int:
-    return sum(entry.bytes for entry in generation.manifest.files.values())
-
-
 def _show(
     index_path: Path | None, generation: Generation, as_json: bool, more: dict[str, object] | None = None
 ) -> None:
     manifest = generation.manifest
-    index = manifest.config.index.model_dump(mode="json")
-    facts: dict[str, object] = {
-        "index": str(index_path),
-        "generation": generation.name,
-        "previous": manifest.previous.name if manifest.previous else None,
-        "created": manifest.created,
-        "type": manifest.config.index.type,
-        "titles": manifest.count,
-        "dim": manifest.dim,
-        "users": manifest.users,
-        "bytes": _total_bytes(generation),
-        **(more or {}),
-    }
-    detail = {
-        "config": {"index": index, "device": manifest.config.device.model_dump(mode="json")},
-        "faiss_version": manifest.faiss_version,
-        "semrec_version": manifest.semrec_version,
-        "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
-        "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
-    }
+    facts, detail = facts_of(str(index_path), generation)
+    facts |= more or {}
     if as_json:
         print_json(facts | detail)
         return
     rows = [[name.replace("_", " "), _shown(name, value)] for name, value in facts.items() if value is not None]
-    rows += [["settings", _settings(index)], ["faiss", manifest.faiss_version]]
+    rows += [["settings", _settings(manifest.config.index.model_dump(mode="json"))], ["faiss", manifest.faiss_version]]
     if manifest.embedding is not None:
         rows.append(["text model", manifest.embedding.model])
     rows += [[name, as_size(entry.bytes)] for name, entry in manifest.files.items()]

@@ -144,6 +144,12 @@ def verify(path: str | Path) -> Generation:
         DamagedIndexError: anything is not as it was built.
     """
     saved = SavedIndex(path)
+    verify_opened(saved)
+    return saved.generation
+
+
+def verify_opened(saved: SavedIndex) -> None:
+    """Do for an index that is open what `verify` does; raises DamagedIndexError when it is not as it was built."""
     saved.generation.check_all()
     _check_nothing_omitted(saved.generation)
     index = saved.load(saved.generation.manifest.config.index, Device())
@@ -153,7 +159,6 @@ def verify(path: str | Path) -> Generation:
     _ = saved.transformation
     if saved.users is not None:
         _check_users(saved.users, index.count)
-    return saved.generation
 
 
 def _check_nothing_omitted(generation: Generation) -> None:

@@ -84,8 +84,13 @@ class Titles:
             AmbiguousTitleError: several titles answer equally well.
             NotFoundError: none does.
         """
+        row = self.known(title_or_id)
+        return self.catalog.find(title_or_id) if row is None else row
+
+    def known(self, title_or_id: str) -> int | None:
+        """Return the row that the sorted table names, in microseconds; None where `find` would ask the database."""
         rows = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
-        return rows[0] if len(rows) == 1 else self.catalog.find(title_or_id)
+        return rows[0] if len(rows) == 1 else None
 
     def _looked_up(self, stored: StoredTexts, text: str) -> list[int]:
         """Return the rows of the titles whose id ``text`` is, or else whose title, or else whose name."""

@@ -50,6 +50,11 @@ class Generation:
         """For example ``gen-000002``."""
         return self.ref.name
 
+    @property
+    def bytes(self) -> int:
+        """What its files take on the disk."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
     def has(self, name: str) -> bool:
         """Tell whether the generation holds a file of this name."""
         return name in self.manifest.files

@@ -1,0 +1,39 @@
+"""What a generation holds and how it was built, as `semrec info --json` and the service say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semrec_faiss.index.generations.generation import Generation
+
+Facts = dict[str, Any]
+
+
+def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
+    """Return the facts of a generation for a person, and what a program may want to know besides.
+
+    Args:
+        index: the name that the index directory goes by.
+        generation: of it.
+    """
+    manifest = generation.manifest
+    config = manifest.config
+    facts: Facts = {
+        "index": index,
+        "generation": generation.name,
+        "previous": manifest.previous.name if manifest.previous else None,
+        "created": manifest.created,
+        "type": config.index.type,
+        "titles": manifest.count,
+        "dim": manifest.dim,
+        "users": manifest.users,
+        "bytes": generation.bytes,
+    }
+    detail: Facts = {
+        "config": {"index": config.index.model_dump(mode="json"), "device": config.device.model_dump(mode="json")},
+        "faiss_version": manifest.faiss_version,
+        "semrec_version": manifest.semrec_version,
+        "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
+        "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
+    }
+    return facts, detail
