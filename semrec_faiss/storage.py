@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.locks import only_writer
 
 _NO_SUCH_STEP = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """What file systems say, those of networks and containers above all, that flush no folders: there is nothing to do."""
@@ -78,29 +79,6 @@ def new_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_folder(out.parent)
-
-
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Keep other processes from making ``out`` at the same time, by a lock beside it that goes with the process.
-
-    Raises:
-        UsageError: another process holds it.
-        OSError: the disk refuses.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"another process is making {out}", fix="wait until it has finished") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        with suppress(OSError):
-            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def recover(place: Path) -> None:

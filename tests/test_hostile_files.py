@@ -21,13 +21,21 @@ from semrec_faiss.cli.printing import progress_bars
 from semrec_faiss.config.reading import config_from_dict, load_config, read_source
 from semrec_faiss.data.exchange.formats import open_ann_file
 from semrec_faiss.data.folder.layout import open_vectors
+from semrec_faiss.data.interactions.transformation_file import read_transformation
 from semrec_faiss.data.movielens.download import open_movielens
+from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, StorageError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.measure.documents.results import read_results
+from semrec_faiss.measure.trials.kind import kind_of
+from semrec_faiss.measure.trials.ledger import Ledger, read_ledger
+from semrec_faiss.measure.trials.plan_record import SWEEP_PLAN
+from semrec_faiss.measure.trials.record import TRIAL_RECORD
+from semrec_faiss.measure.trials.results import read_plan
 from semrec_faiss.storage import read_small, sync_folder
 
 Make = Callable[..., Any]
@@ -87,6 +95,36 @@ def test_pipes_are_no_user_ids_and_no_config(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(DataError, match="no regular file"):
         read_user_ids(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_only_regular_files_are_read_of_what_earlier_runs_wrote(tmp_path: Path, kind: str) -> None:
+    def put(place: Path) -> Path:
+        place.parent.mkdir(exist_ok=True)
+        if kind == "pipe":
+            os.mkfifo(place)
+        else:
+            place.symlink_to("/dev/zero")
+        return place
+
+    with pytest.raises(StorageError, match=r"trials\.jsonl: it is no regular file"):
+        read_ledger(put(tmp_path / "trials.jsonl"), TRIAL_RECORD)
+    with pytest.raises(StorageError, match=r"trials\.jsonl: it is no regular file"), Ledger(tmp_path, TRIAL_RECORD):
+        pass
+    with pytest.raises(StorageError, match=r"plan\.json: it is no regular file"):
+        read_plan(put(tmp_path / "plan.json").parent, SWEEP_PLAN)
+    assert kind_of(tmp_path) is None
+    with pytest.raises(DataError, match=r"results\.json cannot be read as JSON: .* no regular file"):
+        read_results(put(tmp_path / "results.json"))
+    about = put(tmp_path / "transformation.json")
+    with pytest.raises(DataError, match=r"transformation\.json cannot be read: it is no regular file"):
+        read_transformation(about, tmp_path / "transformation.npz")
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "metadata.jsonl").write_text('{"media_id": "a", "title": "Film"}\n')
+    put(media / "content_vectors.json")
+    with pytest.raises(DataError, match=r"content_vectors\.json: it is no regular file"):
+        embed_folder(tmp_path, model="made up", encoder=object())  # type: ignore[arg-type]
 
 
 def test_generation_names_of_thousands_of_digits_are_none(built: Path) -> None:

@@ -156,7 +156,7 @@ def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "here\n"
-        with pytest.raises(UsageError, match=r"another process is making .*out"), new_folder(tmp_path / "out"):
+        with pytest.raises(UsageError, match=r"another process is writing .*out"), new_folder(tmp_path / "out"):
             pass
         other.communicate(timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

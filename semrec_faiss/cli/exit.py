@@ -12,7 +12,8 @@ import threading
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,10 @@ def _plainer(character: str) -> str:
 
 def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
     """Run a command and turn whatever it raises into a message on stderr and an exit code."""
-    warnings.showwarning = _show_warning
-    _end_cleanly_when_terminated()
     try:
-        result = work()
-        sys.stdout.flush()
+        with _shown_warnings(), _ended_cleanly_when_terminated():
+            result = work()
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
         return 0
@@ -79,13 +79,33 @@ class _Terminated(BaseException):
     """SIGTERM, raised where the program stands, so that what is half-written is removed on the way out."""
 
 
-def _end_cleanly_when_terminated() -> None:
+@contextmanager
+def _ended_cleanly_when_terminated() -> Iterator[None]:
+    """Handle SIGTERM in the block, unless the program that runs it does so itself."""
+
     def terminate(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         raise _Terminated
 
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    else:
+        yield
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Show warnings as notes in the block."""
+    before = warnings.showwarning
+    warnings.showwarning = _show_warning
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _explain(error: Exception) -> int:

@@ -26,8 +26,9 @@ from semrec_faiss.data.movielens.users import write_users
 from semrec_faiss.data.text.embed import EmbedDtype, EmbedReport, embed_folder
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, check_available, find_model
 from semrec_faiss.errors import StorageError
+from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import move_over, new_file, only_writer, sync_folder, sync_tree
+from semrec_faiss.storage import move_over, new_file, sync_folder, sync_tree
 
 GENOME_FIELD = "genome_tags"
 """The field of a title's most relevant genome tags; part of its text beside the users' tags."""

@@ -6,8 +6,9 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing_extensions import Unpack
 
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text
 from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
 from semrec_faiss.search.profile_search import changed_profile
@@ -87,7 +89,7 @@ def export_all_users(
         wish: see `Recommender`.
 
     Raises:
-        UsageError: ``out`` is a directory or under a file, or a setting is out of range.
+        UsageError: ``out`` is a directory or under a file, another process writes it, or a setting is out of range.
         NotFoundError: the index holds no users.
         StorageError: the disk is full or refuses; ``out`` is as it was.
     """
@@ -98,7 +100,6 @@ def export_all_users(
     if not isinstance(out, str | PathLike):
         raise UsageError(f"out is {out!r}; a path is expected", fix="name a file, such as recs.parquet")
     out = Path(out)
-    work: Path | None = None
     try:
         if out.is_dir():
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
@@ -107,17 +108,13 @@ def export_all_users(
         check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
         recommender.searcher.check(wanted)
-        work = _work_folder(recommender, out, wanted, include_seen, profile)
-        resumed = _write_parts(recommender, work, wanted, include_seen, profile, progress)
-        summary = _finish(recommender, work, out, wanted, include_seen, resumed)
-        shutil.rmtree(work)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with only_writer(out), _work_folder(recommender, out, wanted, include_seen, profile) as work:
+            resumed = _write_parts(recommender, work, wanted, include_seen, profile, progress)
+            return _finish(recommender, work, out, wanted, include_seen, resumed)
     except (OSError, ValueError, duckdb.Error) as error:
         said = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(f"cannot write {out}: {said}", fix="free space or name another --out") from error
-    finally:
-        if work is not None and work.is_dir() and not any(work.iterdir()):
-            work.rmdir()
-    return summary
 
 
 def _write_parts(
@@ -170,10 +167,14 @@ def _is_whole(part: Path) -> bool:
     return True
 
 
+@contextmanager
 def _work_folder(
     recommender: Recommender, out: Path, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None
-) -> Path:
-    """Name the folder of finished blocks by everything they depend on; remains of other settings are removed."""
+) -> Iterator[Path]:
+    """Give the folder of finished blocks, named by everything they depend on; it goes when the block ends well.
+
+    Remains of other settings are removed; blocks stay after an error.
+    """
     saved = recommender.saved
     depends = {
         "generation": saved.generation.ref.model_dump(),
@@ -185,13 +186,17 @@ def _work_folder(
         "block": BLOCK_USERS,
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.name}.parts-{digest}")
     for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
         if remains != work:
             shutil.rmtree(remains, ignore_errors=True)
     work.mkdir(exist_ok=True)
-    return work
+    try:
+        yield work
+        shutil.rmtree(work)
+    finally:
+        if work.is_dir() and not any(work.iterdir()):
+            work.rmdir()
 
 
 def _write_part(connection: DuckDBPyConnection, users: Any, found: TopK, part: Path) -> None:

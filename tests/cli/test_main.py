@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -152,3 +154,17 @@ def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
     command = f"{sys.executable} -m semrec_faiss info {tmp_path / 'none'} 2>&-"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (4, "")
+
+
+def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
+    """Once a fault: whoever ran commands in a process of his own could not end it by SIGTERM as before."""
+
+    def handlers() -> tuple[object, object]:
+        return signal.getsignal(signal.SIGTERM), warnings.showwarning
+
+    during: list[object] = []
+    before = handlers()
+    assert exit_code_of(lambda: during.extend(handlers()), debug=False) == 0
+    assert handlers() == before
+    assert during[1] != before[1]
+    assert during[0] != before[0] or before[0] != signal.SIG_DFL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -14,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semrec_faiss.data.interactions.hybrid import LearnSettings, Transformation
 from semrec_faiss.data.interactions.text_block import TextProjection
 from semrec_faiss.errors import DataError
-from semrec_faiss.storage import sha256_of_file
+from semrec_faiss.storage import read_small, sha256_of_file
 
 JSON_NAME = "transformation.json"
 ARRAYS_NAME = "transformation.npz"
+_MOST_BYTES = 1 << 30
+"""More than matrices of 4,096 by 4,096 numbers take."""
+
 _FIX = "learn the vectors again: semrec dataset learn FOLDER OUT"
 
 
@@ -64,14 +68,13 @@ def read_transformation(path: Path, arrays_path: Path, *, vectors: Path | None =
         DataError: a file is missing, damaged or not what this version reads, or the vectors are others.
     """
     try:
-        about = _About.model_validate_json(path.read_bytes())
-        content = arrays_path.read_bytes()
-        digest = sha256_of_file(arrays_path)
+        about = _About.model_validate_json(read_small(path))
+        content = read_small(arrays_path, _MOST_BYTES)
     except ValidationError as error:
         raise DataError(f"{path} is none that this version reads: {error.errors()[0]['msg']}", fix=_FIX) from error
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror or error}", fix=_FIX) from error
-    if digest != about.arrays_sha256:
+    if hashlib.sha256(content).hexdigest() != about.arrays_sha256:
         raise DataError(f"{arrays_path} has changed since it was written: its SHA-256 is not {path.name}'s", fix=_FIX)
     if vectors is not None and sha256_of_file(vectors) != about.vectors_sha256:
         raise DataError(f"{vectors} holds other vectors than {path} was learned with", fix=_FIX)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, 
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import EmbeddingWork
 from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import sha256_of_file
 
@@ -119,7 +121,8 @@ def embed_folder(
         encoder: makes the vectors instead of ``model``, which then is only its name.
 
     Raises:
-        UsageError: an unknown field, an argument out of its limits, or vectors that exist already.
+        UsageError: an unknown field, an argument out of its limits, vectors that exist already, or another process
+            makes them.
         DataError: mistakes in the metadata, or a disk that cannot be written to.
         NotFoundError: no such folder or model.
         MissingPackageError: sentence-transformers is not installed.
@@ -138,28 +141,30 @@ def embed_folder(
         source = find_model(model) if encoder is None else ModelSource(model, model, None)
         settings = _settings(source, fields, dtype, sha256_of_file(files.metadata))
         work = EmbeddingWork(files.media_vectors, settings, metadata.count, block_rows)
-        work.finish_publication()
         dim, resumed = work.published_dim(), 0
         used: str | None = None
-        up_to_date = dim is not None
-        if up_to_date:
-            work.remove_all()
-        if dim is None:
-            if files.media_vectors.exists() and not overwrite:
-                raise UsageError(
-                    f"{files.media_vectors} exists, and was not made from this metadata with these settings",
-                    fix="give --overwrite to replace it",
-                )
-            finished = work.open()
-            resumed = sum(work.block_size(start) for start in finished)
-            if resumed < metadata.count:
-                encoder = encoder or load_encoder(source, batch_size=batch_size, device=device)
-                used = encoder.device
-                job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
-                job.run(_texts(files.metadata, fields), finished)
-            if sha256_of_file(files.metadata) != settings["metadata_sha256"]:
-                raise DataError(f"{files.metadata} changed while it was embedded", fix="run the command again")
-            dim = work.publish()
+        with only_writer(files.media_vectors) if dim is None else nullcontext():
+            work.finish_publication()
+            dim = work.published_dim() if dim is None else dim
+            up_to_date = dim is not None
+            if up_to_date:
+                work.remove_all()
+            if dim is None:
+                if files.media_vectors.exists() and not overwrite:
+                    raise UsageError(
+                        f"{files.media_vectors} exists, and was not made from this metadata with these settings",
+                        fix="give --overwrite to replace it",
+                    )
+                finished = work.open()
+                resumed = sum(work.block_size(start) for start in finished)
+                if resumed < metadata.count:
+                    encoder = encoder or load_encoder(source, batch_size=batch_size, device=device)
+                    used = encoder.device
+                    job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
+                    job.run(_texts(files.metadata, fields), finished)
+                if sha256_of_file(files.metadata) != settings["metadata_sha256"]:
+                    raise DataError(f"{files.metadata} changed while it was embedded", fix="run the command again")
+                dim = work.publish()
     except OSError as error:
         raise DataError(
             f"{error.filename or files.media_vectors}: {error.strerror or error}",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.layout import open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.errors import DataError
-from semrec_faiss.storage import new_file, save_json, sha256_of_file, sync_folder
+from semrec_faiss.storage import new_file, read_small, save_json, sha256_of_file, sync_folder
 
 _PREFIX = ".embedding-"
 
@@ -51,7 +51,7 @@ class EmbeddingWork:
     def published_dim(self) -> int | None:
         """Return the dimensions of the vectors in place if they were made with these settings, else None."""
         try:
-            manifest = json.loads(self._manifest.read_bytes())
+            manifest = json.loads(read_small(self._manifest))
             same = all(manifest.get(name) == value for name, value in self._settings.items())
             if same and self._vectors.is_file() and manifest.get("vectors_sha256") == sha256_of_file(self._vectors):
                 return int(manifest["dim"])

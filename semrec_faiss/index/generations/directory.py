@@ -13,15 +13,13 @@ import os
 import re
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
+from semrec_faiss.locks import only_writer
 from semrec_faiss.storage import read_small, sync_folder
 
 CURRENT_NAME = "CURRENT"
@@ -103,28 +101,17 @@ class IndexDirectory:
                 f"{self.path} is a directory with other content", fix="name a new or empty directory as --output"
             )
         made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK_NAME, timeout=0)
-            lock.acquire()
-        except NotImplementedError:  # a file system without locks: who builds there must see to it himself
-            warnings.warn(
-                f"{self.path} lies on a file system without locks: let no two builds run at once",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        except Timeout as error:
-            raise UsageError(f"another process is writing {self.path}", fix="wait until it has finished") from error
-        except OSError as error:
-            raise StorageError(
-                f"cannot write in {self.path}: {error.strerror or error}", fix="name another --output"
-            ) from error
-        try:
-            yield
-        finally:
+        with contextlib.ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(only_writer(self.path, self.path / _LOCK_NAME))
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write in {self.path}: {error.strerror or error}", fix="name another --output"
+                ) from error
             if made:
-                self._remove_if_unused(made)
-            lock.release()
+                held.callback(self._remove_if_unused, made)
+            yield
 
     def _remove_if_unused(self, made: list[Path]) -> None:
         """Remove the folders that were made for an index of which nothing came; the lock is still held."""

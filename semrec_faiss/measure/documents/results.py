@@ -11,7 +11,10 @@ from typing import Any
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.gpu_memory import gpu_states
-from semrec_faiss.storage import new_file
+from semrec_faiss.storage import new_file, read_small
+
+MOST_BYTES = 256 << 20
+"""More than any results file takes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def read_results(path: Path) -> dict[str, Any]:
         DataError: it is no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_small(path, MOST_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.documents.results import MOST_BYTES
+from semrec_faiss.storage import read_small
 
 PLAN = "plan.json"
 """The file that says which trials a sweep consists of; of an evaluation it names its kind."""
@@ -17,7 +19,7 @@ EVALUATION = "evaluation"
 def kind_of(folder: Path) -> Literal["indexes", "evaluation"] | None:
     """Tell what the results in a folder are of; None where there are none, or none that can be read."""
     try:
-        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        plan = json.loads(read_small(folder / PLAN, MOST_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(plan, dict):

@@ -9,17 +9,22 @@ from __future__ import annotations
 import io
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar, cast
 
 from pydantic import TypeAdapter
 
-from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.locks import only_writer
 from semrec_faiss.measure.documents.fields import Unsound, checked
-from semrec_faiss.storage import flush_to_disk, sync_folder
+from semrec_faiss.storage import flush_to_disk, read_small, sync_folder
 
 LEDGER = "trials.jsonl"
+
+_MOST_BYTES = 1 << 30
+"""More than the records of a hundred thousand trials take."""
 
 
 class AnyRecord(Protocol):
@@ -50,7 +55,7 @@ def read_ledger(path: Path, kind: TypeAdapter[Record]) -> dict[str, Record]:
         DataError: a line that ends is no record of a trial; the message names line and field.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path, _MOST_BYTES)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no ledger {path}", fix="run `semrec sweep` first") from error
     except OSError as error:
@@ -108,29 +113,20 @@ class Ledger(Generic[Record]):
             StorageError: the folder cannot be made or written.
             DataError: the ledger is damaged.
         """
-        from filelock import FileLock, Timeout
-
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._folder / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UsageError(
-                f"another process writes {self._folder}", fix="wait for it, or give another name"
-            ) from error
-        except OSError as error:
-            raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
-        try:
+        with ExitStack() as held:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(only_writer(self._folder, self._folder / ".lock"))
+            except OSError as error:
+                raise StorageError(f"cannot write {self._folder}: {error.strerror or error}") from error
             self._open()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = held.pop_all()
         return self
 
     def _open(self) -> None:
         try:
             self._path.touch()
-            content = self._path.read_bytes()
+            content = read_small(self._path, _MOST_BYTES)
             whole = _whole_bytes(content)
             if whole < len(content):
                 os.truncate(self._path, whole)
@@ -163,10 +159,10 @@ class Ledger(Generic[Record]):
         self.records[record.digest] = record
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as failure:
-                if error is None:
-                    raise StorageError(f"cannot write {self._path}: {failure.strerror or failure}") from failure
-        self._lock.release()
+        with self._held:
+            if self._file is not None:
+                try:
+                    self._file.close()
+                except OSError as failure:
+                    if error is None:
+                        raise StorageError(f"cannot write {self._path}: {failure.strerror or failure}") from failure

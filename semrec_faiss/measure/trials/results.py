@@ -12,11 +12,12 @@ from pydantic import TypeAdapter
 
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.measure.documents.fields import Checked, Part, Unsound, checked
+from semrec_faiss.measure.documents.results import MOST_BYTES
 from semrec_faiss.measure.trials.kind import PLAN, refuse_evaluation
 from semrec_faiss.measure.trials.ledger import LEDGER, Record, read_ledger
 from semrec_faiss.measure.trials.plan_record import SWEEP_PLAN, PlanRecord, PrunableTrial, SweepPlan
 from semrec_faiss.measure.trials.record import TRIAL_RECORD, Failed, Measured
-from semrec_faiss.storage import new_file
+from semrec_faiss.storage import new_file, read_small
 
 AGAIN = "run `semrec sweep` again, which writes it anew and measures nothing twice"
 
@@ -104,7 +105,7 @@ def read_document(path: Path, kind: TypeAdapter[Checked], wrong: str) -> Checked
         StorageError: it may not be read.
     """
     try:
-        return checked(kind, json.loads(path.read_text(encoding="utf-8")))
+        return checked(kind, json.loads(read_small(path, MOST_BYTES).decode("utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

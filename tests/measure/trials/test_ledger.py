@@ -107,7 +107,7 @@ def test_full_disk_takes_the_half_written_line_back(tmp_path: Path, monkeypatch:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with ledger_in(tmp_path), pytest.raises(UsageError, match="another process writes"), ledger_in(tmp_path):
+    with ledger_in(tmp_path), pytest.raises(UsageError, match="another process is writing"), ledger_in(tmp_path):
         pass
     with ledger_in(tmp_path) as ledger:
         ledger.append(record(1))
