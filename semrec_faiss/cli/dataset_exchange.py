@@ -1,29 +1,102 @@
-"""dataset import, export: vectors from benchmarks' files and to them."""
+"""dataset import, export: other people's files to a data folder, and a data folder to files that others read."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from semrec_faiss.cli.options import json_option
-from semrec_faiss.cli.printing import print_json, progress_bars, say
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+from semrec_faiss.errors import UsageError
+
+_BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 
 
-@click.command("import", epilog="Example: semrec dataset import glove-100-angular.hdf5 data/glove")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command("import", epilog="Example: semrec dataset import products.parquet data/shop --map media_id=sku")
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="PART=COLUMN",
+    help="Which column is media_id, title, year or genres. [default: guessed by names]",
+)
+@click.option("--vector", metavar="COLUMN", help="The column of vectors. [default: guessed]")
+@click.option("--vectors", type=click.Path(path_type=Path), help="A .npy with a vector a row, instead of a column.")
+@click.option("--without-vectors", is_flag=True, help="There are none; semrec dataset embed makes them of texts.")
+@click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A column of texts that are lists.")
 @click.option("--queries", type=click.Path(path_type=Path), help="The .fbin of questions beside a .fbin.")
 @click.option("--neighbors", type=click.Path(path_type=Path), help="The .ibin of their neighbours.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
 @json_option
 def import_file(
+    source: Path,
+    out: Path,
+    queries: Path | None,
+    neighbors: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make a data folder OUT from SOURCE: a table of titles with their vectors, or a benchmark's file of vectors.
+
+    A table is Parquet, Arrow IPC, CSV or JSON lines, one file, a folder of parts or a glob, or a folder that datasets
+    has saved; its vectors are a column of lists or tensors, or a .npy beside it. All other columns are kept with their
+    types. A benchmark's file is the HDF5 of ann-benchmarks or a .fbin; its questions become users, and its neighbours,
+    where it has them, are held against an exact search.
+    """
+    if source.suffix.lower() in _BENCHMARKS:
+        _refuse(source, {name: value for name, value in options.items() if value})
+        _import_benchmark(source, out, queries, neighbors, overwrite, as_json)
+        return
+    if queries is not None or neighbors is not None:
+        raise UsageError(f"--queries and --neighbors go with a .fbin, not with {source}", fix="leave them out")
+    _import_table(source, out, overwrite, as_json, **options)
+
+
+def _refuse(source: Path, given: dict[str, Any]) -> None:
+    if given:
+        name = {"maps": "map", "splits": "split"}.get(next(iter(given)), next(iter(given))).replace("_", "-")
+        raise UsageError(f"{source} holds vectors alone; --{name} says something of a table", fix=f"leave --{name} out")
+
+
+def _import_table(
+    source: Path,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    *,
+    maps: tuple[str, ...],
+    vector: str | None,
+    vectors: Path | None,
+    without_vectors: bool,
+    splits: tuple[str, ...],
+) -> None:
+    from semrec_faiss.data.tables.columns import TABLE_PARTS, parse_map
+    from semrec_faiss.data.tables.folder import import_folder
+    from semrec_faiss.data.tables.importing import TableWish, parse_split
+
+    if sum((vector is not None, vectors is not None, without_vectors)) > 1:
+        raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
+    wish = TableWish(parse_map(maps, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
+    with progress_bars() as progress:
+        made = import_folder(source, out, wish, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({"folder": str(out), **made.as_dict()})
+        return
+    table = made.table
+    for note in table.notes:
+        say(f"note: {note}")
+    click.echo(f"made {out}: {table.titles} titles" + (f" of {table.dim} dimensions, {table.dtype}" * bool(table.dim)))
+    print_table(["", ""], [[f"  {name}", kind] for name, kind in table.fields.items()], header=False)
+
+
+def _import_benchmark(
     file: Path, out: Path, queries: Path | None, neighbors: Path | None, overwrite: bool, as_json: bool
 ) -> None:
-    """Make a data folder OUT from an HDF5 FILE of ann-benchmarks, or from a .fbin: questions become users.
-
-    The file's neighbours, where it has them, are held against an exact search.
-    """
     from semrec_faiss.data.exchange.formats import open_ann_file
     from semrec_faiss.data.exchange.importing import write_data_folder
     from semrec_faiss.measure.quality.export_with_truth import agreement_with
@@ -43,7 +116,7 @@ def import_file(
         say("note: the file ranks by inner products: build with --set index.normalize=false")
 
 
-@click.command("export", epilog="Example: semrec dataset export data/demo scratch/demo.hdf5")
+@click.command("export", epilog="Example: semrec dataset export data/demo scratch/demo.parquet")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -57,11 +130,15 @@ def import_file(
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
 @json_option
 def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, as_json: bool) -> None:
-    """Write the data folder FOLDER for other benchmarks, exact neighbours included.
+    """Write the data folder FOLDER as a table, or for other benchmarks, exact neighbours included.
 
-    OUT that ends in .hdf5 is one file as ann-benchmarks reads it; any other OUT is a folder for base.fbin, query.fbin,
-    neighbors.ibin and distances.fbin.
+    OUT that ends in .parquet or .arrow is a table of titles and their vectors; what came from a table is that table
+    again. OUT that ends in .hdf5 is one file as ann-benchmarks reads it; any other OUT is a folder for base.fbin,
+    query.fbin, neighbors.ibin and distances.fbin.
     """
+    if out.suffix.lower() in (".parquet", ".arrow"):
+        _export_table(folder, out, as_json)
+        return
     from semrec_faiss.measure.quality.export_with_truth import export_folder
 
     with progress_bars() as progress:
@@ -74,3 +151,14 @@ def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, a
         f"wrote {', '.join(exported.files)}: {exported.titles} titles of {exported.dim} dimensions,"
         f" {exported.queries} {asked} to ask, {exported.k} neighbours each"
     )
+
+
+def _export_table(folder: Path, out: Path, as_json: bool) -> None:
+    from semrec_faiss.data.tables.exporting import export_table
+
+    with progress_bars() as progress:
+        exported = export_table(folder, out, progress)
+    if as_json:
+        print_json(exported.as_dict())
+        return
+    click.echo(f"wrote {exported.file}: {exported.titles} titles with {', '.join(exported.columns)}")

@@ -106,7 +106,7 @@ def check_data_folder(root: str | Path, progress: Progress = silent) -> FolderRe
     """
     folder = find_data_folder(root)
     vectors = open_vectors(folder.media_vectors)
-    catalog = Catalog.from_jsonl(folder.metadata, expect_count=len(vectors), progress=progress)
+    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress)
     warnings: list[str] = []
     media = _check_vectors(folder.media_vectors, vectors, catalog, warnings, progress)
     fields = _fields(catalog)

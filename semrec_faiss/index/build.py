@@ -140,7 +140,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
 def _open_source(dataset: Path, progress: Progress) -> _Source:
     folder = find_data_folder(dataset)
     vectors = open_vectors(folder.media_vectors)
-    catalog = Catalog.from_jsonl(folder.metadata, expect_count=len(vectors), progress=progress)
+    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress)
     media = folder.media_vectors.parent
     learned = (
         read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=folder.media_vectors)

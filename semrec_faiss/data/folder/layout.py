@@ -16,6 +16,7 @@ from semrec_faiss.errors import DataError, NotFoundError
 __all__ = [
     "MEDIA_VECTORS",
     "METADATA",
+    "METADATA_TABLE",
     "SEEN",
     "USER_IDS",
     "USER_VECTORS",
@@ -31,13 +32,14 @@ __all__ = [
 
 MEDIA_VECTORS = "media/content_vectors.npy"
 METADATA = "media/metadata.jsonl"
+METADATA_TABLE = "media/metadata.parquet"
 USER_VECTORS = "users/preference_vectors.npy"
 USER_IDS = "users/user_ids.json"
 SEEN = "users/seen.parquet"
 
 _LAYOUT = f"""The layout is:
   {MEDIA_VECTORS}      a vector a title
-  {METADATA}            a line a title, in the same order
+  {METADATA}            a line a title, in the same order; or {Path(METADATA_TABLE).name}, a row a title
   {USER_VECTORS}   optional: a vector a user
   {USER_IDS}            optional: the users' ids, in the same order
   {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known; a file,
@@ -47,6 +49,7 @@ _LAYOUT = f"""The layout is:
 _ROWS_PARTNER = {
     Path(MEDIA_VECTORS).name: Path(METADATA).name,
     Path(METADATA).name: Path(MEDIA_VECTORS).name,
+    Path(METADATA_TABLE).name: Path(MEDIA_VECTORS).name,
     Path(USER_VECTORS).name: Path(USER_IDS).name,
     Path(USER_IDS).name: Path(USER_VECTORS).name,
 }
@@ -90,7 +93,10 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
         raise NotFoundError(problem, fix=f"give the folder that holds media/ and users/. {_LAYOUT}")
     places = (given, given / "embeddings", given / "data" / "embeddings")
     folder = next((place for place in places if (place / "media").is_dir()), given)
-    required = [METADATA, MEDIA_VECTORS] if need_vectors else [METADATA]
+    metadata = METADATA_TABLE if os.path.lexists(folder / METADATA_TABLE) else METADATA
+    if metadata == METADATA_TABLE and os.path.lexists(folder / METADATA):
+        raise DataError(f"{folder} has {METADATA} and {METADATA_TABLE}", fix="remove the one that is not meant")
+    required = [metadata, MEDIA_VECTORS] if need_vectors else [metadata]
     missing = [name for name in required if not (folder / name).is_file()]
     if missing:
         odd = [name for name in missing if os.path.lexists(folder / name)]
@@ -105,7 +111,7 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
         raise DataError(f"{folder} has {there} but no {lacking}", fix=f"users need both files, or neither. {_LAYOUT}")
     if seen is not None and user_ids is None:
         raise DataError(f"{folder} has {SEEN} but no {USER_IDS}", fix=f"add the users, or remove {SEEN}. {_LAYOUT}")
-    return DataFolder(folder, folder / MEDIA_VECTORS, folder / METADATA, user_vectors, user_ids, seen)
+    return DataFolder(folder, folder / MEDIA_VECTORS, folder / metadata, user_vectors, user_ids, seen)
 
 
 def rows_partner(path: Path) -> str:
@@ -206,4 +212,6 @@ def _optional(path: Path) -> Path | None:
 
 def _partner(path: Path, partners: dict[str, str]) -> str:
     name = partners.get(path.name)
+    if name == Path(METADATA).name and (path.parent / Path(METADATA_TABLE).name).exists():
+        name = Path(METADATA_TABLE).name
     return "" if name is None else f" in {(path.parent / name).resolve() if '..' in name else path.parent / name}"

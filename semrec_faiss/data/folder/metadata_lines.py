@@ -85,6 +85,20 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
+def check_json_lines(path: Path) -> None:
+    """Raise DataError with the first ten lines of ``path`` that are no JSON objects, and how many more there are."""
+    mistakes = []
+    for number, raw in numbered_lines(path):
+        try:
+            _parse(raw)
+        except _LineError as mistake:
+            mistakes.append(f"{path}:{number}: {mistake}")
+    if mistakes:
+        more = len(mistakes) - MISTAKES_SHOWN
+        listed = "\n".join([*mistakes[:MISTAKES_SHOWN], *([f"… and {more:,} more"] if more > 0 else [])])
+        raise DataError(listed, fix="a line is a JSON object, one for each row")
+
+
 class _LineError(ValueError):
     """What is wrong with one line."""
 

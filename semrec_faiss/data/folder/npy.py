@@ -1,4 +1,4 @@
-"""Writes a .npy file block by block."""
+"""Writes a .npy file block by block, whether it is known beforehand how many rows there will be, or not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -88,6 +88,52 @@ class NpyFile:
         with self.path.open("r+b") as file:
             file.seek(self.start + row * self.dim * self.dtype.itemsize)
             file.write(np.ascontiguousarray(rows, dtype=self.dtype).data)
+
+
+class GrowingNpy:
+    """Writes an .npy file of as many rows as come; the header, which has room for any number, is written at the end.
+
+    Attributes:
+        rows: how many were written.
+        shape: (rows, dim); dim is 0 before the first.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Write to ``file``, open for writing in binary, at its start."""
+        self._file = file
+        self._dtype: np.dtype[Any] | None = None
+        self.shape = (0, 0)
+
+    @property
+    def rows(self) -> int:
+        """How many were written."""
+        return self.shape[0]
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype's name; empty before the first rows."""
+        return "" if self._dtype is None else self._dtype.newbyteorder("=").name
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Append ``rows``, shape (any, d), of the dtype of the first."""
+        if self._dtype is None:
+            self._dtype = rows.dtype.newbyteorder("<")
+            self.shape = (0, rows.shape[1])
+            self._header()
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self.shape = (self.shape[0] + len(rows), self.shape[1])
+
+    def finish(self) -> None:
+        """Write the header with the number of rows; nothing is written where there were none."""
+        if self._dtype is not None:
+            end = self._file.tell()
+            self._file.seek(0)
+            self._header()
+            self._file.seek(end)
+
+    def _header(self) -> None:
+        assert self._dtype is not None
+        _write_header(self._file, self.shape, self._dtype)
 
 
 def _write_header(file: Writable, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:

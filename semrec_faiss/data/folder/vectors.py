@@ -112,7 +112,7 @@ def equal_rows(vectors: NDArray[Any]) -> tuple[int, tuple[int, int] | None]:
         count += len(equal)
         if example is None and equal.size:
             example = int(earlier[equal[0]]), int(later[equal[0]])
-        _release_pages(vectors, 0, len(vectors))
+        release_pages(vectors, 0, len(vectors))
     return count, example
 
 
@@ -122,7 +122,7 @@ def iter_float64_parts(vectors: NDArray[Any], first: int, last: int) -> Iterator
     for start in range(first, last, step):
         stop = min(start + step, last)
         yield start, np.asarray(vectors[start:stop], dtype=np.float64)
-        _release_pages(vectors, start, stop)
+        release_pages(vectors, start, stop)
 
 
 def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normalize: bool, path: Path) -> None:
@@ -207,7 +207,7 @@ def _check_row(largest: float, row: NDArray[np.float64], number: int, path: Path
         )
 
 
-def _release_pages(vectors: NDArray[Any], start: int, stop: int) -> None:
+def release_pages(vectors: NDArray[Any], start: int, stop: int) -> None:
     """Tell the system that these rows' mapped pages are no longer needed, so that they do not count as our memory."""
     mapped = getattr(vectors, "_mmap", None)
     if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):

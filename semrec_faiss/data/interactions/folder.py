@@ -15,6 +15,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.folder.layout import (
     MEDIA_VECTORS,
     METADATA,
+    METADATA_TABLE,
     SEEN,
     USER_IDS,
     USER_VECTORS,
@@ -102,7 +103,7 @@ def learn_folder(
     source = find_data_folder(folder, need_vectors=False)
     _check(source, out, interactions, overwrite)
     texts = _texts(source)
-    catalog = Catalog.from_jsonl(source.metadata, expect_count=None if texts is None else len(texts), progress=progress)
+    catalog = Catalog.read(source.metadata, expect_count=None if texts is None else len(texts), progress=progress)
     try:
         with new_folder(out) as made:
             (made / "users").mkdir()
@@ -115,7 +116,7 @@ def learn_folder(
             fitted = time.perf_counter() - fitting
             _write_vectors(made, vectors, history, settings)
             write_transformation(made / "media", transformation, made / MEDIA_VECTORS)
-            shutil.copyfile(source.metadata, made / METADATA)
+            shutil.copyfile(source.metadata, made / "media" / source.metadata.name)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", fix="free space on that disk, or choose another folder"
@@ -141,8 +142,9 @@ def _check(source: DataFolder, out: Path, interactions: Path | None, overwrite: 
         raise UsageError(f"{out} holds the folder that is read", fix="name another OUT")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; OUT is a folder", fix="name another OUT")
-    if out.is_dir() and any(out.iterdir()) and not (overwrite and (out / METADATA).is_file()):
-        fix = "pass --overwrite to replace it" if (out / METADATA).is_file() else "name a new or empty folder"
+    is_data = any((out / name).is_file() for name in (METADATA, METADATA_TABLE))
+    if out.is_dir() and any(out.iterdir()) and not (overwrite and is_data):
+        fix = "pass --overwrite to replace it" if is_data else "name a new or empty folder"
         raise UsageError(f"{out} exists and is not empty", fix=fix)
     if has_transformation(source.media_vectors.parent):
         raise UsageError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder
 from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, numbered_lines
+from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import EmbeddingWork
 from semrec_faiss.errors import DataError, UsageError
@@ -135,7 +136,12 @@ def embed_folder(
     if dtype not in ("float16", "float32"):
         raise UsageError(f"dtype is {dtype!r}; it must be float16 or float32")
     files = find_data_folder(folder, need_vectors=False)
-    metadata = inspect_metadata(files.metadata, progress=progress)
+    table = inspect_table(files.metadata) if files.metadata.suffix == ".parquet" else None
+    metadata = (
+        inspect_metadata(files.metadata, progress=progress)
+        if table is None
+        else Metadata(files.metadata, table.count, table.fields, {})
+    )
     _check_fields(fields, metadata)
     try:
         source = find_model(model) if encoder is None else ModelSource(model, model, None)
@@ -161,7 +167,7 @@ def embed_folder(
                     encoder = encoder or load_encoder(source, batch_size=batch_size, device=device)
                     used = encoder.device
                     job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
-                    job.run(_texts(files.metadata, fields), finished)
+                    job.run(_texts(files.metadata, table, fields), finished)
                 if sha256_of_file(files.metadata) != settings["metadata_sha256"]:
                     raise DataError(f"{files.metadata} changed while it was embedded", fix="run the command again")
                 dim = work.publish()
@@ -196,11 +202,12 @@ def _check_fields(fields: Sequence[str], metadata: Metadata) -> None:
             )
 
 
-def _texts(path: Path, fields: Sequence[str]) -> Iterator[str]:
-    """Yield the text of each title."""
-    for number, line in numbered_lines(path):
+def _texts(path: Path, table: MetadataTable | None, fields: Sequence[str]) -> Iterator[str]:
+    """Yield the text of each title, of a Parquet table or of JSON lines."""
+    lines = (json.loads(line) for _, line in numbered_lines(path))
+    for number, record in enumerate(lines if table is None else table.records(), start=1):
         try:
-            yield item_text(json.loads(line), fields)
+            yield item_text(record, fields)
         except DataError as error:
             raise DataError(f"{path}:{number}: {error.message}", fix=error.fix) from error
 

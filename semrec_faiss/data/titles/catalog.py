@@ -6,7 +6,6 @@ other extensions and changes of its settings, so that SQL from a user can only e
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS, ROW
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_lines
+from semrec_faiss.data.folder.metadata_table import inspect_table
+from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
-from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles, json_text
+from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.progress import Progress, silent
@@ -67,6 +68,18 @@ class Catalog(HoldsHandles):
             f"SET GLOBAL TimeZone = 'UTC'; SET memory_limit = '{int(held) + FILTER_BYTES}B';"
             " SET enable_external_access = false; SET lock_configuration = true"
         )
+
+    @classmethod
+    def read(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:
+        """Read the metadata of a data folder, whether JSON lines or a Parquet table; see `from_jsonl`."""
+        if path.suffix != ".parquet":
+            return cls.from_jsonl(path, expect_count=expect_count, progress=progress)
+        table = inspect_table(path, expect_count=expect_count)
+        connection = connect()
+        create_table(connection, table.fields)
+        connection.execute(f"INSERT INTO {TABLE} FROM {table.rows}")
+        progress("loading titles", table.count, table.count)
+        return cls(connection, table.count, table.fields)
 
     @classmethod
     def from_jsonl(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:
@@ -169,7 +182,7 @@ class Catalog(HoldsHandles):
             .fetchall()
         )
         blank = dict.fromkeys(LEADING_FIELDS)
-        return [blank | json.loads(texts[row]) for row in asked.tolist()]
+        return [blank | read_record(texts[row]) for row in asked.tolist()]
 
     def media_ids(self, rows: RowsLike) -> list[str]:
         """Return the media_id of each of ``rows``.

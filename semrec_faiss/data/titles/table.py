@@ -56,9 +56,3 @@ def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def json_text(fields: dict[str, str]) -> str:
-    """Return the SQL for one title as a JSON object, its fields in order."""
-    packed = ", ".join(f"{quoted_name(name)} := {quoted_name(name)}" for name in fields)
-    return f"to_json(struct_pack({packed}))::VARCHAR"

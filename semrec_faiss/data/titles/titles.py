@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
+from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import StoredTexts
@@ -120,7 +121,7 @@ def stored_records(catalog: Catalog) -> Iterator[tuple[bytes, list[str]]]:
 
 def _records(catalog: Catalog) -> Iterator[Record]:
     blank = dict.fromkeys(LEADING_FIELDS)
-    return (blank | json.loads(text) for text in catalog.json_texts())
+    return (blank | read_record(text) for text in catalog.json_texts())
 
 
 def _line(record: Record) -> bytes:

@@ -146,7 +146,7 @@ class SweepData:
     def catalog(self) -> Catalog:
         """The metadata of the whole folder, by the folder's rows."""
         count = len(open_vectors(self._folder.media_vectors))
-        return Catalog.from_jsonl(self._folder.metadata, expect_count=count, progress=self._progress)
+        return Catalog.read(self._folder.metadata, expect_count=count, progress=self._progress)
 
     def mask(self, where: str | None) -> NDArray[np.bool_] | None:
         """Return which titles a filter lets through: bool (count,); None for no filter.

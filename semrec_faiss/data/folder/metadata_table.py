@@ -1,0 +1,234 @@
+"""metadata.parquet: its columns as fields of titles, each with its own type, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW
+from semrec_faiss.data.folder.layout import rows_partner
+from semrec_faiss.data.folder.recipe import PARTS, Recipe, read_recipe
+from semrec_faiss.data.folder.records import json_text, read_record
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SHOWN = 10
+BATCH = 4096
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+             "UHUGEINT")  # fmt: skip
+_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
+_IDS = ("VARCHAR", "UUID", *_INTEGERS)
+
+Note = Callable[[int, str, str], None]
+"""Takes a row from 0, a column and what is wrong there."""
+
+
+@dataclass(frozen=True)
+class MetadataTable:
+    """A metadata.parquet without mistakes.
+
+    Attributes:
+        rows: the SQL of a table with the row number and a column a field, in record order.
+        fields: the DuckDB type of each field.
+        count: the number of titles.
+    """
+
+    rows: str
+    fields: dict[str, str]
+    count: int
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield each title's fields as JSON has them, in row order."""
+        with connect() as connection:
+            found = connection.execute(f"SELECT {json_text(self.fields)} FROM {self.rows}")
+            while batch := found.fetchmany(BATCH):
+                yield from (read_record(text) for (text,) in batch)
+
+
+def inspect_table(path: Path, *, expect_count: int | None = None) -> MetadataTable:
+    """Check metadata.parquet and say how it is read.
+
+    Raises:
+        DataError: the first ten mistakes, each with row and column, or another number of rows than of vectors.
+    """
+    noted: list[str] = []
+
+    def note(row: int, column: str, what: str) -> None:
+        noted.append(f"{path}: row {row + 1:,}, column {column}: {what}")
+
+    found, count = checked_table(path, note)
+    if expect_count is not None and found.count != expect_count:
+        raise DataError(
+            f"{path} has {found.count:,} rows, but there are {expect_count:,} vectors{rows_partner(path)}",
+            fix="the two files must have one entry each for the same things, in the same order",
+        )
+    if noted:
+        more = [f"… and {count - len(noted):,} more"] if count > len(noted) else []
+        raise DataError("\n".join([*noted, *more]), fix="mend these rows, or leave them out with their vectors")
+    return found
+
+
+def checked_table(path: Path, note: Note) -> tuple[MetadataTable, int]:
+    """Look at all rows; tell ``note`` the first mistakes of each kind, and return how many there are.
+
+    Raises:
+        DataError: it cannot be read, or lacks a column.
+    """
+    import duckdb
+
+    recipe, schema = read_recipe(path)
+    _check_names(path, schema.names, recipe)
+    file = f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false, file_row_number = true)"
+    try:
+        with connect() as connection:
+            described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
+            types = {name: kind for name, kind, *_ in described if name in schema.names}
+            count = 0
+            if [name for name, *_ in described][: len(types)] != list(schema.names):
+                raise DataError(f"{path} has columns that its Parquet reader names otherwise", fix="rename them")
+            ours = _named(schema.names, recipe)
+            wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
+            for name, (column, _, wrong) in wanted.items():
+                count += _note_wrong(connection, file, column, wrong, note) if wrong else 0
+                if name == "media_id":
+                    count += _note_repeats(connection, file, column, note)
+            listed = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
+            rows = f"SELECT file_row_number AS {ROW}, {listed} FROM {file} ORDER BY file_row_number"
+            kinds = connection.execute(f"DESCRIBE {rows}").fetchall()
+            fields = {name: kind for name, kind, *_ in kinds if name != ROW}
+            total = connection.execute(f"SELECT count(*) FROM {file}").fetchall()[0][0]
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write or copy it again") from error
+    if not total:
+        raise DataError(f"{path} has no rows", fix="give a table that has some")
+    return MetadataTable(f"({rows})", fields, int(total)), count
+
+
+def _check_names(path: Path, names: list[str], recipe: Recipe) -> None:
+    folded: dict[str, str] = {}
+    for name in names:
+        if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+            raise DataError(f"{path}: the column name {name!r} is empty or holds control characters", fix="rename it")
+        if name.lower() in (ROW, "file_row_number"):
+            raise DataError(f"{path}: the column name {name!r} is kept for the row number", fix="rename it")
+        other = folded.setdefault(name.lower(), name)
+        if names.count(name) > 1 or other != name:
+            raise DataError(f"{path}: the columns {other!r} and {name!r} have one name but for case", fix="rename one")
+    if len(names) > MAX_FIELDS:
+        raise DataError(f"{path} has {len(names):,} columns; at most {MAX_FIELDS:,} are read", fix="leave some out")
+    for part in ("media_id", "title"):
+        if recipe.column_of(part, names) is None:
+            raise DataError(
+                f"{path} has no column {recipe.columns.get(part, part)!r} for {part}; it has {', '.join(names)}",
+                fix=f"say which it is when importing: --map {part}=COLUMN",
+            )
+
+
+def _named(names: list[str], recipe: Recipe) -> dict[str, str]:
+    """Return the column of each field: the parts first, then the others under names of their own."""
+    parts = {part: column for part in PARTS if (column := recipe.column_of(part, names)) is not None}
+    taken = {name.lower() for name in [*names, *PARTS]}
+    found = dict(parts)
+    for name in names:
+        if name in parts.values():
+            continue
+        shown = name
+        while shown.lower() in PARTS or (shown != name and shown.lower() in taken):
+            shown = f"original_{shown}"
+        found[shown] = name
+    return found
+
+
+def _expression(name: str, column: str, kind: str, recipe: Recipe, path: Path) -> tuple[str, str, str]:
+    """Return the column, the SQL of a field's values, and the SQL of what is wrong with a value, null where nothing."""
+    raw = quoted_name(column)
+    if name in ("media_id", "title"):
+        _need(path, column, kind, _IDS, "a text or a whole number", name)
+        empty = f"CASE WHEN {raw} IS NULL THEN 'is null' WHEN trim({raw}::VARCHAR) = '' THEN 'is empty' END"
+        return column, f"{raw}::VARCHAR", empty
+    if name == "year":
+        return column, *_year(path, column, raw, kind)
+    return column, _value(name, column, kind, recipe, path), ""
+
+
+def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path) -> str:
+    """Return the SQL of a field that can hold anything of its type."""
+    raw = quoted_name(column)
+    if column in recipe.split or (name == "genres" and kind == "VARCHAR"):
+        _need(path, column, kind, ("VARCHAR",), "a text to split", name)
+        parts = f"string_split({raw}, {quoted_text(recipe.split.get(column, '|'))})"
+        return f"list_filter(list_transform({parts}, lambda x: trim(x)), lambda x: x <> '')"
+    if name == "genres":
+        _need(path, column, kind, ("VARCHAR[]", "NULL"), "a list of texts", name)
+        return f"list_filter({raw}::VARCHAR[], lambda x: x IS NOT NULL)"
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isfinite({raw}) THEN {raw} END"  # not a number is what no filter can compare
+    return f"{raw}::VARCHAR" if kind.strip('"') == "NULL" else raw
+
+
+def _year(path: Path, column: str, raw: str, kind: str) -> tuple[str, str]:
+    if kind in _TIMES:
+        return f"year({raw})::BIGINT", ""
+    if kind.strip('"') == "NULL":
+        return "NULL::BIGINT", ""
+    if kind in _INTEGERS:
+        wrong = f"TRY_CAST({raw} AS BIGINT) IS NULL"
+    elif kind in ("FLOAT", "DOUBLE"):
+        raw = f"(CASE WHEN NOT isnan({raw}) THEN {raw} END)"
+        wrong = f"TRY_CAST({raw} AS BIGINT) IS NULL OR TRY_CAST({raw} AS BIGINT) <> {raw}"
+    else:
+        _need(path, column, kind, ("VARCHAR",), "a whole number or a date", "year")
+        raw = f"nullif(trim({raw}), '')"
+        wrong = f"NOT regexp_full_match({raw}, '-?[0-9]{{1,18}}')"
+    said = f"CASE WHEN {raw} IS NOT NULL AND ({wrong}) THEN format('{{}} is no whole year', {raw}::VARCHAR) END"
+    return f"TRY_CAST({raw} AS BIGINT)", said
+
+
+def _need(path: Path, column: str, kind: str, allowed: tuple[str, ...], what: str, part: str) -> None:
+    if kind.strip('"') not in allowed:
+        raise DataError(
+            f"{path}: column {column}, which is {part}, has type {kind}; {what} is expected",
+            fix=f"name another column: --map {part}=COLUMN",
+        )
+
+
+def _note_wrong(connection: DuckDBPyConnection, file: str, column: str, wrong: str, note: Note) -> int:
+    sql = f"SELECT file_row_number, {wrong} AS what FROM {file} WHERE what IS NOT NULL"
+    found = connection.execute(f"{sql} ORDER BY file_row_number LIMIT {SHOWN}").fetchall()
+    for row, what in found:
+        note(int(row), column, str(what))
+    if len(found) < SHOWN:
+        return len(found)
+    return int(connection.execute(f"SELECT count(*) FROM ({sql})").fetchall()[0][0])
+
+
+def _note_repeats(connection: DuckDBPyConnection, file: str, column: str, note: Note) -> int:
+    """Note ids that an earlier row has; rows are compared by a 64-bit hash first, so that ids need 8 bytes each."""
+    raw = f"{quoted_name(column)}::VARCHAR"
+    sql = f"SELECT hash({raw}) AS h FROM {file} WHERE {raw} IS NOT NULL"
+    hashes = np.sort(connection.execute(sql).fetchnumpy()["h"])
+    twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(twice):
+        return 0
+    connection.register("twice", {"h": twice})
+    rows = connection.execute(
+        f"SELECT {raw} AS id, file_row_number FROM {file} WHERE hash({raw}) IN (SELECT h FROM twice)"
+        " ORDER BY file_row_number"
+    ).fetchall()
+    connection.unregister("twice")
+    first: dict[str, int] = {}
+    count = 0
+    for media_id, row in rows:
+        if first.setdefault(media_id, row) != row:
+            count += 1
+            if count <= SHOWN:
+                note(int(row), column, f"{media_id!r} is also in row {first[media_id] + 1:,} of the table")
+    return count

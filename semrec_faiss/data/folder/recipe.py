@@ -1,0 +1,70 @@
+"""What metadata.parquet says about itself: which of its columns play which part, and the table that it came from."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss.errors import DataError
+
+PARTS = ("media_id", "title", "year", "genres")
+"""What a column may be mapped to."""
+
+_KEY = b"semrec_table"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a table's columns become the fields of titles.
+
+    Attributes:
+        columns: by part (media_id, title, year, genres), the name of the column that plays it.
+        split: by column of texts that are lists, what separates their elements.
+        vector: the column that held the vectors; None where they came from elsewhere.
+        schema: the whole table's Arrow schema, as IPC in base64; empty where it is not known.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=lambda: {part: part for part in PARTS})
+    split: Mapping[str, str] = field(default_factory=dict)
+    vector: str | None = None
+    schema: str = ""
+
+    def column_of(self, part: str, names: list[str]) -> str | None:
+        """Return the column of ``names`` that plays a part; None where none does."""
+        column = self.columns.get(part, part)
+        return column if column in names else None
+
+    def with_schema(self, schema: Any) -> Recipe:
+        """Return the same for a table of this Arrow schema."""
+        return Recipe(self.columns, self.split, self.vector, base64.b64encode(schema.serialize().to_pybytes()).decode())
+
+    def arrow_schema(self) -> Any:
+        """Return the whole table's Arrow schema; None where it is not known."""
+        import pyarrow as pa
+
+        return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(self.schema))) if self.schema else None
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """Return what a Parquet file holds of it."""
+        return {_KEY: json.dumps(asdict(self)).encode()}
+
+
+def read_recipe(path: Path) -> tuple[Recipe, Any]:
+    """Read a Parquet file's recipe, the plain one where it has none, and its Arrow schema.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+        text = (schema.metadata or {}).get(_KEY)
+        return (Recipe() if text is None else Recipe(**json.loads(text))), schema
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}", fix="write or copy it again") from error

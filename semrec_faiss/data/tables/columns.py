@@ -1,0 +1,163 @@
+"""Which column of a table plays which part: as it was named, or guessed where that is obvious, and told either way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from semrec_faiss.errors import UsageError
+
+GUESSES: dict[str, tuple[str, ...]] = {
+    "media_id": (
+        *("media_id", "id", "item_id", "itemid", "sku", "product_id", "productid", "asin", "isbn", "uuid", "uid"),
+        *("movie_id", "movieid", "film_id", "track_id", "trackid", "song_id", "book_id", "article_id", "video_id"),
+        *("show_id", "doc_id", "document_id", "key"),
+    ),
+    "title": (
+        *("title", "name", "product_name", "product_title", "item_name", "track_name", "song_name", "movie_title"),
+        *("headline", "label", "display_name"),
+    ),
+    "year": ("year",),
+    "genres": ("genres",),
+    "user": ("user_id", "userid", "user", "customer_id", "customerid", "customer", "member_id", "account_id"),
+    "item": ("media_id", "item_id", "itemid", "item", "sku", "product_id", "productid", "asin", "movie_id", "movieid",
+             "track_id", "song_id", "book_id", "article_id", "video_id", "isbn"),
+    "rating": ("rating", "stars", "score", "overall"),
+    "time": ("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "created_at", "event_time", "when"),
+    "vector": ("embedding", "embeddings", "vector", "vectors", "emb", "content_vector", "features", "dense_vector"),
+}  # fmt: skip
+"""The names by which each part is known, without case, the likeliest first."""
+
+SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")
+"""Names of columns of texts that spell vectors, as CSV has them."""
+
+TABLE_PARTS = ("media_id", "title", "year", "genres")
+HISTORY_PARTS = ("user", "item", "rating", "time")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by part, and what is to be told of how they were found.
+
+    Attributes:
+        by_part: the name of the column that plays a part; parts that none plays are left out.
+        notes: sentences about guesses.
+    """
+
+    by_part: Mapping[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def find_columns(
+    name: str, names: Sequence[str], given: Mapping[str, str], parts: Sequence[str], needed: Sequence[str]
+) -> Columns:
+    """Say which column plays each of ``parts``.
+
+    Args:
+        name: the table, for messages.
+        names: its columns.
+        given: the column of a part, as ``--map`` names it.
+        parts: those to look for.
+        needed: those without which the table is of no use.
+
+    Raises:
+        UsageError: a column that is not there, or a part that is needed and cannot be guessed; all of them at once.
+    """
+    problems, notes = [], []
+    found: dict[str, str] = {}
+    for part in parts:
+        if part in given:
+            if given[part] in names:
+                found[part] = given[part]
+            else:
+                near = difflib.get_close_matches(given[part], names, n=1, cutoff=0.5)
+                offer = f"; did you mean {near[0]!r}?" if near else ""
+                problems.append(f"there is no column {given[part]!r} for {part}{offer}")
+            continue
+        guess = guessed(part, names)
+        if guess is not None:
+            found[part] = guess
+            if guess != part:
+                notes.append(f"{part}: column {guess!r}, by its name")
+        elif part in needed:
+            problems.append(f"no column can be guessed for {part}")
+    if problems:
+        raise UsageError(
+            f"{name}: {'; '.join(problems)}; its columns are {', '.join(names)}",
+            fix=f"name the column: --map {'user=COLUMN' if 'user' in parts else 'media_id=COLUMN --map title=COLUMN'}",
+        )
+    return Columns(found, tuple(notes))
+
+
+def guessed(part: str, names: Sequence[str]) -> str | None:
+    """Return the column whose name, without case, is the likeliest for a part; None where none is known."""
+    folded = {name.lower(): name for name in reversed(names)}
+    return next((folded[known] for known in GUESSES[part] if known in folded), None)
+
+
+def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return the column of vectors and what is to be told; None where no column holds any.
+
+    Raises:
+        UsageError: the column named is not there or holds no vectors, or several hold some and none is obvious.
+    """
+    able = [one.name for one in schema if is_vector(one.type)]
+    if given is not None:
+        if given not in schema.names:
+            raise UsageError(
+                f"{name} has no column {given!r} for the vectors; its columns are {', '.join(schema.names)}",
+                fix=f"--vector {able[0]}" if able else "name one that is there",
+            )
+        kind = schema.field(given).type
+        if not is_vector(kind) and not is_text(kind):
+            raise UsageError(
+                f"{name}: column {given} has type {kind}, which holds no vectors",
+                fix="name a column of lists or tensors of floats: " + (", ".join(able) or "there is none"),
+            )
+        return given, ()
+    by_name = guessed("vector", able)
+    if by_name is None and len(able) > 1:
+        raise UsageError(
+            f"{name}: several columns may hold the vectors: {', '.join(able)}", fix=f"name it: --vector {able[0]}"
+        )
+    spelled = [one.name for one in schema if is_text(one.type) and one.name.lower() in SPELLED]
+    chosen = by_name or (able[0] if able else spelled[0] if len(spelled) == 1 else None)
+    if chosen is None:
+        return None, ()
+    why = "by its name" if by_name or spelled else "the only one of lists of floats"
+    return chosen, (f"vectors: column {chosen!r}, {why}",)
+
+
+def is_vector(kind: Any) -> bool:
+    """Whether a column of this Arrow type can hold vectors: lists or tensors of floats."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_list(kind) for is_list in lists) and pa.types.is_floating(kind.value_type)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a column holds texts, which may spell vectors."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
+    """Read ``PART=COLUMN`` as ``--map`` gives it.
+
+    Raises:
+        UsageError: one is of another form, or names a part that there is not, or one twice.
+    """
+    found: dict[str, str] = {}
+    for text in assignments:
+        part, equals, column = text.partition("=")
+        if not equals or part not in parts or not column or part in found:
+            what = "names a part twice" if part in found else "is not of the form PART=COLUMN"
+            raise UsageError(
+                f"--map {text!r} {what}; the parts are {', '.join(parts)}", fix=f"for example: --map {parts[0]}=sku"
+            )
+        found[part] = column
+    return found

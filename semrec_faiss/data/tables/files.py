@@ -1,0 +1,260 @@
+"""Reading tables in record batches, so that none needs to fit into memory; every file with the same columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.tables.mistakes import Mistakes
+from semrec_faiss.data.tables.source import TableFiles
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+BATCH_ROWS = 8192
+"""Rows read at once."""
+
+_BUFFER_BYTES = 1 << 20
+_DELIMITERS = ",;\t|"
+_LONGEST_LINE = 64 << 20
+_JSON = f"format = 'newline_delimited', maximum_object_size = {_LONGEST_LINE}"
+_WHOLE_JSON = f"{_JSON}, sample_size = -1, maximum_depth = -1, map_inference_threshold = -1, union_by_name = true"
+_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError, UnicodeError)
+
+
+class Table(Protocol):
+    """A table that is read in batches.
+
+    Attributes:
+        name: for messages.
+        schema: the columns of every batch.
+    """
+
+    name: str
+    schema: Any
+
+    def batches(self, mistakes: Mistakes) -> Iterator[Any]:
+        """Yield record batches of ``schema``; rows that cannot be read are noted, and are not among them."""
+        ...
+
+
+def open_table(files: TableFiles, texts: Sequence[str] = ()) -> Table:
+    """Open the files of a table and find out its columns.
+
+    Args:
+        files: as `find_files` gives them.
+        texts: columns of CSV and JSON lines that are texts whatever they look like, such as ids with leading zeros.
+
+    Raises:
+        DataError: a file cannot be read, or its columns contradict those of the others.
+    """
+    if files.format in ("csv", "jsonl"):
+        return _TextTable(files, texts)
+    return _BinaryTable(files)
+
+
+class _BinaryTable:
+    """Parquet or Arrow IPC files."""
+
+    def __init__(self, files: TableFiles) -> None:
+        self.name = files.name
+        self._files = files
+        schemas = []
+        for path in files.files:
+            with _explained(path), _reader(path, files.format) as (schema, _):
+                schemas.append(schema)
+        try:
+            self.schema = _unified(schemas)
+        except _ERRORS as error:
+            raise DataError(
+                f"{files.name}: its files have different columns: {error}", fix="write them with the same types"
+            ) from error
+
+    def batches(self, mistakes: Mistakes) -> Iterator[Any]:
+        row = 0
+        for path in self._files.files:
+            mistakes.begin(str(path), row)
+            with _explained(path), _reader(path, self._files.format) as (_, batches):
+                for batch in batches:
+                    if batch.num_rows:
+                        yield _as(batch, self.schema)
+                        row += batch.num_rows
+
+
+def _unified(schemas: list[Any]) -> Any:
+    names = {frozenset(schema.names) for schema in schemas}
+    if len(names) > 1:
+        differing = sorted(frozenset.union(*names) - frozenset.intersection(*names))
+        raise pa.ArrowInvalid(f"not all of them have {', '.join(differing)}")
+    first = schemas[0]
+    if all(schema.equals(first) for schema in schemas[1:]):
+        return first
+    return pa.unify_schemas(schemas, promote_options="permissive").with_metadata(first.metadata)
+
+
+def _as(batch: Any, schema: Any) -> Any:
+    if batch.schema.equals(schema):
+        return batch
+    columns = [batch.column(field.name) for field in schema]
+    cast = [each if each.type.equals(field.type) else each.cast(field.type) for each, field in zip(columns, schema)]  # noqa: B905
+    return pa.RecordBatch.from_arrays(cast, schema=schema)
+
+
+@contextmanager
+def _reader(path: Path, kind: str) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Open a file: its schema and its batches."""
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            yield file.schema_arrow, file.iter_batches(batch_size=BATCH_ROWS)
+        return
+    with pa.memory_map(str(path)) as file:
+        try:
+            reader = pa.ipc.open_file(file)
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        except pa.ArrowInvalid:
+            file.seek(0)
+            reader = pa.ipc.open_stream(file)
+            batches = iter(reader)
+        yield reader.schema, (part for batch in batches for part in _parts(batch))
+
+
+def _parts(batch: Any) -> Iterator[Any]:
+    return (batch.slice(first, BATCH_ROWS) for first in range(0, batch.num_rows, BATCH_ROWS))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write or copy it again") from error
+
+
+class _TextTable:
+    """CSV files or JSON lines, read by DuckDB; a column has the type that fits all of its values."""
+
+    def __init__(self, files: TableFiles, texts: Sequence[str]) -> None:
+        import duckdb
+
+        self.name = files.name
+        self._files = files
+        self._csv = files.format == "csv"
+        self._delimiter = _delimiter(files.files[0]) if self._csv else ""
+        try:
+            with connect() as connection:
+                self._types = self._found_types(connection, texts)
+                columns = ", ".join(f"NULL::{kind} AS {quoted_name(name)}" for name, kind in self._types.items())
+                self.schema = connection.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
+        except (duckdb.Error, UnicodeError) as error:
+            raise self._refused(error) from error
+
+    def batches(self, mistakes: Mistakes) -> Iterator[Any]:
+        import duckdb
+
+        row = 0
+        for path in self._files.files:
+            mistakes.begin(str(path), row)
+            try:
+                with connect() as connection:
+                    for batch in connection.sql(f"FROM {self._rows(path)}").to_arrow_reader(BATCH_ROWS):
+                        yield batch
+                        row += batch.num_rows
+                    self._note_rejected(connection, path, mistakes)
+            except (duckdb.Error, UnicodeError) as error:
+                raise self._refused(error) from error
+
+    def _found_types(self, connection: DuckDBPyConnection, texts: Sequence[str]) -> dict[str, str]:
+        if not self._csv:
+            listed = ", ".join(quoted_text(literal_path(path)) for path in self._files.files)
+            found = connection.execute(f"DESCRIBE FROM read_json([{listed}], {_WHOLE_JSON})").fetchall()
+            types = {name: kind for name, kind, *_ in found}
+            return {name: "VARCHAR" if name in texts else kind for name, kind in types.items()}
+        merged: dict[str, str] = {}
+        for path in self._files.files:
+            types = self._csv_types(connection, path)
+            if merged and types.keys() != merged.keys():
+                differing = sorted(types.keys() ^ merged.keys())
+                raise DataError(f"{path} has other columns than the files before it: {', '.join(differing)}",
+                                fix="write all files with the same columns")  # fmt: skip
+            merged = {name: _fitting(merged.get(name, kind), kind) for name, kind in types.items()}
+        return merged | {name: "VARCHAR" for name in texts if name in merged}
+
+    def _csv_types(self, connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
+        file = quoted_text(literal_path(path))
+        rows = f"read_csv({file}, {self._dialect}, sample_size = -1, store_rejects = true)"
+        types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
+        whole = [name for name, kind in types.items() if kind.endswith("INT")]
+        if not whole:
+            return types
+        # Columns of numbers such as 00123 hold codes and not numbers.
+        codes = ", ".join(f"bool_or(regexp_matches({quoted_name(name)}, '^[-+]?0[0-9]'))" for name in whole)
+        raw = f"read_csv({file}, {self._dialect}, all_varchar = true, store_rejects = true)"
+        are_codes = connection.execute(f"SELECT {codes} FROM {raw}").fetchall()[0]
+        return types | {name: "VARCHAR" for name, is_code in zip(whole, are_codes, strict=True) if is_code}
+
+    @property
+    def _dialect(self) -> str:
+        return (
+            f"header = true, delim = {quoted_text(self._delimiter)}, quote = '\"', escape = '\"',"
+            f" dateformat = '%Y-%m-%d', max_line_size = {_LONGEST_LINE}, hive_partitioning = false"
+        )
+
+    def _rows(self, path: Path) -> str:
+        file = quoted_text(literal_path(path))
+        types = ", ".join(f"{quoted_text(name)}: {quoted_text(kind)}" for name, kind in self._types.items())
+        if not self._csv:
+            return f"read_json({file}, {_JSON}, columns = {{{types}}})"
+        return f"read_csv({file}, {self._dialect}, types = {{{types}}}, store_rejects = true)"
+
+    def _note_rejected(self, connection: DuckDBPyConnection, path: Path, mistakes: Mistakes) -> None:
+        if not self._csv:
+            return
+        found = connection.execute("SELECT line, column_name, error_message FROM reject_errors ORDER BY ALL").fetchall()
+        for line, column, what in found:
+            place = f"{path}: line {line:,}" + ("" if column is None else f", column {column}")
+            mistakes.note_text(f"{place}: {what}")
+
+    def _refused(self, error: BaseException) -> DataError:
+        if not self._csv:
+            for path in self._files.files:
+                _check_lines(path)
+        return DataError(f"{self.name} cannot be read: {first_line(error)}", fix="mend or write it again")
+
+
+def _fitting(one: str, other: str) -> str:
+    """Return the type that holds the values of both."""
+    if one == other:
+        return one
+    return "DOUBLE" if {one, other} == {"BIGINT", "DOUBLE"} else "VARCHAR"
+
+
+def _delimiter(path: Path) -> str:
+    """Return what separates the names of the first line."""
+    with connect() as connection:
+        import duckdb
+
+        try:
+            sql = f"SELECT content FROM read_csv({quoted_text(literal_path(path))}, header = false, delim = '\x01',"
+            found = connection.execute(f"{sql} quote = '', columns = {{'content': 'VARCHAR'}}) LIMIT 1").fetchall()
+        except (duckdb.Error, UnicodeError) as error:
+            raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write it in UTF-8") from error
+    if not found:
+        raise DataError(f"{path} is empty", fix="give a file with a line of column names and a line a title")
+    line = str(found[0][0])
+    return max(_DELIMITERS, key=line.count)
+
+
+def _check_lines(path: Path) -> None:
+    """Raise what is wrong with the lines of a JSON lines file that is not compressed, all at once."""
+    from semrec_faiss.data.folder.metadata_lines import check_json_lines
+
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        check_json_lines(path)
