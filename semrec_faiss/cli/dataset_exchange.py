@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import json_option, profile_changes, profile_options
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
+
+if TYPE_CHECKING:
+    from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories
 
 _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 
@@ -22,12 +25,20 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
     "maps",
     multiple=True,
     metavar="PART=COLUMN",
-    help="Which column is media_id, title, year or genres. [default: guessed by names]",
+    help="Which column is media_id, title, year or genres; of --interactions, user, item, rating or time (- for none)."
+    " [default: guessed by names]",
 )
 @click.option("--vector", metavar="COLUMN", help="The column of vectors. [default: guessed]")
 @click.option("--vectors", type=click.Path(path_type=Path), help="A .npy with a vector a row, instead of a column.")
 @click.option("--without-vectors", is_flag=True, help="There are none; semrec dataset embed makes them of texts.")
 @click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A column of texts that are lists.")
+@click.option(
+    "--interactions", type=click.Path(path_type=Path), help="A table of what people did, which makes them users of OUT."
+)
+@click.option(
+    "--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="Of its times. [default: told from the values]"
+)
+@profile_options
 @click.option("--queries", type=click.Path(path_type=Path), help="The .fbin of questions beside a .fbin.")
 @click.option("--neighbors", type=click.Path(path_type=Path), help="The .ibin of their neighbours.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
@@ -74,16 +85,23 @@ def _import_table(
     vectors: Path | None,
     without_vectors: bool,
     splits: tuple[str, ...],
+    interactions: Path | None,
+    time_unit: str | None,
+    **options: Any,
 ) -> None:
-    from semrec_faiss.data.tables.columns import TABLE_PARTS, parse_map
+    from semrec_faiss.data.tables.columns import HISTORY_PARTS, TABLE_PARTS, parse_map
     from semrec_faiss.data.tables.folder import import_folder
     from semrec_faiss.data.tables.importing import TableWish, parse_split
 
     if sum((vector is not None, vectors is not None, without_vectors)) > 1:
         raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
-    wish = TableWish(parse_map(maps, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
+    named = parse_map(maps, (*TABLE_PARTS, *HISTORY_PARTS))
+    wish = TableWish(_of(named, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
+    history = _history_wish(_of(named, HISTORY_PARTS), interactions, time_unit, profile_changes(options))
     with progress_bars() as progress:
-        made = import_folder(source, out, wish, overwrite=overwrite, progress=progress)
+        made = import_folder(
+            source, out, wish, interactions=interactions, history=history, overwrite=overwrite, progress=progress
+        )
     if as_json:
         print_json({"folder": str(out), **made.as_dict()})
         return
@@ -92,6 +110,40 @@ def _import_table(
         say(f"note: {note}")
     click.echo(f"made {out}: {table.titles} titles" + (f" of {table.dim} dimensions, {table.dtype}" * bool(table.dim)))
     print_table(["", ""], [[f"  {name}", kind] for name, kind in table.fields.items()], header=False)
+    if made.histories is not None:
+        _print_histories(made.histories)
+
+
+def _of(named: dict[str, str], parts: tuple[str, ...]) -> dict[str, str]:
+    return {part: column for part, column in named.items() if part in parts}
+
+
+def _history_wish(
+    columns: dict[str, str], interactions: Path | None, time_unit: str | None, profile: dict[str, Any]
+) -> HistoryWish:
+    from semrec_faiss.config.profile import Profile
+    from semrec_faiss.data.tables.histories import HistoryWish
+
+    if interactions is None and (columns or time_unit or profile):
+        raise UsageError(
+            "user, item, rating, time, --time-unit and the settings of a profile say something of interactions",
+            fix="give their table with --interactions",
+        )
+    return HistoryWish(columns, time_unit, Profile(**profile) if profile else None)
+
+
+def _print_histories(made: ImportedHistories) -> None:
+    for note in made.notes:
+        say(f"note: {note}")
+    if made.times is not None:
+        say(f"note: times are {made.times.unit}: {made.times.first} to {made.times.last}")
+    click.echo(f"{made.users} users of {made.interactions} interactions")
+    if made.users_without_history:
+        say(f"note: users without a title that counts: {made.users_without_history}; they will get popular titles")
+    if made.unknown_rows:
+        say(f"note: items that are no titles: {made.unknown_items}, in {made.unknown_rows} rows, which were left out")
+    if made.incomplete_rows:
+        say(f"note: rows without a user or an item, which were left out: {made.incomplete_rows}")
 
 
 def _import_benchmark(

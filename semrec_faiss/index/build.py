@@ -34,6 +34,7 @@ from semrec_faiss.data.interactions.transformation_file import (
     has_transformation,
     read_transformation,
 )
+from semrec_faiss.data.tables.histories import PROFILE_NAME
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
@@ -49,6 +50,7 @@ from semrec_faiss.index.saved_users import LIKELESS_NAME, write_seen, write_user
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.storage import read_small
 
 INDEX_NAME = "index.faiss"
 VECTORS_NAME = "vectors.npy"
@@ -167,13 +169,28 @@ def _profile_of(config: Config, source: _Source) -> Profile | None:
             fix="set index.normalize: false, as configs/learned.yaml has it",
         )
     if config.profile is None:
-        return None if source.transformation is None else source.transformation.settings.profile
+        return (
+            _profile_of_folder(source.folder)
+            if source.transformation is None
+            else (source.transformation.settings.profile)
+        )
     if source.folder.seen is None:
         raise ConfigError(
             f"profile: is given, but {source.folder.root} does not know what its users have seen",
             fix="add users/seen.parquet to the data, or leave profile: out",
         )
     return config.profile
+
+
+def _profile_of_folder(folder: DataFolder) -> Profile | None:
+    """Return how `semrec dataset import` made users of what they did, where it has made them."""
+    path = folder.root / PROFILE_NAME
+    if folder.seen is None or not path.is_file():
+        return None
+    try:
+        return Profile.model_validate_json(read_small(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no profile: {error}", fix="remove it, or import the interactions again") from error
 
 
 def _carry_transformation(new: NewGeneration, source: _Source) -> None:

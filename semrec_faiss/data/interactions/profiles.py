@@ -120,10 +120,16 @@ def user_vectors(history: History, vectors: NDArray[Any], profile: Profile) -> I
         profile: how it is weighed; its interests and popularity are a matter of the search.
     """
     titles = np.asarray(vectors, dtype=np.float32)
-    matrix = weight_matrix(history, profile_weights(history, profile), len(titles))
-    known = np.diff(matrix.indptr) > 0
-    typical = np.asarray(matrix.sum(axis=0)).ravel() / max(1, int(known.sum())) @ titles
+    weights = profile_weights(history, profile)
+    sums = _each(np.add, np.abs(weights), history.offsets)
+    known = sums > 0
+    each = _spread(sums, np.diff(history.offsets))
+    shares = np.divide(weights, each, out=np.zeros_like(weights), where=each > 0).astype(np.float32)
+    whole = np.bincount(history.rows, shares, minlength=len(titles)) / max(1, int(known.sum()))
+    typical = whole.astype(np.float32) @ titles
     for first in range(0, len(known), BLOCK_USERS):
-        block = np.ascontiguousarray(matrix[first : first + BLOCK_USERS] @ titles, dtype=np.float32)
-        block[~known[first : first + BLOCK_USERS]] = typical
+        block = np.empty((min(BLOCK_USERS, len(known) - first), titles.shape[1]), np.float32)
+        for at in range(len(block)):
+            own = slice(history.offsets[first + at], history.offsets[first + at + 1])
+            block[at] = shares[own] @ titles[history.rows[own]] if known[first + at] else typical
         yield first, block

@@ -1,0 +1,140 @@
+"""Interactions as tables: users' vectors by hand, units of time told apart, and what names nothing counted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.tables.folder import import_folder
+from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories
+from semrec_faiss.data.tables.importing import TableWish
+from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.search.recommender import Recommender
+
+TITLES = np.array([[2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 5.0], [1, 1, 1, 1]], np.float32)
+NOW = 1_600_000_000
+ROWS: list[tuple[Any, ...]] = [
+    ("ann", "a", 5.0, NOW),
+    ("ann", "b", 3.0, NOW + 10),
+    ("bob", "c", 5.0, NOW),
+    ("bob", "gone", 5.0, NOW),
+    ("cid", "gone", 4.0, NOW),
+    ("dan", "d", 1.0, NOW),
+    (None, "a", 5.0, NOW),
+]
+
+
+def titles(tmp_path: Path) -> Path:
+    rows = pa.array(TITLES.tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"sku": list("abcde"), "name": list("ABCDE"), "v": rows}), tmp_path / "t.parquet")
+    return tmp_path / "t.parquet"
+
+
+def interactions(tmp_path: Path, times: Any = None, name: str = "i.parquet") -> Path:
+    who, what, stars, when = zip(*ROWS, strict=True)
+    when = pa.array(when) if times is None else times
+    pq.write_table(pa.table({"customer": who, "sku": what, "rating": stars, "ts": when}), tmp_path / name)
+    return tmp_path / name
+
+
+def made(tmp_path: Path, source: Path, **wish: Any) -> ImportedHistories:
+    found = import_folder(
+        titles(tmp_path), tmp_path / "data", TableWish(), interactions=source, history=HistoryWish(**wish)
+    ).histories
+    assert found is not None
+    return found
+
+
+def test_users_are_means_of_what_they_liked_and_the_rest_is_counted(tmp_path: Path) -> None:
+    found = made(tmp_path, interactions(tmp_path), profile=Profile())
+    assert (found.users, found.interactions) == (4, 4)
+    assert (found.unknown_items, found.unknown_rows, found.incomplete_rows) == (1, 2, 1)
+    assert found.users_without_history == 2  # cid knows no title, dan's one star weighs nothing
+    assert found.times is not None and (found.times.unit, found.times.first) == ("seconds", "2020-09-13")
+    ids = json.loads((tmp_path / "data/users/user_ids.json").read_text())
+    assert ids == ["ann", "bob", "cid", "dan"]
+    seen = pq.read_table(tmp_path / "data/users/seen.parquet").to_pylist()
+    assert {(row["user_id"], row["media_id"], row["rating"], row["timestamp"]) for row in seen} == {
+        row for row in ROWS if row[0] and row[1] != "gone"
+    }
+    # Ratings 5 and 3 weigh (5 - 1) / 4 = 1 and (3 - 1) / 4 = 1/2 of unit vectors.
+    ann, bob = np.array([2 / 3, 1 / 3, 0, 0]), np.array([0, 0, 1.0, 0])
+    typical = (ann + bob) / 2
+    vectors = np.load(tmp_path / "data/users/preference_vectors.npy")
+    assert np.allclose(vectors, [ann, bob, typical, typical], atol=1e-6)
+
+
+def test_what_was_done_last_counts_most(tmp_path: Path) -> None:
+    made(tmp_path, interactions(tmp_path))
+    ann = np.load(tmp_path / "data/users/preference_vectors.npy")[0]
+    older = 0.5 ** (1 / 10)
+    assert np.allclose(ann[:2], np.array([older, 0.5]) / (older + 0.5), atol=1e-6)
+
+
+def test_users_of_whom_nothing_is_known_get_popular_titles(tmp_path: Path) -> None:
+    made(tmp_path, interactions(tmp_path))
+    build_index(config_from_dict({"dataset": str(tmp_path / "data"), "output": str(tmp_path / "index")}))
+    recommender = Recommender.open(tmp_path / "index")
+    ann, cid, dan = recommender.recommend(["ann", "cid", "dan"], 2)
+    assert "d" not in [result.media_id for result in dan]
+    assert cid.query == {"user_id": "cid", "popular": True} and len(cid) == 2
+    assert ann.query["popular"] is False and ann[0].media_id == "e"
+
+
+@pytest.mark.parametrize(
+    ("times", "unit"),
+    [
+        ([NOW * 1000 + n for n in range(7)], "milliseconds"),
+        ([NOW * 10**6 + n for n in range(7)], "microseconds"),
+        ([NOW * 10**9 + n for n in range(7)], "nanoseconds"),
+        ([float(NOW)] * 7, "seconds"),
+        ([dt.date(2020, 9, 13)] * 7, "dates"),
+        ([dt.datetime(2020, 9, 13, 12)] * 7, "dates"),
+        (["2020-09-13T12:00:00+00:00"] * 7, "dates"),
+        ([str(NOW)] * 7, "seconds"),
+    ],
+)
+def test_units_of_time_are_told_apart_and_said(tmp_path: Path, times: list[Any], unit: str) -> None:
+    found = made(tmp_path, interactions(tmp_path, pa.array(times)))
+    assert found.times is not None and (found.times.unit, found.times.last) == (unit, "2020-09-13")
+    kept = pq.read_table(tmp_path / "data/users/seen.parquet")["timestamp"].to_pylist()
+    assert all(value // 86400 == NOW // 86400 for value in kept)
+
+
+def test_times_of_two_units_or_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 rows lie before 1973"):
+        made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])))
+    with pytest.raises(DataError, match="2 of 7 rows have no time"):
+        made(tmp_path, interactions(tmp_path, pa.array([NOW] * 5 + [None] * 2)))
+    with pytest.raises(DataError, match="outside 1970 to 2100"):
+        made(tmp_path, interactions(tmp_path, pa.array([-5] * 7)))
+    found = made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])), time_unit="ms")
+    assert found.times is not None and found.times.first == "1970-01-19"
+
+
+def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("wer,was,sterne\n01,a,5\n02,b,vier\n")
+    with pytest.raises(UsageError, match="no column can be guessed for user; no column can be guessed for item"):
+        made(tmp_path, tmp_path / "i.csv")
+    wish = {"user": "wer", "item": "was", "rating": "sterne"}
+    with pytest.raises(DataError, match="column rating holds 'vier', which is no number"):
+        made(tmp_path, tmp_path / "i.csv", columns=wish)
+    assert made(tmp_path, tmp_path / "i.csv", columns=wish | {"rating": "-"}).users == 2
+    assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]
+
+
+def test_a_table_that_names_no_title_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("user,item\nu,x\n")
+    with pytest.raises(DataError, match="no row names a title; items look like 'x', titles' ids like 'a'"):
+        made(tmp_path, tmp_path / "i.csv")
+    assert not (tmp_path / "data").exists()
