@@ -133,7 +133,7 @@ def read_history(path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_
         return History(*_grouped(users, titles, len(user_ids), catalog.count))
     ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan) if "rating" in more else None
     timestamps = _whole_column(path, found["timestamp"]) if "timestamp" in more else None
-    return _grouped_with(users, titles, ratings, timestamps, len(user_ids), catalog.count)
+    return grouped_history(users, titles, ratings, timestamps, len(user_ids), catalog.count)
 
 
 def _more_columns(path: Path, columns: dict[str, str]) -> dict[str, str]:
@@ -196,15 +196,24 @@ def date_of(seconds: int) -> str:
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 
-def _grouped_with(
-    users: NDArray[np.int32],
-    titles: NDArray[np.int32],
+def grouped_history(
+    users: NDArray[Any],
+    titles: NDArray[Any],
     ratings: NDArray[np.float32] | None,
     timestamps: NDArray[np.int64] | None,
     user_count: int,
     title_count: int,
 ) -> History:
-    """Sort rows by user and title; of those that repeat both, keep the latest."""
+    """Sort rows by user and title; of those that repeat both, keep the latest: by time, where it is known, and order.
+
+    Args:
+        users: integer (n,), user rows.
+        titles: integer (n,), title rows.
+        ratings: float32 (n,), or None.
+        timestamps: int64 (n,), or None.
+        user_count: how many users there are.
+        title_count: how many titles.
+    """
     pairs = users.astype(np.int64) * title_count + titles
     order = np.argsort(pairs, kind="stable") if timestamps is None else np.lexsort((timestamps, pairs))
     pairs = pairs[order]

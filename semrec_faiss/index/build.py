@@ -47,7 +47,7 @@ from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer,
 from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved_titles import write_titles
 from semrec_faiss.index.saved_users import LIKELESS_NAME, write_seen, write_user_ids
-from semrec_faiss.index.train import build_faiss_index
+from semrec_faiss.index.train import VectorBlocks, build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import read_small
@@ -114,7 +114,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
     resolved = resolve(config.index, source.count, source.dim)
     directory = IndexDirectory(config.output)
     with directory.writing(), directory.new_generation() as new:
-        known = _write_index(new, resolved, source, device, progress)
+        known = write_vectors(new, resolved, _blocks_of(source, resolved), source.count, source.dim, device, progress)
         write_titles(new, source.catalog)
         _write_users(new, resolved, profile, source, progress)
         _carry_transformation(new, source)
@@ -201,30 +201,49 @@ def _carry_transformation(new: NewGeneration, source: _Source) -> None:
         new.adopt(name)
 
 
-def _write_index(
-    new: NewGeneration, config: IndexConfig, source: _Source, device: Device, progress: Progress
-) -> tuple[KnownAnswer, ...]:
-    faiss = load_faiss()
-
-    def blocks() -> Any:
+def _blocks_of(source: _Source, config: IndexConfig) -> VectorBlocks:
+    def blocks() -> Iterator[tuple[int, Vectors]]:
         path = source.folder.media_vectors
         for first, block in iter_float32_blocks(source.vectors, normalize=config.normalize, path=path):
-            _check_products(block, first, path)
+            check_products(block, first, path)
             yield first, block
 
-    index = build_faiss_index(config, blocks, source.count, source.dim, device, progress)
+    return blocks
+
+
+def write_vectors(
+    new: NewGeneration,
+    config: IndexConfig,
+    blocks: VectorBlocks,
+    count: int,
+    dim: int,
+    device: Device,
+    progress: Progress,
+) -> tuple[KnownAnswer, ...]:
+    """Train, fill and write a FAISS index, and the vectors beside it where it does not hold them; raises as building.
+
+    Args:
+        new: where it is written.
+        config: the index section, autos resolved.
+        blocks: the vectors, float32 (count, dim) in all, as they are to be compared.
+        count: the number of titles.
+        dim: dimensions of a vector.
+        device: where it is trained.
+        progress: told the vectors done.
+    """
+    faiss = load_faiss()
+    index = build_faiss_index(config, blocks, count, dim, device, progress)
     originals = None
     if not holds_vectors_exactly(index):
-        with new.create(VECTORS_NAME) as file, NpyWriter(file, (source.count, source.dim), np.float32) as vectors:
-            for _, block in blocks():
-                vectors.write(block)
+        with new.create(VECTORS_NAME) as file:
+            write_npy(file, blocks, (count, dim))
         originals = np.load(new.folder / VECTORS_NAME, mmap_mode="r")
     with new.create(INDEX_NAME) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     return _known_answers(VectorIndex(index, config, originals=originals))
 
 
-def _check_products(block: Vectors, first: int, path: Path) -> None:
+def check_products(block: Vectors, first: int, path: Path) -> None:
     """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal."""
     squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
     row = int(squares.argmax())
@@ -234,6 +253,13 @@ def _check_products(block: Vectors, first: int, path: Path) -> None:
             " overflow float32 and titles can no longer be told apart",
             fix="set index.normalize: true, or divide all vectors by one number",
         )
+
+
+def write_npy(file: HashingFile, blocks: VectorBlocks, shape: tuple[int, int]) -> None:
+    """Write vectors as one float32 .npy of ``shape``."""
+    with NpyWriter(file, shape, np.float32) as vectors:
+        for _, block in blocks():
+            vectors.write(block)
 
 
 def _write_users(
@@ -251,20 +277,35 @@ def _write_users(
     )
     with new.create(USERS_NAME) as file, NpyWriter(file, (len(users), source.dim), np.float32) as vectors:
         for first, block in blocks:
-            _check_products(block, first, path)
+            check_products(block, first, path)
             progress("writing users", first + len(block), len(users))
             vectors.write(block)
     write_user_ids(new, source.user_ids)
     if history is not None:
         write_seen(new, history)
     if history is not None and profile is not None:
-        _write_users_without_likes(new, users_without_likes(history, profile))
+        write_rows(new, LIKELESS_NAME, users_without_likes(history, profile))
 
 
-def _write_users_without_likes(new: NewGeneration, users: Rows) -> None:
-    if len(users):
-        with new.create(LIKELESS_NAME) as file:
-            np.lib.format.write_array(cast("Any", file), users, allow_pickle=False)
+def write_rows(new: NewGeneration, name: str, rows: Rows) -> None:
+    """Write integers as a .npy; nothing where there are none."""
+    if len(rows):
+        with new.create(name) as file:
+            np.lib.format.write_array(cast("Any", file), np.ascontiguousarray(rows), allow_pickle=False)
+
+
+def of_unit_length(block: Vectors, first: int) -> Vectors:
+    """Bring users' vectors to unit length, each the same in any block; raises DataError where one is all zero.
+
+    Args:
+        block: float32 (users, dim).
+        first: the number of its first user, for messages.
+    """
+    wide = block.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    if not (lengths > 0).all() or not np.isfinite(lengths).all():
+        return prepared_block(block, first, normalize=True)  # says which, or scales what vanishes
+    return np.ascontiguousarray(wide / lengths[:, None], dtype=np.float32)
 
 
 def _made_users(
@@ -273,7 +314,7 @@ def _made_users(
     """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others."""
     titles = read_float32(source.vectors, normalize=config.normalize, path=source.folder.media_vectors)
     for first, block in user_vectors(history, titles, profile):
-        yield first, prepared_block(block, first, normalize=config.normalize)
+        yield first, of_unit_length(block, first) if config.normalize else block
 
 
 def _known_answers(index: VectorIndex) -> tuple[KnownAnswer, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import FusedIndex, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
@@ -24,6 +25,9 @@ from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, KnownAnswer, damaged
 from semrec_faiss.index.saved_titles import open_titles
 from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.segments.joined import gathered
+from semrec_faiss.index.segments.opened import OpenSegments
+from semrec_faiss.index.segments.segmented_index import SegmentedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 
 SCORE_TOLERANCE = 1e-4
@@ -53,9 +57,19 @@ class SavedIndex:
             MissingPackageError: FAISS is missing.
             DeviceError: a GPU is asked for and there is none.
         """
-        self.generation: Generation = IndexDirectory(path).current()
+        self._open(IndexDirectory(path).current(), overrides)
+
+    def _open(self, generation: Generation, overrides: Sequence[str]) -> None:
+        self.generation = generation
         self._overrides = tuple(overrides)
-        self.config: Config = _overridden(self.generation.manifest.config, overrides)
+        self.config: Config = _overridden(generation.manifest.config, overrides)
+
+    @classmethod
+    def of(cls, generation: Generation, overrides: Sequence[str] = ()) -> SavedIndex:
+        """Open a generation that need not be the one in use; raises UsageError and ConfigError as opening does."""
+        opened = object.__new__(cls)
+        opened._open(generation, overrides)
+        return opened
 
     def __reduce__(self) -> tuple[type[SavedIndex], tuple[Path, tuple[str, ...]]]:
         """Pickle as path and settings: what is in use there is opened, in another process or later."""
@@ -73,32 +87,69 @@ class SavedIndex:
         return choose_device(self.config.device, self.config.index)
 
     @cached_property
+    def segments(self) -> OpenSegments | None:
+        """What updates have brought since the last build; None where there were none."""
+        about = self.generation.manifest.segments
+        return None if about is None else OpenSegments(self.generation, about)
+
+    @cached_property
     def vectors(self) -> VectorIndex:
         """The searchable index."""
         return self.load(self.config.index, self.device)
 
     def load(self, config: IndexConfig, device: Device) -> VectorIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""
+        index, originals = self._read_base(config, device)
+        if self.segments is None:
+            return VectorIndex(index, config, device, originals=originals)
+        left, fresh = self.segments.titles.within(0), self.segments.title_vectors
+        return SegmentedIndex(index, config, device, base_rows=left, fresh=fresh, originals=originals)
+
+    def load_base(self) -> VectorIndex:
+        """Read the vectors of the last build alone, searched on the CPU as built: its known answers are theirs."""
+        config = self.generation.manifest.config.index
+        index, originals = self._read_base(config, Device())
+        return VectorIndex(index, config, Device(), originals=originals)
+
+    def _read_base(self, config: IndexConfig, device: Device) -> tuple[Any, Vectors | None]:
         manifest = self.generation.manifest
         index = read_for_search(self.generation.file(INDEX_NAME), config, device)
-        if (index.ntotal, index.d) != (manifest.count, manifest.dim):
+        if (index.ntotal, index.d) != (manifest.base_count, manifest.dim):
             raise DamagedIndexError(
                 f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "
-                f"the manifest says {manifest.count} of {manifest.dim}"
+                f"the manifest says {manifest.base_count} of {manifest.dim}"
             )
         originals = None
         if self.generation.has(VECTORS_NAME):
             originals = np.load(self.generation.file(VECTORS_NAME), mmap_mode="r", allow_pickle=False)
-            if originals.shape != (manifest.count, manifest.dim):
+            if originals.shape != (manifest.base_count, manifest.dim):
                 raise DamagedIndexError(
-                    f"{VECTORS_NAME} is {originals.shape}, the manifest says {(manifest.count, manifest.dim)}"
+                    f"{VECTORS_NAME} is {originals.shape}, the manifest says {(manifest.base_count, manifest.dim)}"
                 )
-        return VectorIndex(index, config, device, originals=originals)
+        return index, originals
+
+    def vectors_to_compare(self, rows: Rows) -> Vectors:
+        """Return vectors of ``rows``, float32 (n, dim), without hashing the files of the base, which may take seconds.
+
+        So they are good for telling whether vectors have changed, and for nothing else.
+        """
+        held = self._unhashed_base
+        if self.segments is None:
+            return held(rows)
+        return gathered(rows, self.segments.titles.within(0), self.segments.title_vectors, held)
+
+    @cached_property
+    def _unhashed_base(self) -> Callable[[Rows], Vectors]:
+        if self.generation.has(VECTORS_NAME):
+            originals = np.load(self.generation.mapped(VECTORS_NAME), mmap_mode="r", allow_pickle=False)
+            return lambda rows: np.asarray(originals[rows], dtype=np.float32)
+        config = self.generation.manifest.config.index
+        return VectorIndex(read_for_search(self.generation.mapped(INDEX_NAME), config, Device()), config).vectors
 
     @cached_property
     def titles(self) -> Titles:
         """The titles, in row order."""
-        return open_titles(self.generation)
+        return open_titles(self.generation, self.segments)
 
     @property
     def catalog(self) -> Catalog:
@@ -121,7 +172,7 @@ class SavedIndex:
     @cached_property
     def users(self) -> SavedUsers | None:
         """The users, or None when the index was built without."""
-        return SavedUsers(self.generation) if self.generation.manifest.users else None
+        return SavedUsers(self.generation, self.segments) if self.generation.manifest.users else None
 
 
 def config_of_index(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -152,13 +203,16 @@ def verify_opened(saved: SavedIndex) -> None:
     """Do for an index that is open what `verify` does; raises DamagedIndexError when it is not as it was built."""
     saved.generation.check_all()
     _check_nothing_omitted(saved.generation)
-    index = saved.load(saved.generation.manifest.config.index, Device())
+    index = saved.load_base()
     for number, answer in enumerate(saved.generation.manifest.known_answers, start=1):
         _replay(index, answer, number)
-    _ = saved.catalog.count
+    if saved.segments is not None and saved.load(index.config, Device()).count != saved.generation.manifest.count:
+        raise DamagedIndexError("the vectors of the base and its segments are not as many as the titles")
+    if saved.catalog.count != saved.generation.manifest.count:
+        raise DamagedIndexError(f"{saved.catalog.count} titles, the manifest says {saved.generation.manifest.count}")
     _ = saved.transformation
     if saved.users is not None:
-        _check_users(saved.users, index.count)
+        _check_users(saved.users, saved.titles.count)
 
 
 def _check_nothing_omitted(generation: Generation) -> None:

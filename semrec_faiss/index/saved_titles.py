@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.stored import StoredTexts, write_stored
 from semrec_faiss.data.titles.titles import Titles, stored_records
 from semrec_faiss.errors import DamagedIndexError, DataError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.texts import read_texts, write_texts
+from semrec_faiss.index.segments.joined import JoinedTexts
+from semrec_faiss.index.segments.opened import OpenSegments
 
 ITEMS_NAME = "items.parquet"
 RECORDS = "records"
@@ -26,28 +27,12 @@ def write_titles(new: NewGeneration, catalog: Catalog) -> None:
     write_texts(new, RECORDS, stored_records(catalog))
 
 
-def write_texts(new: NewGeneration, name: str, texts: Iterable[tuple[bytes, Iterable[str]]]) -> None:
-    """Write NAME.jsonl, NAME.index and NAME.lookup; see `write_stored`."""
-    with (
-        new.create(f"{name}.jsonl") as lines,
-        new.create(f"{name}.index") as index,
-        new.create(f"{name}.lookup") as lookup,
-    ):
-        write_stored(texts, lines, index, lookup)
-
-
-def read_texts(generation: Generation, name: str, count: int) -> StoredTexts:
-    """Map what `write_texts` wrote; lines are held against their sums when read, the look-up when it is first used."""
-    return StoredTexts(
-        generation.mapped(f"{name}.jsonl"),
-        generation.mapped(f"{name}.index"),
-        lambda: generation.file(f"{name}.lookup"),
-        count,
-    )
-
-
-def open_titles(generation: Generation) -> Titles:
+def open_titles(generation: Generation, segments: OpenSegments | None = None) -> Titles:
     """Open the titles of a generation; one that an earlier version wrote has no records, and is read whole.
+
+    Args:
+        generation: where they are.
+        segments: what updates have brought since they were written.
 
     Raises:
         DamagedIndexError: a file is not as it was written.
@@ -58,8 +43,21 @@ def open_titles(generation: Generation) -> Titles:
         fields = json.loads(generation.file(FIELDS_NAME).read_bytes())
     except (OSError, ValueError) as error:
         raise DamagedIndexError(f"{FIELDS_NAME} cannot be read: {error}", fix="build the index again") from error
-    stored = read_texts(generation, RECORDS, generation.manifest.count)
+    stored = read_texts(generation, RECORDS, generation.manifest.base_count)
+    if segments is not None:
+        joined = segments.records(stored)
+        return Titles(lambda: _load_joined(generation, segments, joined), joined, segments.about.fields)
     return Titles(lambda: load_catalog(generation), stored, fields)
+
+
+def _load_joined(generation: Generation, segments: OpenSegments, records: JoinedTexts) -> Catalog:
+    """Load the catalogue of a generation with segments; raises as `load_catalog`."""
+    base = segments.titles.within(0)
+    lines = (line.decode() for line in records.lines(range(len(base), records.count)))
+    try:
+        return Catalog.from_parts(generation.file(ITEMS_NAME), base, lines, segments.about.fields)
+    except DataError as error:
+        raise DamagedIndexError(error.message, fix="build the index again") from error
 
 
 def load_catalog(generation: Generation) -> Catalog:

@@ -6,18 +6,21 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.folder.database import connect, first_line, literal_path
-from semrec_faiss.data.titles.stored import StoredTexts
-from semrec_faiss.data.users import History
+from semrec_faiss.data.titles.stored import Texts
+from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
-from semrec_faiss.index.saved_titles import read_texts, write_texts
+from semrec_faiss.index.generations.texts import read_texts, write_texts
+from semrec_faiss.index.segments.joined import JoinedVectors
+from semrec_faiss.index.segments.opened import OpenSegments
+from semrec_faiss.index.segments.places import GONE
 
 USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
@@ -66,33 +69,50 @@ def _line_of(user_id: str) -> bytes:
     return json.dumps(user_id).encode()
 
 
+def _ratings_of(columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Return ratings, NaN where there are none; DuckDB takes NaN in an array for NULL."""
+    if "rating" not in columns:
+        return np.full(len(columns["user_row"]), np.nan, np.float32)
+    return np.asarray(np.ma.filled(columns["rating"], np.nan), dtype=np.float32)
+
+
 class SavedUsers:
     """The users stored in one generation; each part is read when it is first used."""
 
-    def __init__(self, generation: Generation) -> None:
-        """Wrap a generation whose manifest counts at least one user."""
+    def __init__(self, generation: Generation, segments: OpenSegments | None = None) -> None:
+        """Wrap a generation whose manifest counts at least one user, and what updates have brought to it."""
         self._generation = generation
+        self._segments = segments
         self.count = generation.manifest.users
+        self._base_count = generation.manifest.base_users
 
     @cached_property
     def ids(self) -> list[str]:
         """The user ids in row order."""
-        ids: list[str] = self._columns(USER_IDS_NAME, "user_id")["user_id"].tolist()
-        if len(ids) != self.count:
-            raise DamagedIndexError(f"{USER_IDS_NAME} holds {len(ids)} ids, the manifest counts {self.count} users")
-        return ids
+        held = self._columns(USER_IDS_NAME, "user_id")["user_id"] if self._base_count else np.empty(0, object)
+        if len(held) != self._base_count:
+            raise DamagedIndexError(
+                f"{USER_IDS_NAME} holds {len(held)} ids, the manifest counts {self._base_count} users"
+            )
+        ids: list[str] = held.tolist()
+        if self._segments is None or self._stored is None:
+            return ids
+        left = self._segments.users.within(0)
+        more = self._stored.lines(range(len(left), self.count))
+        return [*held[left].tolist(), *(json.loads(line) for line in more)]
 
     @cached_property
-    def _stored(self) -> StoredTexts | None:
-        if not self._generation.has(f"{USER_LOOKUP}.lookup"):  # an earlier version wrote the index
+    def _stored(self) -> Texts | None:
+        if self._base_count and not self._generation.has(f"{USER_LOOKUP}.lookup"):  # an earlier version wrote the index
             return None
-        return read_texts(self._generation, USER_LOOKUP, self.count)
+        base = read_texts(self._generation, USER_LOOKUP, self._base_count) if self._base_count else None
+        return base if self._segments is None else self._segments.user_ids(base)
 
     @cached_property
     def _all_rows(self) -> dict[str, int]:
         return {user_id: row for row, user_id in enumerate(self.ids)}
 
-    def _found(self, user_ids: Sequence[str]) -> Rows:
+    def known_rows(self, user_ids: Sequence[str]) -> Rows:
         """Return the rows of user ids, -1 where there is no such user."""
         if self._stored is None:
             return np.array([self._all_rows.get(user_id, -1) for user_id in user_ids], dtype=np.int64)
@@ -103,7 +123,7 @@ class SavedUsers:
                 rows[position] = self._found_among_equal_hashes(self._stored, user_id)
         return rows
 
-    def _found_among_equal_hashes(self, stored: StoredTexts, user_id: str) -> int:
+    def _found_among_equal_hashes(self, stored: Texts, user_id: str) -> int:
         rows = stored.rows_of(user_id)
         lines = stored.lines(rows)
         return next((row for row, line in zip(rows, lines, strict=True) if line == _line_of(user_id)), -1)
@@ -114,7 +134,7 @@ class SavedUsers:
         Raises:
             NotFoundError: some are unknown; the message names the first of them.
         """
-        rows = self._found(user_ids)
+        rows = self.known_rows(user_ids)
         unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
         if unknown:
             named = ", ".join(map(repr, unknown[:_NAMED_IN_ERRORS])) + (
@@ -128,28 +148,41 @@ class SavedUsers:
         return rows
 
     @cached_property
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> Vectors:
         """Preference vectors, float32 (users, dim), mapped; unit length where the index normalises."""
-        vectors: NDArray[np.float32] = np.load(self._generation.file(USERS_NAME), mmap_mode="r", allow_pickle=False)
-        if vectors.shape != (self.count, self._generation.manifest.dim):
-            raise DamagedIndexError(f"{USERS_NAME} is {vectors.shape}, the manifest says {self.count} users")
-        return vectors
+        if not self._base_count and self._segments is not None:
+            return self._segments.user_vectors
+        vectors: Vectors = np.load(self._generation.file(USERS_NAME), mmap_mode="r", allow_pickle=False)
+        if vectors.shape != (self._base_count, self._generation.manifest.dim):
+            raise DamagedIndexError(f"{USERS_NAME} is {vectors.shape}, the manifest says {self._base_count} users")
+        if self._segments is None or len(self._segments.users.rows) == self._base_count == self._segments.users.base:
+            return vectors
+        # Read like an array, by rows and slices; a copy of all would take as much memory again.
+        return cast("Vectors", JoinedVectors(vectors, self._segments.users.within(0), self._segments.user_vectors))
 
     @cached_property
     def without_likes(self) -> Rows:
         """The users of whom nothing is known that counts under the index's profile: int64, ascending."""
-        if not self._generation.has(LIKELESS_NAME):
-            return np.empty(0, np.int64)
-        return np.asarray(np.load(self._generation.file(LIKELESS_NAME), allow_pickle=False), dtype=np.int64)
+        base = np.empty(0, np.int64)
+        if self._generation.has(LIKELESS_NAME):
+            base = np.asarray(np.load(self._generation.file(LIKELESS_NAME), allow_pickle=False), dtype=np.int64)
+        return base if self._segments is None else self._segments.without_likes(base)
 
     @property
     def has_seen(self) -> bool:
         """Whether the index knows what its users have seen."""
-        return self._generation.has(SEEN_NAME)
+        return bool(self._seen_files)
+
+    @property
+    def _seen_files(self) -> list[str]:
+        base = [SEEN_NAME] if self._generation.has(SEEN_NAME) else []
+        return base if self._segments is None else base + self._segments.seen
 
     @cached_property
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
+        if self._segments is not None:
+            return self.history.offsets, self.history.rows
         columns = self._columns(SEEN_NAME, "user_row, title_row")
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
@@ -158,12 +191,27 @@ class SavedUsers:
     @cached_property
     def history(self) -> History:
         """What users have seen, with ratings and timestamps where the index has them."""
+        if self._segments is not None:
+            return self._joined_history(self._segments)
         columns = self._columns(SEEN_NAME, "*")
         offsets, rows = self.seen
-        # DuckDB takes NaN in an array for NULL.
-        ratings = np.ma.filled(columns["rating"], np.nan) if "rating" in columns else None
+        ratings = _ratings_of(columns) if "rating" in columns else None
         timestamps = np.ma.getdata(columns["timestamp"]) if "timestamp" in columns else None
         return History(offsets, rows, ratings, timestamps)
+
+    def _joined_history(self, segments: OpenSegments) -> History:
+        """Put together what users have seen; what names a title or a user that was removed is left out."""
+        files = [self._columns(name, "*") for name in self._seen_files]
+        users = segments.users.now[np.concatenate([columns["user_row"] for columns in files])]
+        titles = segments.titles.now[np.concatenate([columns["title_row"] for columns in files])]
+        left = (users != GONE) & (titles != GONE)
+        ratings = timestamps = None
+        if any("rating" in columns for columns in files):
+            ratings = np.concatenate([_ratings_of(columns) for columns in files])[left]
+        if all("timestamp" in columns for columns in files):
+            timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])[left]
+        count = self._generation.manifest.count
+        return grouped_history(users[left], titles[left], ratings, timestamps, self.count, count)
 
     def history_of(self, user: int) -> History:
         """What one user has seen: a history of one."""

@@ -100,11 +100,11 @@ def search_selected(index: VectorIndex, queries: Vectors, k: int, mask: NDArray[
             f"the selector strategy needs a flat, inverted-list or graph index on a CPU, not {index.device}"
         )
     faiss = load_faiss()
-    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    selector = faiss.IDSelectorBitmap(np.packbits(index.base_mask(mask), bitorder="little"))
     refine = getattr(index.config.search, "refine", None) or 1
 
     def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
-        return index.search_by(_parameters(index, selector, fetch), asked, fetch)
+        return index.search_by(_parameters(index, selector, fetch), asked, fetch, mask)
 
     if index.exact:
         limit = int(mask.sum())

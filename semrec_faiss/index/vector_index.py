@@ -136,10 +136,12 @@ class VectorIndex(HoldsHandles):
         self._nprobe = getattr(config.search, "nprobe", None)
 
     def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
+        return self._fused_of(original_vectors(self.cpu_index), config)
+
+    def _fused_of(self, vectors: Vectors | None, config: FusedIndex) -> FusedSearcher | SeveralGpus:
         from semrec_faiss.index.fused.searcher import FusedSearcher
         from semrec_faiss.index.fused.several import SeveralGpus
 
-        vectors = original_vectors(self.cpu_index)
         if vectors is None:
             raise DataError("type fused searches a flat index, and this one is none")
         devices = [f"cuda:{gpu}" for gpu in self.device.gpus]
@@ -374,8 +376,18 @@ class VectorIndex(HoldsHandles):
             )
         self._block_rows = max(1, size // 2)
 
-    def search_by(self, params: Any, queries: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Search on a CPU with FAISS's search parameters, a selector among them.
+    def base_mask(self, mask: Mask) -> Mask:
+        """Return a mask over the titles as one over what FAISS's own index holds."""
+        return mask
+
+    def search_by(self, params: Any, queries: Vectors, k: int, mask: Mask) -> tuple[Scores, Rows]:
+        """Search on a CPU with FAISS's search parameters, among them a selector of `base_mask`.
+
+        Args:
+            params: the parameters.
+            queries: float32 (queries, dim), prepared.
+            k: how many.
+            mask: bool (count,), the titles that the selector lets through.
 
         Returns:
             scores float32 and rows int64 (queries, k), best first, in FAISS's order; -1 where it found fewer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 ROW = "_semrec_row"
@@ -28,16 +29,37 @@ _KINDS: dict[type, str] = {
 }
 
 
+_HELD: dict[str, tuple[type, ...]] = {
+    "VARCHAR": (str,),
+    "BOOLEAN": (bool,),
+    "BIGINT": (int,),
+    "DOUBLE": (float,),
+    "JSON": (dict,),
+}
+"""What a field of each type has held; an object can only be kept as JSON."""
+
+
 class FieldTypes:
     """Which types of value each field has held so far, each with the first of the titles, from 1, that has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+        """Begin with nothing, or with the types that ``known`` fields of other titles have."""
         self._values: dict[str, dict[type, int]] = {}
         self._elements: dict[str, dict[type, int]] = {}
         self._too_large: dict[str, int] = {}
         self._seen = 0
         self._largest: dict[str, int] = {}
         self._spelled: dict[str, str] = {ROW.lower(): ROW, **{name: name for name in LEADING_FIELDS}}
+        self._fixed: dict[str, str] = {}
+        for name, kind in (known or {}).items():
+            self._admit(name)
+            element = kind.removesuffix("[]")
+            if element not in _HELD:
+                self._fixed[name] = kind
+            elif element == kind:
+                self._values[name] = dict.fromkeys(_HELD[kind], 0)
+            else:
+                self._values[name], self._elements[name] = {list: 0}, dict.fromkeys(_HELD[element], 0)
 
     def see(self, entry: dict[str, Any]) -> list[str]:
         """Take note of one title's fields; return what is wrong with names seen for the first time."""
@@ -46,6 +68,11 @@ class FieldTypes:
         for name, value in entry.items():
             if name not in self._values:
                 mistakes += self._admit(name)
+            if name in self._fixed and value is not None:
+                mistakes.append(
+                    f"{name} has type {self._fixed[name]} in the index, which JSON lines do not hold; give a"
+                    " metadata.parquet"
+                )
             kind = type(value)
             self._values[name].setdefault(kind, self._seen)
             if kind is list:
@@ -95,6 +122,8 @@ class FieldTypes:
         return ", ".join(f"{kind} on line {line:,}" for kind, line in found.items())
 
     def _type(self, name: str) -> str:
+        if name in self._fixed:
+            return self._fixed[name]
         kinds = self._values[name].keys() - {type(None)}
         if kinds == {list}:
             element = _scalar_type(self._elements[name].keys() - {type(None)}, self._largest[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,25 @@ class Metadata:
     mixtures: dict[str, str]
 
 
-def inspect_metadata(path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Metadata:
+def inspect_metadata(
+    path: Path,
+    *,
+    expect_count: int | None = None,
+    progress: Progress = silent,
+    known: Mapping[str, str] | None = None,
+) -> Metadata:
     """Check every line of ``path`` and derive a DuckDB type for every field.
 
     Args:
         path: metadata.jsonl.
         expect_count: the number of vectors, where it is known.
         progress: told the bytes read.
+        known: fields of other titles beside these, with their types.
 
     Raises:
         DataError: the first ten mistakes, each with file and line, and how many more there are.
     """
-    checker = _Checker(path)
+    checker = _Checker(path, known or {})
     try:
         size = path.stat().st_size
         done = 0
@@ -173,10 +180,10 @@ def _refuse_unpaired_surrogate(value: Any) -> None:
 class _Checker:
     """Collects what is wrong with a metadata file, and the types of its fields."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Mapping[str, str]) -> None:
         self.path = path
         self.lines = 0
-        self.types = FieldTypes()
+        self.types = FieldTypes(known)
         self._mistakes: list[tuple[int, str]] = []
         self._more = 0
         self._repeats = 0

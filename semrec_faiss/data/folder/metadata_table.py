@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,22 @@ def inspect_table(path: Path, *, expect_count: int | None = None) -> MetadataTab
         more = [f"… and {count - len(noted):,} more"] if count > len(noted) else []
         raise DataError("\n".join([*noted, *more]), fix="mend these rows, or leave them out with their vectors")
     return found
+
+
+def joined_fields(path: Path, known: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the types of the fields of ``known`` titles and of those of a table together.
+
+    Raises:
+        DataError: a field has another type in each.
+    """
+    for name, kind in fields.items():
+        held = known.get(name, kind)
+        if kind != held and not (kind in _INTEGERS and held == "BIGINT") and (kind, held) != ("FLOAT", "DOUBLE"):
+            raise DataError(
+                f"{path}: column {name} has type {kind}, and the titles that there are have {held}",
+                fix=f"write the column as {held}",
+            )
+    return {**known, **{name: kind for name, kind in fields.items() if name not in known}}
 
 
 def checked_table(path: Path, note: Note) -> tuple[MetadataTable, int]:

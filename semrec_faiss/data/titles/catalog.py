@@ -7,17 +7,17 @@ other extensions and changes of its settings, so that SQL from a user can only e
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS, ROW
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_lines
-from semrec_faiss.data.folder.metadata_table import inspect_table
+from semrec_faiss.data.folder.metadata_table import inspect_table, joined_fields
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles
@@ -70,30 +70,46 @@ class Catalog(HoldsHandles):
         )
 
     @classmethod
-    def read(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:
+    def read(
+        cls,
+        path: Path,
+        *,
+        expect_count: int | None = None,
+        progress: Progress = silent,
+        known: Mapping[str, str] | None = None,
+    ) -> Catalog:
         """Read the metadata of a data folder, whether JSON lines or a Parquet table; see `from_jsonl`."""
         if path.suffix != ".parquet":
-            return cls.from_jsonl(path, expect_count=expect_count, progress=progress)
+            return cls.from_jsonl(path, expect_count=expect_count, progress=progress, known=known)
         table = inspect_table(path, expect_count=expect_count)
+        fields = joined_fields(path, known or {}, table.fields)
         connection = connect()
-        create_table(connection, table.fields)
-        connection.execute(f"INSERT INTO {TABLE} FROM {table.rows}")
+        create_table(connection, fields)
+        connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows}")
         progress("loading titles", table.count, table.count)
-        return cls(connection, table.count, table.fields)
+        return cls(connection, table.count, fields)
 
     @classmethod
-    def from_jsonl(cls, path: Path, *, expect_count: int | None = None, progress: Progress = silent) -> Catalog:
+    def from_jsonl(
+        cls,
+        path: Path,
+        *,
+        expect_count: int | None = None,
+        progress: Progress = silent,
+        known: Mapping[str, str] | None = None,
+    ) -> Catalog:
         """Read metadata.jsonl, a line a title.
 
         Args:
             path: the file.
             expect_count: the number of vectors, where it is known.
             progress: told what is checked and loaded.
+            known: fields of other titles beside these, with their types; the catalogue has all of them.
 
         Raises:
             DataError: the first ten mistakes, each with file and line.
         """
-        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress)
+        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known)
         lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         connection = connect()
         create_table(connection, metadata.fields)
@@ -133,6 +149,41 @@ class Catalog(HoldsHandles):
                 f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
             )
         return cls(connection, count, fields)
+
+    @classmethod
+    def from_parts(
+        cls, path: Path, rows: NDArray[np.int64], lines: Iterator[str], fields: Mapping[str, str]
+    ) -> Catalog:
+        """Read some titles of a file that :meth:`write_parquet` wrote, and more titles after them.
+
+        Args:
+            path: the file.
+            rows: int64, ascending: which of its rows are the first ones.
+            lines: the titles after those, as JSON objects.
+            fields: the DuckDB type of every field of any of them.
+
+        Raises:
+            DataError: the file cannot be read, or is none of these files.
+        """
+        base = cls.from_parquet(path)
+        connection, kept = base._connection, dict(fields)
+        try:
+            connection = connect()
+            create_table(connection, kept)
+            connection.register("kept", {ROW: np.arange(len(rows)), "held": rows})
+            columns = ", ".join(_as_type(name, base.fields.get(name), kind) for name, kind in kept.items())
+            connection.execute(
+                f"INSERT INTO {TABLE} SELECT kept.{ROW}, {columns} FROM kept"
+                f" JOIN read_parquet($path, hive_partitioning = false) AS b ON b.{ROW} = kept.held",
+                {"path": literal_path(path)},
+            )
+            connection.unregister("kept")
+        finally:
+            base._connection.close()
+        count = len(rows)
+        for loaded in insert_titles(connection, kept, lines, first=len(rows)):
+            count = loaded
+        return cls(connection, count, kept)
 
     def write_parquet(self, path: Path) -> None:
         """Write all titles to a Parquet file, in row order; ``path`` is replaced only when it is complete.
@@ -268,6 +319,16 @@ class Catalog(HoldsHandles):
         for first in range(0, self.count, BATCH_TITLES):
             sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
             yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
+
+
+def _as_type(name: str, held: str | None, wanted: str) -> str:
+    """Return the SQL for a field of a file as a type that may be wider than the file's, or null."""
+    column = f"b.{quoted_name(name)}"
+    if held is None:
+        return f"NULL::{wanted}"
+    if held == wanted:
+        return column
+    return f"to_json({column})" if wanted == "JSON" else f"{column}::{wanted}"
 
 
 def _is_text(value: object) -> bool:

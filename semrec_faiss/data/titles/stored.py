@@ -64,6 +64,24 @@ def write_stored(texts: Iterable[tuple[bytes, Iterable[str]]], lines: Sink, inde
     lookup.write(np.array(rows, "<i8")[order].tobytes())
 
 
+class Texts(Protocol):
+    """Texts by row and rows by key, wherever they lie; see `StoredTexts`."""
+
+    count: int
+
+    def lines(self, rows: Any) -> list[bytes]:
+        """Return the lines of ``rows``."""
+        ...
+
+    def rows_of(self, key: str) -> list[int]:
+        """Return the rows whose keys may hold ``key``."""
+        ...
+
+    def first_rows(self, keys: Sequence[str]) -> Rows:
+        """Return the first of `rows_of` each key, -1 where there is none."""
+        ...
+
+
 class StoredTexts:
     """Texts by row and rows by key; safe to use from many threads."""
 

@@ -28,14 +28,15 @@ def create_table(connection: DuckDBPyConnection, fields: dict[str, str]) -> None
     connection.execute(f"CREATE TABLE {TABLE} ({ROW} BIGINT, {columns})")
 
 
-def insert_titles(connection: DuckDBPyConnection, fields: dict[str, str], lines: Iterator[str]) -> Iterator[int]:
-    """Append titles given as JSON objects to the table; yield how many it holds after each batch."""
+def insert_titles(
+    connection: DuckDBPyConnection, fields: dict[str, str], lines: Iterator[str], first: int = 0
+) -> Iterator[int]:
+    """Append titles given as JSON objects to a table of ``first``; yield how many it holds after each batch."""
     structure = {name: [kind[:-2]] if kind.endswith("[]") else kind for name, kind in fields.items()}
     sql = (
         f"INSERT INTO {TABLE} SELECT {ROW}, unnest(entry) FROM"
         f" (SELECT {ROW}, from_json(line, {quoted_text(json.dumps(structure))}) AS entry FROM batch)"
     )
-    first = 0
     for batch in _batches(lines):
         rows = np.arange(first, first + len(batch), dtype=np.int64)
         connection.register("batch", {ROW: rows, "line": np.array(batch, dtype=object)})

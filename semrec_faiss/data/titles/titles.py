@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
-from semrec_faiss.data.titles.stored import StoredTexts
+from semrec_faiss.data.titles.stored import Texts
 
 Record = dict[str, Any]
 """A title's metadata as JSON has it."""
@@ -28,7 +31,7 @@ class Titles:
     def __init__(
         self,
         load: Callable[[], Catalog],
-        stored: StoredTexts | None = None,
+        stored: Texts | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> None:
         """Read from ``stored``, and from the catalogue what that does not answer; without it, everything.
@@ -93,7 +96,23 @@ class Titles:
         rows = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
         return rows[0] if len(rows) == 1 else None
 
-    def _looked_up(self, stored: StoredTexts, text: str) -> list[int]:
+    def known_rows(self, media_ids: Sequence[str]) -> Rows:
+        """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
+        if self._stored is None:
+            rows = {media_id: row for row, media_id in enumerate(self.catalog.all_media_ids().tolist())}
+            return np.array([rows.get(media_id, -1) for media_id in media_ids], np.int64)
+        found = self._stored.first_rows([f"media_id:{media_id}" for media_id in media_ids])
+        there = np.flatnonzero(found >= 0)
+        for at, record in zip(there.tolist(), self.records(found[there]), strict=True):
+            if record["media_id"] != media_ids[at]:  # another key has the same hash
+                found[at] = self._row_of_id(self._stored, media_ids[at])
+        return found
+
+    def _row_of_id(self, stored: Texts, media_id: str) -> int:
+        held = self._held(stored, f"media_id:{media_id}")
+        return next((row for row, record in held if record["media_id"] == media_id), -1)
+
+    def _looked_up(self, stored: Texts, text: str) -> list[int]:
         """Return the rows of the titles whose id ``text`` is, or else whose title, or else whose name."""
         for kind in ("media_id", "title"):
             rows = self._held(stored, f"{kind}:{text}")
@@ -105,7 +124,7 @@ class Titles:
         found = {row: record for name in asked for row, record in self._held(stored, f"name:{name}")}
         return query.named_rows((row, record["title"], record["year"]) for row, record in found.items())
 
-    def _held(self, stored: StoredTexts, kept_by: str) -> list[tuple[int, Record]]:
+    def _held(self, stored: Texts, kept_by: str) -> list[tuple[int, Record]]:
         rows = stored.rows_of(kept_by)
         return list(zip(rows, self.records(rows), strict=True)) if rows else []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -39,6 +41,17 @@ class Generation:
         self.manifest: Manifest = read_manifest(self.folder, ref.manifest_sha256)
         self._held = HeldFiles(self.folder, self.manifest.files)
         self._checked: set[str] = set()
+
+    @classmethod
+    def staged(cls, new: NewGeneration, manifest: Manifest) -> Generation:
+        """Look at a generation that is being written as if ``manifest``, of what is there already, were its own."""
+        generation = object.__new__(cls)
+        generation.folder = new.folder
+        generation.ref = GenerationRef(name=new.name, manifest_sha256="")
+        generation.manifest = manifest
+        generation._held = HeldFiles(new.folder, manifest.files)
+        generation._checked = set()
+        return generation
 
     @property
     def is_all_there(self) -> bool:
@@ -131,6 +144,19 @@ class NewGeneration:
         self.name = name
         self.previous = previous
         self.files: dict[str, FileEntry] = {}
+        self._linked: set[str] = set()
+
+    def link(self, generation: Generation, name: str) -> None:
+        """Take in a file of another generation as it is, with its digest, by a hard link.
+
+        Where the file system refuses links it is copied.
+        """
+        try:
+            os.link(generation.folder / name, self.folder / name)
+            self._linked.add(name)
+        except OSError:
+            shutil.copyfile(generation.folder / name, self.folder / name)
+        self.files[name] = generation.manifest.files[name]
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[HashingFile]:
@@ -146,14 +172,15 @@ class NewGeneration:
         self.files[name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     def finish(self, manifest: Manifest) -> GenerationRef:
-        """Write the manifest, hold every file against it and bring all to the disk."""
+        """Write the manifest, hold every file written here against it and bring all to the disk."""
         text = (manifest.model_dump_json(indent=1) + "\n").encode()
         digest = hashlib.sha256(text).hexdigest()
         write_synced(self.folder / MANIFEST_NAME, text)
         write_synced(self.folder / MANIFEST_DIGEST_NAME, manifest_digest_line(digest))
         for name, entry in self.files.items():
-            check_file(self.folder / name, entry)
-            sync_file(self.folder / name)
+            if name not in self._linked:  # which another generation has on the disk already
+                check_file(self.folder / name, entry)
+                sync_file(self.folder / name)
         sync_folder(self.folder)
         return GenerationRef(name=self.name, manifest_sha256=digest)
 

@@ -22,6 +22,9 @@ MOST_BYTES = 64 << 20
 """More than any manifest has."""
 
 
+_LATER_FIELDS = ("embedding", "segments")
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,11 +51,42 @@ class GenerationRef(_Record):
     manifest_sha256: str
 
 
+class Segment(_Record):
+    """What one update brought: its files' names begin with ``name``; see `semrec_faiss.index.segments`.
+
+    Attributes:
+        name: for example ``seg-000007``.
+        titles: how many titles it holds, new ones and new versions of old ones.
+        users: the same of users.
+    """
+
+    name: str
+    titles: int
+    users: int
+
+
+class Segments(_Record):
+    """What updates have brought since the last build.
+
+    Attributes:
+        base_titles: titles in the files of that build.
+        base_users: users in them.
+        parts: the updates, oldest first.
+        fields: the DuckDB type of every metadata field over all titles.
+    """
+
+    base_titles: int
+    base_users: int
+    parts: tuple[Segment, ...]
+    fields: dict[str, str]
+
+
 class Manifest(_Record):
     """Everything needed to tell a whole generation from a damaged one, and the text model that made its vectors.
 
-    ``embedding`` is None where that is not known; it is left out of the file then, so that versions that do not know
-    of it read the index as before.
+    ``embedding`` is None where that is not known, ``segments`` where nothing was updated since the build; they are left
+    out of the file then, so that versions that do not know of them read the index as before. ``count`` and ``users``
+    are what is there now; the known answers are those of the last build.
     """
 
     format: int
@@ -68,13 +102,22 @@ class Manifest(_Record):
     known_answers: tuple[KnownAnswer, ...]
     previous: GenerationRef | None
     embedding: Embedding | None = None
+    segments: Segments | None = None
+
+    @property
+    def base_count(self) -> int:
+        """Titles in the files of the last build."""
+        return self.count if self.segments is None else self.segments.base_titles
+
+    @property
+    def base_users(self) -> int:
+        """Users in the files of the last build."""
+        return self.users if self.segments is None else self.segments.base_users
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_embedding(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_what_is_not_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
-        if self.embedding is None:
-            del values["embedding"]
-        return values
+        return {name: value for name, value in values.items() if name not in _LATER_FIELDS or value is not None}
 
 
 def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:

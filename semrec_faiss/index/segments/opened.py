@@ -1,0 +1,147 @@
+"""The segments of a generation on disk: their files' names, read and held against what the manifest says."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.titles.stored import StoredTexts
+from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import Segments
+from semrec_faiss.index.generations.texts import read_texts
+from semrec_faiss.index.segments.joined import JoinedTexts
+from semrec_faiss.index.segments.places import GONE, Places, Replaced
+
+VECTORS = "vectors.npy"
+RECORDS = "records"
+REPLACED = "replaced.npy"
+USER_VECTORS = "users.npy"
+USER_IDS = "user_ids"
+USERS_REPLACED = "users_replaced.npy"
+LIKELESS = "users_without_likes.npy"
+SEEN = "seen.parquet"
+
+
+def file_of(segment: str, name: str) -> str:
+    """Name a segment's file."""
+    return f"{segment}.{name}"
+
+
+class OpenSegments:
+    """The segments of one generation; each file is read when it is first needed."""
+
+    def __init__(self, generation: Generation, about: Segments) -> None:
+        """Wrap what the manifest of ``generation`` says ``about`` its segments."""
+        self._generation = generation
+        self.about = about
+
+    @cached_property
+    def titles(self) -> Places:
+        """Where titles lie; raises DamagedIndexError where that cannot be."""
+        counts = [self.about.base_titles, *(part.titles for part in self.about.parts)]
+        return self._places(counts, REPLACED, self._generation.manifest.count)
+
+    @cached_property
+    def users(self) -> Places:
+        """Where users lie; raises DamagedIndexError where that cannot be."""
+        counts = [self.about.base_users, *(part.users for part in self.about.parts)]
+        return self._places(counts, USERS_REPLACED, self._generation.manifest.users)
+
+    @cached_property
+    def title_vectors(self) -> Vectors:
+        """The vectors of the rows after the base's: float32 (n, dim), C-contiguous."""
+        return self._vectors(self.titles, VECTORS)
+
+    @cached_property
+    def user_vectors(self) -> Vectors:
+        """The same of users."""
+        return self._vectors(self.users, USER_VECTORS)
+
+    def records(self, base: StoredTexts) -> JoinedTexts:
+        """Join the records of the base with those of the segments."""
+        return JoinedTexts([base, *self._texts(RECORDS, [part.titles for part in self.about.parts])], self.titles)
+
+    def user_ids(self, base: StoredTexts | None) -> JoinedTexts:
+        """Join the user ids of the base, None where it has no users, with those of the segments."""
+        first = [_NO_TEXTS if base is None else base]
+        return JoinedTexts([*first, *self._texts(USER_IDS, [part.users for part in self.about.parts])], self.users)
+
+    def without_likes(self, base: Rows) -> Rows:
+        """Return the users of whom nothing is known that counts; ``base`` are those of the base: int64, ascending."""
+        lists = [base, *(self._array(part.name, LIKELESS, (None,)) for part in self.about.parts)]
+        places = np.concatenate([start + own for start, own in zip(self.users.starts, lists, strict=True)])
+        rows = self.users.row_of[places]
+        return np.sort(rows[rows != GONE])
+
+    @property
+    def seen(self) -> list[str]:
+        """The files of what users have seen, oldest first."""
+        names = [file_of(part.name, SEEN) for part in self.about.parts]
+        return [name for name in names if self._generation.has(name)]
+
+    def _places(self, counts: list[int], name: str, expected: int) -> Places:
+        replaced = []
+        for number, part in enumerate(self.about.parts, start=1):
+            moves: Replaced = self._array(part.name, name, (None, 2))
+            limits = (sum(counts[:number]), sum(counts))
+            if len(moves) and (moves.min() < GONE or moves[:, 0].min() < 0 or (moves.max(axis=0) >= limits).any()):
+                raise DamagedIndexError(f"{file_of(part.name, name)} names places that there are none of")
+            replaced.append(moves)
+        places = Places.of(counts, replaced)
+        if len(places.rows) != expected:
+            raise DamagedIndexError(f"{len(places.rows)} are left by {name}, the manifest says {expected}")
+        return places
+
+    def _vectors(self, places: Places, name: str) -> Vectors:
+        dim = self._generation.manifest.dim
+        counts = places.counts[1:]
+        parts = []
+        for number, (part, count) in enumerate(zip(self.about.parts, counts, strict=True), start=1):
+            if not count:
+                continue
+            vectors = self._array(part.name, name, (count, dim))
+            left = places.within(number)
+            parts.append(vectors if len(left) == count else vectors[left])
+        if len(parts) == 1:
+            return np.ascontiguousarray(parts[0], dtype=np.float32)
+        return np.concatenate([np.empty((0, dim), np.float32), *parts])
+
+    def _texts(self, name: str, counts: list[int]) -> list[StoredTexts]:
+        return [
+            read_texts(self._generation, file_of(part.name, name), count) if count else _NO_TEXTS
+            for part, count in zip(self.about.parts, counts, strict=True)
+        ]
+
+    def _array(self, segment: str, name: str, shape: tuple[int | None, ...]) -> Any:
+        """Map an array; an empty one where the segment has no such file, which stands for a list of nothing."""
+        file = file_of(segment, name)
+        if not self._generation.has(file):
+            return np.empty(tuple(length or 0 for length in shape), np.int64)
+        try:
+            found = np.load(self._generation.file(file), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DamagedIndexError(f"{file} cannot be read: {error}", fix="build the index again") from error
+        expected = tuple(own if wanted is None else wanted for own, wanted in zip(found.shape, shape, strict=False))
+        if found.ndim != len(shape) or found.shape != expected:
+            raise DamagedIndexError(f"{file} is {found.shape}, the manifest says {shape}", fix="build the index again")
+        return found
+
+
+class _NoTexts(StoredTexts):
+    """Texts of nothing: an empty file cannot be mapped."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def rows_of(self, key: str) -> list[int]:
+        return []
+
+    def first_rows(self, keys: Any) -> Rows:
+        return np.full(len(keys), -1, np.int64)
+
+
+_NO_TEXTS = _NoTexts()

@@ -1,0 +1,172 @@
+"""An index and what was added to it and removed since it was built, searched as one."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.config.index_types import FusedIndex, IndexConfig
+from semrec_faiss.index.device import Device, load_faiss, to_gpu
+from semrec_faiss.index.exact import MORE_CANDIDATES, best_of_one, original_vectors, scan
+from semrec_faiss.index.segments.joined import JoinedVectors, gathered
+from semrec_faiss.index.segments.places import GONE
+from semrec_faiss.index.vector_index import VectorIndex
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.fused.searcher import FusedSearcher
+    from semrec_faiss.index.fused.several import SeveralGpus
+
+_MARGIN = 4
+"""Candidates fetched over those that removed titles are likely to take."""
+
+
+class SegmentedIndex(VectorIndex):
+    """A `VectorIndex` whose base lacks removed titles and whose segments are searched exactly.
+
+    Its rows are those of an index built anew. Type fused on a GPU holds only those and is searched as ever; any other
+    base is asked for more than are wanted, what was removed is dropped, and the best of the segments are merged in.
+    """
+
+    def __init__(
+        self,
+        cpu_index: Any,
+        config: IndexConfig,
+        device: Device | None = None,
+        *,
+        base_rows: Rows,
+        fresh: Vectors,
+        originals: Vectors | None = None,
+    ) -> None:
+        """Wrap the CPU index of the base.
+
+        Args:
+            cpu_index: a FAISS CPU index.
+            config: the resolved config it was made from.
+            device: where to search; the CPU by default.
+            base_rows: int64, ascending: which of the base's titles are left; they are the first rows.
+            fresh: float32 (n, dim), C-contiguous: the vectors of the rows after those.
+            originals: what was added to the base; needed where it does not hold it exactly.
+
+        Raises:
+            DeviceError: the device cannot hold or run the index.
+            ConfigError: a search setting that the index does not have.
+        """
+        self._base_rows = base_rows
+        self._fresh = fresh
+        self._row_of = np.full(int(cpu_index.ntotal), GONE, np.int64)
+        self._row_of[base_rows] = np.arange(len(base_rows))
+        super().__init__(cpu_index, config, device, originals=originals)
+        self._base_count = self.count
+        self.count = len(base_rows) + len(fresh)
+        self._fresh_searcher: Any = None
+        if self.device.gpus and self.fused is None and len(fresh):
+            self._fresh_searcher = self._on_gpu(fresh)
+
+    def _on_gpu(self, fresh: Vectors) -> Any:
+        flat = load_faiss().IndexFlatIP(self.dim)
+        flat.add(fresh)
+        searcher, resources = to_gpu(flat, self.device)
+        self.resources += [resource for resource in resources if resource not in self.resources]
+        return searcher
+
+    def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
+        base = original_vectors(self.cpu_index)
+        vectors = None if base is None else cast("Vectors", JoinedVectors(base, self._base_rows, self._fresh))
+        return self._fused_of(vectors, config)
+
+    def vectors(self, rows: Rows | list[int]) -> Vectors:
+        """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
+        return gathered(np.asarray(rows, dtype=np.int64), self._base_rows, self._fresh, super().vectors)
+
+    def base_mask(self, mask: Mask) -> Mask:
+        """Return ``mask`` over what the base holds."""
+        of_base = np.zeros(self._base_count, np.bool_)
+        of_base[self._base_rows] = mask[: len(self._base_rows)]
+        return of_base
+
+    def search_by(self, params: Any, queries: Vectors, k: int, mask: Mask) -> tuple[Scores, Rows]:
+        """Search the base with FAISS's parameters, and exactly what ``mask`` allows of the segments."""
+        scores, places = super().search_by(params, queries, min(k, self._base_count), mask)
+        fresh = np.flatnonzero(mask[len(self._base_rows) :])
+        best, positions = _best_of(queries, min(k, len(fresh)), np.ascontiguousarray(self._fresh[fresh]))
+        found = fresh[positions] if len(fresh) else positions
+        return self._merged(scores, self._rows_at(places), best, found, k)
+
+    def _faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+        scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
+        if not len(self._fresh):
+            return scores, rows
+        best, found = self._fresh_search(queries, min(k, len(self._fresh)))
+        return self._merged(scores, rows, best, found, k)
+
+    def _base_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+        """Find the best that are left of the base: scores and rows (queries, k), -1 where it finds fewer."""
+        left, most = len(self._base_rows), min(self._base_count, self._gpu_limit if self.device.gpus else 1 << 62)
+        if not k:
+            return _nothing(len(queries))
+        if left == self._base_count:
+            scores, places = super()._faiss_search(queries, k, **options)
+            return scores, places  # the base's places are its rows
+        fetch = min(most, math.ceil(k * self._base_count / left * 1.25) + _MARGIN)
+        scores, rows, short = self._left_of(queries, fetch, k, options)
+        while len(short) and fetch < most:
+            fetch = min(most, MORE_CANDIDATES * fetch)
+            more_scores, more_rows, still = self._left_of(np.ascontiguousarray(queries[short]), fetch, k, options)
+            scores[short], rows[short] = more_scores, more_rows
+            short = short[still]
+        if len(short) and fetch < self._base_count:  # a GPU gives no more
+            scores[short], rows[short] = scan(queries[short], k, left, self.vectors)
+        return scores, rows
+
+    def _left_of(self, queries: Vectors, fetch: int, k: int, options: Any) -> tuple[Scores, Rows, Rows]:
+        """Fetch candidates and drop the removed ones; also tell the queries that may have more than were fetched."""
+        scores, places = super()._faiss_search(queries, fetch, **options)
+        rows = self._rows_at(places)
+        first = np.argsort(rows == GONE, axis=1, kind="stable")[:, :k]
+        rows, kept = np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)
+        kept = np.where(rows == GONE, np.float32(-np.inf), kept)
+        if rows.shape[1] < k:
+            rows, kept = _padded(rows, GONE, k), _padded(kept, -np.inf, k)
+        return kept, rows, np.flatnonzero((rows[:, -1] == GONE) & (places[:, -1] >= 0))
+
+    def _rows_at(self, places: Rows) -> Rows:
+        return np.where(places < 0, GONE, self._row_of[np.maximum(places, 0)])
+
+    def _fresh_search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        if self._fresh_searcher is None:
+            return _best_of(queries, k, self._fresh)
+        with self.locked():
+            scores, positions = self._fresh_searcher.search(queries, k)
+        return scores, positions
+
+    def _merged(self, scores: Scores, rows: Rows, best: Scores, found: Rows, k: int) -> tuple[Scores, Rows]:
+        """Merge rows of the base with positions in the segments, best first, ties by row: (queries, k)."""
+        all_scores = np.concatenate((scores, best), axis=1)
+        all_rows = np.concatenate((rows, found + len(self._base_rows)), axis=1)
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+        scores, rows = np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
+        if rows.shape[1] < k:
+            return _padded(scores, -np.inf, k), _padded(rows, GONE, k)
+        return scores, rows
+
+
+def _best_of(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
+    if not k or not len(queries):
+        return _nothing(len(queries))
+    if len(queries) == 1:
+        return best_of_one(queries, k, vectors)
+    faiss = load_faiss()
+    scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, positions
+
+
+def _nothing(queries: int) -> tuple[Scores, Rows]:
+    return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64)
+
+
+def _padded(table: Any, value: float, width: int) -> Any:
+    lacking = width - table.shape[1]
+    return np.concatenate((table, np.full((len(table), lacking), value, table.dtype)), axis=1)
