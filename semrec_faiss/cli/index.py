@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
 @click.option("--output", type=click.Path(path_type=Path), help="The index directory, instead of the config's.")
+@click.option("--strict", is_flag=True, help="Refuse a history that names titles or users that there are not.")
 @set_option
 @json_option
 def build(
-    config: Path | None, dataset: Path | None, output: Path | None, settings: tuple[str, ...], as_json: bool
+    config: Path | None,
+    dataset: Path | None,
+    output: Path | None,
+    strict: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Build an index from the YAML file CONFIG and save it; an index directory is built again as it was.
 
@@ -42,7 +48,7 @@ def build(
     paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
     started = time.perf_counter()
     with progress_bars() as progress:
-        generation = build_index(loaded.model_copy(update=paths), progress)
+        generation = build_index(loaded.model_copy(update=paths), progress, strict=strict)
     seconds = time.perf_counter() - started
     _show(paths.get("output", loaded.output), generation, as_json, {"build_seconds": round(seconds, 3)})
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.vectors import NormStats, equal_rows, vector_norms
+from semrec_faiss.data.seen_table import date_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.data.titles.table import TABLE
-from semrec_faiss.data.users import date_of, read_history, read_user_ids
+from semrec_faiss.data.users import read_history, read_user_ids
 from semrec_faiss.progress import Progress, silent
 
 TOP_GENRES = 10
@@ -176,6 +177,8 @@ def _check_users(
     progress(f"reading {folder.seen.name}", 0, 1)
     history = read_history(folder.seen, user_ids, catalog)
     progress(f"reading {folder.seen.name}", 1, 1)
+    if history.ignored:
+        warnings.append(f"{folder.seen}: {history.ignored:,} rows name users or titles that there are not: ignored")
     counts, times = np.diff(history.offsets), history.timestamps
     dates = () if times is None or not len(times) else (date_of(int(times.min())), date_of(int(times.max())))
     return UsersReport(report, int(counts.sum()), int(counts.min()), float(counts.mean()), int(counts.max()), *dates)

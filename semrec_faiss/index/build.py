@@ -83,7 +83,7 @@ class _Source:
         return int(self.vectors.shape[1])
 
 
-def build_index(config: Config, progress: Progress = silent) -> Generation:
+def build_index(config: Config, progress: Progress = silent, *, strict: bool = False) -> Generation:
     """Build the index that ``config`` describes and publish it in ``config.output``.
 
     Whatever index was there stays in use until the last step, and stays on disk for `semrec rollback`.
@@ -91,6 +91,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
     Args:
         config: needs ``dataset`` and ``output``.
         progress: told the steps.
+        strict: refuse a history that names users or titles that there are not, instead of counting such rows.
 
     Returns:
         The generation that is now in use.
@@ -116,7 +117,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
     with directory.writing(), directory.new_generation() as new:
         known = write_vectors(new, resolved, _blocks_of(source, resolved), source.count, source.dim, device, progress)
         write_titles(new, source.catalog)
-        _write_users(new, resolved, profile, source, progress)
+        ignored = _write_users(new, resolved, profile, source, progress, strict=strict)
         _carry_transformation(new, source)
         progress("publishing", 0, 1)
         manifest = Manifest(
@@ -133,6 +134,7 @@ def build_index(config: Config, progress: Progress = silent) -> Generation:
             known_answers=known,
             previous=new.previous,
             embedding=read_embedding(source.folder.media_vectors),
+            ignored_history=ignored or None,
         )
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)
@@ -263,13 +265,20 @@ def write_npy(file: HashingFile, blocks: VectorBlocks, shape: tuple[int, int]) -
 
 
 def _write_users(
-    new: NewGeneration, config: IndexConfig, profile: Profile | None, source: _Source, progress: Progress
-) -> None:
+    new: NewGeneration,
+    config: IndexConfig,
+    profile: Profile | None,
+    source: _Source,
+    progress: Progress,
+    *,
+    strict: bool,
+) -> int:
+    """Write the users; return how many rows of their history were ignored."""
     folder, users, path = source.folder, source.user_vectors, source.folder.user_vectors
     if users is None or path is None:
-        return
+        return 0
 
-    history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog)
+    history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog, strict=strict)
     blocks = (
         iter_float32_blocks(users, normalize=config.normalize, path=path)
         if profile is None or history is None
@@ -285,6 +294,7 @@ def _write_users(
         write_seen(new, history)
     if history is not None and profile is not None:
         write_rows(new, LIKELESS_NAME, users_without_likes(history, profile))
+    return 0 if history is None else history.ignored
 
 
 def write_rows(new: NewGeneration, name: str, rows: Rows) -> None:

@@ -6,7 +6,7 @@ import json
 
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles, stored_records
-from semrec_faiss.errors import DamagedIndexError, DataError
+from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.segments.joined import JoinedTexts
@@ -39,15 +39,36 @@ def open_titles(generation: Generation, segments: OpenSegments | None = None) ->
     """
     if not generation.has(FIELDS_NAME):
         return Titles(lambda: load_catalog(generation))
-    try:
-        fields = json.loads(generation.file(FIELDS_NAME).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DamagedIndexError(f"{FIELDS_NAME} cannot be read: {error}", fix="build the index again") from error
+    fields = _read_fields(generation)
     stored = read_texts(generation, RECORDS, generation.manifest.base_count)
     if segments is not None:
         joined = segments.records(stored)
         return Titles(lambda: _load_joined(generation, segments, joined), joined, segments.about.fields)
     return Titles(lambda: load_catalog(generation), stored, fields)
+
+
+def fields_of(generation: Generation) -> dict[str, str]:
+    """Return the DuckDB type of every metadata field.
+
+    Raises:
+        UsageError: an earlier version wrote the index, which does not keep them apart from the titles.
+    """
+    if generation.manifest.segments is not None:
+        return generation.manifest.segments.fields
+    if not generation.has(FIELDS_NAME):
+        raise UsageError(
+            f"semrec {generation.manifest.semrec_version} built {generation.folder.parent}, which cannot be updated",
+            fix="build it again, once",
+        )
+    return _read_fields(generation)
+
+
+def _read_fields(generation: Generation) -> dict[str, str]:
+    try:
+        fields: dict[str, str] = json.loads(generation.file(FIELDS_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedIndexError(f"{FIELDS_NAME} cannot be read: {error}", fix="build the index again") from error
+    return fields
 
 
 def _load_joined(generation: Generation, segments: OpenSegments, records: JoinedTexts) -> Catalog:

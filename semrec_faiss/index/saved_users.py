@@ -49,10 +49,10 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
         _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
     new.adopt(USER_IDS_NAME)
-    write_texts(new, USER_LOOKUP, ((_line_of(user_id), (user_id,)) for user_id in user_ids))
+    write_texts(new, USER_LOOKUP, ((line_of(user_id), (user_id,)) for user_id in user_ids))
 
 
-def write_seen(new: NewGeneration, history: History) -> None:
+def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> None:
     """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
     with connect() as connection:
         offsets = history.offsets
@@ -61,11 +61,12 @@ def write_seen(new: NewGeneration, history: History) -> None:
         more = {"rating": history.ratings, "timestamp": history.timestamps}
         columns |= {name: column for name, column in more.items() if column is not None}
         connection.register("seen", columns)
-        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / SEEN_NAME)
-    new.adopt(SEEN_NAME)
+        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / name)
+    new.adopt(name)
 
 
-def _line_of(user_id: str) -> bytes:
+def line_of(user_id: str) -> bytes:
+    """Return the line that a user id is stored as."""
     return json.dumps(user_id).encode()
 
 
@@ -119,14 +120,14 @@ class SavedUsers:
         rows = self._stored.first_rows(user_ids)
         lines = iter(self._stored.lines(rows[rows >= 0]))
         for position, user_id in enumerate(user_ids):
-            if rows[position] >= 0 and next(lines) != _line_of(user_id):  # another id has the same hash
+            if rows[position] >= 0 and next(lines) != line_of(user_id):  # another id has the same hash
                 rows[position] = self._found_among_equal_hashes(self._stored, user_id)
         return rows
 
     def _found_among_equal_hashes(self, stored: Texts, user_id: str) -> int:
         rows = stored.rows_of(user_id)
         lines = stored.lines(rows)
-        return next((row for row, line in zip(rows, lines, strict=True) if line == _line_of(user_id)), -1)
+        return next((row for row, line in zip(rows, lines, strict=True) if line == line_of(user_id)), -1)
 
     def rows_of(self, user_ids: Sequence[str]) -> Rows:
         """Return the rows of user ids.
@@ -172,6 +173,15 @@ class SavedUsers:
     def has_seen(self) -> bool:
         """Whether the index knows what its users have seen."""
         return bool(self._seen_files)
+
+    @cached_property
+    def has_timestamps(self) -> bool | None:
+        """Whether the index knows when its users have seen what; None where it does not know of anything seen."""
+        import pyarrow.parquet as pq
+
+        if not self._seen_files:
+            return None
+        return "timestamp" in pq.read_schema(self._generation.file(self._seen_files[0])).names
 
     @property
     def _seen_files(self) -> list[str]:

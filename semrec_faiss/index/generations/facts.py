@@ -27,6 +27,9 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "titles": manifest.count,
         "dim": manifest.dim,
         "users": manifest.users,
+        "history_ignored": manifest.ignored_history,
+        "segments": None if manifest.segments is None else len(manifest.segments.parts),
+        "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
         "bytes": generation.bytes,
     }
     detail: Facts = {

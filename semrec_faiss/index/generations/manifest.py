@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 """More than any manifest has."""
 
 
-_LATER_FIELDS = ("embedding", "segments")
+_LATER_FIELDS = ("embedding", "segments", "ignored_history")
 
 
 class _Record(BaseModel):
@@ -86,7 +86,8 @@ class Manifest(_Record):
 
     ``embedding`` is None where that is not known, ``segments`` where nothing was updated since the build; they are left
     out of the file then, so that versions that do not know of them read the index as before. ``count`` and ``users``
-    are what is there now; the known answers are those of the last build.
+    are what is there now; the known answers are those of the last build. ``ignored_history`` counts rows
+    of what users have seen that named titles or users that it was built without.
     """
 
     format: int
@@ -103,6 +104,7 @@ class Manifest(_Record):
     previous: GenerationRef | None
     embedding: Embedding | None = None
     segments: Segments | None = None
+    ignored_history: int | None = None
 
     @property
     def base_count(self) -> int:
@@ -113,6 +115,17 @@ class Manifest(_Record):
     def base_users(self) -> int:
         """Users in the files of the last build."""
         return self.users if self.segments is None else self.segments.base_users
+
+    @property
+    def share_apart(self) -> float:
+        """The share of the titles or users that lie in segments, or that the base has lost, whichever is the most."""
+        if self.segments is None:
+            return 0.0
+        titles = sum(part.titles for part in self.segments.parts)
+        users = sum(part.users for part in self.segments.parts) if self.segments.base_users else 0
+        gone = self.segments.base_titles + titles - self.count
+        gone_users = self.segments.base_users + users - self.users if self.segments.base_users else 0
+        return max(max(titles, gone) / self.count, max(users, gone_users) / max(self.users, 1))
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -95,7 +95,8 @@ class JoinedTexts:
         doubtful = np.zeros(len(keys), np.bool_)
         for start, part in zip(self._places.starts.tolist(), self._parts, strict=True):
             found = part.first_rows(keys)
-            here = np.where(found >= 0, self._places.row_of[start + np.maximum(found, 0)], GONE)
+            here = np.full(len(keys), GONE, np.int64)
+            here[found >= 0] = self._places.row_of[start + found[found >= 0]]
             doubtful |= (found >= 0) & (here == GONE)
             rows = np.where(rows == GONE, here, rows)
         for at in np.flatnonzero(doubtful & (rows == GONE)).tolist():  # the first one is no more; another may be

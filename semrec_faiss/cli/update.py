@@ -1,0 +1,139 @@
+"""update, append-seen, compact: an index that changes with its catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from semrec_faiss.cli.options import FiniteRange, index_argument, json_option
+from semrec_faiss.cli.printing import as_size, print_json, progress_bars
+from semrec_faiss.errors import UsageError
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.update.plan import Change
+    from semrec_faiss.index.update.updating import Counts, UpdateSummary
+
+_PATH = click.Path(path_type=Path)
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Count what would change, and change nothing.")
+_strict_option = click.option(
+    "--strict", is_flag=True, help="Refuse what names unknown titles or users, instead of counting it."
+)
+_compact_option = click.option(
+    "--compact-at",
+    type=FiniteRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Build anew once this share is apart from the base or removed from it; 1 leaves that to `semrec compact`.",
+)
+
+
+@click.command(epilog="Example: semrec update indexes/demo changes --dry-run")
+@index_argument
+@click.argument("folder", type=_PATH, required=False)
+@click.option("--remove-titles", type=_PATH, metavar="FILE", help="Remove the titles of these media_ids, one a line.")
+@click.option("--remove-users", type=_PATH, metavar="FILE", help="Remove the users of these ids, one a line.")
+@click.option("--where", metavar="SQL", help='Remove the titles for which this holds: "year < 1950".')
+@_compact_option
+@_strict_option
+@_dry_run_option
+@json_option
+def update(
+    index: Path,
+    folder: Path | None,
+    remove_titles: Path | None,
+    remove_users: Path | None,
+    where: str | None,
+    compact_at: float,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Change INDEX by a FOLDER of new and changed titles and users, and remove others, in the time of the change.
+
+    FOLDER is laid out as a data folder. What it names is added, or replaces what INDEX has under the same id; titles
+    without vectors change their metadata alone. Answers are those of an index built anew from the merged data.
+    """
+    from semrec_faiss.index.update.plan import Change
+
+    if folder is None and remove_titles is None and remove_users is None and where is None:
+        raise UsageError("nothing is to be changed", fix="name a FOLDER, --remove-titles, --remove-users or --where")
+    change = Change(folder, _ids(remove_titles), _ids(remove_users), where)
+    _change(index, change, compact_at, strict=strict, dry_run=dry_run, as_json=as_json)
+
+
+@click.command("append-seen", epilog="Example: semrec append-seen indexes/demo since.parquet")
+@index_argument
+@click.argument("file", type=_PATH)
+@_compact_option
+@_strict_option
+@json_option
+def append_seen(index: Path, file: Path, compact_at: float, strict: bool, as_json: bool) -> None:
+    """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them."""
+    from semrec_faiss.index.update.plan import Change
+
+    _change(index, Change(seen=file), compact_at, strict=strict, dry_run=False, as_json=as_json)
+
+
+@click.command(epilog="Example: semrec compact indexes/demo")
+@index_argument
+@json_option
+def compact(index: Path, as_json: bool) -> None:
+    """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are."""
+    from semrec_faiss.index.update.updating import compact_index
+
+    with progress_bars() as progress:
+        generation = compact_index(index, progress)
+    manifest = generation.manifest
+    facts = {"generation": generation.name, "titles": manifest.count, "users": manifest.users}
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{index} is at {generation.name}, in one piece: {manifest.count} titles, {manifest.users} users")
+
+
+def _change(index: Path, change: Change, compact_at: float, *, strict: bool, dry_run: bool, as_json: bool) -> None:
+    from semrec_faiss.index.update.updating import update_index
+
+    share = None if compact_at == 1 else compact_at
+    with progress_bars() as progress:
+        summary = update_index(index, change, dry_run=dry_run, strict=strict, compact_at=share, progress=progress)
+    if as_json:
+        print_json(summary.as_dict() | {"dry_run": dry_run})
+    else:
+        click.echo("\n".join(_told(index, summary, dry_run=dry_run)))
+
+
+def _told(index: Path, summary: UpdateSummary, *, dry_run: bool) -> list[str]:
+    lines = [f"{what}: {_counts(counts)}" for what, counts in (("titles", summary.titles), ("users", summary.users))]
+    if summary.seen or summary.seen_ignored:
+        ignored = f", {summary.seen_ignored} of unknown titles or users ignored" if summary.seen_ignored else ""
+        lines.append(f"seen: {summary.seen} added{ignored}")
+    if dry_run:
+        return [*lines, f"{index} would hold {summary.title_count} titles and {summary.user_count} users"]
+    size = f", {as_size(summary.bytes_written)} written" if summary.bytes_written else ", unchanged"
+    more = ", and was built anew" if summary.compacted else ""
+    held = f"{summary.title_count} titles and {summary.user_count} users"
+    return [*lines, f"{index} is at {summary.generation}: {held}{size}{more}"]
+
+
+def _counts(counts: Counts) -> str:
+    told = [
+        f"{counts.new} new",
+        f"{counts.changed} changed",
+        f"{counts.unchanged} unchanged",
+        f"{counts.removed} removed",
+    ]
+    return ", ".join(told + ([f"{counts.unknown} unknown"] if counts.unknown else []))
+
+
+def _ids(file: Path | None) -> tuple[str, ...]:
+    """Read ids, one a line; blank lines count for nothing."""
+    if file is None:
+        return ()
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}", fix="write one id a line, in UTF-8") from error
+    return tuple(line.strip() for line in lines if line.strip())

@@ -1,0 +1,52 @@
+"""A folder of changes: laid out as a data folder, of which only what is new or changed is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.errors import DataError, NotFoundError
+
+_LAYOUT = f"""Laid out as a data folder, each part optional:
+  {METADATA}            the new and changed titles; or {Path(METADATA_TABLE).name}
+  {MEDIA_VECTORS}      their vectors; without them only metadata changes
+  {USER_IDS}            the new and changed users
+  {USER_VECTORS}   their vectors
+  {SEEN}            what users have seen since"""
+
+
+@dataclass(frozen=True)
+class ChangeFolder:
+    """The files of a folder of changes; None where there is none. ``seen`` may be a folder."""
+
+    metadata: Path | None
+    media_vectors: Path | None
+    user_ids: Path | None
+    user_vectors: Path | None
+    seen: Path | None
+
+
+def find_change_folder(root: Path) -> ChangeFolder:
+    """Find what a folder of changes holds.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        DataError: it holds nothing of a data folder, or vectors without whose they are.
+    """
+    if not root.is_dir():
+        raise NotFoundError(f"there is no folder {root}", fix=_LAYOUT)
+    places = {name: root / name for name in (METADATA, MEDIA_VECTORS, USER_IDS, USER_VECTORS, SEEN)}
+    there = {name: path for name, path in places.items() if path.is_file() or (name == SEEN and path.is_dir())}
+    if (root / METADATA_TABLE).is_file():
+        if METADATA in there:
+            raise DataError(f"{root} has {METADATA} and {METADATA_TABLE}", fix="remove the one that is not meant")
+        there[METADATA] = root / METADATA_TABLE
+    if not there:
+        raise DataError(f"{root} holds no change", fix=_LAYOUT)
+    if MEDIA_VECTORS in there and METADATA not in there:
+        raise DataError(f"{root} has {MEDIA_VECTORS} but no {METADATA}", fix=_LAYOUT)
+    if (USER_VECTORS in there) != (USER_IDS in there):
+        one, other = (USER_IDS, USER_VECTORS) if USER_IDS in there else (USER_VECTORS, USER_IDS)
+        raise DataError(f"{root} has {one} but no {other}", fix=_LAYOUT)
+    return ChangeFolder(*(there.get(name) for name in places))

@@ -1,0 +1,217 @@
+"""users/seen.parquet: what users have seen, as rows, with every mistake named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.folder.database import connect, first_line
+from semrec_faiss.data.folder.parquet import parquet_source
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# The beginnings of the names of DuckDB's numbers.
+_NUMBERS = (
+    *("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+)
+
+_YEAR_2100 = 4_102_444_800
+"""Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
+
+_TABLES = ("user_rows", "title_rows")
+
+IdTable = dict[str, NDArray[Any]]
+"""Ids, and a number for each."""
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class SeenRows:
+    """Rows of a table of what users have seen, in its order.
+
+    Attributes:
+        users: int32 (n,), the users' rows.
+        titles: int32 (n,), the titles' rows.
+        ratings: float32 (n,), NaN where there is none; None where the table has none.
+        timestamps: int64 (n,), seconds since 1970; None where the table has none.
+        ignored: further rows, which name a user or a title that is not known.
+    """
+
+    users: NDArray[np.int32]
+    titles: NDArray[np.int32]
+    ratings: NDArray[np.float32] | None
+    timestamps: NDArray[np.int64] | None
+    ignored: int
+
+
+def read_seen_rows(
+    path: Path, users: IdTable, titles: IdTable, *, with_ratings: bool = True, strict: bool = False
+) -> SeenRows:
+    """Read what `read_history` reads, as rows in the order of the file.
+
+    Args:
+        path: the file.
+        users: the ids that count, and the number of each; see `numbered`.
+        titles: the same of titles.
+        with_ratings: whether to read the further columns where there are any.
+        strict: refuse rows that would be ignored.
+
+    Raises:
+        DataError: as `read_history`.
+    """
+    import duckdb
+
+    with connect() as connection:
+        try:
+            columns = _check_columns(connection, path)
+            more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
+            connection.register("user_rows", users)
+            connection.register("title_rows", titles)
+            found = connection.execute(
+                "SELECT u.number AS user_row, t.number AS title_row"
+                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {parquet_source(path)} AS s"
+                " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+                " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+            ).fetchnumpy()
+            known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
+            if not known.all() and (strict or not known.any() or _lacks_ids(connection, path)):
+                raise _unknown(connection, path)
+        except (duckdb.Error, UnicodeError) as error:
+            raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
+    ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan)[known] if "rating" in more else None
+    timestamps = _whole_column(path, found["timestamp"][known]) if "timestamp" in more else None
+    rows = [np.ma.getdata(found[name])[known] for name in ("user_row", "title_row")]
+    return SeenRows(rows[0], rows[1], ratings, timestamps, int((~known).sum()))
+
+
+def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str]:
+    """Return the different ids of a column of a table of what users have seen, sorted; raises as `read_history`."""
+    import duckdb
+
+    with connect() as connection:
+        try:
+            _check_columns(connection, path)
+            sql = f"SELECT DISTINCT {column}::VARCHAR FROM {parquet_source(path)} WHERE {column} IS NOT NULL ORDER BY 1"
+            return [found for (found,) in connection.execute(sql).fetchall()]
+        except (duckdb.Error, UnicodeError) as error:
+            raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
+
+
+def _lacks_ids(connection: DuckDBPyConnection, path: Path) -> bool:
+    sql = f"SELECT count(*) FROM {parquet_source(path)} WHERE user_id IS NULL OR media_id IS NULL"
+    return bool(connection.execute(sql).fetchall()[0][0])
+
+
+def numbered(ids: NDArray[np.object_], numbers: NDArray[np.integer[Any]] | None = None) -> IdTable:
+    """Return ids with a number each, by default their positions."""
+    return {"id": ids, "number": np.arange(len(ids), dtype=np.int32) if numbers is None else numbers.astype(np.int32)}
+
+
+def _more_columns(path: Path, columns: dict[str, str]) -> dict[str, str]:
+    """Return the SQL that reads rating and timestamp, where the file has them."""
+    found = {}
+    if "rating" in columns:
+        if not columns["rating"].startswith(_NUMBERS):
+            raise DataError(
+                f"{path}: the column rating has type {columns['rating']}; a number is expected", fix="write numbers"
+            )
+        found["rating"] = "s.rating::FLOAT"
+    if "timestamp" in columns:
+        kind = columns["timestamp"]
+        if not kind.startswith((*_NUMBERS, "TIMESTAMP", "DATE")):
+            raise DataError(
+                f"{path}: the column timestamp has type {kind}; seconds since 1970 or a time are expected",
+                fix="write whole seconds, or a Parquet timestamp",
+            )
+        found["timestamp"] = _whole_seconds(kind)
+    return found
+
+
+def _whole_seconds(kind: str) -> str:
+    """Return the SQL for seconds since 1970; what no integer holds is null, which is refused."""
+    if kind.startswith(("DOUBLE", "FLOAT")):
+        return "CASE WHEN isfinite(s.timestamp) THEN try_cast(s.timestamp AS BIGINT) END"
+    return "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
+
+
+def _whole_column(path: Path, column: NDArray[Any]) -> NDArray[np.int64]:
+    if np.ma.is_masked(column):
+        raise DataError(
+            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is no number",
+            fix="give every row one, or leave the column out",
+        )
+    times = np.asarray(np.ma.getdata(column), dtype=np.int64)
+    if len(times) and not (times.min() >= 0 and times.max() < _YEAR_2100):
+        raise _not_seconds(path, int(times.min()), int(times.max()))
+    return times
+
+
+def _not_seconds(path: Path, first: int, last: int) -> DataError:
+    """Say which timestamp lies outside 1970 to 2100, and what the file seems to count in."""
+    if first < 0:
+        return DataError(
+            f"{path}: a timestamp is {first:,}, before 1970",
+            fix="write whole seconds since 1970, or leave the column out",
+        )
+    units = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}
+    divisor = next((number for number in units if last // number < _YEAR_2100), None)
+    seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(last // divisor)}"
+    return DataError(
+        f"{path}: a timestamp is {last:,}, which as seconds since 1970 lies after the year 2100{seems}",
+        fix="write whole seconds since 1970" + ("" if divisor is None else f": timestamp // {divisor}"),
+    )
+
+
+def date_of(seconds: int) -> str:
+    """Return the day, in UTC, of seconds since 1970."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def _check_columns(connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
+    """Return the columns' types by name."""
+    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {parquet_source(path)}").fetchall()}
+    missing = [name for name in ("user_id", "media_id") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}",
+            fix="name the columns user_id and media_id",
+        )
+    return columns
+
+
+def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
+    """Say how many rows name unknown users or titles, with the first few of these."""
+    problems = []
+    for column, table, where in (
+        ("user_id", "user_rows", "user_ids.json"),
+        ("media_id", "title_rows", "metadata.jsonl"),
+    ):
+        rows, ids, empty = connection.execute(
+            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {parquet_source(path)}"
+            f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
+        ).fetchall()[0]
+        if ids:
+            examples = connection.execute(
+                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {parquet_source(path)}"
+                f" WHERE {column}::VARCHAR NOT IN (SELECT id FROM {table}) ORDER BY id LIMIT {EXAMPLES}"
+            ).fetchall()
+            named = ", ".join(repr(name) for (name,) in examples)
+            problems.append(
+                f"rows whose {column} is not in {where}: {rows - empty:,} (different ids: {ids:,}, such as {named})"
+            )
+        if empty:
+            problems.append(f"rows without {column}: {empty:,}")
+    user, title = (connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in _TABLES)
+    return DataError(
+        f"{path}: {'; '.join(problems)}",
+        fix=f"write ids as user_ids.json and metadata.jsonl have them, such as {user!r} and {title!r},"
+        " or remove these rows",
+    )

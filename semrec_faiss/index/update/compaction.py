@@ -1,0 +1,69 @@
+"""Compaction: an ordinary build from what an index holds, in its order, so that answers stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+
+import numpy as np
+
+from semrec_faiss._version import __version__
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
+from semrec_faiss.index.build import USERS_NAME, write_npy, write_rows, write_vectors
+from semrec_faiss.index.device import choose_device, load_faiss
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved_titles import write_titles
+from semrec_faiss.index.saved_users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
+from semrec_faiss.progress import Progress, silent
+
+_BLOCK_BYTES = 4 << 20
+
+
+def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress = silent) -> Generation:
+    """Build the generation that ``saved`` opened anew and publish it; hold `writing` around it; raises as building."""
+    manifest = saved.generation.manifest
+    config = manifest.config
+    device = choose_device(config.device, config.index)
+    count, dim = manifest.count, manifest.dim
+
+    def blocks() -> Iterator[tuple[int, Vectors]]:
+        yield from _blocks(saved.vectors.vectors, count, dim)
+
+    with directory.new_generation() as new:
+        known = write_vectors(new, config.index, blocks, count, dim, device, progress)
+        write_titles(new, saved.catalog)
+        if saved.users is not None:
+            _write_users(new, saved.users, dim)
+        for name in (JSON_NAME, ARRAYS_NAME):
+            if saved.generation.has(name):
+                new.link(saved.generation, name)
+        later = {
+            "generation": new.name,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "semrec_version": __version__,
+            "faiss_version": load_faiss().__version__,
+            "files": new.files,
+            "known_answers": known,
+            "previous": new.previous,
+            "segments": None,
+        }
+        return directory.publish(new, manifest.model_copy(update=later))
+
+
+def _blocks(read: Callable[[Rows], Vectors], count: int, dim: int) -> Iterator[tuple[int, Vectors]]:
+    """Yield vectors as (first row, block)."""
+    step = max(1, _BLOCK_BYTES // (4 * dim))
+    for first in range(0, count, step):
+        yield first, read(np.arange(first, min(first + step, count)))
+
+
+def _write_users(new: NewGeneration, users: SavedUsers, dim: int) -> None:
+    with new.create(USERS_NAME) as file:
+        write_npy(file, lambda: _blocks(users.vectors.__getitem__, users.count, dim), (users.count, dim))
+    write_user_ids(new, users.ids)
+    if users.has_seen:
+        write_seen(new, users.history)
+    write_rows(new, LIKELESS_NAME, users.without_likes)

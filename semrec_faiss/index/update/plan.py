@@ -1,0 +1,271 @@
+"""What a change comes to: which titles and users are new, changed, as they were, removed, or unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from semrec_faiss.arrays import Mask, Rows, Vectors
+from semrec_faiss.data.folder.change import ChangeFolder, find_change_folder
+from semrec_faiss.data.folder.layout import open_vectors, read_float32
+from semrec_faiss.data.text.provenance import read_embedding
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.titles import Record, stored_records
+from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.index.build import check_products
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved_titles import fields_of
+
+_NAMED = 3
+"""Ids that an error names."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be changed.
+
+    Attributes:
+        folder: a folder of new and changed titles and users, or None.
+        remove_titles: media_ids to remove.
+        remove_users: user ids to remove.
+        where: titles for which this SQL expression holds are removed, too.
+        seen: a Parquet file of what users have seen since, or None.
+    """
+
+    folder: Path | None = None
+    remove_titles: Sequence[str] = ()
+    remove_users: Sequence[str] = ()
+    where: str | None = None
+    seen: Path | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a change does to the titles, or to the users.
+
+    Attributes:
+        ids: of those that the folder names, in its order.
+        rows: int64 (ids,), their rows in the index; -1 for new ones.
+        written: bool (ids,), True for new and changed ones.
+        vectors: float32 (ids,...), those of the written ones, in order.
+        removed: int64, ascending: rows that are removed.
+        unknown: ids that were to be removed and are not there.
+    """
+
+    ids: Sequence[str]
+    rows: Rows
+    written: Mask
+    vectors: Vectors
+    removed: Rows
+    unknown: Sequence[str] = ()
+
+    @property
+    def new(self) -> int:
+        """How many come."""
+        return int((self.rows < 0).sum())
+
+    @property
+    def changed(self) -> int:
+        """How many are there and change."""
+        return int((self.written & (self.rows >= 0)).sum())
+
+    @property
+    def unchanged(self) -> int:
+        """How many are named and as they were."""
+        return int((~self.written).sum())
+
+    @property
+    def replaced(self) -> Rows:
+        """The rows of the changed ones, in their order: int64."""
+        return self.rows[self.written & (self.rows >= 0)]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is written or removed."""
+        return not self.written.any() and not len(self.removed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a change does to an index.
+
+    Attributes:
+        titles: to its titles.
+        users: to its users.
+        lines: the records of the written titles, with the keys that they are found by.
+        fields: the metadata fields of all titles afterwards, and their types.
+        seen: files of what users have seen since.
+    """
+
+    titles: Kind
+    users: Kind
+    lines: Sequence[tuple[bytes, list[str]]]
+    fields: dict[str, str]
+    seen: tuple[Path, ...] = field(default=())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the index is as it is to be."""
+        return self.titles.is_empty and self.users.is_empty and not self.seen
+
+    def refuse_unknown(self) -> None:
+        """Raise NotFoundError where something was to be removed that is not there."""
+        for kind, what in ((self.titles, "title"), (self.users, "user")):
+            if kind.unknown:
+                named = ", ".join(map(repr, kind.unknown[:_NAMED]))
+                raise NotFoundError(
+                    f"{len(kind.unknown):,} {what}s to be removed are not in the index, such as {named}",
+                    fix="leave them out, or leave --strict out: then they are counted",
+                )
+
+
+def planned(saved: SavedIndex, change: Change) -> Plan:
+    """Hold a change against an index.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        DataError: the folder is inconsistent, or has vectors of another dimension or model, or none for new titles.
+        UsageError: a title is to be changed and removed, the filter is not understood, or no title would be left.
+    """
+    none = ChangeFolder(None, None, None, None, None)
+    folder = none if change.folder is None else find_change_folder(change.folder)
+    titles, lines, fields = _titles(saved, folder, change)
+    users = _users(saved, folder, change)
+    for kind, what in ((titles, "title"), (users, "user")):
+        _check_not_both(kind, what)
+    if saved.titles.count + titles.new == len(titles.removed):
+        raise UsageError(f"all {saved.titles.count:,} titles would be removed", fix="an index holds at least one title")
+    seen = tuple(path for path in (folder.seen, change.seen) if path is not None)
+    if seen and saved.users is None and not len(users.ids):
+        raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
+    return Plan(titles, users, lines, fields, seen)
+
+
+def _check_not_both(kind: Kind, what: str) -> None:
+    both = np.intersect1d(kind.rows[kind.rows >= 0], kind.removed)
+    if len(both):
+        named = kind.ids[int(np.flatnonzero(kind.rows == both[0])[0])]
+        raise UsageError(
+            f"{len(both):,} {what}s are in the folder and to be removed, {named!r} first", fix="leave them out of one"
+        )
+
+
+def _titles(
+    saved: SavedIndex, folder: ChangeFolder, change: Change
+) -> tuple[Kind, Sequence[tuple[bytes, list[str]]], dict[str, str]]:
+    known = fields_of(saved.generation)
+    removed, unknown = _removed_titles(saved, change)
+    dim = saved.generation.manifest.dim
+    if folder.metadata is None:
+        return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown), (), known
+    vectors = None if folder.media_vectors is None else _read_vectors(saved, folder.media_vectors, None)
+    _check_embedding(saved, folder)
+    count = None if vectors is None else len(vectors)
+    catalog = Catalog.read(folder.metadata, expect_count=count, known=known)
+    lines = list(stored_records(catalog))
+    records = [json.loads(line) for line, _ in lines]
+    ids = [str(record["media_id"]) for record in records]
+    rows = saved.titles.known_rows(ids)
+    there = rows >= 0
+    if vectors is None and not there.all():
+        new = [ids[at] for at in np.flatnonzero(~there)[:_NAMED]]
+        raise DataError(
+            f"{folder.metadata}: {int((~there).sum()):,} titles are new, such as {', '.join(map(repr, new))}, and there"
+            " are no vectors",
+            fix="add media/content_vectors.npy, a vector a title",
+        )
+    written = ~there
+    written[there] = _changed(saved, rows[there], [records[at] for at in np.flatnonzero(there)], vectors, there)
+    kept = _vectors_of_titles(saved, rows, written) if vectors is None else vectors[written]
+    return (
+        Kind(ids, rows, written, kept, removed, unknown),
+        [line for line, is_written in zip(lines, written.tolist(), strict=True) if is_written],
+        dict(catalog.fields),
+    )
+
+
+def _vectors_of_titles(saved: SavedIndex, rows: Rows, written: Mask) -> Vectors:
+    """Return the vectors that titles have, which keep them; their files are hashed first."""
+    return saved.vectors.vectors(rows[written]) if written.any() else _no_vectors(saved.generation.manifest.dim)
+
+
+def _changed(saved: SavedIndex, rows: Rows, records: Sequence[Record], vectors: Vectors | None, there: Mask) -> Mask:
+    """Tell which titles of the index differ from what the folder says of them; a null is as good as no field."""
+    held = saved.titles.records(rows)
+    changed = np.array([_said(old) != _said(new) for old, new in zip(held, records, strict=True)], dtype=np.bool_)
+    same = np.flatnonzero(~changed)
+    if vectors is not None and len(same):
+        changed[same] = (saved.vectors_to_compare(rows[same]) != vectors[there][same]).any(axis=1)
+    return changed
+
+
+def _said(record: Record) -> Record:
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _read_vectors(saved: SavedIndex, path: Path, rows: int | None) -> Vectors:
+    """Read vectors as the index compares them."""
+    mapped = open_vectors(path, expect_rows=rows, expect_dim=saved.generation.manifest.dim)
+    vectors = read_float32(mapped, normalize=saved.config.index.normalize, path=path)
+    check_products(vectors, 0, path)
+    return vectors
+
+
+def _check_embedding(saved: SavedIndex, folder: ChangeFolder) -> None:
+    """Refuse vectors that another text model made, where that is known of both."""
+    ours = saved.generation.manifest.embedding
+    theirs = None if folder.media_vectors is None else read_embedding(folder.media_vectors)
+    if ours is None or theirs is None or ours == theirs:
+        return
+    raise DataError(
+        f"{folder.media_vectors} was made by {theirs.model} of {theirs.recipe}, the index's vectors by {ours.model} of"
+        f" {ours.recipe}",
+        fix="embed the changed titles as the index's were embedded, or build the index anew",
+    )
+
+
+def _removed_titles(saved: SavedIndex, change: Change) -> tuple[Rows, list[str]]:
+    asked = list(dict.fromkeys(change.remove_titles))
+    rows = saved.titles.known_rows(asked) if asked else _no_rows()
+    unknown = [media_id for media_id, row in zip(asked, rows.tolist(), strict=True) if row < 0]
+    found = rows[rows >= 0]
+    if change.where is not None:
+        found = np.concatenate((found, matching_rows(saved.catalog, change.where)))
+    return np.unique(found), unknown
+
+
+def _users(saved: SavedIndex, folder: ChangeFolder, change: Change) -> Kind:
+    asked = list(dict.fromkeys(change.remove_users))
+    gone = _user_rows(saved, asked)
+    unknown = [user_id for user_id, row in zip(asked, gone.tolist(), strict=True) if row < 0]
+    removed = np.unique(gone[gone >= 0])
+    dim = saved.generation.manifest.dim
+    if folder.user_ids is None or folder.user_vectors is None:
+        return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown)
+    vectors = _read_vectors(saved, folder.user_vectors, None)
+    ids = read_user_ids(folder.user_ids, expect_count=len(vectors))
+    rows = _user_rows(saved, ids)
+    written = rows < 0
+    there = np.flatnonzero(~written)
+    # Where there is a profile, users' vectors are made of what they have seen, whatever the folder says.
+    if len(there) and saved.users is not None and saved.config.profile is None:
+        written[there] = (saved.users.vectors[rows[there]] != vectors[there]).any(axis=1)
+    return Kind(ids, rows, written, vectors[written], removed, unknown)
+
+
+def _user_rows(saved: SavedIndex, ids: Sequence[str]) -> Rows:
+    return np.full(len(ids), -1, np.int64) if saved.users is None or not ids else saved.users.known_rows(ids)
+
+
+def _no_rows() -> Rows:
+    return np.empty(0, np.int64)
+
+
+def _no_vectors(dim: int) -> Vectors:
+    return np.empty((0, dim), np.float32)

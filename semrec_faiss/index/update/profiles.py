@@ -1,0 +1,79 @@
+"""Users whose vectors are made of what they have seen, made anew where that has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.users import History
+from semrec_faiss.index.build import of_unit_length, write_rows
+from semrec_faiss.index.generations.generation import NewGeneration
+from semrec_faiss.index.generations.manifest import Segment
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.segments.opened import LIKELESS, file_of
+from semrec_faiss.index.update.plan import Plan
+from semrec_faiss.index.update.segment import places_of, write_users
+
+
+def affected_users(before: SavedIndex, after: SavedIndex, plan: Plan, seen_users: Sequence[str]) -> Rows:
+    """Return the users of ``after`` whose vectors have to be made anew: int64, ascending.
+
+    They are new, have seen something since, or had seen a title that has changed or is gone.
+    """
+    assert after.users is not None
+    written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
+    named = list(dict.fromkeys([*written, *seen_users]))
+    rows = after.users.known_rows(named) if named else np.empty(0, np.int64)
+    touched = np.concatenate([plan.titles.replaced, plan.titles.removed])
+    if before.users is not None and before.users.has_seen and len(touched):
+        offsets, titles = before.users.seen
+        of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        own = np.unique(of[np.isin(titles, touched)])
+        old, new = places_of(before)[1], places_of(after)[1]
+        rows = np.concatenate([rows, new.now[old.rows[own]]])
+    return np.unique(rows[rows >= 0])
+
+
+def write_affected(new: NewGeneration, saved: SavedIndex, profile: Profile, affected: Rows, name: str) -> Segment:
+    """Write the vectors of ``affected`` users, made of their histories, as a segment of users."""
+    users = saved.users
+    assert users is not None
+    vectors, likeless = _vectors_of(saved, users, profile, affected)
+    places = places_of(saved)[1]
+    first = len(places.now)
+    replaced = np.stack([places.rows[affected], first + np.arange(len(affected))], axis=1)
+    ids = users.ids
+    write_users(new, name, [ids[row] for row in affected.tolist()], vectors, replaced)
+    write_rows(new, file_of(name, LIKELESS), likeless)
+    return Segment(name=name, titles=0, users=len(affected))
+
+
+def _vectors_of(saved: SavedIndex, users: SavedUsers, profile: Profile, affected: Rows) -> tuple[Vectors, Rows]:
+    """Make users' vectors as a build does; of whom nothing counts, keep what they have: float32 and their positions."""
+    own = users.history.take(affected)
+    titles, rows = np.unique(own.rows, return_inverse=True)
+    compact = History(own.offsets, rows.astype(np.int32), own.ratings, own.timestamps)
+    held = np.array(users.vectors[affected], dtype=np.float32)
+    likeless = users_without_likes(own, profile)
+    if not len(titles):
+        return held, likeless
+    made = np.concatenate(
+        [block for _, block in user_vectors(compact, saved.vectors.vectors(titles.astype(np.int64)), profile)]
+    )
+    known = np.flatnonzero(_weighs(compact, profile))
+    made = made[known]
+    held[known] = of_unit_length(made, 0) if saved.config.index.normalize else made
+    return held, likeless
+
+
+def _weighs(history: History, profile: Profile) -> Rows:
+    """Tell the users for whom any title has a weight: bool (users,)."""
+    from semrec_faiss.data.interactions.profiles import profile_weights
+
+    weighed = np.concatenate(([0], np.cumsum(profile_weights(history, profile) != 0)))
+    return np.asarray(np.diff(weighed[history.offsets]) > 0)

@@ -1,0 +1,178 @@
+"""A planned change written as a segment: vectors, records and ids of what is new, and what it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.seen_table import IdTable, SeenRows, distinct_ids, numbered, read_seen_rows
+from semrec_faiss.data.titles.titles import Titles
+from semrec_faiss.data.users import grouped_history
+from semrec_faiss.errors import DataError
+from semrec_faiss.index.build import write_npy, write_rows
+from semrec_faiss.index.generations.generation import NewGeneration
+from semrec_faiss.index.generations.manifest import Segment
+from semrec_faiss.index.generations.texts import write_texts
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved_users import SavedUsers, line_of, write_seen
+from semrec_faiss.index.segments.opened import (
+    RECORDS,
+    REPLACED,
+    SEEN,
+    USER_IDS,
+    USER_VECTORS,
+    USERS_REPLACED,
+    VECTORS,
+    file_of,
+)
+from semrec_faiss.index.segments.places import GONE, Places
+from semrec_faiss.index.update.plan import Kind, Plan
+
+
+@dataclass(frozen=True)
+class Written:
+    """A segment that was written.
+
+    Attributes:
+        segment: what the manifest says of it.
+        seen_rows: rows of what users have seen since.
+        ignored: further such rows, which name users or titles that there are not.
+        seen_users: the ids of the users who have seen something since.
+    """
+
+    segment: Segment
+    seen_rows: int
+    ignored: int
+    seen_users: Sequence[str]
+
+
+def write_segment(new: NewGeneration, saved: SavedIndex, plan: Plan, name: str, *, strict: bool) -> Written:
+    """Write what ``plan`` brings to ``saved`` as a segment called ``name``.
+
+    Raises:
+        DataError: what users have seen cannot be read, or ``strict`` and it names somebody or something unknown.
+    """
+    titles, users = places_of(saved)
+    _write_titles(new, name, plan.titles, plan.lines, titles)
+    written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
+    write_users(new, name, written, plan.users.vectors, _replaced(plan.users, users))
+    segment = Segment(name=name, titles=len(plan.lines), users=len(written))
+    if not plan.seen:
+        return Written(segment, 0, 0, ())
+    seen, who = _read_seen(saved, plan, titles, users, strict=strict)
+    history = grouped_history(
+        seen.users,
+        seen.titles,
+        seen.ratings,
+        seen.timestamps,
+        len(users.now) + len(written),
+        len(titles.now) + len(plan.lines),
+    )
+    write_seen(new, history, file_of(name, SEEN))
+    return Written(segment, len(history.rows), seen.ignored, who)
+
+
+def places_of(saved: SavedIndex) -> tuple[Places, Places]:
+    """Return the places of the titles and of the users of an index."""
+    if saved.segments is not None:
+        return saved.segments.titles, saved.segments.users
+    manifest = saved.generation.manifest
+    return Places.of([manifest.count], []), Places.of([manifest.users], [])
+
+
+def write_users(new: NewGeneration, name: str, ids: Sequence[str], vectors: Vectors, replaced: Rows) -> None:
+    """Write the users' part of a segment; no file where there is nothing to say.
+
+    Args:
+        new: where it is written.
+        name: the segment's.
+        ids: new and changed users.
+        vectors: float32 (ids, dim), theirs.
+        replaced: int64 (n, 2), see `Replaced`.
+    """
+    if ids:
+        _write_vectors(new, file_of(name, USER_VECTORS), vectors)
+        write_texts(new, file_of(name, USER_IDS), ((line_of(user_id), (user_id,)) for user_id in ids))
+    write_rows(new, file_of(name, USERS_REPLACED), replaced)
+
+
+def _write_titles(
+    new: NewGeneration, name: str, kind: Kind, lines: Sequence[tuple[bytes, Iterable[str]]], places: Places
+) -> None:
+    if lines:
+        _write_vectors(new, file_of(name, VECTORS), kind.vectors)
+        write_texts(new, file_of(name, RECORDS), lines)
+    write_rows(new, file_of(name, REPLACED), _replaced(kind, places))
+
+
+def _write_vectors(new: NewGeneration, name: str, vectors: Vectors) -> None:
+    with new.create(name) as file:
+        write_npy(file, lambda: [(0, vectors)], vectors.shape)
+
+
+def _replaced(kind: Kind, places: Places) -> Rows:
+    """Return what is replaced by what is written, in its order, after all that is there, and what is removed."""
+    first = len(places.now)
+    written = kind.rows[kind.written]
+    changed = np.flatnonzero(written >= 0)
+    moved = np.stack([places.rows[written[changed]], first + changed], axis=1)
+    removed = places.rows[kind.removed]
+    return np.concatenate([moved, np.stack([removed, np.full_like(removed, GONE)], axis=1)])
+
+
+def _read_seen(
+    saved: SavedIndex, plan: Plan, titles: Places, users: Places, *, strict: bool
+) -> tuple[SeenRows, list[str]]:
+    """Read what users have seen since, by place, and the ids of these users."""
+    parts, who = [], []
+    for path in plan.seen:
+        user_table = _table(plan.users, users, distinct_ids(path, "user_id"), saved.users)
+        title_table = _table(plan.titles, titles, distinct_ids(path, "media_id"), saved.titles)
+        found = read_seen_rows(path, user_table, title_table, strict=strict)
+        _check_timestamps(saved, found, path)
+        parts.append(found)
+        who += user_table["id"][np.isin(user_table["number"], found.users)].tolist()
+    if any((part.timestamps is None) != (parts[0].timestamps is None) for part in parts):
+        raise DataError(f"{plan.seen[0]} or {plan.seen[1]} lacks timestamps", fix="give them to all rows, or to none")
+    return _joined(parts), list(dict.fromkeys(who))
+
+
+def _check_timestamps(saved: SavedIndex, found: SeenRows, path: Path) -> None:
+    """Refuse rows without timestamps where the index has them, and the other way round."""
+    known = None if saved.users is None else saved.users.has_timestamps
+    if known is None or (found.timestamps is not None) == known:
+        return
+    told, lacks = ("the index", path) if known else (path, "the index")
+    raise DataError(
+        f"{told} knows when titles were seen, and {lacks} does not",
+        fix="give every row a timestamp" if known else "leave the column timestamp out",
+    )
+
+
+def _table(kind: Kind, places: Places, ids: Sequence[str], held: SavedUsers | Titles | None) -> IdTable:
+    """Return those of ``ids`` that there are after the change, each with its place."""
+    written = {each: at for at, each in enumerate(np.array(kind.ids, dtype=object)[kind.written].tolist())}
+    rows = np.full(len(ids), GONE, np.int64) if held is None or not ids else held.known_rows(ids)
+    rows[np.isin(rows, kind.removed)] = GONE
+    numbers = np.array([GONE if row == GONE else places.rows[row] for row in rows.tolist()], np.int64)
+    for at, each in enumerate(ids):
+        if each in written:
+            numbers[at] = len(places.now) + written[each]
+    kept = np.flatnonzero(numbers != GONE)
+    return numbered(np.array([ids[at] for at in kept.tolist()], dtype=np.object_), numbers[kept])
+
+
+def _joined(parts: Sequence[SeenRows]) -> SeenRows:
+    ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
+    times = [one.timestamps for one in parts if one.timestamps is not None]
+    return SeenRows(
+        np.concatenate([one.users for one in parts]),
+        np.concatenate([one.titles for one in parts]),
+        None if all(one.ratings is None for one in parts) else np.concatenate(ratings),
+        np.concatenate(times) if times else None,
+        sum(one.ignored for one in parts),
+    )

@@ -1,0 +1,231 @@
+"""Changes to an index in place: each becomes a generation that shares with the one before what has not changed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from semrec_faiss._version import __version__
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.manifest import Manifest, Segment, Segments
+from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.update.compaction import compacted
+from semrec_faiss.index.update.plan import Change, Kind, Plan, planned
+from semrec_faiss.index.update.profiles import affected_users, write_affected
+from semrec_faiss.index.update.segment import Written, write_segment
+from semrec_faiss.progress import Progress, silent
+
+COMPACT_AT = 0.1
+"""Share of an index in segments, or removed from its base, from which on it is built anew."""
+
+MOST_SEGMENTS = 32
+"""So many segments are compacted before the next one is written: each is several open files."""
+
+_ON_CPU = ("device.kind=cpu",)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an update did to titles, or to users."""
+
+    new: int
+    changed: int
+    unchanged: int
+    removed: int
+    unknown: int
+
+    @classmethod
+    def of(cls, kind: Kind) -> Counts:
+        """Count a plan."""
+        return cls(kind.new, kind.changed, kind.unchanged, len(kind.removed), len(kind.unknown))
+
+
+@dataclass(frozen=True)
+class UpdateSummary:
+    """What an update did.
+
+    Attributes:
+        generation: the one in use now.
+        titles: to the titles; ``unknown`` were to be removed and are not there.
+        users: to the users.
+        seen: rows of what users have seen that were added.
+        seen_ignored: such rows that name users or titles that there are not.
+        title_count: titles afterwards.
+        user_count: users afterwards.
+        segments: updates since the last build, as far as they are kept apart.
+        bytes_written: of new files, that were not there before.
+        compacted: whether the index was built anew, too.
+    """
+
+    generation: str
+    titles: Counts
+    users: Counts
+    seen: int
+    seen_ignored: int
+    title_count: int
+    user_count: int
+    segments: int
+    bytes_written: int
+    compacted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def update_index(
+    path: str | Path,
+    change: Change,
+    *,
+    dry_run: bool = False,
+    strict: bool = False,
+    compact_at: float | None = COMPACT_AT,
+    progress: Progress = silent,
+) -> UpdateSummary:
+    """Change an index: new and changed titles and users go to its end, in the folder's order; removed ones are gone.
+
+    A reader sees the index before or after, whole. What users have seen of a title goes with it when it changes, and is
+    forgotten when it is removed. Where nothing changes, no generation is made.
+
+    Args:
+        path: the index directory.
+        change: what is to be changed.
+        dry_run: only count; the rows of what users have seen are not counted then.
+        strict: refuse what names users or titles that there are not, instead of counting it.
+        compact_at: share of the index in segments, or removed, from which on it is built anew; None never does.
+        progress: told the steps of that.
+
+    Raises:
+        NotFoundError: no index, or no folder.
+        DataError: the folder is inconsistent, or does not fit the index.
+        UsageError: another process writes the index, or the change cannot be.
+        DamagedIndexError: the index is not as it was written.
+        StorageError: the disk is full or refuses; the index is as it was.
+    """
+    directory = IndexDirectory(path)
+    directory.current()  # no index: nothing is locked, nor made
+    if dry_run:
+        saved = SavedIndex(path, _ON_CPU)
+        plan = _checked(planned(saved, change), strict=strict)
+        return _summary(saved.generation, plan, None, 0, is_compacted=False, titles=_count_after(saved, plan))
+    with directory.writing():
+        saved, is_compacted = SavedIndex(path, _ON_CPU), False
+        plan = _checked(planned(saved, change), strict=strict)
+        if plan.is_empty:
+            return _summary(saved.generation, plan, None, 0, is_compacted=False)
+        if _segments_of(saved) >= MOST_SEGMENTS:
+            compacted(directory, saved, progress)
+            saved, is_compacted = SavedIndex(path, _ON_CPU), True
+            plan = planned(saved, change)
+        generation, written, size = _publish(directory, saved, plan, strict=strict)
+        if compact_at is not None and generation.manifest.share_apart > compact_at:
+            generation = compacted(directory, SavedIndex(path, _ON_CPU), progress)
+            is_compacted = True
+        return _summary(generation, plan, written, size, is_compacted=is_compacted)
+
+
+def compact_index(path: str | Path, progress: Progress = silent) -> Generation:
+    """Build an index anew from what it holds, its order kept; where it has no segments, do nothing.
+
+    Raises:
+        NotFoundError: there is no index.
+        UsageError: another process writes it.
+        DamagedIndexError: it is not as it was written.
+        DeviceError: the GPU that it is built on cannot do it.
+        StorageError: the disk is full or refuses; the index is as it was.
+    """
+    directory = IndexDirectory(path)
+    directory.current()
+    with directory.writing():
+        saved = SavedIndex(path, _ON_CPU)
+        return saved.generation if saved.segments is None else compacted(directory, saved, progress)
+
+
+def _checked(plan: Plan, *, strict: bool) -> Plan:
+    if strict:
+        plan.refuse_unknown()
+    return plan
+
+
+def _segments_of(saved: SavedIndex) -> int:
+    about = saved.generation.manifest.segments
+    return 0 if about is None else len(about.parts)
+
+
+def _publish(
+    directory: IndexDirectory, saved: SavedIndex, plan: Plan, *, strict: bool
+) -> tuple[Generation, Written, int]:
+    """Write a segment and publish it with all that was there before."""
+    with directory.new_generation() as new:
+        for name in saved.generation.manifest.files:
+            new.link(saved.generation, name)
+        before = set(new.files)
+        written = write_segment(new, saved, plan, f"seg-{new.name[4:]}", strict=strict)
+        manifest = _manifest(new, saved, plan, [written.segment])
+        if saved.config.profile is not None:
+            manifest = _with_profiles(new, saved, plan, written, manifest)
+        size = sum(entry.bytes for name, entry in new.files.items() if name not in before)
+        return directory.publish(new, manifest), written, size
+
+
+def _with_profiles(new: NewGeneration, saved: SavedIndex, plan: Plan, written: Written, manifest: Manifest) -> Manifest:
+    """Make the vectors of users anew whose histories have changed, as a segment after what was written."""
+    after = SavedIndex.of(Generation.staged(new, manifest), _ON_CPU)
+    if saved.config.profile is None or after.users is None or not after.users.has_seen:
+        return manifest
+    affected = affected_users(saved, after, plan, written.seen_users)
+    if not len(affected):
+        return manifest
+    more = write_affected(new, after, saved.config.profile, affected, f"{written.segment.name}-users")
+    return _manifest(new, saved, plan, [written.segment, more])
+
+
+def _manifest(new: NewGeneration, saved: SavedIndex, plan: Plan, parts: list[Segment]) -> Manifest:
+    manifest = saved.generation.manifest
+    about = manifest.segments or Segments(
+        base_titles=manifest.count, base_users=manifest.users, parts=(), fields=plan.fields
+    )
+    return manifest.model_copy(
+        update={
+            "generation": new.name,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "semrec_version": __version__,
+            "count": _count_after(saved, plan),
+            "users": manifest.users + plan.users.new - len(plan.users.removed),
+            "files": new.files,
+            "previous": new.previous,
+            "segments": about.model_copy(update={"parts": (*about.parts, *parts), "fields": plan.fields}),
+        }
+    )
+
+
+def _count_after(saved: SavedIndex, plan: Plan) -> int:
+    return saved.generation.manifest.count + plan.titles.new - len(plan.titles.removed)
+
+
+def _summary(
+    generation: Generation,
+    plan: Plan,
+    written: Written | None,
+    size: int,
+    *,
+    is_compacted: bool,
+    titles: int | None = None,
+) -> UpdateSummary:
+    manifest = generation.manifest
+    about = manifest.segments
+    return UpdateSummary(
+        generation.name,
+        Counts.of(plan.titles),
+        Counts.of(plan.users),
+        0 if written is None else written.seen_rows,
+        0 if written is None else written.ignored,
+        manifest.count if titles is None else titles,
+        manifest.users if titles is None else manifest.users + plan.users.new - len(plan.users.removed),
+        0 if about is None else len(about.parts),
+        size,
+        is_compacted,
+    )

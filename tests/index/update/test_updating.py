@@ -1,0 +1,312 @@
+"""An updated index answers as one that is built anew from the merged data, bit for bit, whatever was done to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss import Recommender
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.saved import verify
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import compact_index, update_index
+from tests.index.update.living_worlds import DIM, Draws, Model, begun, write_folder, write_seen
+
+FLAT = {"type": "flat"}
+
+
+def told(answers: Any) -> list[Any]:
+    return [
+        (one.query, one.matching, one.rows.tolist(), one.scores.tolist(), [result.as_dict() for result in one])
+        for one in ([answers] if hasattr(answers, "query") else answers)
+    ]
+
+
+def everything(recommender: Recommender, model: Model, draws: Draws) -> dict[str, Any]:
+    """Ask for all that an index answers."""
+    queries = np.random.default_rng(1).normal(size=(7, DIM))
+    titles, users = list(model.titles), list(model.users)
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"where": "year < 1985"},
+        {"where": "'Drama' IN genres", "diversity": 0.4},
+        {"where": "stars > 3"},
+        {"max_per": {"year": 1}},
+        {"exclude": titles[:2]},
+        {"where": "year < 1985", "strategy": "selector"},
+        {"where": "year < 1985", "strategy": "subset"},
+    ]
+    if not any("stars" in record for record, _ in model.titles.values()):
+        wishes.pop(3)
+    found: dict[str, Any] = {}
+    for number, wish in enumerate(wishes):
+        found[f"search {number}"] = told(recommender.search(queries, 12, **wish))
+        found[f"one {number}"] = told(recommender.search(queries[0], 40, **wish))
+        if users:
+            found[f"users {number}"] = told(recommender.recommend(users, 9, **wish))
+    for media_id in titles[:: max(1, len(titles) // 6)]:
+        found[f"similar {media_id}"] = told(recommender.similar(media_id, 5))
+    if users:
+        found["explain"] = recommender.explain(users[0], titles[-1]).as_dict()
+        found["alike"] = [one.as_dict() for one in recommender.similar_users(users[-1], 4)]
+        found["ids"] = recommender.users.ids
+        history = recommender.users.history
+        found["history"] = [history.offsets.tolist(), history.rows.tolist(), history.timestamps.tolist()]  # type: ignore[union-attr]
+    found["media_ids"] = recommender.catalog.all_media_ids().tolist()
+    return found
+
+
+def assert_as_rebuilt(index: Path, model: Model, draws: Draws, tmp_path: Path, settings: dict[str, Any]) -> None:
+    rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", settings))
+    ours, expected = everything(Recommender.open(index), model, draws), everything(rebuilt, model, draws)
+    for name in expected:
+        assert ours[name] == expected[name], name
+
+
+def step(model: Model, draws: Draws, index: Path, folder: Path) -> None:
+    """Do something to an index and to its model."""
+    titles = draws.titles(int(draws.random.integers(0, 5))) | draws.titles(0, draws.some(list(model.titles), 5))
+    users = {f"u{draws.random.integers(30)}": draws.vector() for _ in range(int(draws.random.integers(0, 3)))}
+    rows = draws.rows(
+        [*model.users, *users, "u77"], [*model.titles, *titles, "m99999"], int(draws.random.integers(0, 9))
+    )
+    rows += [(next(iter(model.users)), next(iter(model.titles)), 3.0, 5)]
+    write_folder(folder, titles, users, rows)
+    gone = [each for each in draws.some(list(model.titles), 3) if each not in titles]
+    lost = [each for each in draws.some(list(model.users), 1) if each not in users and len(model.users) > 3]
+    kept = {row for row in rows if row[0] not in lost and row[1] not in gone}
+    if not kept:
+        rows = []
+        write_folder(folder, titles, users)
+    if not (titles or users or rows):
+        return
+    update_index(index, Change(folder, gone, lost), compact_at=None)
+    model.remove(gone, lost)
+    model.put_titles(titles)
+    model.put_users(users)
+    model.see([row for row in rows if row in kept])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_updates_answer_as_a_rebuild(seed: int, tmp_path: Path) -> None:
+    model, draws = begun(seed)
+    index = model.build(tmp_path / "first", FLAT)
+    for number in range(4):
+        step(model, draws, index, tmp_path / "change")
+        if number == 3:
+            assert_as_rebuilt(index, model, draws, tmp_path, FLAT)
+    verify(index)
+    before = everything(Recommender.open(index), model, draws)
+    assert IndexDirectory(index).current().manifest.segments is not None
+    compact_index(index)
+    assert IndexDirectory(index).current().manifest.segments is None
+    assert everything(Recommender.open(index), model, draws) == before
+    verify(index)
+
+
+APPROXIMATE: list[dict[str, Any]] = [
+    {"type": "ivf_flat", "build": {"nlist": 4}, "search": {"nprobe": 4}},
+    {"type": "ivf_flat", "build": {"nlist": 8}, "search": {"nprobe": 2}},
+    {"type": "hnsw"},
+    {"type": "ivf_pq", "build": {"nlist": 4, "M": 6}, "search": {"nprobe": 4, "refine": 4}},
+    {"type": "flat", "normalize": False},
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*few to train")
+@pytest.mark.parametrize("settings", APPROXIMATE, ids=lambda one: f"{one['type']}-{len(str(one))}")
+def test_any_type_finds_what_was_added_and_nothing_that_was_removed(settings: dict[str, Any], tmp_path: Path) -> None:
+    model, draws = begun(3, titles=400, users=4)
+    index = model.build(tmp_path / "first", settings)
+    titles = draws.titles(30) | draws.titles(0, list(model.titles)[5:300:10])
+    gone = list(model.titles)[0:300:10]
+    update_index(index, Change(write_folder(tmp_path / "change", titles), gone), compact_at=None)
+    model.remove(gone, [])
+    model.put_titles(titles)
+    rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", settings))
+    recommender, queries = Recommender.open(index), np.random.default_rng(1).normal(size=(40, DIM))
+    exact = Recommender.open(model.build(tmp_path / "exact", {**FLAT, "normalize": settings.get("normalize", True)}))
+    for wish in (
+        {},
+        {"where": "year < 1985"},
+        {"where": "year < 1985", "strategy": "overfetch"},
+        {"exclude": gone[:0]},
+    ):
+        truth = [set(one.rows.tolist()) for one in exact.search(queries, 10, **wish)]  # type: ignore[arg-type]
+        shares = [
+            np.mean([len(own & set(one.rows.tolist())) / len(own) for own, one in zip(truth, each, strict=True)])
+            for each in (recommender.search(queries, 10, **wish), rebuilt.search(queries, 10, **wish))  # type: ignore[arg-type]
+        ]
+        assert shares[0] >= shares[1] - 0.005
+        assert shares[0] == 1.0 or not recommender.index.exact
+    for media_id in list(titles)[:5]:
+        vector = titles[media_id][1]
+        found = {one.media_id for one in recommender.search(vector, 60)[0]}
+        if settings.get("normalize", True):
+            assert media_id in found
+    found = {one.media_id for each in recommender.search(queries, 350) for one in each}
+    assert not found & set(gone)
+    assert recommender.search(queries[0], 10_000)[0].returned == len(model.titles)
+
+
+def test_what_changes_is_counted_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    model, draws = begun(4)
+    index = model.build(tmp_path / "first", FLAT)
+    titles = draws.titles(3) | draws.titles(0, ["m00001", "m00002"]) | {"m00005": model.titles["m00005"]}
+    users = {"u1": draws.vector(), "new": draws.vector(), "u2": model.users["u2"]}
+    rows = [("u1", "m00007", 4.0, 9), ("nobody", "m00007", 4.0, 9), ("new", "nothing", 4.0, 9)]
+    folder = write_folder(tmp_path / "change", titles, users, rows)
+    change = Change(folder, ["m00010", "none"], ["u3"], "media_id = 'm00011'")
+    for dry_run in (True, False):
+        summary = update_index(index, change, dry_run=dry_run, compact_at=None)
+        told = summary.as_dict()
+        assert told["titles"] == {"new": 3, "changed": 2, "unchanged": 1, "removed": 2, "unknown": 1}
+        assert told["users"] == {"new": 1, "changed": 1, "unchanged": 1, "removed": 1, "unknown": 0}
+        assert (summary.title_count, summary.user_count) == (61, 12)
+        assert (summary.seen, summary.seen_ignored) == ((0, 0) if dry_run else (1, 2))
+        assert IndexDirectory(index).current().name == ("gen-000001" if dry_run else "gen-000002")
+    again = update_index(index, Change(write_folder(folder, titles, users)), compact_at=None)
+    assert (again.titles.unchanged, again.users.unchanged, again.bytes_written) == (6, 3, 0)
+    assert IndexDirectory(index).current().name == "gen-000002"
+
+
+def test_an_update_links_what_has_not_changed_and_rollback_takes_it_back(tmp_path: Path) -> None:
+    model, draws = begun(5)
+    index = model.build(tmp_path / "first", FLAT)
+    before = everything(Recommender.open(index), model, draws)
+    update_index(index, Change(write_folder(tmp_path / "change", draws.titles(1)), ["m00000"]), compact_at=None)
+    first, second = index / "gen-000001", index / "gen-000002"
+    manifest = IndexDirectory(index).current().manifest
+    for name in IndexDirectory(index).current().manifest.files:
+        assert name.startswith("seg-000002.") or (first / name).stat().st_ino == (second / name).stat().st_ino
+    assert manifest.count == 60
+    verify(index)
+    IndexDirectory(index).rollback()
+    assert everything(Recommender.open(index), model, draws) == before
+    update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
+    with pytest.raises(NotFoundError):
+        Recommender.open(index).similar("m00001")
+    assert Recommender.open(index).similar("m00000", 1).returned == 1
+
+
+def test_metadata_changes_without_vectors_and_new_titles_need_them(tmp_path: Path) -> None:
+    model, _ = begun(6)
+    index = model.build(tmp_path / "first", FLAT)
+    vector = Recommender.open(index).index.vectors([7])
+    record = {"title": "Another name", "year": 2001, "genres": ["Drama"], "prize": "Palme d'Or"}
+    changed = write_folder(tmp_path / "change", {"m00007": (record, vector[0])}, with_vectors=False)
+    update_index(index, Change(changed), compact_at=None)
+    recommender = Recommender.open(index)
+    assert recommender.titles.find("Another name") == 59
+    np.testing.assert_array_equal(recommender.index.vectors([59]), vector)
+    assert [one.media_id for one in recommender.search(vector[0], 5, where="prize IS NOT NULL")[0]] == ["m00007"]
+    with pytest.raises(DataError, match="1 titles are new, such as 'new'"):
+        update_index(index, Change(write_folder(changed, {"new": (record, vector[0])}, with_vectors=False)))
+
+
+def test_a_title_that_comes_back_has_no_history(tmp_path: Path) -> None:
+    model, _ = begun(7)
+    index = model.build(tmp_path / "first", FLAT)
+    media_id = model.seen[0][1]
+    title = {media_id: model.titles[media_id]}
+    update_index(index, Change(remove_titles=[media_id]), compact_at=None)
+    update_index(index, Change(write_folder(tmp_path / "change", title)), compact_at=None)
+    recommender = Recommender.open(index)
+    row = recommender.titles.find(media_id)
+    assert row == 59
+    assert row not in recommender.users.history.rows
+    assert len(recommender.users.history.rows) < len({(user, title) for user, title, *_ in model.seen})
+
+
+def test_segments_are_compacted_by_themselves_past_a_share_and_past_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, draws = begun(8)
+    index = model.build(tmp_path / "first", FLAT)
+    kept = update_index(index, Change(write_folder(tmp_path / "change", draws.titles(6))))
+    assert not kept.compacted
+    built = update_index(index, Change(write_folder(tmp_path / "change", draws.titles(1))))
+    assert built.compacted
+    assert (built.segments, built.title_count) == (0, 67)
+    monkeypatch.setattr("semrec_faiss.index.update.updating.MOST_SEGMENTS", 2)
+    summaries = [
+        update_index(index, Change(write_folder(tmp_path / "change", draws.titles(1))), compact_at=None)
+        for _ in range(3)
+    ]
+    assert [one.segments for one in summaries] == [1, 2, 1]
+    assert [one.compacted for one in summaries] == [False, False, True]
+
+
+def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    model, draws = begun(9)
+    index = model.build(tmp_path / "first", FLAT)
+    folder = write_folder(tmp_path / "change", draws.titles(0, ["m00001"]))
+    with pytest.raises(UsageError, match="1 titles are in the folder and to be removed, 'm00001' first"):
+        update_index(index, Change(folder, ["m00001"]))
+    with pytest.raises(UsageError, match="all 60 titles would be removed"):
+        update_index(index, Change(remove_titles=list(model.titles)))
+    with pytest.raises(NotFoundError, match="1 titles to be removed are not in the index, such as 'nothing'"):
+        update_index(index, Change(remove_titles=["nothing"]), strict=True)
+    other = {"m00001": (draws.record(), np.ones(5, np.float32))}
+    with pytest.raises(DataError, match="5 dimensions, but 12 are expected"):
+        update_index(index, Change(write_folder(folder, other)))
+    write_seen(tmp_path / "seen.parquet", [("u1", "nothing", 3.0, 5)])
+    with pytest.raises(DataError, match="rows whose media_id is not in"):
+        update_index(index, Change(seen=tmp_path / "seen.parquet"))
+    with pytest.raises(NotFoundError, match="no folder"):
+        update_index(index, Change(tmp_path / "none"))
+    with pytest.raises(NotFoundError, match="does not exist"):
+        update_index(tmp_path / "none", Change(folder))
+    assert not (tmp_path / "none").exists()
+    assert sorted(path.name for path in index.iterdir() if path.name != ".lock") == ["CURRENT", "gen-000001"]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_users_made_of_their_histories_are_made_anew(normalize: bool, tmp_path: Path) -> None:
+    model, draws = begun(10)
+    profile = {"weights": "centred", "half_life": 5}
+    settings = {**FLAT, "normalize": normalize}
+    index = model.build(tmp_path / "first", settings, profile)
+    for number in range(3):
+        titles = draws.titles(2) | draws.titles(0, draws.some(list(model.titles), 4))
+        users = {f"new{number}": draws.vector()}
+        rows = draws.rows([*model.users, *users], [*model.titles, *titles], 8)
+        gone = [each for each in draws.some(list(model.titles), 2) if each not in titles]
+        rows = [row for row in rows if row[1] not in gone]
+        folder = write_folder(tmp_path / "change", titles, users, rows)
+        update_index(index, Change(folder, gone), compact_at=None)
+        model.remove(gone, [])
+        model.put_titles(titles)
+        model.put_users(users)
+        model.see(rows)
+    ours = Recommender.open(index)
+    rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", settings, profile))
+    assert sorted(ours.users.ids) == sorted(rebuilt.users.ids)
+    unknown = [{one.users.ids[row] for row in one.users.without_likes} for one in (ours, rebuilt)]
+    assert unknown[0] == unknown[1]
+    for user_id in set(model.users) - unknown[0]:
+        assert told(ours.recommend(user_id, 9)) == told(rebuilt.recommend(user_id, 9))
+        assert told(ours.recommend(user_id, 9, profile={"interests": 2})) == told(
+            rebuilt.recommend(user_id, 9, profile={"interests": 2})
+        )
+    for user_id in unknown[0]:
+        assert told(ours.recommend(user_id, 9)) == told(rebuilt.recommend(user_id, 9))
+
+
+def test_a_build_counts_history_of_unknown_titles_and_strict_refuses_it(tmp_path: Path) -> None:
+    model, _ = begun(11)
+    model.seen += [("u1", "delisted", 3.0, 7), ("u2", "m00003", 3.0, 8)]
+    index = model.build(tmp_path / "first", FLAT)
+    assert IndexDirectory(index).current().manifest.ignored_history == 1
+    assert "m00003" in {one.media_id for one in Recommender.open(index).explain("u2", "m00000", 60).contributions}
+    with pytest.raises(DataError, match="rows whose media_id is not in metadata"):
+        build_index(
+            config_from_dict({"dataset": str(tmp_path / "first/data"), "output": str(tmp_path / "x"), "device": "cpu"}),
+            strict=True,
+        )
