@@ -25,7 +25,7 @@ from semrec_faiss.data.folder.layout import (
     open_vectors,
     read_float32,
 )
-from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.folder.npy import NpyWriter, Writable
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
 from semrec_faiss.data.interactions.transformation_file import (
@@ -257,7 +257,7 @@ def check_products(block: Vectors, first: int, path: Path) -> None:
         )
 
 
-def write_npy(file: HashingFile, blocks: VectorBlocks, shape: tuple[int, int]) -> None:
+def write_npy(file: Writable, blocks: VectorBlocks, shape: tuple[int, int]) -> None:
     """Write vectors as one float32 .npy of ``shape``."""
     with NpyWriter(file, shape, np.float32) as vectors:
         for _, block in blocks():
