@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semrec_faiss.data.users import date_of
+from semrec_faiss.data.seen_table import date_of
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
