@@ -21,6 +21,9 @@ import click
 
 from semrec_faiss.errors import DeviceError, SemrecError, StorageError, UsageError
 
+INTERRUPTED = 128 + signal.SIGINT
+"""What a command returns that Ctrl-C has ended."""
+
 _SPELLED_OUT = "semrec-spelled-out"
 _SIGNS = dict(zip("✓✗–—…·×→←≥≤±√„“”‘’•█", '+x--.-x><><~v"""\'\'*#', strict=True)) | {"…": "..."}
 """What stands for the signs that our own tables and messages hold, where an encoding lacks them."""
@@ -67,12 +70,21 @@ def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
         return 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted", err=True)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def end_at_once_if_interrupted(code: int) -> None:
+    """End the process after Ctrl-C, where a thread is still at work that the interpreter would wait for."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if code == INTERRUPTED and any(not thread.daemon for thread in others):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class _Terminated(BaseException):

@@ -83,9 +83,11 @@ def cli(debug: bool) -> None:
 
 def run() -> None:
     """Run ``semrec`` and end the process with the exit code of the result."""
-    from semrec_faiss.cli.exit import exit_code_of, open_closed_streams
+    from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of, open_closed_streams
 
     open_closed_streams()
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(exit_code_of(lambda: cli.main(args=arguments, prog_name="semrec", standalone_mode=False), debug=debug))
+    code = exit_code_of(lambda: cli.main(args=arguments, prog_name="semrec", standalone_mode=False), debug=debug)
+    end_at_once_if_interrupted(code)
+    sys.exit(code)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, TimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+Done = TypeVar("Done")
+
+FILTER_THREAD = "filter-of-titles"
+"""The name of threads in which filters run."""
 
 MOST_CHARACTERS = 1_000_000
 MOST_WORDS = 25_000
@@ -31,6 +36,9 @@ UNKNOWN_LENGTH = 64
 MOST_COMPARED = 1_000
 """Characters of texts whose distance is asked for: it takes the square of them, and cannot be interrupted."""
 
+MOST_MATCHED = 2_000_000
+"""Characters of a text times those of a pattern that must match in one piece: what a comparison costs at worst."""
+
 SECONDS = 10.0
 """A filter of every field over 62,423 titles takes a tenth of a second."""
 
@@ -44,6 +52,15 @@ _PUTS_IN = frozenset(
 _DISTANCES = frozenset(
     {"levenshtein", "editdist3", "damerau_levenshtein", "jaro_similarity", "jaro_winkler_similarity"}
 )
+
+_PATTERNS = {"~~": "%", "!~~": "%", "~~*": "%", "!~~*": "%", "like_escape": "%", "ilike_escape": "%"} | {
+    "not_like_escape": "%", "not_ilike_escape": "%", "~~~": "*", "regexp_matches": "", "regexp_full_match": "",
+    "regexp_replace": "", "regexp_extract": "", "regexp_extract_all": "", "regexp_split_to_array": "",
+}  # fmt: skip
+"""What takes the place of any text in a pattern of each of these functions; LIKE, ILIKE and GLOB are the first."""
+
+_REPEATS = re.compile(r"\{(?:\d*,)?(\d+)")
+_PLAIN = re.compile(r"%?[^%_*?\[]*%?")
 
 _TIMES = {"bin": 8, "to_binary": 8, "url_encode": 3} | dict.fromkeys(
     ("hex", "to_hex", "base64", "to_base64", "regexp_escape", "to_json", "json_quote", "json"), 2
@@ -82,22 +99,51 @@ def check_work(expression: dict[str, Any], parts: Sequence[dict[str, Any]]) -> N
         )
 
 
-def check_distances(cursor: DuckDBPyConnection, part: dict[str, Any], fields: Mapping[str, str]) -> None:
-    """Refuse the edit distance of long texts."""
-    if part["class"] != "FUNCTION" or part["function_name"].lower() not in _DISTANCES:
+def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], fields: Mapping[str, str]) -> None:
+    """Refuse the edit distance of long texts, and patterns that long texts could be held against for minutes."""
+    name = part["function_name"].lower() if part["class"] == "FUNCTION" else ""
+    if name not in _DISTANCES and name not in _PATTERNS:
         return
-    known = {name.casefold(): name for name in fields}
-    names = {known[name] for name in _whole_fields(part) if name in known}
-    for name in sorted(names):
-        column = quoted_name(name)
-        (longest,) = cursor.execute(f"SELECT max(length({column}::VARCHAR)) FROM titles").fetchall()[0]
-        length = (longest or 0) * max(map(_growth, direct_parts(part)))
+    known = {field.casefold(): field for field in fields}
+    longest = {field: _longest(cursor, known[field]) for field in set(_whole_fields(part)) if field in known}
+    inner = list(direct_parts(part))
+    if name in _DISTANCES:
+        length = max(longest.values(), default=0) * max(map(_growth, inner), default=1)
         if length > MOST_COMPARED:
             raise UsageError(
-                f"{part['function_name']}() would compare texts of up to {length:,} characters; the limit is"
-                f" {MOST_COMPARED:,}",
-                fix=f"compare their beginnings: left({name}, 200)",
+                f"{name}() would compare texts of up to {length:,} characters; the limit is {MOST_COMPARED:,}",
+                fix=f"compare their beginnings: left({max(longest, key=lambda field: longest[field])}, 200)",
             )
+    elif len(inner) > 1:
+        text, piece = _length_of(inner[0], longest), _piece(inner[1], longest, _PATTERNS[name])
+        if text * piece > MOST_MATCHED:
+            raise UsageError(
+                f"the filter would hold texts of up to {text:,} characters against a pattern with a piece of {piece:,};"
+                f" the limit is {MOST_MATCHED:,} for the two multiplied",
+                fix="look for a shorter text, or for one without _ by contains(FIELD, 'text')",
+            )
+
+
+def _longest(cursor: DuckDBPyConnection, field: str) -> int:
+    """Return how many characters the longest value of a field has."""
+    return int(cursor.execute(f"SELECT max(length({quoted_name(field)}::VARCHAR)) FROM titles").fetchall()[0][0] or 0)
+
+
+def _length_of(part: dict[str, Any], longest: Mapping[str, int]) -> int:
+    """Return how many characters the value of ``part`` may have."""
+    if part["class"] == "CONSTANT":
+        return _length(part)
+    return max([1, *(longest.get(field, 1) for field in _whole_fields(part))]) * _growth(part)
+
+
+def _piece(pattern: dict[str, Any], longest: Mapping[str, int], anything: str) -> int:
+    """Return the length of a pattern's longest piece between what stands for any text."""
+    if pattern["class"] != "CONSTANT":
+        return _length_of(pattern, longest)
+    text = _text_of(pattern)
+    if not anything:
+        return len(text) + sum(min(int(count[-9:]), 1_000_000) for count in _REPEATS.findall(text))
+    return 1 if anything == "%" and _PLAIN.fullmatch(text) else max(map(len, text.split(anything)))
 
 
 def _whole_fields(part: dict[str, Any]) -> Iterator[str]:
@@ -131,7 +177,11 @@ def _put_in(part: dict[str, Any]) -> int:
 
 
 def _length(constant: dict[str, Any]) -> int:
-    return len(str(constant.get("literal", {}).get("text", "")))
+    return len(_text_of(constant))
+
+
+def _text_of(constant: dict[str, Any]) -> str:
+    return str(constant.get("literal", {}).get("text", ""))
 
 
 def direct_parts(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -148,28 +198,34 @@ def direct_parts(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
             waiting += reversed(value)
 
 
-@contextmanager
-def time_limit(cursor: DuckDBPyConnection, seconds: float = SECONDS) -> Iterator[None]:
-    """Interrupt what ``cursor`` does when it takes longer.
+def within_time(cursor: DuckDBPyConnection, work: Callable[[], Done], seconds: float = SECONDS) -> Done:
+    """Return what ``work`` does with ``cursor``, or interrupt it.
+
+    It runs in a thread of its own: DuckDB notices Ctrl-C and interruptions only between blocks of titles, and this
+    thread does not wait for that.
 
     Raises:
-        UsageError: it did.
+        UsageError: it took longer.
     """
-    import duckdb
-
-    timer = threading.Timer(seconds, cursor.interrupt)
-    timer.daemon = True
-    timer.start()
+    found: Future[Done] = Future()
+    threading.Thread(target=_run, args=(work, found), name=FILTER_THREAD).start()
     try:
-        yield
-    except duckdb.InterruptException as error:
+        return found.result(seconds)
+    except TimeoutError as error:
+        cursor.interrupt()
         raise UsageError(
             f"the filter took longer than {seconds:g} s, which is the limit",
             fix="compare with shorter texts, or write into a field of the titles what it computes",
         ) from error
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":  # how DuckDB tells of Ctrl-C
-            raise KeyboardInterrupt from error
+    except KeyboardInterrupt:
+        cursor.interrupt()
         raise
-    finally:
-        timer.cancel()
+
+
+def _run(work: Callable[[], Done], found: Future[Done] | None) -> None:
+    assert found is not None
+    try:
+        found.set_result(work())
+    except BaseException as error:
+        found.set_exception(error)
+        found = None  # it holds the error, whose traceback holds this frame

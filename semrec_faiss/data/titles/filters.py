@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
-from semrec_faiss.data.titles.filter_limits import check_distances, check_length, check_work, time_limit
+from semrec_faiss.data.titles.filter_limits import check_comparisons, check_length, check_work, within_time
 from semrec_faiss.data.titles.json_fields import check_json_fields
 from semrec_faiss.errors import UsageError
 
@@ -75,10 +75,7 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
     columns = ", ".join(quoted_name(name) for name in catalog.fields)
     source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
     try:
-        with time_limit(cursor):
-            conjunction = " AND ".join(f"(\n{_checked(cursor, clause, catalog)}\n)" for clause in clauses)
-            _check_types(cursor, clauses, source)
-            found = cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
+        found = within_time(cursor, lambda: _answer(cursor, clauses, catalog, row, source))
     except duckdb.OutOfMemoryException as error:
         raise UsageError(
             f"the filter takes more memory than the {FILTER_BYTES >> 30} GiB that are allowed",
@@ -87,6 +84,12 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
     except duckdb.Error as error:
         raise UsageError(f"the filter is not understood: {_pointed(str(error), row)}", fix=_known(catalog)) from error
     return np.sort(np.asarray(found, dtype=np.int64))
+
+
+def _answer(cursor: DuckDBPyConnection, clauses: Sequence[str], catalog: Catalog, row: str, source: str) -> Any:
+    conjunction = " AND ".join(f"(\n{_checked(cursor, clause, catalog)}\n)" for clause in clauses)
+    _check_types(cursor, clauses, source)
+    return cursor.execute(f"SELECT {row} FROM {source} WHERE {conjunction or 'true'}").fetchnumpy()[row]
 
 
 def _check_types(cursor: DuckDBPyConnection, clauses: Sequence[str], source: str) -> None:
@@ -118,7 +121,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     fields = {name.casefold() for name in catalog.fields}
     for part in parts:
         _check_part(part, where, fields)
-        check_distances(cursor, part, catalog.fields)
+        check_comparisons(cursor, part, catalog.fields)
         check_json_fields(part, catalog.fields, catalog.mixtures)
     return where
 
