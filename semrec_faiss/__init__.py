@@ -12,37 +12,52 @@ from semrec_faiss._version import __version__
 if TYPE_CHECKING:
     from semrec_faiss.config.reading import load_config as load_config
     from semrec_faiss.errors import SemrecError as SemrecError
+    from semrec_faiss.index.update.plan import Change as Change
+    from semrec_faiss.index.update.updating import compact_index as compact_index
+    from semrec_faiss.index.update.updating import update_index as update_index
+    from semrec_faiss.index.update.writer import IndexWriter as IndexWriter
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
     from semrec_faiss.search.answers.answer import Answer as Answer
     from semrec_faiss.search.answers.answer import Answers as Answers
     from semrec_faiss.search.filter import Filter as Filter
+    from semrec_faiss.search.following import Following as Following
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
 
 __all__ = [
     "Answer",
     "Answers",
+    "Change",
     "Filter",
+    "Following",
+    "IndexWriter",
     "Recommender",
     "SemrecError",
     "Taste",
     "Wanted",
     "__version__",
+    "compact_index",
     "load_config",
     "pick",
+    "update_index",
 ]
 
 _HOME = {
     "Answer": "semrec_faiss.search.answers.answer",
     "Answers": "semrec_faiss.search.answers.answer",
+    "Change": "semrec_faiss.index.update.plan",
     "Filter": "semrec_faiss.search.filter",
+    "Following": "semrec_faiss.search.following",
+    "IndexWriter": "semrec_faiss.index.update.writer",
     "Recommender": "semrec_faiss.search.recommender",
     "SemrecError": "semrec_faiss.errors",
     "Taste": "semrec_faiss.search.taste",
     "Wanted": "semrec_faiss.measure.choose.pick",
+    "compact_index": "semrec_faiss.index.update.updating",
     "load_config": "semrec_faiss.config.reading",
     "pick": "semrec_faiss.measure.choose.pick",
+    "update_index": "semrec_faiss.index.update.updating",
 }
 
 

@@ -1,0 +1,88 @@
+"""Arrays and records become one update, and what is open goes with its index."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semrec_faiss import Following, IndexWriter, Recommender
+from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import update_index
+from tests.index.update.living_worlds import DIM, begun
+
+
+def test_a_writer_publishes_all_of_its_batches_at_once_or_none(tmp_path: Path) -> None:
+    model, draws = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    vectors = np.stack([draws.vector() for _ in range(3)])
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.put_titles([{"media_id": "a", "title": "A"}, {"media_id": "b", "title": "B"}], vectors[:2])
+        writer.put_titles([{"media_id": "a", "title": "A again"}], vectors[2:])
+        writer.put_users(["new"], vectors[:1])
+        writer.append_seen(user_id=["new"], media_id=["b"], rating=[4.0], timestamp=[7])
+        writer.remove_titles(["m00003"])
+        writer.remove_users(["u3"])
+    assert writer.summary is not None
+    assert (writer.summary.titles.new, writer.summary.titles.removed, writer.summary.seen) == (2, 1, 1)
+    recommender = Recommender.open(index)
+    assert recommender.search(vectors[2], 1)[0][0].title == "A again"
+    assert "b" not in {one.media_id for one in recommender.recommend("new", 60)}
+    for gone in ("m00003",):
+        with pytest.raises(NotFoundError):
+            recommender.similar(gone)
+    with pytest.raises(NotFoundError):
+        recommender.recommend("u3")
+    with pytest.raises(RuntimeError), IndexWriter(index) as writer:
+        writer.remove_titles(["m00004"])
+        raise RuntimeError
+    assert IndexDirectory(index).current().name == "gen-000002"
+    with pytest.raises(UsageError, match="1 records and vectors of shape"):
+        IndexWriter(index).put_titles([{"media_id": "a"}], vectors)
+
+
+def test_two_writers_never_both_win(tmp_path: Path) -> None:
+    model, _ = begun(2)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    with IndexDirectory(index).writing(), pytest.raises(UsageError, match="writing"):
+        update_index(index, Change(remove_titles=["m00001"]))
+    update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
+    assert Recommender.open(index).index.count == 59
+
+
+def test_what_follows_its_index_answers_from_the_newest_generation(tmp_path: Path) -> None:
+    model, _ = begun(3)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    query = np.ones(DIM, np.float32)
+    with Following(index, follow=False) as asked, Following(index) as followed:
+        old = asked.current
+        assert not asked.refresh()
+        mixed: list[object] = []
+        ending = threading.Event()
+
+        def ask() -> None:
+            while not ending.is_set():
+                answer = followed.search(query, 100)[0]
+                ids = [one.media_id for one in answer]
+                if (answer.matching, "m00001" in ids) not in {(60, True), (59, False)}:
+                    mixed.append(answer)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
+        assert asked.search(query, 100)[0].matching == 60
+        assert asked.refresh()
+        assert asked.search(query, 100)[0].matching == 59
+        assert old.search(query, 100)[0].matching == 60
+        until = time.monotonic() + 60
+        while followed.search(query, 100)[0].matching == 60 and time.monotonic() < until:
+            time.sleep(0.05)
+        ending.set()
+        asking.join()
+        assert followed.search(query, 100)[0].matching == 59
+        assert not mixed
