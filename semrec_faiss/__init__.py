@@ -11,7 +11,16 @@ from semrec_faiss._version import __version__
 
 if TYPE_CHECKING:
     from semrec_faiss.config.reading import load_config as load_config
+    from semrec_faiss.errors import AmbiguousTitleError as AmbiguousTitleError
+    from semrec_faiss.errors import ConfigError as ConfigError
+    from semrec_faiss.errors import DamagedIndexError as DamagedIndexError
+    from semrec_faiss.errors import DataError as DataError
+    from semrec_faiss.errors import DeviceError as DeviceError
+    from semrec_faiss.errors import MissingPackageError as MissingPackageError
+    from semrec_faiss.errors import NotFoundError as NotFoundError
     from semrec_faiss.errors import SemrecError as SemrecError
+    from semrec_faiss.errors import StorageError as StorageError
+    from semrec_faiss.errors import UsageError as UsageError
     from semrec_faiss.index.update.plan import Change as Change
     from semrec_faiss.index.update.updating import compact_index as compact_index
     from semrec_faiss.index.update.updating import update_index as update_index
@@ -20,23 +29,34 @@ if TYPE_CHECKING:
     from semrec_faiss.measure.choose.pick import pick as pick
     from semrec_faiss.search.answers.answer import Answer as Answer
     from semrec_faiss.search.answers.answer import Answers as Answers
+    from semrec_faiss.search.building import build as build
     from semrec_faiss.search.filter import Filter as Filter
     from semrec_faiss.search.following import Following as Following
     from semrec_faiss.search.recommender import Recommender as Recommender
     from semrec_faiss.search.taste import Taste as Taste
 
 __all__ = [
+    "AmbiguousTitleError",
     "Answer",
     "Answers",
     "Change",
+    "ConfigError",
+    "DamagedIndexError",
+    "DataError",
+    "DeviceError",
     "Filter",
     "Following",
     "IndexWriter",
+    "MissingPackageError",
+    "NotFoundError",
     "Recommender",
     "SemrecError",
+    "StorageError",
     "Taste",
+    "UsageError",
     "Wanted",
     "__version__",
+    "build",
     "compact_index",
     "load_config",
     "pick",
@@ -51,7 +71,17 @@ _HOME = {
     "Following": "semrec_faiss.search.following",
     "IndexWriter": "semrec_faiss.index.update.writer",
     "Recommender": "semrec_faiss.search.recommender",
+    "AmbiguousTitleError": "semrec_faiss.errors",
+    "ConfigError": "semrec_faiss.errors",
+    "DamagedIndexError": "semrec_faiss.errors",
+    "DataError": "semrec_faiss.errors",
+    "DeviceError": "semrec_faiss.errors",
+    "MissingPackageError": "semrec_faiss.errors",
+    "NotFoundError": "semrec_faiss.errors",
     "SemrecError": "semrec_faiss.errors",
+    "StorageError": "semrec_faiss.errors",
+    "UsageError": "semrec_faiss.errors",
+    "build": "semrec_faiss.search.building",
     "Taste": "semrec_faiss.search.taste",
     "Wanted": "semrec_faiss.measure.choose.pick",
     "compact_index": "semrec_faiss.index.update.updating",

@@ -83,7 +83,9 @@ class _Source:
         return int(self.vectors.shape[1])
 
 
-def build_index(config: Config, progress: Progress = silent, *, strict: bool = False) -> Generation:
+def build_index(
+    config: Config, progress: Progress = silent, *, strict: bool = False, keep_dataset: bool = True
+) -> Generation:
     """Build the index that ``config`` describes and publish it in ``config.output``.
 
     Whatever index was there stays in use until the last step, and stays on disk for `semrec rollback`.
@@ -92,6 +94,7 @@ def build_index(config: Config, progress: Progress = silent, *, strict: bool = F
         config: needs ``dataset`` and ``output``.
         progress: told the steps.
         strict: refuse a history that names users or titles that there are not, instead of counting such rows.
+        keep_dataset: whether the index remembers where its data lay; False where that goes away.
 
     Returns:
         The generation that is now in use.
@@ -129,7 +132,9 @@ def build_index(config: Config, progress: Progress = silent, *, strict: bool = F
             count=source.count,
             dim=source.dim,
             users=len(source.user_ids),
-            config=config.model_copy(update={"index": resolved, "profile": profile}),
+            config=config.model_copy(
+                update={"index": resolved, "profile": profile, "dataset": config.dataset if keep_dataset else None}
+            ),
             files=new.files,
             known_answers=known,
             previous=new.previous,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,6 +90,47 @@ class Recommender(HoldsHandles):
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        vectors: Any = None,
+        metadata: Any = None,
+        *,
+        users: Any = None,
+        interactions: Any = None,
+        columns: Mapping[str, str] | None = None,
+        config: Any = None,
+    ) -> Recommender:
+        """Build an index for as long as this object lives, for notebooks and tests; see `semrec_faiss.build`.
+
+        Its files lie in a temporary folder that goes with the object.
+
+        Example:
+            >>> import numpy as np
+            >>> from semrec_faiss import Recommender
+            >>> [title.title for title in Recommender.from_arrays(np.eye(3, dtype="float32") + 1).similar("row_0", k=2)]
+            ['Vector 1', 'Vector 2']
+        """
+        from semrec_faiss.index.from_tables import build_from_tables, goes_with
+
+        folder = Path(tempfile.mkdtemp(prefix="semrec-"))
+        try:
+            build_from_tables(
+                vectors,
+                metadata,
+                users=users,
+                interactions=interactions,
+                columns=columns,
+                config=config,
+                output=folder / "index",
+            )
+            opened = cls.open(folder / "index")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        goes_with(opened, folder)
+        return opened
 
     @property
     def index(self) -> VectorIndex:

@@ -36,8 +36,15 @@ class Table(Protocol):
         schema: the columns of every batch.
     """
 
-    name: str
-    schema: Any
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def schema(self) -> Any:
+        """The columns of every batch."""
+        ...
 
     def batches(self, mistakes: Mistakes) -> Iterator[Any]:
         """Yield record batches of ``schema``; rows that cannot be read are noted, and are not among them."""

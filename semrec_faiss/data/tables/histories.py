@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ class ImportedHistories:
         users_without_history: of these, those of whom nothing is known that counts; they get popular titles.
         unknown_items: different items that are no titles.
         unknown_rows: the rows that name them.
-        incomplete_rows: rows without a user or an item.
+        incomplete_rows: rows without a user or an item, or of users who are none.
         times: in which unit times were, and from when to when; None without.
         notes: what was guessed, in sentences.
     """
@@ -107,8 +107,10 @@ def import_histories(source: Path, folder: Path, wish: HistoryWish, progress: Pr
     return write_histories(table, folder, wish, progress=progress)
 
 
-def write_histories(table: Table, folder: Path, wish: HistoryWish, *, progress: Progress = silent) -> ImportedHistories:
-    """Write users/ of a table that is open; see `import_histories`."""
+def write_histories(
+    table: Table, folder: Path, wish: HistoryWish, *, users: Sequence[str] | None = None, progress: Progress = silent
+) -> ImportedHistories:
+    """Write users/ of a table that is open; with ``users``, whose vectors came along, only what they did."""
     import duckdb
 
     given = {part: column for part, column in wish.columns.items() if column != NONE}
@@ -124,7 +126,7 @@ def write_histories(table: Table, folder: Path, wish: HistoryWish, *, progress: 
         with connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("titles", {"id": catalog.all_media_ids()})
-            work = _Staged(connection, table.name, raw)
+            work = _Staged(connection, table.name, raw, users)
             times = find_times(connection, work.file, table.name, work.types["time"], wish.time_unit)
             work.write_seen(folder / SEEN, times)
             ids, counts = work.user_ids(), work.counts()
@@ -133,10 +135,9 @@ def write_histories(table: Table, folder: Path, wish: HistoryWish, *, progress: 
             f"{table.name} cannot be read: {first_line(error)}", fix="mend it, or map other columns"
         ) from error
     raw.unlink()
-    (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
-    profile = wish.profile or Profile(half_life=10.0 if times is not None else None)
-    without = _write_vectors(folder, ids, catalog, profile) if (folder / MEDIA_VECTORS).is_file() else 0
-    (folder / PROFILE_NAME).write_text(profile.model_dump_json() + "\n", encoding="utf-8")
+    without = 0
+    if users is None:
+        without = _write_made_users(folder, ids, catalog, wish.profile, has_times=times is not None)
     return ImportedHistories(
         interactions=counts["kept"],
         users=len(ids),
@@ -147,6 +148,15 @@ def write_histories(table: Table, folder: Path, wish: HistoryWish, *, progress: 
         times=times,
         notes=columns.notes,
     )
+
+
+def _write_made_users(
+    folder: Path, ids: list[str], catalog: Catalog, profile: Profile | None, *, has_times: bool
+) -> int:
+    profile = profile or Profile(half_life=10.0 if has_times else None)
+    (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
+    (folder / PROFILE_NAME).write_text(profile.model_dump_json() + "\n", encoding="utf-8")
+    return _write_vectors(folder, ids, catalog, profile) if (folder / MEDIA_VECTORS).is_file() else 0
 
 
 def _stage(table: Table, raw: Path, parts: Mapping[str, str], mistakes: Mistakes, progress: Progress) -> None:
@@ -164,7 +174,7 @@ def _stage(table: Table, raw: Path, parts: Mapping[str, str], mistakes: Mistakes
 class _Staged:
     """The interactions in a file of their own, with a table ``titles`` of known ids beside it."""
 
-    def __init__(self, connection: DuckDBPyConnection, name: str, raw: Path) -> None:
+    def __init__(self, connection: DuckDBPyConnection, name: str, raw: Path, users: Sequence[str] | None) -> None:
         self._connection = connection
         self._name = name
         self.file = f"read_parquet({quoted_text(literal_path(raw))}, hive_partitioning = false)"
@@ -180,6 +190,9 @@ class _Staged:
                                     fix=f"map another column: --map {part}=COLUMN")  # fmt: skip
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
         self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
+        if users is not None:
+            connection.register("people", {"id": np.array(users, dtype=object)})
+            self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
 
     def write_seen(self, seen: Path, times: Times | None) -> None:
         """Write users/seen.parquet: rows that are complete and name a title."""

@@ -1,0 +1,143 @@
+"""Tables that are in memory already: Arrow, pandas, polars, whatever speaks Arrow, and numpy arrays beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from semrec_faiss.data.tables.columns import is_vector
+from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
+from semrec_faiss.data.tables.mistakes import Mistakes
+from semrec_faiss.data.tables.source import find_files
+from semrec_faiss.errors import UsageError
+
+VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class MemoryTable:
+    """A table in memory, read as those in files are.
+
+    Attributes:
+        name: for messages.
+        table: a pyarrow table.
+    """
+
+    name: str
+    table: Any
+
+    @property
+    def schema(self) -> Any:
+        """The columns."""
+        return self.table.schema
+
+    def batches(self, mistakes: Mistakes) -> Iterator[Any]:
+        """Yield it in record batches."""
+        mistakes.begin(self.name, 0)
+        yield from (batch for batch in self.table.to_batches(max_chunksize=BATCH_ROWS) if batch.num_rows)
+
+
+def as_table(value: Any, name: str) -> Table:
+    """Return a frame, a mapping of columns, a list of records or the path of a table as a table.
+
+    Raises:
+        UsageError: it is none of these.
+        NotFoundError, DataError: as `find_files` and `open_table`.
+    """
+    if isinstance(value, str | Path):
+        return open_table(find_files(Path(value)))
+    return MemoryTable(name, arrow_of(value, name))
+
+
+def arrow_of(value: Any, name: str) -> Any:
+    """Return a pyarrow table of a frame, a mapping of columns or a list of records; raises UsageError otherwise."""
+    try:
+        if isinstance(value, pa.Table):
+            return value
+        if isinstance(value, pa.RecordBatch):
+            return pa.Table.from_batches([value])
+        if type(value).__module__.startswith("pandas."):
+            return pa.Table.from_pandas(value, preserve_index=False).replace_schema_metadata(None)
+        if hasattr(value, "__arrow_c_stream__"):
+            return pa.table(value)
+        if isinstance(value, Mapping):
+            return pa.table({str(column): _column(values) for column, values in value.items()})
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            return pa.Table.from_pylist(value)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise UsageError(f"{name} cannot be read as a table: {error}", fix="give columns of one type each") from error
+    raise UsageError(
+        f"{name} is {type(value).__name__}; a table is expected",
+        fix="give a pandas or polars DataFrame, an Arrow table, a dict of columns, a list of dicts, or a path",
+    )
+
+
+def _column(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return vector_array(values)
+    return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+
+
+def vector_array(vectors: Any) -> Any:
+    """Return float (n, d) as an Arrow column of vectors.
+
+    Raises:
+        UsageError: it has another shape, or holds no floats.
+    """
+    array = np.asarray(vectors)
+    if array.ndim != 2 or not array.size or array.dtype.kind != "f" or array.dtype.itemsize not in (2, 4, 8):
+        raise UsageError(
+            f"the vectors are {array.dtype} of shape {array.shape}; floats of shape (count, dimensions) are expected",
+            fix="give a float32 array with a row for each title",
+        )
+    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return pa.FixedSizeListArray.from_arrays(pa.array(native.reshape(-1)), native.shape[1])
+
+
+def titles_table(vectors: Any, metadata: Any) -> tuple[Table, str | None]:
+    """Join vectors and metadata to one table; return it and its column of vectors, None where that is to be guessed.
+
+    Args:
+        vectors: float (n, d); a frame of numbers alone, a column a dimension; or None where the metadata has them.
+        metadata: a table with a row for each vector; None: titles are named by their row.
+
+    Raises:
+        UsageError: they are none of these, or have different numbers of rows.
+    """
+    if vectors is None and metadata is None:
+        raise UsageError("neither vectors nor metadata are given", fix="give vectors=, a row for each title")
+    if vectors is None:
+        return as_table(metadata, "metadata"), None
+    column = vector_array(_numbers(vectors))
+    rows = len(column)
+    if metadata is None:
+        numbers = range(rows)
+        named = {"media_id": [f"row_{row}" for row in numbers], "title": [f"Vector {row}" for row in numbers]}
+        return MemoryTable("the titles", pa.table(named | {VECTOR: column})), VECTOR
+    table = arrow_of(metadata, "metadata")
+    if table.num_rows != rows:
+        raise UsageError(
+            f"there are {rows:,} vectors, but {table.num_rows:,} rows of metadata",
+            fix="give a row for each vector, in the same order",
+        )
+    name = VECTOR
+    while name in table.column_names:
+        name += "_"
+    return MemoryTable("metadata", table.append_column(name, column)), name
+
+
+def _numbers(vectors: Any) -> Any:
+    """Return an array as it is, and a frame of numbers as one."""
+    if isinstance(vectors, np.ndarray) or not (
+        hasattr(vectors, "__arrow_c_stream__") or type(vectors).__module__.startswith("pandas.")
+    ):
+        return vectors
+    table = arrow_of(vectors, "vectors")
+    if table.num_columns == 1 and is_vector(table.schema.field(0).type):
+        return np.array(table.column(0).to_pylist())
+    return np.column_stack([column.to_numpy() for column in table.columns])
