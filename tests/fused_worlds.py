@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
-from semrec_faiss.index.fused.excluded import Excluded
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 
 
@@ -78,8 +78,8 @@ class Truth:
             assert len(np.unique(row[kept])) == kept.sum()
 
 
-def exclude(lists: list[NDArray[np.int64]]) -> Excluded:
-    return Excluded(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
+def exclude(lists: list[NDArray[np.int64]]) -> Exclusions:
+    return Exclusions(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
 
 
 def clustered(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:

@@ -1,11 +1,8 @@
-"""VectorIndex: train, add, search, on CPU and GPU by the same code path."""
+"""VectorIndex: k titles a query, best first, ties by row, on CPU and GPU by the same code path."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import warnings
-from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +12,9 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.forking import HoldsHandles
-from semrec_faiss.index.device import (
-    Device,
-    GpuResources,
-    first_line,
-    gpu_candidates,
-    is_out_of_memory,
-    load_faiss,
-    out_of_k_limit,
-    to_gpu,
-)
+from semrec_faiss.index.device import Device, out_of_k_limit
 from semrec_faiss.index.exact import (
     Search,
-    best_of_one,
     nearly_equal,
     order_ties,
     original_vectors,
@@ -39,13 +25,13 @@ from semrec_faiss.index.exact import (
     settled,
     ties_rescored,
 )
-from semrec_faiss.index.factory import apply_search_settings, holds_vectors_exactly
-from semrec_faiss.index.lists import InvertedLists
-from semrec_faiss.index.queries import as_batch, prepared_block
+from semrec_faiss.index.factory import holds_vectors_exactly
+from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
+from semrec_faiss.index.queries import as_batch, checked_count, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.excluded import Excluded
+    from semrec_faiss.index.exclusions import Exclusions
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
 
@@ -53,23 +39,13 @@ if TYPE_CHECKING:
 MOST_RESCORED = 32
 """Up to so many titles a query, a CPU scores all of them again; of more, most are left out afterwards."""
 
-QUERY_BLOCK_ROWS = 16_384
-"""Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
 
-
-class VectorIndex(HoldsHandles):
-    """A FAISS index over title vectors, searchable from many threads.
-
-    A CPU index is always kept, for saving and for exact vectors; on a GPU a copy of it is searched.
+class VectorIndex(FaissIndex):
+    """A FAISS index over title vectors: k titles a query, best first, ties by row, from many threads.
 
     Attributes:
         config: the index section of the config, autos resolved.
-        device: where it is searched.
-        count: the number of titles.
-        dim: dimensions of a vector.
-        faiss_index: what FAISS searches: the CPU index or its copy on the GPUs. Whoever times FAISS puts something of
-            the same ``search`` in its place for a while.
-        resources: FAISS's resources of every GPU, held while it searches; see `locked`.
+        fused: what searches type fused on GPUs; None for any other.
     """
 
     def __init__(
@@ -88,31 +64,18 @@ class VectorIndex(HoldsHandles):
             ConfigError: a search setting that the index does not have.
         """
         self.config = config
-        self.device = device or Device()
-        self.count = int(cpu_index.ntotal)
-        self.dim = int(cpu_index.d)
-        self.cpu_index = cpu_index
         # Asked at every search: pydantic takes microseconds to say that there is no such setting.
         self._refine: int | None = getattr(config.search, "refine", None)
         self._nprobe: int | None = getattr(config.search, "nprobe", None)
         self._normalizes = config.normalize
-        self._gpu_limit = gpu_candidates(cpu_index)
-        self.resources: list[GpuResources] = []
-        self.faiss_index = cpu_index
+        super().__init__(cpu_index, config, device or Device())
         self.fused: FusedSearcher | SeveralGpus | None = None
         if self.device.gpus and isinstance(config, FusedIndex):
             self.fused = self._to_fused(config)
-        elif self.device.gpus:
-            self.faiss_index, self.resources = to_gpu(cpu_index, self.device)
-        apply_search_settings(self.faiss_index, config, cpu_index=cpu_index)
         if originals is None and not holds_vectors_exactly(cpu_index):
             raise DataError("this index type quantises the vectors, and the original vectors are not beside it")
         self._originals = originals
         self._originals_lock = threading.Lock()
-        is_flat = isinstance(config, FlatIndex | FusedIndex) and not self.device.gpus
-        self._flat_vectors = original_vectors(cpu_index) if is_flat else None
-        self._lists = None if self.device.gpus else InvertedLists.of(cpu_index)
-        self._block_rows = QUERY_BLOCK_ROWS
 
     def set_search(self, config: IndexConfig) -> None:
         """Search with other settings from now on, without loading anything again.
@@ -126,8 +89,7 @@ class VectorIndex(HoldsHandles):
         """
         if config.model_copy(update={"search": self.config.search}) != self.config:
             raise UsageError("only the search settings of an index can change once it is built")
-        with self.locked():
-            apply_search_settings(self.faiss_index, config, cpu_index=self.cpu_index)
+        self.apply(config)
         if self.fused is not None and isinstance(config, FusedIndex) and config != self.config:
             self.fused = None  # its memory is needed
             self.fused = self._to_fused(config)
@@ -164,7 +126,7 @@ class VectorIndex(HoldsHandles):
         if self.fused is not None:
             return FUSED_K_LIMIT if self.count > FUSED_K_LIMIT else None
         refine = self._refine or 1
-        return self._gpu_limit // refine if self.device.gpus and self.count > self._gpu_limit else None
+        return self.gpu_limit // refine if self.device.gpus and self.count > self.gpu_limit else None
 
     @property
     def out_of_k_limit(self) -> str:
@@ -298,7 +260,7 @@ class VectorIndex(HoldsHandles):
         return float(np.sqrt(largest))
 
     def search_allowed(
-        self, queries: Vectors, k: int, mask: Mask | None = None, excluded: Excluded | None = None
+        self, queries: Vectors, k: int, mask: Mask | None = None, excluded: Exclusions | None = None
     ) -> FusedResult:
         """Find the ``k`` best titles that each query may return, inside the kernels of type fused.
 
@@ -322,97 +284,17 @@ class VectorIndex(HoldsHandles):
         k = checked_count(k)
         if self.k_limit is not None and k > self.k_limit:
             refine = self._refine
-            why = f" (the GPU's {self._gpu_limit} candidates over refine {refine})" if refine else ""
+            why = f" (the GPU's {self.gpu_limit} candidates over refine {refine})" if refine else ""
             if self.fused is not None:
                 raise UsageError(f"k is {k}, over type fused's limit of {FUSED_K_LIMIT}", fix=self.out_of_k_limit)
             raise UsageError(f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix=self.out_of_k_limit)
         return min(k, self.count)
 
-    def unsettled(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Search without scoring anything again: what FAISS itself computes.
-
-        Returns:
-            scores float32 and rows int64 (queries, k), best first; -1 where it found fewer.
-        """
-        return self._in_pieces(queries, k)
-
     def _search_block(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         if not self._refine:
-            return self._in_pieces(queries, k)
-        _, candidates = self._in_pieces(queries, min(self._refine * k, self.count))
+            return self.unsettled(queries, k)
+        _, candidates = self.unsettled(queries, min(self._refine * k, self.count))
         return rescore(queries, candidates, k, self.vectors)
-
-    def _in_pieces(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Search in blocks that are halved whenever memory runs out."""
-        pieces: list[tuple[Scores, Rows]] = []
-        start = 0
-        while start < len(queries):
-            piece = queries[start : start + self._block_rows]
-            try:
-                pieces.append(self._faiss_search(piece, k))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise DeviceError(f"FAISS failed on {self.device}: {first_line(error)}") from error
-                self._halve_block(len(piece), error)
-                continue
-            start += len(piece)
-        if len(pieces) == 1:
-            return pieces[0]
-        if not pieces:
-            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        return np.concatenate([d for d, _ in pieces]), np.concatenate([i for _, i in pieces])
-
-    def _halve_block(self, size: int, error: BaseException) -> None:
-        if size <= 1:
-            raise DeviceError(
-                f"memory on {self.device} does not suffice for a single query: {first_line(error)}",
-                fix="lower device.temp_memory_mb, free memory, or set device.kind=cpu",
-            ) from error
-        if self._block_rows == QUERY_BLOCK_ROWS:
-            warnings.warn(
-                f"memory on {self.device} ran out at a block of {size} queries; going on with smaller blocks",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        self._block_rows = max(1, size // 2)
-
-    def base_mask(self, mask: Mask) -> Mask:
-        """Return a mask over the titles as one over what FAISS's own index holds."""
-        return mask
-
-    def search_by(self, params: Any, queries: Vectors, k: int, mask: Mask) -> tuple[Scores, Rows]:
-        """Search on a CPU with FAISS's search parameters, among them a selector of `base_mask`.
-
-        Args:
-            params: the parameters.
-            queries: float32 (queries, dim), prepared.
-            k: how many.
-            mask: bool (count,), the titles that the selector lets through.
-
-        Returns:
-            scores float32 and rows int64 (queries, k), best first, in FAISS's order; -1 where it found fewer.
-        """
-        if self._lists is not None:
-            return self._lists.search(queries, k, params=params)
-        scores, rows = self.cpu_index.search(queries, k, params=params)
-        return scores, rows
-
-    def _faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
-        if self._flat_vectors is not None and len(queries) == 1:
-            return best_of_one(queries, k, self._flat_vectors)
-        if self._lists is not None:
-            return self._lists.search(queries, k, **options)
-        with self.locked():
-            scores, rows = self.faiss_index.search(queries, k, **options)
-        return scores, rows
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of every GPU resources object that a search uses; nothing to hold on a CPU."""
-        with contextlib.ExitStack() as held:
-            for resource in self.resources:
-                held.enter_context(resource.lock)
-            yield
 
     def _fill_short(self, queries: Vectors, scores: Scores, rows: Rows) -> bool:
         """Complete, in place, the queries for which FAISS found fewer titles than there are.
@@ -438,18 +320,6 @@ class VectorIndex(HoldsHandles):
         return bool(len(short))
 
     def _with_nprobe(self, queries: Vectors, k: int, nprobe: int) -> tuple[Scores, Rows]:
-        faiss = load_faiss()
         refine = self._refine or 1
-        wanted = min(refine * k, self.count)
-        kind = faiss.SearchParametersIVF
-        if isinstance(faiss.downcast_index(self.cpu_index), faiss.IndexIVFPQ):
-            kind = faiss.IVFPQSearchParameters
-        scores, rows = self._faiss_search(queries, wanted, params=kind(nprobe=nprobe))
+        scores, rows = self.search_lists(queries, min(refine * k, self.count), nprobe)
         return rescore(queries, rows, k, self.vectors) if refine > 1 else (scores, rows)
-
-
-def checked_count(k: Any) -> int:
-    """Return ``k`` as an int; raises UsageError when it is no whole number of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise UsageError(f"k is {k!r}; it must be at least 1, and a whole number")
-    return int(k)

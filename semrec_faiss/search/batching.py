@@ -22,9 +22,9 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 

@@ -12,9 +12,10 @@ from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.index.exact import SCAN_ROWS, best_of_one
+from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
-from semrec_faiss.index.vector_index import VectorIndex, checked_count
+from semrec_faiss.index.vector_index import VectorIndex
 
 
 @dataclass(frozen=True)

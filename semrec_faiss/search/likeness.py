@@ -13,8 +13,8 @@ from semrec_faiss.arrays import Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exact import SCAN_ROWS
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.restricted.found import Stage, TopK
-from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 

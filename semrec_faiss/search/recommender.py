@@ -22,6 +22,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.forking import HoldsHandles
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.saved_users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
@@ -32,7 +33,6 @@ from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, s
 from semrec_faiss.search.likeness import Block, Likeness
 from semrec_faiss.search.profile_search import ProfileSearch, changed_profile
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, get_args
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.vector_index import checked_count
+from semrec_faiss.index.queries import checked_count
 from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.filter import Filter

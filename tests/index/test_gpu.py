@@ -139,7 +139,7 @@ def test_gpu_and_cpu_give_the_same_answers(
     kind: str, make_index: Callable[..., VectorIndex], titles: Any, queries: Any
 ) -> None:
     on_gpu = make_index(titles, KINDS[kind], GPU)
-    on_cpu = VectorIndex(on_gpu.cpu_index, on_gpu.config, originals=on_gpu._originals)
+    on_cpu = VectorIndex(on_gpu.cpu_index, on_gpu.config, originals=on_gpu.vectors(np.arange(on_gpu.count)))
     for k in (1, 10, 200):
         one, other = on_gpu.search(queries, k), on_cpu.search(queries, k)
         assert (one.strategy, one.exact) == (other.strategy, other.exact)
@@ -318,7 +318,9 @@ def test_several_gpus_share_the_titles(
     if gpu_count() < 2:
         pytest.skip("FAISS sees one GPU")
     one = make_index(titles, KINDS[kind], GPU)
-    both = VectorIndex(one.cpu_index, one.config, Device(gpus=(0, 1), temp_memory_mb=256), originals=one._originals)
+    both = VectorIndex(
+        one.cpu_index, one.config, Device(gpus=(0, 1), temp_memory_mb=256), originals=one.vectors(np.arange(one.count))
+    )
     for k in (1, 10, 200):
         alone, shared = one.search(queries, k), both.search(queries, k)
         well_formed(shared.rows, shared.scores, len(titles))

@@ -393,7 +393,7 @@ def memory_for(built: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         pytest.skip("type fused on a GPU does not ask FAISS; tests/index/fused/test_searcher.py has its own")
 
     def limit(queries: int, error: type[Exception] = RuntimeError) -> list[int]:
-        real = built.index._faiss_search
+        real = built.index.faiss_search
         tried: list[int] = []
 
         def search(block: NDArray[np.float32], k: int, **options: Any) -> Any:
@@ -402,8 +402,8 @@ def memory_for(built: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
                 raise error("Error in virtual void* faiss::gpu::…: Error: 'err == cudaSuccess' failed: out of memory")
             return real(block, k, **options)
 
-        monkeypatch.setattr(built.index, "_faiss_search", search)
-        monkeypatch.setattr(built.index, "_block_rows", built.index._block_rows)
+        monkeypatch.setattr(built.index, "faiss_search", search)
+        monkeypatch.setattr(built.index, "block_rows", built.index.block_rows)
         return tried
 
     yield limit
@@ -438,7 +438,7 @@ def test_any_other_failure_of_faiss_is_a_device_error(built: Built, monkeypatch:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("Error in somewhere at file.cpp:7: Error: 'x' failed: it broke")
 
-    monkeypatch.setattr(built.index, "_faiss_search", broken)
+    monkeypatch.setattr(built.index, "faiss_search", broken)
     with pytest.raises(DeviceError, match="it broke"):
         built.index.search(built.queries[:2], K)
 

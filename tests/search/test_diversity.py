@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
 from semrec_faiss.search.diversity import Groups, Variety
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 

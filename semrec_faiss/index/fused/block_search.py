@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch
-from semrec_faiss.index.fused.excluded import Excluded, part_of, rows_of
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
@@ -90,7 +90,7 @@ class BlockSearch:
         self,
         queries: Vectors,
         shared: Any,
-        excluded: Excluded | None,
+        excluded: Exclusions | None,
         rows: Rows,
         scores: Scores,
         *,
@@ -131,13 +131,13 @@ class BlockSearch:
             self._count_coded(len(queries), len(unproven))
         if len(unproven) and coded:
             again = _room_for(unproven, k)
-            excluded = rows_of(excluded, unproven)
+            excluded = None if excluded is None else excluded.take(unproven)
             del search  # with it its buffers may go
             _, scanned = self.answer(queries[unproven], shared, excluded, *again, coded=False)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         if len(unproven):
-            excluded = rows_of(excluded, unproven)
+            excluded = None if excluded is None else excluded.take(unproven)
 
             def allowed_of(part: slice) -> Any:
                 return self._allowed(part.stop - part.start, shared, part_of(excluded, part))[0]
@@ -193,7 +193,7 @@ class BlockSearch:
         self._workspace.kept = DirectSearch(FusedPass(self.titles, plan, queries, k))
         return self._workspace.kept
 
-    def _allowed(self, queries: int, shared: Any, excluded: Excluded | None) -> tuple[Any, int]:
+    def _allowed(self, queries: int, shared: Any, excluded: Exclusions | None) -> tuple[Any, int]:
         """Return the bitmap of allowed rows on the GPU and its stride: 0 when all queries share it."""
         if excluded is None or not len(excluded.rows):
             return shared, 0

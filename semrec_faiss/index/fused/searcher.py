@@ -21,8 +21,8 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.excluded import Excluded, part_of
 from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
@@ -84,7 +84,7 @@ class FusedSearcher:
         self._most = MOST_QUERIES
 
     def search(
-        self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
+        self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Exclusions | None = None
     ) -> FusedResult:
         """Find the k best allowed titles of each query.
 
@@ -126,7 +126,7 @@ class FusedSearcher:
         return current
 
     def _in_blocks(
-        self, queries: Vectors, k: int, mask: Mask | None, excluded: Excluded | None, found: FusedResult
+        self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None, found: FusedResult
     ) -> FusedResult:
         search, bitmap, allowed = self._place(mask, len(queries))
         repeated = scanned = start = 0

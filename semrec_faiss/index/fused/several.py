@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.fused.excluded import Excluded, part_of
+from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import WORK_BYTES, code_bytes, keeps_codes
@@ -68,7 +68,7 @@ class SeveralGpus:
         self.proves = self.searchers[0].proves
 
     def search(
-        self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Excluded | None = None
+        self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Exclusions | None = None
     ) -> FusedResult:
         """Find the k best allowed titles of each query; see `FusedSearcher.search`."""
         if not 1 <= k <= min(FUSED_K_LIMIT, self.count):
@@ -80,7 +80,7 @@ class SeveralGpus:
             return self._by_titles(queries, k, mask, excluded)
         return self._by_queries(queries, k, mask, excluded)
 
-    def _by_queries(self, queries: Vectors, k: int, mask: Mask | None, excluded: Excluded | None) -> FusedResult:
+    def _by_queries(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
         parts = max(1, min(len(self.searchers), len(queries) // LEAST_A_REPLICA))
         cuts = [len(queries) * part // parts for part in range(parts + 1)]
         first = next(self._turn)
@@ -96,7 +96,7 @@ class SeveralGpus:
         rows, scores = np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found])
         return FusedResult(rows, scores, sum(one.repeated for one in found), sum(one.scanned for one in found))
 
-    def _by_titles(self, queries: Vectors, k: int, mask: Mask | None, excluded: Excluded | None) -> FusedResult:
+    def _by_titles(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
         masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
 
         def search(shard: int) -> FusedResult:
@@ -156,10 +156,10 @@ def _keys(rows: Rows, scores: Scores) -> NDArray[np.int64]:
     return np.asarray(np.where(rows < 0, NOTHING, (ordered << 32) | (0x7FFFFFFF - rows)), np.int64)
 
 
-def _within(excluded: Excluded, share: slice) -> Excluded:
+def _within(excluded: Exclusions, share: slice) -> Exclusions:
     inside = (excluded.rows >= share.start) & (excluded.rows < share.stop)
     counts = np.concatenate(([0], np.cumsum(inside)))
-    return Excluded(counts[excluded.offsets], excluded.rows[inside] - share.start)
+    return Exclusions(counts[excluded.offsets], excluded.rows[inside] - share.start)
 
 
 def _layout(wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: str) -> Literal["shards", "replicas"]:

@@ -15,6 +15,7 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.exact import GATHER_BYTES
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.plan import block_queries, keeps_codes, search_bytes, through_codes
 from semrec_faiss.index.lists import COARSE_QUERIES
 from semrec_faiss.index.memory.stored_bytes import (
@@ -26,7 +27,6 @@ from semrec_faiss.index.memory.stored_bytes import (
     gpu_lists,
     lists_of,
 )
-from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS
 
 RESULT_BYTES = FLOAT_BYTES + ROW_BYTES
 """Of one result: a float32 score and an int64 row."""

@@ -95,7 +95,7 @@ class SegmentedIndex(VectorIndex):
         found = fresh[positions] if len(fresh) else positions
         return self._merged(scores, self._rows_at(places), best, found, k)
 
-    def _faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+    def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
         if not len(self._fresh):
             return scores, rows
@@ -104,11 +104,11 @@ class SegmentedIndex(VectorIndex):
 
     def _base_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         """Find the best that are left of the base: scores and rows (queries, k), -1 where it finds fewer."""
-        left, most = len(self._base_rows), min(self._base_count, self._gpu_limit if self.device.gpus else 1 << 62)
+        left, most = len(self._base_rows), min(self._base_count, self.gpu_limit if self.device.gpus else 1 << 62)
         if not k:
             return _nothing(len(queries))
         if left == self._base_count:
-            scores, places = super()._faiss_search(queries, k, **options)
+            scores, places = super().faiss_search(queries, k, **options)
             return scores, places  # the base's places are its rows
         fetch = min(most, math.ceil(k * self._base_count / left * 1.25) + _MARGIN)
         scores, rows, short = self._left_of(queries, fetch, k, options)
@@ -123,7 +123,7 @@ class SegmentedIndex(VectorIndex):
 
     def _left_of(self, queries: Vectors, fetch: int, k: int, options: Any) -> tuple[Scores, Rows, Rows]:
         """Fetch candidates and drop the removed ones; also tell the queries that may have more than were fetched."""
-        scores, places = super()._faiss_search(queries, fetch, **options)
+        scores, places = super().faiss_search(queries, fetch, **options)
         rows = self._rows_at(places)
         first = np.argsort(rows == GONE, axis=1, kind="stable")[:, :k]
         rows, kept = np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)

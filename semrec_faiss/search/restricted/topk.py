@@ -184,12 +184,9 @@ def _masked(
     index: VectorIndex, queries: Vectors, block: Rows, restriction: Restriction, gathered: Vectors | None, result: TopK
 ) -> None:
     """Let the kernels score only what may be returned: k titles whenever k match."""
-    from semrec_faiss.index.fused.excluded import Excluded
-
     started = time.perf_counter()
     k = result.rows.shape[1]
     mine = restriction.take(block)
-    excluded = None if mine.exclusions is None else Excluded(mine.exclusions.offsets, mine.exclusions.rows)
     few = 0 if mine.exclusions is None else int(mine.exclusions.counts.max(initial=0))
     if few <= FEW_EXCLUDED and k + few <= min(index.count, index.k_limit or index.count):
         # The title that was asked about: one more is found sooner than a bitmap is made.
@@ -197,7 +194,7 @@ def _masked(
         take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
     else:
         few = 0
-        found = index.search_allowed(queries[block], k, restriction.mask, excluded)
+        found = index.search_allowed(queries[block], k, restriction.mask, mine.exclusions)
         result.rows[block], result.scores[block] = found.rows, found.scores
     result.stages.append(Stage("masked", len(block), k + few, since(started)))
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)

@@ -10,7 +10,7 @@ from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, 
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
-from semrec_faiss.index.fused.excluded import Excluded
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.plan import gathering_ms, masking_loss_ms
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 
@@ -61,7 +61,7 @@ def test_gathered_titles_answer_as_a_bitmap_does(share: float, monkeypatch: pyte
 def test_ties_that_nothing_tells_apart_are_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     titles, rng = np.ones((700, 32), np.float32), np.random.default_rng(1)
     mask = rng.random(700) < 0.5
-    excluded = Excluded(np.array([0, 2, 2]), np.flatnonzero(mask)[[0, 3]])
+    excluded = Exclusions(np.array([0, 2, 2]), np.flatnonzero(mask)[[0, 3]])
     found = both_ways(monkeypatch, searcher(titles), titles[:2], 6, mask, excluded=excluded)
     first = np.flatnonzero(mask)
     np.testing.assert_array_equal(found.rows, [first[[1, 2, 4, 5, 6, 7]], first[:6]])

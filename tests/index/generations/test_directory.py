@@ -551,13 +551,13 @@ def test_verify_replays_known_answers(tmp_path: Path, build: Build, monkeypatch:
     build(tmp_path, "One")
     from semrec_faiss.index.vector_index import VectorIndex
 
-    real = VectorIndex._faiss_search
+    real = VectorIndex.faiss_search
 
     def wrong(self: VectorIndex, *arguments: Any, **options: Any) -> Any:
         scores, rows = real(self, *arguments, **options)
         return scores * 0.999, rows
 
-    monkeypatch.setattr(VectorIndex, "_faiss_search", wrong)
+    monkeypatch.setattr(VectorIndex, "faiss_search", wrong)
     with pytest.raises(DamagedIndexError, match="known answer 1"):
         verify(tmp_path)
 
@@ -565,7 +565,7 @@ def test_verify_replays_known_answers(tmp_path: Path, build: Build, monkeypatch:
         scores, rows = real(self, *arguments, **options)
         return scores, (rows + 1) % 60
 
-    monkeypatch.setattr(VectorIndex, "_faiss_search", other_titles)
+    monkeypatch.setattr(VectorIndex, "faiss_search", other_titles)
     with pytest.raises(DamagedIndexError, match="known answer 1"):
         verify(tmp_path)
 

@@ -17,6 +17,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.measure.evaluate import document as evaluation_document
 from semrec_faiss.measure.evaluate import lists as list_maker
 from semrec_faiss.measure.evaluate.document import Evaluation
@@ -27,7 +28,7 @@ from semrec_faiss.measure.quality.coverage import coverage
 from semrec_faiss.measure.quality.held_out_metrics import found_at, novelty, per_user
 from semrec_faiss.measure.quality.metrics import difference_interval
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k
 
 

@@ -16,8 +16,8 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
+from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.search_result import SearchResult
-from semrec_faiss.index.vector_index import QUERY_BLOCK_ROWS, VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide import run as compare_module
 from semrec_faiss.measure.guide.batches import batch_criteria, batch_queries, figures
@@ -291,19 +291,19 @@ def test_memory_criteria() -> None:
 
 def test_memory_that_runs_out_is_heard_of_and_searching_goes_on(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sides = open_sides(index, CPU, silent)
-    real = VectorIndex._faiss_search
+    real = FaissIndex.faiss_search
 
-    def short_of_memory(self: VectorIndex, queries: Any, k: int, **options: Any) -> Any:
+    def short_of_memory(self: FaissIndex, queries: Any, k: int, **options: Any) -> Any:
         if len(queries) > 64:
             raise RuntimeError("Error: out of memory")
         return real(self, queries, k, **options)
 
-    monkeypatch.setattr(VectorIndex, "_faiss_search", short_of_memory)
+    monkeypatch.setattr(FaissIndex, "faiss_search", short_of_memory)
     with hearing_of_memory() as heard:
         found = sides.cpu.recommender.search(sides.cpu.recommender.users.vectors[:200], 5)
     assert len(found) == 200
     assert heard == ["memory on cpu ran out at a block of 200 queries; going on with smaller blocks"]
-    sides.cpu.recommender.index._block_rows = QUERY_BLOCK_ROWS
+    sides.cpu.recommender.index.block_rows = QUERY_BLOCK_ROWS
     questions = CompareSettings.model_validate(QUICK)
     outcome = compare_module.batches_test(sides, questions, silent)
     assert outcome.details["memory_ran_out"]["cpu"] == [

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.restricted import restriction
-from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.restriction import Restriction
 
 TITLES = 30
 ROWS = st.lists(st.integers(0, TITLES - 1), max_size=12)

@@ -15,12 +15,13 @@ from semrec_faiss.config.index_types import GPU_LIMIT, FusedIndex
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.filter import Filter
 from semrec_faiss.search.restricted import topk
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.restricted.restriction import Exclusions, Restriction
+from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import CPU_COSTS, GPU_COSTS, Costs, choose_strategy
 from semrec_faiss.search.restricted.topk import restricted_top_k
 
@@ -477,7 +478,7 @@ def test_a_selector_is_refused_on_a_gpu(world: Any, make_index: Callable[..., Ve
 def watch_for_selectors(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collect the selector of every search of the index that is handed parameters."""
     seen: list[Any] = []
-    search = index._faiss_search
+    search = index.faiss_search
 
     def watched(queries: Any, k: int, **options: Any) -> Any:
         seen.append(getattr(options.get("params"), "sel", None))
@@ -486,7 +487,7 @@ def watch_for_selectors(index: VectorIndex, monkeypatch: pytest.MonkeyPatch) -> 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the selector search was called for an index on a GPU")
 
-    monkeypatch.setattr(index, "_faiss_search", watched)
+    monkeypatch.setattr(index, "faiss_search", watched)
     monkeypatch.setattr(topk, "search_selected", never)
     return seen
 

@@ -1,0 +1,86 @@
+"""Rows that single queries must not return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.arrays import Mask, Rows
+
+SCRATCH_BYTES = 16 << 20
+"""Memory for one block of the table (queries × titles) that excluded rows are looked up in: fits the caches."""
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Rows that each query must not return.
+
+    Attributes:
+        offsets: int64 (queries + 1,).
+        rows: integer; ``rows[offsets[q]:offsets[q + 1]]`` are query ``q``'s, without repeats.
+    """
+
+    offsets: Rows
+    rows: NDArray[np.integer]
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Exclusions:
+        """Take one list of rows a query; repeats count once."""
+        parts = [np.unique(np.asarray(rows, dtype=np.int64)) for rows in lists]
+        offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
+        return cls(offsets, np.concatenate([np.empty(0, np.int64), *parts]))
+
+    @classmethod
+    def same_for_all(cls, queries: int, rows: Sequence[int]) -> Exclusions:
+        """Exclude the same few rows from every query."""
+        return cls.of([rows] * queries)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Rows:
+        """How many rows each query excludes: int64 (queries,)."""
+        return np.diff(self.offsets)
+
+    def take(self, queries: Rows) -> Exclusions:
+        """Return the exclusions of some queries, in the order asked."""
+        counts = self.offsets[queries + 1] - self.offsets[queries]  # of these alone: all users' would take longer
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        starts = np.repeat(self.offsets[queries] - offsets[:-1], counts)
+        return Exclusions(offsets, self.rows[starts + np.arange(offsets[-1])])
+
+    def contain(self, candidates: Rows, titles: int) -> Mask:
+        """Tell for each candidate whether its query excludes it.
+
+        Args:
+            candidates: int64 (queries, candidates), rows from 0 to ``titles`` - 1, or -1.
+            titles: how many titles there are.
+
+        Returns:
+            bool (queries, candidates); a -1 is contained in nothing.
+        """
+        contained = np.zeros(candidates.shape, np.bool_)
+        step = max(1, SCRATCH_BYTES // titles)
+        scratch = np.zeros((min(step, len(self)), titles), np.bool_)
+        query_of = np.repeat(np.arange(len(self)), self.counts)
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            mine = slice(self.offsets[start], self.offsets[stop])
+            at = (query_of[mine] - start, self.rows[mine])
+            scratch[at] = True
+            block = candidates[start:stop]
+            contained[start:stop] = np.take_along_axis(scratch[: stop - start], np.maximum(block, 0), axis=1)
+            scratch[at] = False
+        return contained & (candidates >= 0)
+
+
+def part_of(exclusions: Exclusions | None, part: slice) -> Exclusions | None:
+    """Return those of a slice of the queries."""
+    if exclusions is None:
+        return None
+    offsets = exclusions.offsets[part.start : part.stop + 1]
+    return Exclusions(offsets - offsets[0], exclusions.rows[offsets[0] : offsets[-1]])
