@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from semrec_faiss.index import exclusions
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.restricted import restriction
 from semrec_faiss.search.restricted.restriction import Restriction
 
 TITLES = 30
@@ -72,7 +72,7 @@ def test_small_scratch_finds_the_same(monkeypatch: pytest.MonkeyPatch, scratch: 
     rng = np.random.default_rng(1)
     lists = [rng.integers(0, TITLES, size=size).tolist() for size in (0, 1, 30, 5, 0, 12, 2)]
     asked = candidates(len(lists), 2)
-    monkeypatch.setattr(restriction, "SCRATCH_BYTES", scratch)
+    monkeypatch.setattr(exclusions, "SCRATCH_BYTES", scratch)
     expected = [[int(row) in rows for row in line] for line, rows in zip(asked, lists, strict=True)]
     assert Exclusions.of(lists).contain(asked, TITLES).tolist() == expected
 

@@ -312,7 +312,7 @@ def test_blocks_of_queries_answer_the_same(flat: Built, monkeypatch: pytest.Monk
     monkeypatch.setattr(topk, "QUERY_BLOCK", 7)
     monkeypatch.setattr(topk, "GATHER_AT_ONCE_BYTES", 0)
     monkeypatch.setattr("semrec_faiss.index.subset.SCAN_ROWS", 64)
-    monkeypatch.setattr("semrec_faiss.search.restricted.restriction.SCRATCH_BYTES", 3 * len(mask))
+    monkeypatch.setattr("semrec_faiss.index.exclusions.SCRATCH_BYTES", 3 * len(mask))
     for strategy in NAMED:
         found = restricted_top_k(flat.index, flat.world.queries[asked], 30, restriction, strategy=strategy)
         check(flat, found, asked, 30, allowed_by(mask, lists, 50), exact=True)
