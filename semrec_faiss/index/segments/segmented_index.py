@@ -96,6 +96,7 @@ class SegmentedIndex(VectorIndex):
         return self._merged(scores, self._rows_at(places), best, found, k)
 
     def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+        """Search what is left of the base and, exactly, the segments; returns what `FaissIndex.faiss_search` does."""
         scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
         if not len(self._fresh):
             return scores, rows
