@@ -1,0 +1,53 @@
+"""``semrec bench update``: what an update costs, and a search of an index that was updated much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.printing import as_ms, print_json, progress_bars, say
+
+
+@click.command(epilog="Example: semrec bench update --titles 100000")
+@click.option(
+    "--titles", default=1_000_000, show_default=True, type=click.IntRange(min=1000), help="Titles to make up."
+)
+@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
+@click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
+@click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
+@click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
+)
+@json_option
+def update(titles: int, dim: int, index_type: str, repeats: int, out: Path, as_json: bool) -> None:
+    """Measure updates of 200 new, 300 changed and 50 removed titles, and searches with a tenth new and a tenth removed.
+
+    Updates are timed from the change's arrays to the published generation. Searches of the base and of the changed
+    index take turns. Run it on a machine that does nothing else.
+    """
+    from semrec_faiss.measure.bench.update import UpdateBench, bench_update
+    from semrec_faiss.measure.documents.results import save_results
+    from semrec_faiss.storage import check_new_folder
+
+    check_new_folder(out, "--out")
+    with progress_bars() as progress:
+        document = bench_update(UpdateBench(titles, dim, index_type, repeats=repeats), progress)
+    path = out / f"bench-update-{document['device']}-{index_type}.json"
+    save_results(document, path)
+    if as_json:
+        print_json(document)
+    else:
+        told = document["update"]
+        click.echo(
+            f"{'✓' if told['met'] else '✗'} an update of {titles:,} titles: {told['median_seconds']:.2f} s,"
+            f" {told['largest_share_of_bytes']:.3%} of the index's bytes written"
+        )
+        for batch, row in document["searches"].items():
+            with_ms, without_ms = as_ms(row["with"]["median_ms"]), as_ms(row["without"]["median_ms"])
+            click.echo(
+                f"{'✓' if row['met'] else '✗'} {batch} queries with a tenth new and a tenth removed:"
+                f" {with_ms} ms, {row['ratio']:.2f} times the {without_ms} ms without"
+            )
+    say(f"wrote {path}")
