@@ -20,6 +20,8 @@ COMMANDS = {
     "info": ("index", "info", "Show what an index holds and how it was built."),
     "verify": ("index", "verify_index", "Hash every file of an index and replay its known answers."),
     "rollback": ("index", "rollback", "Return an index to its previous generation."),
+    "bundle": ("bundle", "bundle", "Pack an index into one file, to copy it to another machine."),
+    "unbundle": ("bundle", "unbundle", "Unpack a bundled index; verify all of it first."),
     "similar": ("search", "similar", "Find titles similar to a title."),
     "search": ("search", "search", "Find titles by a text that says what is looked for."),
     "recommend": ("search", "recommend", "Recommend titles to users."),
