@@ -17,16 +17,33 @@ SETTINGS: dict[str, Any] = {
     "data": {"name": "films", "digest": "d", "titles": 100, "dim": 8},
     "index": {"type": "flat"},
     "device": {
-        "kind": "cpu", "name": "cpu", "gpus": [], "float16": False, "temp_memory_mb": None, "processor": None,
+        "kind": "cpu",
+        "name": "cpu",
+        "gpus": [],
+        "float16": False,
+        "temp_memory_mb": None,
+        "processor": None,
     },
-    "filter": None, "k": 10, "batch": 1, "queries": {"titles": 1, "users": 0, "seed": 7},
-    "repeats": 1, "warmup": 0, "slice": None, "faiss": "1",
-}  # fmt: skip
+    "filter": None,
+    "k": 10,
+    "batch": 1,
+    "queries": {"titles": 1, "users": 0, "seed": 7},
+    "repeats": 1,
+    "warmup": 0,
+    "slice": None,
+    "faiss": "1",
+}
 
 STAMP: dict[str, Any] = {
-    "date": "2026-01-01", "command": "semrec sweep", "git": None, "versions": {}, "os": "Linux",
-    "cpu": {"model": None, "usable_cores": 1}, "faiss_threads": 1, "gpus": [],
-}  # fmt: skip
+    "date": "2026-01-01",
+    "command": "semrec sweep",
+    "git": None,
+    "versions": {},
+    "os": "Linux",
+    "cpu": {"model": None, "usable_cores": 1},
+    "faiss_threads": 1,
+    "gpus": [],
+}
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -59,24 +76,53 @@ def measured(
     told = settings(**{name: value for name, value in changes.items() if name in SETTINGS})
     speed = latency(p50, p95 or p50, qps or 1e3 * told["batch"] / p50, told["batch"])
     reasons = dict.fromkeys(
-        ("build.gpu_peak_bytes", "memory.gpu_peak_bytes", "memory.host_peak_bytes", "quality.recall",
-         "quality.recall_interval", "quality.recall_titles", "quality.recall_users", "quality.ndcg",
-         "quality.fill_rate", "quality.by_popularity", "quality.by_slice"),
+        (
+            "build.gpu_peak_bytes",
+            "memory.gpu_peak_bytes",
+            "memory.host_peak_bytes",
+            "quality.recall",
+            "quality.recall_interval",
+            "quality.recall_titles",
+            "quality.recall_users",
+            "quality.ndcg",
+            "quality.fill_rate",
+            "quality.by_popularity",
+            "quality.by_slice",
+        ),
         "not asked for",
-    )  # fmt: skip
+    )
     results = {
-        "build": {"train_s": 1.0, "add_s": 0.5, "index_bytes": 1000, "originals_bytes": 0, "host_peak_bytes": 0,
-                  "gpu_peak_bytes": None, "notes": []},
+        "build": {
+            "train_s": 1.0,
+            "add_s": 0.5,
+            "index_bytes": 1000,
+            "originals_bytes": 0,
+            "host_peak_bytes": 0,
+            "gpu_peak_bytes": None,
+            "notes": [],
+        },
         "load": {"load_s": 0.0, "cold_query_ms": 1.0},
         "quality": {
-            "recall": recall, "recall_interval": None, "recall_titles": recall, "recall_users": None, "ndcg": None,
-            "fill_rate": None, "matching": told["data"]["titles"], "selectivity": 1.0, "coverage": 0.5,
-            "coverage_exact": 0.5, "by_popularity": None, "by_slice": None, "strategy": "index",
+            "recall": recall,
+            "recall_interval": None,
+            "recall_titles": recall,
+            "recall_users": None,
+            "ndcg": None,
+            "fill_rate": None,
+            "matching": told["data"]["titles"],
+            "selectivity": 1.0,
+            "coverage": 0.5,
+            "coverage_exact": 0.5,
+            "by_popularity": None,
+            "by_slice": None,
+            "strategy": "index",
         },
         "latency": speed,
         "memory": {"host_peak_bytes": host_bytes, "gpu_peak_bytes": None},
-        "examples": [], "not_measured": reasons, "elapsed_s": 1.0,
-    }  # fmt: skip
+        "examples": [],
+        "not_measured": reasons,
+        "elapsed_s": 1.0,
+    }
     others = {name: value for name, value in changes.items() if name not in SETTINGS}
     return Measured.model_validate({"status": "measured", "reason": None, "label": label, **told, **results, **others})
 
@@ -88,8 +134,14 @@ def failed(label: str, reason: str, **changes: Any) -> Failed:
 
 def plan(*records: Measured | Failed, **sweep: Any) -> SweepPlan:
     """The plan of a sweep of these trials."""
-    asked = {"dataset": ["data/films"], "queries": {"titles": 1, "users": 0, "seed": 7}, "k": [10], "batch": [1],
-             "repeats": 1, "warmup": 0}  # fmt: skip
+    asked = {
+        "dataset": ["data/films"],
+        "queries": {"titles": 1, "users": 0, "seed": 7},
+        "k": [10],
+        "batch": [1],
+        "repeats": 1,
+        "warmup": 0,
+    }
     trials = [{"digest": record.digest, "what": record.label, "pruned": None} for record in records]
     return SWEEP_PLAN.validate_python(
         {"name": "films", "sweep": asked | sweep, "environment": STAMP, "trials": trials, "invalid": []}
@@ -112,9 +164,12 @@ def profile(label: str, ndcg: float) -> MeasuredProfile:
     """A profile that was measured."""
     index = {"name": "ml", "digest": "d", "settings": {}, "exact": True, "titles": 9, "users": 9, "ratings": 9}
     told = {
-        "index": index, "device": {"kind": "cpu", "float16": False}, "profile": Profile(), "faiss": "1",
+        "index": index,
+        "device": {"kind": "cpu", "float16": False},
+        "profile": Profile(),
+        "faiss": "1",
         "protocol": {"held_out": 1, "liked": 4.0, "users": 1, "seed": 7, "strict": True},
-    }  # fmt: skip
+    }
     head = {"digest": ProfileSettings.model_validate(told).settings_digest, "reason": None, "label": label}
     results = {"users_evaluated": 9, "not_measured": {}, "elapsed_s": 1.0, **summary(ndcg).as_json()}
     return MeasuredProfile.model_validate({"status": "measured", **head, **told, **results})

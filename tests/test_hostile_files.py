@@ -44,8 +44,12 @@ Make = Callable[..., Any]
 def python(program: str, *, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=seconds, check=False, env={**os.environ, **environment},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 @pytest.fixture
@@ -301,8 +305,11 @@ def test_every_encoding_prints_and_its_json_is_json(built: Path, encoding: str) 
     for arguments in (["doctor"], ["doctor", "--json"], ["similar", str(built), "m00003", "--json"]):
         found = subprocess.run(
             [sys.executable, "-m", "semrec_faiss", *arguments],
-            capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": encoding},
-        )  # fmt: skip
+            capture_output=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
         text = found.stdout.decode("utf-8" if encoding == "ascii" else encoding)  # click takes ASCII for UTF-8
         assert b"Traceback" not in found.stderr
         assert found.returncode == 0, found.stderr

@@ -45,10 +45,14 @@ def answers(index: Path, questions: int, count: int, settings: tuple[str, ...], 
 def _print(document: dict[str, Any]) -> None:
     parts = ("whole", "search", "results", "beside", "bare_search")
     rows = [
-        ["✓" if row["met"] else "✗", name.replace("_", " "), *(as_ms(row[part]["p50_ms"]) for part in parts),
-         as_ms(row["whole"]["p99_ms"])]
+        [
+            "✓" if row["met"] else "✗",
+            name.replace("_", " "),
+            *(as_ms(row[part]["p50_ms"]) for part in parts),
+            as_ms(row["whole"]["p99_ms"]),
+        ]
         for name, row in document["questions"].items()
-    ]  # fmt: skip
+    ]
     click.echo("One by one, median ms; beside is all that is not search:")
     print_table(["", "", *(part.replace("_", " ") for part in parts), "p99"], rows, right=(2, 3, 4, 5, 6, 7))
     batches = document["batches"]
@@ -56,10 +60,12 @@ def _print(document: dict[str, Any]) -> None:
     forms = [name for name in batches if name not in ("users", "us_a_title")]
     print_table(
         ["", "", "µs a title"],
-        [[name.replace("_", " "), as_ms(batches[name]["p50_ms"]), str(batches["us_a_title"].get(name, ""))]
-         for name in forms],
+        [
+            [name.replace("_", " "), as_ms(batches[name]["p50_ms"]), str(batches["us_a_title"].get(name, ""))]
+            for name in forms
+        ],
         right=(1, 2),
-    )  # fmt: skip
+    )
     threads = document["threads"]
     click.echo(
         f"\n{threads['threads']} threads, a user each: {threads['users_per_second']:,.0f} a second,"

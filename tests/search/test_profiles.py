@@ -243,8 +243,11 @@ def test_blocks_are_those_of_learned_vectors(rated_index: Any) -> None:
 def test_points_add_up_to_the_score(learned: Path, rated_index: Any, tmp_path: Path, normalize: bool) -> None:
     if normalize:  # an ordinary index with a profile
         dataset = str(rated_index.path.parent / "data")
-        build_index(config_from_dict({"dataset": dataset, "output": str(tmp_path / "i"), "device": "cpu",
-                                      "profile": {"weights": "centred"}}))  # fmt: skip
+        build_index(
+            config_from_dict(
+                {"dataset": dataset, "output": str(tmp_path / "i"), "device": "cpu", "profile": {"weights": "centred"}}
+            )
+        )
         recommender = Recommender.open(tmp_path / "i")
     else:
         recommender = Recommender.open(learned / "index")

@@ -24,12 +24,28 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "year": ("year",),
     "genres": ("genres",),
     "user": ("user_id", "userid", "user", "customer_id", "customerid", "customer", "member_id", "account_id"),
-    "item": ("media_id", "item_id", "itemid", "item", "sku", "product_id", "productid", "asin", "movie_id", "movieid",
-             "track_id", "song_id", "book_id", "article_id", "video_id", "isbn"),
+    "item": (
+        "media_id",
+        "item_id",
+        "itemid",
+        "item",
+        "sku",
+        "product_id",
+        "productid",
+        "asin",
+        "movie_id",
+        "movieid",
+        "track_id",
+        "song_id",
+        "book_id",
+        "article_id",
+        "video_id",
+        "isbn",
+    ),
     "rating": ("rating", "stars", "score", "overall"),
     "time": ("timestamp", "time", "ts", "unixreviewtime", "datetime", "date", "created_at", "event_time", "when"),
     "vector": ("embedding", "embeddings", "vector", "vectors", "emb", "content_vector", "features", "dense_vector"),
-}  # fmt: skip
+}
 """The names by which each part is known, without case, the likeliest first."""
 
 SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")

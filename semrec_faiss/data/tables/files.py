@@ -189,8 +189,10 @@ class _TextTable:
             types = self._csv_types(connection, path)
             if merged and types.keys() != merged.keys():
                 differing = sorted(types.keys() ^ merged.keys())
-                raise DataError(f"{path} has other columns than the files before it: {', '.join(differing)}",
-                                fix="write all files with the same columns")  # fmt: skip
+                raise DataError(
+                    f"{path} has other columns than the files before it: {', '.join(differing)}",
+                    fix="write all files with the same columns",
+                )
             merged = {name: _fitting(merged.get(name, kind), kind) for name, kind in types.items()}
         return merged | {name: "VARCHAR" for name in texts if name in merged}
 

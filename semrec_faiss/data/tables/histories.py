@@ -186,8 +186,10 @@ class _Staged:
                 whole = f"{part} = floor({part})"
                 odd = self._one(f"SELECT count(*) FROM {self.file} WHERE {part} IS NOT NULL AND NOT ({whole})")
                 if odd:
-                    raise DataError(f"{name}: column {part} holds {odd:,} numbers that are no whole ids",
-                                    fix=f"map another column: --map {part}=COLUMN")  # fmt: skip
+                    raise DataError(
+                        f"{name}: column {part} holds {odd:,} numbers that are no whole ids",
+                        fix=f"map another column: --map {part}=COLUMN",
+                    )
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
         self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
         if users is not None:

@@ -16,8 +16,8 @@ TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _SPOKEN = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _YEAR_1973, _YEAR_2100 = 100_000_000, 4_102_444_800
-_NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT",
-            "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")  # fmt: skip
+_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", *_SIGNED, *(f"U{name}" for name in _SIGNED))
 
 
 @dataclass(frozen=True)

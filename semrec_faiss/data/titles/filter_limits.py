@@ -53,10 +53,9 @@ _DISTANCES = frozenset(
     {"levenshtein", "editdist3", "damerau_levenshtein", "jaro_similarity", "jaro_winkler_similarity"}
 )
 
-_PATTERNS = {"~~": "%", "!~~": "%", "~~*": "%", "!~~*": "%", "like_escape": "%", "ilike_escape": "%"} | {
-    "not_like_escape": "%", "not_ilike_escape": "%", "~~~": "*", "regexp_matches": "", "regexp_full_match": "",
-    "regexp_replace": "", "regexp_extract": "", "regexp_extract_all": "", "regexp_split_to_array": "",
-}  # fmt: skip
+_LIKES = ("~~", "!~~", "~~*", "!~~*", "like_escape", "ilike_escape", "not_like_escape", "not_ilike_escape")
+_REGEXPS = ("matches", "full_match", "replace", "extract", "extract_all", "split_to_array")
+_PATTERNS = dict.fromkeys(_LIKES, "%") | {"~~~": "*"} | {f"regexp_{name}": "" for name in _REGEXPS}
 """What takes the place of any text in a pattern of each of these functions; LIKE, ILIKE and GLOB are the first."""
 
 _REPEATS = re.compile(r"\{(?:\d*,)?(\d+)")

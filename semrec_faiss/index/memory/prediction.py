@@ -157,9 +157,13 @@ def predict_memory(
         return MemoryPrediction(titles, dim, batch, k, host)
     # The CPU index that is saved and that exact vectors come from stays in the process.
     host = MemoryParts(
-        stored.vectors, stored.structure, stored.originals, reserved=GPU_PINNED_BYTES + PROGRAM_BYTES,
-        scratch=_rescoring(resolved, titles, dim, batch, k), batch=_batch_bytes(batch, dim, k),
-    )  # fmt: skip
+        stored.vectors,
+        stored.structure,
+        stored.originals,
+        reserved=GPU_PINNED_BYTES + PROGRAM_BYTES,
+        scratch=_rescoring(resolved, titles, dim, batch, k),
+        batch=_batch_bytes(batch, dim, k),
+    )
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
         named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
         raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
@@ -230,9 +234,13 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
         visited = RESULT_BYTES * block * int(getattr(index.search, "nprobe", None) or 0)
         scratch = tiles + visited + _rescoring(index, titles, dim, batch, k)
     return MemoryParts(
-        stored.vectors, stored.structure, stored.originals, reserved=PROGRAM_BYTES, scratch=SEARCH_BYTES + scratch,
+        stored.vectors,
+        stored.structure,
+        stored.originals,
+        reserved=PROGRAM_BYTES,
+        scratch=SEARCH_BYTES + scratch,
         batch=_batch_bytes(batch, dim, k),
-    )  # fmt: skip
+    )
 
 
 def _on_gpu(

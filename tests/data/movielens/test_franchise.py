@@ -22,18 +22,30 @@ from semrec_faiss.data.movielens.franchise import franchises
                 "Star Wars: The Clone Wars (2008)",
             ],
         ),
-        ("Mission: Impossible", ["Mission: Impossible II (2000)", "Mission: Impossible (1996)",
-                                 "Mission: Impossible - Ghost Protocol (2011)"]),
+        (
+            "Mission: Impossible",
+            [
+                "Mission: Impossible II (2000)",
+                "Mission: Impossible (1996)",
+                "Mission: Impossible - Ghost Protocol (2011)",
+            ],
+        ),
         ("Naked Gun", ["Naked Gun (1988)", "Naked Gun 2 1/2: The Smell of Fear (1991)"]),
         ("Kill Bill", ["Kill Bill: Vol. 1 (2003)", "Kill Bill: Vol. 2 (2004)"]),
         ("Karate Kid", ["Karate Kid (1984)", "Karate Kid, Part Two (1986)"]),
         ("Die Hard", ["Die Hard (1988)", "Die Hard 2 (1990)", "Die Hard: With a Vengeance (1995)"]),
-        ("The Hobbit", ["Hobbit: An Unexpected Journey, The (2012)", "Hobbit: The Desolation of Smaug, The (2013)",
-                        "The Hobbit: The Battle of the Five Armies (2014)"]),
+        (
+            "The Hobbit",
+            [
+                "Hobbit: An Unexpected Journey, The (2012)",
+                "Hobbit: The Desolation of Smaug, The (2013)",
+                "The Hobbit: The Battle of the Five Armies (2014)",
+            ],
+        ),
         ("Airplane!", ["Airplane II: The Sequel (1982)", "Airplane! (1980)"]),
         ("Highlander", ["Highlander (a.k.a. There Is 1) (1986)", "Highlander III: The Sorcerer (a.k.a. X 2) (1994)"]),
     ],
-)  # fmt: skip
+)
 def test_films_numbered_alike_are_of_one_series(name: str, titles: list[str]) -> None:
     others = ["Heat (1995)", "Twelve Monkeys (a.k.a. 12 Monkeys) (1995)"]
     assert franchises([others[0], *titles, others[1]]) == [None, *[name] * len(titles), None]
