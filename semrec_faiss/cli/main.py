@@ -27,6 +27,7 @@ COMMANDS = {
     "recommend": ("search", "recommend", "Recommend titles to users."),
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
+    "serve": ("serve", "serve", "Answer questions over HTTP, with a page to look at."),
     "evaluate": ("evaluate", "evaluate", "Measure how good recommendations are, beside two baselines."),
     "dataset": ("dataset", "dataset", "Check, make, embed, import or export a data folder."),
     "compare": ("compare", "compare", "Run the guide's five tests on CPU and GPU; write a report."),

@@ -104,7 +104,7 @@ class StoredTexts:
         try:
             with lines.open("rb") as file:
                 self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._index: NDArray[Any] = np.memmap(index, _ENTRY, "r")
+            self._index: NDArray[Any] = np.asarray(np.memmap(index, _ENTRY, "r"))  # whose indexing is quicker
         except (OSError, ValueError) as error:
             raise DamagedIndexError(f"{lines}: cannot be read: {error}", fix=_REPAIR) from error
         if len(self._index) != count:

@@ -1,0 +1,91 @@
+"""serve: an index over HTTP, and the keys of who may ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from semrec_faiss.cli.options import set_option
+from semrec_faiss.cli.printing import say
+from semrec_faiss.errors import MissingPackageError
+
+DEFAULT = "run"
+
+
+class ServeGroup(click.Group):
+    """`semrec serve INDEX` is short for `semrec serve run INDEX`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take what is no command's name for the arguments of `run`."""
+        if args and args[0] in self.commands:
+            return super().resolve_command(ctx, args)
+        return DEFAULT, self.commands[DEFAULT], args
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Hand flags on to `run` where no command is named."""
+        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ServeGroup, epilog="Example: semrec serve indexes/demo --port 8080")
+def serve() -> None:
+    """Answer questions over HTTP: `semrec serve INDEX`, short for `semrec serve run INDEX`."""
+
+
+@serve.command(DEFAULT, epilog="Example: semrec serve run indexes/demo --port 8080")
+@click.argument("index", required=False, type=click.Path(path_type=Path, readable=False))
+@click.option("--config", type=click.Path(path_type=Path), help="A YAML file; flags go over it.")
+@click.option("--host", help="Where to listen; others than this machine need --keys. [default: 127.0.0.1]")
+@click.option("--port", type=int, help="0 takes a free one. [default: 8080]")
+@click.option("--keys", type=click.Path(path_type=Path), help="A file that `semrec serve keys add` writes.")
+@click.option("--cors", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; repeat it.")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="A PEM file, for HTTPS.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="The PEM file of its key.")
+@click.option("--max-k", type=int, help="Titles in one answer, at most. [default: 1000]")
+@click.option("--max-queries", type=int, help="Queries in one request, at most. [default: 1000]")
+@click.option("--max-body-mb", type=int, help="The largest body. [default: 16]")
+@click.option("--max-waiting", type=int, help="Questions that may wait before others get a 429. [default: 1000]")
+@click.option("--deadline-ms", type=float, help="After which an answer is a 504. [default: 10000]")
+@click.option("--watch-seconds", type=float, help="Between two looks for a new generation; 0: none. [default: 1]")
+@click.option("--grace-seconds", type=float, help="What a shutdown waits at most. [default: 20]")
+@click.option("--threads", type=int, help="For filters, texts and explanations. [default: 16]")
+@click.option("--access-log/--no-access-log", default=None, help="A line of JSON a request on stderr. [default: yes]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@set_option
+def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
+    """Answer questions about INDEX over HTTP until SIGTERM or Ctrl-C; a page to look at stands at /.
+
+    A new generation of INDEX is taken as soon as it is published, without losing a request.
+    """
+    try:
+        from semrec_faiss.serve.server import run as run_service
+    except ImportError as error:
+        raise MissingPackageError(f"{error.name} is not installed", fix="pip install 'semrec-faiss[serve]'") from error
+    from semrec_faiss.serve.settings import read_settings
+
+    run_service(read_settings(config, flags | {"settings": settings}), lambda address: say(f"listening at {address}"))
+
+
+@serve.group()
+def keys() -> None:
+    """Who may ask: keys of which a file holds the hashes."""
+
+
+@keys.command(epilog="Example: semrec serve keys add website --keys keys.txt")
+@click.argument("name")
+@click.option(
+    "--keys", "path", required=True, type=click.Path(path_type=Path), help="The file; made where there is none."
+)
+@click.option(
+    "--role", default="read", show_default=True, type=click.Choice(["read", "admin"]), help="admin may also reload."
+)
+def add(name: str, path: Path, role: Any) -> None:
+    """Make a key for NAME and print it, this once; a running service reads the file again on SIGHUP."""
+    from semrec_faiss.serve.keys import add_key
+
+    click.echo(add_key(path, name, role))

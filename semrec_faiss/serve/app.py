@@ -1,0 +1,252 @@
+"""The ASGI app: takes a request apart, finds its route, lets in who may ask, and counts and logs what came of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, TextIO
+
+import msgspec
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.serve.handlers import Handlers
+from semrec_faiss.serve.keys import Key, Keys, Role
+from semrec_faiss.serve.messages import Reply, Request
+from semrec_faiss.serve.metrics import Metrics
+from semrec_faiss.serve.page import PAGE_HEADERS, page
+from semrec_faiss.serve.problems import Refused, reply_to
+
+log = logging.getLogger("semrec.serve")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Handler = Callable[[Request], Awaitable[Reply]]
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOCAL = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path: its method, what answers it, and what a key must allow; None for everybody."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How requests are taken.
+
+    Attributes:
+        keys: who may ask; None: this machine, and nobody may reload.
+        max_body: the largest body, in bytes.
+        deadline_ms: how long an answer is waited for; a request may ask for less by the header ``deadline-ms``.
+        log_to: where each request's line of JSON goes; None writes none.
+    """
+
+    keys: Keys | None
+    max_body: int
+    deadline_ms: float
+    log_to: TextIO | None = sys.stderr
+
+
+class App:
+    """The service as an ASGI callable.
+
+    Attributes:
+        last_request: when the last one came, by `time.monotonic`.
+    """
+
+    def __init__(self, handlers: Handlers, rules: Rules, metrics: Metrics, openapi: bytes) -> None:
+        self.handlers = handlers
+        self.rules = rules
+        self.last_request = 0.0
+        self._metrics = metrics
+        self._routes: dict[str, dict[str, Route]] = {}
+        for route in routes_of(handlers, openapi):
+            self._routes.setdefault(route.path, {})[route.method] = route
+        self._count = count(1)
+        self._start = secrets.token_hex(4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        self.last_request = time.monotonic()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            headers,
+            self._id(headers),
+            time.monotonic() + self.rules.deadline_ms / 1e3,
+        )
+        key: Key | None = None
+        route: Route | None = None
+        try:
+            route = self._route(request)
+            key = self._let_in(request, route)
+            request.due = self._due(request)
+            request.body = await self._body(request, receive)
+            reply = await route.handler(request)
+        except Exception as error:
+            if not isinstance(error, Refused | SemrecError):
+                log.exception("request %s failed", request.id)
+            reply = reply_to(error, request.id)
+        await _send(reply, request, send, closing=self.handlers.is_draining)
+        self._note(request, route, reply, key, time.perf_counter() - started)
+
+    def reread_keys(self, keys: Keys | None) -> None:
+        """Let in who holds one of these keys from now on."""
+        self.rules = replace(self.rules, keys=keys)
+
+    def _id(self, headers: Mapping[str, str]) -> str:
+        given = headers.get("x-request-id", "")
+        return given if _ID.fullmatch(given) else f"{self._start}-{next(self._count)}"
+
+    def _route(self, request: Request) -> Route:
+        by_method = self._routes.get(request.path)
+        if by_method is None:
+            raise Refused(404, f"there is nothing at {request.path[:200]}", fix="see /openapi.json")
+        route = by_method.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            allowed = ", ".join(by_method)
+            detail = f"{request.path} takes {allowed}, not {request.method[:20]}"
+            raise Refused(405, detail, headers={"allow": allowed})
+        return route
+
+    def _let_in(self, request: Request, route: Route) -> Key | None:
+        """Return whose key allows the request; raises Refused where none is shown (401) or it is not enough (403)."""
+        keys = self.rules.keys
+        if keys is None:
+            if not _LOCAL.fullmatch(
+                request.header("host") or "localhost"
+            ):  # a page that calls this machine by its name
+                raise Refused(
+                    403, "without keys this service answers to localhost only", fix="semrec serve keys add NAME"
+                )
+            if route.role == "admin":
+                raise Refused(
+                    403, "without keys nobody may do this over HTTP", fix="send the process SIGHUP, or add a key"
+                )
+            return None
+        if route.role is None:
+            return None
+        kind, _, shown = request.header("authorization").partition(" ")
+        key = keys.holder(shown.strip()) if kind.lower() == "bearer" else None
+        if key is None:
+            raise Refused(
+                401, "a key is needed", fix="send the header Authorization: Bearer KEY",
+                headers={"www-authenticate": "Bearer"},
+            )  # fmt: skip
+        if not key.may(route.role):
+            raise Refused(403, f"the key of {key.name} does not allow this", fix="take a key of the role admin")
+        return key
+
+    def _due(self, request: Request) -> float:
+        text = request.header("deadline-ms")
+        if not text:
+            return request.due
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+            raise Refused(422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected")
+        return min(request.due, time.monotonic() + int(text) / 1e3)
+
+    async def _body(self, request: Request, receive: Receive) -> bytes:
+        most = self.rules.max_body
+        length = request.header("content-length")
+        if length.isdecimal() and int(length) > most:
+            raise Refused(413, f"the body has {length} bytes; this service takes at most {most}")
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return body if len(body) <= most else _too_large(len(body), most)
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                return _too_large(size, most)
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the caller went before the body was read")
+        return b"".join(parts)
+
+    def _note(self, request: Request, route: Route | None, reply: Reply, key: Key | None, seconds: float) -> None:
+        name = route.path if route else "unknown"
+        self._metrics.requests.labels(name, str(reply.status)).inc()
+        self._metrics.seconds.labels(name).observe(seconds)
+        for part, taken in request.parts.items():
+            self._metrics.parts.labels(part).observe(taken)
+        if reply.short:
+            self._metrics.short.inc(reply.short)
+        if self.rules.log_to is not None:
+            line = {
+                "at": time.time(),
+                "id": request.id,
+                "method": request.method[:20],
+                "path": request.path[:200],
+                "status": reply.status,
+                "ms": round(seconds * 1e3, 3),
+                "bytes": len(reply.body),
+                "generation": reply.generation,
+                "key": key.name if key else None,
+            }
+            self.rules.log_to.write(msgspec.json.encode(line).decode() + "\n")
+
+
+def routes_of(handlers: Handlers, openapi: bytes) -> Iterable[Route]:
+    """Return every route of the service."""
+
+    async def document(_: Request) -> Reply:
+        return Reply(openapi)
+
+    async def first_page(_: Request) -> Reply:
+        return Reply(page(), kind="text/html; charset=utf-8", headers=dict(PAGE_HEADERS))
+
+    return (
+        Route("POST", "/v1/similar", handlers.similar, "read"),
+        Route("POST", "/v1/recommend", handlers.recommend, "read"),
+        Route("POST", "/v1/search", handlers.search, "read"),
+        Route("POST", "/v1/explain", handlers.explain, "read"),
+        Route("GET", "/v1/titles", handlers.titles, "read"),
+        Route("GET", "/v1/index", handlers.index, "read"),
+        Route("POST", "/v1/reload", handlers.reload, "admin"),
+        Route("GET", "/livez", handlers.live),
+        Route("GET", "/readyz", handlers.ready),
+        Route("GET", "/metrics", handlers.metrics, "read"),
+        Route("GET", "/openapi.json", document),
+        Route("GET", "/", first_page),
+    )
+
+
+def _too_large(size: int, most: int) -> bytes:
+    raise Refused(413, f"the body has {size} bytes or more; this service takes at most {most}")
+
+
+async def _send(reply: Reply, request: Request, send: Send, *, closing: bool) -> None:
+    headers = [
+        (b"content-type", reply.kind.encode()),
+        (b"content-length", str(len(reply.body)).encode()),
+        (b"x-request-id", request.id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+    ]
+    if reply.generation is not None:
+        headers.append((b"semrec-generation", reply.generation.encode()))
+    if closing or reply.status == 413:  # whose body was not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,109 @@
+"""Vectors from requests, and tables in replies: JSON lists, base64 and Arrow streams become float32 arrays."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.search.answers.answer import Answer, Answers
+from semrec_faiss.serve.messages import Request
+from semrec_faiss.serve.problems import Refused
+from semrec_faiss.serve.questions import Search
+
+COLUMN = "vector"
+_LISTS = ("genres", "any_genres", "not_genres", "exclude")
+
+
+def vectors_of(question: Search, dim: int) -> NDArray[np.float32] | None:
+    """Return the vectors of a JSON question, float32 (queries, dim); None where it has texts.
+
+    Raises:
+        Refused: they are of different lengths, or no base64 of whole vectors (422).
+    """
+    if isinstance(question.vectors, list):
+        lengths = {len(vector) for vector in question.vectors}
+        if lengths != {dim}:
+            raise Refused(422, f"vectors have {sorted(lengths)} dimensions; the index has {dim}")
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+            return np.asarray(question.vectors, dtype=np.float32)
+    if isinstance(question.vectors_base64, str):
+        try:
+            data = base64.b64decode(question.vectors_base64, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise Refused(422, f"vectors_base64 is no base64: {error}") from error
+        if not data or len(data) % (4 * dim):
+            raise Refused(
+                422, f"vectors_base64 holds {len(data)} bytes; a vector of {dim} dimensions takes {4 * dim} as float32"
+            )
+        return np.frombuffer(data, dtype="<f4").reshape(-1, dim)
+    return None
+
+
+def arrow_question(request: Request, dim: int) -> tuple[Search, NDArray[Any]]:
+    """Read an Arrow stream with a column ``vector`` of lists of floats, and what is wanted from the query's parameters.
+
+    Raises:
+        Refused: it is no Arrow stream (400), has no such column, or a parameter is not understood (422).
+    """
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_stream(request.body).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Refused(400, f"the body is no Arrow stream: {_first_line(error)}") from error
+    if COLUMN not in table.column_names or not table.num_rows:
+        raise Refused(
+            422, f"the Arrow stream has {table.num_rows} rows of {table.column_names}; rows of {COLUMN} are expected"
+        )
+    column = table.column(COLUMN).combine_chunks()
+    kind = column.type
+    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type) or column.null_count:
+        raise Refused(422, f"column {COLUMN} is {kind}; lists of floats, none of them null, are expected")
+    values = column.flatten()
+    lengths = set(column.value_lengths().to_pylist()) if not pa.types.is_fixed_size_list(kind) else {kind.list_size}
+    if lengths != {dim} or values.null_count:
+        raise Refused(422, f"vectors have {sorted(lengths)} dimensions; the index has {dim}")
+    vectors = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return _wanted(request), vectors
+
+
+def _wanted(request: Request) -> Search:
+    given: dict[str, Any] = {
+        name: values if name in _LISTS else values[-1]
+        for name, values in parse_qs(request.query.decode("utf-8", "replace"), keep_blank_values=True).items()
+    }
+    try:
+        return msgspec.convert(given, Search, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(422, f"the query's parameters are not as they should be: {error}") from error
+
+
+def arrow_stream(found: Answer | Answers) -> bytes:
+    """Return answers as an Arrow stream: a row a query and title; how they were found is in the schema's metadata."""
+    import pyarrow as pa
+
+    table = found.to_arrow()
+    account = {
+        "requested": found.requested,
+        "strategy": found.strategy,
+        "exact": found.exact,
+        "elapsed_ms": round(found.elapsed_ms, 4),
+    }
+    table = table.replace_schema_metadata({"semrec": json.dumps(account)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,78 @@
+"""A request and its reply, as handlers see them: bytes and names, nothing of ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+@dataclass
+class Request:
+    """One request.
+
+    Attributes:
+        method: in capitals.
+        path: decoded, without the query.
+        query: behind the question mark, as it came.
+        headers: by name in lower case; of repeated ones the last.
+        id: by which it is found in the log.
+        due: when its answer is no longer wanted, by `time.monotonic`.
+        body: read to its end.
+        parts: seconds by what they went to.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[str, str]
+    id: str
+    due: float
+    body: bytes = b""
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The query's names and values; of repeated ones the last."""
+        return dict(parse_qsl(self.query.decode("utf-8", "replace"), keep_blank_values=True))
+
+    def header(self, name: str) -> str:
+        """Return a header, empty where there is none."""
+        return self.headers.get(name, "")
+
+    @property
+    def wants_arrow(self) -> bool:
+        """Whether the caller takes Arrow, and names it before JSON."""
+        accepted = self.header("accept")
+        arrow, json = accepted.find(ARROW), accepted.find(JSON)
+        return arrow >= 0 and (json < 0 or arrow < json)
+
+    @property
+    def sends_arrow(self) -> bool:
+        """Whether the body is an Arrow stream."""
+        return self.header("content-type").partition(";")[0].strip().lower() == ARROW
+
+
+@dataclass
+class Reply:
+    """What a request is answered with.
+
+    Attributes:
+        body: the bytes.
+        status: the HTTP status.
+        kind: the content's type.
+        headers: further ones.
+        generation: which answered, where one did.
+        short: answers with fewer titles than were asked for.
+    """
+
+    body: bytes
+    status: int = 200
+    kind: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+    generation: str | None = None
+    short: int = 0

@@ -1,0 +1,276 @@
+"""The OpenAPI 3.1 document, made of the types that requests are decoded with and replies are described by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from semrec_faiss._version import __version__
+from semrec_faiss.serve.handlers import MOST_TITLES
+from semrec_faiss.serve.messages import ARROW, JSON, PROBLEM
+from semrec_faiss.serve.problems import Problem
+from semrec_faiss.serve.questions import ONE_OF, TASTE, Explain, Recommend, Search, Similar
+from semrec_faiss.serve.settings import Limits
+
+Json = dict[str, Any]
+
+
+class TitleRecord(msgspec.Struct):
+    """A title's metadata: these fields, and whatever else it has."""
+
+    media_id: str
+    title: str
+    year: int | None
+    genres: list[str] | None
+
+
+class TitleResult(TitleRecord):
+    """A title of an answer: its place, its score, its metadata."""
+
+    rank: Annotated[int, Meta(ge=1)]
+    score: float
+
+
+class OneAnswer(msgspec.Struct):
+    """The titles found for one query, best first; see `Answer` in Python."""
+
+    query: dict[str, Any]
+    requested: int
+    matching: int
+    returned: int
+    strategy: str
+    exact: bool | Literal["proven"]
+    elapsed_ms: float
+    results: list[TitleResult]
+
+
+class SeveralAnswers(msgspec.Struct):
+    """The answers to several queries, in their order."""
+
+    answers: list[OneAnswer]
+
+
+class SeenTitle(msgspec.Struct):
+    """A seen title near the one explained."""
+
+    media_id: str
+    title: str
+    similarity: float
+    share: float
+
+
+class Why(msgspec.Struct):
+    """Why a title is, or is not, recommended to a user."""
+
+    user_id: str
+    media_id: str
+    title: str
+    score: float
+    rank: int
+    of: int
+    seen: bool
+    seen_titles: int | None
+    contributions: list[SeenTitle]
+
+
+class FoundTitles(msgspec.Struct):
+    """Titles that begin as one types, nearest first."""
+
+    titles: list[TitleRecord]
+
+
+class IndexFacts(msgspec.Struct):
+    """What the index holds and how it was built."""
+
+    index: str
+    generation: str
+    previous: str | None
+    created: str
+    type: str
+    titles: int
+    dim: int
+    users: int
+    bytes: int
+
+
+class Refused(msgspec.Struct):
+    """What was published and not taken."""
+
+    generation: str
+    reason: str
+
+
+class Readiness(msgspec.Struct):
+    """Whether questions are answered, from which generation, and what was published and not taken."""
+
+    ready: bool
+    draining: bool
+    generation: str | None
+    refused: Refused | None
+
+
+class Liveness(msgspec.Struct):
+    """The process runs."""
+
+    live: bool
+
+
+class Taken(msgspec.Struct):
+    """The generation in use."""
+
+    generation: str
+
+
+_TYPES = (
+    Similar, Recommend, Search, Explain, OneAnswer, SeveralAnswers, Why, FoundTitles, IndexFacts, Readiness, Liveness,
+    Taken, Problem,
+)  # fmt: skip
+
+_PROBLEMS = {
+    400: "A request that can never work.",
+    401: "No key, or one that nobody holds.",
+    403: "A key that does not allow this, or another host's name.",
+    404: "No such title or user; candidates names the nearest.",
+    405: "Another method.",
+    413: "A body over the limit.",
+    422: "A body of another shape, or over a limit.",
+    429: "Too many questions wait; ask again after Retry-After seconds.",
+    500: "A mistake in semrec.",
+    501: "A package that the service lacks.",
+    503: "Not ready, or the device refuses.",
+    504: "The answer was not ready in time.",
+}
+
+
+def openapi_document(limits: Limits, *, has_keys: bool) -> bytes:
+    """Return the document of a service with these limits, as JSON."""
+    return msgspec.json.encode(described(limits, has_keys=has_keys))
+
+
+def described(limits: Limits, *, has_keys: bool) -> Json:
+    """Return the document; what it says of requests is what is held against them."""
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    _limit(schemas, limits)
+    answer = {"oneOf": [_ref("OneAnswer"), _ref("SeveralAnswers")]}
+    vectors = {"schema": {"type": "string", "format": "binary", "description": "a column `vector` of lists of floats"}}
+    paths: dict[str, Json] = {
+        "/v1/similar": {"post": _question("similar", "Titles like a title.", "Similar", answer)},
+        "/v1/recommend": {"post": _question("recommend", "Titles for users, or for a taste.", "Recommend", answer)},
+        "/v1/search": {"post": _question("search", "Titles near to a text or to vectors.", "Search", answer)},
+        "/v1/explain": {"post": _question("explain", "Why a title is recommended.", "Explain", _ref("Why"))},
+        "/v1/titles": {"get": _read("titles", "Titles as one types.", "FoundTitles", _TYPED)},
+        "/v1/index": {"get": _read("index", "What the index holds.", "IndexFacts")},
+        "/v1/reload": {"post": _read("reload", "Take the generation that is published now.", "Taken")},
+        "/livez": {"get": _read("livez", "Whether the process runs.", "Liveness", secured=False)},
+        "/readyz": {"get": _read("readyz", "Whether questions are answered.", "Readiness", secured=False)},
+        "/metrics": {"get": _text("metrics", "For Prometheus.", "text/plain", secured=True)},
+        "/openapi.json": {"get": _text("openapi", "This document.", JSON)},
+        "/": {"get": _text("page", "A page to look at.", "text/html")},
+    }
+    for path in ("similar", "recommend", "search"):
+        paths[f"/v1/{path}"]["post"]["responses"]["200"]["content"][ARROW] = {
+            "schema": {"type": "string", "format": "binary"}
+        }
+    paths["/v1/search"]["post"]["requestBody"]["content"][ARROW] = vectors
+    paths["/readyz"]["get"]["responses"]["503"] = {
+        "description": "Not ready.",
+        "content": {JSON: {"schema": _ref("Readiness")}},
+    }
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {"title": "semrec serve", "version": __version__, "description": "Titles from a vector index."},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+    if has_keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    else:
+        for operations in paths.values():
+            for operation in operations.values():
+                operation.pop("security", None)
+    return document
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _limit(schemas: Json, limits: Limits) -> None:
+    """Write the service's limits, and which fields exclude each other, into the schemas of questions."""
+    for kind in (Similar, Recommend, Search, Explain):
+        properties = schemas[kind.__name__]["properties"]
+        properties["k"]["maximum"] = limits.max_k
+        for name in ("titles", "users", "texts", "vectors"):
+            if name in properties:
+                properties[name]["maxItems"] = limits.max_queries
+    for question, names in ONE_OF.items():
+        alone = [name for name in names if name not in TASTE]
+        choices: list[Json] = [{"required": [name]} for name in alone]
+        if len(alone) < len(names):
+            choices.append(
+                {
+                    "anyOf": [_not_empty(name) for name in TASTE],
+                    "not": {"anyOf": [{"required": [name]} for name in alone]},
+                }
+            )
+        schemas[question.__name__]["oneOf"] = choices
+
+
+def _not_empty(name: str) -> Json:
+    least = "minProperties" if name == "ratings" else "minItems"
+    return {"required": [name], "properties": {name: {least: 1}}}
+
+
+_TYPED: list[Json] = [
+    {"name": "q", "in": "query", "required": False, "schema": {"type": "string"}, "description": "what was typed"},
+    {
+        "name": "k",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_TITLES, "default": 10},
+        "description": "how many",
+    },
+]
+
+
+def _responses(content: Json, *statuses: int) -> Json:
+    named = {"X-Request-Id": {"schema": {"type": "string"}}}
+    found: Json = {"200": {"description": "As asked.", "headers": named, "content": content}}
+    for status in statuses:
+        found[str(status)] = {
+            "description": _PROBLEMS[status],
+            "headers": named,
+            "content": {PROBLEM: {"schema": _ref("Problem")}},
+        }
+    return found
+
+
+def _question(name: str, summary: str, kind: str, answer: Json) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [{"key": []}],
+        "requestBody": {"required": True, "content": {JSON: {"schema": _ref(kind)}}},
+        "responses": _responses({JSON: {"schema": answer}}, *_PROBLEMS),
+    }
+
+
+def _read(name: str, summary: str, kind: str, parameters: list[Json] | None = None, *, secured: bool = True) -> Json:
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": _responses({JSON: {"schema": _ref(kind)}}, *_PROBLEMS),
+    }
+    return operation | ({"security": [{"key": []}]} if secured else {})
+
+
+def _text(name: str, summary: str, kind: str, *, secured: bool = False) -> Json:
+    operation: Json = {
+        "operationId": name,
+        "summary": summary,
+        "responses": _responses({kind: {"schema": {"type": "object" if kind == JSON else "string"}}}, *_PROBLEMS),
+    }
+    return operation | ({"security": [{"key": []}]} if secured else {})

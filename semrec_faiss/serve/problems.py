@@ -1,0 +1,85 @@
+"""Errors as problem documents (RFC 9457): what is wrong, the fix, the right status, never a traceback."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from semrec_faiss.errors import (
+    DamagedIndexError,
+    DataError,
+    DeviceError,
+    MissingPackageError,
+    NotFoundError,
+    SemrecError,
+    UsageError,
+)
+from semrec_faiss.search.batching import TooLateError
+from semrec_faiss.serve.messages import PROBLEM, Reply
+
+
+class Problem(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
+    """A problem document.
+
+    Attributes:
+        kind: always ``about:blank``: the status says what kind it is.
+        title: the status in words.
+        status: the HTTP status.
+        detail: what is wrong, with the value and the limit.
+        fix: what to do about it.
+        candidates: the nearest names that do exist, best first.
+        request_id: by which the log knows the request.
+    """
+
+    kind: str
+    title: str
+    status: int
+    detail: str
+    fix: str | None = None
+    candidates: list[str] | None = None
+    request_id: str | None = None
+
+
+class Refused(Exception):  # noqa: N818 - a reply as much as an error
+    """A request that is answered with a problem."""
+
+    def __init__(
+        self, status: int, detail: str, *, fix: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.fix = fix
+        self.headers = headers or {}
+
+
+_STATUS: tuple[tuple[type[SemrecError], int], ...] = (
+    (TooLateError, 504),
+    (NotFoundError, 404),
+    (UsageError, 400),
+    (DataError, 422),
+    (DamagedIndexError, 503),
+    (DeviceError, 503),
+    (MissingPackageError, 501),
+)
+
+
+def reply_to(error: BaseException, request_id: str) -> Reply:
+    """Return the reply to what a handler raised; what nobody foresaw is a 500 that tells nothing of itself."""
+    headers: dict[str, str] = {}
+    candidates: list[str] | None = None
+    if isinstance(error, Refused):
+        status, detail, fix, headers = error.status, error.detail, error.fix, error.headers
+    elif isinstance(error, SemrecError):
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        detail, fix = error.message, error.fix
+        candidates = list(error.candidates) if isinstance(error, NotFoundError) and error.candidates else None
+    else:
+        status, detail = 500, "this is a mistake in semrec; the log of the service holds more under the request's id"
+        fix = None
+    if status == 503:
+        headers.setdefault("retry-after", "1")
+    document = Problem("about:blank", HTTPStatus(status).phrase, status, detail, fix, candidates, request_id)
+    body = msgspec.json.encode(document).decode("utf-8", "replace").encode()
+    return Reply(body, status, PROBLEM, headers)

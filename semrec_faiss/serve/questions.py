@@ -1,0 +1,180 @@
+"""What may be asked, as msgspec types: they decode a request's JSON, and the OpenAPI document is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.wish import WishArguments
+from semrec_faiss.serve.messages import Request
+from semrec_faiss.serve.problems import Refused
+
+Name = Annotated[str, Meta(max_length=1000)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Year = Annotated[int, Meta(ge=-(10**6), le=10**6)] | None
+Stars = Annotated[float, Meta(ge=0.5, le=5)]
+Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """How many titles are wanted, which, and how varied: what every question takes.
+
+    Attributes:
+        k: how many titles.
+        where: a SQL expression over the titles' fields, as DuckDB spells it.
+        genres: genres that a title must all have.
+        any_genres: genres of which a title must have one.
+        not_genres: genres that a title must not have.
+        years: the first and the last year, either null for open.
+        exclude: titles or media_ids never to return.
+        diversity: 0 ranks by score alone, 1 by difference.
+        max_per: field → the most titles that may share a value of it.
+        strategy: how a restricted search runs.
+    """
+
+    k: Annotated[int, Meta(ge=1)] = 10
+    where: Text | None = None
+    genres: list[str] = []
+    any_genres: list[str] = []
+    not_genres: list[str] = []
+    years: tuple[Year, Year] | None = None
+    exclude: list[Name] = []
+    diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    max_per: dict[str, Annotated[int, Meta(ge=1, le=2**31)]] = {}
+    strategy: Literal["auto", "overfetch", "subset", "selector", "masked"] = "auto"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but k is said."""
+        return not (
+            self.where
+            or self.genres
+            or self.any_genres
+            or self.not_genres
+            or self.years
+            or self.exclude
+            or self.diversity
+            or self.max_per
+            or self.strategy != "auto"
+        )
+
+    def wish(self) -> WishArguments:
+        """Return it as a Recommender's questions take it; raises UsageError for an empty span of years."""
+        if self.is_plain:
+            return {}
+        filters = Filter(self.where, tuple(self.genres), tuple(self.any_genres), tuple(self.not_genres), self.years)
+        return {
+            "where": filters if filters.says_something else None,
+            "exclude": tuple(self.exclude),
+            "diversity": self.diversity,
+            "max_per": self.max_per,
+            "strategy": self.strategy,
+        }
+
+
+class Similar(Wanted, kw_only=True):
+    """Titles like a title, or like each of several.
+
+    Attributes:
+        title: a title or media_id.
+        titles: several, answered in their order.
+        by: alike by the whole vector or, where it was learned, by what people did or what texts say.
+    """
+
+    title: Name | UnsetType = UNSET
+    titles: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
+    by: Literal["whole", "people", "text"] = "whole"
+
+
+class Recommend(Wanted, kw_only=True):
+    """Titles for a user, for several, or for somebody who says what they like.
+
+    Attributes:
+        user: a user id.
+        users: several, answered in their order.
+        likes: instead of users: titles that are liked.
+        dislikes: titles that are disliked.
+        ratings: title or media_id → 0.5 to 5 stars.
+        include_seen: keep titles that the user has seen.
+        profile: settings of the profile that differ from those that the index serves.
+    """
+
+    user: Name | UnsetType = UNSET
+    users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
+    likes: list[Name] = []
+    dislikes: list[Name] = []
+    ratings: dict[str, Stars] = {}
+    include_seen: bool = False
+    profile: dict[str, Any] = {}
+
+
+class Search(Wanted, kw_only=True):
+    """Titles near to what a text says, or to vectors.
+
+    Attributes:
+        text: a text, where the index's vectors were made of texts.
+        texts: several, answered in their order.
+        vectors: vectors of the index's dimension.
+        vectors_base64: the same as little-endian float32, one after the other, in base64.
+    """
+
+    text: Text | UnsetType = UNSET
+    texts: Annotated[list[Text], Meta(min_length=1)] | UnsetType = UNSET
+    vectors: Annotated[list[list[float]], Meta(min_length=1)] | UnsetType = UNSET
+    vectors_base64: Annotated[str, Meta(min_length=4)] | UnsetType = UNSET
+
+
+class Explain(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Why a title is, or is not, recommended to a user.
+
+    Attributes:
+        user: a user id.
+        title: a title or media_id.
+        k: how many of the titles seen to name.
+    """
+
+    user: Name
+    title: Name
+    k: Annotated[int, Meta(ge=1)] = 5
+
+
+ONE_OF: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    Similar: ("title", "titles"),
+    Recommend: ("user", "users", "likes", "ratings", "dislikes"),
+    Search: ("text", "texts", "vectors", "vectors_base64"),
+}
+"""Of which fields a question needs one: exactly one, but that likes, dislikes and ratings go together."""
+
+TASTE = ("likes", "ratings", "dislikes")
+
+Question = TypeVar("Question", bound=msgspec.Struct)
+
+_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in (Similar, Recommend, Search, Explain)}
+
+
+def question_in(request: Request, kind: type[Question]) -> Question:
+    """Decode a request's question; raises Refused for no JSON (400) and for another shape (422)."""
+    try:
+        question: Question = _DECODERS[kind].decode(request.body)  # type: ignore[index, assignment]
+    except msgspec.ValidationError as error:
+        raise Refused(422, f"the request is not as it should be: {error}", fix="see /openapi.json") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(
+            400, f"the body is not JSON: {error}", fix='send JSON such as {"title": "Alien (1979)"}'
+        ) from error
+    except RecursionError as error:
+        raise Refused(400, "the body is nested too deep") from error
+    check_one_of(question)
+    return question
+
+
+def check_one_of(question: msgspec.Struct) -> None:
+    """Refuse a question that says nothing of what it needs one of, or says it twice; raises Refused (422)."""
+    names = ONE_OF.get(type(question), ())
+    said = [name for name in names if getattr(question, name) not in (UNSET, [], {})]
+    kinds = {"a taste" if name in TASTE else name for name in said}
+    if names and len(kinds) != 1:
+        given = f"both {' and '.join(said)}" if said else "none of them"
+        raise Refused(422, f"the request needs one of {', '.join(names)}; it has {given}", fix="see /openapi.json")

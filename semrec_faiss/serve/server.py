@@ -1,0 +1,215 @@
+"""The process: listens, opens the index, looks for new generations, and ends when it is told to, losing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.serve.app import App, Rules
+from semrec_faiss.serve.handlers import Handlers
+from semrec_faiss.serve.keys import Keys
+from semrec_faiss.serve.metrics import Metrics
+from semrec_faiss.serve.openapi import openapi_document
+from semrec_faiss.serve.serving import Serving
+from semrec_faiss.serve.settings import ServeConfig
+
+log = logging.getLogger("semrec.serve")
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread of Python runs before another may: the owner of the device must not wait five milliseconds."""
+
+QUIET_SECONDS = 0.3
+"""A shutdown closes the door when nobody has asked for so long …"""
+
+CLOSING_SHARE = 0.5
+"""… or this part of the grace is over; what is left of it is for what was accepted."""
+
+
+class Service:
+    """Everything that one process serves with."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        """Put the parts together; nothing is opened, and no socket.
+
+        Raises:
+            NotFoundError: there is no index, or no file of keys.
+            DamagedIndexError: the index's manifest is not as it was written.
+            ConfigError: the file of keys has mistakes.
+        """
+        IndexDirectory(config.index).current()
+        self.config = config
+        self.metrics = Metrics()
+        self.serving = Serving(config.index, config.settings, Batcher(self.metrics.batch))
+        self.metrics.watch(self.serving)
+        self.handlers = Handlers(self.serving, config.limits, self.metrics, config.threads)
+        rules = Rules(
+            self._keys(),
+            config.limits.max_body_mb << 20,
+            config.limits.deadline_ms,
+            sys.stderr if config.access_log else None,
+        )
+        openapi = openapi_document(config.limits, has_keys=rules.keys is not None)
+        self.app = App(self.handlers, rules, self.metrics, openapi)
+
+    def _keys(self) -> Keys | None:
+        return None if self.config.keys is None else Keys.read(self.config.keys)
+
+    @property
+    def asgi(self) -> App | CORSMiddleware:
+        """The app, behind what tells browsers of other origins that they may ask."""
+        if not self.config.cors:
+            return self.app
+        return CORSMiddleware(
+            self.app,
+            allow_origins=self.config.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "deadline-ms", "x-request-id"],
+            expose_headers=["semrec-generation", "x-request-id", "retry-after"],
+        )
+
+    def close(self) -> None:
+        """End all threads; what was accepted is answered."""
+        self.handlers.close()
+        self.serving.batcher.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which on SIGTERM is told off gently: not ready, then no new connections, then the end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, listening: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._service = service
+        self._listening = listening
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failure: BaseException | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError, RuntimeError, AttributeError):  # Windows has no SIGHUP
+            self._loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload()))
+        port = self.servers[0].sockets[0].getsockname()[1]
+        config = self._service.config
+        scheme = "http" if config.tls_certificate is None else "https"
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self._listening(f"{scheme}://{host}:{port}")
+        self._begin(self._open())
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second signal does not wait."""
+        if self._service.handlers.is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.handlers.is_draining = True
+        self._loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self) -> None:
+        """Open the index, and look for others from then on; a first one that is refused ends the process."""
+        service = self._service
+        try:
+            await service.handlers.load()
+        except Exception as error:
+            self.failure = error
+            self.should_exit = True
+            return
+        if service.config.watch_seconds:
+            self._begin(service.handlers.watch(service.config.watch_seconds))
+
+    async def _reload(self) -> None:
+        """Take what is published, and the keys as their file has them now."""
+        service = self._service
+        with contextlib.suppress(Exception):  # which is told, by the log, /readyz and a metric
+            await service.handlers.load()
+        try:
+            service.app.reread_keys(service._keys())
+        except Exception:
+            log.exception("the file of keys cannot be read; those read before stay")
+
+    async def _drain(self) -> None:
+        """Answer on, each answer closing its connection, until nobody asks any more; then close the door."""
+        log.info("draining")
+        began = time.monotonic()
+        limit = CLOSING_SHARE * self._service.config.grace_seconds
+        while time.monotonic() - began < limit:
+            last = max(began, self._service.app.last_request)
+            if time.monotonic() - last >= QUIET_SECONDS and not self._service.handlers.in_flight:
+                break
+            await asyncio.sleep(0.02)
+        self.should_exit = True
+
+
+def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        config: what the service is told.
+        listening: is told the address once the door is open; questions are answered when ``/readyz`` says so.
+
+    Raises:
+        UsageError: the address cannot be listened at.
+        SemrecError: the first generation is refused; see `Service` too.
+    """
+    logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log.setLevel(config.log_level.upper())
+    service = Service(config)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    door = _door(config)
+    server = _Server(
+        uvicorn.Config(
+            service.asgi,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),
+            ssl_certfile=config.tls_certificate,
+            ssl_keyfile=config.tls_key,
+        ),
+        service,
+        listening,
+    )
+    try:
+        server.run(sockets=[door])
+    finally:
+        door.close()
+        service.close()
+    if server.failure is not None:
+        raise server.failure
+
+
+def _door(config: ServeConfig) -> socket.socket:
+    """Open the socket; raises UsageError where that does not go."""
+    try:
+        family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+        door = socket.socket(family, socket.SOCK_STREAM)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((config.host, config.port))
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {config.host}:{config.port}: {error.strerror or error}",
+            fix="give another --port or --host",
+        ) from error
+    return door

@@ -1,0 +1,198 @@
+"""The generation in use: opened, held against its digests, warmed, and put in the place of the one before."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from semrec_faiss.data.titles.type_ahead import TypeAhead
+from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
+from semrec_faiss.index.generations.directory import CURRENT_NAME
+from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.memory.prediction import predict_memory
+from semrec_faiss.index.saved import SavedIndex, verify_opened
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.wish import Wish
+
+log = logging.getLogger("semrec.serve")
+
+NAMES_REMEMBERED = 65_536
+"""Titles whose row is kept by the name that they were asked by."""
+
+WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
+"""Queries asked together before a generation is used: kernels are compiled, memory is touched."""
+
+
+class Served:
+    """One generation, ready to be asked.
+
+    Attributes:
+        name: of the generation.
+        recommender: asks it; its searches are made by the service's one batcher.
+        type_ahead: its titles as one types.
+        known: row, media_id and title by a name that needs no database; None for others.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender = recommender
+        self.name = recommender.saved.generation.name
+        titles = recommender.titles
+        every = range(titles.count)
+        blocks = (every[start : start + 4096] for start in range(0, titles.count, 4096))
+        self.type_ahead = TypeAhead(record["title"] for block in blocks for record in titles.records(list(block)))
+        self.known = lru_cache(NAMES_REMEMBERED)(self._known)
+
+    def _known(self, name: str) -> tuple[int, str, str] | None:
+        row = self.recommender.titles.known(name)
+        if row is None:
+            return None
+        record = self.recommender.titles.records([row])[0]
+        return row, record["media_id"], record["title"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A published generation that was not taken: what CURRENT says, why, and since when (seconds since 1970)."""
+
+    current: str
+    reason: str
+    at: float
+
+    @property
+    def generation(self) -> str:
+        """Its name, as far as CURRENT tells it."""
+        return self.current.partition("\n")[0] or "unknown"
+
+
+class Serving:
+    """Owns the generation in use and takes a new one in its place; safe from many threads.
+
+    Attributes:
+        batcher: makes all searches, of the old generation and of the new.
+        current: what is asked now; None until the first one is ready.
+        refused: what was published last and not taken.
+        loads: how many generations were taken.
+    """
+
+    def __init__(self, index: Path, settings: tuple[str, ...], batcher: Batcher) -> None:
+        self.index = index
+        self.batcher = batcher
+        self.current: Served | None = None
+        self.refused: Refusal | None = None
+        self.loads = 0
+        self._settings = settings
+        self._taken: str | None = None
+        self._lock = threading.Lock()
+
+    def has_news(self) -> bool:
+        """Tell whether CURRENT names another generation than that in use or that refused."""
+        told = self._told()
+        known = {self._taken} | ({self.refused.current} if self.refused else set())
+        return told is not None and told not in known
+
+    def _told(self) -> str | None:
+        try:
+            return (self.index / CURRENT_NAME).read_bytes()[:1000].decode("utf-8", "replace")
+        except OSError:
+            return None  # between two builds, or a disk that is away: what is in use stays
+
+    def load(self) -> Served:
+        """Open the generation that CURRENT names, prove and warm it, and answer from it from now on.
+
+        What is in use goes on answering meanwhile, and stays where the new one is refused.
+
+        Raises:
+            SemrecError: it is refused: damaged, too large beside the one in use, or not there.
+        """
+        with self._lock:
+            told = self._told() or ""
+            if self.current is not None and told == self._taken:
+                self.refused = None
+                return self.current
+            started = time.monotonic()
+            try:
+                served = self._opened()
+            except SemrecError as error:
+                self.refused = Refusal(told, error.message, time.time())
+                raise
+            self.current, self._taken, self.refused = served, told, None
+            self.loads += 1
+            log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
+        gc.collect()  # the index before holds a GPU's memory until it goes
+        return served
+
+    def _opened(self) -> Served:
+        saved = SavedIndex(self.index, self._settings)
+        _check_room(saved, beside=self.current is not None)
+        verify_opened(saved)
+        recommender = Recommender(saved, self.batcher)
+        _warm(recommender)
+        return Served(recommender)
+
+
+def _check_room(saved: SavedIndex, *, beside: bool) -> None:
+    """Raise DeviceError where a generation does not fit beside the one in use; the first one just tries."""
+    if not beside:
+        return
+    manifest, device = saved.generation.manifest, saved.device
+    predicted = predict_memory(saved.config.index, manifest.count, manifest.dim, device)
+    free = {
+        f"GPU {state.gpu}": state.total_bytes - state.used_bytes for state in gpu_states() if state.gpu in device.gpus
+    }
+    needed = dict.fromkeys(free, 0 if predicted.gpu is None else predicted.gpu.base - predicted.gpu.context)
+    host = _available_bytes()
+    if host is not None:
+        free["memory"], needed["memory"] = host, predicted.host.base
+    for place, size in needed.items():
+        if size > free[place]:
+            raise DeviceError(
+                f"{saved.generation.name} takes {size / 1e9:.1f} GB of {place} beside the generation in use, and"
+                f" {free[place] / 1e9:.1f} GB are free",
+                fix="restart the service, which then loads the new generation alone",
+            )
+
+
+def _available_bytes() -> int | None:
+    try:
+        found = re.search(
+            r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
+        )
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def _warm(recommender: Recommender) -> None:
+    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user."""
+    index = recommender.index
+    for size in WARM_BATCHES_GPU if index.device.gpus else WARM_BATCHES:
+        recommender.searcher.run(index.vectors([row % index.count for row in range(size)]), Wish(10))
+    for question in _first_questions(recommender):
+        with suppress(NotFoundError):
+            question()
+
+
+def _first_questions(recommender: Recommender) -> list[Callable[[], object]]:
+    first = recommender.titles.records([0])[0]["media_id"]
+    questions: list[Callable[[], object]] = [
+        lambda: recommender.similar(first, 10).as_json_bytes(),
+        lambda: recommender.similar(first, 10, where="media_id IS NOT NULL"),
+        lambda: recommender.titles.catalog.find("no title that anybody made"),
+    ]
+    if recommender.saved.users is not None:
+        users = recommender.users
+        questions += [
+            lambda: users.rows_of(["no user that anybody knows"]),
+            lambda: recommender.recommend(users.ids[0], 10),
+        ]
+    return questions

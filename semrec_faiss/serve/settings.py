@@ -1,0 +1,107 @@
+"""What a service is told: a YAML file, flags, or both, with the mistakes' messages of every config."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.reading import read_source, validated
+from semrec_faiss.errors import UsageError
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
+
+
+class Limits(Settings):
+    """What one request may ask for, and how many may wait."""
+
+    max_k: Count = 1000
+    max_queries: Count = 1000
+    max_body_mb: Count = 16
+    max_waiting: Count = 1000
+    deadline_ms: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)] = 10_000
+
+
+class ServeConfig(Settings):
+    """Everything that `semrec serve` takes.
+
+    Attributes:
+        index: the index directory.
+        settings: search and device settings of this service, such as ``index.search.nprobe=32``.
+        host, port: where to listen; port 0 takes a free one.
+        keys: a file of API keys; without one only this machine may ask.
+        cors: origins whose pages may ask.
+        tls_certificate, tls_key: PEM files; without them plain HTTP.
+        limits: see `Limits`.
+        watch_seconds: between two looks at whether a new generation was published; 0 never looks.
+        grace_seconds: how long a shutdown waits for requests that were accepted.
+        threads: for what is not one plain search: filters, texts, explanations.
+        access_log: write a line of JSON a request to stderr.
+        log_level: of everything else.
+    """
+
+    index: Path
+    settings: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, strict=True)] = 8080
+    keys: Path | None = None
+    cors: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    limits: Limits = Limits()
+    watch_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 1.0
+    grace_seconds: Seconds = 20.0
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
+    access_log: Annotated[bool, Field(strict=True)] = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ServeConfig:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.keys is None and not self.is_loopback:
+            raise ValueError(
+                f"host {self.host} lets other machines ask, which needs keys: `semrec serve keys add NAME --keys FILE`,"
+                " and keys: FILE here"
+            )
+        if "*" in self.cors and self.keys is None:
+            raise ValueError("cors '*' lets every page in a browser ask, which needs keys")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def read_settings(path: Path | None, flags: Mapping[str, Any], overrides: Sequence[str] = ()) -> ServeConfig:
+    """Read a YAML file and put flags over it.
+
+    Args:
+        path: the file; None takes every key's default.
+        flags: values by key, where given; ``limits`` of theirs are merged into the file's.
+        overrides: each ``KEY.KEY=VALUE``, the value as YAML.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: mistakes; all of them are listed, with file and line.
+        UsageError: no index is named, or an override is not of the form KEY=VALUE.
+    """
+    source = read_source(path, overrides)
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    limits = {name: given.pop(name) for name in Limits.model_fields if name in given}
+    own = source.values.get("limits")
+    if limits and (own is None or isinstance(own, dict)):
+        given["limits"] = (own or {}) | limits
+    source.values.update(given)
+    if "index" not in source.values:
+        raise UsageError("no index is named", fix="semrec serve INDEX, or index: in the file that --config names")
+    return validated(ServeConfig, source)
