@@ -1,0 +1,231 @@
+"""Every route answers what the command line prints, and every mistake is a problem document."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+
+from semrec_faiss.cli.main import cli
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.serve.messages import ARROW
+
+
+def printed(*arguments: str) -> Any:
+    result = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def timeless(document: Any) -> Any:
+    """Leave out times, and how a search was made: callers that are searched together share that."""
+    if isinstance(document, dict):
+        return {name: timeless(value) for name, value in document.items() if name not in ("elapsed_ms", "strategy")}
+    return [timeless(one) for one in document] if isinstance(document, list) else document
+
+
+SAME: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("similar", {"title": "m00003", "k": 4}, ("similar", "m00003", "-k", "4")),
+    ("similar", {"title": "film 7 1957", "k": 3}, ("similar", "film 7 1957", "-k", "3")),
+    (
+        "similar",
+        {"title": "Film 3 (1953)", "k": 5, "genres": ["drama"], "years": [1960, None], "exclude": ["m00010"]},
+        ("similar", "Film 3 (1953)", "-k", "5", "--genre", "drama", "--year", "1960..", "--exclude", "m00010"),
+    ),
+    (
+        "similar",
+        {"title": "m00003", "k": 5, "where": "runtime < 90", "diversity": 0.5, "max_per": {"year": 1}},
+        ("similar", "m00003", "-k", "5", "--where", "runtime < 90", "--diversity", "0.5", "--max-per", "year", "1"),
+    ),
+    ("recommend", {"user": "user_003"}, ("recommend", "--user", "user_003")),
+    ("recommend", {"user": "user_003", "include_seen": True}, ("recommend", "--user", "user_003", "--include-seen")),
+    (
+        "recommend",
+        {"users": ["user_003", "user_001"], "k": 3},
+        ("recommend", "--user", "user_003", "--user", "user_001", "-k", "3"),
+    ),
+    (
+        "recommend",
+        {"likes": ["m00001"], "dislikes": ["m00002"], "ratings": {"m00003": 4.5}, "k": 3},
+        ("recommend", "--like", "m00001", "--dislike", "m00002", "--rate", "m00003=4.5", "-k", "3"),
+    ),
+    ("explain", {"user": "user_003", "title": "m00001", "k": 2}, ("explain", "user_003", "m00001", "-k", "2")),
+]
+
+
+@pytest.mark.parametrize(("route", "question", "command"), SAME)
+def test_the_json_is_that_of_the_command_line(
+    route: str, question: dict[str, Any], command: tuple[str, ...], asker: Any, index: Path
+) -> None:
+    reply = asker.post(f"/v1/{route}", question)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["semrec-generation"] == "gen-000001"
+    assert timeless(reply.json()) == timeless(printed(command[0], str(index), *command[1:]))
+
+
+def test_several_titles_and_several_users_are_answered_in_their_order(asker: Any) -> None:
+    names = [f"m{row:05d}" for row in range(20)]
+    together = asker.post("/v1/similar", {"titles": names, "k": 3}).json()["answers"]
+    few = asker.post("/v1/similar", {"titles": names[:3], "k": 3}).json()["answers"]
+    alone = [asker.post("/v1/similar", {"title": name, "k": 3}).json() for name in names]
+    assert [timeless(one) for one in together] == [timeless(one) for one in alone]
+    assert [timeless(one) for one in few] == [timeless(one) for one in alone[:3]]
+    filtered = asker.post("/v1/similar", {"titles": names[:2], "k": 3, "genres": ["Crime"]}).json()["answers"]
+    assert {tuple(result["genres"]) for one in filtered for result in one["results"]} == {("Crime",)}
+
+
+def test_vectors_come_as_json_base64_and_arrow(asker: Any, index: Path) -> None:
+    recommender = Recommender.open(index)
+    vectors = recommender.index.vectors([5, 9])
+    expected = recommender.search(vectors, 3)
+    as_lists = asker.post("/v1/search", {"vectors": vectors.tolist(), "k": 3})
+    coded = base64.b64encode(vectors.astype("<f4").tobytes()).decode()
+    in_base64 = asker.post("/v1/search", {"vectors_base64": coded, "k": 3})
+    assert timeless(as_lists.json()) == timeless(in_base64.json()) == timeless(expected.as_dict())
+    table = pa.table({"vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1])})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    headers = {"content-type": ARROW, "accept": ARROW}
+    reply = asker.ask("POST", "/v1/search?k=3", content=sink.getvalue().to_pybytes(), headers=headers)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == ARROW
+    found = pa.ipc.open_stream(reply.content).read_all()
+    assert found.drop_columns([]).to_pylist() == expected.to_arrow().to_pylist()
+    assert json.loads(found.schema.metadata[b"semrec"])["requested"] == 3
+
+
+def test_titles_as_one_types_and_what_info_says(asker: Any, index: Path) -> None:
+    found = asker.get("/v1/titles", params={"q": "FILM 29", "k": 3}).json()["titles"]
+    assert [title["media_id"] for title in found] == ["m00029", "m00290", "m00291"]
+    assert found[0]["year"] == 1979
+    assert asker.get("/v1/index").json() == printed("info", str(index))
+    assert asker.get("/v1/titles", params={"q": "x", "k": "0"}).status_code == 422
+
+
+MISTAKES: list[tuple[str, Any, int, str]] = [
+    ("similar", {"title": "Film 9999"}, 404, "no title answers"),
+    ("similar", {"title": "m00001", "where": "year >"}, 400, "not one SQL"),
+    ("similar", {"title": "m00001", "where": "(SELECT 1) = 1"}, 400, "subquery"),
+    ("similar", {"title": "m00001", "k": 51}, 422, "at most 50"),
+    ("similar", {"title": "m00001", "k": 0}, 422, ">= 1"),
+    ("similar", {"title": "m00001", "kk": 1}, 422, "kk"),
+    ("similar", {"k": 1}, 422, "one of title, titles"),
+    ("similar", {"title": "m00001", "titles": ["m00002"]}, 422, "both"),
+    ("similar", {"titles": ["m00001"] * 31}, 422, "at most 30"),
+    ("similar", {"title": "m00001", "genres": ["Noir"]}, 400, "no title has the genre"),
+    ("similar", {"title": "m00001", "years": [2000, 1990]}, 400, "empty span"),
+    ("recommend", {"user": "nobody"}, 404, "no user"),
+    ("recommend", {"user": "user_001", "likes": ["m00001"]}, 422, "both"),
+    ("recommend", {"ratings": {"m00001": 9}}, 422, "<= 5"),
+    ("recommend", {"user": "user_001", "profile": {"colour": 1}}, 400, "colour"),
+    ("search", {"vectors": [[1.0, 2.0]]}, 422, "the index has 16"),
+    ("search", {"vectors": [[0.0] * 16]}, 422, "zero"),
+    ("search", {"vectors_base64": "####"}, 422, "no base64"),
+    ("search", {"vectors_base64": "AAAA"}, 422, "takes 64"),
+    ("search", {"text": "a heist"}, 400, "does not know which text model"),
+    ("explain", {"user": "user_001", "title": "Film 9999"}, 404, "no title answers"),
+    ("nothing", {}, 404, "nothing at"),
+]
+
+
+@pytest.mark.parametrize(("route", "question", "status", "detail"), MISTAKES)
+def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int, detail: str, asker: Any) -> None:
+    reply = asker.post(f"/v1/{route}", question, headers={"x-request-id": "mine-1"})
+    problem = reply.json()
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+    assert detail in problem["detail"]
+    assert (problem["status"], problem["request_id"], reply.headers["x-request-id"]) == (status, "mine-1", "mine-1")
+    assert "Traceback" not in reply.text
+
+
+def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:
+    problem = asker.post("/v1/similar", {"title": "Filn 12"}).json()
+    assert "Film 12 (1962)" in problem["candidates"]
+    assert problem["fix"]
+
+
+def test_bodies_that_are_no_json_or_too_large_and_other_methods(asker: Any) -> None:
+    assert asker.ask("POST", "/v1/similar", content=b'{"title":').status_code == 400
+    assert asker.ask("POST", "/v1/similar", content=b'{"title":"\xff"}').status_code == 400
+    assert asker.ask("POST", "/v1/similar", content=b"[" * 100_000).status_code in (400, 422)
+    large = asker.ask("POST", "/v1/similar", content=b" " * (1 << 20) + b"{}")
+    assert (large.status_code, large.headers["connection"]) == (413, "close")
+    other = asker.get("/v1/similar")
+    assert (other.status_code, other.headers["allow"]) == (405, "POST")
+    assert asker.ask("HEAD", "/livez").status_code == 200
+    bad = asker.ask("POST", "/v1/search", content=b"no arrow", headers={"content-type": ARROW})
+    assert (bad.status_code, "no Arrow" in bad.json()["detail"]) == (400, True)
+
+
+def test_before_it_is_ready_it_says_so(index: Path, new_asker: Any) -> None:
+    asker = new_asker(index)
+    assert asker.get("/livez").status_code == 200
+    assert asker.get("/readyz").status_code == 503
+    early = asker.post("/v1/similar", {"title": "m00001"})
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+    asker.load()
+    assert asker.get("/readyz").json() == {
+        "ready": True,
+        "draining": False,
+        "generation": "gen-000001",
+        "refused": None,
+    }
+    asker.service.handlers.is_draining = True
+    assert asker.get("/readyz").status_code == 503
+    assert asker.post("/v1/similar", {"title": "m00001"}).headers["connection"] == "close"
+
+
+def test_too_late_and_too_many(index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = new_asker(index, limits={"max_waiting": 2})
+    asker.load()
+    searched: list[int] = []
+    run = Searcher.run
+
+    def slow(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
+        searched.append(wish.k)
+        time.sleep(0.3)
+        return run(searcher, queries, wish, exclusions)
+
+    monkeypatch.setattr(Searcher, "run", slow)
+    import asyncio
+
+    async def together() -> list[int]:
+        questions = [
+            asker._client.post("/v1/similar", json={"title": "m00001", "k": k}, headers=headers)
+            for k, headers in ((3, {}), (4, {"deadline-ms": "50"}), (5, {}))
+        ]
+        return [reply.status_code for reply in await asyncio.gather(*questions)]
+
+    assert asker.loop.run_until_complete(together()) == [200, 504, 429]
+    asker.service.serving.batcher.close()
+    assert searched == [3], "what came too late is not searched for"
+
+
+def test_prometheus_reads_the_metrics(asker: Any) -> None:
+    asker.post("/v1/similar", {"title": "m00001"})
+    asker.post("/v1/recommend", {"user": "nobody"})
+    families = {one.name: one for one in text_string_to_metric_families(asker.get("/metrics").text)}
+    requests = {
+        (sample.labels["route"], sample.labels["status"]): sample.value
+        for sample in families["semrec_requests"].samples
+        if sample.name.endswith("_total")
+    }
+    assert requests["/v1/similar", "200"] >= 1
+    assert requests["/v1/recommend", "404"] >= 1
+    assert families["semrec_generation"].samples[0].labels == {"name": "gen-000001"}
+    parts = {sample.labels.get("part") for sample in families["semrec_part_seconds"].samples}
+    assert {"look_up", "search", "render", "thread"} <= parts
+    assert {"semrec_batch_queries", "semrec_wait_seconds", "semrec_queue_length", "semrec_generation_refused"} <= set(
+        families
+    )
+    assert np.isfinite([sample.value for one in families.values() for sample in one.samples]).all()

@@ -1,0 +1,110 @@
+"""Who may ask, and what a service may be told."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from semrec_faiss.cli.main import cli
+from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
+from semrec_faiss.serve.keys import Keys, add_key
+from semrec_faiss.serve.settings import read_settings
+
+
+def test_keys_let_in_by_role_and_stand_nowhere(index: Path, new_asker: Any, tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    reader, admin = add_key(path, "website"), add_key(path, "ops", "admin")
+    assert reader not in path.read_text() and path.stat().st_mode & 0o777 == 0o600
+    asker = new_asker(index, keys=path)
+    asker.load()
+    log = io.StringIO()
+    asker.service.app.rules = replace(asker.service.app.rules, log_to=log)
+    question = {"title": "m00001"}
+
+    def status(key: str | None, path: str = "/v1/similar") -> int:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        return int(asker.post(path, question, headers=headers).status_code)
+
+    assert [status(None), status("semrec_wrong"), status(reader), status(admin)] == [401, 401, 200, 200]
+    assert [status(None, "/v1/reload"), status(reader, "/v1/reload"), status(admin, "/v1/reload")] == [401, 403, 200]
+    assert asker.get("/metrics").status_code == 401
+    assert asker.get("/readyz").status_code == asker.get("/").status_code == 200
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["key"] for line in lines[:4]] == [None, None, "website", "ops"]
+    assert not any(key in log.getvalue() for key in (reader, admin))
+
+
+def test_without_keys_only_this_machine_asks_and_nobody_reloads(asker: Any) -> None:
+    foreign = asker.post("/v1/similar", {"title": "m00001"}, headers={"host": "evil.example"})
+    assert foreign.status_code == 403
+    assert asker.post("/v1/reload", {}).status_code == 403
+
+
+def test_a_file_of_keys_is_held_to_its_form(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    with pytest.raises(NotFoundError, match="no file of keys"):
+        Keys.read(path)
+    add_key(path, "one")
+    with pytest.raises(UsageError, match="has a key of one"):
+        add_key(path, "one")
+    with pytest.raises(UsageError, match="no name"):
+        add_key(path, "a b")
+    path.write_text("# ours\nnonsense\n")
+    with pytest.raises(ConfigError, match=r"keys.txt:2 is not NAME"):
+        Keys.read(path)
+
+
+def test_the_command_prints_a_key_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    result = CliRunner().invoke(cli, ["serve", "keys", "add", "ops", "--keys", str(path), "--role", "admin"])
+    assert result.exit_code == 0
+    found = Keys.read(path).holder(result.stdout.strip())
+    assert found is not None and (found.name, found.may("read"), found.may("admin")) == ("ops", True, True)
+    assert Keys.read(path).holder(result.stdout.strip() + "x") is None
+
+
+def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("index: a\nport: 1234\nlimits:\n  max_k: 7\n  deadline_ms: 50\n")
+    config = read_settings(path, {"port": 99, "max_k": 9, "host": None, "cors": ()})
+    assert (str(config.index), config.port, config.limits.max_k, config.limits.deadline_ms) == ("a", 99, 9, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("index: a\nprot: 1\n", r"serve.yaml:2: unknown key 'prot'; did you mean 'port'"),
+        ("index: a\nlimits:\n  max_kk: 1\n", r"serve.yaml:3: unknown key 'limits.max_kk'; did you mean 'max_k'"),
+        ("index: a\nport: 70000\n", r"serve.yaml:2: port: .*less than or equal to 65535, not 70000"),
+        ("index: a\nhost: 0.0.0.0\n", "needs keys"),
+        ("index: a\ntls_key: b\n", "go together"),
+        ("index: a\ncors: ['*']\n", "needs keys"),
+        ("index: a\nlimits: 3\n", r"serve.yaml:2: limits"),
+    ],
+)
+def test_mistakes_are_told_as_in_every_config(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path, {})
+
+
+def test_an_index_must_be_named_and_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no index is named"):
+        read_settings(None, {})
+    result = CliRunner().invoke(cli, ["serve", str(tmp_path / "none")])
+    assert isinstance(result.exception, NotFoundError)
+
+
+def test_cors_is_for_those_who_are_named(index: Path, new_asker: Any) -> None:
+    asker = new_asker(index, cors=("https://shop.example",))
+    asker.load()
+    for origin, allowed in (("https://shop.example", "https://shop.example"), ("https://other.example", None)):
+        reply = asker.post("/v1/similar", {"title": "m00001"}, headers={"origin": origin})
+        assert reply.headers.get("access-control-allow-origin") == allowed
