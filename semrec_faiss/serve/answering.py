@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError, UsageError
+from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.explanation import Explanation
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.restricted.restriction import Exclusions
 from semrec_faiss.search.taste import Taste
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.arrow import arrow_stream
