@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.errors import DamagedIndexError, DataError, NotFoundError, UsageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.saved import verify
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
+from semrec_faiss.search.export import export_all_users
 from tests.index.update.living_worlds import DIM, Draws, Model, begun, write_folder, write_seen
 
 FLAT = {"type": "flat"}
@@ -310,3 +312,78 @@ def test_a_build_counts_history_of_unknown_titles_and_strict_refuses_it(tmp_path
             config_from_dict({"dataset": str(tmp_path / "first/data"), "output": str(tmp_path / "x"), "device": "cpu"}),
             strict=True,
         )
+
+
+def test_damage_to_any_file_of_a_segment_is_found_and_links_that_are_refused_are_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, draws = begun(12)
+    index = model.build(tmp_path / "first", FLAT)
+    titles, users = draws.titles(2) | draws.titles(0, ["m00001"]), {"u1": draws.vector(), "new": draws.vector()}
+    folder = write_folder(tmp_path / "change", titles, users, draws.rows(["u1", "new"], ["m00002"], 2))
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    update_index(index, Change(folder, ["m00004"], ["u5"]), compact_at=None)
+    generation = IndexDirectory(index).current()
+    assert (generation.folder / "index.faiss").stat().st_nlink == 1
+    verify(index)
+    own = [name for name in generation.manifest.files if name.startswith("seg-")]
+    assert len(own) == 11
+    for name in own:
+        path = generation.folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        with pytest.raises(DamagedIndexError):
+            verify(index)
+        path.write_bytes(whole)
+    verify(index)
+
+
+def test_an_export_of_all_users_knows_segments(tmp_path: Path) -> None:
+    model, draws = begun(13)
+    index = model.build(tmp_path / "first", FLAT)
+    titles = draws.titles(4) | draws.titles(0, ["m00001"])
+    update_index(index, Change(write_folder(tmp_path / "change", titles, {"new": draws.vector()}), ["m00004"], ["u5"]))
+    model.remove(["m00004"], ["u5"])
+    recommender = Recommender.open(index)
+    assert recommender.saved.segments is not None
+    summary = export_all_users(recommender, tmp_path / "all.parquet", 5)
+    assert (summary.users, summary.titles, summary.repeats, summary.seen_leaks) == (12, 63, 0, 0)
+    rows = duckdb.sql(f"SELECT user_id, list(media_id ORDER BY rank) FROM '{tmp_path / 'all.parquet'}' GROUP BY 1")
+    for user_id, media_ids in rows.fetchall():
+        assert media_ids == [one.media_id for one in recommender.recommend(user_id, 5)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["flat", "fused", "ivf_flat"])
+def test_on_a_gpu_segments_are_searched_too(kind: str, tmp_path: Path) -> None:
+    """Vectors of 12 dimensions are widened to 32, the least that type fused takes."""
+    model, draws = begun(14, titles=3000)
+    wide = np.random.default_rng(2).normal(size=(DIM, 32)).astype(np.float32)
+    settings: dict[str, Any] = {"type": kind} | (
+        {"build": {"nlist": 4}, "search": {"nprobe": 4}} if "ivf" in kind else {}
+    )
+
+    def widened(titles: dict[str, Any]) -> dict[str, Any]:
+        return {media_id: (record, vector @ wide) for media_id, (record, vector) in titles.items()}
+
+    model.titles, model.users = widened(model.titles), {}
+    model.seen = []
+    index = model.build(tmp_path / "first", settings)
+    titles = widened(draws.titles(200) | draws.titles(0, list(model.titles)[1:2000:10]))
+    gone = list(model.titles)[0:2000:10]
+    update_index(index, Change(write_folder(tmp_path / "change", titles), gone), compact_at=None)
+    model.remove(gone, [])
+    model.put_titles(titles)
+    rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", settings))
+    queries = np.random.default_rng(1).normal(size=(50, 32)).astype(np.float32)
+    recommender = Recommender.open(index, ["device.kind=gpu"])
+    for wish in ({}, {"where": "year < 1985"}):
+        for k in (10, 900):
+            ours, theirs = recommender.search(queries, k, **wish), rebuilt.search(queries, k, **wish)  # type: ignore[arg-type]
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+            assert (ours.rows == theirs.rows).mean() > 0.99
+            assert not set(ours.rows[ours.rows >= 0].tolist()) - set(range(len(model.titles)))
