@@ -19,7 +19,7 @@ import pytest
 
 from semrec_faiss.cli.printing import progress_bars
 from semrec_faiss.config.reading import config_from_dict, load_config, read_source
-from semrec_faiss.data.exchange.formats import open_ann_file
+from semrec_faiss.data.exchange.opening import open_ann_file
 from semrec_faiss.data.folder.layout import open_vectors
 from semrec_faiss.data.interactions.transformation_file import read_transformation
 from semrec_faiss.data.movielens.download import open_movielens

@@ -149,8 +149,8 @@ def _print_histories(made: ImportedHistories) -> None:
 def _import_benchmark(
     file: Path, out: Path, queries: Path | None, neighbors: Path | None, overwrite: bool, as_json: bool
 ) -> None:
-    from semrec_faiss.data.exchange.formats import open_ann_file
     from semrec_faiss.data.exchange.importing import write_data_folder
+    from semrec_faiss.data.exchange.opening import open_ann_file
     from semrec_faiss.measure.quality.export_with_truth import agreement_with
 
     with open_ann_file(file, queries=queries, neighbors=neighbors) as found, progress_bars() as progress:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DataError, MissingPackageError, NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import DataError, MissingPackageError, StorageError
 from semrec_faiss.storage import new_file
 
 HEADER_BYTES = 8
@@ -24,6 +24,9 @@ BIN_ENDINGS = (".fbin", ".ibin", ".u8bin", ".i8bin")
 ANGULAR = "angular"
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
 """What h5py raises for damaged files."""
+
+_MOST_TIMES = 1_100
+"""How many times smaller HDF5's compression can make numbers, at most."""
 
 KNOWN_DISTANCES = ("angular", "euclidean", "ip", "dot")
 """What the attribute ``distance`` may be, of those that inner products can answer; euclidean for unit vectors."""
@@ -69,41 +72,8 @@ def is_hdf5(path: Path) -> bool:
 
 
 @contextmanager
-def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | None = None) -> Iterator[AnnVectors]:
-    """Open an HDF5 file, or an fbin with the fbin of questions and the ibin of neighbours beside it.
-
-    Raises:
-        NotFoundError: a file is not there.
-        DataError: one is none of these files, or counts and dimensions do not agree.
-        MissingPackageError: h5py is missing.
-        UsageError: another ending, files beside an HDF5 file, or neighbours without the questions.
-    """
-    for given in (path, queries, neighbors):
-        if given is not None and not given.is_file():
-            raise NotFoundError(f"there is no file {given}")
-    if is_hdf5(path):
-        if queries is not None or neighbors is not None:
-            raise UsageError(f"{path} holds its questions and neighbours itself", fix="leave out the other files")
-        with _open_hdf5(path) as found:
-            yield found
-        return
-    if path.suffix.lower() != ".fbin":
-        raise UsageError(f"{path} is neither .hdf5 nor .fbin", fix="import a file of one of these kinds")
-    if neighbors is not None and queries is None:
-        raise UsageError(
-            f"{neighbors} holds the neighbours of questions, but no questions are given",
-            fix="give their .fbin with --queries, or leave out --neighbors",
-        )
-    train = read_bin(path, np.float32)
-    test = None if queries is None else read_bin(queries, np.float32)
-    near = None if neighbors is None else read_bin(neighbors, np.int32)
-    found = AnnVectors(train, test, near, None, None)
-    _check(found, path)
-    yield found
-
-
-@contextmanager
-def _open_hdf5(path: Path) -> Iterator[AnnVectors]:
+def open_hdf5(path: Path) -> Iterator[AnnVectors]:
+    """Open an HDF5 file in this process, which a damaged one may end; raises DataError as `open_ann_file` does."""
     h5py = load_h5py()
     try:
         file = h5py.File(path, "r")
@@ -124,7 +94,7 @@ def _read_hdf5(file: Any, path: Path) -> AnnVectors:
     distance = file.attrs.get("distance")
     told = distance.decode() if isinstance(distance, bytes) else None if distance is None else str(distance)
     found = AnnVectors(**parts, distance=told)
-    _check(found, path)
+    check_parts(found, path)
     return found
 
 
@@ -141,10 +111,15 @@ def _dataset(file: Any, name: str, path: Path) -> Any:
         raise DataError(f"{path}: dataset {name} is {kind}", fix=f"write {name} as a dataset, or leave it out")
     if found.is_virtual or found.external:
         raise DataError(f"{path}: dataset {name} lies in another file", fix=f"write {name} into this one")
+    if found.shape is not None and found.nbytes > _MOST_TIMES * path.stat().st_size:
+        raise DataError(
+            f"{path}: dataset {name} says it has {found.nbytes:,} bytes, in a file of {path.stat().st_size:,}",
+            fix="copy or download it again",
+        )
     return found
 
 
-def _check(found: AnnVectors, path: Path) -> None:
+def check_parts(found: AnnVectors, path: Path) -> None:
     """Hold shapes and types against each other."""
     for name, kinds in (("train", "f"), ("test", "f"), ("neighbors", "iu"), ("distances", "f")):
         array = getattr(found, name)

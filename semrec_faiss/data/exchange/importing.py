@@ -22,6 +22,8 @@ from semrec_faiss.storage import new_folder, save_json
 
 BLOCK_BYTES = 16 << 20
 
+_SHOWN = 10
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -90,20 +92,39 @@ def _write_vectors(path: Path, vectors: Any, found: AnnVectors, name: str, progr
     path.parent.mkdir(parents=True, exist_ok=True)
     rows, dim = vectors.shape
     with path.open("wb") as file, NpyWriter(file, (rows, dim), np.float32) as writer:
+        unusable = _Unusable()
         for first, block in float32_blocks(vectors):
-            _check_numbers(block, first, name)
-            if found.distance == "euclidean":
+            unusable.look_at(block, first)
+            if found.distance == "euclidean" and not unusable.count:
                 _check_unit(block, first, name)
             writer.write(block)
             progress("importing", first + len(block), rows)
+    unusable.refuse(name)
 
 
-def _check_numbers(block: NDArray[np.float32], first: int, name: str) -> None:
-    wrong = np.flatnonzero(~np.isfinite(block).all(axis=1) | ~block.any(axis=1))
-    if len(wrong):
-        kind = "is all zero" if np.isfinite(block[wrong[0]]).all() else "holds NaN or infinity"
-        others = f", as {len(wrong) - 1:,} of the {len(block):,} read with it" if len(wrong) > 1 else ""
-        raise DataError(f"{name}: vector {first + wrong[0]} {kind}{others}", fix="leave such vectors out")
+class _Unusable:
+    """Collects the vectors that no search can use, over all blocks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._shown: list[str] = []
+
+    def look_at(self, block: NDArray[np.float32], first: int) -> None:
+        """Count those of a block whose first row is ``first``."""
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(block).all(axis=1))
+        wrong = np.flatnonzero(~finite | ~block.any(axis=1))
+        self.count += len(wrong)
+        for row in wrong[: _SHOWN - len(self._shown)].tolist():
+            self._shown.append(f"{first + row} {'is all zero' if finite[row] else 'holds NaN or infinity'}")
+
+    def refuse(self, name: str) -> None:
+        """Raise DataError where there were any."""
+        if self.count:
+            more = f" and {self.count - len(self._shown):,} more" if self.count > len(self._shown) else ""
+            raise DataError(
+                f"{name}: vectors that no search can use: {self.count:,}: {', '.join(self._shown)}{more}",
+                fix="leave such vectors out",
+            )
 
 
 def _check_unit(block: NDArray[np.float32], first: int, name: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from semrec_faiss.data.check import check_data_folder
-from semrec_faiss.data.exchange.formats import open_ann_file, read_bin, write_bin
+from semrec_faiss.data.exchange.formats import read_bin, write_bin
 from semrec_faiss.data.exchange.importing import write_data_folder
+from semrec_faiss.data.exchange.opening import open_ann_file
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.measure.quality.export_with_truth import agreement_with, export_folder
 
@@ -97,8 +98,11 @@ def test_euclidean_only_of_unit_vectors(tmp_path: Path, parts: dict[str, np.ndar
         ({"distances": np.zeros((21, 10), np.float32)}, "distances is for 21 questions"),
         ({"neighbors": np.full((20, 10), 300, np.int32)}, "neighbors names rows 300 to 300"),
         ({"neighbors": np.full((20, 10), -1, np.int32)}, "neighbors names rows -1"),
-        ({"train": np.full((300, 8), np.nan, np.float32)}, "vector 0 holds NaN"),
-        ({"train": np.zeros((300, 8), np.float32)}, "vector 0 is all zero"),
+        (
+            {"train": np.full((300, 8), np.nan, np.float32)},
+            "no search can use: 300: 0 holds NaN .* and 290 more",
+        ),
+        ({"train": np.zeros((300, 8), np.float32)}, "no search can use: 300: 0 is all zero, "),
     ],
 )
 def test_inconsistent_hdf5_is_refused(
@@ -286,3 +290,39 @@ except StorageError as error:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"cannot write {out}: File too large\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unusable_vectors_of_all_blocks_are_named_at_once(
+    tmp_path: Path, parts: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semrec_faiss.data.exchange.importing.BLOCK_BYTES", 8 * 4 * 10)  # ten vectors a block
+    parts["train"][[3, 155]] = np.nan
+    parts["train"][290] = 0
+    told = "no search can use: 3: 3 holds NaN or infinity, 155 holds NaN or infinity, 290 is all zero\n"
+    with pytest.raises(DataError, match=told):
+        do_import(write_hdf5(tmp_path / "a.hdf5", **parts), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_hdf5_with_flipped_bits_is_read_or_refused(tmp_path: Path, parts: dict[str, np.ndarray]) -> None:
+    """HDF5's library may end the process that reads such files; `flip_hdf5.py` tries any number of them."""
+    program = Path(__file__).with_name("flip_hdf5.py")
+    ended = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "12"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    counts = json.loads(ended.stdout)
+    assert sum(counts.values()) == 12
+    assert counts["refused"] > 0
+
+
+def test_a_library_that_ends_its_process_is_a_data_error(
+    tmp_path: Path, parts: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_hdf5(tmp_path / "a.hdf5", **parts)
+    with open_ann_file(path) as found:
+        assert np.array_equal(found.train[7:9], parts["train"][7:9])
+        found.train.reader._process.kill()
+        with pytest.raises(DataError, match=r"a\.hdf5 cannot be read as HDF5: it ends the library that reads it"):
+            found.train[0:10]
