@@ -88,7 +88,7 @@ class History:
 
 
 def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Read the offsets and rows of `read_history`."""
+    """Read the offsets, int64 (users + 1,), and rows, int32 (seen,), of `read_history`; raises what it raises."""
     history = read_history(path, user_ids, catalog, with_ratings=False)
     return history.offsets, history.rows
 

@@ -251,7 +251,16 @@ def write_vectors(
 
 
 def check_products(block: Vectors, first: int, path: Path) -> None:
-    """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal."""
+    """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal.
+
+    Args:
+        block: float32 (rows, dim).
+        first: the row of its first vector, for messages.
+        path: where it is from, for messages.
+
+    Raises:
+        DataError: there is such a vector.
+    """
     squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
     row = int(squares.argmax())
     if squares[row] > np.finfo(np.float32).max:

@@ -147,7 +147,7 @@ class FaissIndex(HoldsHandles):
         return scores, rows
 
     def base_mask(self, mask: Mask) -> Mask:
-        """Return a mask over the titles as one over what FAISS's own index holds."""
+        """Return a mask over the titles, bool (count,), as one over what FAISS's own index holds."""
         return mask
 
     def search_by(self, params: Any, queries: Vectors, k: int, mask: Mask) -> tuple[Scores, Rows]:
@@ -168,7 +168,7 @@ class FaissIndex(HoldsHandles):
         return scores, rows
 
     def search_lists(self, queries: Vectors, k: int, nprobe: int) -> tuple[Scores, Rows]:
-        """Search ``nprobe`` inverted lists a query; returns what `faiss_search` does."""
+        """Search ``nprobe`` inverted lists a query; takes float32 (queries, dim), returns what `faiss_search` does."""
         faiss = load_faiss()
         is_pq = isinstance(faiss.downcast_index(self.cpu_index), faiss.IndexIVFPQ)
         kind = faiss.IVFPQSearchParameters if is_pq else faiss.SearchParametersIVF

@@ -158,7 +158,7 @@ class SavedIndex:
 
     @cached_property
     def transformation(self) -> Transformation | None:
-        """What titles' vectors were learned by; None where they were not learned."""
+        """What titles' vectors were learned by; None where not; raises DamagedIndexError where it cannot be read."""
         if not self.generation.has(JSON_NAME):
             return None
         try:

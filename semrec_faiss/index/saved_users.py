@@ -89,7 +89,7 @@ class SavedUsers:
 
     @cached_property
     def ids(self) -> list[str]:
-        """The user ids in row order."""
+        """The user ids in row order; raises DamagedIndexError where they are not as many as the index says."""
         held = self._columns(USER_IDS_NAME, "user_id")["user_id"] if self._base_count else np.empty(0, object)
         if len(held) != self._base_count:
             raise DamagedIndexError(
@@ -114,7 +114,7 @@ class SavedUsers:
         return {user_id: row for row, user_id in enumerate(self.ids)}
 
     def known_rows(self, user_ids: Sequence[str]) -> Rows:
-        """Return the rows of user ids, -1 where there is no such user."""
+        """Return the rows of user ids, int64 (ids,), -1 where there is no such user."""
         if self._stored is None:
             return np.array([self._all_rows.get(user_id, -1) for user_id in user_ids], dtype=np.int64)
         rows = self._stored.first_rows(user_ids)
@@ -130,7 +130,7 @@ class SavedUsers:
         return next((row for row, line in zip(rows, lines, strict=True) if line == line_of(user_id)), -1)
 
     def rows_of(self, user_ids: Sequence[str]) -> Rows:
-        """Return the rows of user ids.
+        """Return the rows of user ids, int64 (ids,).
 
         Raises:
             NotFoundError: some are unknown; the message names the first of them.

@@ -71,7 +71,11 @@ def inspect_metadata(
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (1-based number, line) without line ends, byte order mark and blank lines at the end of the file."""
+    """Yield (1-based number, line) without line ends, byte order mark and blank lines at the end of the file.
+
+    Raises:
+        DataError: a line is longer than MAX_LINE_BYTES.
+    """
     blank: list[int] = []
     with path.open("rb") as file:
         if file.read(3) != b"\xef\xbb\xbf":
@@ -233,7 +237,7 @@ class _Checker:
             self._note(self.lines, f"the file ends after {titles}, but there are {vectors}")
 
     def raise_mistakes(self) -> None:
-        """Raise what was found, if anything was."""
+        """Raise what was found as one DataError, if anything was."""
         if not self._mistakes:
             return
         shown = "\n".join(f"{self.path}:{number}: {text}" for number, text in sorted(self._mistakes))

@@ -9,7 +9,7 @@ from semrec_faiss.storage import check_new_folder, recover
 
 
 def check_name(out: Path) -> None:
-    """Refuse what DuckDB cannot open."""
+    """Refuse what DuckDB cannot open; raises UsageError where the path is no UTF-8."""
     try:
         str(out.absolute()).encode()
     except UnicodeEncodeError:

@@ -145,7 +145,7 @@ def load_ratings(scratch: Scratch, source: SourceFile, movie_ids: Sequence[int],
 
 
 def histories(scratch: Scratch, raters: Raters, users: slice) -> dict[str, NDArray[Any]]:
-    """Return user_id, title_row and rating of a run of users, by user and title."""
+    """Return user_id, title_row (both int64) and rating of a run of users, all (ratings,), by user and title."""
     ids = raters.ids[users]
     found = scratch.db.execute(
         "SELECT user_id, title_row, rating FROM history WHERE user_id BETWEEN $first AND $last"

@@ -76,7 +76,7 @@ class TitlePool:
         return self.share == 1
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tell how many titles were taken in before those at ``rows``."""
+        """Tell how many titles were taken in before those at ``rows``: int64 of their shape, (any,) or (any, any)."""
         places: NDArray[np.int64] = np.searchsorted(self._rows[: self._count], rows)  # blocks come in order
         return places
 
@@ -102,12 +102,12 @@ class TitlePool:
         self._by_genre = [rows[order[low:high]] for low, high in pairwise(bounds.tolist())]
 
     def favourite_genres(self, random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """Draw genres that have titles, as often as they are common."""
+        """Draw genres that have titles, as often as they are common: int64 of ``shape``, positions in GENRES."""
         share = np.array([len(rows) for rows in self._by_genre], dtype=np.float64)
         return random.choice(len(GENRES), shape, p=share / share.sum())
 
     def choose(self, random: np.random.Generator, genres: NDArray[np.int64], skew: float) -> NDArray[np.int64]:
-        """Draw a row for each of ``genres``; the larger ``skew``, the better known."""
+        """Draw a title's row for each of ``genres``, int64 of their shape; the larger ``skew``, the better known."""
         place = random.random(genres.shape) ** skew
         chosen = np.empty(genres.shape, dtype=np.int64)
         for genre, rows in enumerate(self._by_genre):

@@ -142,7 +142,7 @@ def make_titles(seed: int, number: int) -> TitleBlock:
 
 
 def nearest_spread(wanted: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Tell which of SPREADS is nearest to each of ``wanted``, by ratio."""
+    """Tell which of SPREADS is nearest to each of ``wanted`` (any,), by ratio: int64 (any,)."""
     between: NDArray[np.int64] = np.searchsorted(np.sqrt(SPREADS[1:] * SPREADS[:-1]), wanted)
     return between
 

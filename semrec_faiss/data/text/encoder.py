@@ -175,7 +175,7 @@ class _SentenceTransformerEncoder:
         self.batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return a vector for each of ``texts``."""
+        """Return a vector for each of n ``texts``, float32 (n, d); raises DeviceError where the model fails."""
         try:
             vectors = self._model.encode(list(texts), batch_size=self.batch_size, show_progress_bar=False)
         except RuntimeError as error:

@@ -71,7 +71,12 @@ class EmbeddingWork:
             writer.write(rows)
 
     def publish(self) -> int:
-        """Put all blocks together, move the result into place, and return its dimensions."""
+        """Put all blocks together, move the result into place, and return its dimensions.
+
+        Raises:
+            DataError: blocks of an earlier run have other dimensions.
+            OSError: the disk refuses.
+        """
         dims = {open_vectors(self._block(start)).shape[1] for start in self.starts}
         if len(dims) > 1:
             raise DataError(

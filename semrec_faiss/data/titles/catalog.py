@@ -263,7 +263,7 @@ class Catalog(HoldsHandles):
         return int(self.rows_of([media_id])[0])
 
     def rows_of(self, media_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Return the rows of titles by id, in the order asked.
+        """Return the rows of titles by id, int64 (ids,), in the order asked.
 
         Raises:
             NotFoundError: an id is unknown; the message counts them and names the first.
@@ -297,7 +297,7 @@ class Catalog(HoldsHandles):
         return self._finder.find(title_or_id)
 
     def checked(self, rows: RowsLike) -> NDArray[np.int64]:
-        """Return rows as an array; raises DataError where one is outside the catalog."""
+        """Return rows as int64 (rows,); raises DataError where one is outside the catalog."""
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)
         outside = asked[(asked < 0) | (asked >= self.count)]
         if outside.size:

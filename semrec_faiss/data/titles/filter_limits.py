@@ -70,7 +70,7 @@ _LISTED_FIX = "ask for fewer at once, or give the titles a field that says the s
 
 
 def check_length(where: str) -> None:
-    """Refuse a text that is too long to be parsed soon."""
+    """Refuse, by UsageError, a text that is too long to be parsed soon."""
     if len(where) > MOST_CHARACTERS:
         raise UsageError(
             f"the filter has {len(where):,} characters; at most {MOST_CHARACTERS:,} are allowed", fix=_LISTED_FIX
@@ -83,7 +83,7 @@ def check_length(where: str) -> None:
 
 
 def check_work(expression: dict[str, Any], parts: Sequence[dict[str, Any]]) -> None:
-    """Refuse an expression of too many steps, or one that makes texts much longer than they are."""
+    """Refuse, by UsageError, an expression of too many steps, or one that makes texts much longer than they are."""
     steps = sum(part["class"] not in ("CONSTANT", "COLUMN_REF") for part in parts)
     if steps > MOST_STEPS:
         raise UsageError(
@@ -99,7 +99,11 @@ def check_work(expression: dict[str, Any], parts: Sequence[dict[str, Any]]) -> N
 
 
 def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], fields: Mapping[str, str]) -> None:
-    """Refuse the edit distance of long texts, and patterns that long texts could be held against for minutes."""
+    """Refuse the edit distance of long texts, and patterns that long texts could be held against for minutes.
+
+    Raises:
+        UsageError: it is one of these.
+    """
     name = part["function_name"].lower() if part["class"] == "FUNCTION" else ""
     if name not in _DISTANCES and name not in _PATTERNS:
         return

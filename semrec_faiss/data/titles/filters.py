@@ -56,7 +56,7 @@ _EXAMPLE = "for example: year BETWEEN 1990 AND 1999 AND 'Sci-Fi' IN genres"
 
 
 def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
-    """Return the rows of the titles for which every clause is true, ascending; null counts as no match.
+    """Return the rows of the titles for which every clause is true: int64 (matches,), ascending; null is no match.
 
     Args:
         catalog: the titles.

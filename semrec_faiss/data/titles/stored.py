@@ -78,7 +78,7 @@ class Texts(Protocol):
         ...
 
     def first_rows(self, keys: Sequence[str]) -> Rows:
-        """Return the first of `rows_of` each key, -1 where there is none."""
+        """Return the first of `rows_of` each key, int64 (keys,), -1 where there is none."""
         ...
 
 

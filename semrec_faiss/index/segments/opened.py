@@ -58,7 +58,7 @@ class OpenSegments:
 
     @cached_property
     def user_vectors(self) -> Vectors:
-        """The same of users."""
+        """The same of users, float32 (users, dim)."""
         return self._vectors(self.users, USER_VECTORS)
 
     def records(self, base: StoredTexts) -> JoinedTexts:

@@ -82,7 +82,7 @@ class SegmentedIndex(VectorIndex):
         return gathered(np.asarray(rows, dtype=np.int64), self._base_rows, self._fresh, super().vectors)
 
     def base_mask(self, mask: Mask) -> Mask:
-        """Return ``mask`` over what the base holds."""
+        """Return ``mask``, bool (count,), over what the base holds: bool (titles of the base,)."""
         of_base = np.zeros(self._base_count, np.bool_)
         of_base[self._base_rows] = mask[: len(self._base_rows)]
         return of_base
