@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -15,6 +16,8 @@ import numpy as np
 from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, MissingPackageError
 from semrec_faiss.index.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
+from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
+from semrec_faiss.index.gpu_drivers import TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
 from semrec_faiss.index.gpu_memory import gpu_states
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ def diagnose() -> list[Check]:
     """Look at everything a search depends on; raises nothing."""
     gpus = _gpus()
     packages = [_package(*package) for package in (_OPTIONAL if gpus.state != "missing" else _WITHOUT_GPU)]
-    return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages)]
+    return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages), *_cards()]
 
 
 def _python() -> Check:
@@ -103,6 +106,12 @@ def _gpus() -> Check:
             "an NVIDIA driver is here, but faiss-cpu is installed: the GPU goes unused",
             "pip uninstall -y faiss-cpu && pip install 'semrec-faiss[gpu]'",
         )
+    for wheel in installed_faiss():
+        cuda = faiss_cuda(wheel)
+        least = too_old(states[0].driver, cuda) if states and cuda else None
+        if least:
+            found = f"{wheel} is built for CUDA {cuda}, which needs driver {least} or later; this is {states[0].driver}"
+            return Check("gpu", "problem", found, "install a newer driver, or set device.kind=cpu")
     return Check(
         "gpu",
         "problem",
@@ -153,11 +162,34 @@ def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> 
 
 
 def _used(package: Check, gpus: Check) -> Check:
-    """Object to a torch that cannot use the GPU which FAISS sees."""
-    if package.name != "torch" or package.state != "ok" or gpus.state != "ok" or not package.found.endswith(NO_CUDA):
+    """Object to a torch that cannot use the GPU which FAISS sees: built without CUDA, or for a newer driver's."""
+    if package.name != "torch" or package.state != "ok" or gpus.state != "ok":
         return package
-    fix = "pip uninstall -y torch && pip install 'semrec-faiss[gpu]'"
-    return Check("torch", "problem", f"{package.found}, but FAISS sees a GPU: it goes unused", fix)
+    if package.found.endswith(NO_CUDA):
+        fix = "pip uninstall -y torch && pip install 'semrec-faiss[gpu]'"
+        return Check("torch", "problem", f"{package.found}, but FAISS sees a GPU: it goes unused", fix)
+    built, states = re.search(r"CUDA (\d+)", package.found), gpu_states()
+    least = too_old(states[0].driver, int(built.group(1))) if built and states else None
+    if least is None:
+        return package
+    why = f"which needs driver {least} or later; this is {states[0].driver}: FAISS works, type fused does not"
+    return Check("torch", "problem", f"{package.found}, {why}", f"{TORCH_FOR_OLD_DRIVERS}, or install a newer driver")
+
+
+def _cards() -> list[Check]:
+    """Name the GPUs that type fused does not run on."""
+    old = [state for state in gpu_states() if (0, 0) < state.capability < LEAST_CAPABILITY]
+    least = ".".join(map(str, LEAST_CAPABILITY))
+    return [
+        Check(
+            "type fused",
+            "missing",
+            f"GPU {state.gpu} ({state.name}) has compute capability {state.capability[0]}.{state.capability[1]};"
+            f" type fused needs {least}",
+            "take type flat there",
+        )
+        for state in old
+    ]
 
 
 def diagnose_index(path: str | Path) -> list[Check]:

@@ -17,6 +17,7 @@ class GpuState:
         total_bytes: its memory.
         used_bytes: in use by all processes, CUDA contexts included.
         uuid: by which CUDA_VISIBLE_DEVICES may name it.
+        capability: its compute capability, (9, 0) for Hopper; (0, 0) where the driver does not tell.
     """
 
     gpu: int
@@ -25,6 +26,7 @@ class GpuState:
     total_bytes: int
     used_bytes: int
     uuid: str = ""
+    capability: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         used, total = self.used_bytes / 2**30, self.total_bytes / 2**30
@@ -75,7 +77,9 @@ def all_gpu_states() -> list[GpuState]:
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             name = str(pynvml.nvmlDeviceGetName(handle))
             uuid = str(pynvml.nvmlDeviceGetUUID(handle))
-            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used), uuid))
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            known = (int(major), int(minor))
+            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used), uuid, known))
         return states
     except pynvml.NVMLError:
         return []

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index import diagnosis
+from semrec_faiss.index import diagnosis, gpu_drivers
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.diagnosis import Check
+from semrec_faiss.index.gpu_memory import GpuState
 
 
 def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -69,3 +71,56 @@ def test_doctor_objects_to_a_torch_without_cuda_beside_a_gpu(
     assert ("unused" in torch.found) is (state == "problem")
     monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "missing", "none"))
     assert {check.state for check in diagnosis.diagnose() if check.name == "torch"} == {"ok"}
+
+
+def state(driver: str, capability: tuple[int, int] = (9, 0)) -> GpuState:
+    return GpuState(0, "NVIDIA Card", driver, 80 << 30, 0, "", capability)
+
+
+def test_a_driver_too_old_for_torch_is_named_with_the_line_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below 580 FAISS for CUDA 12 works and torch for CUDA 13 does not."""
+    sees, torch = Check("gpu", "ok", "FAISS sees 1"), Check("torch", "ok", "2.13.0 CUDA 13.0, no GPU usable")
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("570.86.15")])
+    found = diagnosis._used(torch, sees)
+    assert found.state == "problem"
+    assert "CUDA 13.0, no GPU usable, which needs driver 580 or later; this is 570.86.15" in found.found
+    assert "pip install --force-reinstall torch --index-url" in str(found.fix)
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.65.06")])
+    assert diagnosis._used(torch, sees) is torch
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("570.86.15")])
+    older = Check("torch", "ok", "2.8.0 CUDA 12.6, 1 GPUs")
+    assert diagnosis._used(older, sees) is older
+
+
+def test_a_driver_too_old_for_faiss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("470.57.02")])
+    monkeypatch.setattr(diagnosis, "gpu_count", lambda: 0)
+    monkeypatch.setattr(diagnosis, "has_driver", lambda: True)
+    monkeypatch.setattr(diagnosis, "installed_faiss", lambda: {"faiss-gpu": "1.15.1"})
+    monkeypatch.setattr(diagnosis, "faiss_cuda", lambda _: 12)
+    found = diagnosis._gpus()
+    assert found.found == "faiss-gpu is built for CUDA 12, which needs driver 525 or later; this is 470.57.02"
+    assert found.state == "problem"
+
+
+@pytest.mark.parametrize(
+    ("required", "cuda"),
+    [
+        (["numpy>=1.25", "nvidia-cuda-runtime-cu12<13,>=12.6", "nvidia-curand-cu12<11"], 12),
+        (["nvidia-cuda-runtime>=13.0,<14"], 13),
+        (["numpy>=1.25"], None),
+        (None, None),
+    ],
+)
+def test_the_cuda_of_a_wheel_is_what_it_requires(
+    required: list[str] | None, cuda: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_drivers.metadata, "requires", lambda _: required)
+    assert gpu_drivers.faiss_cuda("faiss-gpu") == cuda
+
+
+def test_a_card_too_old_for_type_fused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.1", (7, 5)), state("580.1", (8, 0))])
+    (found,) = diagnosis._cards()
+    assert found.found == "GPU 0 (NVIDIA Card) has compute capability 7.5; type fused needs 8.0"
+    assert found.fix == "take type flat there"

@@ -24,6 +24,7 @@ def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetName=lambda card: card[0],
         nvmlDeviceGetUUID=lambda card: card[1],
         nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=card[2], used=card[3]),
+        nvmlDeviceGetCudaComputeCapability=lambda _: [9, 0],
     )
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

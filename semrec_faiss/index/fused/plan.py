@@ -9,6 +9,9 @@ from typing import Literal
 Masking = Literal["none", "shared", "own"]
 """Which rows are allowed: all, the same ones for all queries of a batch, or other ones for each query."""
 
+LEAST_CAPABILITY = (8, 0)
+"""Compute capability that the kernels need, Ampere's: before it nothing is loaded while something else is computed."""
+
 WORK_BYTES = 512 << 20
 """GPU memory that one block of queries may take besides the vectors."""
 
@@ -51,6 +54,9 @@ READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
 
 GATHERING_MS = 0.1
 """What it takes to begin to gather titles: to list their rows, send the list, and launch the copying."""
+
+RESCORED_AT_ONCE = 64
+"""Titles that one program rescores in float16, at most."""
 
 _TITLE_PADDING = 256
 
@@ -141,6 +147,7 @@ def plan_search(
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else 128
     keep, keep_rows = _kept_chunks(k, planes), k + max(4, k // 8)
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
+    capacity = _capacity(keep)
     return FusedPlan(
         span=span,
         planes=planes,
@@ -153,10 +160,10 @@ def plan_search(
         segments=1 if many else -(-chunks // max(4096 if few else SEGMENT, 16 * power_of_two(keep))),
         width=_width(keep, many=many),
         keep=keep,
-        capacity=_capacity(keep),
+        capacity=capacity,
         keep_rows=keep_rows,
         picks=_picks(keep, keep_rows),
-        rescore_rows=64,
+        rescore_rows=min(RESCORED_AT_ONCE, capacity * 2 * span),
     )
 
 

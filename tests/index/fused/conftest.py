@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fused_worlds import PLACE
 
+from semrec_faiss.index.fused.plan import plan_search
+
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_padding_in_the_interpreter() -> Iterator[None]:
-    """A repetition is padded to a few sizes, which costs a GPU nothing and the interpreter seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        if PLACE == "cpu":
-            patch.setattr("semrec_faiss.index.fused.batch.FEWEST_REPEATED", 2)
+def _quick_in_the_interpreter() -> Iterator[None]:
+    """Few programs with much to do each: of the interpreter's time hardly any is work, and none of it a GPU's.
+
+    Each call of a function by a kernel patches the language again, though patched it is: most of the time goes there.
+    """
+    if PLACE != "cpu":
         yield
+        return
+    from triton.language import core
+    from triton.runtime import interpreter
+
+    patch_lang, untouched = interpreter._patch_lang, core.full
+
+    def called(self: Any, *args: Any, **options: Any) -> Any:
+        if core.full is untouched:
+            patch_lang(self.fn)
+        return self.rewrite()(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semrec_faiss.index.fused.batch.FEWEST_REPEATED", 2)
+        patch.setattr("semrec_faiss.index.fused.plan.RESCORED_AT_ONCE", 1024)
+        patch.setattr(interpreter.InterpretedFunction, "__call__", called)
+        plan_search.cache_clear()
+        yield
+    plan_search.cache_clear()
 
 
 @pytest.fixture(params=["vectors", "codes"])

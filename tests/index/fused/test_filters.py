@@ -40,15 +40,15 @@ def both_ways(
 
 @needs_kernels
 @pytest.mark.usefixtures("read")
-@pytest.mark.parametrize("share", [0.0, 0.004, 0.1, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_gathered_titles_answer_as_a_bitmap_does(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(21)
-    titles = clustered(rng, 1000 * SIZE, 40)
+    titles = clustered(rng, 600 * SIZE, 40)
     titles[rng.choice(len(titles), 30)] = titles[0]
-    queries = np.concatenate((titles[:1], rng.normal(size=(4, 40)))).astype(np.float32)
+    queries = np.concatenate((titles[:1], rng.normal(size=(1, 40)))).astype(np.float32)
     mask = rng.random(len(titles)) < share
     lists = [rng.choice(len(titles), size=60, replace=False) for _ in queries]
-    allowed = np.broadcast_to(mask, (5, len(titles))).copy()
+    allowed = np.broadcast_to(mask, (2, len(titles))).copy()
     index = searcher(titles)
     Truth.of(titles, queries, allowed).check(both_ways(monkeypatch, index, queries, 12, mask), 12)
     for query, rows in enumerate(lists):

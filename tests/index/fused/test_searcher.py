@@ -46,7 +46,7 @@ either_way = pytest.mark.usefixtures("read")
 def test_the_answers_of_brute_force(kind: str) -> None:
     rng = np.random.default_rng(3)
     titles = WORLDS[kind](rng, 401 * SIZE, 40).astype(np.float32)
-    queries = rng.normal(size=(3 if PLACE == "cpu" else 9, 40)).astype(np.float32)
+    queries = rng.normal(size=(2 if PLACE == "cpu" else 9, 40)).astype(np.float32)
     found = searcher(titles).search(queries, 10)
     Truth.of(titles, queries).check(found, 10)
     if kind in ("clustered", "random"):
@@ -56,25 +56,32 @@ def test_the_answers_of_brute_force(kind: str) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("masking", get_args(Masking))
 @pytest.mark.parametrize(
-    ("read", "room"), [("vectors", 1), ("vectors", 4), ("vectors", 32), ("codes", 4)], indirect=["read"]
+    ("read", "room", "masking"),
+    [
+        ("vectors", 1, "none"),
+        ("vectors", 32, "shared"),
+        ("vectors", 2, "own"),
+        ("codes", 2, "none"),
+        ("codes", 2, "own"),
+    ],
+    indirect=["read"],
 )
 @either_way
 def test_what_a_first_pass_cannot_prove_a_second_one_does(
     masking: Masking, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty titles too near to one another for float16 to tell apart, in more chunks than a first pass keeps."""
+    """Titles too near to one another for float16 to tell apart, in more chunks than a first pass keeps."""
     rng = np.random.default_rng(8)
-    titles = clustered(rng, 3000, 32)
+    titles = clustered(rng, 1500, 32)
     centre = titles[0].copy()
-    near = rng.choice(3000, size=60, replace=False)
-    titles[near] = centre + 1e-5 * rng.normal(size=(60, 32))
-    queries = np.concatenate((centre + 1e-3 * rng.normal(size=(7, 32)), -titles[1:9])).astype(np.float32)
-    queries = queries[rng.permutation(15)]
-    mask = rng.random(3000) < 0.9
+    near = rng.choice(1500, size=50, replace=False)
+    titles[near] = centre + 1e-5 * rng.normal(size=(50, 32))
+    queries = np.concatenate((centre + 1e-3 * rng.normal(size=(3, 32)), -titles[1:4])).astype(np.float32)
+    queries = queries[rng.permutation(6)]
+    mask = rng.random(1500) < 0.9
     lists = [rng.choice(near, size=3, replace=False) for _ in queries]
-    allowed = np.ones((15, 3000), np.bool_) & (mask | (masking == "none"))
+    allowed = np.ones((6, 1500), np.bool_) & (mask | (masking == "none"))
     if masking == "own":
         for query, rows in enumerate(lists):
             allowed[query, rows] = False
@@ -83,13 +90,13 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
     for _ in range(1 if PLACE == "cpu" else 3):  # launched, recorded and replayed where there is a GPU
         found = index.search(
             queries,
-            10,
+            4,
             mask=None if masking == "none" else mask,
             excluded=exclude(lists) if masking == "own" else None,
         )
-        assert 7 <= found.repeated < 15
+        assert 3 <= found.repeated < 6
         assert found.scanned == 0
-        Truth.of(titles, queries, allowed).check(found, 10)
+        Truth.of(titles, queries, allowed).check(found, 4)
 
 
 @needs_kernels
@@ -99,12 +106,11 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
     [
         (1, 32, 1, 1),
         (5, 32, 3, 5),
-        (63, 48, 17, 63),
+        (63, 48, 17, 5),
         (257, 384, 2, 256),
-        (2300, 40, 2, 2048),
-        (1100, 32, 2, 700),
-        (1000, 72, 65, 3),
-        (129, 2048, 2, 7),
+        (2300, 40, 1, 2048),
+        (1100, 32, 1, 700),
+        (129, 2048, 1, 7),
     ],
 )
 def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: int) -> None:
@@ -114,16 +120,23 @@ def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: in
 
 
 @needs_kernels
+def test_a_tile_of_many_queries() -> None:
+    rng = np.random.default_rng(7)
+    titles, asked = rng.normal(size=(140, 40)).astype(np.float32), rng.normal(size=(65, 40)).astype(np.float32)
+    Truth.of(titles, asked).check(searcher(titles).search(asked, 2), 2)
+
+
+@needs_kernels
 @either_way
-@pytest.mark.parametrize("share", [0.0, 0.002, 0.03, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.004, 0.5, 0.97])
 def test_masks_of_every_density(share: float) -> None:
     rng = np.random.default_rng(11)
-    titles = clustered(rng, 900 * SIZE, 32)
-    queries = titles[rng.integers(len(titles), size=5)]
+    titles = clustered(rng, 500 * SIZE, 32)
+    queries = titles[rng.integers(len(titles), size=2)]
     index = searcher(titles)
     mask = rng.random(len(titles)) < share
     lists = [rng.choice(len(titles), size=40, replace=False) for _ in queries]
-    allowed = np.broadcast_to(mask, (5, len(titles))).copy()
+    allowed = np.broadcast_to(mask, (2, len(titles))).copy()
     for _ in range(1 if PLACE == "cpu" else 3):  # the second time a GPU records, the third it replays
         Truth.of(titles, queries, allowed).check(index.search(queries, 12, mask=mask), 12)
     for query, rows in enumerate(lists):
@@ -137,22 +150,22 @@ def test_masks_of_every_density(share: float) -> None:
 def test_seen_titles_of_each_query_alone() -> None:
     rng = np.random.default_rng(4)
     titles = clustered(rng, 700 * SIZE, 32)
-    queries = titles[rng.integers(len(titles), size=20)]
+    queries = titles[rng.integers(len(titles), size=4)]
     best = np.argsort(-(queries.astype(np.float64) @ titles.astype(np.float64).T), axis=1)
-    lists = [best[query, : 3 * query] for query in range(20)]  # from none to many, always the very best
-    allowed = np.ones((20, len(titles)), np.bool_)
+    lists = [best[query, : 19 * query] for query in range(4)]  # from none to many, always the very best
+    allowed = np.ones((4, len(titles)), np.bool_)
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
     Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 10, excluded=exclude(lists)), 10)
 
 
 @needs_kernels
-@settings(max_examples=10 if PLACE == "cpu" else 100, deadline=None)
+@settings(max_examples=6 if PLACE == "cpu" else 100, deadline=None)
 @given(data=st.data())
 def test_whatever_the_sizes(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 300 * SIZE))
     d = data.draw(st.sampled_from([32, 40, 64, 120, 136]))
-    queries = data.draw(st.integers(1, 4 if PLACE == "cpu" else 20))
+    queries = data.draw(st.integers(1, 2 if PLACE == "cpu" else 20))
     k = data.draw(st.integers(1, min(n, 40)))
     coded_titles = data.draw(st.sampled_from([1, 500_000]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -174,7 +187,7 @@ def test_float16_rescoring_rounds_and_proves_nothing() -> None:
     assert (half.proves, full.proves) == (False, True)
     assert half.titles.bytes == 800 * 64 * 2
     assert full.titles.bytes == 800 * 64 * 6
-    queries = titles[:7]
+    queries = titles[:3]
     rounded, exact = half.search(queries, 5), full.search(queries, 5)
     Truth.of(titles, queries).check(rounded, 5, tolerance=1e-3)
     assert not np.array_equal(rounded.scores, exact.scores)
@@ -191,9 +204,9 @@ def test_the_bound_holds_for_every_score() -> None:
     rng = np.random.default_rng(6)
     for scale in (1.0, 1e-4, 300.0):
         titles = (rng.normal(size=(512, 64)) * scale).astype(np.float32)
-        queries = (rng.normal(size=(16, 64)) / scale).astype(np.float32)
+        queries = (rng.normal(size=(4, 64)) / scale).astype(np.float32)
         kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
-        work = FusedPass(kept, plan_search(512, 64, 16, 10), 16, 10)
+        work = FusedPass(kept, plan_search(512, 64, 4, 10), 4, 10)
         work.run(torch.from_numpy(queries).to(PLACE))
         bounds = work.bounds.cpu().numpy()
         halves = work.rounded.float().cpu().numpy().astype(np.float64) @ kept.halves.float().cpu().numpy().T
@@ -222,11 +235,11 @@ def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytes
     spikes = np.where(rng.random((256, 40)) < 0.02, 30.0, 1.0)
     for scale, shape in ((1e-4, 1.0), (300.0, 1.0), (1.0, spikes)):
         titles = (rng.normal(size=(256, 40)) * scale * shape).astype(np.float32)
-        queries = (rng.normal(size=(19, 40)) / scale).astype(np.float32)
+        queries = (rng.normal(size=(9, 40)) / scale).astype(np.float32)
         kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
-        for count in (19, 7):  # queries of one row of codes each, and of two
+        for count in (9, 3):  # queries of one row of codes each, and of two
             plan = plan_search(256, 40, count, 10, coded=True)
-            assert plan.planes == (1 if count == 19 else 2)
+            assert plan.planes == (1 if count == 9 else 2)
             work = FusedPass(kept, plan, count, 10)
             work.run(torch.from_numpy(queries[:count]).to(PLACE))
             bounds = work.bounds.cpu().numpy()
@@ -259,10 +272,10 @@ def too_near(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
 def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.float32]) -> None:
     rng = np.random.default_rng(13)
     index = searcher(too_near)
-    queries = too_near[:3].copy()
+    queries = too_near[:2].copy()
     mask = rng.random(2700) < 0.95
-    lists = [rng.choice(2700, 20), np.empty(0, np.int64), np.array([5, 2699])]
-    allowed = np.broadcast_to(mask, (3, 2700)).copy()
+    lists = [rng.choice(2700, 20), np.empty(0, np.int64)]
+    allowed = np.broadcast_to(mask, (2, 2700)).copy()
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
     found = index.search(queries, 10, mask=mask, excluded=exclude(lists))
@@ -275,8 +288,8 @@ def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.floa
 def test_codes_that_tell_too_little_are_read_no_more(
     too_near: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.block_search.CODED_TRIED", 4)
-    index, queries = searcher(too_near), too_near[:2]
+    monkeypatch.setattr("semrec_faiss.index.fused.block_search.CODED_TRIED", 2)
+    index, queries = searcher(too_near), too_near[:1]
     planned: list[bool] = []
     search_for = index._all._search_for
 
@@ -306,12 +319,12 @@ def test_codes_are_kept_of_many_titles_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_large_batch_is_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(9)
     titles = clustered(rng, 500, 32)
-    queries = titles[rng.integers(500, size=50)]
+    queries = titles[rng.integers(500, size=8)]
     lists = [rng.choice(500, size=3, replace=False) for _ in queries]
-    allowed = np.ones((50, 500), np.bool_)
+    allowed = np.ones((8, 500), np.bool_)
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
-    monkeypatch.setattr("semrec_faiss.index.fused.searcher.block_queries", lambda *_, **__: 7)
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.block_queries", lambda *_, **__: 3)
     Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 4, excluded=exclude(lists)), 4)
 
 
@@ -324,20 +337,20 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
     tried: list[int] = []
     answer = index._all.answer
 
-    def with_memory_for_13(queries: Any, *rest: Any) -> Any:
+    def with_memory_for_3(queries: Any, *rest: Any) -> Any:
         tried.append(len(queries))
-        if len(queries) > 13:
+        if len(queries) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
         return answer(queries, *rest)
 
-    monkeypatch.setattr(index._all, "answer", with_memory_for_13)
-    with pytest.warns(RuntimeWarning, match="memory on .* ran out at a block of 100 queries") as warned:
-        found = index.search(titles[:100], 5)
-        index.search(titles[:14], 5)
-    Truth.of(titles, titles[:100]).check(found, 5)
+    monkeypatch.setattr(index._all, "answer", with_memory_for_3)
+    with pytest.warns(RuntimeWarning, match="memory on .* ran out at a block of 16 queries") as warned:
+        found = index.search(titles[:16], 5)
+        index.search(titles[:4], 5)
+    Truth.of(titles, titles[:16]).check(found, 5)
     assert len(warned) == 1
-    assert tried[:4] == [100, 50, 25, 12]
-    assert max(tried[4:]) == 12
+    assert tried[:4] == [16, 8, 4, 2]
+    assert max(tried[4:]) == 2
 
     def with_none(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
