@@ -120,6 +120,7 @@ def test_sizes_that_are_multiples_of_nothing(n: int, d: int, queries: int, k: in
 
 
 @needs_kernels
+@pytest.mark.slow
 def test_a_tile_of_many_queries() -> None:
     rng = np.random.default_rng(7)
     titles, asked = rng.normal(size=(140, 40)).astype(np.float32), rng.normal(size=(65, 40)).astype(np.float32)
