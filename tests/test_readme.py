@@ -17,7 +17,7 @@ from semrec_faiss.config.schema import known_keys
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".", "semrec_faiss", "configs", "data", "results", "tests", "data/demo")
+FOLDERS = (".", "semrec_faiss", "semrec_faiss/serve", "configs", "data", "results", "tests", "data/demo")
 READMES = [ROOT / folder / "README.md" for folder in FOLDERS]
 PAGES = [*READMES, ROOT / "semrec_faiss" / "ARCHITECTURE.md", ROOT / ".github" / "CONTRIBUTING.md"]
 TEXT = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in READMES)

@@ -1,0 +1,235 @@
+"""The process: README's examples, the page in a browser, ten swaps and a SIGTERM under load, a damaged generation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.build import build_index
+from semrec_faiss.index.generations.directory import IndexDirectory
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "semrec_faiss" / "serve" / "README.md"
+
+
+def build(data: Path, index: Path) -> None:
+    build_index(config_from_dict({"dataset": str(data), "output": str(index), "device": "cpu"}))
+
+
+class Process:
+    """``semrec serve`` on a free port."""
+
+    def __init__(self, index: Path, *flags: str) -> None:
+        command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log", *flags]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        assert self.process.stderr is not None
+        self.said: list[str] = []
+        line = self.process.stderr.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", line)
+        assert found, line + self.process.stderr.read()
+        self.port = int(found[1])
+        self._reader = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()), daemon=True)
+        self._reader.start()
+        self.until(lambda: self.ask("GET", "/readyz")[0] == 200)
+
+    def ask(self, method: str, path: str, question: Any = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, None if question is None else json.dumps(question))
+            reply = connection.getresponse()
+            return reply.status, json.loads(reply.read())
+
+    def until(self, holds: Any) -> None:
+        stop = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < stop, "".join(self.said)
+            time.sleep(0.02)
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The demo index, served."""
+    index = tmp_path_factory.mktemp("served") / "demo"
+    build(ROOT / "data" / "demo", index)
+    process = Process(index)
+    yield process
+    assert process.end() == 0
+
+
+def examples(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("language", "runner", "needs", "holds"),
+    [
+        ("bash", ["bash", "-c"], "curl", "Toy Story 2 (1999)"),
+        ("py", [sys.executable, "-c"], sys.executable, "user_002"),
+        ("js", ["node", "--input-type=module", "-e"], "node", "Aliens (1986)"),
+    ],
+)
+def test_the_readmes_examples_run(demo: Process, language: str, runner: list[str], needs: str, holds: str) -> None:
+    if shutil.which(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    (example,) = examples(language)
+    text = example.replace("127.0.0.1:8080", f"127.0.0.1:{demo.port}")
+    result = subprocess.run([*runner, text], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert holds in result.stdout
+
+
+async def _one_caller(port: int, counts: Counter[str], worlds: dict[str, str], stop: asyncio.Event) -> None:
+    """Ask on a connection until the server closes it; every answer must be whole and of one generation."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = b'{"titles": ["m00001", "m00002"], "k": 5}'
+    head = b"POST /v1/similar HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    while not stop.is_set():
+        writer.write(head + body)
+        told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(re.search(r"content-length: (\d+)", told)[1])  # type: ignore[index]
+        document = json.loads(await reader.readexactly(length))
+        if " 200 " not in told.splitlines()[0]:
+            counts[told.splitlines()[0]] += 1
+        else:
+            generation = re.search(r"semrec-generation: (\S+)", told)[1]  # type: ignore[index]
+            words = {one["title"].split()[0] for answer in document["answers"] for one in answer["results"]}
+            words |= {answer["query"]["title"].split()[0] for answer in document["answers"]}
+            counts["answered" if words == {worlds[generation]} else "mixed"] += 1
+        if "connection: close" in told:
+            break
+    writer.close()
+
+
+def test_ten_swaps_and_a_sigterm_under_load_fail_and_mix_nothing(tmp_path: Path, make_folder: Any) -> None:
+    for word in ("Film", "Movie"):
+        make_folder(tmp_path / word, word=word, seed=len(word))
+    index = tmp_path / "index"
+    build(tmp_path / "Film", index)
+    build(tmp_path / "Movie", index)
+    worlds = {"gen-000001": "Film", "gen-000002": "Movie"}
+    process = Process(index, "--watch-seconds", "0.05", "--grace-seconds", "10")
+    counts: Counter[str] = Counter()
+    seen: list[str] = []
+
+    async def load() -> int:
+        stop = asyncio.Event()
+        callers = [asyncio.create_task(_one_caller(process.port, counts, worlds, stop)) for _ in range(16)]
+        for number in range(10):
+            wanted = "gen-000001" if number % 2 == 0 else "gen-000002"
+            await asyncio.to_thread(IndexDirectory(index).rollback, wanted)
+            until = time.monotonic() + 60
+            while (await asyncio.to_thread(process.ask, "GET", "/readyz"))[1]["generation"] != wanted:
+                assert time.monotonic() < until
+                await asyncio.sleep(0.02)
+            seen.append(wanted)
+        code = await asyncio.to_thread(process.end)
+        await asyncio.wait_for(asyncio.gather(*callers), 30)
+        return code
+
+    code = asyncio.run(load())
+    assert len(seen) == 10
+    assert code == 0
+    assert set(counts) == {"answered"}, counts
+    assert counts["answered"] > 100
+
+
+def test_a_damaged_generation_is_refused_and_told(tmp_path: Path, data: Path) -> None:
+    index = tmp_path / "index"
+    build(data, index)
+    process = Process(index, "--watch-seconds", "0.05")
+    try:
+        build(data, tmp_path / "other")
+        build(data, tmp_path / "other")
+        broken = tmp_path / "other" / "gen-000002"
+        file = broken / "records.jsonl"
+        content = bytearray(file.read_bytes())
+        content[100] ^= 1
+        file.write_bytes(content)
+        shutil.move(broken, index / "gen-000002")
+        shutil.copy(tmp_path / "other" / "CURRENT", index / "CURRENT.new")
+        (index / "CURRENT.new").replace(index / "CURRENT")
+        process.until(lambda: process.ask("GET", "/readyz")[1]["refused"] is not None)
+        status, ready = process.ask("GET", "/readyz")
+        assert (status, ready["generation"], ready["refused"]["generation"]) == (200, "gen-000001", "gen-000002")
+        assert "records.jsonl" in ready["refused"]["reason"]
+        assert process.ask("POST", "/v1/similar", {"title": "m00001"})[0] == 200
+        build(data, index)
+        process.until(lambda: process.ask("GET", "/readyz")[1]["generation"] == "gen-000003")
+        assert process.ask("GET", "/readyz")[1]["refused"] is None
+    finally:
+        assert process.end() == 0
+
+
+def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser_path is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    address = f"http://127.0.0.1:{demo.port}/"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        asked: list[str] = []
+        wrong: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(address)
+        page.get_by_role("combobox", name="Title").press_sequentially("toy story")
+        expect(page.get_by_role("option").first).to_have_text("Toy Story (1995)")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        results = page.locator("#results > li")
+        expect(results).to_have_count(10)
+        expect(page.get_by_role("heading", level=2, name="Like Toy Story (1995)")).to_be_visible()
+        expect(page.locator("#account")).to_contain_text("exact · gen-000001")
+        expect(page.locator("#curl")).to_contain_text('"title":"film_')
+        page.get_by_label("Genre").select_option("Family")
+        expect(page.locator("#curl")).to_contain_text('"genres":["Family"]')
+        expect(results.first).to_contain_text("Family")
+        results.first.get_by_role("button", name="Why").click()
+        expect(results.first.locator(".why")).to_contain_text("similarity")
+        before = results.first.inner_text()
+        results.first.get_by_role("button", name="Like", exact=False).first.click()
+        expect(page.get_by_role("heading", level=2, name="For your taste")).to_be_visible()
+        expect(page.locator("#taste li")).to_have_count(1)
+        expect(results.first).not_to_have_text(before)
+        page.screenshot(path=str(tmp_path / "wide.png"))
+        page.get_by_label("or a user").fill("user_001")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
+        assert wrong == []
+        page.get_by_role("combobox", name="Title").fill("no such title")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("no title answers")
+        dark = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        dark.goto(address)
+        dark.get_by_role("combobox", name="Title").fill("Alien (1979)")
+        dark.keyboard.press("Enter")
+        expect(dark.locator("#results > li")).to_have_count(10)
+        assert dark.evaluate("document.documentElement.scrollWidth") <= 390
+        dark.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
+        browser.close()
+    assert all(url.startswith(address) for url in asked)
