@@ -34,6 +34,11 @@ count_option = click.option(
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting: index.search.nprobe=32, say."
 )
+show_option = click.option(
+    "--show",
+    metavar="A,B",
+    help="Fields to show instead of genres, such as artist,price. [default: genres, and what tells equal titles apart]",
+)
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
 index_argument = click.argument("index", type=click.Path(path_type=Path, readable=False))
 
@@ -94,13 +99,16 @@ _WISHES = (
     click.option(
         "--max-per-franchise", type=click.IntRange(min=1), metavar="N", help="At most N titles of a franchise."
     ),
+    click.option("--max-per", multiple=True, metavar="FIELD=N", help="At most N titles that share a value of FIELD."),
     click.option(
-        "--max-per",
-        nargs=2,
-        type=(str, click.IntRange(min=1)),
+        "--any-of", multiple=True, metavar="FIELD=VALUE", help="Only titles with this value; repeat for one of several."
+    ),
+    click.option(
+        "--range",
+        "ranges",
         multiple=True,
-        metavar="FIELD N",
-        help="At most N titles that share a value of FIELD.",
+        metavar="FIELD=A..B",
+        help="Only titles whose FIELD lies in A..B, A.. or ..B.",
     ),
     click.option("--strategy", default="auto", type=_STRATEGIES, help="How a restricted search runs; auto chooses."),
 )
@@ -115,7 +123,9 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def wish_arguments(options: dict[str, Any]) -> WishArguments:
     """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
-    max_per: dict[str, int] = dict(options["max_per"])
+    from semrec_faiss.search.field_filters import parse_max_per
+
+    max_per = parse_max_per(options["max_per"])
     if options["max_per_franchise"] is not None:
         max_per["franchise"] = options["max_per_franchise"]
     return {
@@ -128,13 +138,22 @@ def wish_arguments(options: dict[str, Any]) -> WishArguments:
 
 
 def _filter(options: dict[str, Any]) -> Filter | None:
-    asked = ("where", "genres", "any_genres", "not_genres", "years")
+    asked = ("where", "genres", "any_genres", "not_genres", "years", "any_of", "ranges")
     if all(options[name] in (None, ()) for name in asked):
         return None
+    from semrec_faiss.search.field_filters import any_of_from, parse_any_of, parse_ranges, ranges_from
     from semrec_faiss.search.filter import Filter, parse_years
 
     years = None if options["years"] is None else parse_years(options["years"])
-    return Filter(options["where"], options["genres"], options["any_genres"], options["not_genres"], years)
+    return Filter(
+        options["where"],
+        options["genres"],
+        options["any_genres"],
+        options["not_genres"],
+        years,
+        any_of_from(parse_any_of(options["any_of"])),
+        ranges_from(parse_ranges(options["ranges"])),
+    )
 
 
 def parse_rating(text: str) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from semrec_faiss.cli.options import (
     profile_changes,
     profile_options,
     set_option,
+    show_option,
     wish_arguments,
     wish_options,
 )
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 
 @click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
 @index_argument
-@click.argument("title")
+@click.argument("title", required=False)
+@click.option("--id", "media_id", metavar="ID", help="Instead of TITLE: a media_id, and nothing else.")
+@click.option(
+    "--title", "named", metavar="TITLE", help="Instead of TITLE: a title, even where it is another's media_id."
+)
 @click.option(
     "--by",
     default="whole",
@@ -43,16 +48,20 @@ if TYPE_CHECKING:
 @count_option
 @wish_options
 @explain_option
+@show_option
 @set_option
 @json_option
 def similar(
     index: Path,
-    title: str,
+    title: str | None,
+    media_id: str | None,
+    named: str | None,
     by: Block,
     count: int,
     settings: tuple[str, ...],
     as_json: bool,
     account: bool,
+    show: str | None,
     **options: Any,
 ) -> None:
     """Find the titles of INDEX most similar to TITLE, a title or a media_id.
@@ -62,13 +71,22 @@ def similar(
     """
     from semrec_faiss.search.recommender import Recommender
 
+    given = [
+        (text, kind) for text, kind in ((title, None), (media_id, "media_id"), (named, "title")) if text is not None
+    ]
+    if len(given) != 1:
+        raise UsageError("say to what: TITLE, or --id ID, or --title TITLE", fix=f'semrec similar {index} "a title"')
     recommender = Recommender.open(index, settings)
-    answer = recommender.similar(title, count, by=by, **wish_arguments(options))
+    text, kind = given[0]
+    wanted = text if kind is None else recommender.titles.media_id_of(text, kind)
+    answer = recommender.similar(wanted, count, by=by, **wish_arguments(options))
+    if kind is None and answer.query["media_id"] == text and recommender.titles.is_title_of_another(text):
+        say(f"note: {text!r} is this title's media_id, and another's title: --title {text!r} means that one")
     if as_json:
         print_json(answer.as_dict())
         return
     click.echo(f"Similar to {answer.query['title']}:")
-    print_answer(answer, normalized=recommender.index.config.normalize, account=account)
+    print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
 
 
 @click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
@@ -78,6 +96,7 @@ def similar(
 @count_option
 @wish_options
 @explain_option
+@show_option
 @set_option
 @json_option
 def search(
@@ -88,6 +107,7 @@ def search(
     settings: tuple[str, ...],
     as_json: bool,
     account: bool,
+    show: str | None,
     **options: Any,
 ) -> None:
     """Find the titles of INDEX nearest to TEXT, by the text model that made the index's vectors.
@@ -108,7 +128,7 @@ def search(
             f" text encoded in {answer.text.encode_ms:.1f} ms"
         )
     click.echo(f"For {text!r}:")
-    print_answer(answer, normalized=recommender.index.config.normalize, account=account)
+    print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
 
 
 @click.command(epilog="Example: semrec recommend indexes/demo --user user_001 --user user_002 -k 5")
@@ -124,6 +144,7 @@ def search(
 @wish_options
 @profile_options
 @explain_option
+@show_option
 @set_option
 @json_option
 def recommend(
@@ -139,6 +160,7 @@ def recommend(
     settings: tuple[str, ...],
     as_json: bool,
     account: bool,
+    show: str | None,
     **options: Any,
 ) -> None:
     """Recommend titles of INDEX to users, all in one batch, or to somebody who says what they like.
@@ -178,7 +200,7 @@ def recommend(
         click.echo(f"For {answer.query.get('user_id', 'you')}:")
         if answer.query.get("popular"):
             click.echo("nothing that this user likes is known; these are the titles that most users like:")
-        print_answer(answer, normalized=recommender.index.config.normalize, account=account)
+        print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
 
 
 def _for_taste(
@@ -294,14 +316,17 @@ def _print_points(found: Explanation) -> None:
     print_table(["", "points", "share", "texts"], rows, right=(1, 2, 3))
 
 
-def print_answer(answer: Answer, *, normalized: bool, account: bool = False) -> None:
+def print_answer(answer: Answer, *, normalized: bool, account: bool = False, show: str | None = None) -> None:
     """Print the titles of one answer, best first, and when asked for how they were found."""
+    from semrec_faiss.search.answers.shown import shown_columns
+
+    columns = shown_columns(answer, None if show is None else show.split(","))
     rows = [
-        [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), ", ".join(result.genres)]
-        for result in answer.results
+        [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), *cells]
+        for result, cells in zip(answer.results, columns, strict=True)
     ]
     if rows:
-        print_table(["", "", "", ""], rows, right=(0, 2), header=False)
+        print_table([""] * len(rows[0]), rows, right=(0, 2), header=False)
     if answer.returned < answer.requested:
         click.echo(f"{answer.returned} of {answer.requested} requested: {answer.matching} titles match")
     if account:

@@ -19,6 +19,7 @@ from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import names_of, text_of
+from semrec_faiss.search.field_filters import AnyOf, Ranges, any_of_clause, any_of_from, range_clause, ranges_from
 
 CACHE_BYTES = 256 << 20
 """Masks and gathered vectors that are kept."""
@@ -37,6 +38,8 @@ class Filter:
         any_genres: genres of which a title must have one.
         not_genres: genres that a title must not have.
         years: the first and the last year, either None for open.
+        any_of: by field, the values of which a title must have one, such as ``{"brand": ["Sony", "LG"]}``.
+        ranges: by field, the first and the last value, such as ``{"price": (5, None)}``.
     """
 
     where: str | None = None
@@ -44,6 +47,8 @@ class Filter:
     any_genres: tuple[str, ...] = ()
     not_genres: tuple[str, ...] = ()
     years: tuple[int | None, int | None] | None = None
+    any_of: AnyOf = ()
+    ranges: Ranges = ()
 
     def __post_init__(self) -> None:
         """Take lists for tuples and one genre for a list of one; refuse what is neither, and a span that is none."""
@@ -53,6 +58,8 @@ class Filter:
             object.__setattr__(self, name, names_of(getattr(self, name), name))
         if self.years is not None:
             object.__setattr__(self, "years", _span(self.years))
+        object.__setattr__(self, "any_of", any_of_from(self.any_of))
+        object.__setattr__(self, "ranges", ranges_from(self.ranges))
 
     @property
     def says_something(self) -> bool:
@@ -77,6 +84,8 @@ class Filter:
             first, last = self.years
             clauses += [f"year >= {int(first)}"] if first is not None else []
             clauses += [f"year <= {int(last)}"] if last is not None else []
+        clauses += [any_of_clause(catalog, field, values) for field, values in self.any_of]
+        clauses += [range_clause(catalog, *span) for span in self.ranges]
         return tuple(clauses)
 
 

@@ -296,6 +296,10 @@ class Catalog(HoldsHandles):
         """
         return self._finder.find(title_or_id)
 
+    def find_title(self, title: str) -> int:
+        """Return the row of the title that is called so, as `find` does for a text that is no media_id."""
+        return self._finder.find(title, ids=False)
+
     def checked(self, rows: RowsLike) -> NDArray[np.int64]:
         """Return rows as int64 (rows,); raises DataError where one is outside the catalog."""
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)

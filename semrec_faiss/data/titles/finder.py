@@ -40,8 +40,8 @@ class TitleFinder:
         self._lock = threading.Lock()
         self._prepared = False
 
-    def find(self, text: str) -> int:
-        """Return the row of the title with this media_id or title.
+    def find(self, text: str, *, ids: bool = True) -> int:
+        """Return the row of the title with this title or, where ``ids`` may be meant, with this media_id.
 
         Raises:
             AmbiguousTitleError: several titles answer equally well.
@@ -49,12 +49,15 @@ class TitleFinder:
         """
         # A command line may hold bytes that are no text; no title does.
         text = text.encode("utf-8", "replace").decode("utf-8")
-        rows = self._find_exactly(text) or self._find_spelled_otherwise(text) or self._find_by_number(text)
+        rows = self._find_exactly(text, ids) or self._find_spelled_otherwise(text)
+        rows = rows or (self._find_by_number(text) if ids else [])
         if len(rows) == 1:
             return rows[0]
         raise self._ambiguous(text, rows) if rows else self._not_found(text)
 
-    def _find_exactly(self, text: str) -> list[int]:
+    def _find_exactly(self, text: str, ids: bool) -> list[int]:
+        if not ids:
+            return [row for (row,) in self._rows(f"SELECT {ROW} FROM titles WHERE title = $1 ORDER BY {ROW}", [text])]
         sql = f"SELECT {ROW}, media_id = $1 FROM titles WHERE media_id = $1 OR title = $1 ORDER BY {ROW}"
         found = self._rows(sql, [text])
         by_id = [row for row, is_id in found if is_id]

@@ -15,6 +15,7 @@ from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
+from semrec_faiss.data.titles.table import TABLE
 
 Record = dict[str, Any]
 """A title's metadata as JSON has it."""
@@ -111,6 +112,21 @@ class Titles:
     def _row_of_id(self, stored: Texts, media_id: str) -> int:
         held = self._held(stored, f"media_id:{media_id}")
         return next((row for row, record in held if record["media_id"] == media_id), -1)
+
+    def media_id_of(self, text: str, kind: str) -> str:
+        """Return the media_id of the title whose ``kind``, media_id or title, is ``text``.
+
+        Raises:
+            NotFoundError: there is none.
+            AmbiguousTitleError: several titles answer equally well.
+        """
+        row = self.catalog.row_of(text) if kind == "media_id" else self.catalog.find_title(text)
+        return str(self.records([row])[0]["media_id"])
+
+    def is_title_of_another(self, media_id: str) -> bool:
+        """Tell whether another title than the one with this media_id is called like it."""
+        sql = f"SELECT count(*) FROM {TABLE} WHERE title = $1 AND media_id <> $1"
+        return bool(self.catalog.cursor().execute(sql, [media_id]).fetchall()[0][0])
 
     def _looked_up(self, stored: Texts, text: str) -> list[int]:
         """Return the rows of the titles whose id ``text`` is, or else whose title, or else whose name."""

@@ -1,0 +1,121 @@
+"""Conditions on any field of the titles, in the words of any trade: one of some values, or a span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from semrec_faiss.data.folder.database import quoted_name, quoted_text
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.errors import UsageError
+from semrec_faiss.search.arguments import mapping_of, names_of
+
+AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
+Ranges = tuple[tuple[str, str | None, str | None], ...]
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+            "UHUGEINT", "FLOAT", "DOUBLE")  # fmt: skip
+
+
+def any_of_from(value: Any) -> AnyOf:
+    """Return values by field as a tuple; one value is a list of one; raises UsageError for what is no mapping."""
+    if isinstance(value, tuple):
+        return value
+    return tuple(
+        (field, names_of(values, f"any_of[{field!r}]")) for field, values in mapping_of(value, "any_of").items()
+    )
+
+
+def ranges_from(value: Any) -> Ranges:
+    """Return first and last by field as a tuple, either None for open; raises UsageError for what is no such thing."""
+    if isinstance(value, tuple):
+        return value
+    found = []
+    for field, span in mapping_of(value, "ranges").items():
+        pair = tuple(span) if isinstance(span, tuple | list) else ()
+        if len(pair) != 2 or pair == (None, None):
+            raise UsageError(
+                f"the range of {field!r} is {span!r}; a first and a last value are expected",
+                fix="for example: {'price': (5, 10)}, (5, None), (None, 10)",
+            )
+        first, last = (None if one is None else str(one) for one in pair)
+        found.append((field, first, last))
+    return tuple(found)
+
+
+def any_of_clause(catalog: Catalog, field: str, values: Sequence[str]) -> str:
+    """Return the clause that holds for titles whose field is, or, where it is a list, holds one of the values."""
+    name, kind = _known(catalog, field)
+    listed = ", ".join(map(quoted_text, values))
+    if kind.endswith("[]"):
+        return f"list_has_any({quoted_name(name)}::VARCHAR[], [{listed}])"
+    text = f"({quoted_name(name)}->>'$')" if kind == "JSON" else f"{quoted_name(name)}::VARCHAR"
+    return f"{text} IN ({listed})"
+
+
+def range_clause(catalog: Catalog, field: str, first: str | None, last: str | None) -> str:
+    """Return the clause that holds for titles whose field lies in a span, its ends included."""
+    name, kind = _known(catalog, field)
+    if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP")) or kind == "JSON":
+        raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix="use --any-of, or --where")
+    bounds = [(">=", first), ("<=", last)]
+    return " AND ".join(
+        f"{quoted_name(name)} {sign} {_value(one, kind, field)}" for sign, one in bounds if one is not None
+    )
+
+
+def _value(text: str, kind: str, field: str) -> str:
+    if kind not in _NUMBERS and not kind.startswith("DECIMAL"):
+        return f"{quoted_text(text)}::{kind}"
+    try:
+        float(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no number, as {field!r} holds", fix=f"--range {field}=5..10") from error
+    return f"{quoted_text(text)}::{'DOUBLE' if kind in _NUMBERS else kind}"
+
+
+def _known(catalog: Catalog, field: str) -> tuple[str, str]:
+    folded = {name.casefold(): name for name in catalog.fields}
+    if field.casefold() not in folded:
+        raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(catalog.fields)}")
+    name = folded[field.casefold()]
+    return name, catalog.fields[name]
+
+
+def parse_any_of(assignments: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Read ``FIELD=VALUE`` as ``--any-of`` gives it; a field that is named again has more values."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in assignments:
+        field, value = _split(text, "--any-of", "brand=Sony")
+        found[field] = (*found.get(field, ()), value)
+    return found
+
+
+def parse_ranges(assignments: Sequence[str]) -> Mapping[str, tuple[str | None, str | None]]:
+    """Read ``FIELD=a..b``, ``FIELD=a..`` or ``FIELD=..b`` as ``--range`` gives it."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for text in assignments:
+        field, span = _split(text, "--range", "price=5..10")
+        first, dots, last = (part.strip() for part in span.partition(".."))
+        if not (first or last) or field in found:
+            raise UsageError(f"--range {text!r} is no span, or a second one of its field", fix="--range price=5..10")
+        found[field] = (first or None, (last if dots else first) or None)
+    return found
+
+
+def parse_max_per(assignments: Sequence[str]) -> dict[str, int]:
+    """Read ``FIELD=N`` as ``--max-per`` gives it."""
+    found = {}
+    for text in assignments:
+        field, number = _split(text, "--max-per", "brand=2")
+        if not number.isascii() or not number.isdigit() or int(number) < 1:
+            raise UsageError(f"--max-per {text!r}: {number!r} is no whole number from 1 on", fix="--max-per brand=2")
+        found[field] = int(number)
+    return found
+
+
+def _split(text: str, option: str, example: str) -> tuple[str, str]:
+    field, equals, value = (part.strip() for part in text.partition("="))
+    if not (field and equals and value):
+        raise UsageError(f"{option} {text!r} is not of the form {option} FIELD=…", fix=f"{option} {example}")
+    return field, value

@@ -1,0 +1,110 @@
+"""Words of any trade: values and spans of any field, columns that tell equal titles apart, ids and titles."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import semrec_faiss
+from semrec_faiss import Filter, Recommender, UsageError
+from semrec_faiss.cli.main import cli
+from semrec_faiss.search.field_filters import parse_any_of, parse_max_per, parse_ranges
+
+COUNT = 30
+SONGS = {
+    "sku": [f"s{n:02d}" for n in range(COUNT)],
+    "name": ["Intro" if n % 3 == 0 else "s01" if n == 29 else f"Song {n}" for n in range(COUNT)],
+    "artist": [f"Artist {n % 10}" for n in range(COUNT)],
+    "price": [Decimal(n) / 4 for n in range(COUNT)],
+    "length": list(range(100, 100 + COUNT)),
+    "released": [dt.date(2000 + n, 1, 1) for n in range(COUNT)],
+    "tags": [["fast", "loud"][: n % 3] for n in range(COUNT)],
+}
+VECTORS = np.random.default_rng(2).normal(size=(COUNT, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "index"
+    semrec_faiss.build(VECTORS, pd.DataFrame(SONGS), output=path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "holds"),
+    [
+        ({"any_of": {"artist": ["Artist 1", "Artist 2"]}}, lambda n: n % 10 in (1, 2)),
+        ({"any_of": {"tags": "loud"}}, lambda n: n % 3 == 2),
+        ({"any_of": {"length": [105, 107]}}, lambda n: n in (5, 7)),
+        ({"any_of": {"artist": "Artist 1", "tags": "fast"}}, lambda n: n % 10 == 1 and n % 3),
+        ({"ranges": {"price": ("1.25", 3)}}, lambda n: 5 <= n <= 12),
+        ({"ranges": {"length": (110.5, None)}}, lambda n: n > 10),
+        ({"ranges": {"released": (None, "2009-12-31")}}, lambda n: n < 10),
+        ({"ranges": {"artist": ("Artist 8", "Artist 9")}}, lambda n: n % 10 >= 8),
+    ],
+)
+def test_any_field_can_be_asked_for(index: Path, wanted: dict[str, Any], holds: Any) -> None:
+    answers = Recommender.open(index).search(VECTORS[:1], COUNT, where=Filter(**wanted))
+    assert {title.media_id for title in answers[0]} == {f"s{n:02d}" for n in range(COUNT) if holds(n)}
+
+
+def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: Path) -> None:
+    recommender = Recommender.open(index)
+    for wanted, says in (
+        ({"any_of": {"brand": "x"}}, "no field 'brand'"),
+        ({"ranges": {"length": ("a", None)}}, "'a' is no number"),
+        ({"ranges": {"tags": (1, 2)}}, "which has no order"),
+        ({"ranges": {"released": ("soon", None)}}, "soon"),
+        ({"ranges": {"length": (None, None)}}, "a first and a last value"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            recommender.search(VECTORS[:1], 3, where=Filter(**wanted))  # type: ignore[arg-type]
+
+
+def test_options_are_read() -> None:
+    assert parse_any_of(["a=1", "b=x=y", "a=2"]) == {"a": ("1", "2"), "b": ("x=y",)}
+    assert parse_ranges(["a=1..2", "b=..3", "c=4..", "d=5"]) == {
+        "a": ("1", "2"),
+        "b": (None, "3"),
+        "c": ("4", None),
+        "d": ("5", "5"),
+    }
+    assert parse_max_per(["a=2"]) == {"a": 2}
+    for read, text in ((parse_any_of, "a"), (parse_ranges, "a=.."), (parse_max_per, "a=0"), (parse_max_per, "=1")):
+        with pytest.raises(UsageError):
+            read([text])
+
+
+def printed(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, arguments)
+    return result.exit_code, result.output
+
+
+def test_lists_tell_equal_titles_apart_and_show_what_is_asked_for(index: Path) -> None:
+    both = ("--any-of", "artist=Artist 3", "--any-of", "artist=Artist 6")
+    _, text = printed("similar", str(index), "Song 1", "-k", "20", *both)
+    assert text.count("Intro") == 2 and "Artist 3" in text and "Artist 6" in text
+    _, text = printed("similar", str(index), "Song 1", "-k", "1", "--range", "length=105", "--show", "price,released")
+    assert text.splitlines()[1].startswith("1.  Song 5") and text.splitlines()[1].endswith("similar  1.25  2005-01-01")
+    _, text = printed("similar", str(index), "Song 1", "-k", "9", "--max-per", "artist=1", "--range", "length=..119")
+    assert len(text.splitlines()) == 10
+
+
+def test_an_id_and_a_title_can_be_told_apart(index: Path) -> None:
+    assert "Similar to Song 1:" in printed("similar", str(index), "s01", "-k", "1")[1]
+    assert "another's title: --title 's01' means that one" in printed("similar", str(index), "s01", "-k", "1")[1]
+    assert printed("similar", str(index), "--title", "s01", "-k", "1")[1].startswith("Similar to s01:")
+    assert printed("similar", str(index), "--id", "s01", "-k", "1")[1].startswith("Similar to Song 1:")
+    result = CliRunner().invoke(cli, ["similar", str(index), "--id", "Song 1"])
+    assert type(result.exception).__name__ == "NotFoundError"
+    result = CliRunner().invoke(cli, ["similar", str(index), "--title", "s02"])
+    assert type(result.exception).__name__ == "NotFoundError"
+    result = CliRunner().invoke(cli, ["similar", str(index), "a", "--id", "s01"])
+    assert isinstance(result.exception, UsageError)
