@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
 from semrec_faiss.forking import keep_for_ever, renewed_after_fork
 from semrec_faiss.index.gpu_memory import all_gpu_states
+from semrec_faiss.index.kernels import replace_old_kernels
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
@@ -58,9 +60,10 @@ shared cores, 10 queries over 1,519 titles took 28 ms instead of 0.7."""
 
 @lru_cache(maxsize=1)
 def load_faiss() -> Any:
-    """Import FAISS, have its threads share cores, and set its CPU block sizes for batches of recommender size.
+    """Import FAISS, have its threads share cores, and set its kernels and block sizes for batches of recommender size.
 
-    ``GOMP_SPINCOUNT`` is set for this process where neither it nor ``OMP_WAIT_POLICY`` is.
+    ``GOMP_SPINCOUNT`` is set for this process where neither it nor ``OMP_WAIT_POLICY`` is; for the kernels see
+    `semrec_faiss.index.kernels`.
 
     Raises:
         MissingPackageError: FAISS is missing, installed twice over itself, or cannot load its GPU libraries.
@@ -74,6 +77,7 @@ def load_faiss() -> Any:
         )
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+    is_ours = "faiss" not in sys.modules  # kernels that others may be using are left alone
     try:
         import faiss
     except ImportError as error:
@@ -86,6 +90,8 @@ def load_faiss() -> Any:
             f"FAISS is installed but cannot load its GPU libraries: {error}",
             fix="pip install --force-reinstall 'semrec-faiss[gpu]'",
         ) from error
+    if is_ours:
+        replace_old_kernels(faiss)
     faiss.cvar.distance_compute_blas_threshold = BLAS_THRESHOLD
     faiss.cvar.distance_compute_blas_query_bs = BLAS_QUERY_BLOCK
     faiss.cvar.distance_compute_blas_database_bs = BLAS_TITLE_BLOCK

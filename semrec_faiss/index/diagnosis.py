@@ -19,6 +19,7 @@ from semrec_faiss.index.device import Device, gpu_count, has_driver, installed_f
 from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
 from semrec_faiss.index.gpu_drivers import TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
 from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.kernels import CHOICE, LIBRARIES, SAFE, kernels_of
 
 if TYPE_CHECKING:
     from semrec_faiss.index.vector_index import VectorIndex
@@ -57,7 +58,8 @@ def diagnose() -> list[Check]:
     """Look at everything a search depends on; raises nothing."""
     gpus = _gpus()
     packages = [_package(*package) for package in (_OPTIONAL if gpus.state != "missing" else _WITHOUT_GPU)]
-    return [_python(), _memory(), _faiss(), gpus, *(_used(package, gpus) for package in packages), *_cards()]
+    used = (_used(package, gpus) for package in packages)
+    return [_python(), _memory(), _faiss(), _arithmetic(), gpus, *used, *_cards()]
 
 
 def _python() -> Check:
@@ -85,6 +87,17 @@ def _faiss() -> Check:
         return Check("faiss", "problem", error.message, error.fix)
     options = faiss.get_compile_options().strip()
     return Check("faiss", "ok", f"{wheels or faiss.__version__} ({options}), {faiss.omp_get_max_threads()} threads")
+
+
+def _arithmetic() -> Check:
+    """Say which kernels multiply matrices on the CPU; old ones on a new processor cost most of the speed."""
+    told = {library: kernels_of(library) for library in LIBRARIES}
+    found = "; ".join(f"{library}: {kernels or 'not told'}" for library, kernels in told.items())
+    faiss = told["faiss"]
+    if faiss is not None and faiss.is_older_than_processor:
+        fix = f"unset {CHOICE}, or set it to {SAFE}, before semrec starts"
+        return Check("arithmetic", "missing", f"{found}: older than this processor, which costs most of the speed", fix)
+    return Check("arithmetic", "ok", found)
 
 
 def _gpus() -> Check:

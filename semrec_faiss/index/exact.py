@@ -7,15 +7,13 @@ apart is scored again in one way, and then ordered by score and row: the same ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.forking import OWN_THREADS, renewed_after_fork
 from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.products import best_of_batch
 
 VectorsOf = Callable[[Rows], Vectors]
 Search = Callable[[Vectors, int], tuple[Scores, Rows]]
@@ -23,12 +21,6 @@ Search = Callable[[Vectors, int], tuple[Scores, Rows]]
 
 GATHER_BYTES = 1 << 20
 """Candidate vectors gathered at once while rescoring."""
-
-SCORE_BLOCK = 64
-"""Scores that share one maximum while the best of a single query are looked for."""
-
-PRODUCT_ROWS = 8_192
-"""Vectors that one thread multiplies at a time with a single query."""
 
 SCAN_ROWS = 65_536
 """Titles scored at once while scanning."""
@@ -232,65 +224,10 @@ def scan(queries: Vectors, k: int, count: int, vectors_of: VectorsOf) -> tuple[S
     heap = faiss.ResultHeap(len(queries), k, keep_max=True)
     for start in range(0, count, SCAN_ROWS):
         rows = np.arange(start, min(start + SCAN_ROWS, count), dtype=np.int64)
-        scores, found = faiss.knn(queries, vectors_of(rows), min(k, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, found = best_of_batch(queries, min(k, len(rows)), vectors_of(rows))
         heap.add_result(scores, found + start)
     heap.finalize()
     return heap.D, heap.I
-
-
-def best_of_one(query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
-    """Compare a single query with every vector: FAISS gives it one thread, a matrix-vector product takes them all.
-
-    The k-th largest of the blocks' maxima is a bound that at least k scores reach, so only those few are sorted.
-
-    Args:
-        query: float32 (1, dim).
-        k: at most ``len(vectors)``.
-        vectors: float32 (count, dim), C-contiguous.
-
-    Returns:
-        scores float32 and rows int64 (1, k), best first, ties by row.
-    """
-    scores = _products(query, vectors)
-    blocks = len(scores) // SCORE_BLOCK
-    if k < blocks:
-        maxima = scores[: blocks * SCORE_BLOCK].reshape(blocks, SCORE_BLOCK).max(axis=1)
-        rows = np.flatnonzero(scores >= np.partition(maxima, blocks - k)[blocks - k])
-    else:
-        rows = np.arange(len(scores))
-    best = rows[np.lexsort((rows, -scores[rows]))[:k]]
-    return scores[best][None, :], best[None, :].astype(np.int64)
-
-
-def _products(query: Vectors, vectors: Vectors) -> Scores:
-    """Multiply all vectors with one query.
-
-    By FAISS, in threads: a mapped index file holds its vectors at odd addresses, and numpy would copy them all first.
-    """
-    faiss = load_faiss()
-    scores = np.empty(len(vectors), np.float32)
-
-    def multiply(start: int) -> None:
-        part = vectors[start : start + PRODUCT_ROWS]
-        ours = scores[start : start + PRODUCT_ROWS]
-        faiss.fvec_inner_products_ny(
-            faiss.swig_ptr(ours), faiss.swig_ptr(query), faiss.swig_ptr(part), query.shape[1], len(part)
-        )
-
-    starts = range(0, len(vectors), PRODUCT_ROWS)
-    if len(starts) == 1:
-        multiply(0)
-    else:  # FAISS lets go of the interpreter's lock meanwhile
-        list(_product_threads().map(multiply, starts))
-    return scores
-
-
-@lru_cache(maxsize=1)
-def _product_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix=f"{OWN_THREADS}products")
-
-
-renewed_after_fork(_product_threads.cache_clear)
 
 
 def order_ties(scores: Scores, rows: Rows) -> None:

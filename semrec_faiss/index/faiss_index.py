@@ -22,9 +22,10 @@ from semrec_faiss.index.device import (
     load_faiss,
     to_gpu,
 )
-from semrec_faiss.index.exact import best_of_one, original_vectors
+from semrec_faiss.index.exact import original_vectors
 from semrec_faiss.index.factory import apply_search_settings
 from semrec_faiss.index.lists import InvertedLists
+from semrec_faiss.index.products import best_by_numpy, best_of_one, multiplies_by_numpy
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
@@ -140,6 +141,8 @@ class FaissIndex(HoldsHandles):
         """
         if self._flat_vectors is not None and len(queries) == 1:
             return best_of_one(queries, k, self._flat_vectors)
+        if self._flat_vectors is not None and multiplies_by_numpy(len(queries), k, len(self._flat_vectors)):
+            return best_by_numpy(queries, k, self._flat_vectors)
         if self._lists is not None:
             return self._lists.search(queries, k, **options)
         with self.locked():

@@ -11,7 +11,8 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.device import gpu_resources, load_faiss
-from semrec_faiss.index.exact import SCAN_ROWS, best_of_one, order_ties, rescore
+from semrec_faiss.index.exact import SCAN_ROWS, order_ties, rescore
+from semrec_faiss.index.products import best_of_batch
 from semrec_faiss.index.vector_index import VectorIndex
 
 
@@ -59,12 +60,9 @@ def _best_of(index: VectorIndex, queries: Vectors, k: int, rows: Rows, gathered:
 
 
 def _knn(index: VectorIndex, queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
-    faiss = load_faiss()
-    if len(queries) == 1 and not index.device.gpus:
-        return best_of_one(queries, k, vectors)
     if not index.device.gpus or k > GPU_LIMIT:
-        scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-        return scores, positions
+        return best_of_batch(queries, k, vectors)
+    faiss = load_faiss()
     gpu = gpu_resources(index.device.gpus[0], index.device.temp_memory_mb)
     with gpu.lock:
         scores, positions = faiss.knn_gpu(

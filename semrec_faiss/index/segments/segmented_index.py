@@ -10,7 +10,8 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FusedIndex, IndexConfig
 from semrec_faiss.index.device import Device, load_faiss, to_gpu
-from semrec_faiss.index.exact import MORE_CANDIDATES, best_of_one, original_vectors, scan
+from semrec_faiss.index.exact import MORE_CANDIDATES, original_vectors, scan
+from semrec_faiss.index.products import best_of_batch
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
 from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.index.vector_index import VectorIndex
@@ -157,11 +158,7 @@ class SegmentedIndex(VectorIndex):
 def _best_of(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
     if not k or not len(queries):
         return _nothing(len(queries))
-    if len(queries) == 1:
-        return best_of_one(queries, k, vectors)
-    faiss = load_faiss()
-    scores, positions = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, positions
+    return best_of_batch(queries, k, vectors)
 
 
 def _nothing(queries: int) -> tuple[Scores, Rows]:

@@ -11,6 +11,7 @@ MB = 1_000_000
 RATIO_1000_QUERIES = 1.05
 ADDED_MS_1_QUERY = 0.2
 RATIO_TO_FAISS_DEFAULTS = 0.35
+RATIO_TO_FAISS_AS_IT_COMES = 1.0
 HELP_S = 0.25
 SIMILAR_S = 1.5
 BUILD_TIMES_VECTORS = 2.2
@@ -45,6 +46,14 @@ def judge(document: dict[str, Any]) -> list[Criterion]:
             reasons.get("faiss_defaults"),
         ),
         _promise(
+            "faiss_as_it_comes",
+            "any batch on the CPU, to FAISS as it comes, the worst of them",
+            _worst_batch(document),
+            RATIO_TO_FAISS_AS_IT_COMES,
+            "x",
+            reasons.get("faiss_defaults"),
+        ),
+        _promise(
             "help",
             "semrec --help, whole process",
             _seconds(document, "help"),
@@ -70,6 +79,11 @@ def judge(document: dict[str, Any]) -> list[Criterion]:
         ),
         _read_users_promise(document, reasons.get("memory.read_users")),
     ]
+
+
+def _worst_batch(document: dict[str, Any]) -> float | None:
+    batches = _at(document, "faiss_defaults", "batches")
+    return None if batches is None else max(row["ratio"] for row in batches)
 
 
 def _search_promises(document: dict[str, Any]) -> list[Criterion]:

@@ -32,7 +32,6 @@ from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 
 BATCHES = (1, 10, 100, 1000, 10_000)
-DEFAULTS_BATCH = 100
 AGREEMENT_BATCH = 1000
 K = 10
 FEWEST_PROCESS_RUNS, MOST_PROCESS_RUNS = 3, 10
@@ -84,7 +83,7 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
         runs = min(MOST_PROCESS_RUNS, max(FEWEST_PROCESS_RUNS, bench.repeats))
         measured = {
             "search": rows,
-            "faiss_defaults": _beside_defaults(recommender, queries[:DEFAULTS_BATCH], k, bench.repeats, progress),
+            "faiss_defaults": _beside_defaults(recommender, queries, k, bench.repeats, progress),
             "agreement_with_cpu": _agreement(recommender, queries[:AGREEMENT_BATCH], k),
             "gpu_memory": _gpu_memory(recommender, queries, k, gpu_memory),
             "processes": process_times(recommender, path, runs, progress),
@@ -156,7 +155,8 @@ def _beside_defaults(
         return NotMeasured("FAISS's BLAS settings matter on a CPU only")
     if not _is_flat(recommender):
         return NotMeasured("FAISS's BLAS settings matter to exact scans, so to type flat")
-    return cost_beside_defaults(recommender.index, queries, k, repeats, progress)
+    batches = {count: queries[:count] for count in BATCHES}
+    return cost_beside_defaults(recommender.index, batches, k, repeats, progress)
 
 
 def _agreement(recommender: Recommender, queries: Vectors, k: int) -> dict[str, Any] | NotMeasured:

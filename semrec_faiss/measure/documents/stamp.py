@@ -29,6 +29,15 @@ class Gpu(Part):
     driver: str | None
 
 
+class Blas(Part):
+    """What a library multiplies matrices with."""
+
+    name: str
+    version: str | None
+    architecture: str | None
+    by_itself: str | None = None
+
+
 class Stamp(Part):
     """What `environment.environment` tells, as far as reports show it."""
 
@@ -40,9 +49,11 @@ class Stamp(Part):
     cpu: Cpu
     memory_bytes: Count | None = None
     faiss_threads: Positive | None
+    blas: dict[str, Blas | None] | None = None
     gpus: list[Gpu]
 
     def of_a_record(self) -> dict[str, JsonValue]:
         """Return what the records of trials hold of it."""
         told = self.as_json()
-        return {name: told[name] for name in ("date", "git", "versions", "cpu", "gpus", "faiss_threads")}
+        names = ("date", "git", "versions", "cpu", "gpus", "faiss_threads", "blas")
+        return {name: told[name] for name in names if name in told}

@@ -21,6 +21,7 @@ from semrec_faiss._version import __version__
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.kernels import LIBRARIES, kernels_of
 from semrec_faiss.measure.documents.stamp import Stamp
 
 PROGRAM = "semrec"
@@ -65,6 +66,7 @@ def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": usable_cores()},
         "memory_bytes": _memory_bytes(),
         "faiss_threads": faiss_threads(),
+        "blas": blas_kernels(),
         "gpus": [
             {"name": state.name, "driver": state.driver, "memory_bytes": state.total_bytes} for state in gpu_states()
         ],
@@ -150,6 +152,13 @@ def faiss_threads() -> int | None:
         return int(load_faiss().omp_get_max_threads())
     except MissingPackageError:
         return None
+
+
+def blas_kernels() -> dict[str, dict[str, str | None] | None]:
+    """Tell which BLAS kernels FAISS and numpy multiply with; None where it cannot be told."""
+    faiss_threads()  # loads FAISS where it is installed
+    told = {library: kernels_of(library) for library in LIBRARIES}
+    return {library: None if kernels is None else kernels.as_dict() for library, kernels in told.items()}
 
 
 def cpu_model() -> str | None:

@@ -9,6 +9,7 @@ from semrec_faiss.report.page.document import Value
 def stamp_rows(told: Stamp) -> list[list[Value]]:
     """Return a stamp, a row for each thing told."""
     git = told.git or Git(commit=None, dirty=None)
+    blas: list[list[Value]] = [["BLAS", _blas(told)]] if told.blas else []
     return [
         ["date", told.date],
         ["command", told.command],
@@ -16,5 +17,11 @@ def stamp_rows(told: Stamp) -> list[list[Value]]:
         ["versions", ", ".join(f"{name} {value}" for name, value in told.versions.items() if value)],
         ["system", told.os],
         ["processor", f"{told.cpu.model}, {told.cpu.usable_cores} cores, {told.faiss_threads} threads"],
+        *blas,
         ["GPUs", ", ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in told.gpus) or "none"],
     ]
+
+
+def _blas(told: Stamp) -> str:
+    known = {library: blas for library, blas in (told.blas or {}).items() if blas is not None}
+    return "; ".join(f"{library} {blas.name} {blas.version}, {blas.architecture}" for library, blas in known.items())

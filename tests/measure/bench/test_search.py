@@ -43,7 +43,7 @@ def made_up_document(**changes: Any) -> dict[str, Any]:
         "data": {"titles": 1000, "dim": 100},
         "index": {"type": "flat", "search": {}},
         "search": [{"queries": count, "vector_index": ours, "recommender": ours} for count in (1, 1000)],
-        "faiss_defaults": {"ratio": 0.35},
+        "faiss_defaults": {"ratio": 0.35, "batches": [{"ratio": 0.35}, {"ratio": 1.0}]},
         "processes": {"help": {"median_ms": 250.0}, "similar_cpu": {"median_ms": 1500.0}},
         "memory": {
             "build_flat": {"peak_bytes": 250_880_000},  # 2.2 × 1000 × 100 × 4 + 250 MB
@@ -66,6 +66,7 @@ def test_promises_just_kept() -> None:
             "thousand_queries_recommender",
             "one_query_recommender",
             "hundred_queries",
+            "faiss_as_it_comes",
             "help",
             "similar",
             "build_memory",
@@ -78,7 +79,8 @@ def test_promises_just_kept() -> None:
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [
-        ({"faiss_defaults": {"ratio": 0.3501}}, "hundred_queries"),
+        ({"faiss_defaults": {"ratio": 0.3501, "batches": [{"ratio": 0.3501}]}}, "hundred_queries"),
+        ({"faiss_defaults": {"ratio": 0.35, "batches": [{"ratio": 0.3}, {"ratio": 1.01}]}}, "faiss_as_it_comes"),
         ({"processes": {"help": {"median_ms": 250.1}, "similar_cpu": {"median_ms": 1.0}}}, "help"),
         ({"processes": {"help": {"median_ms": 1.0}, "similar_cpu": {"median_ms": 1500.1}}}, "similar"),
     ],
@@ -316,6 +318,7 @@ def test_environment_stamp_names_versions_and_no_place(monkeypatch: pytest.Monke
     assert stamp["date"].endswith("+00:00")
     assert stamp["cpu"]["cores"] >= 1
     assert stamp["faiss_threads"] >= 1
+    assert set(stamp["blas"]) == {"faiss", "numpy"}
     text = json.dumps(stamp)
     assert str(Path.home()) not in text
     assert str(Path.cwd()) not in text
@@ -338,6 +341,7 @@ def test_tiny_run_measures_every_section_of_a_cpu(tiny: dict[str, Any]) -> None:
             assert len(row[name]["times_ms"]) == row["rounds"]
             assert 0 < row[name]["min_ms"] <= row[name]["median_ms"] <= row[name]["p95_ms"]
     assert tiny["faiss_defaults"]["queries"] == 100
+    assert [row["queries"] for row in tiny["faiss_defaults"]["batches"]] == [1, 10, 100, 1000, 10_000]
     assert tiny["memory"]["read_users"]["file_bytes"] == 128 + 50 * 16 * 8
     assert tiny["memory"]["build_flat"]["vector_bytes"] == 500 * 16 * 4
     assert tiny["memory"]["build_flat"]["peak_bytes"] > tiny["memory"]["libraries"]["peak_bytes"] > 20 * MB
