@@ -9,6 +9,7 @@ import click
 
 from semrec_faiss.cli.bench_answers import answers
 from semrec_faiss.cli.bench_gpu import gpu
+from semrec_faiss.cli.bench_serve import serve
 from semrec_faiss.cli.bench_update import update
 from semrec_faiss.cli.options import json_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_json, print_table, progress_bars, say
@@ -272,4 +273,5 @@ def _print_recommend(document: dict[str, Any]) -> None:
 
 bench.add_command(gpu)
 bench.add_command(answers)
+bench.add_command(serve)
 bench.add_command(update)
