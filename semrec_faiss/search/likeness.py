@@ -64,14 +64,16 @@ class Likeness:
         return slice(0, rank) if by == "people" else slice(rank, None)
 
     def _measure(self, by: Block) -> Values:
-        lengths = [np.linalg.norm(part, axis=1) for part in self._parts(by)]
-        return np.maximum(np.concatenate(lengths).astype(np.float64), 1e-12)
+        squares = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in self._parts(by)]
+        lengths = np.sqrt(np.concatenate(squares))
+        return np.where(lengths > 0, lengths, 1.0)
 
     def _cosines(self, row: int, by: Block) -> Values:
-        query = self._searcher.index.vectors([row])[0, self._columns(by)]
-        products = np.concatenate([part @ query for part in self._parts(by)]).astype(np.float64)
         lengths = self._lengths(by)
-        return np.asarray(products / lengths / lengths[row])
+        # Of unit length, so that products of long vectors fit float32.
+        query = (self._searcher.index.vectors([row])[0, self._columns(by)] / lengths[row]).astype(np.float32)
+        products = np.concatenate([part @ query for part in self._parts(by)]).astype(np.float64)
+        return np.asarray(products / lengths)
 
     def _parts(self, by: Block) -> Iterator[Vectors]:
         columns, index = self._columns(by), self._searcher.index
