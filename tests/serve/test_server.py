@@ -233,3 +233,21 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         dark.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
         browser.close()
     assert all(url.startswith(address) for url in asked)
+
+
+def test_schemathesis_finds_nothing(demo: Process, tmp_path: Path) -> None:
+    """All checks; what fits a schema may still name a title that is not there, or hold SQL that is none (400)."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text("[checks]\npositive_data_acceptance.expected-statuses = [200, 400, 403, 404, 422, 501, 503]\n")
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
+    address = f"http://127.0.0.1:{demo.port}/openapi.json"
+    options = ["--checks", "all", "--phases", "coverage,fuzzing", "-n", "5", "--seed", "7", "--max-time", "10"]
+    result = subprocess.run(
+        [*command, "--config-file", str(config), "run", address, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"(\d+) generated, \1 passed", result.stdout), result.stdout
