@@ -98,6 +98,27 @@ def parts(path: str, settings: list[str]) -> Any:
     return in_fork(lambda: [said(lambda: vectors.search(QUERIES, 5)), said(lambda: catalog.records([0]))])
 
 
+def refused(path: str, settings: list[str]) -> Any:
+    """Ask in a child what the parent, and then what the child itself, opened; and in a process of its own."""
+    recommender = Recommender.open(path, settings)
+    want = ask(recommender)
+
+    def said(work: Callable[[], Any]) -> str:
+        try:
+            work()
+        except SemrecError as error:
+            return f"{type(error).__name__}: {error.message}"
+        return "nothing"
+
+    child = in_fork(lambda: [said(lambda: ask(recommender)), said(lambda: ask(Recommender.open(path, settings)))])
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=_asked, args=(recommender, want, answers))
+    process.start()
+    process.join(60)
+    return [child, process.exitcode, answers.get() if process.exitcode == 0 else None, ask(recommender) == want]
+
+
 def busy(path: str, settings: list[str]) -> Any:
     """Fork again and again while other threads of the parent ask, and hold its locks."""
     recommender = Recommender.open(path, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -355,3 +356,22 @@ def test_faiss_and_saved_index_agree_on_a_gpu(tmp_path: Path, make_folder: Any) 
     assert saved.device.gpus
     found = saved.search(made.unit[:50], 5)
     np.testing.assert_allclose(found.scores, scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [{"type": "flat"}, {"type": "fused"}])
+def test_a_fork_of_a_process_that_used_the_gpu_is_refused_and_spawn_works(
+    tmp_path: Path, make_folder: Callable[..., Any], repo: Path, kind: dict[str, Any]
+) -> None:
+    made = make_folder(tmp_path / "data", titles=3_000, users=3)
+    values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": kind, "device": {"kind": "gpu"}}
+    build_index(config_from_dict(values))
+    done = subprocess.run(
+        [sys.executable, str(repo / "tests" / "ask_after_fork.py"), "refused", str(tmp_path / "index")],
+        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1500:]
+    (said, code), spawned, same, parent = json.loads(done.stdout.splitlines()[-1])
+    told = "DeviceError: this process was forked from one that had used the GPU, and CUDA cannot be used after that"
+    assert (said, code) == ([told, told], 0)
+    assert (spawned, same, parent) == (0, True, True)
