@@ -105,11 +105,15 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
 
     It is parsed as it stands, not in the brackets that it is run in, so that it cannot close them.
     """
+    import duckdb
+
     if not where.strip():
         raise UsageError("the filter is empty", fix=_EXAMPLE)
     if not where.isprintable() and _has_half_characters(where):
         raise UsageError(f"the filter {where!r} holds half a character", fix=_EXAMPLE)
     parsed = _parsed(cursor, where)
+    if parsed["error"] and parsed["error_message"].startswith("failed to allocate"):  # told here, not raised
+        raise duckdb.OutOfMemoryException(parsed["error_message"])
     if parsed["error"]:
         raise UsageError(f"the filter is not one SQL expression: {_placed(parsed, where)}", fix=_EXAMPLE)
     node = parsed["statements"][0]["node"] if len(parsed["statements"]) == 1 else {}
