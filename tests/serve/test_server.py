@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -36,7 +37,8 @@ def build(data: Path, index: Path) -> None:
 class Process:
     """``semrec serve`` on a free port."""
 
-    def __init__(self, index: Path, *flags: str) -> None:
+    def __init__(self, index: Path, *flags: str, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
         command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         assert self.process.stderr is not None
@@ -51,6 +53,8 @@ class Process:
 
     def ask(self, method: str, path: str, question: Any = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        if self.context is not None:
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=30, context=self.context)
         with contextlib.closing(connection):
             connection.request(method, path, None if question is None else json.dumps(question))
             reply = connection.getresponse()
@@ -251,3 +255,22 @@ def test_schemathesis_finds_nothing(demo: Process, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"(\d+) generated, \1 passed", result.stdout), result.stdout
+
+
+def test_sighup_takes_what_is_published_and_tls_is_spoken(tmp_path: Path, data: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    index, key, certificate = tmp_path / "index", tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    build(data, index)
+    flags = ("--watch-seconds", "0", "--tls-certificate", str(certificate), "--tls-key", str(key))
+    process = Process(index, *flags, context=ssl.create_default_context(cafile=str(certificate)))
+    try:
+        build(data, index)
+        assert process.ask("GET", "/readyz")[1]["generation"] == "gen-000001"
+        process.process.send_signal(signal.SIGHUP)
+        process.until(lambda: process.ask("GET", "/readyz")[1]["generation"] == "gen-000002")
+    finally:
+        assert process.end() == 0
