@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +68,7 @@ def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> N
 
 def line_of(user_id: str) -> bytes:
     """Return the line that a user id is stored as."""
-    return json.dumps(user_id).encode()
+    return encode_basestring_ascii(user_id).encode()
 
 
 def _ratings_of(columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:

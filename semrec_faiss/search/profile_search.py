@@ -34,14 +34,20 @@ LEAST_LIST = 100
 """Titles that popularity reorders at least, as `semrec evaluate` does."""
 
 
+PLAIN = Profile()
+"""What an index without a profile serves."""
+
+
 def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) -> Profile:
     """Return a profile with some settings changed.
 
     Raises:
         UsageError: a setting that there is not, or a value that it cannot have.
     """
+    if changes is None:
+        return given or PLAIN
     try:
-        return Profile(**((given or Profile()).model_dump() | dict(changes or {})))
+        return Profile(**((given or Profile()).model_dump() | dict(changes)))
     except (ValidationError, TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise UsageError(f"the profile is {changes!r}; settings and their values are expected") from error

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from semrec_faiss.arrays import Mask, Rows, Vectors
-from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError, UsageError
@@ -31,7 +30,7 @@ from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of
 from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block, Likeness
-from semrec_faiss.search.profile_search import ProfileSearch, changed_profile
+from semrec_faiss.search.profile_search import PLAIN, ProfileSearch, changed_profile
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.taste import Taste, taste_vector
@@ -284,7 +283,7 @@ class Recommender(HoldsHandles):
         exclusions = None if include_seen else self.seen(rows)
         served = self.saved.config.profile
         wanted = changed_profile(served, profile)
-        if wanted != (served or Profile()) or not wanted.is_one_search:
+        if wanted != (served or PLAIN) or not wanted.is_one_search:
             return self._profile_search.run(rows, wanted, wish, exclusions)
         found = self.searcher.run(np.ascontiguousarray(self.users.vectors[rows]), wish, exclusions)
         popular = np.isin(rows, self.users.without_likes)

@@ -24,6 +24,9 @@ class WishArguments(TypedDict, total=False):
     strategy: Strategy
 
 
+_EVERYTHING = Filter()
+
+
 @dataclass(frozen=True)
 class Wish:
     """How many titles are wanted, which, and how varied.
@@ -62,7 +65,7 @@ class Wish:
             raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
         return cls(
             checked_count(k),
-            where if isinstance(where, Filter) else Filter(where=where),
+            where if isinstance(where, Filter) else _EVERYTHING if where is None else Filter(where=where),
             names_of(exclude, "exclude"),
             Variety(number_of(diversity, "diversity"), mapping_of(max_per, "max_per")),
             strategy,

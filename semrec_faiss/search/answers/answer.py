@@ -23,6 +23,10 @@ SHOWN = 10
 """Results in the text and the table that an answer shows of itself."""
 
 
+NEIGHBOURS = 64
+"""Answers of a batch whose titles' records are read together."""
+
+
 class Answer(Sequence[Result]):
     """The titles found for one query: a sequence of results, best first.
 
@@ -78,7 +82,7 @@ class Answer(Sequence[Result]):
     @cached_property
     def results(self) -> tuple[Result, ...]:
         """The titles, best first; their metadata is read when this is first used."""
-        lines, scores = self._batch.titles.lines(self.rows), self.scores.tolist()
+        lines, scores = self._batch.lines_of(self._position, self.rows), self.scores.tolist()
         return tuple(
             result_of(rank, line, score) for rank, (line, score) in enumerate(zip(lines, scores, strict=True), 1)
         )
@@ -194,6 +198,7 @@ class Answers(Sequence[Answer]):
         self.titles = titles
         self.elapsed_ms = elapsed_ms
         self.text = text
+        self._neighbours: tuple[int, dict[int, bytes]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -209,6 +214,24 @@ class Answers(Sequence[Answer]):
             raise IndexError(f"answer {position} of {len(self)}")
         return Answer(self, position % len(self))
 
+    def lines_of(self, position: int, rows: Rows) -> list[bytes]:
+        """Return the records of one answer's titles as JSON; its neighbours' are read with them, and kept.
+
+        Args:
+            position: the answer's.
+            rows: int64, its titles.
+        """
+        if len(self) == 1:
+            return self.titles.lines(rows)
+        first = position - position % NEIGHBOURS
+        kept = self._neighbours
+        if kept is None or kept[0] != first:
+            near = self.rows[first : first + NEIGHBOURS]
+            distinct = np.unique(near[near >= 0])
+            kept = (first, dict(zip(distinct.tolist(), self.titles.lines(distinct), strict=True)))
+            self._neighbours = kept
+        return [kept[1][row] for row in rows.tolist()]
+
     def take(self, positions: Sequence[int]) -> Answers:
         """Return some of the answers, in the order asked, as a batch."""
         at = np.asarray(positions, dtype=np.int64)
@@ -223,7 +246,7 @@ class Answers(Sequence[Answer]):
         rows = np.unique(self.rows[self.rows >= 0])
         kept = KeptTitles(dict(self.titles.fields), dict(zip(rows.tolist(), self.titles.lines(rows), strict=True)))
         asked = {name: list(values) for name, values in self.asked.items()}
-        return self.__dict__ | {"titles": kept, "asked": asked}
+        return self.__dict__ | {"titles": kept, "asked": asked, "_neighbours": None}
 
     def as_dict(self) -> Record:
         """Return all answers as they stand in JSON."""

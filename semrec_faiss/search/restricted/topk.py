@@ -186,15 +186,16 @@ def _masked(
     """Let the kernels score only what may be returned: k titles whenever k match."""
     started = time.perf_counter()
     k = result.rows.shape[1]
-    mine = restriction.take(block)
+    is_whole = len(block) == len(queries)  # as it nearly always is: nothing is copied then
+    mine, asked = (restriction, queries) if is_whole else (restriction.take(block), queries[block])
     few = 0 if mine.exclusions is None else int(mine.exclusions.counts.max(initial=0))
     if few <= FEW_EXCLUDED and k + few <= min(index.count, index.k_limit or index.count):
         # The title that was asked about: one more is found sooner than a bitmap is made.
-        found = index.search_allowed(queries[block], k + few, restriction.mask)
+        found = index.search_allowed(asked, k + few, restriction.mask)
         take_first(found.rows, found.scores, mine.allows(found.rows), block, result)
     else:
         few = 0
-        found = index.search_allowed(queries[block], k, restriction.mask, mine.exclusions)
+        found = index.search_allowed(asked, k, restriction.mask, mine.exclusions)
         result.rows[block], result.scores[block] = found.rows, found.scores
     result.stages.append(Stage("masked", len(block), k + few, since(started)))
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
