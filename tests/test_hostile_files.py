@@ -300,6 +300,7 @@ def test_folders_that_may_not_be_read_are_named_as_that(built: Path, tmp_path: P
     assert "mistake in semrec" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "cp437", "utf-8", "utf-16"])
 def test_every_encoding_prints_and_its_json_is_json(built: Path, encoding: str) -> None:
     for arguments in (["doctor"], ["doctor", "--json"], ["similar", str(built), "m00003", "--json"]):
