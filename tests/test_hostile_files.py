@@ -270,6 +270,7 @@ def test_a_file_system_that_flushes_no_folders_is_gone_on_with(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to a user who may not read")
+@pytest.mark.slow
 def test_folders_that_may_not_be_read_are_named_as_that(built: Path, tmp_path: Path) -> None:
     def ended(*arguments: str) -> tuple[int, str]:
         found = python(f"""

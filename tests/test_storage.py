@@ -164,6 +164,7 @@ def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_terminated_command_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"

@@ -21,6 +21,7 @@ def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "semrec_faiss", *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_an_index(make_folder: Any, tmp_path: Path) -> None:
     made = make_folder(tmp_path / "data", titles=80, users=6)
     good = {"dataset": str(made.root), "output": str(tmp_path / "good"), "device": "cpu"}
@@ -50,6 +51,7 @@ def test_doctor_finds_a_gpu_that_goes_unused(make_folder: Any, tmp_path: Path, m
     assert device.fix == "--set device.kind=auto, or build it again so"
 
 
+@pytest.mark.slow
 def test_doctor_says_that_a_damaged_index_is_damaged(make_folder: Any, tmp_path: Path) -> None:
     made = make_folder(tmp_path / "data", titles=40)
     build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))

@@ -462,6 +462,7 @@ def _questions(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 @settings(max_examples=200, deadline=None)
 @given(_questions())
+@pytest.mark.slow
 def test_exact_types_equal_brute_force(
     make_index: Callable[..., VectorIndex], unit: Any, same_ranking: Callable[..., None], question: Any
 ) -> None:

@@ -146,6 +146,7 @@ title = st.text(st.sampled_from("Aa eéTth1290(),-’'&…七"), max_size=12).fi
 
 @settings(max_examples=60, deadline=None)
 @given(names=st.lists(title, min_size=1, max_size=6), asked=st.lists(title, min_size=1, max_size=6))
+@pytest.mark.slow
 def test_any_titles_are_found_as_the_catalogue_finds_them(
     names: list[str], asked: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

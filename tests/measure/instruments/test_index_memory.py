@@ -35,6 +35,7 @@ MB = 1_000_000
         ({"type": "hnsw", "build": {"M": 32, "efConstruction": 10}}, 8_000, 256),
     ],
 )
+@pytest.mark.slow
 def test_predictions_hold_within_a_tenth(
     settings: dict[str, Any], titles: int, dim: int, make_folder: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def test_the_filters_are_as_random_as_they_should_be(world: Any, filters: list[t
     assert min(said.values()) >= 200
 
 
+@pytest.mark.slow
 def test_sql_and_numpy_agree_on_every_filter(world: Any, filters: list[tuple[Filter, Mask]]) -> None:
     for wanted, mask in filters:
         np.testing.assert_array_equal(
@@ -195,7 +196,7 @@ def test_sql_and_numpy_agree_on_every_filter(world: Any, filters: list[tuple[Fil
 
 @pytest.mark.slow
 def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
-    """Every filter of a share with the automatic strategy, and every third one by name; half of all with exclusions a query."""
+    """Every filter of a share by the automatic strategy, every third one by name; half with exclusions a query."""
     rng = np.random.default_rng(11)
     most = most_of(built)
     asked_for: Counter[str] = Counter()
@@ -277,6 +278,7 @@ def test_an_approximate_index_loses_little_by_a_filter(built: Built, filters: li
     assert np.mean(shares[False]) >= 0.8
 
 
+@pytest.mark.slow
 def test_a_batch_answers_as_single_queries_do(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
     rng = np.random.default_rng(13)
     for _, mask in filters[:25]:
