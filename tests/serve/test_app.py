@@ -44,7 +44,7 @@ SAME: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         "similar",
         {"title": "m00003", "k": 5, "where": "runtime < 90", "diversity": 0.5, "max_per": {"year": 1}},
-        ("similar", "m00003", "-k", "5", "--where", "runtime < 90", "--diversity", "0.5", "--max-per", "year", "1"),
+        ("similar", "m00003", "-k", "5", "--where", "runtime < 90", "--diversity", "0.5", "--max-per", "year=1"),
     ),
     ("recommend", {"user": "user_003"}, ("recommend", "--user", "user_003")),
     ("recommend", {"user": "user_003", "include_seen": True}, ("recommend", "--user", "user_003", "--include-seen")),
