@@ -253,6 +253,6 @@ def _place(config: Config) -> Check:
     if problems:
         return Check("device", "missing", f"searched on the CPU: {problems[0]}", "build a type that runs on a GPU")
     if config.device.kind == "cpu":
-        return Check("device", "missing", "a GPU is here, but the index was built with device.kind=cpu: the GPU goes"
-                     " unused", "--set device.kind=auto, or build it again so")  # fmt: skip
+        unused = "a GPU is here, but the index was built with device.kind=cpu: the GPU goes unused"
+        return Check("device", "missing", unused, "--set device.kind=auto, or build it again so")
     return Check("device", "ok", f"searched on GPU {', '.join(map(str, config.device.gpus))}")

@@ -151,12 +151,16 @@ def explain(
     nearest = [position for position in np.argsort(-ranked, kind="stable") if seen[position] != row][:k]
     named = records_of(seen[nearest])
     contributions = tuple(
-        Contribution(near["media_id"], near["title"], float(similarities[position]),
-                     max(0.0, float(similarities[position])) / positive)
+        Contribution(
+            near["media_id"],
+            near["title"],
+            float(similarities[position]),
+            max(0.0, float(similarities[position])) / positive,
+        )
         if points is None
         else points.contribution(near, position, float(similarities[position]), score)
         for near, position in zip(named, nearest, strict=True)
-    )  # fmt: skip
+    )
     return Explanation(
         user_id=users.ids[user_row],
         media_id=record["media_id"],

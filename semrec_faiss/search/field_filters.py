@@ -13,8 +13,8 @@ from semrec_faiss.search.arguments import mapping_of, names_of
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
 Ranges = tuple[tuple[str, str | None, str | None], ...]
 
-_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-            "UHUGEINT", "FLOAT", "DOUBLE")  # fmt: skip
+_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_NUMBERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED), "FLOAT", "DOUBLE")
 
 
 def any_of_from(value: Any) -> AnyOf:

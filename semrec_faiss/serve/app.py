@@ -148,9 +148,11 @@ class App:
         key = keys.holder(shown.strip()) if kind.lower() == "bearer" else None
         if key is None:
             raise Refused(
-                401, "a key is needed", fix="send the header Authorization: Bearer KEY",
+                401,
+                "a key is needed",
+                fix="send the header Authorization: Bearer KEY",
                 headers={"www-authenticate": "Bearer"},
-            )  # fmt: skip
+            )
         if not key.may(route.role):
             raise Refused(403, f"the key of {key.name} does not allow this", fix="take a key of the role admin")
         return key

@@ -70,9 +70,12 @@ class Metrics:
             "semrec_request_seconds", "From a request to its reply.", ["route"], buckets=_SECONDS, registry=registry
         )
         self.parts = Histogram(
-            "semrec_part_seconds", "Parts of a question: look_up, search, render, or thread, which is all of them.",
-            ["part"], buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
+            "semrec_part_seconds",
+            "Parts of a question: look_up, search, render, or thread, which is all of them.",
+            ["part"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.in_flight = Gauge("semrec_requests_in_flight", "Questions accepted and not answered.", registry=registry)
         self.short = Counter("semrec_short_answers", "Answers of fewer titles than asked for.", registry=registry)
         self.batch_callers = Histogram(

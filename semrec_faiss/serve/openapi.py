@@ -124,9 +124,20 @@ class Taken(msgspec.Struct):
 
 
 _TYPES = (
-    Similar, Recommend, Search, Explain, OneAnswer, SeveralAnswers, Why, FoundTitles, IndexFacts, Readiness, Liveness,
-    Taken, Problem,
-)  # fmt: skip
+    Similar,
+    Recommend,
+    Search,
+    Explain,
+    OneAnswer,
+    SeveralAnswers,
+    Why,
+    FoundTitles,
+    IndexFacts,
+    Readiness,
+    Liveness,
+    Taken,
+    Problem,
+)
 
 _PROBLEMS = {
     400: "A request that can never work.",

@@ -367,9 +367,13 @@ def test_a_fork_of_a_process_that_used_the_gpu_is_refused_and_spawn_works(
     build_index(config_from_dict(values))
     done = subprocess.run(
         [sys.executable, str(repo / "tests" / "ask_after_fork.py"), "refused", str(tmp_path / "index")],
-        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
         env={**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-1500:]
     (said, code), spawned, same, parent = json.loads(done.stdout.splitlines()[-1])
     told = "DeviceError: this process was forked from one that had used the GPU, and CUDA cannot be used after that"

@@ -69,8 +69,12 @@ def test_kernels_that_somebody_named_stay() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        capture_output=True, text=True, env=os.environ | {CHOICE: "Prescott"}, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ | {CHOICE: "Prescott"},
+        timeout=60,
+        check=False,
+    )
     assert done.stdout.split() == ["Prescott", "missing"], done.stderr
 
 

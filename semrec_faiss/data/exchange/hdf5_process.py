@@ -54,9 +54,11 @@ class _Reader:
         self._path = path
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
+        )
 
     def told(self) -> dict[str, Any]:
         """Read a line of the process; raises DataError where that is an error, or the process has ended."""

@@ -15,6 +15,9 @@ import triton.language as tl
 from semrec_faiss.index.fused.kernels import load_bits, tile_of, write_maxima
 
 
+# Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
+
+
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def coded_chunk_maxima(
     queries, titles, steps, rests, factors, allowed, maxima,

@@ -15,6 +15,9 @@ import triton
 import triton.language as tl
 
 
+# Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
+
+
 @triton.jit
 def prepare_queries(
     given, rounded, scaled, bounds, codes, code_factors, dim, code_width, title_norm, title_error, code_norm, rounding,

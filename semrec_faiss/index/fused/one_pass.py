@@ -88,20 +88,26 @@ class FusedPass:
 
         plan, titles, count = self.plan, self.titles, len(queries)
         codes = titles.codes if plan.planes else None
+        into = (self.rounded, self.scaled, self.bounds, self.codes, self.code_factors)
+        errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
         kernels.prepare_queries[(count,)](
-            queries, self.rounded, self.scaled, self.bounds, self.codes, self.code_factors,
-            titles.dim, code_width(titles.dim), titles.norm, titles.error, codes.norm if codes else 0.0,
-            3.0 * titles.dim * 2.0**-23, PLANES=plan.planes, D_BLOCK=128, num_warps=1,
-        )  # fmt: skip
+            queries, *into, titles.dim, code_width(titles.dim), *errors, PLANES=plan.planes, D_BLOCK=128, num_warps=1
+        )
         queries_a_tile = plan.tile_queries // max(1, plan.planes)
         grid = (triton.cdiv(count, queries_a_tile) * triton.cdiv(titles.count, plan.tile_titles),)
         mask = (self.bounds if allowed is None else allowed, self.maxima)
         sizes = (count, titles.count, titles.dim, self._chunks, allowed_stride)
         options = {
-            "MASKED": allowed is not None, "SHARED": allowed_stride == 0, "SPAN": plan.span, "BM": plan.tile_queries,
-            "BN": plan.tile_titles, "BK": plan.tile_dim, "GROUP": plan.group, "num_warps": plan.warps,
+            "MASKED": allowed is not None,
+            "SHARED": allowed_stride == 0,
+            "SPAN": plan.span,
+            "BM": plan.tile_queries,
+            "BN": plan.tile_titles,
+            "BK": plan.tile_dim,
+            "GROUP": plan.group,
+            "num_warps": plan.warps,
             "num_stages": plan.stages,
-        }  # fmt: skip
+        }
         if codes is None:
             kernels.chunk_maxima[grid](self._query_tiles, self._title_tiles, *mask, *sizes, **options)
             return
@@ -130,22 +136,24 @@ class FusedPass:
 
         segments = self.plan.segments if chosen is self.listed else 1
         width = min(self.plan.width, power_of_two(length))
+        given = (values, values.shape[1], values if through is None else through, length)
+        into = (chosen, self.dropped[:, dropped_at:], self.dropped.shape[1])
+        options = {"THROUGH": through is not None, "WIDTH": width, "CAPACITY": chosen.shape[-1]}
         ranking_kernels.select_largest[(segments, count)](
-            values, values.shape[1], values if through is None else through, length, keep, chosen,
-            self.dropped[:, dropped_at:], self.dropped.shape[1], THROUGH=through is not None,
-            WIDTH=width, CAPACITY=chosen.shape[-1], num_warps=_selecting_warps(width, count),
-        )  # fmt: skip
+            *given, keep, *into, **options, num_warps=_selecting_warps(width, count)
+        )
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused import ranking_kernels
 
         plan, titles = self.plan, self.titles
         members = plan.capacity * 2 * plan.span
+        tables = (self.rounded, titles.halves, self.bounds if allowed is None else allowed)
+        sizes = (titles.count, titles.dim, allowed_stride)
+        options = {"MASKED": allowed is not None, "SPAN": plan.span, "CAPACITY": plan.capacity}
         ranking_kernels.rescore_chunks[(members // plan.rescore_rows, count)](
-            self.rounded, titles.halves, self.bounds if allowed is None else allowed, self.chosen, self.candidates,
-            titles.count, titles.dim, allowed_stride, MASKED=allowed is not None, SPAN=plan.span,
-            CAPACITY=plan.capacity, ROWS=plan.rescore_rows, BK=128, num_warps=4,
-        )  # fmt: skip
+            *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
+        )
         self._largest(self.candidates, None, members, plan.keep_rows, self.picked, self.dropped.shape[1] - 1, count)
         self._rank(count)
 
@@ -157,8 +165,14 @@ class FusedPass:
         vectors = titles.originals if exact else titles.halves
         picked = (self.scaled, vectors, titles.origins if mapped else self.chosen, self.chosen, self.picked)
         scale = titles.scale if exact else 1.0
-        options = {"MAPPED": mapped, "ORIGINALS": exact, "SPAN": plan.span, "CAPACITY": plan.capacity,
-                   "PICKS": plan.picks, "BK": 64 if plan.picks <= 32 else 32}  # fmt: skip
+        options = {
+            "MAPPED": mapped,
+            "ORIGINALS": exact,
+            "SPAN": plan.span,
+            "CAPACITY": plan.capacity,
+            "PICKS": plan.picks,
+            "BK": 64 if plan.picks <= 32 else 32,
+        }
         keys, apart = self._keys, plan.picks > SORTED_APART
         if apart:
             blocks = (plan.picks // ROWS_A_PROGRAM, count)
@@ -166,11 +180,12 @@ class FusedPass:
                 *picked, keys, titles.dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
             )
             keys = keys[:count].sort(dim=1, descending=True).values
+        dropped = self.dropped.shape[1]
+        options |= {"SORTED": apart, "DROPPED": power_of_two(dropped), "num_warps": _warps(plan.picks)}
+        tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.proven)
         ranking_kernels.rank_rows[(count,)](
-            *picked, self.bounds, self.dropped, keys, self.scores, self.rows, self.proven, titles.dim,
-            self.dropped.shape[1], self.k, scale, 1.0 / titles.scale, SORTED=apart,
-            DROPPED=power_of_two(self.dropped.shape[1]), num_warps=_warps(plan.picks), **options,
-        )  # fmt: skip
+            *picked, *tables, titles.dim, dropped, self.k, scale, 1.0 / titles.scale, **options
+        )
 
 
 def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:

@@ -11,6 +11,9 @@ import triton
 import triton.language as tl
 
 
+# Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
+
+
 @triton.jit
 def _ordered16(values):
     """Map float16 to int32 so that the integers compare as the numbers do."""
