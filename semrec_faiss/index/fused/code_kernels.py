@@ -14,7 +14,6 @@ import triton.language as tl
 
 from semrec_faiss.index.fused.kernels import load_bits, tile_of, write_maxima
 
-
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
 
