@@ -232,6 +232,14 @@ def _print_filters(document: dict[str, Any]) -> None:
 @click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=100), help="Titles to make up.")
 @click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=1), help="Users to make up.")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32), help="Dimensions of a vector.")
+@click.option(
+    "--type",
+    "index_type",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "flat", "fused"]),
+    help="Index type; auto takes fused on a GPU.",
+)
 @click.option("--seen", default=100, show_default=True, type=click.IntRange(min=0), help="Titles a user has seen.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds.")
@@ -240,18 +248,19 @@ def _print_filters(document: dict[str, Any]) -> None:
 )
 @json_option
 def recommend(
-    titles: int, users: int, dim: int, seen: int, device: str, repeats: int, out: Path, as_json: bool
+    titles: int, users: int, dim: int, index_type: str, seen: int, device: str, repeats: int, out: Path, as_json: bool
 ) -> None:
-    """Measure lists for every user beside the raw FAISS search of the same vectors, in turns."""
+    """Measure lists for every user beside the bare search of the same vectors, in turns."""
     from semrec_faiss.measure.bench.recommend import RecommendBench, bench_recommend
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")
-    plan = RecommendBench(device, titles, users, dim, seen, repeats=repeats)
+    plan = RecommendBench(device, index_type, titles, users, dim, seen, repeats=repeats)
     with progress_bars() as progress:
         document = bench_recommend(plan, progress)
-    path = out / f"bench-recommend-{document['device']}.json"
+    kind = document["index"]["type"]
+    path = out / f"bench-recommend-{document['device']}{'' if kind == 'flat' else f'-{kind}'}.json"
     save_results(document, path)
     if as_json:
         print_json(document)
