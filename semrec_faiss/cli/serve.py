@@ -71,7 +71,7 @@ def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     run_service(read_settings(config, flags | {"settings": settings}), lambda address: say(f"listening at {address}"))
 
 
-@serve.group()
+@serve.group(epilog="Example: semrec serve keys add website --keys keys.txt")
 def keys() -> None:
     """Who may ask: keys of which a file holds the hashes."""
 
