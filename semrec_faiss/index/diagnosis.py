@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NO_CUDA = "CPU build"
 
+CPU_TORCH = "uv pip install --torch-backend cpu 'semrec-faiss[embed]'   (pip's would bring 6 GB of CUDA)"
+"""How torch is installed without what only a GPU needs: pip takes the build with CUDA unless told otherwise."""
+
 SAMPLED = 1000
 """Vectors whose length is measured."""
 
@@ -168,6 +171,7 @@ def _package(name: str, purpose: str, extra: str, detail: Callable[[], str]) -> 
         more = detail()
     except metadata.PackageNotFoundError:
         install = f"pip install 'semrec-faiss[{extra}]'" if extra else f"pip install {name}"
+        install = CPU_TORCH if (name, extra) == ("torch", "embed") else install
         return Check(name, "missing", f"not installed; for {purpose}", install)
     except Exception as error:  # a package that is there but broken must not hide the other findings
         return Check(name, "problem", f"installed, but fails to load: {error}", f"pip install --force-reinstall {name}")

@@ -159,7 +159,7 @@ def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.Mo
     # Without a driver the gpu extra would only bring faiss-gpu over faiss-cpu.
     monkeypatch.setattr(diagnosis, "_gpus", lambda: diagnosis.Check("gpu", "missing", "no NVIDIA driver"))
     checks = {check.name: check for check in diagnosis.diagnose()}
-    assert checks["torch"].fix == "pip install 'semrec-faiss[embed]'"
+    assert checks["torch"].fix == diagnosis.CPU_TORCH
     assert "nvidia-ml-py" not in checks
 
 
