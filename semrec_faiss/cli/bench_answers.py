@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import count_option, index_argument, json_option, set_option
-from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.ending import run_bench
+from semrec_faiss.cli.options import count_option, index_argument, json_option, results_option, set_option
+from semrec_faiss.cli.printing import as_ms, print_table
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.bench.answers import AnswersResults
 
 
 @click.command(epilog="Example: semrec bench answers indexes/demo --questions 100 --out results")
@@ -18,56 +22,38 @@ from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_b
 )
 @count_option
 @set_option
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
-)
+@results_option
 @json_option
 def answers(index: Path, questions: int, count: int, settings: tuple[str, ...], out: Path, as_json: bool) -> None:
     """Measure what a caller of INDEX waits for: random titles and users, asked once each, beside the bare search."""
     from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers
-    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.search.recommender import Recommender
-    from semrec_faiss.storage import check_new_folder
 
-    check_new_folder(out, "--out")
-    recommender = Recommender.open(index, settings)
-    with progress_bars() as progress:
-        document = bench_answers(recommender, AnswersBench(questions, count), progress)
-    path = out / f"bench-answers-{document['device']}-{document['index']['type']}.json"
-    save_results(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        _print(document)
-    say(f"wrote {path}")
+    recommender, asked = Recommender.open(index, settings), AnswersBench(questions, count)
+    run_bench(lambda progress: bench_answers(recommender, asked, progress), _print, out, as_json=as_json)
 
 
-def _print(document: dict[str, Any]) -> None:
-    parts = ("whole", "search", "results", "beside", "bare_search")
-    rows = [
-        [
-            "✓" if row["met"] else "✗",
-            name.replace("_", " "),
-            *(as_ms(row[part]["p50_ms"]) for part in parts),
-            as_ms(row["whole"]["p99_ms"]),
-        ]
-        for name, row in document["questions"].items()
-    ]
+def _print(results: AnswersResults) -> None:
+    rows = []
+    for name, row in results.questions.items():
+        parts = (row.whole, row.search, row.results, row.beside, row.bare_search)
+        told = [*(as_ms(part.p50_ms) for part in parts), as_ms(row.whole.p99_ms)]
+        rows.append(["✓" if row.met else "✗", name.replace("_", " "), *told])
     click.echo("One by one, median ms; beside is all that is not search:")
-    print_table(["", "", *(part.replace("_", " ") for part in parts), "p99"], rows, right=(2, 3, 4, 5, 6, 7))
-    batches = document["batches"]
-    click.echo(f"\n{batches['users']:,} users at once, median ms:")
-    forms = [name for name in batches if name not in ("users", "us_a_title")]
-    print_table(
-        ["", "", "µs a title"],
-        [
-            [name.replace("_", " "), as_ms(batches[name]["p50_ms"]), str(batches["us_a_title"].get(name, ""))]
-            for name in forms
-        ],
-        right=(1, 2),
-    )
-    threads = document["threads"]
+    heads = ["", "", "whole", "search", "results", "beside", "bare search", "p99"]
+    print_table(heads, rows, right=(2, 3, 4, 5, 6, 7))
+    batches = results.batches
+    click.echo(f"\n{batches.users:,} users at once, median ms:")
+    forms = [
+        ["bare search", as_ms(batches.bare_search.p50_ms), ""],
+        ["rows and scores", as_ms(batches.rows_and_scores.p50_ms), ""],
+        ["to arrow", as_ms(batches.to_arrow.p50_ms), str(batches.us_a_title.to_arrow)],
+        ["as json bytes", as_ms(batches.as_json_bytes.p50_ms), str(batches.us_a_title.as_json_bytes)],
+        ["results", as_ms(batches.results.p50_ms), str(batches.us_a_title.results)],
+    ]
+    print_table(["", "", "µs a title"], forms, right=(1, 2))
+    threads = results.threads
     click.echo(
-        f"\n{threads['threads']} threads, a user each: {threads['users_per_second']:,.0f} a second,"
-        f" median {as_ms(threads['p50_ms'])} ms, p99 {as_ms(threads['p99_ms'])} ms"
+        f"\n{threads.threads} threads, a user each: {threads.users_per_second:,.0f} a second,"
+        f" median {as_ms(threads.p50_ms)} ms, p99 {as_ms(threads.p99_ms)} ms"
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from semrec_faiss.cli.options import index_argument, json_option, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.guide.config import CompareSettings
+    from semrec_faiss.measure.guide.record import GuideResults
 
 QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "parity", "repeats", "seed")
 """First keys of a compare file; other settings are of the index."""
@@ -56,9 +60,8 @@ def compare(
     takes the keys of a compare file, and search and device settings of the index.
     """
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.measure.guide.config import CompareSettings, Costs, load_settings
-    from semrec_faiss.measure.guide.run import TESTS, Comparison
-    from semrec_faiss.measure.guide.run import compare as run
+    from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
+    from semrec_faiss.measure.guide.run import TESTS, GuideRun, run_guide
     from semrec_faiss.report.guide.files import results_path, save_comparison
     from semrec_faiss.storage import check_new_file, check_new_folder
 
@@ -68,30 +71,32 @@ def compare(
     of_questions = [one for one in settings if one.split(".")[0].split("=")[0].strip() in QUESTIONS]
     questions = load_settings(CompareSettings, config, of_questions)
     questions = _with_options(questions, users, batches)
-    plan = Comparison(
+    asked = GuideRun(
         index,
         tuple(one for one in settings if one not in of_questions),
         _numbers(only) if only else tuple(TESTS),
         questions,
-        load_settings(Costs, costs),
+        load_settings(Prices, costs),
         trace,
     )
     with progress_bars() as progress:
-        results = run(plan, progress, keep=lambda document: save_results(document, results_path(document, out)))
+        results = run_guide(
+            asked, progress, keep=lambda so_far: save_results(so_far.as_json(), results_path(so_far, out))
+        )
     written, missing = save_comparison(results, out)
     if as_json:
-        print_json(results)
+        print_json(results.as_json())
     else:
         _print(results)
     say(f"wrote {', '.join(map(str, written[:3]))}" + (f" and {len(written) - 3} pictures" if written[3:] else ""))
-    if trace is not None and results["profile"] and results["profile"].get("trace"):
+    if trace is not None and results.profile and results.profile.trace:
         say(f"wrote {trace}")
-    for kind, heard in ((results["details"]["batch"] or {}).get("memory_ran_out") or {}).items():
+    for kind, heard in results.memory_ran_out().items():
         for line in heard:
             say(f"note: {kind.upper()}: {line}")
     if missing is not None:
         say(f"note: no report is written: {missing.message}; {missing.fix}")
-    return 1 if check and any(one["met"] is False for one in results["criteria"]) else 0
+    return 1 if check and any(one.met is False for one in results.criteria) else 0
 
 
 def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:
@@ -105,9 +110,9 @@ def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def _with_options(questions: Any, users: tuple[str, ...], batches: tuple[int, ...]) -> Any:
+def _with_options(questions: CompareSettings, users: tuple[str, ...], batches: tuple[int, ...]) -> CompareSettings:
     """Put what the command line says about users and batches into the settings."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     if users:
         ids = tuple(dict.fromkeys(name.strip() for listed in users for name in listed.split(",") if name.strip()))
         if not ids:
@@ -119,26 +124,25 @@ def _with_options(questions: Any, users: tuple[str, ...], batches: tuple[int, ..
     return questions.model_copy(update=changes)
 
 
-def _print(results: dict[str, Any]) -> None:
+def _print(results: GuideResults) -> None:
     from semrec_faiss.report.page.numbers import as_unit
 
-    index = results["index"]
-    kind = index["config"].get("type") or index["config"]["factory"]
-    devices = "CPU" if index["gpu"] is None else f"CPU and {index['gpu'].upper()}"
-    click.echo(f"{kind} index of {index['titles']:,} titles × {index['dim']} on {devices}:")
+    index = results.index
+    devices = "CPU" if index.gpu is None else f"CPU and {index.gpu.upper()}"
+    click.echo(f"{index.type} index of {index.titles:,} titles × {index.dim} on {devices}:")
     marks = {True: "✓", False: "✗", None: "–"}
     rows = []
-    for one in results["criteria"]:
-        achieved, against = "not measured", one["reason"]
-        if one["met"] is not None:
-            achieved = as_unit(one["measured"], one["unit"])
-            against = ("at least " if one["at_least"] else "at most ") + as_unit(one["target"], one["unit"])
-        rows.append([marks[one["met"]], str(one["test"] or ""), one["what"], achieved, against])
+    for one in results.criteria:
+        achieved, against = "not measured", one.reason or ""
+        if one.met is not None:
+            achieved = as_unit(one.measured, one.unit)
+            against = ("at least " if one.at_least else "at most ") + as_unit(one.target, one.unit)
+        rows.append([marks[one.met], str(one.test or ""), one.what, achieved, against])
     print_table(["", "test", "criterion", "achieved", "target"], rows, right=(3,))
     _print_numbers(results)
 
 
-def _print_numbers(results: dict[str, Any]) -> None:
+def _print_numbers(results: GuideResults) -> None:
     from semrec_faiss.report.guide.report import performance_table
     from semrec_faiss.report.page.document import shown
 

@@ -115,7 +115,7 @@ def synth(
 
     from semrec_faiss.data.synthetic.write import write_synthetic
     from semrec_faiss.measure.documents.results import NotMeasured, settle
-    from semrec_faiss.measure.instruments.environment import environment
+    from semrec_faiss.measure.instruments.environment import stamp_of_this_run
     from semrec_faiss.measure.instruments.host_memory import held_at_most
 
     with progress_bars() as progress:
@@ -133,7 +133,9 @@ def synth(
     if as_json:
         made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
         peak = NotMeasured("it was made by several processes") if report.processes else held_at_most()
-        print_json(settle({"environment": environment(), **made, **asdict(report), "peak_memory_bytes": peak}))
+        print_json(
+            settle({"environment": stamp_of_this_run().as_json(), **made, **asdict(report), "peak_memory_bytes": peak})
+        )
         return
     click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
     say(f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s")
@@ -317,7 +319,7 @@ def learn(
     from semrec_faiss.config.profile import Profile
     from semrec_faiss.data.interactions.folder import learn_folder
     from semrec_faiss.data.interactions.hybrid import LearnSettings
-    from semrec_faiss.measure.instruments.environment import environment
+    from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 
     settings = LearnSettings(
         rank=rank,
@@ -329,7 +331,13 @@ def learn(
     with progress_bars() as progress:
         report = learn_folder(folder, out, settings, interactions=interactions, overwrite=overwrite, progress=progress)
     if as_json:
-        print_json({"environment": environment(), "settings": settings.model_dump(mode="json"), **report.as_dict()})
+        print_json(
+            {
+                "environment": stamp_of_this_run().as_json(),
+                "settings": settings.model_dump(mode="json"),
+                **report.as_dict(),
+            }
+        )
         return
     rows = [
         ["made", str(out)],

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from semrec_faiss.cli.ending import tell
 from semrec_faiss.cli.options import FiniteRange, json_option, set_option
-from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import as_size, print_table, progress_bars, say
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.memory.plan import DevicePrediction, MemoryReport
 
 PARTS = {
     "vectors_bytes": "vectors or codes",
@@ -71,52 +75,48 @@ def memory(
         document = memory_report(
             MemoryPlan(loaded, titles, dim, batch, count, limit), measure=measure, progress=progress
         )
-    if as_json:
-        print_json(document)
-    else:
-        _print(document)
-    measured = [row for row in (document.get("measured") or {}).values() if row is not None]
-    return 1 if check and not all(row["holds"] for row in measured) else 0
+    tell(document, _print, as_json=as_json)
+    measured = [one for one in document.measured.values() if one is not None]
+    return 1 if check and not all(one.holds for one in measured) else 0
 
 
-def _print(document: dict[str, Any]) -> None:
-    kind = document["index"].get("type", "factory")
-    batch = document["batch"]
-    queries = "1 query" if batch == 1 else f"{batch:,} queries at once"
-    click.echo(f"{kind} index of {document['titles']:,} titles × {document['dim']}, {queries}, k = {document['k']}:")
-    devices = document["prediction"]
+def _print(report: MemoryReport) -> None:
+    kind = report.index.get("type", "factory")
+    queries = "1 query" if report.batch == 1 else f"{report.batch:,} queries at once"
+    click.echo(f"{kind} index of {report.titles:,} titles × {report.dim}, {queries}, k = {report.k}:")
+    devices = report.prediction
+    sizes = {part: [getattr(one, part) for one in devices.values()] for part in PARTS}
     rows = [
-        [("" if part in SUMS else "  ") + name, *(as_size(parts[part]) for parts in devices.values())]
+        [("" if part in SUMS else "  ") + name, *map(as_size, sizes[part])]
         for part, name in PARTS.items()
-        if any(parts[part] for parts in devices.values())
+        if any(sizes[part])
     ]
-    print_table(["", *(_heading(name, parts) for name, parts in devices.items())], rows, right=tuple(range(1, 3)))
-    for name, parts in devices.items():
-        if parts["largest_catalogue"] is not None:
-            fits = f"{parts['largest_catalogue']:,} titles fit {as_size(parts['limit_bytes'])} ({parts['limit_of']})"
+    print_table(["", *(_heading(name, one) for name, one in devices.items())], rows, right=tuple(range(1, 3)))
+    for name, one in devices.items():
+        if one.largest_catalogue is not None and one.limit_bytes is not None:
+            fits = f"{one.largest_catalogue:,} titles fit {as_size(one.limit_bytes)} ({one.limit_of})"
             click.echo(f"{name.upper()}: {fits}")
-    if "measured" in document:
-        _print_measured(document)
+    _print_measured(report)
 
 
-def _heading(name: str, parts: dict[str, Any]) -> str:
-    return f"each of {parts['gpus']} GPUs" if parts["gpus"] > 1 else name.upper()
+def _heading(name: str, one: DevicePrediction) -> str:
+    return f"each of {one.gpus} GPUs" if one.gpus > 1 else name.upper()
 
 
-def _print_measured(document: dict[str, Any]) -> None:
-    for name, measured in document["measured"].items():
+def _print_measured(report: MemoryReport) -> None:
+    for name, measured in report.measured.items():
         if measured is None:
-            say(f"note: {name.upper()} is not measured: {document['not_measured'][f'measured.{name}']}")
+            say(f"note: {name.upper()} is not measured: {report.not_measured[f'measured.{name}']}")
             continue
-        click.echo(f"\nMeasured on {measured['device']}, beyond what the process held before:")
+        click.echo(f"\nMeasured on {measured.device}, beyond what the process held before:")
         rows = [
             [
-                "✓" if row["holds"] else "✗",
-                row["what"],
-                as_size(row["predicted_bytes"]),
-                as_size(row["measured_bytes"]),
-                f"{row['error']:+.1%}",
+                "✓" if row.holds else "✗",
+                row.what,
+                as_size(row.predicted_bytes),
+                as_size(row.measured_bytes),
+                f"{row.error:+.1%}",
             ]
-            for row in measured["judged"]
+            for row in measured.judged
         ]
         print_table(["", "", "predicted", "measured", "off by"], rows, right=(2, 3, 4))

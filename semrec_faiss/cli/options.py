@@ -167,3 +167,8 @@ def parse_rating(text: str) -> tuple[str, float]:
         return title.strip(), float(stars) if equals and title.strip() else float("")
     except ValueError as error:
         raise UsageError(f"--rate {text!r} is not of the form TITLE=STARS", fix='--rate "Alien (1979)=4.5"') from error
+
+
+results_option = click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
+)

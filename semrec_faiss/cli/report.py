@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
@@ -58,26 +57,27 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
 
 def _of_file(path: Path, out: Path) -> list[Path]:
     """Draw a results file for what it holds; return what was written."""
-    from semrec_faiss.measure.documents.results import read_results, save_bytes
+    from semrec_faiss.measure.bench.gpu_record import GPU_RESULTS
+    from semrec_faiss.measure.documents.fields import Unsound, checked
+    from semrec_faiss.measure.documents.results import read_json, save_bytes
+    from semrec_faiss.measure.guide.record import GUIDE_RESULTS
     from semrec_faiss.report.bench.gpu_chart import gpu_chart
     from semrec_faiss.report.guide.files import save_comparison
     from semrec_faiss.report.page.charts import png
 
-    document = read_results(path)
+    document = read_json(path)
     try:
         if "test_1_similarity" in document:
-            if not re.fullmatch(r"[a-z0-9-]+", document["index"]["device"]):
-                raise ValueError(f"index.device is {document['index']['device']!r}")
-            written, missing = save_comparison(document, out, with_json=False)
+            written, missing = save_comparison(checked(GUIDE_RESULTS, document), out, with_json=False)
             if missing is not None:
                 raise missing
             return written
         picture = out / path.with_suffix(".png").name
-        save_bytes(png(gpu_chart(document)), picture)
+        save_bytes(png(gpu_chart(checked(GPU_RESULTS, document))), picture)
         return [picture]
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except Unsound as error:
         raise DataError(
-            f"{path} is no whole results file of `semrec compare` or `semrec bench gpu`: {error!r}",
+            f"{path} is no whole results file of `semrec compare` or `semrec bench gpu`: {error}",
             fix="give one of these files, or the folder of a sweep",
         ) from error
 

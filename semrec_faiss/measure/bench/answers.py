@@ -15,8 +15,10 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.errors import AmbiguousTitleError, UsageError
-from semrec_faiss.measure.documents.results import device_name, settle
-from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.recommender import Recommender
@@ -49,59 +51,146 @@ class AnswersBench:
     seed: int = 7
 
 
-def bench_answers(recommender: Recommender, plan: AnswersBench, progress: Progress = silent) -> dict[str, Any]:
-    """Time single questions, batches and threads on an open index; return the results document.
+class Spread(Part):
+    """Milliseconds: the median, and what 95 and 99 % stay under."""
+
+    p50_ms: Amount
+    p95_ms: Amount
+    p99_ms: Amount
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Sum up times in seconds."""
+        ms: Values = np.asarray(seconds) * 1e3
+        return cls.model_validate({f"p{share}_ms": round(float(np.percentile(ms, share)), 4) for share in (50, 95, 99)})
+
+
+class SingleQuestions(Part):
+    """Questions of one kind: in all, the bare search of the same vector, and in parts; ``beside`` is not search."""
+
+    asked: Positive
+    whole: Spread
+    bare_search: Spread
+    search: Spread
+    results: Spread
+    beside: Spread
+    beside_limit_ms: Amount
+    met: bool
+
+
+class FormCosts(Part):
+    """Microseconds a title, for each form that answers may be wanted in."""
+
+    to_arrow: Amount
+    as_json_bytes: Amount
+    results: Amount
+
+
+class BatchOfUsers(Part):
+    """Many users at once: the bare search, rows and scores, and each form of answers."""
+
+    users: Positive
+    bare_search: Spread
+    rows_and_scores: Spread
+    to_arrow: Spread
+    as_json_bytes: Spread
+    results: Spread
+    us_a_title: FormCosts
+
+
+class Threads(Spread):
+    """Several threads that ask for a user each."""
+
+    threads: Positive
+    users_per_second: Amount
+
+
+class AskedIndex(Part):
+    """The index that is asked."""
+
+    type: str
+    titles: Positive
+    users: Count
+
+
+class AnswersSettings(Part):
+    """What is asked."""
+
+    questions: Positive
+    k: Positive
+    seed: Count
+    batch: Positive
+
+
+class AnswersResults(BenchResults):
+    """A whole results file."""
+
+    load_average_at_start: Amount | None
+    device: str
+    index: AskedIndex
+    settings: AnswersSettings
+    questions: dict[str, SingleQuestions]
+    batches: BatchOfUsers
+    threads: Threads
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-answers-h200-fused.json``."""
+        return f"bench-answers-{self.device}-{self.index.type}.json"
+
+
+def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progress = silent) -> AnswersResults:
+    """Time single questions, batches and threads on an open index.
 
     Raises:
         UsageError: the index has fewer users or titles than are to be asked.
     """
     load = load_average()
-    rng = np.random.default_rng(plan.seed)
+    rng = np.random.default_rng(bench.seed)
     users, titles = recommender.users, recommender.titles
-    if min(users.count, titles.count) < plan.questions + WARMUP:
+    if min(users.count, titles.count) < bench.questions + WARMUP:
         raise UsageError(
-            f"{users.count} users and {titles.count} titles are too few for {plan.questions} questions of each",
+            f"{users.count} users and {titles.count} titles are too few for {bench.questions} questions of each",
             fix="lower --questions",
         )
-    drawn = rng.choice(users.count, plan.questions + WARMUP, replace=False)
-    by_id, by_title = (rng.choice(titles.count, plan.questions + WARMUP, replace=False) for _ in range(2))
+    drawn = rng.choice(users.count, bench.questions + WARMUP, replace=False)
+    by_id, by_title = (rng.choice(titles.count, bench.questions + WARMUP, replace=False) for _ in range(2))
     ids = [users.ids[row] for row in drawn]
     singles: dict[str, tuple[Sequence[Any], Vectors, Callable[[Any], Answer]]] = {
-        "recommend_user": (ids, users.vectors[drawn], lambda one: recommender.recommend(one, plan.k)),
+        "recommend_user": (ids, users.vectors[drawn], lambda one: recommender.recommend(one, bench.k)),
         "similar_media_id": (
             [record["media_id"] for record in titles.records(by_id)],
             recommender.index.vectors(by_id),
-            lambda one: recommender.similar(one, plan.k),
+            lambda one: recommender.similar(one, bench.k),
         ),
-        "similar_title": _named(recommender, by_title, plan),
+        "similar_title": _named(recommender, by_title, bench),
     }
     questions = {}
     for number, (name, (asked, vectors, ask)) in enumerate(singles.items()):
         progress("asking one by one", number, len(singles))
-        questions[name] = _one_by_one(recommender, asked, np.ascontiguousarray(vectors), ask, plan.k)
+        questions[name] = _one_by_one(recommender, asked, np.ascontiguousarray(vectors), ask, bench.k)
     progress("asking one by one", len(singles), len(singles))
-    batches = _batches(recommender, rng, plan, progress)
-    return settle(
-        {
-            "environment": environment(),
-            "load_average_at_start": load,
-            "device": device_name(recommender.index.device),
-            "index": {"type": recommender.index.config.type, "titles": titles.count, "users": users.count},
-            "settings": {"questions": plan.questions, "k": plan.k, "seed": plan.seed, "batch": BATCH},
-            "questions": questions,
-            "batches": batches,
-            "threads": _threads(recommender, rng, plan),
-        }
+    batches = _batches(recommender, rng, bench, progress)
+    return AnswersResults.whole(
+        environment=stamp_of_this_run(),
+        load_average_at_start=load,
+        device=device_name(recommender.index.device),
+        index=AskedIndex(type=recommender.index.config.type, titles=titles.count, users=users.count),
+        settings=AnswersSettings(questions=bench.questions, k=bench.k, seed=bench.seed, batch=BATCH),
+        questions=questions,
+        batches=batches,
+        threads=_threads(recommender, rng, bench),
     )
 
 
-def _named(recommender: Recommender, rows: Rows, plan: AnswersBench) -> tuple[list[str], Vectors, Any]:
+def _named(recommender: Recommender, rows: Rows, bench: AnswersBench) -> tuple[list[str], Vectors, Any]:
     """Titles by their whole names; those that several share are left out."""
     titles = [record["title"] for record in recommender.titles.records(rows)]
     alone = [position for position, title in enumerate(titles) if _is_alone(recommender, title)]
     vectors = recommender.index.vectors(rows[alone])
     fresh = Recommender(recommender.saved)  # which has not looked any of them up
-    return [titles[position] for position in alone], vectors, lambda one: fresh.similar(one, plan.k)
+    return [titles[position] for position in alone], vectors, lambda one: fresh.similar(one, bench.k)
 
 
 def _is_alone(recommender: Recommender, title: str) -> bool:
@@ -114,7 +203,7 @@ def _is_alone(recommender: Recommender, title: str) -> bool:
 
 def _one_by_one(
     recommender: Recommender, asked: Sequence[Any], vectors: Vectors, ask: Callable[[Any], Answer], k: int
-) -> dict[str, Any]:
+) -> SingleQuestions:
     """Ask one after the other, each in turn with the bare search of the same vector."""
     times: dict[str, list[float]] = {name: [] for name in ("whole", "bare_search", "search", "results", "beside")}
     returned = 0
@@ -135,16 +224,12 @@ def _one_by_one(
             times["beside"].append(ended - started - answer.elapsed_ms / 1e3)
     beside = float(np.median(times["beside"])) * 1e3
     limit = BESIDE_LIMIT_MS + TITLE_LIMIT_MS * returned / len(asked)
+    spreads = {name: Spread.of(values) for name, values in times.items()}
     judged = {"beside_limit_ms": round(limit, 4), "met": beside <= limit}
-    return {"asked": len(times["whole"]), **{name: _spread(values) for name, values in times.items()}, **judged}
+    return SingleQuestions.model_validate({"asked": len(times["whole"]), **spreads, **judged})
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    ms: Values = np.asarray(seconds) * 1e3
-    return {f"p{share}_ms": round(float(np.percentile(ms, share)), 4) for share in (50, 95, 99)}
-
-
-def _batches(recommender: Recommender, rng: Any, plan: AnswersBench, progress: Progress) -> dict[str, Any]:
+def _batches(recommender: Recommender, rng: Any, bench: AnswersBench, progress: Progress) -> BatchOfUsers:
     """Time a batch of users, and each form that its answers may be wanted in; other users each time."""
     users = recommender.users
     size = min(BATCH, users.count)
@@ -153,10 +238,10 @@ def _batches(recommender: Recommender, rng: Any, plan: AnswersBench, progress: P
         progress("asking in batches", number, ROUNDS)
         rows = rng.choice(users.count, size, replace=False)
         ids, vectors = [users.ids[row] for row in rows], np.ascontiguousarray(users.vectors[rows])
-        answers = recommender.recommend(ids, plan.k)
+        answers = recommender.recommend(ids, bench.k)
         forms: dict[str, Callable[[], object]] = {
-            "bare_search": lambda: recommender.index.search(vectors, plan.k, prepared=True),  # noqa: B023
-            "rows_and_scores": lambda: recommender.recommend(ids, plan.k),  # noqa: B023
+            "bare_search": lambda: recommender.index.search(vectors, bench.k, prepared=True),  # noqa: B023
+            "rows_and_scores": lambda: recommender.recommend(ids, bench.k),  # noqa: B023
             "to_arrow": answers.to_arrow,
             "as_json_bytes": answers.as_json_bytes,
             "results": lambda: [answer.results for answer in answers],  # noqa: B023
@@ -166,29 +251,23 @@ def _batches(recommender: Recommender, rng: Any, plan: AnswersBench, progress: P
             work()
             times.setdefault(name, []).append(time.perf_counter() - started)
     progress("asking in batches", ROUNDS, ROUNDS)
-    titles = size * plan.k
-    return {
-        "users": size,
-        **{name: _spread(values) for name, values in times.items()},
-        "us_a_title": {
-            name: round(float(np.median(times[name])) * 1e6 / titles, 3)
-            for name in ("to_arrow", "as_json_bytes", "results")
-        },
-    }
+    each = {name: round(float(np.median(times[name])) * 1e6 / (size * bench.k), 3) for name in FormCosts.model_fields}
+    spreads = {name: Spread.of(values) for name, values in times.items()}
+    return BatchOfUsers.model_validate({"users": size, **spreads, "us_a_title": FormCosts(**each)})
 
 
-def _threads(recommender: Recommender, rng: Any, plan: AnswersBench) -> dict[str, Any]:
+def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
     """Let several threads ask for one user each at the same time."""
     users = recommender.users
-    ids = [users.ids[row] for row in rng.choice(users.count, plan.questions, replace=False)]
+    ids = [users.ids[row] for row in rng.choice(users.count, bench.questions, replace=False)]
 
     def ask(user: str) -> float:
         started = time.perf_counter()
-        _ = recommender.recommend(user, plan.k).results
+        _ = recommender.recommend(user, bench.k).results
         return time.perf_counter() - started
 
     with ThreadPoolExecutor(THREADS) as pool:
         started = time.perf_counter()
         times = list(pool.map(ask, ids))
         whole = time.perf_counter() - started
-    return {"threads": THREADS, "users_per_second": round(len(ids) / whole, 1), **_spread(times)}
+    return Threads(**dict(Spread.of(times)), threads=THREADS, users_per_second=round(len(ids) / whole, 1))

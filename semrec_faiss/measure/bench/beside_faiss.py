@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,8 @@ from semrec_faiss.arrays import Scores, Vectors
 from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.kernels import as_faiss_comes
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.bench.record import BesideRaw
+from semrec_faiss.measure.bench.search_record import BatchCost, BesideDefaults, CpuAgreement, DefaultsBatch
 from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
@@ -45,12 +46,8 @@ def raw_search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Scores, ND
     return scores, rows
 
 
-def batch_cost(recommender: Recommender, queries: Vectors, k: int, repeats: int, progress: Progress) -> dict[str, Any]:
-    """Time one batch, raw and ours in turns.
-
-    Returns:
-        The batch's row of a results file; see `row_of_batch`.
-    """
+def batch_cost(recommender: Recommender, queries: Vectors, k: int, repeats: int, progress: Progress) -> BatchCost:
+    """Time one batch of queries, float32 (queries, dim), raw and ours in turns."""
     index = recommender.index
     count = len(queries)
     work: dict[str, Callable[[], object]] = {
@@ -68,22 +65,22 @@ def batch_cost(recommender: Recommender, queries: Vectors, k: int, repeats: int,
     return row_of_batch(count, timings, float(differences.max(initial=0.0)))
 
 
-def row_of_batch(queries: int, timings: PairedTimings, largest_score_difference: float) -> dict[str, Any]:
+def row_of_batch(queries: int, timings: PairedTimings, largest_score_difference: float) -> BatchCost:
     """Arrange the timings of one batch: raw FAISS, then each of ours with its ratio and what it adds."""
-    row: dict[str, Any] = {"queries": queries, "rounds": len(timings.timings[RAW].times_ms)}
-    row[RAW] = timings.timings[RAW].as_dict()
+    row: dict[str, object] = {"queries": queries, "rounds": len(timings.timings[RAW].times_ms)}
+    row[RAW] = timings.timings[RAW].told()
     for name in (VECTOR_INDEX, RECOMMENDER, WITH_TITLES):
-        row[name] = {
-            "ratio": round(timings.median_ratio(name, RAW), 5),
-            "added_ms": round(timings.median_added_ms(name, RAW), 5),
-            **timings.timings[name].as_dict(),
-        }
-    return row | {"largest_score_difference": largest_score_difference}
+        row[name] = BesideRaw(
+            ratio=round(timings.median_ratio(name, RAW), 5),
+            added_ms=round(timings.median_added_ms(name, RAW), 5),
+            **dict(timings.timings[name].told()),
+        )
+    return BatchCost.model_validate(row | {"largest_score_difference": largest_score_difference})
 
 
 def cost_beside_defaults(
     index: VectorIndex, batches: Mapping[int, Vectors], k: int, repeats: int, progress: Progress
-) -> dict[str, Any]:
+) -> BesideDefaults:
     """Time batches on the CPU beside raw FAISS as it comes, and raw FAISS with our settings, in turns.
 
     As it comes FAISS has its own block sizes, and the BLAS kernels that it chose by itself.
@@ -99,11 +96,18 @@ def cost_beside_defaults(
         What 100 queries took, and under ``batches`` a row for each.
     """
     rows = [_beside_defaults(index, queries, k, repeats, progress) for queries in batches.values()]
-    kept = ("queries", "rounds", "ratio", "faiss_defaults", "ours")
-    return {name: row[name] for row in rows if row["queries"] == DEFAULTS_BATCH for name in kept} | {"batches": rows}
+    hundred = next(row for row in rows if row.queries == DEFAULTS_BATCH)
+    return BesideDefaults(
+        queries=hundred.queries,
+        rounds=hundred.rounds,
+        ratio=hundred.ratio,
+        faiss_defaults=hundred.faiss_defaults,
+        ours=hundred.ours,
+        batches=rows,
+    )
 
 
-def _beside_defaults(index: VectorIndex, queries: Vectors, k: int, repeats: int, progress: Progress) -> dict[str, Any]:
+def _beside_defaults(index: VectorIndex, queries: Vectors, k: int, repeats: int, progress: Progress) -> DefaultsBatch:
     def at_defaults() -> None:
         with as_faiss_comes(), blas_settings(*_FAISS_DEFAULTS):
             raw_search(index, queries, k)
@@ -115,13 +119,15 @@ def _beside_defaults(index: VectorIndex, queries: Vectors, k: int, repeats: int,
     }
     rounds = rounds_of(len(queries), repeats)
     timings = measure_paired(work, warmup=1, repeats=rounds, what="FAISS's defaults", progress=progress)
-    return {
-        "queries": len(queries),
-        "rounds": rounds,
-        "ratio": round(timings.median_ratio("ours", "faiss_defaults"), 5),
-        "ratio_to_best": round(timings.median_ratio("ours", RAW), 5),
-        **{name: timing.as_dict() for name, timing in timings.timings.items()},
-    }
+    return DefaultsBatch(
+        queries=len(queries),
+        rounds=rounds,
+        ratio=round(timings.median_ratio("ours", "faiss_defaults"), 5),
+        ratio_to_best=round(timings.median_ratio("ours", RAW), 5),
+        faiss_defaults=timings.timings["faiss_defaults"].told(),
+        raw_faiss=timings.timings[RAW].told(),
+        ours=timings.timings["ours"].told(),
+    )
 
 
 @contextmanager
@@ -139,14 +145,14 @@ def blas_settings(threshold: int, query_block: int, title_block: int) -> Iterato
             setattr(settings, name, value)
 
 
-def agreement_with_cpu(recommender: Recommender, queries: Vectors, k: int) -> dict[str, Any]:
+def agreement_with_cpu(recommender: Recommender, queries: Vectors, k: int) -> CpuAgreement:
     """Search on the GPU and on the CPU, and say how far the answers are the same."""
     on_gpu = recommender.index.search(queries, k)
     on_cpu = recommender.saved.load(recommender.saved.config.index, Device()).search(queries, k)
     shared = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(on_gpu.rows, on_cpu.rows, strict=True)]
-    return {
-        "queries": len(queries),
-        "same_title_in_same_place_share": float((on_gpu.rows == on_cpu.rows).mean()),
-        "same_titles_share": float(np.sum(shared) / on_cpu.rows.size),
-        "largest_score_difference": float(np.abs(on_gpu.scores - on_cpu.scores).max()),
-    }
+    return CpuAgreement(
+        queries=len(queries),
+        same_title_in_same_place_share=float((on_gpu.rows == on_cpu.rows).mean()),
+        same_titles_share=float(np.sum(shared) / on_cpu.rows.size),
+        largest_score_difference=float(np.abs(on_gpu.scores - on_cpu.scores).max()),
+    )

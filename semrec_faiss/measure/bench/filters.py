@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.subset import honours_selector
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share
 from semrec_faiss.measure.documents.results import device_name
-from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.documents.times import Times
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure, measure_paired
 from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
@@ -60,47 +63,115 @@ class FilterBench:
     repeats: int = 5
 
 
-def bench_filters(plan: FilterBench, progress: Progress = silent) -> dict[str, Any]:
-    """Measure filters, strategies and the costs that the planner estimates with; return the results document."""
+class FilterTimes(Part):
+    """A filter from its expression to a mask: the first time, and again from what is kept."""
+
+    where: str
+    matching: Count
+    first: Times
+    repeated: Times
+
+
+class StrategyTimes(Part):
+    """Every strategy through one random mask, and the planner's choice beside the fastest."""
+
+    type: str
+    share: Share
+    matching: Count
+    queries: Positive
+    overfetch: Times | None = None
+    subset: Times | None = None
+    selector: Times | None = None
+    masked: Times | None = None
+    chosen: Chosen
+    best: Chosen
+    chosen_to_best: Amount
+
+    def median_ms(self, strategy: Chosen) -> float | None:
+        """Return the median time of a strategy; None of one that the index has not."""
+        found: Times | None = getattr(self, strategy)
+        return None if found is None else found.median_ms
+
+
+class Planner(Part):
+    """How well the planner chose."""
+
+    choices: Positive
+    best_chosen: Count
+    median_chosen_to_best: Amount
+    worst_chosen_to_best: Amount
+
+
+class ScanCosts(Part):
+    """The coefficients of `search.strategy`, measured here: nanoseconds a vector component."""
+
+    gather: Amount
+    scan: Amount
+    multiply: Amount
+    selector: Amount | None = None
+
+
+class MadeTitles(Part):
+    """The data that was made for the run."""
+
+    titles: Positive
+    dim: Positive
+    seed: Count
+    k: Positive
+
+
+class FilterResults(BenchResults):
+    """A whole results file."""
+
+    load_average_at_start: Amount | None
+    data: MadeTitles
+    device: str
+    filters: list[FilterTimes]
+    costs_ns: ScanCosts
+    strategies: list[StrategyTimes]
+    planner: Planner
+
+    @property
+    def file_name(self) -> str:
+        """``bench-filters-h200.json``."""
+        return f"bench-filters-{self.device}.json"
+
+
+def bench_filters(bench: FilterBench, progress: Progress = silent) -> FilterResults:
+    """Measure filters and costs on the first index type, strategies on all."""
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        write_synthetic(data, titles=plan.titles, users=0, dim=plan.dim, seed=plan.seed, progress=progress)
-        rows: list[dict[str, Any]] = []
-        document: dict[str, Any] = {}
-        for kind in plan.types:
-            recommender = _open(plan, kind, data, Path(scratch) / kind, progress)
-            rows += _strategies(recommender, kind, plan, progress)
-            if not document:
-                document = {
-                    "device": device_name(recommender.index.device),
-                    "filters": [_filter_times(recommender, where, plan.repeats) for where in FILTERS],
-                    "costs_ns": _costs(recommender, plan),
-                }
-    agreed = [row["chosen_to_best"] for row in rows]
-    return {
-        "environment": environment(),
-        "load_average_at_start": load,
-        "data": {"titles": plan.titles, "dim": plan.dim, "seed": plan.seed, "k": K},
-        **document,
-        "strategies": rows,
-        "planner": {
-            "choices": len(rows),
-            "best_chosen": int(sum(ratio == 1.0 for ratio in agreed)),
-            "median_chosen_to_best": float(np.median(agreed)),
-            "worst_chosen_to_best": float(max(agreed)),
-        },
-    }
+        write_synthetic(data, titles=bench.titles, users=0, dim=bench.dim, seed=bench.seed, progress=progress)
+        indexes = {kind: _open(bench, kind, data, Path(scratch) / kind, progress) for kind in bench.types}
+        first = next(iter(indexes.values()))
+        rows = [row for kind, one in indexes.items() for row in _strategies(one, kind, bench, progress)]
+        ratios = [row.chosen_to_best for row in rows]
+        return FilterResults(
+            environment=stamp_of_this_run(),
+            load_average_at_start=load,
+            data=MadeTitles(titles=bench.titles, dim=bench.dim, seed=bench.seed, k=K),
+            device=device_name(first.index.device),
+            filters=[_filter_times(first, where, bench.repeats) for where in FILTERS],
+            costs_ns=_costs(first, bench),
+            strategies=rows,
+            planner=Planner(
+                choices=len(rows),
+                best_chosen=sum(ratio == 1.0 for ratio in ratios),
+                median_chosen_to_best=float(np.median(ratios)),
+                worst_chosen_to_best=max(ratios),
+            ),
+        )
 
 
-def _open(plan: FilterBench, kind: str, data: Path, output: Path, progress: Progress) -> Recommender:
-    settings = {"index": {"type": kind}, "device": plan.device if kind != "hnsw" else "cpu"}
+def _open(bench: FilterBench, kind: str, data: Path, output: Path, progress: Progress) -> Recommender:
+    settings = {"index": {"type": kind}, "device": bench.device if kind != "hnsw" else "cpu"}
     config: Config = config_from_dict({**settings, "dataset": str(data), "output": str(output)})
     build_index(config, progress)
     return Recommender.open(output)
 
 
-def _filter_times(recommender: Recommender, where: str, repeats: int) -> dict[str, Any]:
+def _filter_times(recommender: Recommender, where: str, repeats: int) -> FilterTimes:
     """Time a filter from expression to mask: the first time on a cache that does not know it, and again."""
     wanted = Filter(where=where)
 
@@ -109,33 +180,34 @@ def _filter_times(recommender: Recommender, where: str, repeats: int) -> dict[st
 
     warm = Selections(recommender.catalog, recommender.index)
     selection = warm.get(wanted)
-    return {
-        "where": where,
-        "matching": 0 if selection is None else len(selection.rows),
-        "first": measure(first, warmup=1, repeats=max(5, repeats)).as_dict(),
-        "repeated": measure(lambda: warm.get(wanted), warmup=1, repeats=max(50, repeats)).as_dict(),
-    }
+    return FilterTimes(
+        where=where,
+        matching=0 if selection is None else len(selection.rows),
+        first=measure(first, warmup=1, repeats=max(5, repeats)).told(),
+        repeated=measure(lambda: warm.get(wanted), warmup=1, repeats=max(50, repeats)).told(),
+    )
 
 
-def _strategies(recommender: Recommender, kind: str, plan: FilterBench, progress: Progress) -> list[dict[str, Any]]:
+def _strategies(recommender: Recommender, kind: str, bench: FilterBench, progress: Progress) -> list[StrategyTimes]:
     """Time every strategy on random masks of each share, and set the planner's choice beside the fastest."""
-    random = np.random.default_rng(plan.seed)
+    random = np.random.default_rng(bench.seed)
     rows = []
     for share in SHARES:
         mask = random.random(recommender.index.count) < share
         restriction = Restriction(recommender.index.count, mask, None, np.flatnonzero(mask))
         for count in BATCHES:
             what = f"{kind} {share:.1%} × {count}"
-            times = _strategy_times(recommender, restriction, count, plan, what, progress)
-            rows.append({"type": kind, "share": share, "matching": restriction.allowed, "queries": count, **times})
+            times = _strategy_times(recommender, restriction, count, bench, what, progress)
+            about = {"type": kind, "share": share, "matching": restriction.allowed, "queries": count}
+            rows.append(StrategyTimes.model_validate(about | times))
     return rows
 
 
 def _strategy_times(
-    recommender: Recommender, restriction: Restriction, count: int, plan: FilterBench, what: str, progress: Progress
-) -> dict[str, Any]:
+    recommender: Recommender, restriction: Restriction, count: int, bench: FilterBench, what: str, progress: Progress
+) -> dict[str, object]:
     index = recommender.index
-    queries = made_up_queries(index, count, plan.seed)
+    queries = made_up_queries(index, count, bench.seed)
     able = {"selector": honours_selector(index), "masked": index.fused is not None}
     names: list[Chosen] = [name for name in get_args(Chosen) if able.get(name, True)]
 
@@ -143,12 +215,12 @@ def _strategy_times(
         return lambda: restricted_top_k(index, queries, K, restriction, strategy=name)
 
     work = {str(name): search(name) for name in names}
-    timings = measure_paired(work, warmup=1, repeats=plan.repeats, what=what, progress=progress).timings
+    timings = measure_paired(work, warmup=1, repeats=bench.repeats, what=what, progress=progress).timings
     chosen = choose_strategy(index, count, K, restriction, None, is_gathered=False)
     good = _good_enough(names, restriction, queries, recommender)
     best = min(good, key=lambda name: timings[name].median_ms)
     return {
-        **{name: timing.as_dict() for name, timing in timings.items()},
+        **{name: timing.told() for name, timing in timings.items()},
         "chosen": chosen,
         "best": best,
         "chosen_to_best": round(timings[chosen].median_ms / timings[best].median_ms, 4),
@@ -172,18 +244,18 @@ def _good_enough(
     return [name for name in names if name == "subset" or recall(name) >= LEAST_RECALL]
 
 
-def _costs(recommender: Recommender, plan: FilterBench) -> dict[str, float]:
-    """Measure the coefficients of the planner's `Costs` on this machine, nanoseconds a vector component."""
+def _costs(recommender: Recommender, bench: FilterBench) -> ScanCosts:
+    """Measure the coefficients of the planner on this machine, nanoseconds a vector component."""
     index = recommender.index
     components = index.count * index.dim
-    rows = np.flatnonzero(np.random.default_rng(plan.seed).random(index.count) < 0.1)
-    one, many = made_up_queries(index, 1, plan.seed), made_up_queries(index, 1000, plan.seed)
+    rows = np.flatnonzero(np.random.default_rng(bench.seed).random(index.count) < 0.1)
+    one, many = made_up_queries(index, 1, bench.seed), made_up_queries(index, 1000, bench.seed)
     mask = np.zeros(index.count, np.bool_)
     mask[rows] = True
     restriction = Restriction(index.count, mask, None, rows)
 
     def ns(function: Callable[[], object], amount: float) -> float:
-        return round(1e6 * measure(function, warmup=2, repeats=max(5, plan.repeats)).median_ms / amount, 6)
+        return round(1e6 * measure(function, warmup=2, repeats=max(5, bench.repeats)).median_ms / amount, 6)
 
     measured = {
         "gather": ns(lambda: index.vectors(rows), len(rows) * index.dim),
@@ -194,4 +266,4 @@ def _costs(recommender: Recommender, plan: FilterBench) -> dict[str, float]:
         measured["selector"] = ns(
             lambda: restricted_top_k(index, one, K, restriction, strategy="selector"), len(rows) * index.dim
         )
-    return measured
+    return ScanCosts(**measured)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.errors import NotFoundError, SemrecError
+from semrec_faiss.measure.bench.search_record import BuildPeak, Footprints, Peak, Processes, ReadPeak
 from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.processes import (
     importing_libraries,
     peak_bytes_of_process,
@@ -24,7 +25,7 @@ _NO_DATA = NotMeasured("the data folder that the index was built from is not the
 _ON_CPU = NotMeasured("the index is searched on the CPU")
 
 
-def process_times(recommender: Recommender, path: Path, runs: int, progress: Progress) -> dict[str, Any]:
+def process_times(recommender: Recommender, path: Path, runs: int, progress: Progress) -> Processes:
     """Time ``semrec --help`` and ``semrec similar`` as whole processes; files are in the disk cache by then.
 
     Args:
@@ -37,11 +38,11 @@ def process_times(recommender: Recommender, path: Path, runs: int, progress: Pro
     commands = {"help": ["--help"], "similar_cpu": similar}
     if recommender.index.device.gpus:
         commands["similar_gpu"] = ["device.kind=gpu" if part == "device.kind=cpu" else part for part in similar]
-    times: dict[str, Any] = {}
+    times: dict[str, Times | NotMeasured] = {"similar_gpu": _ON_CPU}
     for name, command in commands.items():
         timing = time_process(semrec(*command), repeats=runs, what=f"semrec {command[0]}", progress=progress)
-        times[name] = timing.as_dict()
-    return {"similar_gpu": _ON_CPU} | times
+        times[name] = timing.told()
+    return Processes.of(**times)
 
 
 def title_of(recommender: Recommender) -> str:
@@ -54,7 +55,7 @@ def title_of(recommender: Recommender) -> str:
     return str(record["title"])
 
 
-def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) -> dict[str, Any]:
+def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) -> Footprints:
     """Measure the peak memory of building a flat index from the titles, and of reading the users' vectors.
 
     Beside them stands what the libraries alone take, which a GPU build of FAISS makes several times as much.
@@ -66,14 +67,14 @@ def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) ->
     """
     folder = _data_folder(recommender)
     if isinstance(folder, NotMeasured):
-        return {"build_flat": folder, "read_users": folder}
-    peaks = {}
+        return Footprints.of(build_flat=folder, read_users=folder)
+    peaks: dict[str, object] = {}
     for step, (name, peak_of) in enumerate({"build_flat": _building, "read_users": _reading_users}.items()):
         progress("peak memory", step, 2)
         peaks[name] = peak_of(recommender, folder, scratch)
     progress("peak memory", 2, 2)
     libraries = peak_bytes_of_process(importing_libraries())
-    return peaks | {"libraries": _NO_PEAK if libraries is None else {"peak_bytes": libraries}}
+    return Footprints.of(**peaks, libraries=_NO_PEAK if libraries is None else Peak(peak_bytes=libraries))
 
 
 def _data_folder(recommender: Recommender) -> DataFolder | NotMeasured:
@@ -86,7 +87,7 @@ def _data_folder(recommender: Recommender) -> DataFolder | NotMeasured:
     return folder
 
 
-def _building(recommender: Recommender, folder: DataFolder, scratch: Path) -> dict[str, Any] | NotMeasured:
+def _building(recommender: Recommender, folder: DataFolder, scratch: Path) -> BuildPeak | NotMeasured:
     """Run ``semrec build`` on the titles alone."""
     data = scratch / "titles-alone"
     (data / "media").mkdir(parents=True)
@@ -100,14 +101,14 @@ def _building(recommender: Recommender, folder: DataFolder, scratch: Path) -> di
     if peak is None:
         return _NO_PEAK
     vector_bytes = recommender.index.count * recommender.index.dim * 4
-    return {"vector_bytes": vector_bytes, "peak_bytes": peak}
+    return BuildPeak(vector_bytes=vector_bytes, peak_bytes=peak)
 
 
-def _reading_users(_: Recommender, folder: DataFolder, __: Path) -> dict[str, Any] | NotMeasured:
+def _reading_users(_: Recommender, folder: DataFolder, __: Path) -> ReadPeak | NotMeasured:
     if folder.user_vectors is None:
         return NotMeasured("the data folder has no users")
     peak = peak_bytes_of_process(reading_as_float32(folder.user_vectors.absolute()))
     if peak is None:
         return _NO_PEAK
     dtype = open_vectors(folder.user_vectors).dtype.name
-    return {"dtype": dtype, "file_bytes": folder.user_vectors.stat().st_size, "peak_bytes": peak}
+    return ReadPeak(dtype=dtype, file_bytes=folder.user_vectors.stat().st_size, peak_bytes=peak)

@@ -17,8 +17,16 @@ from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
-from semrec_faiss.measure.documents.results import device_name, settle
-from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.bench.gpu_record import (
+    GpuBatch,
+    GpuPeak,
+    GpuResults,
+    GpuStamp,
+    MadeVectors,
+    MaskedBatch,
+)
+from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.timing import Timing, measure_paired
 from semrec_faiss.progress import Progress, silent
@@ -52,8 +60,8 @@ class GpuBench:
     seed: int = 7
 
 
-def bench_gpu(plan: GpuBench, progress: Progress = silent) -> dict[str, Any]:
-    """Measure and return the results document.
+def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
+    """Measure every catalogue.
 
     Raises:
         DeviceError: no GPU.
@@ -64,12 +72,12 @@ def bench_gpu(plan: GpuBench, progress: Progress = silent) -> dict[str, Any]:
     hardware = measure_limits(device)
     if not isinstance(hardware, HardwareLimits):
         raise DeviceError(f"the limits of the GPU are not to be had: {hardware.reason}")
-    rows: list[dict[str, Any]] = []
-    masked: list[dict[str, Any]] = []
-    memory: list[dict[str, Any]] = []
-    for titles in plan.titles:
-        run = _Catalogue(torch, plan, titles, device)
-        batches = [count for count in plan.batches if count < max(plan.batches) or titles < 100_000]
+    rows: list[GpuBatch] = []
+    masked: list[MaskedBatch] = []
+    memory: list[GpuPeak] = []
+    for titles in bench.titles:
+        run = _Catalogue(torch, bench, titles, device)
+        batches = [count for count in bench.batches if count < max(bench.batches) or titles < 100_000]
         for count in batches:
             progress(f"{titles:,} titles", batches.index(count), len(batches))
             rows.append(run.batch(count, hardware))
@@ -78,77 +86,79 @@ def bench_gpu(plan: GpuBench, progress: Progress = silent) -> dict[str, Any]:
         progress(f"{titles:,} titles", len(batches), len(batches))
         del run
         torch.cuda.empty_cache()
-    return settle(
-        {
-            "environment": environment(),
-            "device": device_name(device),
-            "data": {"dim": plan.dim, "k": plan.k, "seed": plan.seed, "clusters": CLUSTERS, "spread": SPREAD},
-            "floor": hardware.as_dict(),
-            "search": rows,
-            "masked": masked,
-            "memory": memory,
-        }
+    return GpuResults.whole(
+        environment=GpuStamp(**dict(stamp_of_this_run())),
+        device=device_name(device),
+        data=MadeVectors(dim=bench.dim, k=bench.k, seed=bench.seed, clusters=CLUSTERS, spread=SPREAD),
+        floor=hardware,
+        search=rows,
+        masked=masked,
+        memory=memory,
     )
 
 
 class _Catalogue:
     """Title vectors on the GPU, and everybody who searches them."""
 
-    def __init__(self, torch: Any, plan: GpuBench, titles: int, device: Device) -> None:
-        self._torch, self._plan = torch, plan
+    def __init__(self, torch: Any, bench: GpuBench, titles: int, device: Device) -> None:
+        self._torch, self._bench = torch, bench
         self._gpu = device.gpus[0]
         self._cuda = torch.device("cuda", self._gpu)
-        self._vectors = _clustered(torch, titles, plan.dim, plan.seed, self._cuda)
+        self._vectors = _clustered(torch, titles, bench.dim, bench.seed, self._cuda)
         self._searcher = FusedSearcher(self._vectors.cpu().numpy(), f"cuda:{self._gpu}")
 
-    def batch(self, count: int, hardware: HardwareLimits) -> dict[str, Any]:
+    def batch(self, count: int, hardware: HardwareLimits) -> GpuBatch:
         """Time one batch size: everybody in turns."""
-        plan, titles = self._plan, len(self._vectors)
+        k, dim, titles = self._bench.k, self._bench.dim, len(self._vectors)
         queries = self._queries(count)
-        fused = FusedPeer(self._searcher.titles, queries, plan.k)
+        fused = FusedPeer(self._searcher.titles, queries, k)
         ours, searches = faiss_name(), {"fused": fused.search}
         for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):
-            searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, plan.k)
-        searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, plan.k)
+            searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, k)
+        searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, k)
         timings = {name: self._time(search) for name, search in searches.items()}
-        read = code_bytes(1, plan.dim) if fused.coded else 2 * plan.dim
-        limit = hardware.limit(count, titles, plan.dim, plan.k, float16=True, title_bytes=read)
+        read = code_bytes(1, dim) if fused.coded else 2 * dim
+        limit = hardware.limit(count, titles, dim, k, float16=True, title_bytes=read)
         unproven = fused.find_unproven()
-        row = {
-            "titles": titles,
-            "queries": count,
-            "reads": "int8 codes" if fused.coded else "float16",
-            **limit,
-            "fused_to_limit": round(timings["fused"].median_ms / limit["limit_ms"], 3),
-            "fused_to_faiss": round(timings["fused"].median_ms / timings[f"{ours}_float32"].median_ms, 4),
-            "unproven": len(unproven),
-            **{name: timing.as_dict() for name, timing in timings.items()},
-        }
+        coded, fused_ms = fused.coded, timings["fused"].median_ms
         del fused, searches
         self._torch.cuda.empty_cache()
-        return row | self._through_numpy(queries, timings["fused"]) | self._error(queries, unproven)
+        return GpuBatch.model_validate(
+            {
+                "titles": titles,
+                "queries": count,
+                "reads": "int8 codes" if coded else "float16",
+                **dict(limit),
+                "fused_to_limit": round(fused_ms / limit.limit_ms, 3),
+                "fused_to_faiss": round(fused_ms / timings[f"{ours}_float32"].median_ms, 4),
+                "unproven": len(unproven),
+                **{name: timing.told() for name, timing in timings.items()},
+                **self._through_numpy(queries, timings["fused"]),
+                **self._error(queries, unproven),
+            }
+        )
 
-    def _through_numpy(self, queries: Any, kernels: Timing) -> dict[str, Any]:
+    def _through_numpy(self, queries: Any, kernels: Timing) -> dict[str, object]:
         """Time the whole search, from numpy to numpy, repetitions of what is not proven included."""
-        asked, k = queries.cpu().numpy(), self._plan.k
+        asked, k = queries.cpu().numpy(), self._bench.k
         found = self._searcher.search(asked, k)
-        repeats = _repeats(self._plan.seconds, kernels.median_ms)
+        repeats = _repeats(self._bench.seconds, kernels.median_ms)
         whole = measure_paired({"": lambda: self._searcher.search(asked, k)}, warmup=2, repeats=repeats).timings[""]
         return {
-            "numpy": whole.as_dict(),
+            "numpy": whole.told(),
             "numpy_added_ms": round(whole.median_ms - kernels.median_ms, 4),
             "repeated": found.repeated,
             "compared_with_all": found.scanned,
         }
 
-    def _error(self, queries: Any, unproven: NDArray[np.int64]) -> dict[str, Any]:
+    def _error(self, queries: Any, unproven: NDArray[np.int64]) -> dict[str, object]:
         """Hold answers against a float64 product: the largest difference to the best possible scores.
 
         Of the first queries, and of those that need more than the first pass.
         """
         checked = np.union1d(np.arange(min(CHECKED_QUERIES, len(queries))), unproven)
         given = queries.cpu().numpy()
-        found = self._searcher.search(given, self._plan.k)
+        found = self._searcher.search(given, self._bench.k)
         largest = 0.0
         for first in range(0, len(checked), CHECKED_QUERIES):
             part = checked[first : first + CHECKED_QUERIES]
@@ -158,34 +168,34 @@ class _Catalogue:
     def _largest_error(self, given: Vectors, rows: Rows, scores: Scores) -> float:
         torch = self._torch
         asked, at, told = (torch.from_numpy(part).to(self._cuda) for part in (given, rows, scores))
-        best = torch.full((len(asked), self._plan.k), -np.inf, dtype=torch.float64, device=self._cuda)
+        best = torch.full((len(asked), self._bench.k), -np.inf, dtype=torch.float64, device=self._cuda)
         for block in self._vectors.split(MADE_AT_ONCE):
             both = torch.cat([best, asked.double() @ block.double().T], dim=1)
-            best = both.topk(self._plan.k, dim=1).values
+            best = both.topk(self._bench.k, dim=1).values
         own = (self._vectors[at].double() * asked.double()[:, None, :]).sum(-1)
         return max(float((own - best).abs().max()), float((told - best).abs().max()))
 
-    def masked(self, count: int, share: float) -> dict[str, Any]:
+    def masked(self, count: int, share: float) -> MaskedBatch:
         """Time a batch under a random mask beside the same without."""
         torch, titles = self._torch, self._searcher.titles
-        mask = np.random.default_rng(self._plan.seed).random(bitmap_words(titles.count) * 32) < share
+        mask = np.random.default_rng(self._bench.seed).random(bitmap_words(titles.count) * 32) < share
         words = torch.from_numpy(np.packbits(mask, bitorder="little").view(np.int32)).to(self._cuda)
         queries = self._queries(count)
-        plain, masked = (FusedPeer(titles, queries, self._plan.k, allowed) for allowed in (None, words))
+        plain, masked = (FusedPeer(titles, queries, self._bench.k, allowed) for allowed in (None, words))
         timings = [self._time(peer.search) for peer in (plain, masked, plain, masked)]
         unmasked_ms = min(timings[0].median_ms, timings[2].median_ms)
         masked_ms = min(timings[1].median_ms, timings[3].median_ms)
-        return {
-            "titles": titles.count,
-            "queries": count,
-            "share": share,
-            "unmasked_ms": round(unmasked_ms, 4),
-            "masked_ms": round(masked_ms, 4),
-            "ratio": round(masked_ms / unmasked_ms, 4),
-            "unproven": len(masked.find_unproven()),
-        }
+        return MaskedBatch(
+            titles=titles.count,
+            queries=count,
+            share=share,
+            unmasked_ms=round(unmasked_ms, 4),
+            masked_ms=round(masked_ms, 4),
+            ratio=round(masked_ms / unmasked_ms, 4),
+            unproven=len(masked.find_unproven()),
+        )
 
-    def memory(self, count: int) -> dict[str, Any]:
+    def memory(self, count: int) -> GpuPeak:
         """Return the peak that torch allocated beyond the vectors while the largest batch was searched."""
         torch = self._torch
         asked = self._queries(count).cpu().numpy()
@@ -193,20 +203,20 @@ class _Catalogue:
         held = self._searcher.titles.bytes + int(self._vectors.nbytes)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._cuda)
-        self._searcher.search(asked, self._plan.k, mask=mask)
+        self._searcher.search(asked, self._bench.k, mask=mask)
         peak = int(torch.cuda.max_memory_allocated(self._cuda))
-        return {
-            "titles": len(self._vectors),
-            "queries": count,
-            "vector_bytes": self._searcher.titles.bytes,
-            "peak_beyond_vectors_bytes": peak - held,
-        }
+        return GpuPeak(
+            titles=len(self._vectors),
+            queries=count,
+            vector_bytes=self._searcher.titles.bytes,
+            peak_beyond_vectors_bytes=peak - held,
+        )
 
     def _queries(self, count: int) -> Any:
         """Make users: means of three titles each, of unit length."""
         torch = self._torch
-        random = torch.Generator(device=self._cuda).manual_seed(self._plan.seed + count)
-        made = torch.zeros((count, self._plan.dim), device=self._cuda)
+        random = torch.Generator(device=self._cuda).manual_seed(self._bench.seed + count)
+        made = torch.zeros((count, self._bench.dim), device=self._cuda)
         for _ in range(3):
             made += self._vectors[torch.randint(len(self._vectors), (count,), device=self._cuda, generator=random)]
         return (made / made.norm(dim=1, keepdim=True)).contiguous()
@@ -215,7 +225,7 @@ class _Catalogue:
         """Time with CUDA events: a median over about `GpuBench.seconds`."""
         torch = self._torch
         first = min(self._event_ms(search) for _ in range(2))
-        times = [self._event_ms(search) for _ in range(_repeats(self._plan.seconds, first))]
+        times = [self._event_ms(search) for _ in range(_repeats(self._bench.seconds, first))]
         torch.cuda.synchronize(self._cuda)
         return Timing(tuple(times))
 

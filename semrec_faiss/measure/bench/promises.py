@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from semrec_faiss.measure.documents.criterion import Criterion, Unit
+from semrec_faiss.measure.bench.search_record import ReadPeak, SearchResults
+from semrec_faiss.measure.documents.criterion import Promise
 
 MB = 1_000_000
 
@@ -27,109 +26,75 @@ def build_limit_bytes(titles: int, dim: int) -> float:
     return BUILD_TIMES_VECTORS * titles * dim * 4 + BUILD_MORE_BYTES
 
 
-def judge(document: dict[str, Any]) -> list[Criterion]:
-    """Hold the sections of a search benchmark against every promise.
-
-    Args:
-        document: ``data``, ``index``, ``search``, ``faiss_defaults``, ``processes``, ``memory`` and ``not_measured``
-            as `semrec_faiss.measure.bench.search.bench_search` makes them.
-    """
-    reasons: dict[str, str] = document["not_measured"]
+def judge(results: SearchResults) -> list[Promise]:
+    """Hold the results of a search benchmark against every promise."""
+    reasons, processes, memory = results.not_measured, results.processes, results.memory
+    defaults, build = results.faiss_defaults, memory.build_flat
     return [
-        *_search_promises(document),
-        _promise(
+        *_search_promises(results),
+        Promise.judge(
             "hundred_queries",
             "100 queries on the CPU, to FAISS at its defaults",
-            _at(document, "faiss_defaults", "ratio"),
+            defaults.ratio if defaults else None,
             RATIO_TO_FAISS_DEFAULTS,
             "x",
             reasons.get("faiss_defaults"),
         ),
-        _promise(
+        Promise.judge(
             "faiss_as_it_comes",
             "any batch on the CPU, to FAISS as it comes, the worst of them",
-            _worst_batch(document),
+            max(row.ratio for row in defaults.batches) if defaults and defaults.batches else None,
             RATIO_TO_FAISS_AS_IT_COMES,
             "x",
             reasons.get("faiss_defaults"),
         ),
-        _promise(
-            "help",
-            "semrec --help, whole process",
-            _seconds(document, "help"),
-            HELP_S,
-            "s",
-            reasons.get("processes.help"),
-        ),
-        _promise(
+        Promise.judge("help", "semrec --help, whole process", processes.help.median_ms / 1e3, HELP_S, "s", None),
+        Promise.judge(
             "similar",
             "semrec similar on the CPU, whole process",
-            _seconds(document, "similar_cpu"),
+            processes.similar_cpu.median_ms / 1e3,
             SIMILAR_S,
             "s",
-            reasons.get("processes.similar_cpu"),
+            None,
         ),
-        _promise(
+        Promise.judge(
             "build_memory",
             "peak memory of building flat from the titles",
-            _at(document, "memory", "build_flat", "peak_bytes"),
-            build_limit_bytes(document["data"]["titles"], document["data"]["dim"]),
+            build.peak_bytes if build else None,
+            build_limit_bytes(results.data.titles, results.data.dim),
             "bytes",
             reasons.get("memory.build_flat"),
         ),
-        _read_users_promise(document, reasons.get("memory.read_users")),
+        _read_users_promise(memory.read_users, reasons.get("memory.read_users")),
     ]
 
 
-def _worst_batch(document: dict[str, Any]) -> float | None:
-    batches = _at(document, "faiss_defaults", "batches")
-    return None if batches is None else max(row["ratio"] for row in batches)
-
-
-def _search_promises(document: dict[str, Any]) -> list[Criterion]:
-    refined = "the index rescores more candidates exactly, so that raw FAISS does other work"
-    reason = refined if document["index"]["search"].get("refine") else "no batch of that size was searched"
-    rows = {} if reason is refined else {row["queries"]: row for row in document["search"]}
+def _search_promises(results: SearchResults) -> list[Promise]:
+    search = results.index.get("search")
+    refined = isinstance(search, dict) and bool(search.get("refine"))
+    reason = "no batch of that size was searched"
+    if refined:
+        reason = "the index rescores more candidates exactly, so that raw FAISS does other work"
+    one, thousand = (None if refined else results.batch(count) for count in (1, 1000))
+    rows = (
+        ("vector_index", "VectorIndex.search", one and one.vector_index, thousand and thousand.vector_index),
+        ("recommender", "Recommender.search", one and one.recommender, thousand and thousand.recommender),
+    )
     promises = []
-    for name, spelled in (("vector_index", "VectorIndex.search"), ("recommender", "Recommender.search")):
-        thousand, one = _at(rows, 1000, name, "ratio"), _at(rows, 1, name, "added_ms")
+    for name, spelled, single, many in rows:
+        ratio, added = many.ratio if many else None, single.added_ms if single else None
+        of_many, of_one = f"1,000 queries by {spelled}, to raw FAISS", f"added to 1 query by {spelled}"
         promises += [
-            _promise(
-                f"thousand_queries_{name}",
-                f"1,000 queries by {spelled}, to raw FAISS",
-                thousand,
-                RATIO_1000_QUERIES,
-                "x",
-                reason,
-            ),
-            _promise(f"one_query_{name}", f"added to 1 query by {spelled}", one, ADDED_MS_1_QUERY, "ms", reason),
+            Promise.judge(f"thousand_queries_{name}", of_many, ratio, RATIO_1000_QUERIES, "x", reason),
+            Promise.judge(f"one_query_{name}", of_one, added, ADDED_MS_1_QUERY, "ms", reason),
         ]
     return promises
 
 
-def _read_users_promise(document: dict[str, Any], reason: str | None) -> Criterion:
-    read = _at(document, "memory", "read_users")
+def _read_users_promise(read: ReadPeak | None, reason: str | None) -> Promise:
     peak = limit = None
-    if read is not None and read["dtype"] != "float64":
-        reason = f"the promise is about float64 users; these are {read['dtype']}"
+    if read is not None and read.dtype != "float64":
+        reason = f"the promise is about float64 users; these are {read.dtype}"
     elif read is not None:
-        peak, limit = read["peak_bytes"], read["file_bytes"] + READ_USERS_MORE_BYTES
-    return _promise("read_users_memory", "peak memory of reading the float64 users", peak, limit, "bytes", reason)
-
-
-def _promise(
-    name: str, what: str, measured: float | None, limit: float | None, unit: Unit, reason: str | None
-) -> Criterion:
-    return Criterion(0, name, what, measured, limit, False, unit, reason if measured is None else None)
-
-
-def _seconds(document: dict[str, Any], process: str) -> float | None:
-    median_ms = _at(document, "processes", process, "median_ms")
-    return None if median_ms is None else median_ms / 1e3
-
-
-def _at(values: Any, *path: Any) -> Any:
-    """Follow keys down a document; None where one is missing or null."""
-    for key in path:
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
+        peak, limit = read.peak_bytes, read.file_bytes + READ_USERS_MORE_BYTES
+    return Promise.judge("read_users_memory", "peak memory of reading the float64 users", peak, limit, "bytes", reason)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
@@ -17,9 +17,12 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
 from semrec_faiss.measure.bench.beside_faiss import raw_search
-from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
-from semrec_faiss.measure.instruments.environment import environment, load_average
-from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.documents.times import Times
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
+from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch, WatchedMemory
 from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, export_all_users
@@ -61,47 +64,87 @@ class RecommendBench:
     repeats: int = 3
 
 
-def bench_recommend(plan: RecommendBench, progress: Progress = silent) -> dict[str, Any]:
-    """Time the export of every user's list in turns with the bare search; return the results document."""
+class AllUsersTimes(Times):
+    """The times of lists for all users, and beside the raw search what they may cost."""
+
+    ratio: Amount | None = None
+    limit: Amount | None = None
+    met: bool | None = None
+    users_per_second: Amount
+
+
+class MadeUsers(Part):
+    """The data that was made for the run."""
+
+    titles: Positive
+    users: Positive
+    dim: Positive
+    seen_a_user: Count
+    genre: str
+    titles_of_the_genre: Count
+    seed: Count
+    k: Positive
+
+
+class RecommendResults(BenchResults):
+    """A whole results file."""
+
+    load_average_at_start: Amount | None
+    device: str
+    index: dict[str, str]
+    data: MadeUsers
+    times: dict[str, AllUsersTimes]
+    summaries: dict[str, dict[str, JsonValue]]
+    gpu_memory: WatchedMemory | None
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-recommend-h200.json``, ``bench-recommend-h200-fused.json``."""
+        kind = self.index["type"]
+        return f"bench-recommend-{self.device}{'' if kind == 'flat' else f'-{kind}'}.json"
+
+
+def bench_recommend(bench: RecommendBench, progress: Progress = silent) -> RecommendResults:
+    """Time the export of every user's list in turns with the bare search."""
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         data, output = Path(scratch) / "data", Path(scratch) / "index"
         write_synthetic(
             data,
-            titles=plan.titles,
-            users=plan.users,
-            dim=plan.dim,
-            seed=plan.seed,
-            seen_per_user=plan.seen,
+            titles=bench.titles,
+            users=bench.users,
+            dim=bench.dim,
+            seed=bench.seed,
+            seen_per_user=bench.seen,
             progress=progress,
         )
-        kind = _fastest_type(plan.device) if plan.type == "auto" else plan.type
-        settings = {"index": {"type": kind}, "device": plan.device, "dataset": str(data), "output": str(output)}
+        kind = _fastest_type(bench.device) if bench.type == "auto" else bench.type
+        settings = {"index": {"type": kind}, "device": bench.device, "dataset": str(data), "output": str(output)}
         build_index(config_from_dict(settings), progress)
         recommender = Recommender.open(output)
         with GpuMemoryWatch() as watch:
-            timings, summaries = _take_turns(recommender, plan, Path(scratch), progress)
-        genre = recommender.searcher.selections.get(Filter(genres=(plan.genre,)))
-    document = {
-        "environment": environment(),
-        "load_average_at_start": load,
-        "device": device_name(recommender.index.device),
-        "index": {"type": kind},
-        "data": {
-            "titles": plan.titles,
-            "users": plan.users,
-            "dim": plan.dim,
-            "seen_a_user": plan.seen,
-            "genre": plan.genre,
-            "titles_of_the_genre": 0 if genre is None else len(genre.rows),
-            "seed": plan.seed,
-            "k": K,
-        },
-        "times": _rows(timings, plan.users),
-        "summaries": {name: summary.as_dict() for name, summary in summaries.items()},
-        "gpu_memory": watch.as_dict() or NotMeasured("the driver tells nothing of a GPU's memory here"),
-    }
-    return settle(document)
+            timings, summaries = _take_turns(recommender, bench, Path(scratch), progress)
+        genre = recommender.searcher.selections.get(Filter(genres=(bench.genre,)))
+    return RecommendResults.whole(
+        environment=stamp_of_this_run(),
+        load_average_at_start=load,
+        device=device_name(recommender.index.device),
+        index={"type": kind},
+        data=MadeUsers(
+            titles=bench.titles,
+            users=bench.users,
+            dim=bench.dim,
+            seen_a_user=bench.seen,
+            genre=bench.genre,
+            titles_of_the_genre=0 if genre is None else len(genre.rows),
+            seed=bench.seed,
+            k=K,
+        ),
+        times=_rows(timings, bench.users),
+        summaries={name: summary.as_dict() for name, summary in summaries.items()},
+        gpu_memory=watch.told() or NotMeasured("the driver tells nothing of a GPU's memory here"),
+    )
 
 
 def _fastest_type(device: str) -> str:
@@ -111,7 +154,7 @@ def _fastest_type(device: str) -> str:
 
 
 def _take_turns(
-    recommender: Recommender, plan: RecommendBench, scratch: Path, progress: Progress
+    recommender: Recommender, bench: RecommendBench, scratch: Path, progress: Progress
 ) -> tuple[PairedTimings, dict[str, ExportSummary]]:
     users = recommender.users
     vectors = np.ascontiguousarray(users.vectors)
@@ -131,24 +174,21 @@ def _take_turns(
         summaries[ALL] = export_all_users(recommender, scratch / "all.parquet", K, include_seen=True)
 
     def restricted() -> None:
-        where = Filter(genres=(plan.genre,))
+        where = Filter(genres=(bench.genre,))
         summaries[RESTRICTED] = export_all_users(recommender, scratch / "restricted.parquet", K, where=where)
 
     work: dict[str, Callable[[], object]] = {RAW: raw, ALL: everything, RESTRICTED: restricted}
-    timings = measure_paired(work, warmup=0, repeats=plan.repeats, what="all users", progress=progress)
+    timings = measure_paired(work, warmup=0, repeats=bench.repeats, what="all users", progress=progress)
     return timings, summaries
 
 
-def _rows(timings: PairedTimings, users: int) -> dict[str, Any]:
-    rows: dict[str, Any] = {RAW: timings.timings[RAW].as_dict()}
-    for name, limit in LIMITS.items():
-        ratio = timings.median_ratio(name, RAW)
-        rows[name] = {
-            "ratio": round(ratio, 4),
-            "limit": limit,
-            "met": ratio <= limit,
-            **timings.timings[name].as_dict(),
-        }
-    for name, row in rows.items():
-        row["users_per_second"] = round(1e3 * users / timings.timings[name].median_ms, 1)
+def _rows(timings: PairedTimings, users: int) -> dict[str, AllUsersTimes]:
+    rows = {}
+    for name, timing in timings.timings.items():
+        told: dict[str, object] = dict(timing.told())
+        if name in LIMITS:
+            ratio = timings.median_ratio(name, RAW)
+            told |= {"ratio": round(ratio, 4), "limit": LIMITS[name], "met": ratio <= LIMITS[name]}
+        told["users_per_second"] = round(1e3 * users / timing.median_ms, 1)
+        rows[name] = AllUsersTimes.model_validate(told)
     return rows

@@ -5,16 +5,15 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
+from semrec_faiss.index.device import Device
 from semrec_faiss.measure.bench.beside_faiss import (
-    RAW,
-    RECOMMENDER,
     agreement_with_cpu,
     batch_cost,
     cost_beside_defaults,
@@ -22,9 +21,19 @@ from semrec_faiss.measure.bench.beside_faiss import (
 )
 from semrec_faiss.measure.bench.footprint import memory_peaks, process_times
 from semrec_faiss.measure.bench.promises import PROMISED_DIM, PROMISED_TITLES, judge
-from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
-from semrec_faiss.measure.instruments.environment import environment, load_average
-from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
+from semrec_faiss.measure.bench.search_record import (
+    BatchCost,
+    BatchLimit,
+    BesideDefaults,
+    CpuAgreement,
+    Limits,
+    SearchedData,
+    SearchedDevice,
+    SearchResults,
+)
+from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
+from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch, WatchedMemory
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.quality.queries import made_up_queries
@@ -62,11 +71,8 @@ class SearchBench:
     repeats: int = 20
 
 
-def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, Any]:
+def bench_search(bench: SearchBench, progress: Progress = silent) -> SearchResults:
     """Measure everything and hold it against the promises.
-
-    Returns:
-        The results file as a document. What was not measured is None, and ``not_measured`` says why.
 
     Raises:
         SemrecError: the data, the index or the device cannot be had, or a measured process fails.
@@ -90,28 +96,23 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> dict[str, A
             "memory": memory_peaks(recommender, scratch, progress),
             "floor": _limits(recommender, rows, k, progress),
         }
-        # The stamp is taken last, when everything that is used has been imported, and stands first.
-        head = {
-            "benchmark": "search",
-            "environment": environment(),
-            "load_average_at_start": _or_untold(load),
-            "others_used_cores": _or_untold(others.cores_used()),
-            **_subject(bench, recommender),
-            "k": k,
-        }
-        document = settle(head | measured)
-        return document | {"promises": [promise.as_limit() for promise in judge(document)]}
+        results = SearchResults.whole(
+            benchmark="search",
+            environment=stamp_of_this_run(),  # taken last, when everything that is used has been imported
+            load_average_at_start=_or_untold(load),
+            others_used_cores=_or_untold(others.cores_used()),
+            data=_data(bench, recommender),
+            index=recommender.index.config.model_dump(mode="json"),
+            device=_device(recommender.index.device),
+            k=k,
+            **measured,
+        )
+        results.promises = judge(results)
+        return results
 
 
 def _or_untold(value: float | None) -> float | NotMeasured:
     return NotMeasured("this system does not tell") if value is None else value
-
-
-def results_name(document: dict[str, Any]) -> str:
-    """Name a document's file: ``bench-search-cpu.json``, ``bench-search-h200-ivf_flat.json``."""
-    kind = document["index"].get("type", "factory")
-    parts = ["bench", "search", document["device"]["name"], *([] if kind == "flat" else [kind])]
-    return "-".join(parts) + ".json"
 
 
 def _build(bench: SearchBench, scratch: Path, progress: Progress) -> Path:
@@ -129,19 +130,20 @@ def _build(bench: SearchBench, scratch: Path, progress: Progress) -> Path:
     return output
 
 
-def _subject(bench: SearchBench, recommender: Recommender) -> dict[str, Any]:
-    """Describe what is measured: the data, the index and the device."""
-    index, device = recommender.index, recommender.index.device
+def _data(bench: SearchBench, recommender: Recommender) -> SearchedData:
     given = NotMeasured("the index was given, not made for this run") if bench.index else None
-    data = {
-        "titles": index.count,
-        "users": recommender.saved.generation.manifest.users,
-        "dim": index.dim,
-        "made_by": given or "semrec dataset synth",
-        "seed": given or bench.seed,
-    }
-    on = {"name": device_name(device), "kind": device.kind, "gpus": list(device.gpus), "float16": device.float16}
-    return {"data": data, "index": index.config.model_dump(mode="json"), "device": on}
+    return SearchedData.of(
+        titles=recommender.index.count,
+        users=recommender.saved.generation.manifest.users,
+        dim=recommender.index.dim,
+        made_by=given or "semrec dataset synth",
+        seed=given or bench.seed,
+    )
+
+
+def _device(device: Device) -> SearchedDevice:
+    kind: Literal["cpu", "gpu"] = "gpu" if device.gpus else "cpu"
+    return SearchedDevice(name=device_name(device), kind=kind, gpus=list(device.gpus), float16=device.float16)
 
 
 def _is_flat(recommender: Recommender) -> bool:
@@ -150,7 +152,7 @@ def _is_flat(recommender: Recommender) -> bool:
 
 def _beside_defaults(
     recommender: Recommender, queries: Vectors, k: int, repeats: int, progress: Progress
-) -> dict[str, Any] | NotMeasured:
+) -> BesideDefaults | NotMeasured:
     if recommender.index.device.gpus:
         return NotMeasured("FAISS's BLAS settings matter on a CPU only")
     if not _is_flat(recommender):
@@ -159,7 +161,7 @@ def _beside_defaults(
     return cost_beside_defaults(recommender.index, batches, k, repeats, progress)
 
 
-def _agreement(recommender: Recommender, queries: Vectors, k: int) -> dict[str, Any] | NotMeasured:
+def _agreement(recommender: Recommender, queries: Vectors, k: int) -> CpuAgreement | NotMeasured:
     if not recommender.index.device.gpus:
         return NotMeasured("the index is searched on the CPU")
     return agreement_with_cpu(recommender, queries, k)
@@ -167,19 +169,17 @@ def _agreement(recommender: Recommender, queries: Vectors, k: int) -> dict[str, 
 
 def _gpu_memory(
     recommender: Recommender, queries: Vectors, k: int, watch: GpuMemoryWatch
-) -> dict[str, Any] | NotMeasured:
+) -> WatchedMemory | NotMeasured:
     """Search every batch once more while the GPU's memory is read, which would disturb the times."""
     if not recommender.index.device.gpus:
         return NotMeasured("the index is searched on the CPU")
     with watch:
         for count in BATCHES:
             raw_search(recommender.index, queries[:count], k)
-    return watch.as_dict() or NotMeasured("nvidia-ml-py is not installed, or finds no driver")
+    return watch.told() or NotMeasured("nvidia-ml-py is not installed, or finds no driver")
 
 
-def _limits(
-    recommender: Recommender, rows: list[dict[str, Any]], k: int, progress: Progress
-) -> dict[str, Any] | NotMeasured:
+def _limits(recommender: Recommender, rows: list[BatchCost], k: int, progress: Progress) -> Limits | NotMeasured:
     progress("machine's limits", 0, 1)
     hardware = measure_limits(recommender.index.device)
     progress("machine's limits", 1, 1)
@@ -187,12 +187,16 @@ def _limits(
         return hardware
     if not _is_flat(recommender):
         reason = "an approximate index does not compare every title, so that no scan bounds it"
-        return hardware.as_dict() | {"batches": NotMeasured(reason)}
-    return hardware.as_dict() | {"batches": [_batch_limit(hardware, recommender, row, k) for row in rows]}
+        return Limits.of(**dict(hardware), batches=NotMeasured(reason))
+    return Limits.of(**dict(hardware), batches=[_batch_limit(hardware, recommender, row, k) for row in rows])
 
 
-def _batch_limit(hardware: HardwareLimits, recommender: Recommender, row: dict[str, Any], k: int) -> dict[str, Any]:
+def _batch_limit(hardware: HardwareLimits, recommender: Recommender, row: BatchCost, k: int) -> BatchLimit:
     index = recommender.index
-    limit = hardware.limit(row["queries"], index.count, index.dim, k, float16=index.device.float16)
-    gaps = {f"{name}_gap": round(row[name]["median_ms"] / limit["limit_ms"], 3) for name in (RAW, RECOMMENDER)}
-    return {"queries": row["queries"], **limit, **gaps}
+    limit = hardware.limit(row.queries, index.count, index.dim, k, float16=index.device.float16)
+    return BatchLimit(
+        queries=row.queries,
+        raw_faiss_gap=round(row.raw_faiss.median_ms / limit.limit_ms, 3),
+        recommender_gap=round(row.recommender.median_ms / limit.limit_ms, 3),
+        **dict(limit),
+    )

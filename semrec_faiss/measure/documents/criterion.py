@@ -1,49 +1,86 @@
-"""What a measurement is held against: the target, what was measured, and whether it was met."""
+"""What a measurement is held against: the limit, what was measured, and whether it was met."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from semrec_faiss.measure.documents.fields import Count, Part
 
 Unit = Literal["ms", "s", "share", "qps", "gb", "bytes", "x", "count", "score"]
 
 
-@dataclass(frozen=True)
-class Criterion:
-    """One criterion: of one of the guide's tests, or what a search is promised to cost.
+class Judged(Part):
+    """What both kinds of criterion have.
 
     Attributes:
-        test: 1 to 5 of the guide's, or 0 for what is about none of them.
         name: for programs.
         what: for people.
         measured: None where it was not.
-        target: what it must reach, or stay under; None where that hangs on something that was not measured.
-        at_least: whether ``measured`` must reach the target; otherwise it must not exceed it.
-        unit: of both.
+        unit: of what is measured and of the limit.
         reason: why it was not measured.
+        met: None where it was not measured, or where the limit hangs on something that was not.
     """
 
-    test: int
     name: str
     what: str
     measured: float | None
+    unit: Unit
+    reason: str | None
+    met: bool | None
+
+
+class Criterion(Judged):
+    """A criterion of the guide's tests.
+
+    Attributes:
+        test: 1 to 5 of the guide's, or 0 for what is about none of them.
+        target: what must be reached, or not exceeded.
+        at_least: which of the two.
+    """
+
+    test: Count
     target: float | None
     at_least: bool
-    unit: Unit
-    reason: str | None = None
 
-    @property
-    def met(self) -> bool | None:
-        """Whether it was met; None where it was not measured."""
-        if self.measured is None or self.target is None:
-            return None
-        return self.measured >= self.target if self.at_least else self.measured <= self.target
+    @classmethod
+    def judge(
+        cls,
+        test: int,
+        name: str,
+        what: str,
+        measured: float | None,
+        target: float,
+        unit: Unit,
+        *,
+        at_least: bool = False,
+        reason: str | None = None,
+    ) -> Criterion:
+        """Hold a measurement against its target; see the attributes."""
+        told = {"measured": measured, "target": target, "unit": unit, "at_least": at_least, "reason": reason}
+        met = None if measured is None else measured >= target if at_least else measured <= target
+        return cls.model_validate({"test": test, "name": name, "what": what, **told, "met": met})
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as a results file of the guide's tests holds it."""
-        return asdict(self) | {"met": self.met}
 
-    def as_limit(self) -> dict[str, Any]:
-        """Return it as a results file of a benchmark holds it: the target is a limit, and there are no tests."""
-        told = {"name": self.name, "what": self.what, "measured": self.measured, "limit": self.target}
-        return told | {"unit": self.unit, "reason": self.reason, "met": self.met}
+class Promise(Judged):
+    """What a benchmark must stay under.
+
+    Attributes:
+        limit: None where that hangs on something that was not measured.
+    """
+
+    limit: float | None
+
+    @classmethod
+    def judge(
+        cls, name: str, what: str, measured: float | None, limit: float | None, unit: Unit, reason: str | None
+    ) -> Promise:
+        """Hold a measurement against its limit; the reason is told only of one that is missing."""
+        return cls(
+            name=name,
+            what=what,
+            measured=measured,
+            unit=unit,
+            reason=reason if measured is None else None,
+            met=None if measured is None or limit is None else measured <= limit,
+            limit=limit,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,14 @@ Unsettled = dict[str, object]
 """A part of a document in which `NotMeasured` may stand."""
 
 
-def settle(document: dict[str, Any]) -> dict[str, Any]:
+def settle(document: Mapping[str, Any]) -> dict[str, Any]:
     """Turn every `NotMeasured` into None, and add ``not_measured``: its dotted place and the reason."""
+    settled, reasons = gaps_apart(document)
+    return {**settled, "not_measured": reasons}
+
+
+def gaps_apart(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a document in which every `NotMeasured` is None, and the reasons by their dotted places."""
     reasons: dict[str, str] = {}
 
     def settled(value: Any, place: str) -> Any:
@@ -42,10 +49,10 @@ def settle(document: dict[str, Any]) -> dict[str, Any]:
             return [settled(inner, f"{place}.{position}") for position, inner in enumerate(value)]
         return value
 
-    return {**settled(document, ""), "not_measured": reasons}
+    return settled(dict(document), ""), reasons
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a results file.
 
     Raises:
@@ -81,7 +88,7 @@ def device_name(device: Device, *, short: bool = False) -> str:
     return slug if len(device.gpus) == 1 else f"{slug}-x{len(device.gpus)}"
 
 
-def save_results(document: dict[str, Any], path: Path) -> None:
+def save_results(document: Mapping[str, Any], path: Path) -> None:
     """Write a document to ``path``, whole or not at all.
 
     Raises:

@@ -27,6 +27,7 @@ class Gpu(Part):
 
     name: str
     driver: str | None
+    memory_bytes: Count | None = None
 
 
 class Blas(Part):

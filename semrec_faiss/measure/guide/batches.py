@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.details import BatchDetails, BatchTimes, Kind
+from semrec_faiss.measure.guide.record import BatchNumbers
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, hearing_of_memory, steady
 from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.measure.quality.queries import made_up_queries
@@ -24,26 +26,23 @@ def batches_test(sides: Sides, settings: CompareSettings, progress: Progress) ->
     """Search batches of users' vectors, on both sides; of made-up ones where there are too few users."""
     sizes = settings.batch.sizes
     queries, made_by = batch_queries(sides.cpu.recommender, max(sizes), settings.seed)
-    guide: dict[str, Any] = {}
-    details: dict[str, Any] = {"queries": made_by}
-    heard: dict[str, list[str]] = {side.kind: [] for side in sides}
+    rows: dict[int, BatchNumbers] = {}
+    times: dict[str, BatchTimes] = {}
+    heard: dict[Kind, list[str]] = {side.kind: [] for side in sides}
     for done, size in enumerate(sizes):
-        row: dict[str, Any] = dict.fromkeys(KEYS, sides.no_gpu) if sides.gpu is None else {}
-        times: dict[str, Any] = {}
+        timings: dict[Kind, Timing | NotMeasured] = {"gpu": sides.no_gpu}
         for number, side in enumerate(sides):
             progress("3 batches", 2 * done + number, 2 * len(sizes))
             with hearing_of_memory() as said:
-                timing = _timed(side, queries[:size], settings)
+                timings[side.kind] = _timed(side, queries[:size], settings)
             heard[side.kind] += said
-            prefix = "" if side.kind == "gpu" else "cpu_"
-            row |= {f"{prefix}{key}": value for key, value in figures(timing, size).items()}
-            if isinstance(timing, Timing):
-                times[f"{side.kind}_times"] = timing.as_dict()
-        guide[f"batch_{size}"] = row
-        details[f"batch_{size}"] = times
+        rows[size] = batch_numbers(timings, size)
+        told = {f"{kind}_times": timing.told() for kind, timing in timings.items() if isinstance(timing, Timing)}
+        times[f"batch_{size}"] = BatchTimes.model_validate(told)
     progress("3 batches", 2 * len(sizes), 2 * len(sizes))
-    details["memory_ran_out"] = heard
-    return Outcome(guide, details, batch_criteria(guide, heard, sides.main.kind, settings))
+    details = BatchDetails.model_validate({"queries": made_by, "memory_ran_out": heard, **times})
+    guide = {f"batch_{size}": row for size, row in rows.items()}
+    return Outcome(guide, details, batch_criteria(rows, heard, sides.main.kind, settings))
 
 
 def batch_queries(recommender: Recommender, count: int, seed: int) -> tuple[Vectors, str]:
@@ -63,70 +62,64 @@ def _timed(side: Side, queries: Vectors, settings: CompareSettings) -> Timing | 
         return NotMeasured(error.message)
 
 
-def figures(timing: Timing | NotMeasured, size: int) -> dict[str, float | NotMeasured]:
-    """Return the guide's three numbers of a batch: in all, a query, and queries a second."""
-    if isinstance(timing, NotMeasured):
-        return dict.fromkeys(KEYS, timing)
-    total = timing.median_ms
-    values = (round(total, 4), round(total / size, 6), round(1e3 * size / total, 1))
-    return dict(zip(KEYS, values, strict=True))
+def batch_numbers(timings: Mapping[Kind, Timing | NotMeasured], size: int) -> BatchNumbers:
+    """Return the guide's three numbers of a batch by side: in all, a query, and queries a second.
+
+    Args:
+        timings: by side, or why there is none.
+        size: queries of the batch.
+    """
+    numbers: dict[str, float | NotMeasured] = {}
+    for kind, timing in timings.items():
+        names = [BatchNumbers.name(kind, key) for key in KEYS]
+        if isinstance(timing, NotMeasured):
+            numbers |= dict.fromkeys(names, timing)
+            continue
+        total = timing.median_ms
+        values = (round(total, 4), round(total / size, 6), round(1e3 * size / total, 1))
+        numbers |= dict(zip(names, values, strict=True))
+    return BatchNumbers.of(**numbers)
 
 
 def batch_criteria(
-    guide: dict[str, Any], heard: dict[str, list[str]], kind: str, settings: CompareSettings
+    rows: Mapping[int, BatchNumbers], heard: Mapping[Kind, list[str]], kind: Kind, settings: CompareSettings
 ) -> list[Criterion]:
     """Judge throughput at 100, growth up to 1,000, and memory.
 
     Args:
-        guide: the rows by ``batch_N``.
+        rows: the numbers by the batch's size.
         heard: what each side said about memory that ran out.
-        kind: the side that is judged, ``gpu`` or ``cpu``.
+        kind: the side that is judged.
         settings: the targets.
     """
-    prefix = "" if kind == "gpu" else "cpu_"
-
-    def value(size: int, key: str) -> float | None:
-        found = guide.get(f"batch_{size}", {}).get(f"{prefix}{key}")
-        return None if found is None or isinstance(found, NotMeasured) else float(found)
-
-    sizes = [size for size in settings.batch.sizes if size <= 1000]
+    speeds = {size: row.of_side(kind, "throughput_qps") for size, row in rows.items()}
+    sizes = [size for size in speeds if size <= 1000]
     first, last = min(sizes, default=0), max(sizes, default=0)
-    few, many = value(first, "throughput_qps"), value(last, "throughput_qps")
+    few, many, at_100 = (speeds.get(size) for size in (first, last, 100))
     growth = None if few is None or many is None or first == last else many / few
-    failed = [
-        f"{size} queries"
-        for size in settings.batch.sizes
-        if isinstance(guide[f"batch_{size}"][f"{prefix}total_time_ms"], NotMeasured)
-    ]
-    qps = value(100, "throughput_qps")
+    failed = sum(speed is None for speed in speeds.values())
     return [
-        Criterion(
+        Criterion.judge(
             3,
             "throughput",
             "queries a second in batches of 100",
-            qps,
+            at_100,
             settings.batch.target_qps_at_100,
-            True,
             "qps",
-            None if qps is not None else "no batch of 100 was searched",
+            at_least=True,
+            reason=None if at_100 is not None else "no batch of 100 was searched",
         ),
-        Criterion(
+        Criterion.judge(
             3,
             "scaling",
             f"throughput of {last:,} at once to that of {first:,}: at least linear",
             growth,
             1.0,
-            True,
             "x",
-            None if growth is not None else "two batches of up to 1,000 are needed",
+            at_least=True,
+            reason=None if growth is not None else "two batches of up to 1,000 are needed",
         ),
-        Criterion(
-            3,
-            "out_of_memory",
-            "batches for which memory ran out",
-            float(len(heard[kind]) + len(failed)),
-            0.0,
-            False,
-            "count",
+        Criterion.judge(
+            3, "out_of_memory", "batches for which memory ran out", float(len(heard[kind]) + failed), 0.0, "count"
         ),
     ]

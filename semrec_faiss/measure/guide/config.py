@@ -119,7 +119,7 @@ class CpuPrice(Settings):
     month: Positive = 1408.0
 
 
-class Costs(Settings):
+class Prices(Settings):
     """A whole costs file; the defaults are the guide's."""
 
     currency: str = "USD"
@@ -147,7 +147,7 @@ def load_settings(kind: type[AnySettings], path: Path | None, overrides: Sequenc
     """Read a YAML file of one kind of settings and apply overrides such as ``batch.k=20``.
 
     Args:
-        kind: `CompareSettings` or `Costs`.
+        kind: `CompareSettings` or `Prices`.
         path: the file; None starts from the defaults.
         overrides: ``KEY=VALUE`` each.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from semrec_faiss.measure.documents.results import NotMeasured
-from semrec_faiss.measure.guide.config import Costs
+from semrec_faiss.measure.guide.config import Prices
+from semrec_faiss.measure.guide.details import BreakEven, Cost, MachineCost
 
 MILLION = 1e6
 SECONDS_AN_HOUR = 3600.0
@@ -58,19 +58,19 @@ class Machine:
         """The cost of a month's queries with machines that are always there."""
         return self.machines(queries) * self.a_month
 
-    def as_dict(self, monthly_queries: float) -> dict[str, Any]:
+    def told(self, monthly_queries: float) -> MachineCost:
         """Return prices and costs as a results file holds them."""
-        return {
-            "name": self.name,
-            "price_an_hour": round(self.an_hour, 4),
-            "price_a_month": round(self.a_month, 2),
-            "throughput_qps": round(self.qps, 1),
-            "cost_a_million": self.a_million,
-            "busy_hours_a_month": monthly_queries / (self.qps * SECONDS_AN_HOUR),
-            "machines_for_the_month": self.machines(monthly_queries),
-            "cost_of_the_month": round(self.month_of(monthly_queries), 2),
-            "cost_of_busy_hours": self.a_million * monthly_queries / MILLION,
-        }
+        return MachineCost(
+            name=self.name,
+            price_an_hour=round(self.an_hour, 4),
+            price_a_month=round(self.a_month, 2),
+            throughput_qps=round(self.qps, 1),
+            cost_a_million=self.a_million,
+            busy_hours_a_month=monthly_queries / (self.qps * SECONDS_AN_HOUR),
+            machines_for_the_month=self.machines(monthly_queries),
+            cost_of_the_month=round(self.month_of(monthly_queries), 2),
+            cost_of_busy_hours=self.a_million * monthly_queries / MILLION,
+        )
 
 
 def break_even_queries(gpu: Machine, cpu: Machine) -> float:
@@ -94,50 +94,52 @@ def break_even_queries(gpu: Machine, cpu: Machine) -> float:
 
 
 def costs_of(
-    gpu_name: str | None, gpu_qps: float | None, cpu_qps: float | None, cores: int, costs: Costs
-) -> dict[str, Any]:
+    batch: int, gpu_name: str | None, gpu_qps: float | None, cpu_qps: float | None, cores: int, prices: Prices
+) -> Cost:
     """Work out all costs.
 
     Args:
+        batch: queries at once that these speeds are of.
         gpu_name: the GPU's short name; None without one.
         gpu_qps: its queries a second, measured; None where they were not.
         cpu_qps: the CPU's.
         cores: that these were measured on; the price is that of as many.
-        costs: the prices.
+        prices: of machines.
     """
-    cpu = _cpu_machine(cpu_qps, cores, costs)
-    gpus = _gpu_machines(gpu_name, gpu_qps, costs)
+    cpu = _cpu_machine(cpu_qps, cores, prices)
+    gpus = _gpu_machines(gpu_name, gpu_qps, prices)
     machines = ([] if isinstance(cpu, NotMeasured) else [cpu]) + ([] if isinstance(gpus, NotMeasured) else gpus)
-    return {
-        "currency": costs.currency,
-        "monthly_queries": costs.monthly_queries,
-        "hours_a_month": costs.hours_a_month,
-        "prices_of": gpus if isinstance(gpus, NotMeasured) else _priced_as(gpu_name or "", costs),
-        "cpu": cpu if isinstance(cpu, NotMeasured) else cpu.name,
-        "machines": [machine.as_dict(costs.monthly_queries) for machine in machines],
-        "break_even": _break_evens(gpus, cpu),
-    }
+    return Cost.of(
+        batch=batch,
+        currency=prices.currency,
+        monthly_queries=prices.monthly_queries,
+        hours_a_month=prices.hours_a_month,
+        prices_of=gpus if isinstance(gpus, NotMeasured) else _priced_as(gpu_name or "", prices),
+        cpu=cpu if isinstance(cpu, NotMeasured) else cpu.name,
+        machines=[machine.told(prices.monthly_queries) for machine in machines],
+        break_even=_break_evens(gpus, cpu),
+    )
 
 
-def _cpu_machine(qps: float | None, cores: int, costs: Costs) -> Machine | NotMeasured:
+def _cpu_machine(qps: float | None, cores: int, prices: Prices) -> Machine | NotMeasured:
     if not qps:
         return NotMeasured("the CPU's throughput was not measured")
-    share = cores / costs.cpu.cores
-    an_hour = costs.cpu.month * share / costs.hours_a_month
-    return Machine(f"CPU, {cores} cores", an_hour, qps, costs.hours_a_month)
+    share = cores / prices.cpu.cores
+    an_hour = prices.cpu.month * share / prices.hours_a_month
+    return Machine(f"CPU, {cores} cores", an_hour, qps, prices.hours_a_month)
 
 
-def _gpu_machines(name: str | None, qps: float | None, costs: Costs) -> list[Machine] | NotMeasured:
+def _gpu_machines(name: str | None, qps: float | None, prices: Prices) -> list[Machine] | NotMeasured:
     if name is None or not qps:
         return NotMeasured("no GPU's throughput was measured")
-    priced = _priced_as(name, costs)
+    priced = _priced_as(name, prices)
     if priced is None:
         return NotMeasured(f"the costs file has no price for {name!r}, and no gpu_otherwise")
-    prices = costs.gpu[priced]
+    offers = prices.gpu[priced]
     number = _gpus_in(name)
     return [
-        Machine(f"{name.upper()} {kind.replace('_', ' ')}", number * price, qps, costs.hours_a_month)
-        for kind, price in prices.model_dump().items()
+        Machine(f"{name.upper()} {kind.replace('_', ' ')}", number * price, qps, prices.hours_a_month)
+        for kind, price in offers.model_dump().items()
         if price is not None
     ]
 
@@ -147,12 +149,12 @@ def _gpus_in(name: str) -> int:
     return int(found.group(1)) if found else 1
 
 
-def _priced_as(name: str, costs: Costs) -> str | None:
+def _priced_as(name: str, prices: Prices) -> str | None:
     alone = re.sub(r"-x\d+$", "", name)
-    return alone if alone in costs.gpu else costs.gpu_otherwise
+    return alone if alone in prices.gpu else prices.gpu_otherwise
 
 
-def _break_evens(gpus: list[Machine] | NotMeasured, cpu: Machine | NotMeasured) -> list[dict[str, Any]] | NotMeasured:
+def _break_evens(gpus: list[Machine] | NotMeasured, cpu: Machine | NotMeasured) -> list[BreakEven] | NotMeasured:
     if isinstance(gpus, NotMeasured):
         return gpus
     if isinstance(cpu, NotMeasured):
@@ -162,5 +164,5 @@ def _break_evens(gpus: list[Machine] | NotMeasured, cpu: Machine | NotMeasured) 
         volume = break_even_queries(gpu, cpu)
         pays = math.isfinite(volume)
         reason = NotMeasured("at these prices the GPU never costs less")
-        found.append({"name": gpu.name, "monthly_queries": round(volume) if pays else reason})
+        found.append(BreakEven.of(name=gpu.name, monthly_queries=round(volume) if pays else reason))
     return found

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Mask, Vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.details import FilteringDetails, Kind, ShareDetails, ShownGenres
+from semrec_faiss.measure.guide.record import FilteringTest
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.similarity import query_titles, shown_results
 from semrec_faiss.measure.instruments.cuda_time import time_in_faiss
@@ -41,7 +41,7 @@ def filtering_test(sides: Sides, settings: CompareSettings, progress: Progress) 
     title = wanted.title or genre_title(recommender, wanted.genre)
     only = Filter(genres=(wanted.genre,))
     answer = recommender.similar(title, wanted.k, where=only)
-    detail: dict[str, Any] = {
+    detail: dict[str, object] = {
         "query": answer.query,
         "genre": wanted.genre,
         "matching": answer.matching,
@@ -58,16 +58,16 @@ def filtering_test(sides: Sides, settings: CompareSettings, progress: Progress) 
         shares.append(_share(sides, title, share, settings))
     progress("4 filters", steps, steps)
     right = [wanted.genre.casefold() in {genre.casefold() for genre in result.genres} for result in answer.results]
-    guide = {
-        "gpu_time_ms": detail.get("gpu_time_ms", sides.no_gpu),
-        "gpu_search_time_ms": detail.get("gpu_search_ms", sides.no_gpu),
-        "gpu_host_time_ms": detail.get("gpu_host_ms", sides.no_gpu),
-        "cpu_time_ms": detail["cpu_time_ms"],
-        "results": [
-            {**shown, "genres": one.genres} for shown, one in zip(shown_results(answer), answer.results, strict=True)
-        ],
-    }
-    return Outcome(guide, {**detail, "shares": shares}, _criteria(answer, right, shares))
+    found = zip(shown_results(answer), answer.results, strict=True)
+    guide = FilteringTest.of(
+        gpu_time_ms=detail.get("gpu_time_ms", sides.no_gpu),
+        gpu_search_time_ms=detail.get("gpu_search_ms", sides.no_gpu),
+        gpu_host_time_ms=detail.get("gpu_host_ms", sides.no_gpu),
+        cpu_time_ms=detail["cpu_time_ms"],
+        results=[ShownGenres(**dict(shown), genres=one.genres) for shown, one in found],
+    )
+    details = FilteringDetails.model_validate({**detail, "shares": shares})
+    return Outcome(guide, details, _criteria(answer, right, shares, [side.kind for side in sides]))
 
 
 def _first_filter_ms(recommender: Recommender, only: Filter) -> float:
@@ -93,7 +93,7 @@ def genre_title(recommender: Recommender, genre: str) -> str:
     return recommender.catalog.media_ids(selection.rows[:1])[0]
 
 
-def _times(side: Side, title: str, only: Filter, settings: CompareSettings) -> dict[str, Any]:
+def _times(side: Side, title: str, only: Filter, settings: CompareSettings) -> dict[str, object]:
     """Time the question on one side: in all, and on a GPU apart what FAISS does there and what is left for the host."""
     recommender, k = side.recommender, settings.filtering.k
 
@@ -102,11 +102,11 @@ def _times(side: Side, title: str, only: Filter, settings: CompareSettings) -> d
 
     timing = steady(lambda: ask(only), settings.repeats)
     plain = steady(lambda: ask(None), settings.repeats)
-    times: dict[str, Any] = {
+    times: dict[str, object] = {
         f"{side.kind}_time_ms": round(timing.median_ms, 4),
         f"{side.kind}_unfiltered_ms": round(plain.median_ms, 4),
         f"{side.kind}_strategy": ask(only).strategy,
-        f"{side.kind}_times": timing.as_dict(),
+        f"{side.kind}_times": timing.told(),
     }
     if recommender.index.device.gpus:
         in_faiss = []
@@ -120,20 +120,20 @@ def _times(side: Side, title: str, only: Filter, settings: CompareSettings) -> d
     return times
 
 
-def _share(sides: Sides, title: str, share: float, settings: CompareSettings) -> dict[str, Any]:
+def _share(sides: Sides, title: str, share: float, settings: CompareSettings) -> ShareDetails:
     """Time one title's question through a random mask that lets ``share`` of the titles pass."""
     recommender = sides.main.recommender
     row = recommender.catalog.find(title)
     mask = np.random.default_rng(settings.seed).random(recommender.index.count) < share
     mask[row] = False
-    found: dict[str, Any] = {"share": share, "matching": int(mask.sum())}
+    found: dict[str, object] = {"share": share, "matching": int(mask.sum())}
     query = recommender.index.vectors([row])
     for side in sides:
         found |= _share_times(side, query, mask, settings)
-    return found
+    return ShareDetails.model_validate(found)
 
 
-def _share_times(side: Side, query: Vectors, mask: NDArray[np.bool_], settings: CompareSettings) -> dict[str, Any]:
+def _share_times(side: Side, query: Vectors, mask: Mask, settings: CompareSettings) -> dict[str, object]:
     index, k = side.recommender.index, settings.filtering.k
     restriction = Restriction(index.count, mask, None, np.flatnonzero(mask))
     found = restricted_top_k(index, query, k, restriction)
@@ -146,40 +146,41 @@ def _share_times(side: Side, query: Vectors, mask: NDArray[np.bool_], settings: 
         f"{side.kind}_returned": len(rows),
         f"{side.kind}_all_match": bool(mask[rows].all()),
         f"{side.kind}_ordered": bool((np.diff(scores) <= 0).all()),
-        f"{side.kind}_times": timing.as_dict(),
+        f"{side.kind}_times": timing.told(),
     }
 
 
-def _criteria(answer: Answer, right: Sequence[bool], shares: Sequence[dict[str, Any]]) -> list[Criterion]:
-    kinds = [kind for kind in ("gpu", "cpu") if shares and f"{kind}_returned" in shares[0]]
+def _criteria(
+    answer: Answer, right: Sequence[bool], shares: Sequence[ShareDetails], kinds: Sequence[Kind]
+) -> list[Criterion]:
     in_order = bool((np.diff(answer.scores) <= 0).all())
     full = [
-        row[f"{kind}_returned"] == min(answer.requested, row["matching"])
-        and row[f"{kind}_all_match"]
-        and row[f"{kind}_ordered"]
+        row.of_side(kind, "returned") == min(answer.requested, row.matching)
+        and row.of_side(kind, "all_match")
+        and row.of_side(kind, "ordered")
         for row in shares
         for kind in kinds
     ]
     return [
-        Criterion(
+        Criterion.judge(
             4,
             "all_match",
             "results that pass the filter",
             float(np.mean(right)) if right else None,
             1.0,
-            True,
             "share",
-            None if right else "no title was found",
+            at_least=True,
+            reason=None if right else "no title was found",
         ),
-        Criterion(4, "ordered", "results in order of similarity", float(in_order), 1.0, True, "share"),
-        Criterion(
+        Criterion.judge(4, "ordered", "results in order of similarity", float(in_order), 1.0, "share", at_least=True),
+        Criterion.judge(
             4,
             "complete",
             "filters that gave as many as match, all right and in order",
             float(np.mean(full)) if full else None,
             1.0,
-            True,
             "share",
-            None if full else "no other filter was asked for",
+            at_least=True,
+            reason=None if full else "no other filter was asked for",
         ),
     ]

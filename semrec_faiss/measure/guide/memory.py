@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
@@ -12,16 +11,18 @@ from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings, MemorySettings
+from semrec_faiss.measure.guide.details import DeviceMemory, Kind, MemoryDetails
+from semrec_faiss.measure.guide.record import MemoryTest
 from semrec_faiss.measure.guide.sides import Outcome
 from semrec_faiss.measure.instruments.host_memory import machine_bytes
 from semrec_faiss.measure.instruments.index_memory import (
     NOISE_BYTES,
     TOLERANCE,
-    Judged,
     judge,
     measure_memory,
     settings_of,
 )
+from semrec_faiss.measure.instruments.index_memory_record import GpuMemory, IndexMemory
 from semrec_faiss.progress import Progress
 
 GB, MEGABYTE = 1e9, 1e6
@@ -30,7 +31,7 @@ KEYS = ("allocated_gb", "reserved_gb", "total_gb", "free_gb", "peak_allocated_gb
 
 def memory_test(
     path: Path,
-    devices: dict[str, Device | NotMeasured],
+    devices: Mapping[Kind, Device | NotMeasured],
     settings: CompareSettings,
     progress: Progress,
     search: Sequence[str] = (),
@@ -47,29 +48,22 @@ def memory_test(
         progress: told the devices done.
         search: search settings of the index, such as ``index.search.nprobe=32``.
     """
-    guide: dict[str, Any] = {}
-    details: dict[str, Any] = {}
-    judged: dict[str, list[Judged]] = {}
+    numbers: dict[str, float | NotMeasured] = {}
+    details: dict[Kind, DeviceMemory | NotMeasured] = {}
     for done, (kind, device) in enumerate(devices.items()):
         progress("5 memory", done, len(devices))
-        prefix = "" if kind == "gpu" else "cpu_"
         found = device if isinstance(device, NotMeasured) else _measured(path, device, settings, search)
-        if isinstance(found, NotMeasured):
-            guide |= {f"{prefix}{key}": found for key in KEYS}
-            details[kind] = found
-            continue
-        numbers, measured, judged[kind] = found
-        guide |= {f"{prefix}{key}": value for key, value in numbers.items()}
-        details[kind] = measured
+        details[kind] = found
+        numbers |= memory_numbers(kind, found if isinstance(found, NotMeasured) else found.measured)
     progress("5 memory", len(devices), len(devices))
-    main = "gpu" if not isinstance(devices.get("gpu"), NotMeasured) else "cpu"
-    return Outcome(guide, details, memory_criteria(guide, judged, main, settings.memory))
+    main: Kind = "gpu" if not isinstance(devices.get("gpu"), NotMeasured) else "cpu"
+    guide, told = MemoryTest.of(**numbers), MemoryDetails.of(**details)
+    return Outcome(guide, told, memory_criteria(guide, told, main, settings.memory))
 
 
-Measured = tuple[dict[str, float | NotMeasured], dict[str, Any], list[Judged]]
-
-
-def _measured(path: Path, device: Device, settings: CompareSettings, search: Sequence[str]) -> Measured | NotMeasured:
+def _measured(
+    path: Path, device: Device, settings: CompareSettings, search: Sequence[str]
+) -> DeviceMemory | NotMeasured:
     if len(device.gpus) > 1:
         return NotMeasured("memory is measured on one GPU; give --set device.gpus=[0]")
     saved = SavedIndex(path, search)
@@ -82,62 +76,65 @@ def _measured(path: Path, device: Device, settings: CompareSettings, search: Seq
     measured = measure_memory(path, [*search, *settings_of(device)], batches, k)
     if isinstance(measured, NotMeasured):
         return measured
-    rows = judge(measured, parts)
-    details = {
-        "predicted": {str(batch): part.as_dict() for batch, part in parts},
-        "judged": [row.as_dict() for row in rows],
-        "measured": measured,
-    }
-    return memory_numbers(measured), details, rows
+    predicted = {str(batch): part.as_dict() for batch, part in parts}
+    return DeviceMemory(predicted=predicted, judged=judge(measured, parts), measured=measured)
 
 
-def memory_numbers(measured: dict[str, Any]) -> dict[str, float | NotMeasured]:
-    """Turn what the measuring process counted into the guide's six numbers, in gigabytes of 10⁹ bytes."""
-    base = measured["base_bytes"]
-    peak = max(row["peak_bytes"] for row in measured["searches"])
-    if "context_bytes" in measured:  # a GPU: the driver's count over what was in use before
-        own = measured["context_bytes"]
-        values = (base - own, base, measured["total_bytes"], measured["free_bytes"], peak - own, peak)
+def memory_numbers(kind: Kind, measured: IndexMemory | NotMeasured) -> dict[str, float | NotMeasured]:
+    """Turn what the measuring process counted into the guide's six numbers, in gigabytes of 10⁹ bytes.
+
+    Args:
+        kind: the side, which names the numbers.
+        measured: on that side, or why nothing was.
+    """
+    names = [MemoryTest.name(kind, key) for key in KEYS]
+    if isinstance(measured, NotMeasured):
+        return dict.fromkeys(names, measured)
+    base, peak = measured.base_bytes, max(one.peak_bytes for one in measured.searches)
+    values: tuple[int | None, ...]
+    if isinstance(measured, GpuMemory):  # the driver's count over what was in use before
+        own = measured.context_bytes
+        values = (base - own, base, measured.total_bytes, measured.free_bytes, peak - own, peak)
     else:
-        start, total = measured["start_bytes"], machine_bytes()
-        values = (base, start + base, total, measured.get("available_bytes"), peak, start + peak)
+        start = measured.start_bytes
+        values = (base, start + base, machine_bytes(), measured.available_bytes, peak, start + peak)
     untold = NotMeasured("this system does not tell")
-    return {key: untold if value is None else round(value / GB, 6) for key, value in zip(KEYS, values, strict=True)}
+    return {name: untold if value is None else round(value / GB, 6) for name, value in zip(names, values, strict=True)}
 
 
-def memory_criteria(
-    guide: dict[str, Any], judged: dict[str, list[Judged]], kind: str, wanted: MemorySettings
-) -> list[Criterion]:
+def memory_criteria(guide: MemoryTest, details: MemoryDetails, kind: Kind, wanted: MemorySettings) -> list[Criterion]:
     """Judge one device's numbers, and the predictions for every device.
 
     Args:
-        guide: the six numbers, those of the CPU under ``cpu_`` keys.
-        judged: predictions by device.
+        guide: the six numbers of both.
+        details: the predictions, held against what was measured.
         kind: the device whose numbers are judged.
         wanted: the targets.
     """
-    prefix = "" if kind == "gpu" else "cpu_"
-    numbers = {key: guide[f"{prefix}{key}"] for key in KEYS}
-    missing = numbers["allocated_gb"].reason if isinstance(numbers["allocated_gb"], NotMeasured) else None
-    base, peak = (None if missing else float(numbers[key]) for key in ("allocated_gb", "peak_allocated_gb"))
+    missing = guide.why(guide.name(kind, "allocated_gb"))
+    base, peak, reserved = (
+        guide.of_side(kind, f"{part}_gb") for part in ("allocated", "peak_allocated", "peak_reserved")
+    )
     no_headroom = missing or ("no GPU was measured" if kind == "cpu" else None)
-    headroom = None if no_headroom else 1.0 - float(numbers["peak_reserved_gb"]) / wanted.headroom_of_gb
+    headroom = None if no_headroom or reserved is None else 1.0 - reserved / wanted.headroom_of_gb
     where = "GPU" if kind == "gpu" else "resident"
-    failed = sum(not row.holds for rows in judged.values() for row in rows)
+    judged = [row for one in (details.gpu, details.cpu) if one for row in one.judged]
+    failed = sum(not row.holds for row in judged)
     off = f"predictions off by more than {100 * TOLERANCE:.0f} % and {NOISE_BYTES / MEGABYTE:.0f} MB"
     no_prediction = None if judged else missing or "nothing was measured"
+    of = Criterion.judge
     return [
-        Criterion(5, "base", f"{where} memory between searches", base, wanted.target_base_gb, False, "gb", missing),
-        Criterion(5, "peak", f"{where} memory at the peak", peak, wanted.target_peak_gb, False, "gb", missing),
-        Criterion(
+        of(5, "base", f"{where} memory between searches", base, wanted.target_base_gb, "gb", reason=missing),
+        of(5, "peak", f"{where} memory at the peak", peak, wanted.target_peak_gb, "gb", reason=missing),
+        of(
             5,
             "headroom",
             f"headroom of a GPU of {wanted.headroom_of_gb:g} GB",
             headroom,
             wanted.target_headroom,
-            True,
             "share",
-            no_headroom,
+            at_least=True,
+            reason=no_headroom,
         ),
-        Criterion(5, "prediction", off, float(failed) if judged else None, 0.0, False, "count", no_prediction),
+        of(5, "prediction", off, float(failed) if judged else None, 0.0, "count", reason=no_prediction),
     ]

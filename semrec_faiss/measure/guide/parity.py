@@ -5,19 +5,17 @@ Overlap credits ties: a title counts when its exact score is above the last one 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.criterion import Criterion
-from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.batches import batch_queries
 from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.details import Agreement, Certificate, NearTie
 from semrec_faiss.measure.guide.sides import Outcome, Sides
-from semrec_faiss.measure.quality.metrics import TIE_TOLERANCE, exact_scores, mean_of, recall_at_k
+from semrec_faiss.measure.quality.metrics import TIE_TOLERANCE, exact_scores, recall_at_k
 from semrec_faiss.progress import Progress
 
 REFERENCE_ROWS = 16_384
@@ -41,22 +39,22 @@ def parity_certificate(sides: Sides, settings: CompareSettings, progress: Progre
     against = {
         kind: agreement(index, queries[:asked], _first(result, asked), reference) for kind, result in found.items()
     }
-    both: dict[str, Any] | NotMeasured = sides.no_gpu
+    both: Agreement | None = None
     if "gpu" in found:
         both = agreement(index, queries, found["gpu"], found["cpu"])
-        both["differences"] = differences(sides, found["gpu"], found["cpu"])
+        both.differences = differences(sides, found["gpu"], found["cpu"])
     progress("parity", 3, 3)
-    certificate = {
-        "queries": len(queries),
-        "queries_are": made_by,
-        "k": k,
-        "exact_index": index.exact,
-        "tie_tolerance": TIE_TOLERANCE,
-        "gpu_to_cpu": both,
-        "reference_queries": asked,
+    certificate = Certificate.of(
+        queries=len(queries),
+        queries_are=made_by,
+        k=k,
+        exact_index=index.exact,
+        tie_tolerance=TIE_TOLERANCE,
+        gpu_to_cpu=both or sides.no_gpu,
+        reference_queries=asked,
         **{f"{kind}_to_float64": one for kind, one in against.items()},
-    }
-    return Outcome({}, certificate, _criteria(both, against, sides, settings))
+    )
+    return Outcome(None, certificate, _criteria(both, against[sides.main.kind], sides, settings))
 
 
 def float64_search(index: VectorIndex, queries: Vectors, k: int) -> SearchResult:
@@ -74,26 +72,21 @@ def float64_search(index: VectorIndex, queries: Vectors, k: int) -> SearchResult
     return SearchResult(rows, scores.astype(np.float32), True, "float64")
 
 
-def agreement(index: VectorIndex, queries: Vectors, ours: SearchResult, theirs: SearchResult) -> dict[str, Any]:
-    """Say how far two answers are the same.
-
-    Returns:
-        ``overlap`` with ties credited, ``same_place`` (titles at the same rank), ``largest_score_difference`` (at the
-        same rank) and ``largest_score_error`` (of a title, from its exact score).
-    """
+def agreement(index: VectorIndex, queries: Vectors, ours: SearchResult, theirs: SearchResult) -> Agreement:
+    """Say how far two answers to the same queries, float32 (queries, dim), are the same."""
     own = exact_scores(queries, ours.rows, index.vectors)
     other = exact_scores(queries, theirs.rows, index.vectors)
     overlap = recall_at_k(ours.rows, own, -np.sort(-other, axis=1))
-    return {
-        "overlap": mean_of(overlap),
-        "queries_with_all": float((overlap == 1.0).mean()),
-        "same_place": float((ours.rows == theirs.rows).mean()),
-        "largest_score_difference": float(np.abs(ours.scores - theirs.scores).max()),
-        "largest_score_error": float(np.abs(ours.scores - own).max()),
-    }
+    return Agreement(
+        overlap=float(overlap.mean()),
+        queries_with_all=float((overlap == 1.0).mean()),
+        same_place=float((ours.rows == theirs.rows).mean()),
+        largest_score_difference=float(np.abs(ours.scores - theirs.scores).max()),
+        largest_score_error=float(np.abs(ours.scores - own).max()),
+    )
 
 
-def differences(sides: Sides, ours: SearchResult, theirs: SearchResult) -> list[dict[str, Any]]:
+def differences(sides: Sides, ours: SearchResult, theirs: SearchResult) -> list[NearTie]:
     """List the first places where the GPU has another title than the CPU, with both scores: near-ties, as a rule."""
     catalog = sides.cpu.recommender.catalog
     listed = []
@@ -102,15 +95,15 @@ def differences(sides: Sides, ours: SearchResult, theirs: SearchResult) -> list[
         gpu, cpu = (record["title"] for record in catalog.records(rows))
         scores = float(ours.scores[query, place]), float(theirs.scores[query, place])
         listed.append(
-            {
-                "query": query,
-                "rank": place + 1,
-                "gpu_title": gpu,
-                "cpu_title": cpu,
-                "gpu_score": scores[0],
-                "cpu_score": scores[1],
-                "score_difference": scores[0] - scores[1],
-            }
+            NearTie(
+                query=query,
+                rank=place + 1,
+                gpu_title=gpu,
+                cpu_title=cpu,
+                gpu_score=scores[0],
+                cpu_score=scores[1],
+                score_difference=scores[0] - scores[1],
+            )
         )
     return listed
 
@@ -119,31 +112,28 @@ def _first(result: SearchResult, count: int) -> SearchResult:
     return SearchResult(result.rows[:count], result.scores[:count], result.exact, result.strategy)
 
 
-def _criteria(
-    both: dict[str, Any] | NotMeasured, against: dict[str, dict[str, Any]], sides: Sides, settings: CompareSettings
-) -> list[Criterion]:
+def _criteria(both: Agreement | None, against: Agreement, sides: Sides, settings: CompareSettings) -> list[Criterion]:
     target = settings.parity.target_overlap
-    overlap = None if isinstance(both, NotMeasured) else both["overlap"]
-    is_exact, found = sides.main.recommender.index.exact, against[sides.main.kind]["overlap"]
+    is_exact, found = sides.main.recommender.index.exact, against.overlap
     return [
-        Criterion(
+        Criterion.judge(
             0,
             "parity",
             "results that CPU and GPU share",
-            overlap,
+            both.overlap if both else None,
             target,
-            True,
             "share",
-            both.reason if isinstance(both, NotMeasured) else None,
+            at_least=True,
+            reason=sides.why_no_gpu,
         ),
-        Criterion(
+        Criterion.judge(
             0,
             "reference",
             "results that float64 arithmetic gives too",
             found if is_exact else None,
             target,
-            True,
             "share",
-            None if is_exact else f"the index is approximate; its recall is {found:.4f}",
+            at_least=True,
+            reason=None if is_exact else f"the index is approximate; its recall is {found:.4f}",
         ),
     ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Values
 from semrec_faiss.data.movielens.users import rating_weights
 from semrec_faiss.measure.documents.criterion import Criterion
-from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.details import PersonalizationDetails, ShownYear, UserDetails
+from semrec_faiss.measure.guide.record import PersonalizationTest, UserResult
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.similarity import shown_results
 from semrec_faiss.progress import Progress
@@ -32,18 +32,19 @@ def personalization_test(sides: Sides, settings: CompareSettings, progress: Prog
     found, details = [], []
     for done, user in enumerate(users):
         progress("2 personalisation", done, len(users))
-        guide, detail = _one(sides, user, settings)
-        found.append(guide)
+        result, detail = _one(sides, user, settings)
+        found.append(result)
         details.append(detail)
     progress("2 personalisation", len(users), len(users))
-    averages = {side.kind: float(np.mean([user[f"{side.kind}_time_ms"] for user in details])) for side in sides}
-    guide_keys = {
-        "avg_gpu_time_ms": round(averages["gpu"], 4) if "gpu" in averages else sides.no_gpu,
-        "cpu_avg_time_ms": round(averages["cpu"], 4),
-        "user_results": found,
-    }
+    averages = {side.kind: float(np.mean([user.of_side(side.kind, "time_ms") for user in details])) for side in sides}
+    guide = PersonalizationTest.of(
+        avg_gpu_time_ms=round(averages["gpu"], 4) if sides.gpu else sides.no_gpu,
+        cpu_avg_time_ms=round(averages["cpu"], 4),
+        user_results=found,
+    )
     cold = {f"{side.kind}_first_search_ms": round(side.first_search_ms, 4) for side in sides}
-    return Outcome(guide_keys, {**cold, "users": details}, _criteria(details, averages, sides.no_gpu, settings))
+    told = PersonalizationDetails.model_validate({**cold, "users": details})
+    return Outcome(guide, told, _criteria(details, averages.get("gpu"), sides, settings))
 
 
 def chosen_users(recommender: Recommender, wanted: int | tuple[str, ...]) -> list[str]:
@@ -89,35 +90,35 @@ def decades(years: Sequence[int | None]) -> list[int]:
     return sorted({year // 10 * 10 for year in years if year is not None})
 
 
-def _one(sides: Sides, user: str, settings: CompareSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+def _one(sides: Sides, user: str, settings: CompareSettings) -> tuple[UserResult, UserDetails]:
     recommender, k = sides.main.recommender, settings.personalization.k
     answer = recommender.recommend(user, k)
     own = _own_genres(recommender, user)
     alignment = None if own is None else genre_alignment(own, [result.genres for result in answer.results])
-    detail: dict[str, Any] = {
+    detail: dict[str, object] = {
         "user_id": user,
         "own_genres": own,
         "genre_alignment": alignment,
         "decades": decades([result.year for result in answer.results]),
         "results": [
-            {**shown, "genres": one.genres, "year": one.year}
+            ShownYear(**dict(shown), genres=one.genres, year=one.year)
             for shown, one in zip(shown_results(answer), answer.results, strict=True)
         ],
     }
     for side in sides:
         detail |= _times(side, user, k, settings.repeats)
-    guide = {
-        "user_id": user,
-        "gpu_time_ms": detail.get("gpu_time_ms", sides.no_gpu),
-        "cpu_time_ms": detail["cpu_time_ms"],
-        "recommendations": shown_results(answer),
-    }
-    return guide, detail
+    guide = UserResult.of(
+        user_id=user,
+        gpu_time_ms=detail.get("gpu_time_ms", sides.no_gpu),
+        cpu_time_ms=detail["cpu_time_ms"],
+        recommendations=shown_results(answer),
+    )
+    return guide, UserDetails.model_validate(detail)
 
 
-def _times(side: Side, user: str, k: int, repeats: int) -> dict[str, Any]:
+def _times(side: Side, user: str, k: int, repeats: int) -> dict[str, object]:
     timing = steady(lambda: side.recommender.recommend(user, k), repeats)
-    return {f"{side.kind}_time_ms": round(timing.median_ms, 4), f"{side.kind}_times": timing.as_dict()}
+    return {f"{side.kind}_time_ms": round(timing.median_ms, 4), f"{side.kind}_times": timing.told()}
 
 
 def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
@@ -136,29 +137,20 @@ def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
 
 
 def _criteria(
-    users: list[dict[str, Any]], averages: dict[str, float], no_gpu: NotMeasured, settings: CompareSettings
+    users: list[UserDetails], gpu_ms: float | None, sides: Sides, settings: CompareSettings
 ) -> list[Criterion]:
-    aligned = [user["genre_alignment"] for user in users if user["genre_alignment"] is not None]
-    wanted = settings.personalization
+    aligned = [user.genre_alignment for user in users if user.genre_alignment is not None]
+    wanted, on_gpu = settings.personalization, "one user on the GPU, on average"
     return [
-        Criterion(
+        Criterion.judge(
             2,
             "genre_alignment",
             "results with one of the user's three commonest genres",
             float(np.mean(aligned)) if aligned else None,
             wanted.target_genre_alignment,
-            True,
             "share",
-            None if aligned else "neither seen titles nor genres to align with",
+            at_least=True,
+            reason=None if aligned else "neither seen titles nor genres to align with",
         ),
-        Criterion(
-            2,
-            "gpu_time",
-            "one user on the GPU, on average",
-            averages.get("gpu"),
-            wanted.target_gpu_ms,
-            False,
-            "ms",
-            None if "gpu" in averages else no_gpu.reason,
-        ),
+        Criterion.judge(2, "gpu_time", on_gpu, gpu_ms, wanted.target_gpu_ms, "ms", reason=sides.why_no_gpu),
     ]

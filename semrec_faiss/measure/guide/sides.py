@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.device import gpu_count
+from semrec_faiss.measure.documents.criterion import Criterion
+from semrec_faiss.measure.documents.fields import Part
+from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.guide.details import Kind
+from semrec_faiss.measure.guide.record import BatchNumbers
 from semrec_faiss.measure.instruments.timing import Timing, measure
 from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress
@@ -40,7 +44,7 @@ class Side:
         first_search_ms: the very first search in this process, which loads code and, on a GPU, the device.
     """
 
-    kind: str
+    kind: Kind
     name: str
     recommender: Recommender
     first_search_ms: float
@@ -64,6 +68,11 @@ class Sides:
         return iter([self.cpu] if self.gpu is None else [self.gpu, self.cpu])
 
     @property
+    def why_no_gpu(self) -> str | None:
+        """Why the GPU's side is missing; None where it is there."""
+        return None if self.gpu else self.no_gpu.reason
+
+    @property
     def main(self) -> Side:
         """The side that the comparison is about: the GPU's where there is one."""
         return self.gpu or self.cpu
@@ -74,14 +83,14 @@ class Outcome:
     """What one test found.
 
     Attributes:
-        guide: the keys that the guide's results file has, and the CPU's beside them; `NotMeasured` for gaps.
+        guide: the guide's object, the CPU's numbers beside its own; of test 3 one a batch, of parity none.
         details: everything else that is worth keeping, raw times included.
         criteria: the guide's, judged.
     """
 
-    guide: dict[str, Any]
-    details: dict[str, Any] = field(default_factory=dict)
-    criteria: list[Any] = field(default_factory=list)
+    guide: WithGaps | Mapping[str, BatchNumbers] | None
+    details: Part
+    criteria: list[Criterion]
 
 
 def open_sides(path: Path, settings: Sequence[str], progress: Progress) -> Sides:
@@ -123,7 +132,7 @@ def _open(path: Path, settings: Sequence[str]) -> Side:
     started = time.perf_counter()
     index.search(query, 1, prepared=True)
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Side(index.device.kind, device_name(index.device, short=True), recommender, elapsed_ms)
+    return Side("gpu" if index.device.gpus else "cpu", device_name(index.device, short=True), recommender, elapsed_ms)
 
 
 def steady(work: Callable[[], object], repeats: int) -> Timing:

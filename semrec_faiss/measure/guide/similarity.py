@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.measure.documents.criterion import Criterion
-from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
+from semrec_faiss.measure.guide.details import ShownTitle, SimilarityDetails, SimilarQuery
+from semrec_faiss.measure.guide.record import SimilarityTest
 from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, median, steady
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.answers.answer import Answer
@@ -37,13 +36,11 @@ def similarity_test(sides: Sides, settings: CompareSettings, progress: Progress)
         progress("1 similarity", done, len(titles))
         queries.append(_one(sides, title, settings))
     progress("1 similarity", len(titles), len(titles))
-    times = {side.kind: [query[f"{side.kind}_time_ms"] for query in queries] for side in sides}
-    guide = {
-        "gpu_time_ms": median(times["gpu"]) if "gpu" in times else sides.no_gpu,
-        "cpu_time_ms": median(times["cpu"]),
-        "results": queries[0]["results"],
-    }
-    return Outcome(guide, {"queries": queries}, _criteria(queries, guide["gpu_time_ms"], settings))
+    times = {side.kind: median([query.of_side(side.kind, "time_ms") for query in queries]) for side in sides}
+    guide = SimilarityTest.of(
+        gpu_time_ms=times.get("gpu", sides.no_gpu), cpu_time_ms=times["cpu"], results=queries[0].results
+    )
+    return Outcome(guide, SimilarityDetails(queries=queries), _criteria(queries, times.get("gpu"), sides, settings))
 
 
 def query_titles(catalog: Catalog, franchises: int) -> list[str]:
@@ -67,32 +64,32 @@ def franchise_size(catalog: Catalog, franchise: object) -> int:
     return int(catalog.cursor().execute(sql, [str(franchise)]).fetchall()[0][0])
 
 
-def shown_results(answer: Answer) -> list[dict[str, Any]]:
-    """Return an answer's titles with the keys of the guide's results file."""
-    return [{"rank": one.rank, "title": one.title, "similarity": round(one.score, 6)} for one in answer.results]
+def shown_results(answer: Answer) -> list[ShownTitle]:
+    """Return an answer's titles as the guide's results file has them."""
+    return [ShownTitle(rank=one.rank, title=one.title, similarity=round(one.score, 6)) for one in answer.results]
 
 
-def _one(sides: Sides, title: str, settings: CompareSettings) -> dict[str, Any]:
+def _one(sides: Sides, title: str, settings: CompareSettings) -> SimilarQuery:
     recommender, k = sides.main.recommender, settings.similarity.k
     answer = recommender.similar(title, k)
-    query: dict[str, Any] = {**answer.query, "results": shown_results(answer), **_franchise(recommender, answer)}
+    query = {**answer.query, "results": shown_results(answer), **_franchise(recommender, answer)}
     for side in sides:
         query |= _times(side, title, k, settings.repeats)
-    return query
+    return SimilarQuery.model_validate(query)
 
 
-def _times(side: Side, title: str, k: int, repeats: int) -> dict[str, Any]:
+def _times(side: Side, title: str, k: int, repeats: int) -> dict[str, object]:
     """Time a question from the title to ranked rows, and with the metadata of the titles found."""
     asked = steady(lambda: side.recommender.similar(title, k), repeats)
     with_titles = steady(lambda: side.recommender.similar(title, k).results, repeats)
     return {
         f"{side.kind}_time_ms": round(asked.median_ms, 4),
         f"{side.kind}_with_titles_ms": round(with_titles.median_ms, 4),
-        f"{side.kind}_times": asked.as_dict(),
+        f"{side.kind}_times": asked.told(),
     }
 
 
-def _franchise(recommender: Recommender, answer: Answer) -> dict[str, Any]:
+def _franchise(recommender: Recommender, answer: Answer) -> dict[str, object]:
     """Say which franchise the query is of, how large it is, and how many of the first results are of it."""
     catalog = recommender.catalog
     if "franchise" not in catalog.fields:
@@ -106,41 +103,34 @@ def _franchise(recommender: Recommender, answer: Answer) -> dict[str, Any]:
     return {"franchise": franchise, "franchise_titles": size, "same_franchise_in_top_3": same}
 
 
-def _criteria(queries: list[dict[str, Any]], gpu_ms: float | NotMeasured, settings: CompareSettings) -> list[Criterion]:
+def _criteria(
+    queries: list[SimilarQuery], gpu_ms: float | None, sides: Sides, settings: CompareSettings
+) -> list[Criterion]:
     wanted = settings.similarity
-    judged = [query for query in queries if (query["franchise_titles"] or 0) >= LEAST_MEMBERS]
-    all_same = [query["same_franchise_in_top_3"] == TOP for query in judged]
-    best = [query["results"][0]["similarity"] for query in queries if query["results"]]
-    no_gpu = gpu_ms.reason if isinstance(gpu_ms, NotMeasured) else None
+    judged = [query for query in queries if (query.franchise_titles or 0) >= LEAST_MEMBERS]
+    all_same = [query.same_franchise_in_top_3 == TOP for query in judged]
+    on_gpu = "one title on the GPU"
+    best = [query.results[0].similarity for query in queries if query.results]
     return [
-        Criterion(
+        Criterion.judge(
             1,
             "franchise",
             "the first three are of the query's franchise, where it has four titles",
             float(np.mean(all_same)) if judged else None,
             wanted.target_franchise_share,
-            True,
             "share",
-            None if judged else "no query title is of a franchise of four",
+            at_least=True,
+            reason=None if judged else "no query title is of a franchise of four",
         ),
-        Criterion(
+        Criterion.judge(
             1,
             "similarity",
             "similarity of the best result, on average",
             float(np.mean(best)) if best else None,
             wanted.target_similarity,
-            True,
             "score",
-            None if best else "no title was found",
+            at_least=True,
+            reason=None if best else "no title was found",
         ),
-        Criterion(
-            1,
-            "gpu_time",
-            "one title on the GPU",
-            None if no_gpu else float(gpu_ms),  # type: ignore[arg-type]
-            wanted.target_gpu_ms,
-            False,
-            "ms",
-            no_gpu,
-        ),
+        Criterion.judge(1, "gpu_time", on_gpu, gpu_ms, wanted.target_gpu_ms, "ms", reason=sides.why_no_gpu),
     ]

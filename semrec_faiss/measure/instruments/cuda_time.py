@@ -11,6 +11,7 @@ import numpy as np
 
 from semrec_faiss.index.device import first_line, load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.documents.results import NotMeasured
 
 EVENT_REPEATS = 20
@@ -64,15 +65,21 @@ def time_in_faiss(index: VectorIndex) -> Iterator[InFaiss]:
             faiss.knn_gpu = knn_gpu
 
 
-def event_times(index: VectorIndex, work: Callable[[], object]) -> dict[str, Any] | NotMeasured:
+class ClockTimes(Part):
+    """Milliseconds by CUDA's clock and by the wall's, in pairs: the medians, and all repeats."""
+
+    cuda_ms: float
+    wall_ms: float
+    cuda_times_ms: list[float]
+    wall_times_ms: list[float]
+
+
+def event_times(index: VectorIndex, work: Callable[[], object]) -> ClockTimes | NotMeasured:
     """Time work by CUDA events on the stream that FAISS is given for it, and by the wall clock beside them.
 
     Args:
         index: on one GPU.
         work: searches it, and returns when it is done.
-
-    Returns:
-        Medians and all repeats of ``cuda_ms`` and ``wall_ms``.
     """
     if not index.device.gpus:
         return NotMeasured("the index is searched on the CPU")
@@ -96,7 +103,7 @@ def cuda_torch() -> Any | NotMeasured:
     return torch
 
 
-def _event_times(torch: Any, index: VectorIndex, work: Callable[[], object]) -> dict[str, Any]:
+def _event_times(torch: Any, index: VectorIndex, work: Callable[[], object]) -> ClockTimes:
     gpu = index.device.gpus[0]
     with torch.cuda.device(gpu), on_torch_stream(torch, index):
         work()
@@ -110,12 +117,12 @@ def _event_times(torch: Any, index: VectorIndex, work: Callable[[], object]) -> 
             end.synchronize()
             wall_ms.append((time.perf_counter() - started) * 1e3)
             cuda_ms.append(float(begin.elapsed_time(end)))
-    return {
-        "cuda_ms": round(float(np.median(cuda_ms)), 4),
-        "wall_ms": round(float(np.median(wall_ms)), 4),
-        "cuda_times_ms": [round(value, 4) for value in cuda_ms],
-        "wall_times_ms": [round(value, 4) for value in wall_ms],
-    }
+    return ClockTimes(
+        cuda_ms=round(float(np.median(cuda_ms)), 4),
+        wall_ms=round(float(np.median(wall_ms)), 4),
+        cuda_times_ms=[round(value, 4) for value in cuda_ms],
+        wall_times_ms=[round(value, 4) for value in wall_ms],
+    )
 
 
 @contextmanager

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 from semrec_faiss._version import __version__
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.device import installed_faiss, load_faiss
 from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.kernels import LIBRARIES, kernels_of
-from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.documents.stamp import Blas, Cpu, Git, Gpu, Stamp
+from semrec_faiss.measure.instruments.host_memory import machine_bytes
 
 PROGRAM = "semrec"
 
@@ -46,36 +46,29 @@ class Processor:
         """Look at the CPU that this process runs on."""
         return cls(cpu_model(), usable_cores(), faiss_threads())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | int | None]:
         """Return it as a record holds it."""
         return {"processor": self.model, "cores": self.cores, "threads": self.threads}
 
 
-def environment(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def stamp_of_this_run(arguments: Sequence[str] | None = None) -> Stamp:
     """Describe this run; what cannot be told is None.
 
     Args:
         arguments: the command line behind the program's name; this process's own by default.
     """
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command_line(sys.argv[1:] if arguments is None else arguments),
-        "git": git_state(Path(__file__).resolve().parents[3]),
-        "versions": _versions(),
-        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "usable_cores": usable_cores()},
-        "memory_bytes": _memory_bytes(),
-        "faiss_threads": faiss_threads(),
-        "blas": blas_kernels(),
-        "gpus": [
-            {"name": state.name, "driver": state.driver, "memory_bytes": state.total_bytes} for state in gpu_states()
-        ],
-    }
-
-
-def stamp_of_this_run(arguments: Sequence[str] | None = None) -> Stamp:
-    """Return what `environment` describes as its model."""
-    return Stamp.model_validate(environment(arguments))
+    return Stamp(
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command_line(sys.argv[1:] if arguments is None else arguments),
+        git=git_state(Path(__file__).resolve().parents[3]),
+        versions=_versions(),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=Cpu(model=cpu_model(), cores=os.cpu_count(), usable_cores=usable_cores()),
+        memory_bytes=machine_bytes(),
+        faiss_threads=faiss_threads(),
+        blas=blas_kernels(),
+        gpus=[Gpu(name=state.name, driver=state.driver, memory_bytes=state.total_bytes) for state in gpu_states()],
+    )
 
 
 def load_average() -> float | None:
@@ -100,13 +93,13 @@ def _without_place(argument: str) -> str:
     return argument
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
+def git_state(folder: Path) -> Git | None:
     """Return the commit of a checkout and whether anything but its results differs from it; None elsewhere."""
     if not (folder / ".git").exists():
         return None
     commit = _output_of(["git", "rev-parse", "--verify", "HEAD"], folder)
     changes = _output_of(["git", "status", "--porcelain", "--", ".", ":(exclude)results"], folder)
-    return {"commit": commit or None, "dirty": None if changes is None else bool(changes)}
+    return Git(commit=commit or None, dirty=None if changes is None else bool(changes))
 
 
 def _output_of(command: list[str], folder: Path | None = None) -> str | None:
@@ -154,11 +147,14 @@ def faiss_threads() -> int | None:
         return None
 
 
-def blas_kernels() -> dict[str, dict[str, str | None] | None]:
+def blas_kernels() -> dict[str, Blas | None]:
     """Tell which BLAS kernels FAISS and numpy multiply with; None where it cannot be told."""
     faiss_threads()  # loads FAISS where it is installed
     told = {library: kernels_of(library) for library in LIBRARIES}
-    return {library: None if kernels is None else kernels.as_dict() for library, kernels in told.items()}
+    return {
+        library: None if kernels is None else Blas.model_validate(kernels.as_dict())
+        for library, kernels in told.items()
+    }
 
 
 def cpu_model() -> str | None:
@@ -174,10 +170,3 @@ def cpu_model() -> str | None:
 def usable_cores() -> int | None:
     """Return how many cores this process may run on; a container is often given fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Any
 
 from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.measure.documents.fields import Count, Part, Time
 
 INTERVAL_S = 0.005
 """Between two readings; an allocation that lives shorter can be missed."""
+
+
+class GpuBytes(Part):
+    """Bytes in use on one GPU."""
+
+    gpu: Count
+    before_bytes: Count
+    peak_bytes: Count
+    after_bytes: Count | None
+
+
+class WatchedMemory(Part):
+    """What a `GpuMemoryWatch` saw of all GPUs."""
+
+    read_every_ms: Time
+    gpus: list[GpuBytes]
 
 
 class GpuMemoryWatch:
@@ -49,22 +65,15 @@ class GpuMemoryWatch:
             self._peak[gpu] = max(self._peak.get(gpu, 0), count)
         return used
 
-    def as_dict(self) -> dict[str, Any] | None:
+    def told(self) -> WatchedMemory | None:
         """Return bytes in use before, at the peak and after, by GPU; None where the driver tells nothing."""
         if not self._before:
             return None
-        return {
-            "read_every_ms": INTERVAL_S * 1e3,
-            "gpus": [
-                {
-                    "gpu": gpu,
-                    "before_bytes": before,
-                    "peak_bytes": self._peak[gpu],
-                    "after_bytes": self._after.get(gpu),
-                }
-                for gpu, before in self._before.items()
-            ],
-        }
+        gpus = [
+            GpuBytes(gpu=gpu, before_bytes=before, peak_bytes=self._peak[gpu], after_bytes=self._after.get(gpu))
+            for gpu, before in self._before.items()
+        ]
+        return WatchedMemory(read_every_ms=INTERVAL_S * 1e3, gpus=gpus)
 
 
 def _used() -> dict[int, int]:

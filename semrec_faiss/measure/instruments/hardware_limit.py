@@ -6,13 +6,13 @@ import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.measure.documents.fields import Amount, Part
 from semrec_faiss.measure.documents.results import NotMeasured
 
 _CPU_COPY_BYTES = 256 << 20  # far more than any last-level cache
@@ -22,8 +22,14 @@ _GPU_MATRIX = 8192
 _ATTEMPTS = 7
 
 
-@dataclass(frozen=True)
-class HardwareLimits:
+class Limit(Part):
+    """The least milliseconds that an exact search can take, and whether bytes or operations bound it."""
+
+    limit_ms: Amount
+    bound_by: Literal["memory", "arithmetic"]
+
+
+class HardwareLimits(Part):
     """The ceilings of one machine, measured.
 
     Attributes:
@@ -40,13 +46,9 @@ class HardwareLimits:
     float16_flops_per_s: float | None
     by: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as a results file holds them."""
-        return asdict(self)
-
     def limit(
         self, queries: int, titles: int, dim: int, k: int, *, float16: bool = False, title_bytes: int | None = None
-    ) -> dict[str, Any]:
+    ) -> Limit:
         """Return the least milliseconds that an exact search can take, and what it is bound by.
 
         Every title's vector is read once and every query compared with each: 2 × queries × titles × dim operations.
@@ -64,8 +66,8 @@ class HardwareLimits:
         moved = read * titles + 4 * dim * queries + (4 + 8) * queries * k
         memory_ms = moved / max(self.copy_bytes_per_s, self.read_bytes_per_s) * 1e3
         arithmetic_ms = 2.0 * queries * titles * dim / rate * 1e3
-        bound = "memory" if memory_ms >= arithmetic_ms else "arithmetic"
-        return {"limit_ms": round(max(memory_ms, arithmetic_ms), 5), "bound_by": bound}
+        bound: Literal["memory", "arithmetic"] = "memory" if memory_ms >= arithmetic_ms else "arithmetic"
+        return Limit(limit_ms=round(max(memory_ms, arithmetic_ms), 5), bound_by=bound)
 
 
 def measure_limits(device: Device) -> HardwareLimits | NotMeasured:

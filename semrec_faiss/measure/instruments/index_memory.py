@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.index.device import Device
 from semrec_faiss.index.memory.prediction import MemoryParts
+from semrec_faiss.measure.documents.fields import Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured
+from semrec_faiss.measure.instruments.index_memory_record import INDEX_MEMORY, CouldNot, IndexMemory
 from semrec_faiss.measure.instruments.processes import output_of
 
 TOLERANCE = 0.10
@@ -21,44 +21,36 @@ NOISE_BYTES = 3 << 20
 """… or this much, which allocators, thread stacks and the pages of shared libraries come to whatever the index."""
 
 
-@dataclass(frozen=True)
-class Judged:
+class JudgedPrediction(Part):
     """One prediction beside its measurement.
 
     Attributes:
         what: ``base``, or ``peak at 100 queries``.
-        predicted: bytes.
-        measured: bytes.
+        predicted_bytes: before anything was built.
+        measured_bytes: of the process that searched.
+        error: how far the prediction is off, as a share of what was measured; negative where it is too low.
+        holds: whether it is within `TOLERANCE`, or `NOISE_BYTES`.
     """
 
     what: str
-    predicted: int
-    measured: int
+    predicted_bytes: Count
+    measured_bytes: int
+    error: float
+    holds: bool
 
-    @property
-    def error(self) -> float:
-        """How far the prediction is off, as a share of what was measured; negative where it is too low."""
-        return (self.predicted - self.measured) / max(self.measured, 1)
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is within the tolerance."""
-        return abs(self.predicted - self.measured) <= max(TOLERANCE * self.measured, NOISE_BYTES)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as a results file holds it."""
-        return {
-            "what": self.what,
-            "predicted_bytes": self.predicted,
-            "measured_bytes": self.measured,
-            "error": round(self.error, 4),
-            "holds": self.holds,
-        }
+    @classmethod
+    def of(cls, what: str, predicted: int, measured: int) -> JudgedPrediction:
+        """Hold a prediction, in bytes, against what was measured."""
+        return cls(
+            what=what,
+            predicted_bytes=predicted,
+            measured_bytes=measured,
+            error=round((predicted - measured) / max(measured, 1), 4),
+            holds=abs(predicted - measured) <= max(TOLERANCE * measured, NOISE_BYTES),
+        )
 
 
-def measure_memory(
-    index: Path, settings: Sequence[str], batches: Sequence[int], k: int
-) -> dict[str, Any] | NotMeasured:
+def measure_memory(index: Path, settings: Sequence[str], batches: Sequence[int], k: int) -> IndexMemory | NotMeasured:
     """Open an index in a fresh process, search each batch, and count memory.
 
     Args:
@@ -67,30 +59,26 @@ def measure_memory(
         batches: numbers of queries, ascending.
         k: titles a query.
 
-    Returns:
-        ``base_bytes`` that the index takes once it is loaded, and ``searches``: ``peak_bytes`` by ``batch``; both over
-        what the process held before. On a CPU also ``start_bytes``, which that was; on a GPU ``context_bytes``,
-        ``total_bytes``, ``free_bytes`` and ``faiss_counts_bytes``.
-
     Raises:
         SemrecError: the process ends with an error.
     """
     asked = {"index": str(index.absolute()), "settings": list(settings), "batches": list(batches), "k": k}
     command = [sys.executable, "-m", "semrec_faiss.measure.instruments.index_memory_child", json.dumps(asked)]
-    measured: dict[str, Any] = json.loads(output_of(command).splitlines()[-1])
-    return NotMeasured(measured["error"]) if "error" in measured else measured
+    measured = INDEX_MEMORY.validate_json(output_of(command).splitlines()[-1])
+    return NotMeasured(measured.error) if isinstance(measured, CouldNot) else measured
 
 
-def judge(measured: dict[str, Any], predicted: Sequence[tuple[int, MemoryParts]]) -> list[Judged]:
-    """Hold predictions against what `measure_memory` returned.
+def judge(measured: IndexMemory, predicted: Sequence[tuple[int, MemoryParts]]) -> list[JudgedPrediction]:
+    """Hold predictions against what was measured.
 
     Args:
-        measured: its result.
+        measured: by `measure_memory`.
         predicted: (batch, parts) for each batch that was measured.
     """
-    peaks = {row["batch"]: row["peak_bytes"] for row in measured["searches"]}
-    rows = [Judged("base", predicted[0][1].base, measured["base_bytes"])]
-    return rows + [Judged(f"peak at {_queries(batch)}", parts.peak, peaks[batch]) for batch, parts in predicted]
+    peaks = {one.batch: one.peak_bytes for one in measured.searches}
+    of = JudgedPrediction.of
+    rows = [of("base", predicted[0][1].base, measured.base_bytes)]
+    return rows + [of(f"peak at {_queries(batch)}", parts.peak, peaks[batch]) for batch, parts in predicted]
 
 
 def _queries(batch: int) -> str:

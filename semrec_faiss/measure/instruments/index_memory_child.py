@@ -1,6 +1,6 @@
 """A process of its own that opens an index, searches it, and prints as JSON how much memory each step took.
 
-Started by `memory_check.measure_memory`: only a fresh process holds nothing but the index. Memory on the host is the
+Started by `index_memory.measure_memory`: only a fresh process holds nothing but the index. Memory on the host is the
 resident set, which counts the mapped files that were touched; memory on a GPU is what the driver counts.
 """
 
@@ -14,7 +14,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,13 @@ from semrec_faiss.index.saved import SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
 from semrec_faiss.measure.instruments.host_memory import status_bytes
+from semrec_faiss.measure.instruments.index_memory_record import (
+    CouldNot,
+    GpuMemory,
+    HostMemory,
+    IndexMemory,
+    SearchPeak,
+)
 
 _PROC = Path("/proc/self")
 _TOUCH_ROWS = 256
@@ -36,64 +42,66 @@ _WATCH_S = 60 * INTERVAL_S
 def main(arguments: list[str]) -> int:
     """Measure the index that the arguments name, and print the result or the error."""
     asked = json.loads(arguments[0])
+    measured: IndexMemory | CouldNot
     try:
         saved = SavedIndex(asked["index"], asked["settings"])
-        measured = _on_gpu(saved, asked) if saved.device.gpus else _on_host(saved, asked)
+        measure = _on_gpu if saved.device.gpus else _on_host
+        measured = measure(saved, asked["batches"], asked["k"])
     except (SemrecError, RuntimeError, MemoryError) as error:
-        measured = {"error": error.message if isinstance(error, SemrecError) else first_line(error)}
-    print(json.dumps(measured))
+        measured = CouldNot(error=error.message if isinstance(error, SemrecError) else first_line(error))
+    print(json.dumps(measured.as_json()))
     return 0
 
 
-def _on_host(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
+def _on_host(saved: SavedIndex, batches: list[int], k: int) -> HostMemory | CouldNot:
     _load_blas(saved.generation.manifest.dim)
     start = status_bytes("VmRSS")
     if start is None:
-        return {"error": "this system does not tell a process's resident memory (/proc/self/status)"}
+        return CouldNot(error="this system does not tell a process's resident memory (/proc/self/status)")
     index = saved.vectors
     _touch(index)
     _give_back()
     base = _resident_of_index()
-    return {
-        "start_bytes": start,
-        "base_bytes": base - start,
-        "available_bytes": _available(),
-        "searches": [_host_search(index, batch, asked["k"], start) for batch in asked["batches"]],
-    }
+    return HostMemory(
+        start_bytes=start,
+        base_bytes=base - start,
+        available_bytes=_available(),
+        searches=[_host_search(index, batch, k, start) for batch in batches],
+    )
 
 
-def _host_search(index: VectorIndex, batch: int, k: int, start: int) -> dict[str, Any]:
+def _host_search(index: VectorIndex, batch: int, k: int, start: int) -> SearchPeak:
     queries = _queries(index, batch)
     _give_back()
     was_reset = _reset_peak()
     mapped = _mapped(VECTORS_NAME)
     index.search(queries, min(k, index.count), prepared=True)
     peak = (status_bytes("VmHWM") or 0) - max(mapped, _mapped(VECTORS_NAME)) - start
-    return {"batch": batch, "peak_bytes": peak, "peak_since_start": not was_reset}
+    return SearchPeak(batch=batch, peak_bytes=peak, peak_since_start=not was_reset)
 
 
-def _on_gpu(saved: SavedIndex, asked: dict[str, Any]) -> dict[str, Any]:
+def _on_gpu(saved: SavedIndex, batches: list[int], k: int) -> GpuMemory | CouldNot:
     gpu = saved.device.gpus[0]
     before = _gpu_used(gpu)
     if before is None:
-        return {"error": "the driver tells no memory: nvidia-ml-py is not installed, or finds no driver"}
+        return CouldNot(error="the driver tells no memory: nvidia-ml-py is not installed, or finds no driver")
     _load_cuda(gpu)
     context = (_gpu_used(gpu) or before) - before
     index = saved.vectors
-    index.search(_queries(index, 1), min(asked["k"], index.count), prepared=True)
+    index.search(_queries(index, 1), min(k, index.count), prepared=True)
     state = next(state for state in gpu_states() if state.gpu == gpu)
     base = state.used_bytes - before
-    return {
-        "context_bytes": context,
-        "base_bytes": base,
-        "total_bytes": state.total_bytes,
-        "free_bytes": state.total_bytes - state.used_bytes,
-        "faiss_counts_bytes": _faiss_counts(index),
-        "searches": [_gpu_search(index, gpu, batch, asked["k"], before) for batch in asked["batches"]],
-    }
+    return GpuMemory(
+        context_bytes=context,
+        base_bytes=base,
+        total_bytes=state.total_bytes,
+        free_bytes=state.total_bytes - state.used_bytes,
+        faiss_counts_bytes=_faiss_counts(index),
+        searches=[_gpu_search(index, gpu, batch, k, before) for batch in batches],
+    )
 
 
-def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, before: int) -> dict[str, Any]:
+def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, before: int) -> SearchPeak:
     """Search over and over for long enough that readings fall into every part of a search."""
     queries = _queries(index, batch)
     with GpuMemoryWatch() as watch:
@@ -102,9 +110,9 @@ def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, before: int) -
             index.search(queries, min(k, index.count), prepared=True)
             if time.perf_counter() > until:
                 break
-    gpus = (watch.as_dict() or {"gpus": []})["gpus"]
-    peak = next(row["peak_bytes"] for row in gpus if row["gpu"] == gpu)
-    return {"batch": batch, "peak_bytes": peak - before}
+    told = watch.told()
+    peak = next(one.peak_bytes for one in (told.gpus if told else ()) if one.gpu == gpu)
+    return SearchPeak(batch=batch, peak_bytes=peak - before)
 
 
 def _gpu_used(gpu: int) -> int | None:

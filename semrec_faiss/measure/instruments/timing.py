@@ -6,10 +6,10 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.progress import Progress, silent
 
 Work = Callable[[], object]
@@ -51,14 +51,14 @@ class Timing:
         """The fastest one: what the machine can do when nothing disturbs it."""
         return min(self.times_ms)
 
-    def as_dict(self) -> dict[str, Any]:
+    def told(self) -> Times:
         """Return the numbers as a results file holds them, every repeat included."""
-        return {
-            "median_ms": round(self.median_ms, 4),
-            "p95_ms": round(self.p95_ms, 4),
-            "min_ms": round(self.min_ms, 4),
-            "times_ms": [round(value, 4) for value in self.times_ms],
-        }
+        return Times(
+            median_ms=round(self.median_ms, 4),
+            p95_ms=round(self.p95_ms, 4),
+            min_ms=round(self.min_ms, 4),
+            times_ms=[round(value, 4) for value in self.times_ms],
+        )
 
 
 @dataclass(frozen=True)

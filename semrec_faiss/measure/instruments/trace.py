@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.documents.fields import Amount, Part, Positive, Share
+from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, save_text
-from semrec_faiss.measure.instruments.cuda_time import cuda_torch, event_times, on_torch_stream
+from semrec_faiss.measure.instruments.cuda_time import ClockTimes, cuda_torch, event_times, on_torch_stream
 
 LARGEST = 10
 """Kernels that the table names."""
@@ -23,17 +25,38 @@ LARGEST = 10
 Work = Callable[[], object]
 
 
-def profile(work: Mapping[str, Work], index: VectorIndex, path: Path) -> dict[str, Any]:
+class Kernel(Part):
+    """A kernel or copy: how often it ran, how long in all, and which share of all time on the GPU that is."""
+
+    name: str
+    calls: Positive
+    total_ms: Amount
+    share: Share
+
+
+class Trace(WithGaps):
+    """What a trace tells.
+
+    Attributes:
+        trace: the name of its file.
+        traced_by: ``torch.profiler``, or ``the wall clock`` where that sees no GPU.
+        kernels: the largest, by time on the GPU.
+        events: CUDA's clock beside the wall's, by piece of work.
+    """
+
+    trace: str | None
+    traced_by: str | None = None
+    kernels: list[Kernel] | None = None
+    events: dict[str, ClockTimes | None] | None = None
+
+
+def traced(work: Mapping[str, Work], index: VectorIndex, path: Path) -> Trace:
     """Run each piece of work once while it is traced, after one run that is not.
 
     Args:
         work: by name, each returning when it is done.
         index: what they search.
         path: where the trace goes.
-
-    Returns:
-        ``trace``, ``kernels`` (the largest, by time on the GPU), ``events`` (CUDA's clock beside the wall's, by name);
-        what could not be had is a reason.
 
     Raises:
         StorageError: the trace cannot be written.
@@ -44,17 +67,17 @@ def profile(work: Mapping[str, Work], index: VectorIndex, path: Path) -> dict[st
     torch = missing or cuda_torch()
     if isinstance(torch, NotMeasured):
         save_text(json.dumps(_spans(work)), path)
-        return {"trace": path.name, "traced_by": "the wall clock", "kernels": torch, "events": torch}
+        return Trace.of(trace=path.name, traced_by="the wall clock", kernels=torch, events=torch)
     events = {name: event_times(index, one) for name, one in work.items()}
     try:
-        kernels: list[dict[str, Any]] | NotMeasured = _with_torch(torch, work, index, path)
+        kernels: list[Kernel] | NotMeasured = _with_torch(torch, work, index, path)
     except RuntimeError as error:  # a driver that lets nobody profile
         save_text(json.dumps(_spans(work)), path)
         kernels = NotMeasured(f"torch's profiler failed: {str(error).splitlines()[0]}")
-        return {"trace": path.name, "traced_by": "the wall clock", "kernels": kernels, "events": events}
+        return Trace.of(trace=path.name, traced_by="the wall clock", kernels=kernels, events=events)
     if not kernels:
         kernels = NotMeasured("the profiler saw no kernel; the driver may not let this process use CUPTI")
-    return {"trace": path.name, "traced_by": "torch.profiler", "kernels": kernels, "events": events}
+    return Trace.of(trace=path.name, traced_by="torch.profiler", kernels=kernels, events=events)
 
 
 def _spans(work: Mapping[str, Work]) -> dict[str, Any]:
@@ -69,13 +92,13 @@ def _spans(work: Mapping[str, Work]) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _with_torch(torch: Any, work: Mapping[str, Work], index: VectorIndex, path: Path) -> list[dict[str, Any]]:
+def _with_torch(torch: Any, work: Mapping[str, Work], index: VectorIndex, path: Path) -> list[Kernel]:
     profiler = torch.profiler
     activities = [profiler.ProfilerActivity.CPU, profiler.ProfilerActivity.CUDA]
     with (
         torch.cuda.device(index.device.gpus[0]),
         on_torch_stream(torch, index),
-        profiler.profile(activities=activities) as traced,
+        profiler.profile(activities=activities) as recorded,
     ):
         for name, one in work.items():
             with profiler.record_function(name):
@@ -83,18 +106,14 @@ def _with_torch(torch: Any, work: Mapping[str, Work], index: VectorIndex, path: 
         torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch) / "trace.json"
-        traced.export_chrome_trace(str(written))
+        recorded.export_chrome_trace(str(written))
         text = written.read_text(encoding="utf-8", errors="replace")
     save_text(text, path)
     return largest_kernels(json.loads(text))
 
 
-def largest_kernels(trace: dict[str, Any], count: int = LARGEST) -> list[dict[str, Any]]:
-    """Sum up a Chrome trace's kernels and copies by name, the longest in all first.
-
-    Returns:
-        ``name``, ``calls``, ``total_ms`` and ``share`` of all time on the GPU, for each.
-    """
+def largest_kernels(trace: dict[str, Any], count: int = LARGEST) -> list[Kernel]:
+    """Sum up a Chrome trace's kernels and copies by name, the longest in all first."""
     totals: dict[str, list[float]] = {}
     for event in trace.get("traceEvents", []):
         if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset") and "dur" in event:
@@ -102,6 +121,6 @@ def largest_kernels(trace: dict[str, Any], count: int = LARGEST) -> list[dict[st
     everything = sum(map(sum, totals.values()))
     ordered = sorted(totals.items(), key=lambda item: (-sum(item[1]), item[0]))[:count]
     return [
-        {"name": name, "calls": len(times), "total_ms": round(sum(times), 6), "share": sum(times) / everything}
+        Kernel(name=name, calls=len(times), total_ms=round(sum(times), 6), share=sum(times) / everything)
         for name, times in ordered
     ]

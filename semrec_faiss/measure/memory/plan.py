@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import Field, JsonValue
 
 from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
@@ -15,10 +17,20 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
-from semrec_faiss.measure.documents.results import NotMeasured, device_name, settle
-from semrec_faiss.measure.instruments.environment import environment
+from semrec_faiss.measure.documents.fields import Count, Part, Positive, Share
+from semrec_faiss.measure.documents.gaps import Document, WithGaps
+from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.host_memory import machine_bytes
-from semrec_faiss.measure.instruments.index_memory import TOLERANCE, judge, measure_memory, settings_of
+from semrec_faiss.measure.instruments.index_memory import (
+    TOLERANCE,
+    JudgedPrediction,
+    judge,
+    measure_memory,
+    settings_of,
+)
+from semrec_faiss.measure.instruments.index_memory_record import SearchPeak
 from semrec_faiss.progress import Progress, silent
 
 GUIDE_GPU_BYTES = 40 * 10**9
@@ -49,13 +61,58 @@ class MemoryPlan:
     limit_bytes: int | None = None
 
 
-def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress = silent) -> dict[str, Any]:
-    """Predict, and measure where asked.
+class DevicePrediction(WithGaps):
+    """What is predicted of one device: bytes by part, the host's besides, and the largest catalogue that fits."""
 
-    Returns:
-        A document: ``prediction`` by device (``cpu``, ``gpu``) with parts in bytes, the limit and the largest catalogue
-        that fits it; ``measured`` by device with each prediction judged. What was not measured is None, and
-        ``not_measured`` says why.
+    vectors_bytes: Count
+    structure_bytes: Count
+    originals_bytes: Count
+    context_bytes: Count
+    reserved_bytes: Count
+    scratch_bytes: Count
+    batch_bytes: Count
+    base_bytes: Count
+    peak_bytes: Count
+    host: dict[str, int]
+    gpus: Count
+    limit_bytes: Count | None
+    limit_of: str
+    largest_catalogue: Count | None
+
+
+class DeviceMeasurement(Part):
+    """The predictions for one device, held against what was measured, and that itself."""
+
+    device: str
+    tolerance: Share
+    holds: bool
+    judged: list[JudgedPrediction]
+    start_bytes: Count | None = None
+    context_bytes: int | None = None
+    base_bytes: int
+    total_bytes: Count | None = None
+    free_bytes: Count | None = None
+    available_bytes: Count | None = None
+    faiss_counts_bytes: dict[str, int] | None = None
+    searches: list[SearchPeak]
+
+
+class MemoryReport(Document):
+    """What an index of a config takes, by device; ``measured`` and the stamp only where that was asked for."""
+
+    titles: Positive
+    dim: Positive
+    batch: Positive
+    k: Positive
+    index: dict[str, JsonValue]
+    prediction: dict[Literal["cpu", "gpu"], DevicePrediction]
+    measured: dict[Literal["cpu", "gpu"], DeviceMeasurement | None] = Field(default_factory=dict)
+    environment: Stamp | None = None
+    not_measured: dict[str, str]
+
+
+def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress = silent) -> MemoryReport:
+    """Predict, and measure where asked.
 
     Raises:
         UsageError: neither a dataset nor titles and dim, or a k that no search on the device returns.
@@ -67,7 +124,7 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
     devices = _devices(plan.config)
     if "gpu" in devices:
         _check_k(plan, titles)
-    document: dict[str, Any] = {
+    told: dict[str, object] = {
         "titles": titles,
         "dim": dim,
         "batch": plan.batch,
@@ -76,9 +133,8 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         "prediction": {name: _predicted(plan, device, titles, dim) for name, device in devices.items()},
     }
     if measure:
-        document["measured"] = _measured(plan, titles, dim, progress)
-        document["environment"] = environment()
-    return settle(document)
+        told |= {"measured": _measured(plan, titles, dim, progress), "environment": stamp_of_this_run()}
+    return MemoryReport.whole(**told)
 
 
 def _shape(plan: MemoryPlan) -> tuple[int, int]:
@@ -116,21 +172,21 @@ def _devices(config: Config) -> dict[str, Device]:
     return devices
 
 
-def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> dict[str, Any]:
+def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> DevicePrediction:
     index = plan.config.index
     predicted = predict_memory(index, titles, dim, device, batch=plan.batch, k=plan.k)
     limit, limit_of = _limit(plan, device)
     largest: int | NotMeasured = NotMeasured("this system does not tell its memory; give --limit-gb")
     if limit is not None:
         largest = largest_catalogue(index, dim, limit, device, batch=plan.batch, k=plan.k)
-    return {
+    return DevicePrediction.of(
         **predicted.searched.as_dict(),
-        "host": predicted.host.as_dict(),
-        "gpus": len(device.gpus),
-        "limit_bytes": limit,
-        "limit_of": limit_of,
-        "largest_catalogue": largest,
-    }
+        host=predicted.host.as_dict(),
+        gpus=len(device.gpus),
+        limit_bytes=limit,
+        limit_of=limit_of,
+        largest_catalogue=largest,
+    )
 
 
 def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
@@ -145,14 +201,16 @@ def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
     return GUIDE_GPU_BYTES, "an A100 of 40 GB; there is no GPU here"
 
 
-def _measured(plan: MemoryPlan, titles: int, dim: int, progress: Progress) -> dict[str, Any]:
+def _measured(
+    plan: MemoryPlan, titles: int, dim: int, progress: Progress
+) -> dict[str, DeviceMeasurement | NotMeasured]:
     with tempfile.TemporaryDirectory(prefix="semrec-memory-") as folder:
         scratch = Path(folder)
         index = _build(plan, titles, dim, scratch, progress)
-        measured: dict[str, Any] = {}
+        measured: dict[str, DeviceMeasurement | NotMeasured] = {}
         for name, device in _devices(plan.config).items():
             progress("measuring memory", len(measured), 2)
-            measured[name] = _measure_one(plan, name, device, index, titles, dim)
+            measured[name] = _measure_one(plan, device, index, titles, dim)
         progress("measuring memory", 2, 2)
         return measured
 
@@ -169,8 +227,8 @@ def _build(plan: MemoryPlan, titles: int, dim: int, scratch: Path, progress: Pro
 
 
 def _measure_one(
-    plan: MemoryPlan, name: str, device: Device, index: Path, titles: int, dim: int
-) -> dict[str, Any] | NotMeasured:
+    plan: MemoryPlan, device: Device, index: Path, titles: int, dim: int
+) -> DeviceMeasurement | NotMeasured:
     if device.gpus:
         try:
             choose_device(plan.config.device.model_copy(update={"kind": "gpu"}), plan.config.index)
@@ -187,10 +245,11 @@ def _measure_one(
     if isinstance(found, NotMeasured):
         return found
     judged = judge(found, parts)
-    return {
-        "device": device_name(device),
-        "tolerance": TOLERANCE,
-        "holds": all(row.holds for row in judged),
-        "judged": [row.as_dict() for row in judged],
-        **found,
-    }
+    holds = all(row.holds for row in judged)
+    return DeviceMeasurement(
+        device=device_name(device),
+        tolerance=TOLERANCE,
+        holds=holds,
+        judged=judged,
+        **found.model_dump(exclude_unset=True),
+    )

@@ -20,6 +20,7 @@ from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build import INDEX_NAME
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly
+from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.saved import read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
@@ -50,18 +51,18 @@ class GpuBase:
 
     def __init__(self) -> None:
         """Read it now."""
-        self._before = {gpu["gpu"]: gpu["before_bytes"] for gpu in (GpuMemoryWatch().as_dict() or {}).get("gpus", ())}
+        self._before = {state.gpu: state.used_bytes for state in gpu_states()}
 
     def peak_bytes(self, gpus: Sequence[int], work: Callable[[], object]) -> int | NotMeasured:
         """Run ``work`` and return the most that all ``gpus`` together held meanwhile, context and scratch included."""
         watch = GpuMemoryWatch()
         with watch:
             work()
-        told = watch.as_dict()
+        told = watch.told()
         if told is None:
             return NO_DRIVER
-        peaks = {gpu["gpu"]: gpu["peak_bytes"] for gpu in told["gpus"]}
-        return sum(max(0, int(peaks[gpu]) - int(self._before.get(gpu, 0))) for gpu in gpus if gpu in peaks)
+        peaks = {one.gpu: one.peak_bytes for one in told.gpus}
+        return sum(max(0, peaks[gpu] - self._before.get(gpu, 0)) for gpu in gpus if gpu in peaks)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from semrec_faiss.measure.bench.gpu_record import GpuBatch, GpuResults
 from semrec_faiss.report.page.axes import decades
 from semrec_faiss.report.page.charts import load_altair, titled
 from semrec_faiss.report.page.palette import GREYS, looks_of
@@ -42,16 +43,16 @@ _SHAPES = {
 }
 
 
-def gpu_chart(document: dict[str, Any]) -> Any:
-    """Draw a results document of `semrec_faiss.measure.bench.gpu.bench_gpu` as an altair chart.
+def gpu_chart(results: GpuResults) -> Any:
+    """Draw the results of `semrec bench gpu` as an altair chart.
 
     Raises:
         MissingPackageError: altair is not installed.
     """
     altair = load_altair()
     rows = [
-        {"titles": row["titles"], "queries": row["queries"], "who": label, "ms": _ms(row, name)}
-        for row in document["search"]
+        {"titles": row.titles, "queries": row.queries, "who": label, "ms": _ms(row, name)}
+        for row in results.search
         for name, label in LABELS.items()
         if _ms(row, name) is not None
     ]
@@ -102,16 +103,13 @@ def gpu_chart(document: dict[str, Any]) -> Any:
         .properties(width=250, height=300)
         .facet(column=column)
     )
-    data, gpus = document["data"], document["environment"]["gpus"]
-    title = f"Exact search for the {data['k']} nearest titles on one {gpus[0]['name']}"
-    subtitle = f"{data['dim']} dimensions; queries, vectors and results stay on the GPU; further down is faster"
+    title = f"Exact search for the {results.data.k} nearest titles on one {results.environment.gpus[0].name}"
+    subtitle = f"{results.data.dim} dimensions; queries, vectors and results stay on the GPU; further down is faster"
     return titled(chart, title, subtitle)
 
 
-def _ms(row: dict[str, Any], name: str) -> float | None:
-    if name == "limit":
-        return float(row["limit_ms"])
-    return float(row[name]["median_ms"]) if name in row else None
+def _ms(row: GpuBatch, name: str) -> float | None:
+    return row.limit_ms if name == "limit" else row.median_ms(name)
 
 
 def _log(altair: Any, values: list[float]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semrec_faiss.measure.guide.details import Kind
 from semrec_faiss.report.page.axes import log_ticks
 from semrec_faiss.report.page.charts import load_altair, titled
 from semrec_faiss.report.page.document import Chart
@@ -16,7 +17,7 @@ BAR_STEP = 40
 ROW_STEP = 58
 
 
-def throughput_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
+def throughput_chart(rows: Sequence[Row], devices: Mapping[Kind, str]) -> Chart:
     """Draw queries a second by batch size.
 
     Args:
@@ -42,7 +43,7 @@ def throughput_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     return Chart("throughput", title, "Queries answered a second by batch size; higher is better.")
 
 
-def times_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
+def times_chart(rows: Sequence[Row], devices: Mapping[Kind, str]) -> Chart:
     """Draw how long each kind of question takes: ``question``, ``device``, ``ms``, and ``target_ms`` or None."""
     alt = load_altair()
     questions = list(dict.fromkeys(row["question"] for row in rows))
@@ -75,7 +76,7 @@ def times_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
     return Chart("times", titled(drawn, "Time of single questions", note), f"Time of single questions: {note}.")
 
 
-def filters_chart(rows: Sequence[Row], devices: Mapping[str, str]) -> Chart:
+def filters_chart(rows: Sequence[Row], devices: Mapping[Kind, str]) -> Chart:
     """Draw the time of one question by the share of titles that a filter lets pass: ``share``, ``device``, ``ms``."""
     alt = load_altair()
     shares = sorted({row["share"] for row in rows}, reverse=True)
@@ -148,7 +149,7 @@ def cost_chart(rows: Sequence[Row], currency: str, note: str) -> Chart:
 
 
 def _lines(
-    alt: Any, rows: Sequence[Row], devices: Mapping[str, str], x: Any, y: Any, value: str, spec: str, tip: list[Any]
+    alt: Any, rows: Sequence[Row], devices: Mapping[Kind, str], x: Any, y: Any, value: str, spec: str, tip: list[Any]
 ) -> Any:
     """Draw a line a device, with labels above the higher of two points and below the lower one."""
     highest: dict[Any, float] = {}
@@ -182,7 +183,7 @@ def _log_y(alt: Any, name: str, title: str, values: Sequence[float], spec: str) 
     return alt.Y(f"{name}:Q", title=f"{title} (log scale)", scale=scale, axis=alt.Axis(values=ticks, format=spec))
 
 
-def _colour(alt: Any, devices: Mapping[str, str]) -> Any:
+def _colour(alt: Any, devices: Mapping[Kind, str]) -> Any:
     """Give the GPU and the CPU each its colour, which is the same where there is no other."""
     scale = alt.Scale(domain=list(devices.values()), range=[DEVICE_COLOURS[kind] for kind in devices])
     return alt.Color("device:N", title=None, scale=scale, legend=None if len(devices) == 1 else alt.Legend())

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.measure.documents.results import save_bytes, save_results, save_text
+from semrec_faiss.measure.guide.record import GuideResults
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.charts import png
 from semrec_faiss.report.page.html import html_page
 from semrec_faiss.report.page.markdown import markdown_page
 
 
-def results_path(results: dict[str, Any], folder: Path) -> Path:
+def results_path(results: GuideResults, folder: Path) -> Path:
     """Return where the results of a comparison go: ``h200_test_results.json``."""
-    return folder / f"{results['index']['device']}_test_results.json"
+    return folder / f"{results.index.device}_test_results.json"
 
 
 def save_comparison(
-    results: dict[str, Any], folder: Path, *, with_json: bool = True
+    results: GuideResults, folder: Path, *, with_json: bool = True
 ) -> tuple[list[Path], MissingPackageError | None]:
     """Write everything there is to write.
 
@@ -36,8 +36,8 @@ def save_comparison(
     """
     path = results_path(results, folder)
     if with_json:
-        save_results(results, path)
-    report = folder / f"{results['index']['device'].upper()}_TEST_RESULTS.md"
+        save_results(results.as_json(), path)
+    report = folder / f"{results.index.device.upper()}_TEST_RESULTS.md"
     try:
         document = guide_document(results)
         drawn = {chart.name: png(chart.spec) for chart in document.charts()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from semrec_faiss.measure.documents.stamp import Git
+from semrec_faiss.measure.guide.details import Certificate, SimilarityDetails
+from semrec_faiss.measure.guide.record import BatchNumbers, GuideResults
 from semrec_faiss.report.guide.proof_sections import cost_section, memory_section, parity_section, profile_section
 from semrec_faiss.report.guide.test_sections import (
     batch_section,
@@ -29,13 +31,11 @@ from semrec_faiss.report.page.document import (
 )
 from semrec_faiss.report.page.numbers import as_ms, as_qps, as_share, as_times
 
-Results = dict[str, Any]
-
 MADE_UP = re.compile(r"title_\d{9}")
 """The media_ids of made-up titles; see `semrec_faiss.data.synthetic.lines`."""
 
 
-def guide_document(results: Results) -> Document:
+def guide_document(results: GuideResults) -> Document:
     """Turn a results document of `semrec compare` into a report."""
     sections = [
         Section("At a glance", [_facts(results), Text(_notes(results), "muted")]),
@@ -55,32 +55,29 @@ def guide_document(results: Results) -> Document:
     return Document(_title(results), _summary(results), [section for section in sections if section.blocks])
 
 
-def _title(results: Results) -> str:
-    return f"Test results: {_upper(results['index']['device'])}"
+def _title(results: GuideResults) -> str:
+    return f"Test results: {_upper(results.index.device)}"
 
 
 def _upper(name: str) -> str:
     return name.upper().replace("-X", " × ")
 
 
-def _summary(results: Results) -> str:
-    index, environment = results["index"], results["environment"]
-    kind = index["config"].get("type") or index["config"]["factory"]
-    users = f", {index['users']:,} users" if index["users"] else ""
-    several = re.search(r"-x(\d+)$", index["gpu"] or "")  # the machine may have more than were used
-    gpus = ", ".join(gpu["name"] for gpu in environment["gpus"][: int(several[1]) if several else 1])
-    where = gpus if index["gpu"] else f"{environment['cpu']['model']}, {environment['cpu']['usable_cores']} cores"
-    return (
-        f"{kind} index of {index['titles']:,} titles × {index['dim']}{users}, on {where}; {environment['date'][:10]}."
-    )
+def _summary(results: GuideResults) -> str:
+    index, stamp = results.index, results.environment
+    users = f", {index.users:,} users" if index.users else ""
+    several = re.search(r"-x(\d+)$", index.gpu or "")  # the machine may have more than were used
+    gpus = ", ".join(gpu.name for gpu in stamp.gpus[: int(several[1]) if several else 1])
+    where = gpus if index.gpu else f"{stamp.cpu.model}, {stamp.cpu.usable_cores} cores"
+    return f"{index.type} index of {index.titles:,} titles × {index.dim}{users}, on {where}; {stamp.date[:10]}."
 
 
-def _notes(results: Results) -> str:
+def _notes(results: GuideResults) -> str:
     """Say what a reader must know to take the numbers for what they are."""
     notes = []
-    if not results["index"]["gpu"]:
-        notes.append(f"There is no GPU in these numbers: {results['not_measured']['index.gpu']}.")
-    others = results["environment"].get("others_used_cores")
+    if not results.index.gpu:
+        notes.append(f"There is no GPU in these numbers: {results.not_measured['index.gpu']}.")
+    others = results.environment.others_used_cores
     if others is not None and others > 0.1:
         notes.append(f"Other programs kept {others:.1f} cores busy meanwhile, which lengthens times.")
     if _is_made_up(results):
@@ -92,35 +89,35 @@ def _notes(results: Results) -> str:
     return " ".join(notes)
 
 
-def _is_made_up(results: Results) -> bool:
+def _is_made_up(results: GuideResults) -> bool:
     """Whether the titles that were asked about have the ids that `semrec dataset synth` gives."""
-    detail = results["details"].get("similarity") or {}
-    asked = [query["media_id"] for query in detail.get("queries", ())]
-    return bool(asked) and all(MADE_UP.fullmatch(media_id) for media_id in asked)
+    details = results.details.similarity
+    return isinstance(details, SimilarityDetails) and all(MADE_UP.fullmatch(one.media_id) for one in details.queries)
 
 
-def _facts(results: Results) -> Facts:
-    prefix, main = ("", "gpu") if results["index"]["gpu"] else ("cpu_", "cpu")
-    one = results["test_1_similarity"]["gpu_time_ms" if main == "gpu" else "cpu_time_ms"]
-    user = results["test_2_personalization"]["avg_gpu_time_ms" if main == "gpu" else "cpu_avg_time_ms"]
+def _facts(results: GuideResults) -> Facts:
+    similarity, users, main = results.test_1_similarity, results.test_2_personalization, results.kinds[0]
+    one = similarity.gpu_time_ms if main == "gpu" else similarity.cpu_time_ms
+    user = users.avg_gpu_time_ms if main == "gpu" else users.cpu_avg_time_ms
     size, row = _largest_batch(results)
-    qps = row.get(f"{prefix}throughput_qps")
-    judged = [criterion for criterion in results["criteria"] if criterion["met"] is not None]
-    met = sum(criterion["met"] for criterion in judged)
+    qps = row.of_side(main, "throughput_qps")
+    judged = [criterion.met for criterion in results.criteria if criterion.met is not None]
+    met = sum(judged)
     tone: Tone = "good" if met == len(judged) else "bad"
-    open_ones = len(results["criteria"]) - len(judged)
+    open_ones = len(results.criteria) - len(judged)
     remarks = [f"{open_ones} not measured" if open_ones else "all measured"]
     remarks += ["on made-up titles"] if _is_made_up(results) else []
     facts: list[tuple[str, str, str, Tone]] = [
         ("Criteria met", f"{met} of {len(judged)}", ", ".join(remarks), tone),
-        ("One title", as_ms(one), _beside(results["test_1_similarity"]["cpu_time_ms"], one, main), "plain"),
-        ("One user", as_ms(user), _beside(results["test_2_personalization"]["cpu_avg_time_ms"], user, main), "plain"),
-        (f"{size:,} at once", as_qps(qps), _faster(row.get("cpu_throughput_qps"), qps, main), "plain"),
+        ("One title", as_ms(one), _beside(similarity.cpu_time_ms, one, main), "plain"),
+        ("One user", as_ms(user), _beside(users.cpu_avg_time_ms, user, main), "plain"),
+        (f"{size:,} at once", as_qps(qps), _faster(row.cpu_throughput_qps, qps, main), "plain"),
     ]
-    overlap = (results["parity"] or {}).get("gpu_to_cpu") or (results["parity"] or {}).get("cpu_to_float64")
-    if overlap:
+    parity = results.parity
+    found = (parity.gpu_to_cpu or parity.cpu_to_float64) if isinstance(parity, Certificate) else None
+    if found:
         with_what = "CPU and GPU" if main == "gpu" else "CPU and float64"
-        facts.append(("Same results", as_share(overlap["overlap"]), f"{with_what}, ties credited", "plain"))
+        facts.append(("Same results", as_share(found.overlap), f"{with_what}, ties credited", "plain"))
     return Facts(facts)
 
 
@@ -136,26 +133,24 @@ def _faster(cpu: float | None, own: float | None, main: str) -> str:
     return f"CPU {as_qps(cpu)}: {as_times(own / cpu)}"
 
 
-def _largest_batch(results: Results) -> tuple[int, Results]:
-    rows = {int(name.removeprefix("batch_")): row for name, row in results["test_3_batch"].items()}
+def _largest_batch(results: GuideResults) -> tuple[int, BatchNumbers]:
+    rows = results.batches()
     size = max((size for size in rows if size <= 1000), default=max(rows))
     return size, rows[size]
 
 
-def performance_table(results: Results) -> Table:
+def performance_table(results: GuideResults) -> Table:
     """Return the guide's performance table: the CPU beside the GPU, question by question."""
-    targets = {(one["test"], one["name"]): one["target"] for one in results["criteria"]}
-    similarity, users = results["test_1_similarity"], results["test_2_personalization"]
-    filtering = results["test_4_filtering"]
+    similarity, users, filtering = results.test_1_similarity, results.test_2_personalization, results.test_4_filtering
+    of_one = results.target(1, "gpu_time")
     rows: list[list[Value]] = [
-        _time_row("one title", similarity["cpu_time_ms"], targets.get((1, "gpu_time")), similarity["gpu_time_ms"]),
-        _time_row("one user", users["cpu_avg_time_ms"], targets.get((2, "gpu_time")), users["avg_gpu_time_ms"]),
-        _time_row("one title, one genre only", filtering["cpu_time_ms"], None, filtering["gpu_time_ms"]),
+        _time_row("one title", similarity.cpu_time_ms, of_one, similarity.gpu_time_ms),
+        _time_row("one user", users.cpu_avg_time_ms, results.target(2, "gpu_time"), users.avg_gpu_time_ms),
+        _time_row("one title, one genre only", filtering.cpu_time_ms, None, filtering.gpu_time_ms),
     ]
-    for name, row in results["test_3_batch"].items():
-        size = int(name.removeprefix("batch_"))
-        target = targets.get((3, "throughput")) if size == 100 else None
-        cpu, gpu = row["cpu_throughput_qps"], row["throughput_qps"]
+    for size, row in results.batches().items():
+        target = results.target(3, "throughput") if size == 100 else None
+        cpu, gpu = row.cpu_throughput_qps, row.throughput_qps
         over = f"over {as_qps(target)}" if target else None
         rows.append([f"{size:,} at once", _cell(as_qps(cpu), cpu), over, _cell(as_qps(gpu), gpu), _ratio(gpu, cpu)])
     columns: Columns = [
@@ -169,9 +164,9 @@ def performance_table(results: Results) -> Table:
     return Table(columns, measured, name="performance")
 
 
-def _dashes(results: Results) -> str:
+def _dashes(results: GuideResults) -> str:
     """Say what dashes in the table of performance stand for."""
-    gpu = "" if results["index"]["gpu"] else f"; no GPU was measured: {results['not_measured']['index.gpu']}"
+    gpu = "" if results.index.gpu else f"; no GPU was measured: {results.not_measured['index.gpu']}"
     return f"Dashes: the guide names no target there, or the number was not measured{gpu}."
 
 
@@ -195,27 +190,22 @@ def _ratio(over: float | None, under: float | None) -> Value:
     return Cell(as_times(over / under), over / under, "bad" if over < under else "plain")
 
 
-def _quality(results: Results) -> list[Block]:
+def _quality(results: GuideResults) -> list[Block]:
     """The guide's quality table: every criterion that is not about time."""
-    return criteria_table([one for one in results["criteria"] if one["unit"] not in ("ms", "qps")], "quality")
+    return criteria_table([one for one in results.criteria if one.unit not in ("ms", "qps")], "quality")
 
 
-def _environment(results: Results) -> Table:
-    environment = results["environment"]
-    versions = environment["versions"]
-    git = environment["git"] or {}
-    dirty = " with changes" if git.get("dirty") else ""
+def _environment(results: GuideResults) -> Table:
+    stamp = results.environment
+    versions, git = stamp.versions, stamp.git or Git(commit=None, dirty=None)
+    cores = f"{stamp.cpu.usable_cores} of {stamp.cpu.cores} cores, {stamp.faiss_threads} FAISS threads"
     rows: list[list[Value]] = [
-        ["date", environment["date"]],
-        ["command", environment["command"]],
-        ["commit", f"{git['commit']}{dirty}" if git.get("commit") else None],
-        ["data", f"sha256 {environment['data_digest']}"],
-        ["GPU", "; ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in environment["gpus"]) or None],
-        [
-            "CPU",
-            f"{environment['cpu']['model']}, {environment['cpu']['usable_cores']} of"
-            f" {environment['cpu']['cores']} cores, {environment['faiss_threads']} FAISS threads",
-        ],
+        ["date", stamp.date],
+        ["command", stamp.command],
+        ["commit", f"{git.commit}{' with changes' if git.dirty else ''}" if git.commit else None],
+        ["data", f"sha256 {stamp.data_digest}"],
+        ["GPU", "; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in stamp.gpus) or None],
+        ["CPU", f"{stamp.cpu.model}, {cores}"],
         ["FAISS", f"{versions['faiss_wheel']} {versions['faiss']} ({versions['faiss_compile_options']})"],
         [
             "other versions",
@@ -225,16 +215,16 @@ def _environment(results: Results) -> Table:
                 if versions[name]
             ),
         ],
-        ["system", environment["os"]],
-        ["seconds for everything", f"{environment['seconds']}"],
+        ["system", stamp.os],
+        ["seconds for everything", f"{stamp.seconds}"],
         ["devices compared", ", ".join(device_names(results).values())],
     ]
     return Table(["", ""], rows)
 
 
-def _gaps(results: Results) -> list[Block]:
+def _gaps(results: GuideResults) -> list[Block]:
     reasons: dict[str, list[str]] = {}
-    for place, reason in results["not_measured"].items():
+    for place, reason in results.not_measured.items():
         reasons.setdefault(reason, []).append(place)
     rows: list[list[Value]] = [[reason, "\n".join(places)] for reason, places in reasons.items()]
     return [Table(["reason", "what it leaves out"], rows)] if rows else []

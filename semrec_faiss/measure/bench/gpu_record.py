@@ -1,0 +1,118 @@
+"""The results file of ``semrec bench gpu``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Time
+from semrec_faiss.measure.documents.stamp import Gpu, Stamp
+from semrec_faiss.measure.documents.times import Times
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
+
+CONTESTANTS = ("fused", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16")
+"""Ours, FAISS's flat index as its build has it, and torch's matrix product with its topk."""
+
+
+class MadeVectors(Part):
+    """The vectors that were made on the GPU."""
+
+    dim: Positive
+    k: Positive
+    seed: Count
+    clusters: Positive
+    spread: Amount
+
+
+class GpuBatch(Part):
+    """A batch size on one catalogue: the limit, everybody's times in turns, and how far our answers are right.
+
+    Attributes:
+        unproven: answers that the first pass does not prove.
+        numpy: the whole search, from numpy to numpy.
+        repeated: queries searched again in one such search.
+        compared_with_all: queries compared with every title in it.
+        checked_queries: held against a float64 product.
+        largest_error: the largest difference from the best possible scores.
+    """
+
+    titles: Positive
+    queries: Positive
+    reads: Literal["int8 codes", "float16"]
+    limit_ms: Time
+    bound_by: Literal["memory", "arithmetic"]
+    fused_to_limit: Amount
+    fused_to_faiss: Amount
+    unproven: Count
+    fused: Times
+    faiss_float32: Times | None = None
+    faiss_float16: Times | None = None
+    cuvs_float32: Times | None = None
+    cuvs_float16: Times | None = None
+    torch_float16: Times
+    numpy: Times
+    numpy_added_ms: float
+    repeated: Count
+    compared_with_all: Count
+    checked_queries: Count
+    largest_error: Amount
+
+    def median_ms(self, contestant: str) -> float | None:
+        """Return the median time of one of `CONTESTANTS`, or of ``numpy``; None of one that was not there."""
+        found: Times | None = getattr(self, contestant)
+        return None if found is None else found.median_ms
+
+
+class MaskedBatch(Part):
+    """A batch under a random mask, beside the same without."""
+
+    titles: Positive
+    queries: Positive
+    share: Share
+    unmasked_ms: Time
+    masked_ms: Time
+    ratio: Amount
+    unproven: Count
+
+
+class GpuPeak(Part):
+    """What torch allocated beyond the vectors while the largest batch was searched."""
+
+    titles: Positive
+    queries: Positive
+    vector_bytes: Count
+    peak_beyond_vectors_bytes: int
+
+
+class GpuStamp(Stamp):
+    """The stamp of a run on a GPU."""
+
+    gpus: Annotated[list[Gpu], Field(min_length=1)]
+
+
+class GpuResults(BenchResults):
+    """A whole results file."""
+
+    environment: GpuStamp
+    device: str
+    data: MadeVectors
+    floor: HardwareLimits
+    search: Annotated[list[GpuBatch], Field(min_length=1)]
+    masked: list[MaskedBatch]
+    memory: list[GpuPeak]
+    not_measured: dict[str, str]
+
+    @property
+    def peers(self) -> list[str]:
+        """Everybody of `CONTESTANTS` who was there."""
+        return [name for name in CONTESTANTS if any(row.median_ms(name) is not None for row in self.search)]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-gpu-h200.json``; of a FAISS that has cuVS, ``bench-gpu-h200-cuvs.json``."""
+        return f"bench-gpu-{self.device}{'-cuvs' if 'cuvs_float32' in self.peers else ''}.json"
+
+
+GPU_RESULTS: TypeAdapter[GpuResults] = TypeAdapter(GpuResults)
