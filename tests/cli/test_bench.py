@@ -16,6 +16,9 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.bench import search as search_bench
+from semrec_faiss.measure.bench.search_record import SearchResults
+from semrec_faiss.measure.documents.criterion import Promise
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 
 TINY = ["--titles", "500", "--users", "50", "--dim", "16", "--repeats", "2"]
 
@@ -28,25 +31,36 @@ def timing(median_ms: float) -> dict[str, Any]:
     return {"median_ms": median_ms, "p95_ms": median_ms, "min_ms": median_ms, "times_ms": [median_ms]}
 
 
-def document(*, met: bool | None) -> dict[str, Any]:
-    """Return a results document of one batch and one promise."""
+def document(*, met: bool | None, cores: float | None = 0.1) -> SearchResults:
+    """Return the results of one batch and one promise."""
     ours = {"ratio": 1.25, "added_ms": 0.5, **timing(2.5)}
-    promise = {"name": "help", "what": "semrec --help", "unit": "s", "met": met}
-    numbers = (
-        {"measured": None, "limit": 0.25, "reason": "no reason"} if met is None else {"measured": 0.125, "limit": 0.25}
+    names = ("vector_index", "recommender", "recommender_with_titles")
+    limits = dict.fromkeys(("copy_bytes_per_s", "read_bytes_per_s", "float32_flops_per_s", "float16_flops_per_s"), 1.0)
+    limit = {"queries": 1000, "limit_ms": 0.5, "bound_by": "memory", "raw_faiss_gap": 4.0, "recommender_gap": 5.0}
+    reason = "no reason" if met is None else None
+    promise = Promise.judge(
+        "help", "semrec --help", None if met is None else 0.125 if met else 0.375, 0.25, "s", reason
     )
-    return {
-        "others_used_cores": 0.1,
-        "data": {"titles": 62_423, "dim": 384},
-        "index": {"type": "flat"},
-        "device": {"name": "cpu"},
-        "search": [
-            {"queries": 1000, "raw_faiss": timing(2.0)}
-            | dict.fromkeys(("vector_index", "recommender", "recommender_with_titles"), ours)
+    return SearchResults.whole(
+        environment=stamp_of_this_run([]),
+        load_average_at_start=None,
+        others_used_cores=cores,
+        data={"titles": 62_423, "users": 0, "dim": 384, "made_by": None, "seed": None},
+        index={"type": "flat"},
+        device={"name": "cpu", "kind": "cpu", "gpus": [], "float16": False},
+        k=10,
+        search=[
+            {"queries": 1000, "rounds": 1, "raw_faiss": timing(2.0), "largest_score_difference": 0.0}
+            | dict.fromkeys(names, ours)
         ],
-        "floor": {"batches": [{"queries": 1000, "limit_ms": 0.5, "recommender_gap": 5.0}]},
-        "promises": [promise | numbers],
-    }
+        faiss_defaults=None,
+        agreement_with_cpu=None,
+        gpu_memory=None,
+        processes={"similar_gpu": None, "help": timing(1.0), "similar_cpu": timing(1.0)},
+        memory={"build_flat": None, "read_users": None},
+        floor={**limits, "by": "made up", "batches": [limit]},
+        promises=[promise],
+    )
 
 
 @pytest.fixture
@@ -54,9 +68,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[search_bench.SearchBench]:
     """Replace measuring by a made-up document; what was asked for is kept."""
     asked: list[search_bench.SearchBench] = []
 
-    def bench_search(plan: search_bench.SearchBench, progress: object) -> dict[str, Any]:
-        asked.append(plan)
-        return document(met=plan.repeats != 3)
+    def bench_search(bench: search_bench.SearchBench, progress: object) -> SearchResults:
+        asked.append(bench)
+        return document(met=bench.repeats != 3)
 
     monkeypatch.setattr(search_bench, "bench_search", bench_search)
     return asked
@@ -70,14 +84,14 @@ def test_table_and_promises(measured: list[search_bench.SearchBench], tmp_path: 
     assert lines[2] == "1,000 2.000 2.500 ×1.250 2.500 ×1.250 2.500 ×1.250 0.500 ×5.00"
     assert lines[5] == "✓ semrec --help 0.125 s at most 0.250 s"
     assert result.stderr == f"wrote {tmp_path / 'bench-search-cpu.json'}\n"
-    assert json.loads((tmp_path / "bench-search-cpu.json").read_text(encoding="utf-8")) == document(met=True)
+    assert json.loads((tmp_path / "bench-search-cpu.json").read_text(encoding="utf-8")) == document(met=True).as_json()
 
 
 @pytest.mark.parametrize(("cores", "named"), [(0.12, True), (0.1, False), (None, False)])
 def test_a_busy_machine_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: float | None, named: bool
 ) -> None:
-    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True) | {"others_used_cores": cores})
+    monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True, cores=cores))
     assert ("kept 0.1 cores busy meanwhile" in run("search", "--out", str(tmp_path)).stderr) is named
 
 
@@ -128,7 +142,7 @@ def test_promises_kept_or_not_measured_pass_the_check(monkeypatch: pytest.Monkey
 
 def test_json_goes_to_stdout_too(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
     result = run("search", "--json", "--out", str(tmp_path))
-    assert json.loads(result.stdout) == document(met=True)
+    assert json.loads(result.stdout) == document(met=True).as_json()
 
 
 def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageEr
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_count
 from semrec_faiss.measure.guide import run as measuring
+from semrec_faiss.measure.instruments.index_memory_record import HostMemory, SearchPeak
 from semrec_faiss.measure.memory import plan as memory_plan
 
 CPU = ("--set", "device.kind=cpu")
@@ -184,8 +185,9 @@ def test_memory_takes_the_configs_data(repo: Path) -> None:
 def test_memory_check_ends_with_1_when_a_prediction_is_off(
     repo: Path, monkeypatch: pytest.MonkeyPatch, measured: int, code: int
 ) -> None:
-    def found(_: Path, settings: Any, batches: Any, k: int) -> dict[str, Any]:
-        return {"base_bytes": measured, "searches": [{"batch": batch, "peak_bytes": measured} for batch in batches]}
+    def found(_: Path, settings: Any, batches: Any, k: int) -> HostMemory:
+        searches = [SearchPeak(batch=batch, peak_bytes=measured) for batch in batches]
+        return HostMemory(start_bytes=0, base_bytes=measured, available_bytes=None, searches=searches)
 
     monkeypatch.setattr(memory_plan, "measure_memory", found)
     asked = ["--titles", "50", "--dim", "8", "--batch", "2", "--measure", "--check", "--set", "device.kind=cpu"]

@@ -50,7 +50,7 @@ def gpu_chart(results: GpuResults) -> Any:
         MissingPackageError: altair is not installed.
     """
     altair = load_altair()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"titles": row.titles, "queries": row.queries, "who": label, "ms": _ms(row, name)}
         for row in results.search
         for name, label in LABELS.items()

@@ -11,7 +11,7 @@ from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
 @pytest.mark.gpu
 def test_everybody_is_measured_in_one_run() -> None:
     pytest.importorskip("torch")
-    document = bench_gpu(GpuBench(titles=(3000,), batches=(1, 300, 1200), dim=64, seconds=0.01))
+    document = bench_gpu(GpuBench(titles=(3000,), batches=(1, 300, 1200), dim=64, seconds=0.01)).as_json()
     assert [row["queries"] for row in document["search"]] == [1, 300, 1200]
     for row in document["search"]:
         for name in ("fused", "faiss_float32", "faiss_float16", "torch_float16", "numpy"):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.documents.criterion import Criterion
-from semrec_faiss.measure.documents.results import NotMeasured
-from semrec_faiss.measure.guide.config import Costs, load_settings
+from semrec_faiss.measure.guide.config import Prices, load_settings
 from semrec_faiss.measure.guide.cost import Machine, break_even_queries, costs_of
 
 
@@ -56,42 +55,43 @@ def test_beyond_the_break_even_a_gpu_costs_no_more(price: float, speed: float) -
 
 
 def test_the_guides_prices() -> None:
-    found = costs_of("a100", 100_000.0, 1000.0, 16, Costs())
-    names = [one["name"] for one in found["machines"]]
+    found = costs_of(1000, "a100", 100_000.0, 1000.0, 16, Prices())
+    names = [one.name for one in found.machines]
     assert names == ["CPU, 16 cores", "A100 on demand", "A100 preemptible", "A100 committed"]
-    cpu, on_demand = found["machines"][:2]
-    assert cpu["price_a_month"] == 1408.0
-    assert cpu["cost_a_million"] == pytest.approx(1408 / 730 / 3.6)
-    assert on_demand["cost_a_million"] == pytest.approx(3.67 / 360)
-    assert on_demand["busy_hours_a_month"] == pytest.approx(100e6 / 360e6)
-    assert on_demand["cost_of_busy_hours"] == pytest.approx(3.67 / 3.6)
-    assert on_demand["cost_of_the_month"] == pytest.approx(3.67 * 730)
-    assert found["prices_of"] == "a100"
+    cpu, on_demand = found.machines[:2]
+    assert cpu.price_a_month == 1408.0
+    assert cpu.cost_a_million == pytest.approx(1408 / 730 / 3.6)
+    assert on_demand.cost_a_million == pytest.approx(3.67 / 360)
+    assert on_demand.busy_hours_a_month == pytest.approx(100e6 / 360e6)
+    assert on_demand.cost_of_busy_hours == pytest.approx(3.67 / 3.6)
+    assert on_demand.cost_of_the_month == pytest.approx(3.67 * 730)
+    assert found.prices_of == "a100"
     # 2,679.10 a month is more than one CPU machine's 1,408 and less than two's: from the second on.
-    assert found["break_even"][0] == {"name": "A100 on demand", "monthly_queries": (1000 * 3600 * 730)}
-    assert found["break_even"][1]["monthly_queries"] == 0  # preemptible: 803 a month
+    assert found.break_even
+    assert found.break_even[0].as_json() == {"name": "A100 on demand", "monthly_queries": (1000 * 3600 * 730)}
+    assert found.break_even[1].monthly_queries == 0  # preemptible: 803 a month
 
 
 def test_fewer_cores_cost_their_share_and_an_unlisted_gpu_another_ones_price() -> None:
-    found = costs_of("h200-x2", 100_000.0, 1000.0, 2, Costs())
-    assert found["machines"][0]["price_a_month"] == 176.0
-    assert found["prices_of"] == "a100"
-    assert found["machines"][1]["price_an_hour"] == 2 * 3.67
-    unpriced = costs_of("h200", 100_000.0, 1000.0, 2, Costs(gpu_otherwise=None))
-    assert unpriced["prices_of"] == NotMeasured("the costs file has no price for 'h200', and no gpu_otherwise")
-    assert len(unpriced["machines"]) == 1
+    found = costs_of(1000, "h200-x2", 100_000.0, 1000.0, 2, Prices())
+    assert found.machines[0].price_a_month == 176.0
+    assert found.prices_of == "a100"
+    assert found.machines[1].price_an_hour == 2 * 3.67
+    unpriced = costs_of(1000, "h200", 100_000.0, 1000.0, 2, Prices(gpu_otherwise=None))
+    assert unpriced.why("prices_of") == "the costs file has no price for 'h200', and no gpu_otherwise"
+    assert len(unpriced.machines) == 1
 
 
 def test_what_was_not_measured_costs_nothing_known() -> None:
-    found = costs_of(None, None, None, 2, Costs())
-    assert found["machines"] == []
-    assert isinstance(found["break_even"], NotMeasured)
-    assert isinstance(found["cpu"], NotMeasured)
+    found = costs_of(1000, None, None, None, 2, Prices())
+    assert found.machines == []
+    assert found.why("break_even") == "no GPU's throughput was measured"
+    assert found.why("cpu") == "the CPU's throughput was not measured"
 
 
 def test_a_price_that_stands_for_others_must_be_there() -> None:
     with pytest.raises(ConfigError, match="'h300' has no price; gpu lists a100"):
-        load_settings(Costs, None, ["gpu_otherwise=h300"])
+        load_settings(Prices, None, ["gpu_otherwise=h300"])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_a_price_that_stands_for_others_must_be_there() -> None:
     [(1.0, True, True), (0.99, True, False), (1.0, False, True), (1.01, False, False), (None, True, None)],
 )
 def test_criteria_at_their_limit(measured: float | None, at_least: bool, met: bool | None) -> None:
-    one = Criterion(1, "name", "what", measured, 1.0, at_least, "ms")
+    one = Criterion.judge(1, "name", "what", measured, 1.0, "ms", at_least=at_least)
     assert one.met is met
-    assert one.as_dict()["met"] is met
+    assert one.as_json()["met"] is met

@@ -14,9 +14,10 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build import build_index
 from semrec_faiss.index.device import gpu_resources, load_faiss
 from semrec_faiss.measure.guide.config import CompareSettings
-from semrec_faiss.measure.guide.run import Comparison, compare
+from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.measure.instruments.cuda_time import event_times, time_in_faiss
 from semrec_faiss.measure.instruments.index_memory import measure_memory
+from semrec_faiss.measure.instruments.index_memory_record import GpuMemory
 from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.markdown import markdown_page
@@ -40,7 +41,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_sides_are_compared_and_agree(index: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    found = compare(Comparison(index, questions=CompareSettings.model_validate(QUICK), trace=trace))
+    results = run_guide(GuideRun(index, questions=CompareSettings.model_validate(QUICK), trace=trace))
+    found = results.as_json()
     assert found["index"]["gpu"] == found["index"]["device"] != "cpu"
     assert found["test_1_similarity"]["gpu_time_ms"] > 0
     assert found["test_2_personalization"]["avg_gpu_time_ms"] > 0
@@ -50,7 +52,7 @@ def test_both_sides_are_compared_and_agree(index: Path, tmp_path: Path) -> None:
     assert found["parity"]["gpu_to_float64"]["overlap"] == 1.0
     assert [one["name"] for one in found["criteria"] if one["met"] is None] == []
     assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    text = markdown_page(guide_document(found))
+    text = markdown_page(guide_document(results))
     assert f"CPU | {found['index']['gpu'].upper()}" in text or found["index"]["gpu"].upper() in text
 
 
@@ -59,7 +61,7 @@ def test_kernels_of_faiss_are_seen(index: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("torch cannot use the GPU")
     questions = CompareSettings.model_validate(QUICK)
-    found = compare(Comparison(index, only=(3,), questions=questions, trace=tmp_path / "trace.json"))
+    found = run_guide(GuideRun(index, only=(3,), questions=questions, trace=tmp_path / "trace.json")).as_json()
     assert found["profile"]["kernels"], found["not_measured"].get("profile.kernels")
     assert all(kernel["total_ms"] > 0 for kernel in found["profile"]["kernels"])
     for times in found["profile"]["events"].values():
@@ -92,11 +94,11 @@ def test_time_in_faiss_covers_plain_and_filtered_searches(index: Path) -> None:
 def test_memory_is_measured_by_the_driver(index: Path) -> None:
     pytest.importorskip("pynvml")
     found = measure_memory(index, ["device.kind=gpu"], (1, 1000), 10)
-    assert isinstance(found, dict), found
-    assert found["context_bytes"] > 50 << 20
-    assert found["base_bytes"] > (1536 << 20) + found["context_bytes"]
-    assert all(row["peak_bytes"] >= found["base_bytes"] for row in found["searches"])
-    assert sum(found["faiss_counts_bytes"].values()) >= 20_000 * 128 * 4
+    assert isinstance(found, GpuMemory), found
+    assert found.context_bytes > 50 << 20
+    assert found.base_bytes > (1536 << 20) + found.context_bytes
+    assert all(row.peak_bytes >= found.base_bytes for row in found.searches)
+    assert sum(found.faiss_counts_bytes.values()) >= 20_000 * 128 * 4
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_sq"])
@@ -104,5 +106,6 @@ def test_the_prediction_holds(kind: str) -> None:
     pytest.importorskip("pynvml")
     settings: dict[str, Any] = {"index": {"type": kind}, "device": "gpu"}
     plan = MemoryPlan(config_from_dict(settings), titles=100_000, dim=384, batch=1000)
-    measured = memory_report(plan, measure=True)["measured"]["gpu"]
-    assert measured["holds"], measured["judged"]
+    measured = memory_report(plan, measure=True).measured["gpu"]
+    assert measured is not None
+    assert measured.holds, measured.judged

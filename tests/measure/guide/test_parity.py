@@ -18,7 +18,7 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.parity import agreement, float64_search
 from semrec_faiss.measure.instruments.cuda_time import InFaiss, event_times, time_in_faiss
-from semrec_faiss.measure.instruments.trace import largest_kernels, profile
+from semrec_faiss.measure.instruments.trace import largest_kernels, traced
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_a_title_that_ties_is_as_good_as_the_other(index: VectorIndex) -> None:
     best = float64_search(index, query, 1)
     assert best.rows.tolist() == [[10]]
     tied = agreement(index, query, result([[11]], [[1.0]]), best)
-    assert tied["overlap"] == 1.0
-    assert tied["queries_with_all"] == 1.0
-    assert tied["same_place"] == 0.0
+    assert tied.overlap == 1.0
+    assert tied.queries_with_all == 1.0
+    assert tied.same_place == 0.0
 
 
 def test_a_worse_title_is_missed_and_a_wrong_score_shows(index: VectorIndex) -> None:
@@ -58,10 +58,10 @@ def test_a_worse_title_is_missed_and_a_wrong_score_shows(index: VectorIndex) -> 
     worst = int(np.argmin(index.vectors(list(range(50))) @ query[0]))
     found = agreement(index, query, result([[0, worst]], [[1.0, 0.5]]), best)
     true = float(index.vectors([worst])[0] @ query[0])
-    assert found["overlap"] == 0.5
-    assert found["queries_with_all"] == 0.0
-    assert found["largest_score_error"] == pytest.approx(0.5 - true, abs=1e-6)
-    assert found["largest_score_difference"] == pytest.approx(abs(0.5 - float(best.scores[0, 1])), abs=1e-6)
+    assert found.overlap == 0.5
+    assert found.queries_with_all == 0.0
+    assert found.largest_score_error == pytest.approx(0.5 - true, abs=1e-6)
+    assert found.largest_score_difference == pytest.approx(abs(0.5 - float(best.scores[0, 1])), abs=1e-6)
 
 
 def test_kernels_are_summed_up_by_name() -> None:
@@ -73,7 +73,7 @@ def test_kernels_are_summed_up_by_name() -> None:
         {"cat": "cpu_op", "name": "aten::mm", "dur": 9000.0},
         {"cat": "kernel", "name": "begins but never ends"},
     ]
-    assert largest_kernels({"traceEvents": events}, 2) == [
+    assert [one.as_json() for one in largest_kernels({"traceEvents": events}, 2)] == [
         {"name": "gemm", "calls": 2, "total_ms": 3.0, "share": 0.5},
         {"name": "select", "calls": 1, "total_ms": 2.0, "share": pytest.approx(1 / 3)},
     ]
@@ -83,9 +83,9 @@ def test_kernels_are_summed_up_by_name() -> None:
 def test_on_a_cpu_the_trace_holds_spans_and_says_what_is_missing(index: VectorIndex, tmp_path: Path) -> None:
     calls: list[str] = []
     work = {"one": lambda: calls.append("one"), "two": lambda: calls.append("two")}
-    found = profile(work, index, tmp_path / "trace.json")
-    assert found["kernels"] == NotMeasured("the index is searched on the CPU: no CUDA kernels run")
-    assert found["trace"] == "trace.json"
+    found = traced(work, index, tmp_path / "trace.json")
+    assert (found.kernels, found.why("kernels")) == (None, "the index is searched on the CPU: no CUDA kernels run")
+    assert found.trace == "trace.json"
     events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
     assert [(event["name"], event["ph"], event["dur"] > 0) for event in events] == [
         ("one", "X", True),

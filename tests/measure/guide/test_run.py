@@ -19,22 +19,31 @@ from semrec_faiss.index.device import gpu_count
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.measure.documents.results import NotMeasured
-from semrec_faiss.measure.guide import run as compare_module
-from semrec_faiss.measure.guide.batches import batch_criteria, batch_queries, figures
-from semrec_faiss.measure.guide.config import CompareSettings, Costs, load_settings
+from semrec_faiss.measure.guide import run as guide_module
+from semrec_faiss.measure.guide.batches import KEYS as BATCH_KEYS
+from semrec_faiss.measure.guide.batches import batch_criteria, batch_numbers, batch_queries
+from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
+from semrec_faiss.measure.guide.details import MemoryDetails
 from semrec_faiss.measure.guide.filtering import genre_title
 from semrec_faiss.measure.guide.memory import KEYS, memory_criteria, memory_numbers
 from semrec_faiss.measure.guide.personalization import chosen_users, commonest_genres, decades, genre_alignment
-from semrec_faiss.measure.guide.run import Comparison, compare
+from semrec_faiss.measure.guide.record import BatchNumbers, GuideResults, MemoryTest
+from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.measure.guide.sides import Side, Sides, hearing_of_memory, open_sides, steady
 from semrec_faiss.measure.guide.similarity import franchise_size, query_titles
-from semrec_faiss.measure.instruments.index_memory import Judged
+from semrec_faiss.measure.instruments.index_memory import JudgedPrediction
+from semrec_faiss.measure.instruments.index_memory_record import GpuMemory, HostMemory, SearchPeak
 from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.progress import silent
 from semrec_faiss.search.recommender import Recommender
 
 CPU = ("device.kind=cpu",)
 QUICK = {"repeats": 2, "batch": {"sizes": [10, 100, 200]}, "memory": {"batches": [100]}, "parity": {"queries": 40}}
+
+
+def compare(asked: GuideRun, **options: Any) -> dict[str, Any]:
+    """Run the tests and return what a results file holds."""
+    return run_guide(asked, **options).as_json()
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(index: Path) -> dict[str, Any]:
     """Everything, on the CPU."""
-    return compare(Comparison(index, CPU, questions=CompareSettings.model_validate(QUICK)))
+    return compare(GuideRun(index, CPU, questions=CompareSettings.model_validate(QUICK)))
 
 
 def test_the_guides_five_objects_have_exactly_its_keys(results: dict[str, Any]) -> None:
@@ -133,31 +142,31 @@ def test_environment_and_raw_times_are_kept(results: dict[str, Any]) -> None:
 
 
 def test_only_some_tests(index: Path) -> None:
-    found = compare(Comparison(index, CPU, only=(4,), questions=CompareSettings.model_validate(QUICK)))
+    found = compare(GuideRun(index, CPU, only=(4,), questions=CompareSettings.model_validate(QUICK)))
     assert found["test_4_filtering"]["cpu_time_ms"] > 0
     assert found["test_3_batch"]["batch_10"]["cpu_throughput_qps"] is None
     assert found["not_measured"]["test_3_batch.batch_10.cpu_throughput_qps"] == "not asked for (--only 4)"
     assert found["not_measured"]["details.memory"] == "not asked for (--only 4)"
     with pytest.raises(UsageError, match=r"no test \[6\]"):
-        compare(Comparison(index, CPU, only=(6,)))
+        compare(GuideRun(index, CPU, only=(6,)))
 
 
 def test_a_test_that_fails_loses_nothing_else(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a driver's whim")
 
-    tests = compare_module.TESTS | {2: ("test_2_personalization", "personalization", fail)}
-    monkeypatch.setattr(compare_module, "TESTS", tests)
-    kept: list[dict[str, Any]] = []
+    tests = guide_module.TESTS | {2: ("test_2_personalization", "personalization", fail)}
+    monkeypatch.setattr(guide_module, "TESTS", tests)
+    kept: list[GuideResults] = []
     questions = CompareSettings.model_validate(QUICK)
-    found = compare(Comparison(index, CPU, (1, 2, 3), questions), keep=kept.append)
+    found = compare(GuideRun(index, CPU, (1, 2, 3), questions), keep=kept.append)
     assert found["test_2_personalization"] == {"avg_gpu_time_ms": None, "cpu_avg_time_ms": None, "user_results": None}
     reason = found["not_measured"]["test_2_personalization.user_results"]
     assert reason == "the test failed: RuntimeError: a driver's whim"
     assert found["test_3_batch"]["batch_100"]["cpu_throughput_qps"] > 0
     assert [one["met"] for one in found["criteria"] if one["test"] == 2] == [None]
-    assert kept[0]["test_1_similarity"]["cpu_time_ms"] == found["test_1_similarity"]["cpu_time_ms"]
-    assert kept[0]["not_measured"]["test_3_batch.batch_10.cpu_throughput_qps"] == "the run ended before it"
+    assert kept[0].test_1_similarity.cpu_time_ms == found["test_1_similarity"]["cpu_time_ms"]
+    assert kept[0].not_measured["test_3_batch.batch_10.cpu_throughput_qps"] == "the run ended before it"
 
 
 def test_names_that_do_not_exist_are_refused_before_anything_runs(index: Path) -> None:
@@ -167,14 +176,14 @@ def test_names_that_do_not_exist_are_refused_before_anything_runs(index: Path) -
         {"filtering": {"title": "no such title at all"}},
     ):
         with pytest.raises(NotFoundError):
-            compare(Comparison(index, CPU, questions=CompareSettings.model_validate(questions)))
+            compare(GuideRun(index, CPU, questions=CompareSettings.model_validate(questions)))
 
 
 def test_an_approximate_index_is_not_held_to_exact_arithmetic(index: Path, tmp_path: Path) -> None:
     data = index.parent / "data"
     settings = {"index": {"type": "ivf_flat", "build": {"nlist": 12}, "search": {"nprobe": 1}}, "device": "cpu"}
     build_index(config_from_dict(settings | {"dataset": str(data), "output": str(tmp_path / "ivf")}))
-    found = compare(Comparison(tmp_path / "ivf", CPU, (1,), CompareSettings.model_validate(QUICK)))
+    found = compare(GuideRun(tmp_path / "ivf", CPU, (1,), CompareSettings.model_validate(QUICK)))
     (reference,) = [one for one in found["criteria"] if one["name"] == "reference"]
     assert reference["met"] is None
     assert reference["reason"].startswith("the index is approximate; its recall is 0.")
@@ -234,14 +243,12 @@ def test_batches_are_users_where_there_are_enough(recommender: Recommender) -> N
     assert batch_queries(recommender, 301, 7)[1] == "made up between titles, seed 7"
 
 
-def test_figures_of_a_batch() -> None:
-    assert figures(Timing((4.0, 5.0, 9.0)), 100) == {
-        "total_time_ms": 5.0,
-        "time_per_query_ms": 0.05,
-        "throughput_qps": 20_000.0,
-    }
+def test_numbers_of_a_batch() -> None:
     gap = NotMeasured("out of memory")
-    assert figures(gap, 10) == dict.fromkeys(("total_time_ms", "time_per_query_ms", "throughput_qps"), gap)
+    found = batch_numbers({"gpu": gap, "cpu": Timing((4.0, 5.0, 9.0))}, 100)
+    assert [found.of_side("cpu", key) for key in BATCH_KEYS] == [5.0, 0.05, 20_000.0]
+    assert [found.of_side("gpu", key) for key in BATCH_KEYS] == [None, None, None]
+    assert {found.why(key) for key in BATCH_KEYS} == {"out of memory"}
 
 
 @pytest.mark.parametrize(
@@ -254,33 +261,40 @@ def test_figures_of_a_batch() -> None:
 )
 def test_batch_criteria(qps: dict[int, float | None], heard: list[str], expected: list[bool | None]) -> None:
     gap = NotMeasured("memory does not suffice")
-    guide = {
-        f"batch_{size}": {"throughput_qps": value or gap, "total_time_ms": gap if value is None else 1.0}
-        for size, value in qps.items()
-    }
-    found = batch_criteria(guide, {"gpu": heard}, "gpu", CompareSettings())
+    rows = {}
+    for size, value in qps.items():
+        numbers = dict.fromkeys(BatchNumbers.model_fields, gap) | {"throughput_qps": value or gap}
+        rows[size] = BatchNumbers.of(**numbers)
+    found = batch_criteria(rows, {"gpu": heard}, "gpu", CompareSettings())
     assert [one.met for one in found] == expected
 
 
 def test_memory_numbers_of_a_gpu_and_of_a_process() -> None:
-    searches = [{"batch": 100, "peak_bytes": 2_300_000_000}, {"batch": 10_000, "peak_bytes": 2_500_000_000}]
-    gpu = {
-        "context_bytes": 500_000_000,
-        "base_bytes": 2_200_000_000,
-        "total_bytes": 40_000_000_000,
-        "free_bytes": 37_800_000_000,
-        "searches": searches,
-    }
-    assert memory_numbers(gpu) == dict(zip(KEYS, (1.7, 2.2, 40.0, 37.8, 2.0, 2.5), strict=True))
-    cpu = memory_numbers({"start_bytes": 60_000_000, "base_bytes": 100_000_000, "searches": searches})
-    assert (cpu["allocated_gb"], cpu["reserved_gb"], cpu["peak_reserved_gb"]) == (0.1, 0.16, 2.56)
-    assert cpu["free_gb"] == NotMeasured("this system does not tell")
+    searches = [SearchPeak(batch=100, peak_bytes=2_300_000_000), SearchPeak(batch=10_000, peak_bytes=2_500_000_000)]
+    gpu = GpuMemory(
+        context_bytes=500_000_000,
+        base_bytes=2_200_000_000,
+        total_bytes=40_000_000_000,
+        free_bytes=37_800_000_000,
+        faiss_counts_bytes={},
+        searches=searches,
+    )
+    assert memory_numbers("gpu", gpu) == dict(zip(KEYS, (1.7, 2.2, 40.0, 37.8, 2.0, 2.5), strict=True))
+    host = HostMemory(start_bytes=60_000_000, base_bytes=100_000_000, available_bytes=None, searches=searches)
+    cpu = memory_numbers("cpu", host)
+    assert (cpu["cpu_allocated_gb"], cpu["cpu_reserved_gb"], cpu["cpu_peak_reserved_gb"]) == (0.1, 0.16, 2.56)
+    assert cpu["cpu_free_gb"] == NotMeasured("this system does not tell")
 
 
 def test_memory_criteria() -> None:
-    guide: dict[str, Any] = dict(zip(KEYS, (2.0, 2.2, 40.0, 37.8, 5.1, 4.0), strict=True))
-    judged = {"gpu": [Judged("base", 110, 100)], "cpu": [Judged("base", 90_000_000, 110_000_000)]}
-    found = memory_criteria(guide, judged, "gpu", CompareSettings().memory)
+    no_cpu = dict.fromkeys([f"cpu_{key}" for key in KEYS], NotMeasured("not asked for"))
+    guide = MemoryTest.of(**dict(zip(KEYS, (2.0, 2.2, 40.0, 37.8, 5.1, 4.0), strict=True)), **no_cpu)
+    memory = GpuMemory(context_bytes=0, base_bytes=0, total_bytes=0, free_bytes=0, faiss_counts_bytes={}, searches=[])
+    judged = {"gpu": JudgedPrediction.of("base", 110, 100), "cpu": JudgedPrediction.of("base", 90_000_000, 110_000_000)}
+    details = MemoryDetails.of(
+        **{kind: {"predicted": {}, "judged": [one], "measured": memory} for kind, one in judged.items()}
+    )
+    found = memory_criteria(guide, details, "gpu", CompareSettings().memory)
     assert [(one.name, one.measured, one.met) for one in found] == [
         ("base", 2.0, True),
         ("peak", 5.1, False),
@@ -305,8 +319,8 @@ def test_memory_that_runs_out_is_heard_of_and_searching_goes_on(index: Path, mon
     assert heard == ["memory on cpu ran out at a block of 200 queries; going on with smaller blocks"]
     sides.cpu.recommender.index.block_rows = QUERY_BLOCK_ROWS
     questions = CompareSettings.model_validate(QUICK)
-    outcome = compare_module.batches_test(sides, questions, silent)
-    assert outcome.details["memory_ran_out"]["cpu"] == [
+    outcome = guide_module.batches_test(sides, questions, silent)
+    assert outcome.details.memory_ran_out["cpu"] == [
         "memory on cpu ran out at a block of 100 queries; going on with smaller blocks"
     ]
     assert [one.met for one in outcome.criteria if one.name == "out_of_memory"] == [False]
@@ -328,7 +342,7 @@ def test_a_machine_without_a_gpu_says_so(index: Path) -> None:
 
 def test_the_example_files_are_the_defaults(repo: Path) -> None:
     assert load_settings(CompareSettings, repo / "configs" / "compare.yaml") == CompareSettings()
-    assert load_settings(Costs, repo / "configs" / "costs.yaml") == Costs()
+    assert load_settings(Prices, repo / "configs" / "costs.yaml") == Prices()
 
 
 def test_the_example_file_names_every_key(repo: Path) -> None:
@@ -351,7 +365,7 @@ def test_settings_are_read_with_overrides() -> None:
 @pytest.fixture
 def two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU play the GPU's part too, its scores off by a little in one place."""
-    real = compare_module.open_sides
+    real = guide_module.open_sides
 
     def both(path: Path, settings: Any, progress: Any) -> Sides:
         cpu = real(path, CPU, progress).cpu
@@ -368,11 +382,11 @@ def two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(other.recommender.index, "search", nearly)
         return Sides(cpu, other, NotMeasured(""))
 
-    monkeypatch.setattr(compare_module, "open_sides", both)
+    monkeypatch.setattr(guide_module, "open_sides", both)
 
 
 def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
-    found = compare(Comparison(index, CPU, (1, 2, 3, 4), CompareSettings.model_validate(QUICK)))
+    found = compare(GuideRun(index, CPU, (1, 2, 3, 4), CompareSettings.model_validate(QUICK)))
     assert found["test_1_similarity"]["gpu_time_ms"] > 0
     assert found["test_2_personalization"]["avg_gpu_time_ms"] > 0
     assert found["details"]["personalization"]["gpu_first_search_ms"] == 91.5
@@ -391,7 +405,7 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
 
 
 def test_near_ties_and_wrong_scores_are_listed(index: Path, two_sides: None) -> None:
-    found = compare(Comparison(index, CPU, (1,), CompareSettings.model_validate(QUICK)))["parity"]
+    found = compare(GuideRun(index, CPU, (1,), CompareSettings.model_validate(QUICK)))["parity"]
     swapped = found["gpu_to_cpu"]
     assert swapped["overlap"] == 1.0
     assert swapped["same_place"] == pytest.approx(1 - 2 / (40 * 10))

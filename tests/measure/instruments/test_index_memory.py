@@ -15,7 +15,8 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments import index_memory as memory_check
-from semrec_faiss.measure.instruments.index_memory import NOISE_BYTES, Judged, judge, measure_memory
+from semrec_faiss.measure.instruments.index_memory import NOISE_BYTES, JudgedPrediction, judge, measure_memory
+from semrec_faiss.measure.instruments.index_memory_record import HostMemory, SearchPeak
 from semrec_faiss.measure.instruments.processes import output_of
 from semrec_faiss.measure.memory import plan as memory_plan
 from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
@@ -44,19 +45,19 @@ def test_predictions_hold_within_a_tenth(
     build_index(config.model_copy(update={"dataset": made.root, "output": tmp_path / "index"}))
     batches = (100, 10_000)
     measured = measure_memory(tmp_path / "index", ["device.kind=cpu"], batches, 10)
-    assert isinstance(measured, dict)
+    assert isinstance(measured, HostMemory)
     rows = judge(measured, [(batch, predict_memory(config.index, titles, dim, batch=batch).host) for batch in batches])
     assert [row.what for row in rows] == ["base", "peak at 100 queries", "peak at 10,000 queries"]
     for row in rows:
-        assert abs(row.predicted - row.measured) <= max(0.10 * row.measured, NOISE_BYTES), row.as_dict()
-    assert rows[2].measured > rows[0].measured + 10_000 * dim * 4
+        assert abs(row.predicted_bytes - row.measured_bytes) <= max(0.10 * row.measured_bytes, NOISE_BYTES), row
+    assert rows[2].measured_bytes > rows[0].measured_bytes + 10_000 * dim * 4
 
 
 def test_a_prediction_holds_up_to_a_tenth_or_the_noise() -> None:
-    assert Judged("base", 110 * MB, 100 * MB).holds
-    assert not Judged("base", 89 * MB, 100 * MB).holds
-    assert Judged("base", NOISE_BYTES + MB, MB).holds
-    assert Judged("base", 110 * MB, 100 * MB).as_dict() == {
+    assert JudgedPrediction.of("base", 110 * MB, 100 * MB).holds
+    assert not JudgedPrediction.of("base", 89 * MB, 100 * MB).holds
+    assert JudgedPrediction.of("base", NOISE_BYTES + MB, MB).holds
+    assert JudgedPrediction.of("base", 110 * MB, 100 * MB).as_json() == {
         "what": "base",
         "predicted_bytes": 110 * MB,
         "measured_bytes": 100 * MB,
@@ -66,9 +67,10 @@ def test_a_prediction_holds_up_to_a_tenth_or_the_noise() -> None:
 
 
 def test_judging_pairs_each_batch_with_its_peak() -> None:
-    measured = {"base_bytes": 50, "searches": [{"batch": 9, "peak_bytes": 70}, {"batch": 1, "peak_bytes": 60}]}
+    searches = [SearchPeak(batch=9, peak_bytes=70), SearchPeak(batch=1, peak_bytes=60)]
+    measured = HostMemory(start_bytes=1, base_bytes=50, available_bytes=None, searches=searches)
     parts = {1: MemoryParts(vectors=40, batch=5), 9: MemoryParts(vectors=40, batch=25)}
-    found = [(row.what, row.predicted, row.measured) for row in judge(measured, list(parts.items()))]
+    found = [(row.what, row.predicted_bytes, row.measured_bytes) for row in judge(measured, list(parts.items()))]
     assert found == [("base", 40, 50), ("peak at 1 query", 45, 60), ("peak at 9 queries", 65, 70)]
 
 
@@ -88,20 +90,20 @@ def plan(index: dict[str, Any], **changes: Any) -> MemoryPlan:
 
 
 def test_the_report_predicts_every_device_that_the_type_runs_on() -> None:
-    document = memory_report(plan({"type": "flat"}, limit_bytes=10**9))
+    document = memory_report(plan({"type": "flat"}, limit_bytes=10**9)).as_json()
     assert list(document["prediction"]) == ["cpu", "gpu"]
     assert document["prediction"]["cpu"]["vectors_bytes"] == 1000 * 64 * 4
     fits = document["prediction"]["cpu"]["largest_catalogue"]
     assert predict_memory(plan({"type": "flat"}).config.index, fits, 64, batch=10_000).host.peak <= 10**9
     assert document["prediction"]["gpu"]["largest_catalogue"] == 0, "FAISS's scratch alone is 1.5 GiB"
     assert "measured" not in document
-    assert list(memory_report(plan({"type": "hnsw"}))["prediction"]) == ["cpu"]
+    assert list(memory_report(plan({"type": "hnsw"})).prediction) == ["cpu"]
 
 
 def test_a_limit_that_nobody_gives_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "machine_bytes", lambda: None)
     monkeypatch.setattr(memory_plan, "gpu_states", lambda: [])
-    document = memory_report(plan({"type": "flat"}))
+    document = memory_report(plan({"type": "flat"})).as_json()
     assert document["prediction"]["cpu"]["largest_catalogue"] is None
     assert "--limit-gb" in document["not_measured"]["prediction.cpu.largest_catalogue"]
     assert document["prediction"]["gpu"]["limit_bytes"] == 40 * 10**9
@@ -132,21 +134,21 @@ def test_k_that_a_gpu_refuses_is_not_predicted_for(index: dict[str, Any], limit:
     with pytest.raises(UsageError, match=f"k is {limit + 1}, over type {kind}'s limit of {limit} on a GPU") as caught:
         memory_report(asked(limit + 1))
     assert caught.value.fix == fix
-    assert memory_report(asked(limit))["k"] == limit
-    assert list(memory_report(asked(limit + 1, "device.kind=cpu"))["prediction"]) == ["cpu"]
-    assert memory_report(asked(limit + 1, titles=limit))["k"] == limit + 1, "more than there are is all of them"
+    assert memory_report(asked(limit)).k == limit
+    assert list(memory_report(asked(limit + 1, "device.kind=cpu")).prediction) == ["cpu"]
+    assert memory_report(asked(limit + 1, titles=limit)).k == limit + 1, "more than there are is all of them"
 
 
 def test_measuring_builds_such_an_index_and_judges_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def measured(path: Path, settings: Any, batches: Any, k: int) -> dict[str, Any]:
+    def measured(path: Path, settings: Any, batches: Any, k: int) -> HostMemory:
         asked.append((path.is_dir(), list(settings), list(batches), k))
-        searches = [{"batch": batch, "peak_bytes": 9 * MB} for batch in batches]
-        return {"start_bytes": 1, "base_bytes": 5 * MB, "searches": searches}
+        searches = [SearchPeak(batch=batch, peak_bytes=9 * MB) for batch in batches]
+        return HostMemory(start_bytes=1, base_bytes=5 * MB, available_bytes=None, searches=searches)
 
     monkeypatch.setattr(memory_plan, "measure_memory", measured)
-    document = memory_report(plan({"type": "hnsw"}, batch=50, k=3), measure=True)
+    document = memory_report(plan({"type": "hnsw"}, batch=50, k=3), measure=True).as_json()
     assert asked == [(True, ["device.kind=cpu"], [1, 50], 3)]
     assert [row["what"] for row in document["measured"]["cpu"]["judged"]][1:] == [
         "peak at 1 query",

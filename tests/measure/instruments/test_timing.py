@@ -47,7 +47,7 @@ def test_median_of_an_even_number_of_times_is_between_the_middle_two() -> None:
 
 
 def test_as_dict_keeps_every_time_in_the_order_run() -> None:
-    assert Timing((2.00004, 1.0)).as_dict() == {
+    assert Timing((2.00004, 1.0)).told().as_json() == {
         "median_ms": 1.5,
         "p95_ms": 1.95,
         "min_ms": 1.0,

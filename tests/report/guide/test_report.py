@@ -14,11 +14,12 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.build import build_index
 from semrec_faiss.measure.guide.config import CompareSettings
-from semrec_faiss.measure.guide.run import Comparison, compare
+from semrec_faiss.measure.guide.record import GuideResults
+from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.report.guide import files as guide_files
+from semrec_faiss.report.guide import report as guide_report
 from semrec_faiss.report.guide.charts import filters_chart
 from semrec_faiss.report.guide.files import save_comparison
-from semrec_faiss.report.guide.report import guide_document, performance_table
 from semrec_faiss.report.page.document import Cell, Chart, Document, Table
 from semrec_faiss.report.page.markdown import markdown_page
 from semrec_faiss.report.page.names import one_percent_sign
@@ -45,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     settings = {"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}
     build_index(config_from_dict(settings))
     questions = CompareSettings.model_validate(QUICK)
-    return compare(Comparison(root / "index", ("device.kind=cpu",), questions=questions))
+    return run_guide(GuideRun(root / "index", ("device.kind=cpu",), questions=questions)).as_json()
 
 
 @pytest.fixture
@@ -73,15 +74,32 @@ def with_gpu(results: dict[str, Any]) -> dict[str, Any]:
         share |= {"gpu_time_ms": 0.5, "gpu_strategy": "subset", "gpu_returned": 10}
     judged = {"what": "base", "predicted_bytes": 2_000_000_000, "measured_bytes": 2_500_000_000, "error": -0.2}
     counts = {"FlatData": 96_000_000, "TemporaryMemoryBuffer": 1_610_612_736}
-    measured = {"faiss_counts_bytes": counts}
-    found["details"]["memory"]["gpu"] = {"judged": [judged | {"holds": False}], "measured": measured}
+    searches = [{"batch": 100, "peak_bytes": 1}]
+    sizes = dict.fromkeys(("context_bytes", "base_bytes", "total_bytes", "free_bytes"), 1)
+    measured = {**sizes, "faiss_counts_bytes": counts, "searches": searches}
+    found["details"]["memory"]["gpu"] = {
+        "predicted": {},
+        "judged": [judged | {"holds": False}],
+        "measured": measured,
+    }
     near = {"query": 3, "rank": 7, "gpu_title": "A", "cpu_title": "B", "gpu_score": 0.5, "cpu_score": 0.4999999}
-    agreement = {"overlap": 1.0, "queries_with_all": 1.0, "same_place": 0.995, "largest_score_difference": 1e-7}
+    near["score_difference"] = 1e-7
+    differences = {"largest_score_difference": 1e-7, "largest_score_error": 1e-7}
+    agreement = {"overlap": 1.0, "queries_with_all": 1.0, "same_place": 0.995, **differences}
     found["parity"]["gpu_to_cpu"] = agreement | {"differences": [near]}
     kernel = {"name": "sgemm<128>", "calls": 4, "total_ms": 0.5, "share": 0.75}
-    events = {"test 1: one title": {"cuda_ms": 0.2, "wall_ms": 0.25}}
+    times = {"cuda_times_ms": [0.2], "wall_times_ms": [0.25]}
+    events = {"test 1: one title": {"cuda_ms": 0.2, "wall_ms": 0.25, **times}}
     found["profile"] = {"trace": "trace.json", "traced_by": "torch.profiler", "kernels": [kernel], "events": events}
     return found
+
+
+def guide_document(results: dict[str, Any]) -> Document:
+    return guide_report.guide_document(GuideResults.model_validate(results))
+
+
+def performance_table(results: dict[str, Any]) -> Table:
+    return guide_report.performance_table(GuideResults.model_validate(results))
 
 
 def rows_of(document: Document, section: str, place: int = 0) -> list[list[str]]:
@@ -163,7 +181,7 @@ def test_a_test_that_failed_says_so_and_the_rest_stands(results: dict[str, Any])
 
 
 def test_all_files_are_written_and_the_markdown_shows_the_pictures(results: dict[str, Any], tmp_path: Path) -> None:
-    written, missing = save_comparison(results, tmp_path)
+    written, missing = save_comparison(GuideResults.model_validate(results), tmp_path)
     assert missing is None
     names = sorted(path.relative_to(tmp_path).as_posix() for path in written)
     pictures = [f"cpu_test_results/{name}.png" for name in ("cost", "filters", "memory", "throughput", "times")]
@@ -180,7 +198,7 @@ def test_without_the_chart_packages_the_results_are_written(
         raise MissingPackageError("altair is not installed", fix="pip install 'semrec-faiss[report]'")
 
     monkeypatch.setattr(guide_files, "png", refuse)
-    written, missing = save_comparison(results, tmp_path)
+    written, missing = save_comparison(GuideResults.model_validate(results), tmp_path)
     assert [path.name for path in written] == ["cpu_test_results.json"]
     assert missing is not None
     assert missing.fix == "pip install 'semrec-faiss[report]'"
