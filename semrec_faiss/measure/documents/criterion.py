@@ -9,38 +9,30 @@ from semrec_faiss.measure.documents.fields import Count, Part
 Unit = Literal["ms", "s", "share", "qps", "gb", "bytes", "x", "count", "score"]
 
 
-class Judged(Part):
-    """What both kinds of criterion have.
-
-    Attributes:
-        name: for programs.
-        what: for people.
-        measured: None where it was not.
-        unit: of what is measured and of the limit.
-        reason: why it was not measured.
-        met: None where it was not measured, or where the limit hangs on something that was not.
-    """
-
-    name: str
-    what: str
-    measured: float | None
-    unit: Unit
-    reason: str | None
-    met: bool | None
-
-
-class Criterion(Judged):
+class Criterion(Part):
     """A criterion of the guide's tests.
 
     Attributes:
         test: 1 to 5 of the guide's, or 0 for what is about none of them.
+        name: for programs.
+        what: for people.
+        measured: None where it was not.
         target: what must be reached, or not exceeded.
         at_least: which of the two.
+        unit: of what is measured and of the target.
+        reason: why it was not measured.
+        met: None where it was not measured.
     """
 
     test: Count
+    name: str
+    what: str
+    measured: float | None
     target: float | None
     at_least: bool
+    unit: Unit
+    reason: str | None
+    met: bool | None
 
     @classmethod
     def judge(
@@ -61,14 +53,20 @@ class Criterion(Judged):
         return cls.model_validate({"test": test, "name": name, "what": what, **told, "met": met})
 
 
-class Promise(Judged):
-    """What a benchmark must stay under.
+class Promise(Part):
+    """What a benchmark must stay under; see `Criterion`.
 
     Attributes:
         limit: None where that hangs on something that was not measured.
     """
 
+    name: str
+    what: str
+    measured: float | None
     limit: float | None
+    unit: Unit
+    reason: str | None
+    met: bool | None
 
     @classmethod
     def judge(

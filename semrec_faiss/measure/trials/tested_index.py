@@ -20,7 +20,6 @@ from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build import INDEX_NAME
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly
-from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.index.saved import read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
@@ -51,7 +50,8 @@ class GpuBase:
 
     def __init__(self) -> None:
         """Read it now."""
-        self._before = {state.gpu: state.used_bytes for state in gpu_states()}
+        told = GpuMemoryWatch().told()
+        self._before = {one.gpu: one.before_bytes for one in told.gpus} if told else {}
 
     def peak_bytes(self, gpus: Sequence[int], work: Callable[[], object]) -> int | NotMeasured:
         """Run ``work`` and return the most that all ``gpus`` together held meanwhile, context and scratch included."""
