@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import json_option, results_option
 from semrec_faiss.cli.printing import as_ms, print_json, progress_bars, say
 
 
@@ -17,9 +17,7 @@ from semrec_faiss.cli.printing import as_ms, print_json, progress_bars, say
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
-)
+@results_option
 @json_option
 def update(titles: int, dim: int, index_type: str, repeats: int, out: Path, as_json: bool) -> None:
     """Measure updates of 200 new, 300 changed and 50 removed titles, and searches with a tenth new and a tenth removed.

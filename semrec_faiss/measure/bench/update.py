@@ -17,7 +17,7 @@ from semrec_faiss.index.build import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.writer import IndexWriter
 from semrec_faiss.measure.documents.results import device_name, settle
-from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure_paired
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
@@ -79,7 +79,7 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> dict[str, An
     share = max(one["bytes"] for one in updates) / total
     return settle(
         {
-            "environment": environment(),
+            "environment": stamp_of_this_run().as_json(),
             "load_average_at_start": load,
             "device": device_name(base.index.device),
             "plan": asdict(plan),
@@ -151,5 +151,5 @@ def _searches(
         "ratio": round(ratio, 4),
         "limit": MOST_RATIO,
         "met": ratio <= MOST_RATIO,
-        **{name: timing.as_dict() for name, timing in timings.timings.items()},
+        **{name: timing.told().as_json() for name, timing in timings.timings.items()},
     }
