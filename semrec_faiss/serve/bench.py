@@ -18,7 +18,7 @@ import numpy as np
 
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.measure.documents.results import device_name, settle
-from semrec_faiss.measure.instruments.environment import environment, load_average
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 
@@ -73,7 +73,7 @@ def bench_serve(index: Path, settings: Sequence[str], plan: ServeBench, progress
     ratio = measured["similar"]["requests_per_second"] / measured["fixed_body"]["requests_per_second"]
     return settle(
         {
-            "environment": environment(),
+            "environment": stamp_of_this_run().as_json(),
             "load_average_at_start": load,
             "device": facts.pop("device"),
             "index": facts,
