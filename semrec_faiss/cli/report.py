@@ -59,13 +59,13 @@ def _of_file(path: Path, out: Path) -> list[Path]:
     """Draw a results file for what it holds; return what was written."""
     from semrec_faiss.measure.bench.gpu_record import GPU_RESULTS
     from semrec_faiss.measure.documents.fields import Unsound, checked
-    from semrec_faiss.measure.documents.results import read_json, save_bytes
+    from semrec_faiss.measure.documents.results import read_results, save_bytes
     from semrec_faiss.measure.guide.record import GUIDE_RESULTS
     from semrec_faiss.report.bench.gpu_chart import gpu_chart
     from semrec_faiss.report.guide.files import save_comparison
     from semrec_faiss.report.page.charts import png
 
-    document = read_json(path)
+    document = read_results(path)
     try:
         if "test_1_similarity" in document:
             written, missing = save_comparison(checked(GUIDE_RESULTS, document), out, with_json=False)

@@ -52,7 +52,7 @@ def gaps_apart(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
     return settled(dict(document), ""), reasons
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
     """Read a results file.
 
     Raises:
