@@ -63,8 +63,7 @@ def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
             result = work()
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
-        return 0
+        return end_of_pipe()
     except _Terminated:
         click.echo("\nterminated", err=True)
         return 128 + signal.SIGTERM
@@ -76,6 +75,12 @@ def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
             traceback.print_exc()
         return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def end_of_pipe() -> int:
+    """Have what is still to be printed go nowhere, and return 0: whoever reads has read enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def end_at_once_if_interrupted(code: int) -> None:

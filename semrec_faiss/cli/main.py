@@ -44,6 +44,15 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A command group that knows its commands' names and help, and imports one only when it runs."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; click would end with 1 where the reader of a pipe has closed it."""
+        from semrec_faiss.cli.exit import end_of_pipe
+
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return end_of_pipe()
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order a newcomer meets them."""
         return list(COMMANDS)

@@ -168,3 +168,14 @@ def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
     assert handlers() == before
     assert during[1] != before[1]
     assert during[0] != before[0] or before[0] != signal.SIG_DFL
+
+
+def test_a_pipe_that_is_closed_early_is_no_failure() -> None:
+    """Once a fault: ``semrec … | head -1`` ended with 1, which click does by itself."""
+    program = "import click; from semrec_faiss.cli import main; main.cli.get_command = lambda *_: click.Command(" + (
+        "'info', callback=lambda: [click.echo('line ' * 20) for _ in range(20_000)]); main.run()"
+    )
+    shell = f'{sys.executable} -c "{program}" info | head -1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["line " * 20, "0"], done.stderr
+    assert done.stderr == ""

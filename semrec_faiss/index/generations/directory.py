@@ -105,6 +105,10 @@ class IndexDirectory:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(only_writer(self.path, self.path / _LOCK_NAME))
+            except (NotADirectoryError, FileExistsError) as error:
+                raise UsageError(
+                    f"{self.path} cannot be made: it lies under a file", fix="name another --output"
+                ) from error
             except OSError as error:
                 raise StorageError(
                     f"cannot write in {self.path}: {error.strerror or error}", fix="name another --output"

@@ -408,6 +408,13 @@ def test_another_process_is_refused_too(tmp_path: Path, build: Build, folders: d
     assert word_of(tmp_path / "index") == "One"
 
 
+def test_an_index_under_a_file_is_a_mistake_in_the_arguments(tmp_path: Path, build: Build) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UsageError, match="cannot be made: it lies under a file"):
+        build(tmp_path / "file" / "index", "One")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_failed_build_gives_the_lock_back(tmp_path: Path, build: Build, folders: dict[str, Any]) -> None:
     build(tmp_path, "One")
     values = {"dataset": str(folders["Two"].root), "output": str(tmp_path), "index": {"factory": "nonsense"}}
