@@ -41,6 +41,7 @@ def lines_of(result: Result) -> list[str]:
     return [" ".join(line.split()) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Path) -> None:
     result = run(compare, str(index), *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
     assert result.exception is None

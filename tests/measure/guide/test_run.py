@@ -385,6 +385,7 @@ def two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guide_module, "open_sides", both)
 
 
+@pytest.mark.slow
 def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
     found = compare(GuideRun(index, CPU, (1, 2, 3, 4), CompareSettings.model_validate(QUICK)))
     assert found["test_1_similarity"]["gpu_time_ms"] > 0
@@ -404,6 +405,7 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
     assert met["parity"] is True
 
 
+@pytest.mark.slow
 def test_near_ties_and_wrong_scores_are_listed(index: Path, two_sides: None) -> None:
     found = compare(GuideRun(index, CPU, (1,), CompareSettings.model_validate(QUICK)))["parity"]
     swapped = found["gpu_to_cpu"]
