@@ -362,7 +362,7 @@ def test_faiss_and_saved_index_agree_on_a_gpu(tmp_path: Path, make_folder: Any) 
 def test_a_fork_of_a_process_that_used_the_gpu_is_refused_and_spawn_works(
     tmp_path: Path, make_folder: Callable[..., Any], repo: Path, kind: dict[str, Any]
 ) -> None:
-    made = make_folder(tmp_path / "data", titles=3_000, users=3)
+    made = make_folder(tmp_path / "data", titles=3_000, users=3, dim=32)
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": kind, "device": {"kind": "gpu"}}
     build_index(config_from_dict(values))
     done = subprocess.run(

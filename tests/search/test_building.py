@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 
 import semrec_faiss
 from semrec_faiss import DataError, Recommender, UsageError
+
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
 
 COUNT = 40
 VECTORS = np.random.default_rng(3).normal(size=(COUNT, 6)).astype(np.float32)

@@ -91,7 +91,7 @@ class Model:
         self.seen += [row for row in rows if row[0] in self.users and row[1] in self.titles]
 
     def write(self, root: Path) -> Path:
-        return write_folder(root, self.titles, self.users, self.seen)
+        return write_folder(root, self.titles, self.users, self.seen if self.users else None)
 
     def build(self, root: Path, settings: dict[str, Any], profile: dict[str, Any] | None = None) -> Path:
         """Build an index of what there is."""
