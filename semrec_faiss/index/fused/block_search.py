@@ -11,6 +11,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch
+from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
@@ -67,6 +68,7 @@ class BlockSearch:
         self.titles = titles
         self._workspace = workspace
         self._device = titles.halves.device
+        self._card = Card.of(self._torch, self._device)
         self._graphs_bytes, self._recorded_at = graphs_bytes, recorded_at
         self._words = bitmap_words(titles.count)
         self._codes_pay, self._coded, self._left = titles.codes is not None, 0, 0
@@ -115,8 +117,7 @@ class BlockSearch:
             coded = self._codes_pay and through_codes(self.titles.count, len(queries), k)
             search = self._search_for(len(queries), k, masking, coded=coded)
         else:  # what codes have left: any number of queries, too many sizes to record each
-            plan = plan_search(self.titles.count, self.titles.dim, len(queries), k, masking)
-            search = self._direct(plan, len(queries), k)
+            search = self._direct(self._plan(len(queries), k, masking, coded=False), len(queries), k)
         proven = search.search(queries, allowed, stride, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -160,9 +161,8 @@ class BlockSearch:
         self._graphs.move_to_end(key)
         if kind.search is not None:
             return kind.search
-        titles, dim = self.titles.count, self.titles.dim
-        plan = plan_search(titles, dim, queries, k, masking, coded=coded)
-        size = search_bytes(titles, dim, queries, k, masking, coded=coded)
+        plan = self._plan(queries, k, masking, coded=coded)
+        size = search_bytes(self.titles.count, self.titles.dim, queries, k, masking, coded=coded)
         kind.asked += 1
         if self._device.type != "cuda" or size > min(GRAPH_BYTES, self._graphs_bytes) or kind.asked < self._recorded_at:
             self._drop_recorded(0)
@@ -170,6 +170,10 @@ class BlockSearch:
         self._drop_recorded(size)
         kind.search, kind.bytes = self._capture(plan, queries, k, masking), size
         return kind.search
+
+    def _plan(self, queries: int, k: int, masking: Masking, *, coded: bool) -> FusedPlan:
+        plan = plan_search(self.titles.count, self.titles.dim, queries, k, masking, coded=coded)
+        return fitted(plan, self._card)
 
     def _drop_recorded(self, more: int) -> None:
         """Drop the kinds of batches that came longest ago, until there is room for ``more``."""

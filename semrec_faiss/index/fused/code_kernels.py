@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semrec_faiss.index.fused.kernels import load_bits, tile_of, write_maxima
+from semrec_faiss.index.fused.kernels import load_bits, load_tile, tile_of, write_maxima
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
@@ -20,14 +20,15 @@ from semrec_faiss.index.fused.kernels import load_bits, tile_of, write_maxima
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def coded_chunk_maxima(
     queries, titles, steps, rests, factors, allowed, maxima,
-    query_count, title_count, dim, maxima_stride, allowed_stride,
+    query_count, title_count, width, maxima_stride, allowed_stride,
     PLANES: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with a tile of titles and keep the largest bound on a score of each chunk.
 
-    ``queries`` and ``titles`` are tensor descriptors of int8 with blocks of (BM, BK) and (BN, BK); a tile has
-    BM / PLANES queries. ``steps`` and ``rests`` are the titles', ``factors`` the queries' units, norms and slacks.
+    ``queries`` and ``titles`` are tensor descriptors of int8 with blocks of (BM, BK) and (BN, BK), or with POINTERS the
+    codes themselves, ``width`` to a row; a tile has BM / PLANES queries. ``steps`` and ``rests`` are the titles',
+    ``factors`` the queries' units, norms and slacks.
     """
     QUERIES: tl.constexpr = BM // PLANES
     tile_m, tile_n = tile_of(tl.cdiv(query_count, QUERIES), tl.cdiv(title_count, BN), GROUP)
@@ -42,9 +43,14 @@ def coded_chunk_maxima(
     bits = 0
     if MASKED:
         bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
+    code_rows = query_count
+    if PLANES == 2:
+        code_rows = 16 * tl.cdiv(query_count, 8)
     products = tl.zeros((BM, BN), tl.int32)
-    for k in range(0, dim, BK):
-        products = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, products, out_dtype=tl.int32)
+    for k in range(0, width, BK):
+        query_tile = load_tile(queries, tile_m * BM, k, code_rows, width, BM, BK, POINTERS)
+        title_tile = load_tile(titles, tile_n * BN, k, title_count, width, BN, BK, POINTERS)
+        products = tl.dot(query_tile, title_tile.T, products, out_dtype=tl.int32)
     scores = products.to(tl.float32)
     if PLANES == 2:
         both = tl.reshape(scores, (BM // 16, 2, 8, BN))

@@ -139,16 +139,34 @@ def write_maxima(
     tl.store(maxima + m[:, None] * maxima_stride + chunk[None, :], best.to(tl.float16), mask=(m < query_count)[:, None])
 
 
+@triton.jit
+def load_tile(
+    vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr
+):  # fmt: skip
+    """Load a tile (ROWS, COLUMNS) of ``vectors`` (count, width), zero outside, from a tensor descriptor.
+
+    With POINTERS from plain memory: descriptors are the copy engine's, which cards have from Hopper on.
+    """
+    if POINTERS:
+        row = first + tl.arange(0, ROWS)
+        at = column + tl.arange(0, COLUMNS)
+        inside = (row < count)[:, None] & (at < width)[None, :]
+        tile = tl.load(vectors + row.to(tl.int64)[:, None] * width + at[None, :], mask=inside, other=0)
+    else:
+        tile = vectors.load([first, column])
+    return tile
+
+
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def chunk_maxima(
     queries, titles, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride,
     MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, GROUP: tl.constexpr,
+    BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
 
-    ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK). With SHARED all queries have
-    the same bitmap.
+    ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK), or with POINTERS the
+    matrices themselves. With SHARED all queries have the same bitmap.
     """
     tile_m, tile_n = tile_of(tl.cdiv(query_count, BM), tl.cdiv(title_count, BN), GROUP)
     m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
@@ -157,5 +175,7 @@ def chunk_maxima(
         bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
     scores = tl.zeros((BM, BN), tl.float32)
     for k in range(0, dim, BK):
-        scores = tl.dot(queries.load([tile_m * BM, k]), titles.load([tile_n * BN, k]).T, scores)
+        query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
+        title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
+        scores = tl.dot(query_tile, title_tile.T, scores)
     write_maxima(scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride, MASKED, SHARED, SPAN, BM, BN)

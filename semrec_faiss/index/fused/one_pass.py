@@ -45,7 +45,8 @@ class FusedPass:
             self.code_factors = empty(queries, 3, dtype=torch.float32)
         both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
         tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
-        self._query_tiles, self._title_tiles = map(TensorDescriptor.from_tensor, both, tiles)
+        loaded: Any = both if plan.pointers else map(TensorDescriptor.from_tensor, both, tiles)
+        self._query_tiles, self._title_tiles = loaded
 
     def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:
         """Tell whether these buffers do for such a block."""
@@ -96,7 +97,8 @@ class FusedPass:
         queries_a_tile = plan.tile_queries // max(1, plan.planes)
         grid = (triton.cdiv(count, queries_a_tile) * triton.cdiv(titles.count, plan.tile_titles),)
         mask = (self.bounds if allowed is None else allowed, self.maxima)
-        sizes = (count, titles.count, titles.dim, self._chunks, allowed_stride)
+        width = titles.dim if codes is None else code_width(titles.dim)
+        sizes = (count, titles.count, width, self._chunks, allowed_stride)
         options = {
             "MASKED": allowed is not None,
             "SHARED": allowed_stride == 0,
@@ -105,6 +107,7 @@ class FusedPass:
             "BN": plan.tile_titles,
             "BK": plan.tile_dim,
             "GROUP": plan.group,
+            "POINTERS": plan.pointers,
             "num_warps": plan.warps,
             "num_stages": plan.stages,
         }

@@ -76,6 +76,7 @@ class FusedPlan:
         keep: chunks that are rescored at least; ``capacity`` bounds them.
         keep_rows: titles that are rescored in float32 at least; ``picks`` bounds them.
         rescore_rows: titles that one program rescores in float16.
+        pointers: whether tiles are loaded by every thread, instead of by the copy engine.
     """
 
     span: int
@@ -93,6 +94,7 @@ class FusedPlan:
     keep_rows: int
     picks: int
     rescore_rows: int
+    pointers: bool = False
 
     def chunks(self, titles: int) -> int:
         """Return how many chunk maxima a query has, those of the last tile's missing titles included."""

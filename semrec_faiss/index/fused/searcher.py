@@ -23,7 +23,7 @@ from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.cards import check_card
+from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
@@ -75,7 +75,7 @@ class FusedSearcher:
         torch = load_torch()
         self._torch = torch
         self._device = torch.device(device)
-        check_card(torch, self._device)
+        Card.of(torch, self._device)  # refused before anything is copied
         self._lock = threading.Lock() if self._device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
         with self._current():

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from semrec_faiss.index.device import gpu_resources, installed_faiss, load_faiss
 from semrec_faiss.index.fused.batch import CapturedSearch
 from semrec_faiss.index.fused.block_search import GRAPH_BYTES
-from semrec_faiss.index.fused.gpu_titles import GpuTitles
+from semrec_faiss.index.fused.cards import Card, fitted
+from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
 
@@ -34,6 +35,7 @@ class FusedPeer:
         self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking))
         self.coded = titles.codes is not None and through_codes(titles.count, self._step, k)
         plan = plan_search(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
+        plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: CapturedSearch | None = None
         held = search_bytes(titles.count, titles.dim, self._step, k, masking, coded=self.coded)

@@ -1,28 +1,81 @@
-"""Cards that type fused does not run on are refused before anything is copied to them."""
+"""Type fused on cards that are not here: what is refused, and what plans take of a card's shared memory."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
+from fused_compiled import CARDS, plans
+from fused_worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.cards import check_card
+from semrec_faiss.index.fused.cards import COPY_ENGINE, Card, fitted, stage_bytes
 
 
-def torch_with(major: int, minor: int) -> Any:
-    card = SimpleNamespace(major=major, minor=minor, name="NVIDIA Card")
-    return SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: card))
+def of(major: int, minor: int) -> Card:
+    found = SimpleNamespace(major=major, minor=minor, name="NVIDIA Card", shared_memory_per_block_optin=166_912)
+    torch = SimpleNamespace(cuda=SimpleNamespace(get_device_properties=lambda _: found))
+    return Card.of(torch, SimpleNamespace(type="cuda"))
 
 
 @pytest.mark.parametrize(("major", "minor"), [(6, 1), (7, 0), (7, 5)])
 def test_a_card_that_is_too_old_is_refused(major: int, minor: int) -> None:
     with pytest.raises(DeviceError, match=rf"capability 8\.0 or later; NVIDIA Card has {major}\.{minor}") as caught:
-        check_card(torch_with(major, minor), SimpleNamespace(type="cuda"))
+        of(major, minor)
     assert caught.value.fix == "take type flat, or set device.kind=cpu"
 
 
-@pytest.mark.parametrize(("major", "minor"), [(8, 0), (8, 6), (9, 0), (12, 0)])
-def test_others_are_not(major: int, minor: int) -> None:
-    check_card(torch_with(major, minor), SimpleNamespace(type="cuda"))
+def test_others_are_not() -> None:
+    assert of(8, 0) == Card((8, 0), 166_912)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=str)
+def test_every_plan_fits_every_card(card: Card) -> None:
+    for plan, _ in plans():
+        its = fitted(plan, card)
+        assert its.stages * stage_bytes(its) <= card.shared_bytes
+        assert its.stages >= 2, "one tile is loaded while another is multiplied"
+        assert its.pointers == (card.capability < COPY_ENGINE)
+        if card.capability in {(9, 0), (10, 0)}:
+            assert its == plan, "Hopper's own plan"
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_compiled_a_plan_takes_no_more_than_is_reckoned_with() -> None:
+    """The smallest card; the other cards and plans by hand: python tests/fused_compiled.py."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = (
+        "from fused_compiled import *; import json\n"
+        "card = next(card for card in CARDS if card.capability == (8, 6))\n"
+        "chosen = max((fitted(plan, card) for plan, masking in plans() if masking == 'none'), key=stage_bytes)\n"
+        "print(json.dumps([chosen.stages * stage_bytes(chosen), shared_bytes(chosen, 'none', card)]))"
+    )
+    paths = [str(Path(__file__).parents[2]), *sys.path]
+    made = subprocess.run(
+        [sys.executable, "-c", script], env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    reckoned, taken = json.loads(made.stdout)
+    assert 0 < taken <= reckoned
+
+
+@needs_kernels
+@pytest.mark.usefixtures("read")
+def test_tiles_loaded_by_every_thread_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(17)
+    titles = clustered(rng, 333, 40)
+    queries = rng.normal(size=(3, 40)).astype(np.float32)
+    own = searcher(titles).search(queries, 5)
+    shared = Card.of(__import__("torch"), __import__("torch").device(str(PLACE))).shared_bytes
+    monkeypatch.setattr(Card, "of", lambda *_: Card((8, 0), min(shared, 163 << 10)))
+    found = searcher(titles).search(queries, 5)
+    Truth.of(titles, queries).check(found, 5)
+    np.testing.assert_array_equal(found.rows, own.rows)
+    np.testing.assert_array_equal(found.scores, own.scores)
