@@ -22,7 +22,7 @@ from semrec_faiss import Recommender
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.saved import SavedIndex
 
-QUERIES = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+QUERIES = np.random.default_rng(0).normal(size=(300, 32)).astype(np.float32)
 
 
 def ask(recommender: Recommender) -> Any:

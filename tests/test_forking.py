@@ -37,7 +37,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, make_folder: Any) -> Path:
     """A data folder with users."""
-    return Path(make_folder(tmp_path_factory.mktemp("forks") / "data", titles=TITLES, dim=16, users=12).root)
+    return Path(make_folder(tmp_path_factory.mktemp("forks") / "data", titles=TITLES, dim=32, users=12).root)
 
 
 @pytest.fixture(scope="module")
