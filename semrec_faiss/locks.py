@@ -36,7 +36,7 @@ def only_writer(place: Path, lock_file: Path | None = None) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = lock_file or place.with_name(f".{place.name}.lock")
+    path = lock_file or lock_beside(place)
     holder = _holder(path)  # older versions of filelock empty the file when they try
     lock = FileLock(path, timeout=0)
     try:
@@ -57,6 +57,11 @@ def only_writer(place: Path, lock_file: Path | None = None) -> Iterator[None]:
         else:
             _write(path, "")
         lock.release()
+
+
+def lock_beside(place: Path) -> Path:
+    """Name the lock file of ``place``; where one lies there, somebody writes, or was killed while writing."""
+    return place.with_name(f".{place.name}.lock")
 
 
 def _this_process() -> dict[str, int | str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,14 +60,16 @@ def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     made = run("semrec demo", folder)
     assert made.returncode == 0, made.stderr
+    (folder / "indexes").rename(folder / "indexes-as-made")
     return folder
 
 
 @pytest.fixture
 def workplace(with_demo: Path) -> Path:
-    """A place to follow one page from its beginning: what other pages made is gone, the demo is not."""
-    for path in (with_demo / "scratch", with_demo / "indexes" / "mine"):
-        subprocess.run(["rm", "-rf", str(path)], check=True)
+    """A place to follow one page from its beginning: what other pages made is gone, the demo is as it was made."""
+    for name in ("scratch", "indexes"):
+        shutil.rmtree(with_demo / name, ignore_errors=True)
+    shutil.copytree(with_demo / "indexes-as-made", with_demo / "indexes")
     return with_demo
 
 

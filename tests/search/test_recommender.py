@@ -309,9 +309,9 @@ def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeyp
     assert read == []
     answer = answers[5]
     titles = [result.title for result in answer]
-    assert read == answer.rows.tolist()
-    assert [result.title for result in answer.results] == titles
-    assert len(read) == 7, "an answer reads its titles once"
+    assert set(answer.rows.tolist()) <= set(read)
+    assert [result.title for result in answers[6]] != titles
+    assert sorted(read) == sorted({row for one in answers for row in one.rows.tolist()}), "a title is read once"
 
 
 def test_a_question_about_a_title_loads_no_database(exact: Recommender) -> None:

@@ -20,7 +20,7 @@ from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import EmbeddingWork
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.locks import only_writer
+from semrec_faiss.locks import lock_beside, only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import sha256_of_file
 
@@ -149,7 +149,8 @@ def embed_folder(
         work = EmbeddingWork(files.media_vectors, settings, metadata.count, block_rows)
         dim, resumed = work.published_dim(), 0
         used: str | None = None
-        with only_writer(files.media_vectors) if dim is None else nullcontext():
+        is_open = dim is None or lock_beside(files.media_vectors).exists()
+        with only_writer(files.media_vectors) if is_open else nullcontext():
             work.finish_publication()
             dim = work.published_dim() if dim is None else dim
             up_to_date = dim is not None
