@@ -8,7 +8,7 @@ from importlib import metadata
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 """CUDA's major version and the driver branch that it needs (NVIDIA's CUDA Compatibility guide, minor versions)."""
 
-TORCH_FOR_OLD_DRIVERS = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+TORCH_FOR_OLD_DRIVERS = "uv pip install --torch-backend cu126 --reinstall-package torch torch"
 """PyTorch's own builds for CUDA 12; what a plain pip install brings is for the newest CUDA."""
 
 
