@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +13,13 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
+from semrec_faiss.data.titles.columns import StoredColumns, columns_of
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.titles.table import TABLE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Record = dict[str, Any]
 """A title's metadata as JSON has it."""
@@ -34,6 +38,7 @@ class Titles:
         load: Callable[[], Catalog],
         stored: Texts | None = None,
         fields: Mapping[str, str] | None = None,
+        columns: StoredColumns | None = None,
     ) -> None:
         """Read from ``stored``, and from the catalogue what that does not answer; without it, everything.
 
@@ -41,12 +46,14 @@ class Titles:
             load: gives the catalogue when it is first needed.
             stored: the records, as `stored_records` writes them; None for an index that has none.
             fields: the catalogue's fields, where they are known without it.
+            columns: the fields as Arrow columns; without them they are made of the records.
         """
         self._load = load
         self._lock = threading.Lock()
         self._catalog_lock = threading.Lock()
         self._catalog: Catalog | None = None
         self._stored = stored
+        self._columns = columns
         self._lines: list[bytes] | None = None
         known = self.catalog.fields if fields is None else fields
         self.fields: Mapping[str, str] = {**LEADING_FIELDS, **known}
@@ -78,6 +85,17 @@ class Titles:
     def records(self, rows: RowsLike) -> list[Record]:
         """Return `lines` as new dicts: media_id, title, year and genres first; the last two None where not known."""
         return [json.loads(line) for line in self.lines(rows)]
+
+    def columns(self, rows: Rows) -> pa.Table:
+        """Return the titles in ``rows``, int64, in the order asked: an Arrow column a field, of `fields`' types.
+
+        Raises:
+            DamagedIndexError: the columns, or a record, are not as they were written.
+        """
+        if self._columns is not None:
+            return self._columns.take(rows)
+        distinct, at = np.unique(rows, return_inverse=True)
+        return columns_of(self.records(distinct), self.fields).take(at.reshape(-1))
 
     def find(self, title_or_id: str) -> int:
         """Return the row of the title that a person means; see `Catalog.find`.
@@ -145,9 +163,17 @@ class Titles:
         return list(zip(rows, self.records(rows), strict=True)) if rows else []
 
 
-def stored_records(catalog: Catalog) -> Iterator[tuple[bytes, list[str]]]:
-    """Yield each title's record as a line of JSON, and the keys that it is found by: id, title and names."""
+def stored_records(
+    catalog: Catalog, also: Callable[[Record], None] = lambda _: None
+) -> Iterator[tuple[bytes, list[str]]]:
+    """Yield each title's record as a line of JSON, and the keys that it is found by: id, title and names.
+
+    Args:
+        catalog: the titles.
+        also: is given each record besides.
+    """
     for record in _records(catalog):
+        also(record)
         parts = TitleParts.of(record["title"], record["year"])
         names = dict.fromkeys((key(parts.whole), key(parts.main)))
         keys = [f"media_id:{record['media_id']}", f"title:{record['title']}", *(f"name:{name}" for name in names)]

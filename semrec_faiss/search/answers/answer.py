@@ -12,7 +12,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.titles.titles import Record, Titles
 from semrec_faiss.index.search_result import Exactness
-from semrec_faiss.search.answers.result import OURS, KeptTitles, Result, fresh, result_of, shown_names
+from semrec_faiss.search.answers.result import OURS, KeptTitles, Neighbours, Result, fresh, shown_names
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.text import TextTimes
 
@@ -28,33 +28,47 @@ NEIGHBOURS = 64
 
 
 class Answer(Sequence[Result]):
-    """The titles found for one query: a sequence of results, best first.
-
-    Attributes:
-        query: what was asked: media_id and title, or user_id, or the position in a batch of vectors.
-        requested: how many titles were asked for.
-        matching: how many titles could have been returned.
-        returned: how many were.
-        strategy: how they were found; see `VectorIndex.search` and `restricted_top_k`.
-        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU.
-        elapsed_ms: milliseconds that the search took, the whole batch's where there was one.
-        stages: the steps of the search, the whole batch's where there was one.
-        rows: int64 (returned,), title rows, best first.
-        scores: float32 (returned,).
-        text: for a text query, the model and what it took, the whole batch's where there was one.
-    """
+    """The titles found for one query: a sequence of results, best first."""
 
     def __init__(self, batch: Answers, position: int) -> None:
         """Look at one answer of a batch."""
         self._batch = batch
         self._position = position
-        self.query: Record = {name: values[position] for name, values in batch.asked.items()}
-        self.requested = batch.requested
-        self.strategy = batch.strategy
-        self.exact = batch.exact
-        self.elapsed_ms = batch.elapsed_ms
-        self.stages = batch.stages
-        self.text = batch.text
+
+    @cached_property
+    def query(self) -> Record:
+        """What was asked: media_id and title, or user_id, or the position in a batch of vectors."""
+        return {name: values[self._position] for name, values in self._batch.asked.items()}
+
+    @property
+    def requested(self) -> int:
+        """How many titles were asked for."""
+        return self._batch.requested
+
+    @property
+    def strategy(self) -> str:
+        """How they were found; see `VectorIndex.search` and `restricted_top_k`."""
+        return self._batch.strategy
+
+    @property
+    def exact(self) -> Exactness:
+        """Whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU."""
+        return self._batch.exact
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds that the search took, the whole batch's where there was one."""
+        return self._batch.elapsed_ms
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The steps of the search, the whole batch's where there was one."""
+        return self._batch.stages
+
+    @property
+    def text(self) -> TextTimes | None:
+        """For a text query, the model and what it took, the whole batch's where there was one."""
+        return self._batch.text
 
     @property
     def matching(self) -> int:
@@ -81,11 +95,8 @@ class Answer(Sequence[Result]):
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
-        """The titles, best first; their metadata is read when this is first used."""
-        lines, scores = self._batch.lines_of(self._position, self.rows), self.scores.tolist()
-        return tuple(
-            result_of(rank, line, score) for rank, (line, score) in enumerate(zip(lines, scores, strict=True), 1)
-        )
+        """The titles, best first; the metadata of each is read when it is first wanted."""
+        return self._batch.results_of(self._position)
 
     @overload
     def __getitem__(self, position: int) -> Result: ...
@@ -198,7 +209,7 @@ class Answers(Sequence[Answer]):
         self.titles = titles
         self.elapsed_ms = elapsed_ms
         self.text = text
-        self._neighbours: tuple[int, dict[int, bytes]] | None = None
+        self._near: tuple[int, Neighbours] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -214,23 +225,14 @@ class Answers(Sequence[Answer]):
             raise IndexError(f"answer {position} of {len(self)}")
         return Answer(self, position % len(self))
 
-    def lines_of(self, position: int, rows: Rows) -> list[bytes]:
-        """Return the records of one answer's titles as JSON; its neighbours' are read with them, and kept.
-
-        Args:
-            position: the answer's.
-            rows: int64, its titles.
-        """
-        if len(self) == 1:
-            return self.titles.lines(rows)
+    def results_of(self, position: int) -> tuple[Result, ...]:
+        """Return the titles of one answer, best first; records of its neighbours' titles are read with theirs."""
         first = position - position % NEIGHBOURS
-        kept = self._neighbours
+        kept = self._near
         if kept is None or kept[0] != first:
-            near = self.rows[first : first + NEIGHBOURS]
-            distinct = np.unique(near[near >= 0])
-            kept = (first, dict(zip(distinct.tolist(), self.titles.lines(distinct), strict=True)))
-            self._neighbours = kept
-        return [kept[1][row] for row in rows.tolist()]
+            part = slice(first, first + NEIGHBOURS)
+            kept = self._near = (first, Neighbours(self.titles, self.rows[part], self.scores[part]))
+        return kept[1].results(position - first)
 
     def take(self, positions: Sequence[int]) -> Answers:
         """Return some of the answers, in the order asked, as a batch."""
@@ -243,10 +245,8 @@ class Answers(Sequence[Answer]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Take the records of the titles found along, and nothing of the index."""
-        rows = np.unique(self.rows[self.rows >= 0])
-        kept = KeptTitles(dict(self.titles.fields), dict(zip(rows.tolist(), self.titles.lines(rows), strict=True)))
         asked = {name: list(values) for name, values in self.asked.items()}
-        return self.__dict__ | {"titles": kept, "asked": asked, "_neighbours": None}
+        return self.__dict__ | {"titles": KeptTitles.of(self.titles, self.rows), "asked": asked, "_near": None}
 
     def as_dict(self) -> Record:
         """Return all answers as they stand in JSON."""

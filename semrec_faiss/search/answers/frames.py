@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.titles.titles import Record
+from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.search.answers.result import OURS, record_of, shown_names
+from semrec_faiss.search.answers.result import OURS, shown_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,21 +25,31 @@ def arrow_table(answers: Answers) -> pa.Table:
 
     kept = answers.rows >= 0
     query_of, place = np.nonzero(kept)
-    rows, title_of = np.unique(answers.rows[kept], return_inverse=True)
-    records = [record_of(line) for line in answers.titles.lines(rows)]
+    rows = answers.rows[kept]
+    titles = answers.titles.columns(rows)
     asked = {f"query_{name}": _asked(values) for name, values in answers.asked.items()}
     columns = {name: values.take(pa.array(query_of)) for name, values in asked.items()}
-    at = pa.array(title_of.reshape(-1), pa.int32())
     columns["rank"] = pa.array(place + 1, pa.int32())
-    columns["media_id"] = _column(records, "media_id", "VARCHAR").take(at)
-    columns["title"] = pa.DictionaryArray.from_arrays(at, _column(records, "title", "VARCHAR"))
+    columns["media_id"] = titles["media_id"]
+    columns["title"] = _encoded(titles["title"], rows)
     columns["score"] = pa.array(answers.scores[kept], pa.float32())
     fields = answers.titles.fields
     names = shown_names(fields, (*asked, *OURS))
-    for name, kind in fields.items():
+    for name in fields:
         if name not in ("media_id", "title"):
-            columns[names[name]] = _column(records, name, kind).take(at)
+            columns[names[name]] = titles[name]
     return pa.table(columns)
+
+
+def _encoded(texts: pa.ChunkedArray, rows: Rows) -> pa.Array:
+    """Encode titles by a dictionary that has each row's once: rows are told apart sooner than texts."""
+    import pyarrow as pa
+
+    row_of, first, at = np.unique(rows, return_index=True, return_inverse=True)
+    distinct = texts.take(pa.array(first)).combine_chunks()
+    if isinstance(distinct, pa.ChunkedArray):
+        distinct = pa.array([], texts.type) if not len(row_of) else distinct.chunk(0)
+    return pa.DictionaryArray.from_arrays(pa.array(at.reshape(-1), pa.int32()), distinct)
 
 
 def pandas_frame(table: pa.Table) -> Any:
@@ -54,24 +64,6 @@ def pandas_frame(table: pa.Table) -> Any:
 def polars_frame(table: pa.Table) -> Any:
     """Return a table as a polars DataFrame."""
     return _library("polars").from_arrow(_decoded(table))
-
-
-def arrow_type(kind: str) -> pa.DataType:
-    """Return the Arrow type of a field's DuckDB type; JSON is text."""
-    import pyarrow as pa
-
-    if kind.endswith("[]"):
-        return pa.list_(arrow_type(kind[:-2]))
-    return {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(kind, pa.string())
-
-
-def _column(records: Sequence[Record], name: str, kind: str) -> pa.Array:
-    import pyarrow as pa
-
-    values = [record.get(name) for record in records]
-    if kind == "JSON":
-        values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
-    return pa.array(values, arrow_type(kind))
 
 
 def _asked(values: Sequence[Any]) -> pa.Array:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Protocol
 
-from semrec_faiss.arrays import Rows
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.data.titles.columns import columns_of
 from semrec_faiss.data.titles.titles import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _DECODER = json.JSONDecoder()
 
@@ -16,23 +23,59 @@ OURS = ("rank", "score")
 """What a result says beside the title's own fields."""
 
 
-@dataclass(frozen=True)
+class Lines(Protocol):
+    """Where titles' records are read."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The DuckDB type of every field."""
+        ...
+
+    def lines(self, rows: Any) -> list[bytes]:
+        """Return each title's record as JSON."""
+        ...
+
+
 class Result:
-    """One title of an answer.
+    """One title of an answer; its record is read, and decoded, when a field of it is first wanted.
 
     Attributes:
         rank: 1 for the best.
-        media_id: the title's id.
-        title: as the metadata spells it.
         score: inner product with the query; the cosine where the index normalises.
-        fields: the title's other metadata, under its own names.
     """
 
-    rank: int
-    media_id: str
-    title: str
-    score: float
-    fields: Record = field(default_factory=dict)
+    __slots__ = ("_kept", "_near", "_row", "rank", "score")
+
+    def __init__(self, rank: int, score: float, row: int, near: Neighbours) -> None:
+        """Stand for the title in ``row``, whose record ``near`` gives."""
+        self.rank = rank
+        self.score = score
+        self._row = row
+        self._near = near
+        self._kept: tuple[str, str, Record] | None = None
+
+    def _record(self) -> tuple[str, str, Record]:
+        """Return media_id, title and the other fields, decoded once."""
+        kept = self._kept
+        if kept is None:
+            fields = record_of(self._near.line(self._row))
+            kept = self._kept = (fields.pop("media_id"), fields.pop("title"), fields)
+        return kept
+
+    @property
+    def media_id(self) -> str:
+        """The title's id."""
+        return self._record()[0]
+
+    @property
+    def title(self) -> str:
+        """The title as the metadata spells it."""
+        return self._record()[1]
+
+    @property
+    def fields(self) -> Record:
+        """The title's other metadata, under its own names."""
+        return self._record()[2]
 
     @property
     def year(self) -> int | None:
@@ -53,6 +96,50 @@ class Result:
         names = shown_names(self.fields, OURS)
         return own | {names[name]: fresh(value) for name, value in self.fields.items()}
 
+    def _told(self) -> tuple[Any, ...]:
+        return (self.rank, self.score, *self._record())
+
+    def __eq__(self, other: object) -> bool:
+        return self._told() == other._told() if isinstance(other, Result) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # fields are dicts
+
+    def __repr__(self) -> str:
+        rank, score, media_id, title, fields = self._told()
+        return f"Result({rank=}, {media_id=}, {title=}, {score=}, {fields=})"
+
+    def __reduce__(self) -> Any:
+        return Result, (self.rank, self.score, self._row, self._near.of([self._row]))
+
+
+class Neighbours:
+    """The titles of a few answers of a batch; their records are read together when the first is wanted."""
+
+    def __init__(self, titles: Lines, rows: Rows, scores: Scores) -> None:
+        """Hold ``rows`` int64 and ``scores`` float32 (answers, k), -1 where there is no title."""
+        self._titles = titles
+        self._rows: list[list[int]] = rows.tolist()
+        self._scores: list[list[float]] = scores.tolist()
+        self._lines: dict[int, bytes] | None = None
+
+    def results(self, answer: int) -> tuple[Result, ...]:
+        """Return the titles of one of the answers, best first."""
+        rows = self._rows[answer]
+        if rows and rows[-1] < 0:
+            rows = [row for row in rows if row >= 0]
+        return tuple(map(Result, range(1, len(rows) + 1), self._scores[answer], rows, repeat(self)))
+
+    def line(self, row: int) -> bytes:
+        """Return the record of one of the titles as JSON."""
+        if self._lines is None:
+            self._lines = _lines_by_row(self._titles, {row for rows in self._rows for row in rows if row >= 0})
+        return self._lines[row]
+
+    def of(self, rows: Sequence[int]) -> Neighbours:
+        """Return some of the titles apart from their index, as one answer."""
+        kept = KeptTitles(dict(self._titles.fields), {row: self.line(row) for row in rows})
+        return Neighbours(kept, np.array([rows], np.int64), np.zeros((1, len(rows)), np.float32))
+
 
 @dataclass(frozen=True)
 class KeptTitles:
@@ -61,9 +148,23 @@ class KeptTitles:
     fields: Mapping[str, str]
     by_row: Mapping[int, bytes]
 
-    def lines(self, rows: Rows) -> list[bytes]:
+    @classmethod
+    def of(cls, titles: Lines, rows: Rows) -> KeptTitles:
+        """Take the records of ``rows``, int64, along; -1 stands for none."""
+        return cls(dict(titles.fields), _lines_by_row(titles, set(rows[rows >= 0].tolist())))
+
+    def lines(self, rows: Any) -> list[bytes]:
         """Return each title's record as JSON."""
-        return [self.by_row[row] for row in rows.tolist()]
+        return [self.by_row[row] for row in np.asarray(rows).tolist()]
+
+    def columns(self, rows: Rows) -> pa.Table:
+        """Return a column a field; see `Titles.columns`."""
+        return columns_of(map(record_of, self.lines(rows)), self.fields)
+
+
+def _lines_by_row(titles: Lines, rows: Collection[int]) -> dict[int, bytes]:
+    ordered = sorted(rows)
+    return dict(zip(ordered, titles.lines(ordered), strict=True))
 
 
 def shown_names(fields: Mapping[str, Any], taken: Sequence[str]) -> dict[str, str]:
@@ -78,12 +179,6 @@ def shown_names(fields: Mapping[str, Any], taken: Sequence[str]) -> dict[str, st
             used.add(shown)
         names[name] = shown
     return names
-
-
-def result_of(rank: int, line: bytes, score: float) -> Result:
-    """Make the result of a title's JSON record."""
-    record = record_of(line)
-    return Result(rank, record.pop("media_id"), record.pop("title"), score, record)
 
 
 def record_of(line: bytes) -> Record:

@@ -1,0 +1,126 @@
+"""The titles' fields as Arrow columns, mapped from disk: what tables of answers are taken from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.errors import DamagedIndexError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_TITLES = 1 << 16
+"""Titles in a record batch of the file."""
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """Return the Arrow type of a field's DuckDB type; JSON is text."""
+    import pyarrow as pa
+
+    if kind.endswith("[]"):
+        return pa.list_(arrow_type(kind[:-2]))
+    return {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(kind, pa.string())
+
+
+def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, str]) -> pa.Table:
+    """Return records as a table: a column a field, of the type that ``fields`` gives; JSON as text."""
+    import pyarrow as pa
+
+    held = list(records)
+    return pa.table({name: _column(held, name, kind) for name, kind in fields.items()})
+
+
+def _column(records: list[Mapping[str, Any]], name: str, kind: str) -> pa.Array:
+    import pyarrow as pa
+
+    values = [record.get(name) for record in records]
+    if kind == "JSON":
+        values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+    return pa.array(values, arrow_type(kind))
+
+
+class ColumnsWriter:
+    """Writes the fields of titles to a file of Arrow's stream format, in row order, a batch at a time."""
+
+    def __init__(self, path: Path, fields: Mapping[str, str]) -> None:
+        """Write to ``path`` the ``fields``, each of its DuckDB type; raises OSError when the disk refuses."""
+        import pyarrow as pa
+
+        self._fields = fields
+        self._records: list[Mapping[str, Any]] = []
+        self._file = pa.OSFile(str(path), "wb")
+        schema = pa.schema([(name, arrow_type(kind)) for name, kind in fields.items()])
+        self._stream = pa.ipc.new_stream(self._file, schema)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a title."""
+        self._records.append(record)
+        if len(self._records) == BATCH_TITLES:
+            self._write()
+
+    def _write(self) -> None:
+        self._stream.write_table(columns_of(self._records, self._fields))
+        self._records = []
+
+    def __enter__(self) -> ColumnsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is None:
+            self._write()
+            self._stream.close()
+        self._file.close()
+
+
+class StoredColumns:
+    """The columns of a file that `ColumnsWriter` wrote, mapped when the first are taken; safe for many threads."""
+
+    def __init__(self, path: Callable[[], Path], fields: Mapping[str, str], count: int) -> None:
+        """Take from the file that ``path`` gives, held against its digest, of ``count`` titles."""
+        self._path = path
+        self._fields = fields
+        self._count = count
+
+    @cached_property
+    def _batches(self) -> list[pa.Table]:
+        """The batches, each a table of the fields in their order."""
+        import pyarrow as pa
+
+        path = self._path()
+        try:
+            table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all().select(list(self._fields))
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise DamagedIndexError(f"{path} cannot be read: {error}", fix="build the index again") from error
+        if table.num_rows != self._count:
+            raise DamagedIndexError(f"{path} holds {table.num_rows} titles, there are {self._count}")
+        return [pa.Table.from_batches([batch]) for batch in table.to_batches()]
+
+    def take(self, rows: Rows) -> pa.Table:
+        """Return the titles in ``rows``, int64, in the order asked: a column a field."""
+        import pyarrow as pa
+
+        batches = self._batches
+        if len(batches) == 1:
+            return batches[0].take(pa.array(rows))
+        # Arrow would first copy all batches together.
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        bounds = np.searchsorted(ordered, BATCH_TITLES * np.arange(len(batches) + 1))
+        parts = [
+            batch.take(pa.array(ordered[bounds[place] : bounds[place + 1]] - BATCH_TITLES * place))
+            for place, batch in enumerate(batches)
+            if bounds[place] < bounds[place + 1]
+        ]
+        if not parts:
+            return batches[0].slice(0, 0) if batches else columns_of((), self._fields)
+        back = np.empty(len(rows), np.int64)
+        back[order] = np.arange(len(rows))
+        return pa.concat_tables(parts).combine_chunks().take(pa.array(back))
