@@ -210,9 +210,9 @@ def test_metadata_that_could_not_be_read_again_is_refused(tmp_path: Path, levels
     path.write_text('{"media_id": "a", "title": "A", "deep": ' + nested + "}\n")
     if not fits:
         with pytest.raises(DataError, match=":1: nested deeper than 100 levels"):
-            Catalog.from_jsonl(path)
+            Catalog.read(path)
         return
-    assert Catalog.from_jsonl(path).records([0])[0]["deep"] == json.loads(nested)
+    assert Catalog.read(path).records([0])[0]["deep"] == json.loads(nested)
 
 
 KINDS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]

@@ -97,7 +97,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     path = tmp_path_factory.mktemp("catalog") / "metadata.jsonl"
     # Rows run against the order of ids, so that one is not taken for the other.
     path.write_text("\n".join(json.dumps({"media_id": 20 - row, "title": f"Film {row}"}) for row in range(20)))
-    return Catalog.from_jsonl(path)
+    return Catalog.read(path)
 
 
 USERS = ["u2", "u10", "u1", "7"]

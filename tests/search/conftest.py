@@ -103,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, clusters: Any, unit: Any) ->
     rng = np.random.default_rng(3)
     near = titles[rng.integers(TITLES, size=QUERIES)] + rng.normal(size=(QUERIES, DIM)) * 0.1
     queries = unit(near).astype(np.float32)
-    return World(entries, Catalog.from_jsonl(path), titles, queries, queries.astype(np.float64) @ titles.T)
+    return World(entries, Catalog.read(path), titles, queries, queries.astype(np.float64) @ titles.T)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def catalog_of(folder: Path, entries: list[dict[str, Any]]) -> Catalog:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"media_id": f"m{n}", "title": f"T{n}"} | entry) for n, entry in enumerate(entries)]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Catalog.from_jsonl(folder / "metadata.jsonl")
+    return Catalog.read(folder / "metadata.jsonl")
 
 
 # What is asked for

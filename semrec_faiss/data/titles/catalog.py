@@ -6,7 +6,6 @@ other extensions and changes of its settings, so that SQL from a user can only e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.folder.database import connect
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS, ROW
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_lines
 from semrec_faiss.data.folder.metadata_table import inspect_table, joined_fields
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
-from semrec_faiss.data.titles.table import BATCH_TITLES, TABLE, create_table, insert_titles
-from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.data.titles.table import (
+    BATCH_TITLES,
+    TABLE,
+    copy_to_parquet,
+    create_table,
+    insert_kept,
+    insert_titles,
+    load_parquet,
+)
+from semrec_faiss.errors import DataError, NotFoundError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.progress import Progress, silent
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-# Small, so that several threads share the reading of a catalog.
-_ROW_GROUP = 16384
-
-# Below this share of all titles, ids are looked up; above, it is faster to read the whole column.
-_FEW = 1 / 50
 
 RowsLike = Sequence[int] | NDArray[np.integer[Any]]
 """Rows as a caller may have them."""
@@ -57,7 +58,7 @@ class Catalog(HoldsHandles):
         fields: dict[str, str],
         mixtures: dict[str, str] | None = None,
     ) -> None:
-        """Take over a connection whose table ``titles`` is loaded; use :meth:`from_jsonl` or :meth:`from_parquet`."""
+        """Take over a connection whose table ``titles`` is loaded; use :meth:`read` or :meth:`from_parquet`."""
         self._connection = connection
         self.count = count
         self.fields = fields
@@ -78,30 +79,10 @@ class Catalog(HoldsHandles):
         progress: Progress = silent,
         known: Mapping[str, str] | None = None,
     ) -> Catalog:
-        """Read the metadata of a data folder, whether JSON lines or a Parquet table; see `from_jsonl`."""
-        if path.suffix != ".parquet":
-            return cls.from_jsonl(path, expect_count=expect_count, progress=progress, known=known)
-        table = inspect_table(path, expect_count=expect_count)
-        fields = joined_fields(path, known or {}, table.fields)
-        connection = connect()
-        create_table(connection, fields)
-        connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows}")
-        progress("loading titles", table.count, table.count)
-        return cls(connection, table.count, fields)
-
-    @classmethod
-    def from_jsonl(
-        cls,
-        path: Path,
-        *,
-        expect_count: int | None = None,
-        progress: Progress = silent,
-        known: Mapping[str, str] | None = None,
-    ) -> Catalog:
-        """Read metadata.jsonl, a line a title.
+        """Read the metadata of a data folder: JSON lines, or a Parquet table where its name ends so.
 
         Args:
-            path: the file.
+            path: the file, a line or a row a title.
             expect_count: the number of vectors, where it is known.
             progress: told what is checked and loaded.
             known: fields of other titles beside these, with their types; the catalogue has all of them.
@@ -109,10 +90,17 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: the first ten mistakes, each with file and line.
         """
-        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known)
-        lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         connection = connect()
+        if path.suffix == ".parquet":
+            table = inspect_table(path, expect_count=expect_count)
+            fields = joined_fields(path, known or {}, table.fields)
+            create_table(connection, fields)
+            connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows}")
+            progress("loading titles", table.count, table.count)
+            return cls(connection, table.count, fields)
+        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known)
         create_table(connection, metadata.fields)
+        lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         for loaded in insert_titles(connection, metadata.fields, lines):
             progress("loading titles", loaded, metadata.count)
         return cls(connection, metadata.count, metadata.fields, metadata.mixtures)
@@ -124,30 +112,8 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: the file cannot be read, or is none of these files.
         """
-        import duckdb
-
         connection = connect()
-        try:
-            connection.execute(
-                f"CREATE TABLE {TABLE} AS FROM read_parquet($path, hive_partitioning = false)",
-                {"path": literal_path(path)},
-            )
-            columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {TABLE}").fetchall()}
-            fields = {name: kind for name, kind in columns.items() if name != ROW}
-            if (
-                columns.get(ROW) != "BIGINT"
-                or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items()
-            ):
-                raise DataError(f"{path.resolve()} is no catalog: it has the columns {', '.join(columns)}")
-            count, distinct, last, ids, titles = connection.execute(
-                f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {TABLE}"
-            ).fetchall()[0]
-        except (duckdb.Error, UnicodeError) as error:
-            raise DataError(f"{path.resolve()}: cannot read the titles: {first_line(error)}") from error
-        if not count or {distinct, last + 1, ids, titles} != {count}:
-            raise DataError(
-                f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
-            )
+        count, fields = load_parquet(connection, path)
         return cls(connection, count, fields)
 
     @classmethod
@@ -165,25 +131,14 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: the file cannot be read, or is none of these files.
         """
-        base = cls.from_parquet(path)
-        connection, kept = base._connection, dict(fields)
-        try:
-            connection = connect()
-            create_table(connection, kept)
-            connection.register("kept", {ROW: np.arange(len(rows)), "held": rows})
-            columns = ", ".join(_as_type(name, base.fields.get(name), kind) for name, kind in kept.items())
-            connection.execute(
-                f"INSERT INTO {TABLE} SELECT kept.{ROW}, {columns} FROM kept"
-                f" JOIN read_parquet($path, hive_partitioning = false) AS b ON b.{ROW} = kept.held",
-                {"path": literal_path(path)},
-            )
-            connection.unregister("kept")
-        finally:
-            base._connection.close()
-        count = len(rows)
-        for loaded in insert_titles(connection, kept, lines, first=len(rows)):
+        with connect() as base:
+            _, held = load_parquet(base, path)
+        connection, count = connect(), len(rows)
+        create_table(connection, dict(fields))
+        insert_kept(connection, dict(fields), path, held, rows)
+        for loaded in insert_titles(connection, dict(fields), lines, first=count):
             count = loaded
-        return cls(connection, count, kept)
+        return cls(connection, count, dict(fields))
 
     def write_parquet(self, path: Path) -> None:
         """Write all titles to a Parquet file, in row order; ``path`` is replaced only when it is complete.
@@ -191,24 +146,12 @@ class Catalog(HoldsHandles):
         Raises:
             StorageError: the file cannot be written.
         """
-        import duckdb
-
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         # The catalog's own connection is shut off from files, so a second one, which never sees foreign SQL, writes.
         with connect() as writer:
             create_table(writer, self.fields)
             for _ in insert_titles(writer, self.fields, self.json_texts()):
                 pass
-            try:
-                writer.execute(
-                    f"COPY (FROM {TABLE} ORDER BY {ROW}) TO {quoted_text(str(partial))}"
-                    f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
-                )
-                partial.replace(path)
-            except (duckdb.Error, OSError, UnicodeError) as error:
-                raise StorageError(f"cannot write {path}: {first_line(error)}") from error
-            finally:
-                partial.unlink(missing_ok=True)
+            copy_to_parquet(writer, path)
 
     def cursor(self) -> DuckDBPyConnection:
         """Give a DuckDB connection for one thread; its table ``titles`` holds the fields and ``_semrec_row``."""
@@ -241,13 +184,7 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: a row is outside the catalog.
         """
-        asked = self.checked(rows)
-        if len(asked) > self.count * _FEW:
-            ids: list[str] = self.all_media_ids()[asked].tolist()
-            return ids
-        sql = f"SELECT {ROW}, media_id FROM {TABLE} WHERE {ROW} IN (SELECT unnest($rows::BIGINT[]))"
-        found = dict(self.cursor().execute(sql, {"rows": asked.tolist()}).fetchall())
-        return [found[row] for row in asked.tolist()]
+        return [record["media_id"] for record in self.records(rows)]
 
     def all_media_ids(self) -> NDArray[np.object_]:
         """Return every media_id as str objects, shape (count,), in row order."""
@@ -323,16 +260,6 @@ class Catalog(HoldsHandles):
         for first in range(0, self.count, BATCH_TITLES):
             sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
             yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
-
-
-def _as_type(name: str, held: str | None, wanted: str) -> str:
-    """Return the SQL for a field of a file as a type that may be wider than the file's, or null."""
-    column = f"b.{quoted_name(name)}"
-    if held is None:
-        return f"NULL::{wanted}"
-    if held == wanted:
-        return column
-    return f"to_json({column})" if wanted == "JSON" else f"{column}::{wanted}"
 
 
 def _is_text(value: object) -> bool:

@@ -1,15 +1,19 @@
-"""The DuckDB table that a catalog is: opening a database for it, and moving titles in and out as JSON text."""
+"""The DuckDB table that a catalog is: moving titles in and out, as JSON text and as Parquet files."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import quoted_name, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text
 from semrec_faiss.data.folder.field_types import ROW
+from semrec_faiss.errors import DataError, StorageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -20,6 +24,9 @@ BATCH_TITLES = 16384
 """How many titles move at a time."""
 
 _BATCH_CHARACTERS = 16 << 20
+
+_ROW_GROUP = 16384
+"""Rows of a Parquet file's groups: few, so that several threads share the reading of a catalog."""
 
 
 def create_table(connection: DuckDBPyConnection, fields: dict[str, str]) -> None:
@@ -57,3 +64,84 @@ def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def load_parquet(connection: DuckDBPyConnection, path: Path) -> tuple[int, dict[str, str]]:
+    """Make the table of a file that `copy_to_parquet` wrote; return the number of titles, and each field's type.
+
+    Raises:
+        DataError: the file cannot be read, or is none of these files.
+    """
+    import duckdb
+
+    try:
+        connection.execute(
+            f"CREATE TABLE {TABLE} AS FROM read_parquet($path, hive_partitioning = false)", {"path": literal_path(path)}
+        )
+        columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {TABLE}").fetchall()}
+        fields = {name: kind for name, kind in columns.items() if name != ROW}
+        if columns.get(ROW) != "BIGINT" or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items():
+            raise DataError(f"{path.resolve()} is no catalog: it has the columns {', '.join(columns)}")
+        count, distinct, last, ids, titles = connection.execute(
+            f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {TABLE}"
+        ).fetchall()[0]
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(f"{path.resolve()}: cannot read the titles: {first_line(error)}") from error
+    if not count or {distinct, last + 1, ids, titles} != {count}:
+        raise DataError(
+            f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
+        )
+    return count, fields
+
+
+def insert_kept(
+    connection: DuckDBPyConnection, fields: dict[str, str], path: Path, held: dict[str, str], rows: NDArray[np.int64]
+) -> None:
+    """Fill an empty table with some titles of a file that `copy_to_parquet` wrote.
+
+    Args:
+        connection: of the table.
+        fields: the table's, with their types.
+        path: the file.
+        held: the file's fields, with their types, which may be narrower.
+        rows: int64, ascending: which of its rows.
+    """
+    connection.register("kept", {ROW: np.arange(len(rows)), "held": rows})
+    columns = ", ".join(_as_type(name, held.get(name), kind) for name, kind in fields.items())
+    connection.execute(
+        f"INSERT INTO {TABLE} SELECT kept.{ROW}, {columns} FROM kept"
+        f" JOIN read_parquet($path, hive_partitioning = false) AS b ON b.{ROW} = kept.held",
+        {"path": literal_path(path)},
+    )
+    connection.unregister("kept")
+
+
+def _as_type(name: str, held: str | None, wanted: str) -> str:
+    """Return the SQL for a field of a file as a type that may be wider than the file's, or null."""
+    column = f"b.{quoted_name(name)}"
+    if held is None:
+        return f"NULL::{wanted}"
+    if held == wanted:
+        return column
+    return f"to_json({column})" if wanted == "JSON" else f"{column}::{wanted}"
+
+
+def copy_to_parquet(connection: DuckDBPyConnection, path: Path) -> None:
+    """Write the table to a file, in row order; ``path`` is replaced only when it is complete.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    import duckdb
+
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        connection.execute(
+            f"COPY (FROM {TABLE} ORDER BY {ROW}) TO {quoted_text(str(partial))}"
+            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+        )
+        partial.replace(path)
+    except (duckdb.Error, OSError, UnicodeError) as error:
+        raise StorageError(f"cannot write {path}: {first_line(error)}") from error
+    finally:
+        partial.unlink(missing_ok=True)

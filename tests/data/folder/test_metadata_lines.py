@@ -25,7 +25,7 @@ def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") ->
 
 def error_of(path: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
-        Catalog.from_jsonl(path, **options)
+        Catalog.read(path, **options)
     return caught.value.message
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_byte_is_data_or_an_error_of_ours(
     content[position % len(content)] = value
     path.write_bytes(bytes(content))
     try:
-        catalog = Catalog.from_jsonl(path)
+        catalog = Catalog.read(path)
     except DataError as error:
         assert str(path) in error.message
     else:
@@ -164,5 +164,5 @@ def test_the_fix_for_repeated_ids_is_about_ids(tmp_path: Path) -> None:
     ):
         path = write_lines(tmp_path / "m.jsonl", [first, json.dumps(second)])
         with pytest.raises(DataError) as caught:
-            Catalog.from_jsonl(path)
+            Catalog.read(path)
         assert caught.value.fix == fix

@@ -28,7 +28,7 @@ def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") ->
 
 
 def catalog_of(folder: Path, entries: Sequence[Entry]) -> Catalog:
-    return Catalog.from_jsonl(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
+    return Catalog.read(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
 
 
 def titled(*titles: str, **more: Sequence[Any]) -> list[Entry]:
@@ -182,9 +182,9 @@ def test_other_and_damaged_parquet_files_are_refused(tmp_path: Path) -> None:
 def test_windows_files_and_blank_ends_are_read(tmp_path: Path, start: bytes, end: bytes, last: bytes) -> None:
     path = write_lines(tmp_path / "metadata.jsonl", [json.dumps(entry, ensure_ascii=False) for entry in FILMS], end)
     path.write_bytes(start + path.read_bytes() + last)
-    assert Catalog.from_jsonl(path, expect_count=4).records([2])[0]["title"] == FILMS[2]["title"]
+    assert Catalog.read(path, expect_count=4).records([2])[0]["title"] == FILMS[2]["title"]
     path.write_bytes(path.read_bytes().rstrip())
-    assert Catalog.from_jsonl(path, expect_count=4).count == 4
+    assert Catalog.read(path, expect_count=4).count == 4
 
 
 def test_integer_ids_become_strings(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_anything_in_json_survives(
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     lines = [json.dumps(entry, ensure_ascii=ascii_only) for entry in entries]
-    catalog = Catalog.from_jsonl(write_lines(folder / "metadata.jsonl", lines), expect_count=len(entries))
+    catalog = Catalog.read(write_lines(folder / "metadata.jsonl", lines), expect_count=len(entries))
     catalog.write_parquet(folder / "items.parquet")
     reopened = Catalog.from_parquet(folder / "items.parquet")
     assert reopened.fields == catalog.fields
@@ -291,14 +291,14 @@ def test_anything_in_json_survives(
 def test_progress_ends_where_it_said(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     path = write_lines(tmp_path / "metadata.jsonl", [json.dumps(entry) for entry in FILMS])
-    Catalog.from_jsonl(path, progress=lambda what, done, total: told.append((what, done, total)))
+    Catalog.read(path, progress=lambda what, done, total: told.append((what, done, total)))
     size = path.stat().st_size
     assert told == [("checking metadata.jsonl", size, size), ("loading titles", 4, 4)]
 
 
 @pytest.fixture(scope="module")
 def movies(movielens: Path) -> Catalog:
-    return Catalog.from_jsonl(movielens / "media" / "metadata.jsonl", expect_count=9742)
+    return Catalog.read(movielens / "media" / "metadata.jsonl", expect_count=9742)
 
 
 def test_movielens_is_read_whole(movies: Catalog, movielens: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
         for row in range(TITLES)
     ]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    return Catalog.from_jsonl(path)
+    return Catalog.read(path)
 
 
 def nested(name: str, times: int, arguments: str = "") -> str:
@@ -88,7 +88,7 @@ def test_memory_is_limited_and_what_takes_more_is_told(monkeypatch: pytest.Monke
     where = f"media_id IN ({', '.join(repr(str(row)) for row in range(1, 8_000, 2))})"
     for limit, fits in ((256 << 20, True), (1 << 16, False)):
         monkeypatch.setattr(catalog_module, "FILTER_BYTES", limit)
-        small = Catalog.from_jsonl(path)
+        small = Catalog.read(path)
         (held,) = small.cursor().execute("SELECT current_setting('memory_limit')").fetchall()[0]
         assert held.endswith("MiB" if fits else "iB")
         if fits:
@@ -105,7 +105,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     path = tmp_path_factory.mktemp("long") / "metadata.jsonl"
     entries = [{"media_id": str(row), "title": "Film", "text": "a" * 20_000} for row in range(50)]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    return Catalog.from_jsonl(path)
+    return Catalog.read(path)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_patterns_of_many_pieces_are_answered_soon(long: Catalog, where: str) ->
 def test_the_distance_of_long_texts_is_refused_and_that_of_their_beginnings_is_not(tmp_path: Path) -> None:
     path = tmp_path / "metadata.jsonl"
     path.write_text(json.dumps({"media_id": "a", "title": "Film", "text": "ab " * 3000}), encoding="utf-8")
-    long = Catalog.from_jsonl(path)
+    long = Catalog.read(path)
     with pytest.raises(UsageError, match="texts of up to 9,000 characters; the limit is 1,000"):
         matching_rows(long, "levenshtein(text, 'abc') > 3")
     assert matching_rows(long, "levenshtein(left(text, 200), 'abc') > 3").tolist() == [0]
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
         from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
         from semrec_faiss.data.titles.catalog import Catalog
         from semrec_faiss.data.titles.filters import matching_rows
-        catalog = Catalog.from_jsonl(Path({str(metadata)!r}))
+        catalog = Catalog.read(Path({str(metadata)!r}))
         print("asking", flush=True)
         where = " OR ".join(f"levenshtein(text, left(text, {{n}}) || 'x') > 5000" for n in range(900, 960))
         code = exit_code_of(lambda: matching_rows(catalog, where), debug=False)

@@ -49,7 +49,7 @@ ENTRIES = [entry(number) for number in range(COUNT)]
 def catalog_of(folder: Path, entries: Sequence[Entry]) -> Catalog:
     path = folder / "metadata.jsonl"
     path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in entries), encoding="utf-8")
-    return Catalog.from_jsonl(path)
+    return Catalog.read(path)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") ->
 
 
 def catalog_of(folder: Path, entries: Sequence[Entry]) -> Catalog:
-    return Catalog.from_jsonl(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
+    return Catalog.read(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
 
 
 def titled(*titles: str, **more: Sequence[Any]) -> list[Entry]:
@@ -261,7 +261,7 @@ def test_looking_in_sql_finds_what_comparing_all_titles_finds(
 
 @pytest.fixture(scope="module")
 def movies(movielens: Path) -> Catalog:
-    return Catalog.from_jsonl(movielens / "media" / "metadata.jsonl", expect_count=9742)
+    return Catalog.read(movielens / "media" / "metadata.jsonl", expect_count=9742)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def store(folder: Path, texts: Any, count: int) -> StoredTexts:
 def catalog_of(folder: Path, names: list[str]) -> Catalog:
     entries = [{"media_id": f"m{row:02}", "title": name, "nested": {"row": [row]}} for row, name in enumerate(names)]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    return Catalog.from_jsonl(folder / "metadata.jsonl")
+    return Catalog.read(folder / "metadata.jsonl")
 
 
 def found(ask: Any, text: str) -> Any:
