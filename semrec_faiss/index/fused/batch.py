@@ -2,11 +2,14 @@
 
 Both keep what the pass left on the GPU, so that queries whose answers are not proven can be repeated with more
 candidates without reading the titles again.
+
+A search is a generator: it launches its kernels and yields before it waits for them, so that one thread can keep
+several GPUs at work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +23,9 @@ from semrec_faiss.index.fused.plan import plan_repeat, power_of_two, repeat_quer
 
 Answers = tuple[Rows, Scores]
 """Rows and scores, (queries, k) each, to be filled in."""
+
+Proven = Generator[None, None, Mask]
+"""A search under way: it yields when its kernels are launched, and returns whether each query's answers are proven."""
 
 FEWEST_REPEATED = 16
 
@@ -35,29 +41,25 @@ class DirectSearch:
         self.work = work
         self._repeats: dict[int, FusedPass] = {}
 
-    def search(self, queries: Vectors, allowed: Any, stride: int, into: Answers) -> Mask:
-        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`.
-
-        Returns:
-            Whether each query's answers are proven.
-        """
-        self.work.run(as_tensor(queries).to(self.work.rows.device), allowed, stride)
+    def search(self, queries: Vectors, allowed: Any, stride: int, into: Answers) -> Proven:
+        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`."""
+        self.work.run(as_tensor(queries).to(self.work.rows.device, non_blocking=True), allowed, stride)
+        yield
         return _read(self.work, into)
 
-    def repeat(self, which: Rows, allowed: Any, stride: int, into: Answers) -> Mask:
+    def repeat(self, which: Rows, allowed: Any, stride: int, into: Answers) -> Proven:
         """Search these queries of the batch just searched again, with more candidates."""
-        return np.concatenate(
-            [
-                self._repeat(which[part], room, allowed, stride, _part(into, part))
-                for part, room in _in_rooms(which, self.work)
-            ]
-        )
+        proven = np.empty(len(which), np.bool_)
+        for part, room in _in_rooms(which, self.work):
+            proven[part] = yield from self._repeat(which[part], room, allowed, stride, _part(into, part))
+        return proven
 
-    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int, into: Answers) -> Mask:
+    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int, into: Answers) -> Proven:
         if room not in self._repeats:
             self._repeats = {room: _repeat_pass(self.work, room)}
         work = self._repeats[room]
         work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), allowed, stride)
+        yield
         return _read(work, into)
 
 
@@ -109,7 +111,7 @@ class CapturedSearch:
             self._allowed.copy_(allowed)
         self._torch.cuda.synchronize(self._queries.device)
 
-    def search(self, queries: Vectors, allowed: Any, _: int, into: Answers) -> Mask:
+    def search(self, queries: Vectors, allowed: Any, _: int, into: Answers) -> Proven:
         """Search ``queries``, as many as were recorded; see `DirectSearch.search`."""
         if queries.nbytes <= COPIED_AT_ONCE:
             np.copyto(self._queries_view, queries)
@@ -118,17 +120,19 @@ class CapturedSearch:
         if self._allowed is not None:
             self._allowed.copy_(allowed)
         self._whole.replay()
+        yield
         return _after(self._torch, self._found, into, self._device)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
         self._repeat_of(next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
 
-    def repeat(self, which: Rows, _allowed: Any, _stride: int, into: Answers) -> Mask:
+    def repeat(self, which: Rows, _allowed: Any, _stride: int, into: Answers) -> Proven:
         """Search these queries of the batch just searched again, with more candidates; its bitmap is here still."""
-        return np.concatenate(
-            [self._repeat_of(room).search(which[part], _part(into, part)) for part, room in _in_rooms(which, self.work)]
-        )
+        proven = np.empty(len(which), np.bool_)
+        for part, room in _in_rooms(which, self.work):
+            proven[part] = yield from self._repeat_of(room).search(which[part], _part(into, part))
+        return proven
 
     def _repeat_of(self, room: int) -> _CapturedRepeat:
         if room not in self._repeats:
@@ -157,9 +161,10 @@ class _CapturedRepeat:
 
         self._graph = _recorded(launches, device)
 
-    def search(self, which: Rows, into: Answers) -> Mask:
+    def search(self, which: Rows, into: Answers) -> Proven:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
+        yield
         return _after(self._torch, self._found, into, self._device)
 
 

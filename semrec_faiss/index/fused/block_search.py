@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,8 +98,10 @@ class BlockSearch:
         scores: Scores,
         *,
         coded: bool = True,
-    ) -> tuple[int, int]:
+    ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
+
+        Yields whenever kernels are launched that it is going to wait for.
 
         Args:
             queries: float32 (queries, dim).
@@ -118,14 +121,14 @@ class BlockSearch:
             search = self._search_for(len(queries), k, masking, coded=coded)
         else:  # what codes have left: any number of queries, too many sizes to record each
             search = self._direct(self._plan(len(queries), k, masking, coded=False), len(queries), k)
-        proven = search.search(queries, allowed, stride, (rows, scores))
+        proven = yield from search.search(queries, allowed, stride, (rows, scores))
         if not self.proves:
             return 0, 0
         unproven = np.flatnonzero(~proven) if not self.titles.wide else np.arange(len(queries))
         repeated = len(unproven)
         if repeated and repeats(k) and not self.titles.wide:
             again = _room_for(unproven, k)
-            proven = search.repeat(unproven, allowed, stride, again)
+            proven = yield from search.repeat(unproven, allowed, stride, again)
             rows[unproven], scores[unproven] = again
             unproven = unproven[~proven]
         if coded:
@@ -134,7 +137,7 @@ class BlockSearch:
             again = _room_for(unproven, k)
             excluded = None if excluded is None else excluded.take(unproven)
             del search  # with it its buffers may go
-            _, scanned = self.answer(queries[unproven], shared, excluded, *again, coded=False)
+            _, scanned = yield from self.answer(queries[unproven], shared, excluded, *again, coded=False)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         if len(unproven):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
 
-_interpreter = threading.Lock()
+_interpreter = threading.RLock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
 
 
@@ -47,6 +48,48 @@ class FusedResult:
     scores: Scores
     repeated: int = 0
     scanned: int = 0
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> FusedResult:
+        """Make room for the answers of so many queries."""
+        return cls(np.empty((queries, k), np.int64), np.empty((queries, k), np.float32))
+
+    def part(self, queries: slice, k: int | None = None) -> FusedResult:
+        """Return the room of some of the queries, of their first ``k`` answers."""
+        return FusedResult(self.rows[queries, :k], self.scores[queries, :k])
+
+
+class Running:
+    """A search under way on one GPU: while it computes, whoever started it may start others elsewhere."""
+
+    def __init__(self, searcher: FusedSearcher, steps: Generator[None, None, FusedResult]) -> None:
+        """Launch what comes first."""
+        self._searcher, self._steps = searcher, steps
+        self.found: FusedResult | None = None
+        self.advance()
+
+    def advance(self) -> bool:
+        """Wait for what was launched, and launch what comes next; False where nothing did: it is ``found``.
+
+        Raises:
+            DeviceError: the GPU failed, or its memory does not suffice.
+        """
+        if self.found is None:
+            try:
+                with self._searcher.current():
+                    next(self._steps)
+            except StopIteration as end:
+                self.found = end.value
+            except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
+                raise DeviceError(f"{self._searcher.name} failed: {str(error).strip().splitlines()[0]}") from error
+        return self.found is None
+
+    def result(self) -> FusedResult:
+        """Go on to the end."""
+        while self.advance():
+            pass
+        assert self.found is not None
+        return self.found
 
 
 class FusedSearcher:
@@ -76,9 +119,9 @@ class FusedSearcher:
         self._torch = torch
         self._device = torch.device(device)
         Card.of(torch, self._device)  # refused before anything is copied
-        self._lock = threading.Lock() if self._device.type == "cuda" else _interpreter
+        self.lock = threading.RLock() if self._device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
-        with self._current():
+        with self.current():
             self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)
         self._workspace = Workspace()
         self._all = BlockSearch(self.titles, self._workspace)
@@ -106,12 +149,20 @@ class FusedSearcher:
                 f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.titles.count)} titles a query",
                 fix="lower k or take type flat",
             )
-        found = FusedResult(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
-        with self._lock, self._current():
-            try:
-                return self._in_blocks(queries, k, mask, excluded, found)
-            except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
-                raise DeviceError(f"{self.name} failed: {str(error).strip().splitlines()[0]}") from error
+        with self.lock:
+            return self.start(queries, mask, excluded, FusedResult.empty(len(queries), k)).result()
+
+    def start(self, queries: Vectors, mask: Mask | None, excluded: Exclusions | None, room: FusedResult) -> Running:
+        """Start a search whose answers go to ``room``; whoever does holds ``lock`` until it has ended.
+
+        Args:
+            queries, mask, excluded: as for `search`.
+            room: for k answers a query, contiguous or not; k is at most the number of titles.
+
+        Raises:
+            DeviceError: the GPU failed, or its memory does not suffice.
+        """
+        return Running(self, self._in_blocks(queries, room.rows.shape[1], mask, excluded, room))
 
     @property
     def name(self) -> str:
@@ -120,7 +171,7 @@ class FusedSearcher:
             return str(self._device)
         return f"GPU {self._device.index} ({self._torch.cuda.get_device_name(self._device)})"
 
-    def _current(self) -> contextlib.AbstractContextManager[Any]:
+    def current(self) -> contextlib.AbstractContextManager[Any]:
         """Make the GPU the thread's current one: Triton launches there."""
         if self._device.type != "cuda" or self._torch.cuda.current_device() == self._device.index:
             return contextlib.nullcontext()
@@ -129,7 +180,7 @@ class FusedSearcher:
 
     def _in_blocks(
         self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None, found: FusedResult
-    ) -> FusedResult:
+    ) -> Generator[None, None, FusedResult]:
         search, bitmap, allowed = self._place(mask, len(queries))
         repeated = scanned = start = 0
         while allowed and start < len(queries):
@@ -138,7 +189,7 @@ class FusedSearcher:
             part = slice(start, min(start + most, len(queries)))
             here = (part, slice(min(k, search.titles.count)))
             try:
-                counts = search.answer(
+                counts = yield from search.answer(
                     queries[part], bitmap, part_of(excluded, part), found.rows[here], found.scores[here]
                 )
             except self._torch.cuda.OutOfMemoryError as error:

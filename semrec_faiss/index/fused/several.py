@@ -5,20 +5,22 @@ Answers are those of one GPU bit for bit: scores do not depend on which titles l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
+from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.exclusions import Exclusions, part_of
-from semrec_faiss.index.fused.gpu_titles import load_torch
+from semrec_faiss.index.fused.batch import COPIED_AT_ONCE
+from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import WORK_BYTES, code_bytes, keeps_codes
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
@@ -31,7 +33,8 @@ LEAST_A_REPLICA = 512
 FREE_SHARE = 0.9
 """How much of a GPU's free memory the titles, with what a search needs besides, may take to be held whole."""
 
-NOTHING = np.int64(-(2**63))
+TILE_QUERIES = 128
+"""Queries that one program multiplies: a part of a batch ends with a whole tile."""
 
 
 class SeveralGpus:
@@ -81,45 +84,62 @@ class SeveralGpus:
         return self._by_queries(queries, k, mask, excluded)
 
     def _by_queries(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
+        """Divide the queries; a thread for each GPU, because copying many queries takes a core's time."""
         parts = max(1, min(len(self.searchers), len(queries) // LEAST_A_REPLICA))
-        cuts = [len(queries) * part // parts for part in range(parts + 1)]
-        first = next(self._turn)
+        cuts = [_whole_tiles(len(queries) * part // parts) for part in range(parts)] + [len(queries)]
+        room, turn = FusedResult.empty(len(queries), k), next(self._turn)
 
         def search(part: int) -> FusedResult:
-            mine = slice(cuts[part], cuts[part + 1])
-            searcher = self.searchers[(first + part) % len(self.searchers)]
-            return searcher.search(queries[mine], k, mask=mask, excluded=part_of(excluded, mine))
+            mine, searcher = slice(cuts[part], cuts[part + 1]), self.searchers[(turn + part) % len(self.searchers)]
+            with searcher.lock:
+                return searcher.start(queries[mine], mask, part_of(excluded, mine), room.part(mine)).result()
 
-        found = self._each(search, parts)
-        if parts == 1:
-            return found[0]
-        rows, scores = np.concatenate([one.rows for one in found]), np.concatenate([one.scores for one in found])
-        return FusedResult(rows, scores, sum(one.repeated for one in found), sum(one.scanned for one in found))
-
-    def _by_titles(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
-        masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
-
-        def search(shard: int) -> FusedResult:
-            share, searcher = self._shares[shard], self.searchers[shard]
-            mine = None if excluded is None else _within(excluded, share)
-            found = searcher.search(queries, min(k, searcher.titles.count), mask=masks[shard], excluded=mine)
-            found.rows[found.rows >= 0] += share.start
-            return found
-
-        found = self._each(search, len(self._shares))
-        rows, scores = merged([(one.rows, one.scores) for one in found], k)
-        repeated, scanned = sum(one.repeated for one in found), sum(one.scanned for one in found)
-        return FusedResult(rows, scores, min(repeated, len(queries)), min(scanned, len(queries)))
-
-    def _each(self, search: Callable[[int], FusedResult], parts: int) -> list[FusedResult]:
-        """Do the first part in this thread: one thread fewer to wake."""
         others = [self._threads.submit(search, part) for part in range(1, parts)]
         try:
-            first = search(0)
+            first = search(0)  # in this thread: one thread fewer to wake
         finally:
             for other in others:  # whatever happens, nobody still reads what the caller may change
                 other.exception()
-        return [first, *(other.result() for other in others)]
+        found = [first, *(other.result() for other in others)]
+        repeated, scanned = sum(one.repeated for one in found), sum(one.scanned for one in found)
+        return FusedResult(room.rows, room.scores, repeated, scanned)
+
+    def _by_titles(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
+        """Divide the titles; one thread launches what all GPUs do before it waits for the first."""
+        masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
+        rows = np.full((len(self._shares), len(queries), k), -1, np.int64)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        asked = self._pinned(queries)
+        with contextlib.ExitStack() as held:
+            for searcher in self.searchers:
+                held.enter_context(searcher.lock)
+            running = [
+                searcher.start(asked, its_mask, _within(excluded, share), room)
+                for searcher, share, its_mask, room in zip(
+                    self.searchers, self._shares, masks, self._rooms(rows, scores), strict=True
+                )
+            ]
+            while sum(one.advance() for one in running):  # every one, each round
+                pass
+            found = [one.result() for one in running]
+        repeated, scanned = sum(one.repeated for one in found), sum(one.scanned for one in found)
+        merged_rows, merged_scores = merged(rows, scores, [share.start for share in self._shares])
+        return FusedResult(merged_rows, merged_scores, min(repeated, len(queries)), min(scanned, len(queries)))
+
+    def _rooms(self, rows: Rows, scores: Scores) -> Iterator[FusedResult]:
+        """Lay each shard's room over its part of ``rows`` and ``scores``: it has no more titles than it has."""
+        for shard, searcher in enumerate(self.searchers):
+            kept = slice(min(rows.shape[2], searcher.titles.count))
+            yield FusedResult(rows[shard, :, kept], scores[shard, :, kept])
+
+    def _pinned(self, queries: Vectors) -> Vectors:
+        """Copy many queries once to where every GPU fetches them by itself."""
+        if queries.nbytes <= COPIED_AT_ONCE or self.searchers[0].titles.halves.device.type != "cuda":
+            return queries
+        pinned = load_torch().empty(queries.shape, pin_memory=True)
+        pinned.copy_(as_tensor(queries))  # on several threads
+        copied: Vectors = pinned.numpy()
+        return copied
 
     def _masks_of(self, mask: Mask) -> list[Mask]:
         """Return the shards' parts of a mask, the same arrays each time: by them a shard knows a filter again."""
@@ -131,35 +151,34 @@ class SeveralGpus:
         return known[1]
 
 
-def merged(found: Sequence[tuple[Rows, Scores]], k: int) -> tuple[Rows, Scores]:
+def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Scores]:
     """Put answers of several shards together: the k best of each query, ties by row.
 
+    FAISS's merge takes of equal scores the later shard's first, hence the reversed order.
+
     Args:
-        found: of each shard rows int64 and scores float32, (queries, its own k); a row of -1 is none.
-        k: titles a query.
+        rows: int64 (shards, queries, k), counted from each shard's first title; -1 where there is none. Changed.
+        scores: float32 (shards, queries, k), descending; -inf where there is no title.
+        starts: the shards' first titles, ascending.
     """
-    keys = np.concatenate([_keys(rows, scores) for rows, scores in found], axis=1)
-    keys.sort(axis=1)
-    best = np.full((len(keys), k), NOTHING)
-    wide = min(k, keys.shape[1])
-    best[:, :wide] = keys[:, ::-1][:, :wide]
-    top = (best >> 32).astype(np.int32)
-    scores = (top ^ ((top >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
-    nothing = best == NOTHING
-    scores[nothing] = -np.inf
-    return np.where(nothing, -1, 0x7FFFFFFF - (best & 0x7FFFFFFF)), scores
+    rows += np.where(rows >= 0, np.asarray(starts)[:, None, None], 0)
+    best_scores, best_rows = load_faiss().merge_knn_results(
+        np.ascontiguousarray(scores[::-1]), np.ascontiguousarray(rows[::-1]), keep_max=True
+    )
+    best_scores[best_rows < 0] = -np.inf
+    return best_rows, best_scores
 
 
-def _keys(rows: Rows, scores: Scores) -> NDArray[np.int64]:
-    bits = np.ascontiguousarray(scores).view(np.int32)
-    ordered = (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).astype(np.int64)
-    return np.asarray(np.where(rows < 0, NOTHING, (ordered << 32) | (0x7FFFFFFF - rows)), np.int64)
-
-
-def _within(excluded: Exclusions, share: slice) -> Exclusions:
+def _within(excluded: Exclusions | None, share: slice) -> Exclusions | None:
+    if excluded is None:
+        return None
     inside = (excluded.rows >= share.start) & (excluded.rows < share.stop)
     counts = np.concatenate(([0], np.cumsum(inside)))
     return Exclusions(counts[excluded.offsets], excluded.rows[inside] - share.start)
+
+
+def _whole_tiles(queries: int) -> int:
+    return queries // TILE_QUERIES * TILE_QUERIES
 
 
 def _layout(wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: str) -> Literal["shards", "replicas"]:

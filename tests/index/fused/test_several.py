@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fused_worlds import PLACE, clustered, exclude, needs_kernels, searcher
+from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.several import SeveralGpus, merged
@@ -59,12 +60,25 @@ def test_a_gpu_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         several.search(titles[:2], 3)
 
 
-def test_merging_takes_the_best_and_ties_by_row() -> None:
-    one = (np.array([[4, 1, -1], [0, 2, 3]]), np.array([[0.5, -0.0, -np.inf], [1.0, 0.25, -2.0]], np.float32))
-    other = (np.array([[9, 8], [7, -1]]), np.array([[0.75, 0.5], [0.25, -np.inf]], np.float32))
-    rows, scores = merged([one, other], 4)
-    np.testing.assert_array_equal(rows, [[9, 4, 8, 1], [0, 2, 7, 3]])
-    np.testing.assert_array_equal(scores, np.array([[0.75, 0.5, 0.5, 0.0], [1.0, 0.25, 0.25, -2.0]], np.float32))
-    rows, scores = merged([one, other], 6)
-    assert rows[0].tolist() == [9, 4, 8, 1, -1, -1]
-    assert np.isneginf(scores[0, 4:]).all()
+def _by_sorting(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> tuple[Any, Any]:
+    """A stable sort by score of what the shards, in the order of their titles, found."""
+    all_rows, all_scores = np.concatenate(list(rows), axis=1), np.concatenate(list(scores), axis=1)
+    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(all_rows, order, 1), np.take_along_axis(all_scores, order, 1)
+
+
+@pytest.mark.parametrize("shards", [2, 3, 8])
+@pytest.mark.parametrize(("queries", "k"), [(1, 1), (5, 10), (2000, 7), (3, 2048)])
+def test_merging_takes_the_best_and_ties_by_row(shards: int, queries: int, k: int) -> None:
+    """With so few different scores nearly all are ties; some shards find fewer than k."""
+    rng = np.random.default_rng(shards * queries + k)
+    scores = -np.sort(-rng.integers(-3, 20, (shards, queries, k)).astype(np.float32), axis=2)
+    rows = np.broadcast_to(np.arange(k), scores.shape).copy()
+    missing = np.arange(k) >= rng.integers(0, k + 1, (shards, queries, 1))
+    rows[missing], scores[missing] = -1, -np.inf
+    starts = [5000 * shard for shard in range(shards)]
+    placed = np.where(rows < 0, -1, rows + np.array(starts)[:, None, None])
+    expected_rows, expected_scores = _by_sorting(placed, scores, k)
+    found_rows, found_scores = merged(rows, scores, starts)
+    np.testing.assert_array_equal(found_rows, expected_rows)
+    np.testing.assert_array_equal(found_scores, expected_scores)
