@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Start a server of INDEX, warm it, and measure what it answers over HTTP, a fixed body beside it."""
     from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.serve.bench import ServeBench, bench_serve
+    from semrec_faiss.serve.bench.run import ServeBench, bench_serve
     from semrec_faiss.storage import check_new_folder
 
     check_new_folder(out, "--out")

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from semrec_faiss._version import __version__
 from semrec_faiss.index.gpu_memory import gpu_states
 from semrec_faiss.search.batching import Batch
-from semrec_faiss.serve.serving import Serving
+from semrec_faiss.serve.asking.serving import Serving
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -19,12 +19,12 @@ from starlette.middleware.cors import CORSMiddleware
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching import Batcher
-from semrec_faiss.serve.app import App, Rules
-from semrec_faiss.serve.handlers import Handlers
+from semrec_faiss.serve.api.app import App, Rules
+from semrec_faiss.serve.api.handlers import Handlers
+from semrec_faiss.serve.api.openapi import openapi_document
+from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.metrics import Metrics
-from semrec_faiss.serve.openapi import openapi_document
-from semrec_faiss.serve.serving import Serving
 from semrec_faiss.serve.settings import ServeConfig
 
 log = logging.getLogger("semrec.serve")

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from semrec_faiss._version import __version__
-from semrec_faiss.serve.handlers import MOST_TITLES
-from semrec_faiss.serve.messages import ARROW, JSON, PROBLEM
-from semrec_faiss.serve.problems import Problem
-from semrec_faiss.serve.questions import ONE_OF, TASTE, Explain, Recommend, Search, Similar
+from semrec_faiss.serve.api.handlers import MOST_TITLES
+from semrec_faiss.serve.api.messages import ARROW, JSON, PROBLEM
+from semrec_faiss.serve.api.problems import Problem
+from semrec_faiss.serve.api.questions import ONE_OF, TASTE, Explain, Recommend, Search, Similar
 from semrec_faiss.serve.settings import Limits
 
 Json = dict[str, Any]
