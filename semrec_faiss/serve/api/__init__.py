@@ -1,1 +1,1 @@
-"""What is said over HTTP: requests taken apart, routes, questions and replies as types, problems, the OpenAPI document."""
+"""What is said over HTTP: requests taken apart, routes, questions and problems as types, OpenAPI, the page."""
