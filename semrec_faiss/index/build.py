@@ -45,6 +45,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
 from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.saved import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved_titles import write_titles
 from semrec_faiss.index.saved_users import LIKELESS_NAME, write_seen, write_user_ids
 from semrec_faiss.index.train import VectorBlocks, build_faiss_index
@@ -52,8 +53,6 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import read_small
 
-INDEX_NAME = "index.faiss"
-VECTORS_NAME = "vectors.npy"
 USERS_NAME = "users.npy"
 
 KNOWN_ANSWER_K = 10

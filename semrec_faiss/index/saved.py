@@ -18,7 +18,6 @@ from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
-from semrec_faiss.index.build import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
@@ -30,6 +29,8 @@ from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.index.segments.segmented_index import SegmentedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 
+INDEX_NAME = "index.faiss"
+VECTORS_NAME = "vectors.npy"
 SCORE_TOLERANCE = 1e-4
 """Known answers may differ by this much: FAISS and BLAS versions sum in other orders."""
 

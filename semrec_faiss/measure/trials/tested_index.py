@@ -17,10 +17,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.errors import StorageError
-from semrec_faiss.index.build import INDEX_NAME
 from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly
-from semrec_faiss.index.saved import read_for_search
+from semrec_faiss.index.saved import INDEX_NAME, read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
