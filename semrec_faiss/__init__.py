@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer as Answer
     from semrec_faiss.search.answers.answer import Answers as Answers
     from semrec_faiss.search.building import build as build
-    from semrec_faiss.search.filter import Filter as Filter
+    from semrec_faiss.search.filters.filter import Filter as Filter
     from semrec_faiss.search.following import Following as Following
+    from semrec_faiss.search.profile.taste import Taste as Taste
     from semrec_faiss.search.recommender import Recommender as Recommender
-    from semrec_faiss.search.taste import Taste as Taste
 
 __all__ = [
     "AmbiguousTitleError",
@@ -67,7 +67,7 @@ _HOME = {
     "Answer": "semrec_faiss.search.answers.answer",
     "Answers": "semrec_faiss.search.answers.answer",
     "Change": "semrec_faiss.index.update.plan",
-    "Filter": "semrec_faiss.search.filter",
+    "Filter": "semrec_faiss.search.filters.filter",
     "Following": "semrec_faiss.search.following",
     "IndexWriter": "semrec_faiss.index.update.writer",
     "Recommender": "semrec_faiss.search.recommender",
@@ -82,7 +82,7 @@ _HOME = {
     "StorageError": "semrec_faiss.errors",
     "UsageError": "semrec_faiss.errors",
     "build": "semrec_faiss.search.building",
-    "Taste": "semrec_faiss.search.taste",
+    "Taste": "semrec_faiss.search.profile.taste",
     "Wanted": "semrec_faiss.measure.choose.pick",
     "compact_index": "semrec_faiss.index.update.updating",
     "load_config": "semrec_faiss.config.reading",

@@ -20,7 +20,7 @@ import numpy as np
 
 from semrec_faiss import Recommender
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved.saved_index import SavedIndex
 
 QUERIES = np.random.default_rng(0).normal(size=(300, 32)).astype(np.float32)
 

@@ -201,7 +201,7 @@ class RatedIndex:
 def rated_index(tmp_path_factory: pytest.TempPathFactory) -> RatedIndex:
     """A flat index of 150 titles and 40 users, called ``index``."""
     from semrec_faiss.config.reading import config_from_dict
-    from semrec_faiss.index.build import build_index
+    from semrec_faiss.index.build.run import build_index
 
     root = tmp_path_factory.mktemp("rated")
     made = make_data_folder(root / "data", titles=150, dim=12, users=40)
@@ -235,7 +235,7 @@ def movielens() -> Path:
 
 def _gpu_count() -> int:
     from semrec_faiss.errors import MissingPackageError
-    from semrec_faiss.index.device import gpu_count
+    from semrec_faiss.index.hardware.device import gpu_count
 
     try:
         return gpu_count()

@@ -13,7 +13,7 @@ import pytest
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 
 PROGRAM = Path(__file__).with_name("ask_after_fork.py")
 TITLES = 9_000

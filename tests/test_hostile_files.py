@@ -27,9 +27,9 @@ from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, StorageError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 from semrec_faiss.measure.documents.results import read_results
 from semrec_faiss.measure.trials.kind import kind_of
 from semrec_faiss.measure.trials.ledger import Ledger, read_ledger
@@ -276,7 +276,7 @@ def test_folders_that_may_not_be_read_are_named_as_that(built: Path, tmp_path: P
         found = python(f"""
             import os, sys
             from semrec_faiss.cli import main, exit, index, dataset
-            from semrec_faiss.index import saved
+            from semrec_faiss.index.saved import saved_index as saved
             from semrec_faiss.data import check
             import yaml, duckdb, faiss, filelock
             os.setgroups([]); os.setuid(65534)

@@ -21,7 +21,7 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.locks import only_writer
 from semrec_faiss.measure.quality.export_with_truth import export_folder

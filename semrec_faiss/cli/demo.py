@@ -27,7 +27,7 @@ def demo(output: Path, as_json: bool) -> None:
     from semrec_faiss.cli.search import print_answer
     from semrec_faiss.config.schema import Config
     from semrec_faiss.data.demo import demo_folder
-    from semrec_faiss.index.build import build_index
+    from semrec_faiss.index.build.run import build_index
     from semrec_faiss.search.recommender import Recommender
 
     folder = demo_folder()

@@ -41,8 +41,8 @@ def build(
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
     from semrec_faiss.config.reading import load_config
-    from semrec_faiss.index.build import build_index
-    from semrec_faiss.index.saved import config_of_index
+    from semrec_faiss.index.build.run import build_index
+    from semrec_faiss.index.saved.saved_index import config_of_index
 
     loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
     paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
@@ -76,7 +76,7 @@ def verify_index(index: Path, as_json: bool) -> None:
 
     Ends with exit code 5 when anything is not as it was built.
     """
-    from semrec_faiss.index.saved import verify
+    from semrec_faiss.index.saved.saved_index import verify
 
     generation = verify(index)
     manifest = generation.manifest

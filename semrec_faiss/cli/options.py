@@ -12,7 +12,7 @@ import click
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.filter import Filter
+    from semrec_faiss.search.filters.filter import Filter
     from semrec_faiss.search.wish import WishArguments
 
 
@@ -123,7 +123,7 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def wish_arguments(options: dict[str, Any]) -> WishArguments:
     """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
-    from semrec_faiss.search.field_filters import parse_max_per
+    from semrec_faiss.search.filters.field_filters import parse_max_per
 
     max_per = parse_max_per(options["max_per"])
     if options["max_per_franchise"] is not None:
@@ -141,8 +141,8 @@ def _filter(options: dict[str, Any]) -> Filter | None:
     asked = ("where", "genres", "any_genres", "not_genres", "years", "any_of", "ranges")
     if all(options[name] in (None, ()) for name in asked):
         return None
-    from semrec_faiss.search.field_filters import any_of_from, parse_any_of, parse_ranges, ranges_from
-    from semrec_faiss.search.filter import Filter, parse_years
+    from semrec_faiss.search.filters.field_filters import any_of_from, parse_any_of, parse_ranges, ranges_from
+    from semrec_faiss.search.filters.filter import Filter, parse_years
 
     years = None if options["years"] is None else parse_years(options["years"])
     return Filter(

@@ -211,7 +211,7 @@ def _for_taste(
     count: int,
     wish: WishArguments,
 ) -> Answer:
-    from semrec_faiss.search.taste import Taste
+    from semrec_faiss.search.profile.taste import Taste
 
     return recommender.recommend_for(Taste(likes, dislikes, dict(map(parse_rating, ratings))), count, **wish)
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, MissingPackageError
-from semrec_faiss.index.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
 from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
-from semrec_faiss.index.gpu_drivers import TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
-from semrec_faiss.index.gpu_memory import gpu_states
-from semrec_faiss.index.kernels import CHOICE, LIBRARIES, SAFE, kernels_of
+from semrec_faiss.index.hardware.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
+from semrec_faiss.index.hardware.gpu_drivers import TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.kernels import CHOICE, LIBRARIES, SAFE, kernels_of
 
 if TYPE_CHECKING:
     from semrec_faiss.index.vector_index import VectorIndex
@@ -215,7 +215,7 @@ def diagnose_index(path: str | Path) -> list[Check]:
     Raises:
         NotFoundError: there is no index at ``path``.
     """
-    from semrec_faiss.index.saved import SavedIndex
+    from semrec_faiss.index.saved.saved_index import SavedIndex
 
     try:
         saved = SavedIndex(path)

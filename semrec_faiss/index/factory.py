@@ -18,7 +18,7 @@ from semrec_faiss.config.index_types import (
     IvfSqIndex,
 )
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.device import first_line, load_faiss
+from semrec_faiss.index.hardware.device import first_line, load_faiss
 
 POINTS_PER_LIST = 39
 """FAISS's own lower bound of training points a centroid (ClusteringParameters.min_points_per_centroid)."""

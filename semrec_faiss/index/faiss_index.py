@@ -13,7 +13,11 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.forking import HoldsHandles
-from semrec_faiss.index.device import (
+from semrec_faiss.index.cpu.exact import original_vectors
+from semrec_faiss.index.cpu.lists import InvertedLists
+from semrec_faiss.index.cpu.products import best_by_numpy, best_of_one, multiplies_by_numpy
+from semrec_faiss.index.factory import apply_search_settings
+from semrec_faiss.index.hardware.device import (
     Device,
     GpuResources,
     first_line,
@@ -22,10 +26,6 @@ from semrec_faiss.index.device import (
     load_faiss,
     to_gpu,
 )
-from semrec_faiss.index.exact import original_vectors
-from semrec_faiss.index.factory import apply_search_settings
-from semrec_faiss.index.lists import InvertedLists
-from semrec_faiss.index.products import best_by_numpy, best_of_one, multiplies_by_numpy
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.hardware.device import load_faiss
 
 LEAST_SQUARE = 1e-30
 """Below this sum of squares, small components may have vanished in float32."""

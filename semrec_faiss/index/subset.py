@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.device import gpu_resources, load_faiss
-from semrec_faiss.index.exact import SCAN_ROWS, order_ties, rescore
-from semrec_faiss.index.products import best_of_batch
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, order_ties, rescore
+from semrec_faiss.index.cpu.products import best_of_batch
+from semrec_faiss.index.hardware.device import gpu_resources, load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 
 

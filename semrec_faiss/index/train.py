@@ -12,8 +12,8 @@ import numpy as np
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
+from semrec_faiss.index.hardware.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.progress import Progress, silent
 
 VectorBlocks = Callable[[], Iterable[tuple[int, Vectors]]]

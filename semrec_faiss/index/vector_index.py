@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.index.device import Device, out_of_k_limit
-from semrec_faiss.index.exact import (
+from semrec_faiss.index.cpu.exact import (
     Search,
     nearly_equal,
     order_ties,
@@ -27,6 +26,7 @@ from semrec_faiss.index.exact import (
 )
 from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
+from semrec_faiss.index.hardware.device import Device, out_of_k_limit
 from semrec_faiss.index.queries import as_batch, checked_count, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
@@ -209,7 +209,7 @@ class VectorIndex(FaissIndex):
         return SearchResult(rows, scores, self.exact, strategy, *unproven)
 
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
-        """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.exact.settled`."""
+        """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""
         error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
         ties_alone = bool(self.device.gpus) or k > MOST_RESCORED
         return settled(search, queries, k, limit, error, self.vectors, ties_alone=ties_alone)

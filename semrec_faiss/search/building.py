@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.schema import Config
-from semrec_faiss.index.from_tables import build_from_tables
+from semrec_faiss.index.build.from_tables import build_from_tables
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 

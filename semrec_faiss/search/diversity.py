@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.exact import inner_products
+from semrec_faiss.index.cpu.exact import inner_products
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
 

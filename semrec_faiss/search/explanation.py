@@ -11,11 +11,11 @@ from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
-from semrec_faiss.index.exact import SCAN_ROWS
-from semrec_faiss.index.products import best_of_one
+from semrec_faiss.index.cpu.exact import SCAN_ROWS
+from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.queries import checked_count
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 
 

@@ -22,7 +22,7 @@ from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
-from semrec_faiss.search.profile_search import changed_profile
+from semrec_faiss.search.profile.profile_search import changed_profile
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import check_new_file, flush_to_disk

@@ -12,7 +12,7 @@ import numpy as np
 from semrec_faiss.arrays import Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.exact import SCAN_ROWS
+from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.searcher import Searcher

@@ -22,18 +22,18 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block, Likeness
-from semrec_faiss.search.profile_search import PLAIN, ProfileSearch, changed_profile
+from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
+from semrec_faiss.search.profile.taste import Taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.taste import Taste, taste_vector
 from semrec_faiss.search.text import TextQueries, TextTimes
 from semrec_faiss.search.wish import Wish, WishArguments
 
@@ -111,7 +111,7 @@ class Recommender(HoldsHandles):
             >>> [title.title for title in Recommender.from_arrays(np.eye(3, dtype="float32") + 1).similar("row_0", k=2)]
             ['Vector 1', 'Vector 2']
         """
-        from semrec_faiss.index.from_tables import build_from_tables, goes_with
+        from semrec_faiss.index.build.from_tables import build_from_tables, goes_with
 
         folder = Path(tempfile.mkdtemp(prefix="semrec-"))
         try:

@@ -14,7 +14,7 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
-from semrec_faiss.search.filter import Selections
+from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k

@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from semrec_faiss._version import __version__
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.search.batching import Batch
 from semrec_faiss.serve.asking.serving import Serving
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from semrec_faiss.cli.bench import bench
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.bench import search as search_bench
 from semrec_faiss.measure.bench.search_record import SearchResults
 from semrec_faiss.measure.documents.criterion import Promise

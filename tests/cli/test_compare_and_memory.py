@@ -15,8 +15,8 @@ from semrec_faiss.cli.memory import memory
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import gpu_count
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.guide import run as measuring
 from semrec_faiss.measure.instruments.index_memory_record import HostMemory, SearchPeak
 from semrec_faiss.measure.memory import plan as memory_plan

@@ -111,7 +111,7 @@ def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, 
 
 
 def test_a_gpu_that_is_not_there_is_exit_code_6(config: Path) -> None:
-    from semrec_faiss.index.device import gpu_count
+    from semrec_faiss.index.hardware.device import gpu_count
 
     if gpu_count():
         pytest.skip("this machine has a GPU")
@@ -165,7 +165,7 @@ def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.Mo
 
 def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from semrec_faiss.errors import MissingPackageError
-    from semrec_faiss.index import device
+    from semrec_faiss.index.hardware import device
 
     monkeypatch.setattr(device, "installed_faiss", lambda: {"faiss-cpu": "1.15.1", "faiss-gpu": "1.15.1"})
     device.load_faiss.cache_clear()
@@ -180,7 +180,7 @@ def test_both_faiss_wheels_are_refused_with_the_way_out(monkeypatch: pytest.Monk
 
 def test_neither_faiss_wheel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from semrec_faiss.errors import MissingPackageError
-    from semrec_faiss.index import device
+    from semrec_faiss.index.hardware import device
 
     monkeypatch.setitem(sys.modules, "faiss", None)
     device.load_faiss.cache_clear()

@@ -18,7 +18,7 @@ import pytest
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 
 # Unit vectors whose inner products are short decimals.
 FILMS: list[tuple[str, tuple[float, float], int | None, list[str] | None, str | None]] = [

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index import diagnosis, gpu_drivers
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index import diagnosis
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.diagnosis import Check
-from semrec_faiss.index.gpu_memory import GpuState
+from semrec_faiss.index.hardware import gpu_drivers
+from semrec_faiss.index.hardware.gpu_memory import GpuState
 
 
 def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:

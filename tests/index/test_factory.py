@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from semrec_faiss.config.index_types import GPU_PQ_M
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, SemrecError
-from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import auto_nlist, auto_pq_m, empty_index, holds_vectors_exactly, resolve
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
@@ -208,7 +208,7 @@ def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory
         "resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
         "from semrec_faiss.config.reading import config_from_dict\n"
         "from semrec_faiss.errors import SemrecError\n"
-        "from semrec_faiss.index.device import Device\n"
+        "from semrec_faiss.index.hardware.device import Device\n"
         "from semrec_faiss.index.factory import resolve\n"
         "from semrec_faiss.index.train import build_faiss_index\n"
         "from semrec_faiss.index.vector_index import VectorIndex\n"

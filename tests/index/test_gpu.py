@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device, choose_device, gpu_count, gpu_resources, load_faiss
-from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import Device, choose_device, gpu_count, gpu_resources, load_faiss
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 from semrec_faiss.index.vector_index import VectorIndex
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*few to train")]
@@ -214,7 +214,7 @@ import sys, threading
 import numpy as np
 sys.path.insert(0, "tests/index")
 from conftest import index_of
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 
 rng = np.random.default_rng(0)
 titles = rng.normal(size=(20_000, 64)).astype(np.float32)

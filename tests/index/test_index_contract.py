@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.vector_index import VectorIndex
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError, SemrecError, UsageError
-from semrec_faiss.index import exact
-from semrec_faiss.index.device import Device
-from semrec_faiss.index.exact import order_ties, rescore, scan
-from semrec_faiss.index.products import best_of_one
+from semrec_faiss.index.cpu import exact
+from semrec_faiss.index.cpu.exact import order_ties, rescore, scan
+from semrec_faiss.index.cpu.products import best_of_one
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.vector_index import VectorIndex
 
 MakeIndex = Callable[..., VectorIndex]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 
 Mask = NDArray[np.bool_]
 Entry = dict[str, Any]

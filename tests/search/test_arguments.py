@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from semrec_faiss import Filter, Recommender, SemrecError, Taste
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.export import export_all_users
 
 TITLES, DIM = 30, 8

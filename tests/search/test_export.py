@@ -16,10 +16,10 @@ import pytest
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search import export
 from semrec_faiss.search.export import export_all_users
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 Row = tuple[str, int, str, str, float]

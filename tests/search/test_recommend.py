@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import explanation
 from semrec_faiss.search import searcher as asking
 from semrec_faiss.search.answers.answer import Answer
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.profile.taste import Taste, taste_vector
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.taste import Taste, taste_vector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

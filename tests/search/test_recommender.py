@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import AmbiguousTitleError, DataError, MissingPackageError, NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

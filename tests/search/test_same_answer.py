@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.exact import inner_products, rounding_error, settled
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.cpu.exact import inner_products, rounding_error, settled
 from semrec_faiss.search.recommender import Recommender
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")

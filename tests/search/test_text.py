@@ -22,9 +22,9 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder, item_text
 from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.errors import NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.manifest import MANIFEST_NAME
-from semrec_faiss.index.saved import verify
+from semrec_faiss.index.saved.saved_index import verify
 from semrec_faiss.search import text as text_module
 from semrec_faiss.search.recommender import Recommender
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.serve.server import Service
 from semrec_faiss.serve.settings import read_settings
 

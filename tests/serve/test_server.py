@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 
 pytestmark = pytest.mark.slow

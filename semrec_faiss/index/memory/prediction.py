@@ -12,12 +12,12 @@ from typing import Any
 
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
-from semrec_faiss.index.exact import GATHER_BYTES
+from semrec_faiss.index.cpu.exact import GATHER_BYTES
+from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.plan import block_queries, keeps_codes, search_bytes, through_codes
-from semrec_faiss.index.lists import COARSE_QUERIES
+from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
     ROW_BYTES,

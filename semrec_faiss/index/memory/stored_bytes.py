@@ -16,9 +16,9 @@ from semrec_faiss.config.index_types import (
     IvfPqIndex,
     IvfSqIndex,
 )
-from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
 from semrec_faiss.index.fused.plan import code_bytes, keeps_codes
+from semrec_faiss.index.hardware.device import Device, load_faiss
 
 FLOAT_BYTES, ROW_BYTES = 4, 8
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FusedIndex, IndexConfig
-from semrec_faiss.index.device import Device, load_faiss, to_gpu
-from semrec_faiss.index.exact import MORE_CANDIDATES, original_vectors, scan
-from semrec_faiss.index.products import best_of_batch
+from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, original_vectors, scan
+from semrec_faiss.index.cpu.products import best_of_batch
+from semrec_faiss.index.hardware.device import Device, load_faiss, to_gpu
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
 from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.index.vector_index import VectorIndex

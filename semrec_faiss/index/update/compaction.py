@@ -10,13 +10,13 @@ import numpy as np
 from semrec_faiss._version import __version__
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
-from semrec_faiss.index.build import USERS_NAME, write_npy, write_rows, write_vectors
-from semrec_faiss.index.device import choose_device, load_faiss
+from semrec_faiss.index.build.run import USERS_NAME, write_npy, write_rows, write_vectors
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_titles import write_titles
-from semrec_faiss.index.saved_users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
+from semrec_faiss.index.hardware.device import choose_device, load_faiss
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.titles import write_titles
+from semrec_faiss.index.saved.users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
 from semrec_faiss.progress import Progress, silent
 
 _BLOCK_BYTES = 4 << 20

@@ -18,9 +18,9 @@ from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.titles import Record, stored_records
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
-from semrec_faiss.index.build import check_products
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_titles import fields_of
+from semrec_faiss.index.build.run import check_products
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.titles import fields_of
 
 _NAMED = 3
 """Ids that an error names."""

@@ -10,11 +10,11 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
 from semrec_faiss.data.users import History
-from semrec_faiss.index.build import of_unit_length, write_rows
+from semrec_faiss.index.build.run import of_unit_length, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.segments.opened import LIKELESS, file_of
 from semrec_faiss.index.update.plan import Plan
 from semrec_faiss.index.update.segment import places_of, write_users

@@ -13,12 +13,12 @@ from semrec_faiss.data.seen_table import IdTable, SeenRows, distinct_ids, number
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.users import grouped_history
 from semrec_faiss.errors import DataError
-from semrec_faiss.index.build import write_npy, write_rows
+from semrec_faiss.index.build.run import write_npy, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.generations.texts import write_texts
-from semrec_faiss.index.saved import SavedIndex
-from semrec_faiss.index.saved_users import SavedUsers, line_of, write_seen
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.users import SavedUsers, line_of, write_seen
 from semrec_faiss.index.segments.opened import (
     RECORDS,
     REPLACED,

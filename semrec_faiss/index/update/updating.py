@@ -11,7 +11,7 @@ from semrec_faiss._version import __version__
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import Manifest, Segment, Segments
-from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.update.compaction import compacted
 from semrec_faiss.index.update.plan import Change, Kind, Plan, planned
 from semrec_faiss.index.update.profiles import affected_users, write_affected

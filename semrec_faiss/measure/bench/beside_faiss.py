@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Scores, Vectors
-from semrec_faiss.index.device import Device, load_faiss
-from semrec_faiss.index.kernels import as_faiss_comes
+from semrec_faiss.index.hardware.device import Device, load_faiss
+from semrec_faiss.index.hardware.kernels import as_faiss_comes
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.bench.record import BesideRaw
 from semrec_faiss.measure.bench.search_record import BatchCost, BesideDefaults, CpuAgreement, DefaultsBatch

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share
@@ -24,7 +24,7 @@ from semrec_faiss.measure.instruments.environment import load_average, stamp_of_
 from semrec_faiss.measure.instruments.timing import measure, measure_paired
 from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.filter import Filter, Selections
+from semrec_faiss.search.filters.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Chosen, choose_strategy

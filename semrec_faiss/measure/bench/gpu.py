@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
 from semrec_faiss.measure.bench.gpu_record import (
     GpuBatch,

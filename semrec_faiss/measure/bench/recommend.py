@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import gpu_count
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.bench.beside_faiss import raw_search
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
@@ -26,7 +26,7 @@ from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch, WatchedM
 from semrec_faiss.measure.instruments.timing import PairedTimings, measure_paired
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, export_all_users
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 K = 10

@@ -11,8 +11,8 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.measure.bench.beside_faiss import (
     agreement_with_cpu,
     batch_cost,

@@ -13,7 +13,7 @@ import numpy as np
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.writer import IndexWriter
 from semrec_faiss.measure.documents.results import device_name, settle

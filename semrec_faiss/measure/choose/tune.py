@@ -14,8 +14,8 @@ from semrec_faiss.config.index_types import GPU_LIMIT, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import ConfigError, UsageError
-from semrec_faiss.index.device import Device, choose_device
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.index.memory.stored_bytes import lists_of
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
-from semrec_faiss.index.device import Device
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.storage import new_file, read_small
 
 MOST_BYTES = 256 << 20

@@ -13,13 +13,13 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
-from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.evaluate.baselines import top
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k
 

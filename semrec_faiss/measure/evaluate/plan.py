@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.config import EvaluateSettings, EvaluationSweep, ProfileGrid
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE

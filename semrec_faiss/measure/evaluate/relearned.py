@@ -7,7 +7,7 @@ import numpy as np
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.data.interactions.hybrid import Transformation, learn_beside
 from semrec_faiss.data.users import History
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 

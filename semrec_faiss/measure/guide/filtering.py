@@ -18,7 +18,7 @@ from semrec_faiss.measure.guide.similarity import query_titles, shown_results
 from semrec_faiss.measure.instruments.cuda_time import time_in_faiss
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.answers.answer import Answer
-from semrec_faiss.search.filter import Filter, Selections
+from semrec_faiss.search.filters.filter import Filter, Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
-from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings, MemorySettings

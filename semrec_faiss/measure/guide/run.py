@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semrec_faiss.errors import SemrecError, UsageError
-from semrec_faiss.index.device import Device, choose_device
-from semrec_faiss.index.saved import SavedIndex
+from semrec_faiss.index.hardware.device import Device, choose_device
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured
@@ -38,7 +38,7 @@ from semrec_faiss.measure.instruments.environment import load_average, stamp_of_
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.instruments.trace import Trace, traced
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 
 Test = Callable[[Sides, CompareSettings, Progress], Outcome]
 

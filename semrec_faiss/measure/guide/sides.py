@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.device import gpu_count
+from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.documents.gaps import WithGaps

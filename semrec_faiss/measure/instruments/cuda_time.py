@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.index.device import first_line, load_faiss
+from semrec_faiss.index.hardware.device import first_line, load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.documents.results import NotMeasured

@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from semrec_faiss._version import __version__
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.index.device import installed_faiss, load_faiss
-from semrec_faiss.index.gpu_memory import gpu_states
-from semrec_faiss.index.kernels import LIBRARIES, kernels_of
+from semrec_faiss.index.hardware.device import installed_faiss, load_faiss
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.kernels import LIBRARIES, kernels_of
 from semrec_faiss.measure.documents.stamp import Blas, Cpu, Git, Gpu, Stamp
 from semrec_faiss.measure.instruments.host_memory import machine_bytes
 

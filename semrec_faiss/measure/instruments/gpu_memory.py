@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.measure.documents.fields import Count, Part, Time
 
 INTERVAL_S = 0.005

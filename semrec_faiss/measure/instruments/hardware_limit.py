@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semrec_faiss.index.device import Device, load_faiss
+from semrec_faiss.index.hardware.device import Device, load_faiss
 from semrec_faiss.measure.documents.fields import Amount, Part
 from semrec_faiss.measure.documents.results import NotMeasured
 

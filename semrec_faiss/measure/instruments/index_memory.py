@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.memory.prediction import MemoryParts
 from semrec_faiss.measure.documents.fields import Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured

@@ -19,9 +19,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.device import first_line, load_faiss
-from semrec_faiss.index.gpu_memory import gpu_states
-from semrec_faiss.index.saved import VECTORS_NAME, SavedIndex
+from semrec_faiss.index.hardware.device import first_line, load_faiss
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.saved.saved_index import VECTORS_NAME, SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
 from semrec_faiss.measure.instruments.host_memory import status_bytes

@@ -13,9 +13,9 @@ from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device, choose_device, gpu_k_limit, out_of_k_limit
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limit, out_of_k_limit
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
 from semrec_faiss.measure.documents.fields import Count, Part, Positive, Share
 from semrec_faiss.measure.documents.gaps import Document, WithGaps

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.errors import StorageError, UsageError
-from semrec_faiss.index.device import Device, gpu_count
+from semrec_faiss.index.hardware.device import Device, gpu_count
 from semrec_faiss.index.subset import scan_rows
 from semrec_faiss.index.train import VectorBlocks, build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex

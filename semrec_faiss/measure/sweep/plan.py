@@ -14,8 +14,8 @@ from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.parquet import parquet_parts
 from semrec_faiss.errors import ConfigError, DeviceError
-from semrec_faiss.index.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import empty_index, resolve
+from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.instruments.environment import Processor, stamp_of_this_run

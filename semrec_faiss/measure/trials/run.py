@@ -13,7 +13,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.device import first_line, is_out_of_memory
+from semrec_faiss.index.hardware.device import first_line, is_out_of_memory
 from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.trials.kind import PLAN
 from semrec_faiss.measure.trials.ledger import Ledger, Record

@@ -17,9 +17,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.errors import StorageError
-from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly
-from semrec_faiss.index.saved import INDEX_NAME, read_for_search
+from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.saved.saved_index import INDEX_NAME, read_for_search
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
@@ -30,7 +30,7 @@ from semrec_faiss.measure.quality.metrics import Latency
 from semrec_faiss.measure.trials.questions import SweepData
 from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
-from semrec_faiss.search.filter import Selection
+from semrec_faiss.search.filters.filter import Selection
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.measure.instruments.environment import Processor
 from semrec_faiss.measure.trials.record import FORMAT, Questions, TestedData, TestedDevice, TrialSettings
 from semrec_faiss.measure.trials.settings import QuerySettings

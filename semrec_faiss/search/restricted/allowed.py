@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.exact import Search
+from semrec_faiss.index.cpu.exact import Search
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
 from semrec_faiss.search.restricted.found import Stage, TopK

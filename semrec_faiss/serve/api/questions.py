@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.wish import WishArguments
 from semrec_faiss.serve.api.messages import Request
 from semrec_faiss.serve.api.problems import Refused

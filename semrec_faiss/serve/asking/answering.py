@@ -18,9 +18,9 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.explanation import Explanation
+from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.taste import Taste
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.api.arrow import arrow_stream
 from semrec_faiss.serve.api.messages import ARROW, Reply

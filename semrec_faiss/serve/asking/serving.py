@@ -16,9 +16,9 @@ from pathlib import Path
 from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import predict_memory
-from semrec_faiss.index.saved import SavedIndex, verify_opened
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.wish import Wish

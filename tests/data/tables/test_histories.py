@@ -18,7 +18,7 @@ from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories
 from semrec_faiss.data.tables.importing import TableWish
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.recommender import Recommender
 
 TITLES = np.array([[2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 5.0], [1, 1, 1, 1]], np.float32)

@@ -21,7 +21,7 @@ from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.recommender import Recommender
 
 COUNT, DIM = 60, 8

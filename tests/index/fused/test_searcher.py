@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.fused.plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.vector_index import VectorIndex
 
 either_way = pytest.mark.usefixtures("read")

@@ -26,9 +26,9 @@ import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 
 import semrec_faiss.search.recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.saved import verify
+from semrec_faiss.index.saved.saved_index import verify
 
 CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"))
 

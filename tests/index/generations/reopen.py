@@ -20,7 +20,7 @@ from typing import Any
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 
 
 def counts() -> dict[str, int]:

@@ -19,10 +19,10 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 
 Build = Callable[..., Generation]
 
@@ -194,14 +194,14 @@ def read_only(build: Build) -> Iterator[Path]:
 def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) -> None:
     program = (
         "import os, sys\n"
-        "import semrec_faiss.index.saved, semrec_faiss.search.recommender\n"
+        "import semrec_faiss.index.saved.saved_index, semrec_faiss.search.recommender\n"
         "import faiss, duckdb\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "os.chdir('/')\n"
         "from semrec_faiss.index.generations.directory import IndexDirectory\n"
         "from semrec_faiss.errors import StorageError\n"
         f"path = {str(read_only)!r}\n"
-        "semrec_faiss.index.saved.verify(path)\n"
+        "semrec_faiss.index.saved.saved_index.verify(path)\n"
         "recommender = semrec_faiss.search.recommender.Recommender.open(path)\n"
         "print(recommender.similar('m00007', 3).returned, recommender.recommend('user_001', 3).returned)\n"
         "try:\n"

@@ -22,10 +22,10 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import StorageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations import directory as store
 from semrec_faiss.index.generations import generation
-from semrec_faiss.index.saved import verify
+from semrec_faiss.index.saved.saved_index import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 
@@ -74,10 +74,10 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import duckdb, faiss, numpy.ma
 from semrec_faiss.errors import SemrecError
-import semrec_faiss.index.build, semrec_faiss.search.recommender
+import semrec_faiss.index.build.run, semrec_faiss.search.recommender
 from semrec_faiss.config.reading import config_from_dict
 output, folder, limits, kind = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
-module = semrec_faiss.index.build
+module = semrec_faiss.index.build.run
 for limit, step in limits:
     reader, writer = os.pipe()
     pid = os.fork()
@@ -89,7 +89,7 @@ for limit, step in limits:
             return real(*arguments, **options)
         setattr(module, step, limited)
         try:
-            semrec_faiss.index.build.build_index(config_from_dict({"dataset": folder, "output": output, "index": kind}))
+            module.build_index(config_from_dict({"dataset": folder, "output": output, "index": kind}))
             outcome = ["built", 0, ""]
         except SemrecError as error:
             outcome = [type(error).__name__, error.exit_code, str(error)]

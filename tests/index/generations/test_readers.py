@@ -15,7 +15,7 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 
 pytestmark = [

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.device import Device, load_faiss
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.hardware.device import Device, load_faiss
 from semrec_faiss.index.memory.prediction import (
     PROGRAM_BYTES,
     SEARCH_BYTES,

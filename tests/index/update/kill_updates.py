@@ -26,7 +26,7 @@ import pyarrow.parquet  # noqa: F401
 from living_worlds import Draws, Model, begun, write_folder
 
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 
 DIM = 12
 GENRES = ("Drama", "Comedy", "Crime", "Western")

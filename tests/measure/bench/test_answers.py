@@ -9,7 +9,7 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers
 from semrec_faiss.search.recommender import Recommender
 

@@ -24,6 +24,6 @@ def test_everybody_is_measured_in_one_run() -> None:
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.device.gpu_count", lambda: 0)
+    monkeypatch.setattr("semrec_faiss.index.hardware.device.gpu_count", lambda: 0)
     with pytest.raises(DeviceError, match="GPU 0 was asked for"):
         bench_gpu(GpuBench())

@@ -15,9 +15,9 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import SemrecError, StorageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import Device, load_faiss
-from semrec_faiss.index.gpu_memory import GpuState
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.hardware.device import Device, load_faiss
+from semrec_faiss.index.hardware.gpu_memory import GpuState
 from semrec_faiss.measure.bench.beside_faiss import RAW, blas_settings, rounds_of, row_of_batch
 from semrec_faiss.measure.bench.promises import judge
 from semrec_faiss.measure.bench.search import SearchBench, bench_search

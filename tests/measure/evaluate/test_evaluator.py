@@ -16,7 +16,7 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.measure.evaluate import document as evaluation_document
 from semrec_faiss.measure.evaluate import lists as list_maker

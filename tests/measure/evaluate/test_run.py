@@ -247,7 +247,7 @@ def test_digests_name_what_is_measured(plan: MakePlan, rated_index: Any, tmp_pat
 
 def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
     from semrec_faiss.config.reading import config_from_dict
-    from semrec_faiss.index.build import build_index
+    from semrec_faiss.index.build.run import build_index
 
     data = rated_index.path.parent / "data"
     build_index(config_from_dict({"dataset": str(data), "output": str(tmp_path / "again"), "device": "cpu"}))
@@ -258,7 +258,7 @@ def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index
 
 def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
     from semrec_faiss.config.reading import config_from_dict
-    from semrec_faiss.index.build import build_index
+    from semrec_faiss.index.build.run import build_index
 
     data = rated_index.path.parent / "data"
     index = {"type": "ivf_flat", "build": {"nlist": 3}, "search": {"nprobe": 1}}

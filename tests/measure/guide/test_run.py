@@ -14,9 +14,9 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.device import gpu_count
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
+from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide import run as guide_module

@@ -11,7 +11,7 @@ import pytest
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, SemrecError, UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments import index_memory as memory_check

@@ -11,7 +11,7 @@ import made_records
 import numpy as np
 import pytest
 
-from semrec_faiss.index.gpu_memory import GpuState
+from semrec_faiss.index.hardware.gpu_memory import GpuState
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
 from semrec_faiss.measure.instruments import host_memory as host_peak

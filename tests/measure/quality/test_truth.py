@@ -11,8 +11,8 @@ import pytest
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.device import Device
 from semrec_faiss.index.factory import resolve
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.quality.truth import ExactNeighbours, digest_of_array, exact_index

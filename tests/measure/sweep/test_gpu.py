@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.index.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.measure.sweep.run import run_sweep
 
 pytestmark = pytest.mark.gpu

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from semrec_faiss.errors import SemrecError, UsageError
-from semrec_faiss.index.device import Device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments import environment

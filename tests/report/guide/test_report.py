@@ -12,7 +12,7 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.record import GuideResults
 from semrec_faiss.measure.guide.run import GuideRun, run_guide

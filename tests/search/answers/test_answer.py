@@ -12,7 +12,7 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.result import shown_names
 from semrec_faiss.search.recommender import Recommender
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from semrec_faiss.config.index_types import GPU_LIMIT, FusedIndex
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.index.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.hardware.device import GPU_NARROW_SQ_LIMIT, Device
 from semrec_faiss.index.subset import honours_selector, scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.filter import Filter
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.restricted import topk
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.restricted.restriction import Restriction
@@ -523,7 +523,7 @@ def test_no_selector_reaches_an_index_that_says_it_is_on_a_gpu(
     world: Any, make_index: Callable[..., VectorIndex], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     built = build(name, "cpu", world, make_index)
-    from semrec_faiss.index.device import load_faiss
+    from semrec_faiss.index.hardware.device import load_faiss
 
     faiss = load_faiss()
     limits: list[int] = []

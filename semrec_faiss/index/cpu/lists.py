@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.device import load_faiss
-from semrec_faiss.index.exact import rounding_error, settled
+from semrec_faiss.index.cpu.exact import rounding_error, settled
+from semrec_faiss.index.hardware.device import load_faiss
 
 COARSE_QUERIES = 1024
 """Queries whose lists are settled at once."""

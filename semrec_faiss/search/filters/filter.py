@@ -19,7 +19,14 @@ from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import names_of, text_of
-from semrec_faiss.search.field_filters import AnyOf, Ranges, any_of_clause, any_of_from, range_clause, ranges_from
+from semrec_faiss.search.filters.field_filters import (
+    AnyOf,
+    Ranges,
+    any_of_clause,
+    any_of_from,
+    range_clause,
+    ranges_from,
+)
 
 CACHE_BYTES = 256 << 20
 """Masks and gathered vectors that are kept."""

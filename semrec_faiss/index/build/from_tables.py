@@ -18,7 +18,7 @@ from semrec_faiss.data.tables.importing import TableWish, write_media
 from semrec_faiss.data.tables.memory import as_table, titles_table
 from semrec_faiss.data.tables.people import write_users
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.progress import Progress, silent
 

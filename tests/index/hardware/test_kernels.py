@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from semrec_faiss.index.device import load_faiss
-from semrec_faiss.index.kernels import CHOICE, SAFE, Blas, Kernels, kernels_of, processor_flags
+from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.kernels import CHOICE, SAFE, Blas, Kernels, kernels_of, processor_flags
 
 AS_ON_A_NEW_PROCESSOR = """
 import os
@@ -17,7 +17,7 @@ import numpy as np
 os.environ["OPENBLAS_CORETYPE"] = "Prescott"  # what FAISS's OpenBLAS takes where it does not know the processor
 import faiss
 del os.environ["OPENBLAS_CORETYPE"]
-from semrec_faiss.index.kernels import as_faiss_comes, kernels_of, replace_old_kernels
+from semrec_faiss.index.hardware.kernels import as_faiss_comes, kernels_of, replace_old_kernels
 def told():
     kernels = kernels_of("faiss")
     return f"{kernels.architecture} {kernels.by_itself}"
@@ -62,8 +62,8 @@ def test_kernels_that_somebody_named_stay() -> None:
     if not can_replace():
         pytest.skip("no OpenBLAS with kernels to choose, or a processor without AVX2")
     program = (
-        "from semrec_faiss.index.device import load_faiss; load_faiss()\n"
-        "from semrec_faiss.index.kernels import kernels_of; print(kernels_of('faiss').architecture)\n"
+        "from semrec_faiss.index.hardware.device import load_faiss; load_faiss()\n"
+        "from semrec_faiss.index.hardware.kernels import kernels_of; print(kernels_of('faiss').architecture)\n"
         "from semrec_faiss.index.diagnosis import diagnose\n"
         "print(next(check.state for check in diagnose() if check.name == 'arithmetic'))"
     )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.index.device import load_faiss
-from semrec_faiss.index.products import best_of_batch
+from semrec_faiss.index.cpu.products import best_of_batch
+from semrec_faiss.index.hardware.device import load_faiss
 
 VectorsOf = Callable[[Rows], Vectors]
 Search = Callable[[Vectors, int], tuple[Scores, Rows]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Values, Vectors
-from semrec_faiss.index.device import load_faiss
+from semrec_faiss.index.hardware.device import load_faiss
 
 TITLES_AN_INTEREST = 2
 """A user has at most one interest for this many liked titles."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from semrec_faiss.index.gpu_memory import all_gpu_states, gpu_states
+from semrec_faiss.index.hardware.gpu_memory import all_gpu_states, gpu_states
 
 CARDS = [("NVIDIA A", "GPU-aa11", 10, 1), ("NVIDIA B", "GPU-ab22", 20, 2), ("NVIDIA C", "GPU-c333", 30, 3)]
 

@@ -17,9 +17,9 @@ from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
-from semrec_faiss.search.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish

@@ -14,10 +14,10 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build import build_index
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search import filter as selection
-from semrec_faiss.search.filter import Filter, Selections, parse_years
+from semrec_faiss.search.filters import filter as selection
+from semrec_faiss.search.filters.filter import Filter, Selections, parse_years
 from semrec_faiss.search.recommender import Recommender
 
 

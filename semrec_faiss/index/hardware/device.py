@@ -16,8 +16,8 @@ from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex
 from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
 from semrec_faiss.forking import keep_for_ever, renewed_after_fork
-from semrec_faiss.index.gpu_memory import all_gpu_states
-from semrec_faiss.index.kernels import replace_old_kernels
+from semrec_faiss.index.hardware.gpu_memory import all_gpu_states
+from semrec_faiss.index.hardware.kernels import replace_old_kernels
 
 FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
@@ -63,7 +63,7 @@ def load_faiss() -> Any:
     """Import FAISS, have its threads share cores, and set its kernels and block sizes for batches of recommender size.
 
     ``GOMP_SPINCOUNT`` is set for this process where neither it nor ``OMP_WAIT_POLICY`` is; for the kernels see
-    `semrec_faiss.index.kernels`.
+    `semrec_faiss.index.hardware.kernels`.
 
     Raises:
         MissingPackageError: FAISS is missing, installed twice over itself, or cannot load its GPU libraries.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.index import products
-from semrec_faiss.index.kernels import Blas
-from semrec_faiss.index.products import best_by_numpy, best_of_batch
+from semrec_faiss.index.cpu import products
+from semrec_faiss.index.cpu.products import best_by_numpy, best_of_batch
+from semrec_faiss.index.hardware.kernels import Blas
 
 
 def whole_numbers(shape: tuple[int, int], seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import semrec_faiss
 from semrec_faiss import Filter, Recommender, UsageError
 from semrec_faiss.cli.main import cli
-from semrec_faiss.search.field_filters import parse_any_of, parse_max_per, parse_ranges
+from semrec_faiss.search.filters.field_filters import parse_any_of, parse_max_per, parse_ranges
 
 COUNT = 30
 SONGS = {

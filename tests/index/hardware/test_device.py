@@ -13,8 +13,8 @@ import pytest
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
-from semrec_faiss.index import device as device_module
-from semrec_faiss.index.device import (
+from semrec_faiss.index.hardware import device as device_module
+from semrec_faiss.index.hardware.device import (
     BLAS_QUERY_BLOCK,
     BLAS_THRESHOLD,
     BLAS_TITLE_BLOCK,
@@ -75,7 +75,7 @@ def test_faiss_is_loaded_with_block_sizes_that_suit_batches() -> None:
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_threads_share_cores_unless_told_otherwise(given: dict[str, str], spins: str | None) -> None:
-    code = "import os, semrec_faiss.index.device as d; d.load_faiss(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os, semrec_faiss.index.hardware.device as d; d.load_faiss(); print(os.environ.get('GOMP_SPINCOUNT'))"
     others = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run([sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(spins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semrec_faiss.search.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
 
 
 def test_one_interest_is_the_weighted_mean() -> None:

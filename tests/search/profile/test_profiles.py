@@ -19,16 +19,16 @@ from semrec_faiss.data.folder.layout import MEDIA_VECTORS, USER_VECTORS
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.errors import ConfigError, DataError, UsageError
-from semrec_faiss.index.build import build_index
-from semrec_faiss.index.saved import verify
+from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.saved.saved_index import verify
 from semrec_faiss.measure.evaluate.evaluator import Evaluator, Protocol
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.search.export import export_all_users
-from semrec_faiss.search.interests import interest_vectors, merge_lists
-from semrec_faiss.search.profile_search import SEED, ProfileSearch
+from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
+from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.taste import Taste
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.forking import OWN_THREADS, renewed_after_fork
-from semrec_faiss.index.device import load_faiss
-from semrec_faiss.index.kernels import Blas, numpy_is_faster
+from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.kernels import Blas, numpy_is_faster
 
 SCORE_BLOCK = 64
 """Scores that share one maximum while the best are looked for; more than `FEW` results take `NARROW_BLOCK`."""

@@ -18,12 +18,12 @@ from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
-from semrec_faiss.index.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, KnownAnswer, damaged
-from semrec_faiss.index.saved_titles import open_titles
-from semrec_faiss.index.saved_users import SavedUsers
+from semrec_faiss.index.hardware.device import Device, choose_device, first_line, load_faiss
+from semrec_faiss.index.saved.titles import open_titles
+from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.segments.joined import gathered
 from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.index.segments.segmented_index import SegmentedIndex
