@@ -17,13 +17,13 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.device import load_faiss
 from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.batch import COPIED_AT_ONCE
 from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import WORK_BYTES, code_bytes, keeps_codes
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+from semrec_faiss.index.hardware.device import load_faiss
 
 Layout = Literal["auto", "shards", "replicas"]
 
