@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import Unpack
 
 from semrec_faiss.cli.dataset_exchange import export_files, import_file
 from semrec_faiss.cli.options import FiniteRange, json_option
@@ -14,6 +15,7 @@ from semrec_faiss.cli.printing import as_size, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from semrec_faiss.data.check import FolderReport, VectorsReport
+    from semrec_faiss.data.text.embed import EmbedArguments
 
 
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
@@ -88,10 +90,16 @@ def _norms(vectors: VectorsReport) -> str:
     "--seed", default=7, show_default=True, type=click.IntRange(min=0), help="The same seed gives the same bytes."
 )
 @click.option(
-    "--seen", default=0, show_default=True, type=click.IntRange(min=0), help="Titles each user has seen, on average."
+    "--seen",
+    "seen_per_user",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Titles each user has seen, on average.",
 )
 @click.option(
     "--dtype",
+    "media_dtype",
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "float16", "float64"]),
@@ -99,17 +107,7 @@ def _norms(vectors: VectorsReport) -> str:
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
 @json_option
-def synth(
-    out: Path,
-    titles: int,
-    users: int,
-    dim: int,
-    seed: int,
-    seen: int,
-    dtype: Literal["float16", "float32", "float64"],
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def synth(out: Path, overwrite: bool, as_json: bool, **world: Any) -> None:
     """Make a data folder OUT of any size: clustered unit vectors, metadata with franchises, genres and years, users."""
     from dataclasses import asdict
 
@@ -119,25 +117,16 @@ def synth(
     from semrec_faiss.measure.instruments.host_memory import held_at_most
 
     with progress_bars() as progress:
-        report = write_synthetic(
-            out,
-            titles=titles,
-            users=users,
-            dim=dim,
-            seed=seed,
-            seen_per_user=seen,
-            media_dtype=dtype,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        report = write_synthetic(out, overwrite=overwrite, progress=progress, **world)
     if as_json:
-        made = {"out": out.name, "titles": titles, "users": users, "dim": dim, "seed": seed, "dtype": dtype}
+        made = {"out": out.name, **{name: world[name] for name in ("titles", "users", "dim", "seed")}}
+        made["dtype"] = world["media_dtype"]
         peak = NotMeasured("it was made by several processes") if report.processes else held_at_most()
         print_json(
             settle({"environment": stamp_of_this_run().as_json(), **made, **asdict(report), "peak_memory_bytes": peak})
         )
         return
-    click.echo(f"made {out}: {titles} titles and {users} users of {dim} dimensions")
+    click.echo(f"made {out}: {world['titles']} titles and {world['users']} users of {world['dim']} dimensions")
     say(f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s")
 
 
@@ -175,13 +164,10 @@ def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 def embed(
     folder: Path,
-    model: str,
     fields: str,
-    batch_size: int | None,
-    dtype: Literal["float16", "float32"],
-    device: str | None,
     overwrite: bool,
     as_json: bool,
+    **embedding: Unpack[EmbedArguments],
 ) -> None:
     """Make FOLDER/media/content_vectors.npy from the titles in FOLDER/media/metadata.jsonl.
 
@@ -193,16 +179,7 @@ def embed(
 
     names = tuple(name.strip() for name in fields.split(",") if name.strip())
     with progress_bars() as progress:
-        report = embed_folder(
-            folder,
-            model=model,
-            fields=names,
-            batch_size=batch_size,
-            dtype=dtype,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        report = embed_folder(folder, fields=names, overwrite=overwrite, progress=progress, **embedding)
     if as_json:
         print_json(asdict(report))
         return
@@ -218,16 +195,7 @@ def embed(
 @_embed_options
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @json_option
-def movielens(
-    path: Path,
-    out: Path,
-    model: str,
-    batch_size: int | None,
-    dtype: Literal["float16", "float32"],
-    device: str | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding: Unpack[EmbedArguments]) -> None:
     """Make the data folder OUT of PATH, a MovieLens download: titles, vectors of their texts, users, seen titles.
 
     PATH is the zip as downloaded or the folder in it: ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or
@@ -239,16 +207,7 @@ def movielens(
     from semrec_faiss.data.movielens.titles import media_id
 
     with progress_bars() as progress:
-        report = convert_movielens(
-            path,
-            out,
-            model=model,
-            batch_size=batch_size,
-            dtype=dtype,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        report = convert_movielens(path, out, overwrite=overwrite, progress=progress, **embedding)
     if as_json:
         print_json(report.as_dict())
         return
@@ -279,7 +238,9 @@ def movielens(
     help="user_id, media_id, and rating and timestamp where known, .csv or .parquet. [default: FOLDER's seen titles]",
 )
 @click.option("--rank", default=256, show_default=True, type=click.IntRange(1, 4096), help="Collaborative dimensions.")
-@click.option("--text-dim", default=128, show_default=True, type=click.IntRange(1, 4096), help="Text dimensions.")
+@click.option(
+    "--text-dim", "directions", default=128, show_default=True, type=click.IntRange(1, 4096), help="Text dimensions."
+)
 @click.option(
     "--text-weight",
     default=0.8,
@@ -302,14 +263,11 @@ def learn(
     folder: Path,
     out: Path,
     interactions: Path | None,
-    rank: int,
-    text_dim: int,
-    text_weight: float,
     half_life: float,
     liked: float,
-    seed: int,
     overwrite: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Make the data folder OUT of FOLDER, its titles' vectors learned from what people did and from text vectors.
 
@@ -321,23 +279,12 @@ def learn(
     from semrec_faiss.data.interactions.hybrid import LearnSettings
     from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 
-    settings = LearnSettings(
-        rank=rank,
-        directions=text_dim,
-        text_weight=text_weight,
-        profile=Profile(weights="liked", half_life=half_life, liked=liked),
-        seed=seed,
-    )
+    settings = LearnSettings(profile=Profile(weights="liked", half_life=half_life, liked=liked), **how)
     with progress_bars() as progress:
         report = learn_folder(folder, out, settings, interactions=interactions, overwrite=overwrite, progress=progress)
     if as_json:
-        print_json(
-            {
-                "environment": stamp_of_this_run().as_json(),
-                "settings": settings.model_dump(mode="json"),
-                **report.as_dict(),
-            }
-        )
+        stamp = stamp_of_this_run().as_json()
+        print_json({"environment": stamp, "settings": settings.model_dump(mode="json"), **report.as_dict()})
         return
     rows = [
         ["made", str(out)],

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA
 from semrec_faiss.data.folder.out_folder import check_out_folder
@@ -23,8 +25,8 @@ from semrec_faiss.data.movielens.ratings import (
 )
 from semrec_faiss.data.movielens.titles import Titles, add_genome, read_genome_tags, read_titles
 from semrec_faiss.data.movielens.users import write_users
-from semrec_faiss.data.text.embed import EmbedDtype, EmbedReport, embed_folder
-from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, check_available, find_model
+from semrec_faiss.data.text.embed import EmbedArguments, EmbedReport, embed_folder
+from semrec_faiss.data.text.encoder import DEFAULT_MODEL, check_available, find_model
 from semrec_faiss.errors import StorageError
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
@@ -71,13 +73,9 @@ def convert_movielens(
     path: Path,
     out: Path,
     *,
-    model: str = DEFAULT_MODEL,
-    batch_size: int | None = None,
-    dtype: EmbedDtype = "float32",
-    device: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
-    encoder: Encoder | None = None,
+    **embedding: Unpack[EmbedArguments],
 ) -> MovieLensReport:
     """Make the data folder ``out`` of a MovieLens download; it appears only when everything is written.
 
@@ -87,9 +85,9 @@ def convert_movielens(
     Args:
         path: a folder or zip of ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or ml-10M100K.
         out: the folder to make.
-        model, batch_size, dtype, device, encoder: as :func:`embed_folder`.
         overwrite: replace an earlier data folder at ``out``.
         progress: told the steps.
+        embedding: model, batch_size, dtype, device and encoder, as :func:`embed_folder`.
 
     Raises:
         NotFoundError: no such download or model.
@@ -103,8 +101,8 @@ def convert_movielens(
 
     check_out_folder(out, overwrite=overwrite)
     check_there(path)
-    if encoder is None:
-        check_available(find_model(model))
+    if embedding.get("encoder") is None:
+        check_available(find_model(embedding.get("model", DEFAULT_MODEL)))
     try:
         with _staging(out.resolve()) as staging:
             with open_scratch(staging / _WORK) as scratch:
@@ -115,14 +113,10 @@ def convert_movielens(
                     file.writelines(titles.json_lines())
                 embedded = embed_folder(
                     staging,
-                    model=model,
                     fields=() if genome_titles is None else (GENOME_FIELD,),
-                    batch_size=batch_size,
-                    dtype=dtype,
-                    device=device,
                     overwrite=True,
                     progress=progress,
-                    encoder=encoder,
+                    **embedding,
                 )
                 users, left_out = write_users(staging, scratch, raters, embedded.path, progress)
             _publish(staging, out.resolve())

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,16 @@ BLOCK_ROWS = 2048
 """Titles in a block: what an interruption loses at most."""
 
 EmbedDtype = Literal["float16", "float32"]
+
+
+class EmbedArguments(TypedDict, total=False):
+    """How texts become vectors; see `embed_folder`."""
+
+    model: str
+    batch_size: int | None
+    dtype: EmbedDtype
+    device: str | None
+    encoder: Encoder | None
 
 
 @dataclass(frozen=True)
