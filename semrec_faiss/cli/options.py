@@ -121,6 +121,13 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every question for titles takes: how many, which, how they are shown, and settings."""
+    for option in (json_option, set_option, show_option, explain_option, wish_options, count_option):
+        command = option(command)
+    return command
+
+
 def wish_arguments(options: dict[str, Any]) -> WishArguments:
     """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
     from semrec_faiss.search.filters.field_filters import parse_max_per

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.options import (
     count_option,
-    explain_option,
     index_argument,
     json_option,
     parse_rating,
     profile_changes,
     profile_options,
-    set_option,
-    show_option,
+    question_options,
     wish_arguments,
-    wish_options,
 )
 from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.errors import UsageError
@@ -45,12 +43,7 @@ if TYPE_CHECKING:
     type=click.Choice(["whole", "people", "text"]),
     help="Alike by the whole vector, or, where it was learned, by what people did or what texts say.",
 )
-@count_option
-@wish_options
-@explain_option
-@show_option
-@set_option
-@json_option
+@question_options
 def similar(
     index: Path,
     title: str | None,
@@ -59,9 +52,6 @@ def similar(
     by: Block,
     count: int,
     settings: tuple[str, ...],
-    as_json: bool,
-    account: bool,
-    show: str | None,
     **options: Any,
 ) -> None:
     """Find the titles of INDEX most similar to TITLE, a title or a media_id.
@@ -82,32 +72,20 @@ def similar(
     answer = recommender.similar(wanted, count, by=by, **wish_arguments(options))
     if kind is None and answer.query["media_id"] == text and recommender.titles.is_title_of_another(text):
         say(f"note: {text!r} is this title's media_id, and another's title: --title {text!r} means that one")
-    if as_json:
-        print_json(answer.as_dict())
-        return
-    click.echo(f"Similar to {answer.query['title']}:")
-    print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
+    tell_answers(recommender, [answer], lambda answer: f"Similar to {answer.query['title']}:", options)
 
 
 @click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
 @index_argument
 @click.argument("text")
 @click.option("--model", metavar="NAME_OR_PATH", help="Where the index's text model is. [default: as INDEX records it]")
-@count_option
-@wish_options
-@explain_option
-@show_option
-@set_option
-@json_option
+@question_options
 def search(
     index: Path,
     text: str,
     model: str | None,
     count: int,
     settings: tuple[str, ...],
-    as_json: bool,
-    account: bool,
-    show: str | None,
     **options: Any,
 ) -> None:
     """Find the titles of INDEX nearest to TEXT, by the text model that made the index's vectors.
@@ -119,16 +97,12 @@ def search(
     recommender = Recommender.open(index, settings)
     with waiting_for("loading the text model …"):
         answer = recommender.search_text(text, count, model=model, **wish_arguments(options))
-    if as_json:
-        print_json(answer.as_dict())
-        return
-    if answer.text is not None:
+    if answer.text is not None and not options["as_json"]:
         say(
             f"{answer.text.model} on {answer.text.device}: loaded in {answer.text.load_ms:.1f} ms,"
             f" text encoded in {answer.text.encode_ms:.1f} ms"
         )
-    click.echo(f"For {text!r}:")
-    print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
+    tell_answers(recommender, [answer], lambda _: f"For {text!r}:", options)
 
 
 @click.command(epilog="Example: semrec recommend indexes/demo --user user_001 --user user_002 -k 5")
@@ -140,13 +114,8 @@ def search(
 @click.option("--all-users", is_flag=True, help="Every user, to the Parquet file given with --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="With --all-users: the file to write; resumable.")
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
-@count_option
-@wish_options
 @profile_options
-@explain_option
-@show_option
-@set_option
-@json_option
+@question_options
 def recommend(
     index: Path,
     users: tuple[str, ...],
@@ -158,15 +127,13 @@ def recommend(
     include_seen: bool,
     count: int,
     settings: tuple[str, ...],
-    as_json: bool,
-    account: bool,
-    show: str | None,
     **options: Any,
 ) -> None:
     """Recommend titles of INDEX to users, all in one batch, or to somebody who says what they like.
 
     What a user has seen is left out where the index knows it.
     """
+    from semrec_faiss.search.profile.taste import Taste
     from semrec_faiss.search.recommender import Recommender
 
     said = bool(likes or dislikes or ratings)
@@ -182,38 +149,23 @@ def recommend(
     recommender = Recommender.open(index, settings)
     wish, profile = wish_arguments(options), profile_changes(options)
     if out is not None:
-        _export(recommender, out, count, include_seen, wish, profile, as_json)
+        _export(recommender, out, count, include_seen, wish, profile, options["as_json"])
         return
     if said and profile:
         raise UsageError(
             "the profile of a taste is that of the index", fix=f"leave --{next(iter(profile)).replace('_', '-')} out"
         )
     if said:
-        answers = [_for_taste(recommender, likes, dislikes, ratings, count, wish)]
+        taste = Taste(likes, dislikes, dict(map(parse_rating, ratings)))
+        answers = [recommender.recommend_for(taste, count, **wish)]
     else:
         answers = list(recommender.recommend(users, count, include_seen=include_seen, profile=profile, **wish))
-    if as_json:
-        documents = [answer.as_dict() for answer in answers]
-        print_json(documents[0] if len(documents) == 1 else {"answers": documents})
-        return
-    for answer in answers:
-        click.echo(f"For {answer.query.get('user_id', 'you')}:")
-        if answer.query.get("popular"):
-            click.echo("nothing that this user likes is known; these are the titles that most users like:")
-        print_answer(answer, normalized=recommender.index.config.normalize, account=account, show=show)
+    tell_answers(recommender, answers, _for_whom, options)
 
 
-def _for_taste(
-    recommender: Recommender,
-    likes: tuple[str, ...],
-    dislikes: tuple[str, ...],
-    ratings: tuple[str, ...],
-    count: int,
-    wish: WishArguments,
-) -> Answer:
-    from semrec_faiss.search.profile.taste import Taste
-
-    return recommender.recommend_for(Taste(likes, dislikes, dict(map(parse_rating, ratings))), count, **wish)
+def _for_whom(answer: Answer) -> str:
+    popular = "\nnothing that this user likes is known; these are the titles that most users like:"
+    return f"For {answer.query.get('user_id', 'you')}:" + (popular if answer.query.get("popular") else "")
 
 
 def _export(
@@ -314,34 +266,3 @@ def _print_points(found: Explanation) -> None:
         ["together", f"{found.score:+.4g}", "", "" if found.text_points is None else f"{found.text_points:+.4g}"]
     )
     print_table(["", "points", "share", "texts"], rows, right=(1, 2, 3))
-
-
-def print_answer(answer: Answer, *, normalized: bool, account: bool = False, show: str | None = None) -> None:
-    """Print the titles of one answer, best first, and when asked for how they were found."""
-    from semrec_faiss.search.answers.shown import shown_columns
-
-    columns = shown_columns(answer, None if show is None else show.split(","))
-    rows = [
-        [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), *cells]
-        for result, cells in zip(answer.results, columns, strict=True)
-    ]
-    if rows:
-        print_table([""] * len(rows[0]), rows, right=(0, 2), header=False)
-    if answer.returned < answer.requested:
-        click.echo(f"{answer.returned} of {answer.requested} requested: {answer.matching} titles match")
-    if account:
-        _print_account(answer)
-
-
-def _exactness(exact: bool | str) -> str:
-    return "proven exact" if exact == "proven" else "exact" if exact else "approximate"
-
-
-def _print_account(answer: Answer) -> None:
-    facts = (
-        f"requested {answer.requested} · matching {answer.matching} · returned {answer.returned} · "
-        f"strategy {answer.strategy} · {_exactness(answer.exact)} · {answer.elapsed_ms:.2f} ms"
-    )
-    click.echo(facts)
-    rows = [[stage.name, str(stage.queries), str(stage.fetched), f"{stage.elapsed_ms:.2f}"] for stage in answer.stages]
-    print_table(["stage", "queries", "titles a query", "ms"], rows, right=(1, 2, 3))

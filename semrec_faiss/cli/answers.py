@@ -1,0 +1,59 @@
+"""How answers are printed: a table of titles each, or JSON, and when asked for how they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from semrec_faiss.cli.printing import as_similarity, print_json, print_table
+
+if TYPE_CHECKING:
+    from semrec_faiss.search.answers.answer import Answer
+    from semrec_faiss.search.recommender import Recommender
+
+
+def tell_answers(
+    recommender: Recommender, answers: Sequence[Answer], head: Callable[[Answer], str], options: dict[str, Any]
+) -> None:
+    """Print answers as `question_options` ask for: as JSON, or each below its ``head``."""
+    if options["as_json"]:
+        documents = [answer.as_dict() for answer in answers]
+        print_json(documents[0] if len(documents) == 1 else {"answers": documents})
+        return
+    normalized = recommender.index.config.normalize
+    for answer in answers:
+        click.echo(head(answer))
+        print_answer(answer, normalized=normalized, account=options["account"], show=options["show"])
+
+
+def print_answer(answer: Answer, *, normalized: bool, account: bool = False, show: str | None = None) -> None:
+    """Print the titles of one answer, best first, and when asked for how they were found."""
+    from semrec_faiss.search.answers.shown import shown_columns
+
+    columns = shown_columns(answer, None if show is None else show.split(","))
+    rows = [
+        [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), *cells]
+        for result, cells in zip(answer.results, columns, strict=True)
+    ]
+    if rows:
+        print_table([""] * len(rows[0]), rows, right=(0, 2), header=False)
+    if answer.returned < answer.requested:
+        click.echo(f"{answer.returned} of {answer.requested} requested: {answer.matching} titles match")
+    if account:
+        _print_account(answer)
+
+
+def _exactness(exact: bool | str) -> str:
+    return "proven exact" if exact == "proven" else "exact" if exact else "approximate"
+
+
+def _print_account(answer: Answer) -> None:
+    facts = (
+        f"requested {answer.requested} · matching {answer.matching} · returned {answer.returned} · "
+        f"strategy {answer.strategy} · {_exactness(answer.exact)} · {answer.elapsed_ms:.2f} ms"
+    )
+    click.echo(facts)
+    rows = [[stage.name, str(stage.queries), str(stage.fetched), f"{stage.elapsed_ms:.2f}"] for stage in answer.stages]
+    print_table(["stage", "queries", "titles a query", "ms"], rows, right=(1, 2, 3))
