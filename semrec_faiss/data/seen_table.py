@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect, first_line
+from semrec_faiss.data.folder.database import first_line, session
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError
 
@@ -69,7 +69,7 @@ def read_seen_rows(
     """
     import duckdb
 
-    with connect() as connection:
+    with session() as connection:
         try:
             columns = _check_columns(connection, path)
             more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
@@ -96,7 +96,7 @@ def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str
     """Return the different ids of a column of a table of what users have seen, sorted; raises as `read_history`."""
     import duckdb
 
-    with connect() as connection:
+    with session() as connection:
         try:
             _check_columns(connection, path)
             sql = f"SELECT DISTINCT {column}::VARCHAR FROM {parquet_source(path)} WHERE {column} IS NOT NULL ORDER BY 1"

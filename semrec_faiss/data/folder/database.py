@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semrec_faiss.forking import keep_for_ever, renewed_after_fork
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+@dataclass
+class _Kept:
+    """The database that short questions share; a new one takes DuckDB some 30 ms."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    database: DuckDBPyConnection | None = None
+
+
+_kept = _Kept()
+
+
+@renewed_after_fork
+def _forget() -> None:
+    """Leave the database, whose threads stayed with the parent, without ever letting go of it."""
+    if _kept.database is not None:
+        keep_for_ever(_kept.database)
+    _kept.lock, _kept.database = threading.Lock(), None
 
 
 def connect() -> DuckDBPyConnection:
@@ -23,8 +48,30 @@ def connect() -> DuckDBPyConnection:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
+            "enable_external_file_cache": False,
         },
     )
+
+
+@contextlib.contextmanager
+def session() -> Iterator[DuckDBPyConnection]:
+    """Give a connection for a short question of files and of what is registered with it; make no tables in it.
+
+    All sessions share a database that stays open; what one registers, no other sees.
+    """
+    import duckdb
+
+    with _kept.lock:
+        if _kept.database is None:
+            _kept.database = connect()
+        cursor = _kept.database.cursor()
+    try:
+        yield cursor
+    except (duckdb.FatalException, duckdb.InternalException):  # after which a database answers nothing more
+        _kept.database = None
+        raise
+    finally:
+        cursor.close()
 
 
 def quoted_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import PARTS, Recipe, read_recipe
@@ -47,7 +47,7 @@ class MetadataTable:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each title's fields as JSON has them, in row order."""
-        with connect() as connection:
+        with session() as connection:
             found = connection.execute(f"SELECT {json_text(self.fields)} FROM {self.rows}")
             while batch := found.fetchmany(BATCH):
                 yield from (read_record(text) for (text,) in batch)
@@ -104,7 +104,7 @@ def checked_table(path: Path, note: Note) -> tuple[MetadataTable, int]:
     _check_names(path, schema.names, recipe)
     file = f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false, file_row_number = true)"
     try:
-        with connect() as connection:
+        with session() as connection:
             described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
             types = {name: kind for name, kind, *_ in described if name in schema.names}
             count = 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.data.folder.database import connect, first_line, literal_path
+from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
@@ -45,7 +45,7 @@ def _copy(connection: Any, query: str, target: Path) -> None:
 
 def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     """Write users.parquet: user_id in row order."""
-    with connect() as connection:
+    with session() as connection:
         ids = np.array(user_ids, dtype=object)
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
         _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
@@ -55,7 +55,7 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
 
 def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> None:
     """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
-    with connect() as connection:
+    with session() as connection:
         offsets = history.offsets
         user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         columns: dict[str, NDArray[Any]] = {"user_row": user_rows, "title_row": history.rows}
@@ -241,7 +241,7 @@ class SavedUsers:
         import duckdb
 
         path = literal_path(self._generation.file(name))
-        with connect() as connection:
+        with session() as connection:
             try:
                 sql = f"SELECT {wanted} FROM read_parquet($1, hive_partitioning = false)"
                 columns: dict[str, NDArray[Any]] = connection.execute(sql, [path]).fetchnumpy()
