@@ -21,7 +21,7 @@ _MOST_BYTES = 4096
 
 
 @contextmanager
-def only_writer(place: Path, lock_file: Path | None = None) -> Iterator[None]:
+def only_writer(place: Path, lock_file: Path | None = None, *, wait: float = 0) -> Iterator[None]:
     """Keep other processes from writing ``place``, by a lock that goes with this process.
 
     On a file system without locks this warns and goes on.
@@ -29,20 +29,25 @@ def only_writer(place: Path, lock_file: Path | None = None) -> Iterator[None]:
     Args:
         place: a file or folder, as messages name it.
         lock_file: stays; None takes one beside ``place`` that is removed afterwards.
+        wait: seconds for another process to end.
 
     Raises:
-        UsageError: another process holds it; the message names it.
+        UsageError: another process holds it still; the message names it.
         OSError: the disk refuses.
     """
     from filelock import FileLock, Timeout
 
     path = lock_file or lock_beside(place)
     holder = _holder(path)  # older versions of filelock empty the file when they try
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=wait)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UsageError(f"another process is writing {place}{holder}", fix="wait until it has finished") from error
+        waited = f", waited {wait:g} seconds" if wait else ""
+        told = _holder(path) or holder  # while this one waited, others may have come and gone
+        raise UsageError(
+            f"another process is writing {place}{told}{waited}", fix="wait until it has finished"
+        ) from error
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise

@@ -27,6 +27,13 @@ _compact_option = click.option(
     show_default=True,
     help="Build anew once this share is apart from the base or removed from it; 1 leaves that to `semrec compact`.",
 )
+_wait_option = click.option(
+    "--wait",
+    type=FiniteRange(0),
+    default=0,
+    metavar="SECONDS",
+    help="Wait so long for another process that writes the index; 0 refuses at once.",
+)
 
 
 @click.command(epilog="Example: semrec update indexes/demo changes --dry-run")
@@ -36,6 +43,7 @@ _compact_option = click.option(
 @click.option("--remove-users", type=_PATH, metavar="FILE", help="Remove the users of these ids, one a line.")
 @click.option("--where", metavar="SQL", help='Remove the titles for which this holds: "year < 1950".')
 @_compact_option
+@_wait_option
 @_strict_option
 @_dry_run_option
 @json_option
@@ -46,6 +54,7 @@ def update(
     remove_users: Path | None,
     where: str | None,
     compact_at: float,
+    wait: float,
     strict: bool,
     dry_run: bool,
     as_json: bool,
@@ -60,31 +69,33 @@ def update(
     if folder is None and remove_titles is None and remove_users is None and where is None:
         raise UsageError("nothing is to be changed", fix="name a FOLDER, --remove-titles, --remove-users or --where")
     change = Change(folder, _ids(remove_titles), _ids(remove_users), where)
-    _change(index, change, compact_at, strict=strict, dry_run=dry_run, as_json=as_json)
+    _change(index, change, compact_at, wait, strict=strict, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("append-seen", epilog="Example: semrec append-seen indexes/demo since.parquet")
 @index_argument
 @click.argument("file", type=_PATH)
 @_compact_option
+@_wait_option
 @_strict_option
 @json_option
-def append_seen(index: Path, file: Path, compact_at: float, strict: bool, as_json: bool) -> None:
+def append_seen(index: Path, file: Path, compact_at: float, wait: float, strict: bool, as_json: bool) -> None:
     """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them."""
     from semrec_faiss.index.update.plan import Change
 
-    _change(index, Change(seen=file), compact_at, strict=strict, dry_run=False, as_json=as_json)
+    _change(index, Change(seen=file), compact_at, wait, strict=strict, dry_run=False, as_json=as_json)
 
 
 @click.command(epilog="Example: semrec compact indexes/demo")
 @index_argument
+@_wait_option
 @json_option
-def compact(index: Path, as_json: bool) -> None:
+def compact(index: Path, wait: float, as_json: bool) -> None:
     """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are."""
     from semrec_faiss.index.update.updating import compact_index
 
     with progress_bars() as progress:
-        generation = compact_index(index, progress)
+        generation = compact_index(index, progress, wait=wait)
     manifest = generation.manifest
     facts = {"generation": generation.name, "titles": manifest.count, "users": manifest.users}
     if as_json:
@@ -93,12 +104,16 @@ def compact(index: Path, as_json: bool) -> None:
         click.echo(f"{index} is at {generation.name}, in one piece: {manifest.count} titles, {manifest.users} users")
 
 
-def _change(index: Path, change: Change, compact_at: float, *, strict: bool, dry_run: bool, as_json: bool) -> None:
+def _change(
+    index: Path, change: Change, compact_at: float, wait: float, *, strict: bool, dry_run: bool, as_json: bool
+) -> None:
     from semrec_faiss.index.update.updating import update_index
 
     share = None if compact_at == 1 else compact_at
     with progress_bars() as progress:
-        summary = update_index(index, change, dry_run=dry_run, strict=strict, compact_at=share, progress=progress)
+        summary = update_index(
+            index, change, dry_run=dry_run, strict=strict, compact_at=share, wait=wait, progress=progress
+        )
     if as_json:
         print_json(summary.as_dict() | {"dry_run": dry_run})
     else:

@@ -88,11 +88,14 @@ class IndexDirectory:
         return sorted(names, key=lambda name: int(name[4:]))
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the directory's lock, so that one process at a time builds or rolls back.
+    def writing(self, wait: float = 0) -> Iterator[None]:
+        """Hold the directory's lock, so that one process at a time builds, updates or rolls back.
+
+        Args:
+            wait: seconds for another process to end.
 
         Raises:
-            UsageError: another process holds it, or the path cannot be an index.
+            UsageError: another process holds it still, or the path cannot be an index.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file; an index is a directory", fix="name another --output")
@@ -104,7 +107,7 @@ class IndexDirectory:
         with contextlib.ExitStack() as held:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                held.enter_context(only_writer(self.path, self.path / _LOCK_NAME))
+                held.enter_context(only_writer(self.path, self.path / _LOCK_NAME, wait=wait))
             except (NotADirectoryError, FileExistsError) as error:
                 raise UsageError(
                     f"{self.path} cannot be made: it lies under a file", fix="name another --output"

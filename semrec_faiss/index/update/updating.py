@@ -83,6 +83,7 @@ def update_index(
     dry_run: bool = False,
     strict: bool = False,
     compact_at: float | None = COMPACT_AT,
+    wait: float = 0,
     progress: Progress = silent,
 ) -> UpdateSummary:
     """Change an index: new and changed titles and users go to its end, in the folder's order; removed ones are gone.
@@ -96,12 +97,13 @@ def update_index(
         dry_run: only count; the rows of what users have seen are not counted then.
         strict: refuse what names users or titles that there are not, instead of counting it.
         compact_at: share of the index in segments, or removed, from which on it is built anew; None never does.
-        progress: told the steps of that.
+        wait: seconds for another process that writes the index to end.
+        progress: told the steps of building anew.
 
     Raises:
         NotFoundError: no index, or no folder.
         DataError: the folder is inconsistent, or does not fit the index.
-        UsageError: another process writes the index, or the change cannot be.
+        UsageError: another process writes the index still; the message names it. Or the change cannot be.
         DamagedIndexError: the index is not as it was written.
         StorageError: the disk is full or refuses; the index is as it was.
     """
@@ -111,7 +113,7 @@ def update_index(
         saved = SavedIndex(path, _ON_CPU)
         plan = _checked(planned(saved, change), strict=strict)
         return _summary(saved.generation, plan, None, 0, is_compacted=False, titles=_count_after(saved, plan))
-    with directory.writing():
+    with directory.writing(wait):
         saved, is_compacted = SavedIndex(path, _ON_CPU), False
         plan = _checked(planned(saved, change), strict=strict)
         if plan.is_empty:
@@ -127,19 +129,24 @@ def update_index(
         return _summary(generation, plan, written, size, is_compacted=is_compacted)
 
 
-def compact_index(path: str | Path, progress: Progress = silent) -> Generation:
+def compact_index(path: str | Path, progress: Progress = silent, *, wait: float = 0) -> Generation:
     """Build an index anew from what it holds, its order kept; where it has no segments, do nothing.
+
+    Args:
+        path: the index directory.
+        progress: told the steps.
+        wait: seconds for another process that writes the index to end.
 
     Raises:
         NotFoundError: there is no index.
-        UsageError: another process writes it.
+        UsageError: another process writes it still; the message names it.
         DamagedIndexError: it is not as it was written.
         DeviceError: the GPU that it is built on cannot do it.
         StorageError: the disk is full or refuses; the index is as it was.
     """
     directory = IndexDirectory(path)
     directory.current()
-    with directory.writing():
+    with directory.writing(wait):
         saved = SavedIndex(path, _ON_CPU)
         return saved.generation if saved.segments is None else compacted(directory, saved, progress)
 

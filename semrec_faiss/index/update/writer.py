@@ -31,10 +31,12 @@ class IndexWriter:
         summary: what was done; None before the end.
     """
 
-    def __init__(self, path: str | Path, *, strict: bool = False, compact_at: float | None = COMPACT_AT) -> None:
+    def __init__(
+        self, path: str | Path, *, strict: bool = False, compact_at: float | None = COMPACT_AT, wait: float = 0
+    ) -> None:
         """Write to the index in ``path``; see `update_index`."""
         self._path = path
-        self._strict, self._compact_at = strict, compact_at
+        self._strict, self._compact_at, self._wait = strict, compact_at, wait
         self._titles: dict[str, tuple[Mapping[str, Any], NDArray[Any]]] = {}
         self._users: dict[str, NDArray[Any]] = {}
         self._seen: dict[str, list[Any]] = {}
@@ -86,7 +88,9 @@ class IndexWriter:
             folder = Path(name)
             self._write(folder)
             change = Change(folder if any(folder.iterdir()) else None, *self._removed)
-            self.summary = update_index(self._path, change, strict=self._strict, compact_at=self._compact_at)
+            self.summary = update_index(
+                self._path, change, strict=self._strict, compact_at=self._compact_at, wait=self._wait
+            )
 
     def _write(self, folder: Path) -> None:
         """Write what was collected as a folder of changes."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from semrec_faiss import Following, IndexWriter, Recommender
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.plan import Change
-from semrec_faiss.index.update.updating import update_index
+from semrec_faiss.index.update.updating import compact_index, update_index
 from tests.index.update.living_worlds import DIM, begun
 
 
@@ -49,10 +51,31 @@ def test_a_writer_publishes_all_of_its_batches_at_once_or_none(tmp_path: Path) -
 def test_two_writers_never_both_win(tmp_path: Path) -> None:
     model, _ = begun(2)
     index = model.build(tmp_path / "first", {"type": "flat"})
-    with IndexDirectory(index).writing(), pytest.raises(UsageError, match="writing"):
-        update_index(index, Change(remove_titles=["m00001"]))
-    update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
+    change = Change(remove_titles=["m00001"])
+    with IndexDirectory(index).writing():
+        with pytest.raises(UsageError, match=f"writing .*: process {os.getpid()} on"):
+            update_index(index, change)
+        with pytest.raises(UsageError, match=rf"process {os.getpid()} on .*, waited 0\.2 seconds"):
+            update_index(index, change, wait=0.2)
+        with pytest.raises(UsageError, match=r"waited 0\.1 seconds"):
+            compact_index(index, wait=0.1)
+    update_index(index, change, compact_at=None)
     assert Recommender.open(index).index.count == 59
+
+
+def test_writers_that_wait_all_get_their_turn(tmp_path: Path) -> None:
+    model, draws = begun(2)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    vectors = np.stack([draws.vector() for _ in range(5)])
+
+    def add(number: int) -> None:
+        with IndexWriter(index, compact_at=None, wait=60) as writer:
+            writer.put_titles([{"media_id": f"new{number}", "title": "New"}], vectors[number : number + 1])
+
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(add, range(5)))
+    assert IndexDirectory(index).current().name == "gen-000006"
+    assert {*Recommender.open(index).catalog.all_media_ids()} == {*model.titles, *(f"new{at}" for at in range(5))}
 
 
 def test_what_follows_its_index_answers_from_the_newest_generation(tmp_path: Path) -> None:
