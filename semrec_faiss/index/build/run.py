@@ -39,11 +39,11 @@ from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
 from semrec_faiss.errors import ConfigError, DataError
-from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss
 from semrec_faiss.index.factory import holds_vectors_exactly, resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
+from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss
 from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved.titles import write_titles
