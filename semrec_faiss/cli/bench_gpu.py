@@ -13,6 +13,15 @@ from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.gpu_record import GpuResults
+    from semrec_faiss.measure.bench.gpus_record import GpusResults, SearcherTimes
+
+
+def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read a list of GPUs, ``0,1``."""
+    names = [name.strip() for name in value.split(",")]
+    if not all(name.isdecimal() for name in names) or len(set(names)) < len(names):
+        raise click.BadParameter(f"{value!r} is no list of different GPUs such as 0,1", ctx, parameter)
+    return tuple(map(int, names))
 
 
 @click.command(epilog="Example: semrec bench gpu --out results")
@@ -22,6 +31,9 @@ if TYPE_CHECKING:
 @click.option("--queries", multiple=True, type=click.IntRange(min=1), help="Batch; repeat it. [default: 1 to 119743]")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions.")
 @click.option("--seconds", default=0.4, show_default=True, type=FiniteRange(min=0), help="Spent on each timing.")
+@click.option(
+    "--gpus", default="0", show_default=True, callback=_gpus, help="Which; several are compared with the first: 0,1."
+)
 @results_option
 @json_option
 def gpu(
@@ -29,13 +41,21 @@ def gpu(
     queries: tuple[int, ...],
     dim: int,
     seconds: float,
+    gpus: tuple[int, ...],
     out: Path,
     as_json: bool,
 ) -> None:
-    """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU."""
-    from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+    """Measure type fused beside its limit, FAISS's flat index and a matrix product, vectors and results on the GPU.
 
-    asked = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds)
+    With several --gpus, measure them as shards and as replicas, beside FAISS's own and beside the first alone.
+    """
+    from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+    from semrec_faiss.measure.bench.gpus import bench_gpus
+
+    asked = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds, gpus=gpus)
+    if len(gpus) > 1:
+        run_bench(lambda progress: bench_gpus(asked, progress), _print_gpus, out, as_json=as_json)
+        return
     run_bench(lambda progress: bench_gpu(asked, progress), _print_gpu, out, as_json=as_json)
 
 
@@ -57,3 +77,26 @@ def _print_gpu(results: GpuResults) -> None:
     for peak in results.memory:
         beyond = as_size(peak.peak_beyond_vectors_bytes)
         click.echo(f"{peak.titles:,} titles, {peak.queries:,} queries: {beyond} beside the vectors at the peak")
+
+
+def _print_gpus(results: GpusResults) -> None:
+    click.echo(f"One GPU and {len(results.gpus)} of {results.device}, from numpy to numpy, median ms:")
+    kinds = ("one GPU", "shards", "", "replicas", "")
+    columns = ["titles", "queries", *kinds, *(f"FAISS {name}".strip() if name else "" for name in kinds), "answers"]
+    rows = [
+        [
+            *(f"{row.titles:,}", f"{row.queries:,}"),
+            *_times(row.fused),
+            *_times(row.faiss),
+            "as on one" if row.same_answers else "differ",
+        ]
+        for row in results.search
+    ]
+    print_table(columns, rows, right=tuple(range(len(columns) - 1)))
+
+
+def _times(times: SearcherTimes) -> list[str]:
+    told = [as_ms(times.one_gpu.median_ms)]
+    for several in (times.shards, times.replicas):
+        told += [as_ms(several.median_ms), f"×{several.speedup:.2f}"]
+    return told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,14 @@ from semrec_faiss.measure.bench.gpu_record import (
     MadeVectors,
     MaskedBatch,
 )
+from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.timing import Timing, measure_paired
 from semrec_faiss.progress import Progress, silent
 
-CLUSTERS = 2000
-SPREAD = 0.7
-MADE_AT_ONCE = 500_000
+SMALL_TITLES = 100_000
 CHECKED_QUERIES = 256
 SHARES = (0.5, 0.1, 0.01)
 MASKED_BATCHES = (1, 1000, 10_000)
@@ -45,11 +44,12 @@ class GpuBench:
 
     Attributes:
         titles: catalogues to make, on the GPU.
-        batches: queries at once; the last only on catalogues of under 100,000 titles.
+        batches: queries at once; the last only on catalogues of under `SMALL_TITLES`.
         dim: dimensions.
         k: titles a query.
         seconds: how long each contestant is timed for, about; at least three times.
         seed: of the vectors.
+        gpus: which GPUs; `bench_gpu` takes the first.
     """
 
     titles: tuple[int, ...] = (62_423, 1_000_000, 4_000_000)
@@ -58,6 +58,11 @@ class GpuBench:
     k: int = 10
     seconds: float = 0.4
     seed: int = 7
+    gpus: tuple[int, ...] = (0,)
+
+    def batches_of(self, titles: int) -> list[int]:
+        """Return the batches that a catalogue is searched with."""
+        return [count for count in self.batches if count < max(self.batches) or titles < SMALL_TITLES]
 
 
 def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
@@ -67,7 +72,8 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
         DeviceError: no GPU.
         MissingPackageError: no torch and Triton.
     """
-    device = choose_device(config_from_dict({"device": {"kind": "gpu"}}).device, config_from_dict({}).index)
+    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
+    device = choose_device(wanted.device, wanted.index)
     torch = load_torch()
     hardware = measure_limits(device)
     if not isinstance(hardware, HardwareLimits):
@@ -77,7 +83,7 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
     memory: list[GpuPeak] = []
     for titles in bench.titles:
         run = _Catalogue(torch, bench, titles, device)
-        batches = [count for count in bench.batches if count < max(bench.batches) or titles < 100_000]
+        batches = bench.batches_of(titles)
         for count in batches:
             progress(f"{titles:,} titles", batches.index(count), len(batches))
             rows.append(run.batch(count, hardware))
@@ -104,7 +110,7 @@ class _Catalogue:
         self._torch, self._bench = torch, bench
         self._gpu = device.gpus[0]
         self._cuda = torch.device("cuda", self._gpu)
-        self._vectors = _clustered(torch, titles, bench.dim, bench.seed, self._cuda)
+        self._vectors = clustered(titles, bench.dim, bench.seed, self._cuda)
         self._searcher = FusedSearcher(self._vectors.cpu().numpy(), f"cuda:{self._gpu}")
 
     def batch(self, count: int, hardware: HardwareLimits) -> GpuBatch:
@@ -142,7 +148,7 @@ class _Catalogue:
         """Time the whole search, from numpy to numpy, repetitions of what is not proven included."""
         asked, k = queries.cpu().numpy(), self._bench.k
         found = self._searcher.search(asked, k)
-        repeats = _repeats(self._bench.seconds, kernels.median_ms)
+        repeats = repeats_of(self._bench.seconds, kernels.median_ms)
         whole = measure_paired({"": lambda: self._searcher.search(asked, k)}, warmup=2, repeats=repeats).timings[""]
         return {
             "numpy": whole.told(),
@@ -213,19 +219,13 @@ class _Catalogue:
         )
 
     def _queries(self, count: int) -> Any:
-        """Make users: means of three titles each, of unit length."""
-        torch = self._torch
-        random = torch.Generator(device=self._cuda).manual_seed(self._bench.seed + count)
-        made = torch.zeros((count, self._bench.dim), device=self._cuda)
-        for _ in range(3):
-            made += self._vectors[torch.randint(len(self._vectors), (count,), device=self._cuda, generator=random)]
-        return (made / made.norm(dim=1, keepdim=True)).contiguous()
+        return users_of(self._vectors, count, self._bench.seed + count)
 
     def _time(self, search: Callable[[], Any]) -> Timing:
         """Time with CUDA events: a median over about `GpuBench.seconds`."""
         torch = self._torch
         first = min(self._event_ms(search) for _ in range(2))
-        times = [self._event_ms(search) for _ in range(_repeats(self._bench.seconds, first))]
+        times = [self._event_ms(search) for _ in range(repeats_of(self._bench.seconds, first))]
         torch.cuda.synchronize(self._cuda)
         return Timing(tuple(times))
 
@@ -238,26 +238,6 @@ class _Catalogue:
         return float(start.elapsed_time(end))
 
 
-def _repeats(seconds: float, each_ms: float) -> int:
+def repeats_of(seconds: float, each_ms: float) -> int:
+    """Return how often to time what takes ``each_ms`` within about ``seconds``, from 3 to 200 times."""
     return max(3, min(200, int(1e3 * seconds / max(each_ms, 1e-3))))
-
-
-def _clustered(torch: Any, count: int, dim: int, seed: int, device: Any) -> Any:
-    """Draw unit vectors around random centres: float32 (count, dim) on the GPU."""
-    random = torch.Generator(device=device).manual_seed(seed)
-
-    def unit(rows: int) -> Any:
-        drawn = torch.randn((rows, dim), device=device, generator=random)
-        return drawn / drawn.norm(dim=1, keepdim=True)
-
-    centres = unit(CLUSTERS)
-    vectors = torch.empty((count, dim), device=device)
-    for part in _slices(count, MADE_AT_ONCE):
-        rows = len(vectors[part])
-        near = centres[torch.randint(CLUSTERS, (rows,), device=device, generator=random)] + SPREAD * unit(rows)
-        vectors[part] = near / near.norm(dim=1, keepdim=True)
-    return vectors
-
-
-def _slices(count: int, step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, count, step))

@@ -65,7 +65,7 @@ class TestedData(Part):
 
 
 class TestedDevice(Part):
-    """Where the index is searched."""
+    """Where the index is searched; several GPUs have a layout."""
 
     kind: Literal["cpu", "gpu"]
     name: Text
@@ -75,6 +75,7 @@ class TestedDevice(Part):
     processor: str | None
     cores: Positive | None = None
     threads: Positive | None = None
+    layout: Literal["auto", "shards", "replicas"] | None = None
 
     @model_validator(mode="after")
     def _gpus_are_those_of_a_gpu(self) -> TestedDevice:
@@ -164,7 +165,11 @@ class TrialBase(TrialSettings, RecordHead):
     def _index_fits_the_device(self) -> TrialBase:
         on = self.device
         wanted = DeviceConfig(
-            kind=on.kind, gpus=tuple(on.gpus) or (0,), float16=on.float16, temp_memory_mb=on.temp_memory_mb
+            kind=on.kind,
+            gpus=tuple(on.gpus) or (0,),
+            layout=on.layout or "auto",
+            float16=on.float16,
+            temp_memory_mb=on.temp_memory_mb,
         )
         for problem in device_problems(self.index, wanted):
             raise ValueError(f"device: {problem}")

@@ -92,6 +92,7 @@ class Trial:
                 processor=processor.model,
                 cores=processor.cores,
                 threads=processor.threads,
+                **({"layout": self.device.layout} if len(self.device.gpus) > 1 else {}),
             ),
             filter=self.where,
             k=self.k,
@@ -138,7 +139,8 @@ class Trial:
     def label(self) -> str:
         """The index's settings and where it is searched, short."""
         half = " float16" if self.device.float16 else ""
-        return f"{describe(self.index)}{half} on {self.hardware}"
+        layout = f" as {self.device.layout}" if len(self.device.gpus) > 1 and self.device.layout != "auto" else ""
+        return f"{describe(self.index)}{half} on {self.hardware}{layout}"
 
     @property
     def what(self) -> str:

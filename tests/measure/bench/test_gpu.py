@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+from semrec_faiss.measure.bench.gpus import bench_gpus
 
 
 @pytest.mark.gpu
@@ -21,6 +22,24 @@ def test_everybody_is_measured_in_one_run() -> None:
         assert row["fused_to_limit"] == pytest.approx(row["fused"]["median_ms"] / row["limit_ms"], rel=1e-2)
     assert {row["share"] for row in document["masked"]} == {0.5, 0.1, 0.01}
     assert document["memory"][0]["vector_bytes"] == 3000 * 64 * 6
+
+
+@pytest.mark.gpu
+def test_several_gpus_are_measured_beside_one() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    document = bench_gpus(GpuBench(titles=(3000,), batches=(1, 1200), dim=64, seconds=0.01, gpus=(0, 1))).as_json()
+    for row in document["search"]:
+        assert row["same_answers"]
+        for kind in ("fused", "faiss"):
+            one, shards = row[kind]["one_gpu"], row[kind]["shards"]
+            assert shards["speedup"] == pytest.approx(one["median_ms"] / shards["median_ms"], rel=0.5)
+
+
+def test_one_gpu_is_not_compared_with_itself() -> None:
+    with pytest.raises(UsageError, match="one GPU is named"):
+        bench_gpus(GpuBench())
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

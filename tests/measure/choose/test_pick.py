@@ -170,6 +170,8 @@ def test_chosen_config_of_a_factory_and_of_a_gpu(tmp_path: Path) -> None:
         "float16": True,
         "temp_memory_mb": 64,
     }
+    two = trial("n1", 1, 1, 1, 1, index=flat, device=on | {"gpus": [0, 1], "layout": "shards"})
+    assert config_of(two, dataset="d", output="o")["device"]["layout"] == "shards"
 
 
 def test_worse_than_the_baseline_by_more_than_is_tolerated() -> None:

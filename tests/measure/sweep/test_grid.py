@@ -37,6 +37,8 @@ def test_gpus_are_one_value_and_lists_of_them_alternatives() -> None:
     assert [(item.device.gpus, item.device.float16) for item in one] == [((0, 1), False), ((0, 1), True)]
     two, _ = expanded({"type": "flat", "device": {"kind": "gpu", "gpus": [[0], [0, 1]]}})
     assert [item.device.gpus for item in two] == [(0,), (0, 1)]
+    both, _ = expanded({"type": "fused", "device": {"kind": "gpu", "gpus": [0, 1], "layout": ["shards", "replicas"]}})
+    assert [item.device.layout for item in both] == ["shards", "replicas"]
 
 
 def test_what_one_type_lacks_makes_its_combinations_invalid_with_the_reason() -> None:

@@ -1,0 +1,71 @@
+"""The results file of ``semrec bench gpu --gpus 0,1``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.times import Times
+
+
+class Faster(Times):
+    """Times on several GPUs, and how many times as fast that is as on the first of them alone, median of rounds."""
+
+    speedup: Amount
+
+
+class SearcherTimes(Part):
+    """One and several GPUs in turns, from numpy to numpy.
+
+    Attributes:
+        one_gpu: the first GPU alone.
+        shards: each GPU has a share of the titles.
+        replicas: each GPU has all titles and a share of the queries.
+    """
+
+    one_gpu: Times
+    shards: Faster
+    replicas: Faster
+
+
+class GpusBatch(Part):
+    """A batch size on one catalogue.
+
+    Attributes:
+        fused: type fused.
+        faiss: FAISS's flat index, with its own shards and replicas.
+        same_answers: whether shards and replicas give the rows and scores of one GPU, bit for bit.
+        repeated: queries that shards searched again with more candidates for want of a proof.
+        compared_with_all: of these, compared with every title.
+    """
+
+    titles: Positive
+    queries: Positive
+    fused: SearcherTimes
+    faiss: SearcherTimes
+    same_answers: bool
+    repeated: Count
+    compared_with_all: Count
+
+
+class GpusResults(BenchResults):
+    """A whole results file."""
+
+    environment: GpuStamp
+    device: str
+    gpus: list[Count]
+    data: MadeVectors
+    search: Annotated[list[GpusBatch], Field(min_length=1)]
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-gpu-h200-x2.json``."""
+        return f"bench-gpu-{self.device}.json"
+
+
+GPUS_RESULTS: TypeAdapter[GpusResults] = TypeAdapter(GpusResults)
