@@ -10,10 +10,10 @@ import numpy as np
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.device import Device, choose_device, load_faiss, to_gpu
 from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss, to_gpu
 from semrec_faiss.measure.bench.gpu import GpuBench, repeats_of
 from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, SPREAD, clustered, users_of
