@@ -12,7 +12,7 @@ import pytest
 from semrec_faiss import Recommender, Taste
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError
-from semrec_faiss.index.build.run import run as build
+from semrec_faiss.index.build import run as build
 
 
 @pytest.mark.filterwarnings("ignore:.*few to train")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.errors import ConfigError, DataError, DeviceError, NotFoundError, SemrecError
+from semrec_faiss.index.build import run as build_module
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.build.run import run as build_module
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.hardware import device as device_module
 from semrec_faiss.index.hardware.device import Device, load_faiss
