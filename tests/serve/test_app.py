@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from semrec_faiss.cli.main import cli
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.serve.api.messages import ARROW
+from semrec_faiss.serve.wire.messages import ARROW
 
 
 def printed(*arguments: str) -> Any:

@@ -1,1 +1,1 @@
-"""What is said over HTTP: requests taken apart, routes, questions and problems as types, OpenAPI, the page."""
+"""The routes: requests taken apart and let in, what answers each, the OpenAPI document, the page."""

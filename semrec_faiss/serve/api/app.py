@@ -16,11 +16,11 @@ import msgspec
 
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.serve.api.handlers import Handlers
-from semrec_faiss.serve.api.messages import Reply, Request
 from semrec_faiss.serve.api.page import PAGE_HEADERS, page
-from semrec_faiss.serve.api.problems import Refused, reply_to
 from semrec_faiss.serve.keys import Key, Keys, Role
 from semrec_faiss.serve.metrics import Metrics
+from semrec_faiss.serve.wire.messages import Reply, Request
+from semrec_faiss.serve.wire.problems import Refused, reply_to
 
 log = logging.getLogger("semrec.serve")
 

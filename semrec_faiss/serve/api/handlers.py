@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.search.batching import Asked, TooLateError, due_at
-from semrec_faiss.serve.api.arrow import arrow_question, vectors_of
-from semrec_faiss.serve.api.messages import Reply, Request
-from semrec_faiss.serve.api.problems import Refused
-from semrec_faiss.serve.api.questions import Explain, Recommend, Search, Similar, question_in
 from semrec_faiss.serve.asking.answering import Quick, ask, quick, rendered
 from semrec_faiss.serve.asking.serving import Served, Serving
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits
+from semrec_faiss.serve.wire.arrow import arrow_question, vectors_of
+from semrec_faiss.serve.wire.messages import Reply, Request
+from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar, question_in
 
 log = logging.getLogger("semrec.serve")
 

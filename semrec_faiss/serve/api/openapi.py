@@ -9,10 +9,10 @@ from msgspec import Meta
 
 from semrec_faiss._version import __version__
 from semrec_faiss.serve.api.handlers import MOST_TITLES
-from semrec_faiss.serve.api.messages import ARROW, JSON, PROBLEM
-from semrec_faiss.serve.api.problems import Problem
-from semrec_faiss.serve.api.questions import ONE_OF, TASTE, Explain, Recommend, Search, Similar
 from semrec_faiss.serve.settings import Limits
+from semrec_faiss.serve.wire.messages import ARROW, JSON, PROBLEM
+from semrec_faiss.serve.wire.problems import Problem
+from semrec_faiss.serve.wire.questions import ONE_OF, TASTE, Explain, Recommend, Search, Similar
 
 Json = dict[str, Any]
 

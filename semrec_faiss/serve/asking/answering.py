@@ -22,10 +22,10 @@ from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.api.arrow import arrow_stream
-from semrec_faiss.serve.api.messages import ARROW, Reply
-from semrec_faiss.serve.api.questions import Explain, Recommend, Search, Similar
 from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.wire.arrow import arrow_stream
+from semrec_faiss.serve.wire.messages import ARROW, Reply
+from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar
 
 QUICK_QUERIES = 8
 """Of so many queries an answer is made between two requests; of more it takes long enough for a thread of its own."""

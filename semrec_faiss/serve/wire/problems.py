@@ -16,7 +16,7 @@ from semrec_faiss.errors import (
     UsageError,
 )
 from semrec_faiss.search.batching import TooLateError
-from semrec_faiss.serve.api.messages import PROBLEM, Reply
+from semrec_faiss.serve.wire.messages import PROBLEM, Reply
 
 
 class Problem(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):

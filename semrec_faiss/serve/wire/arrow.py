@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.search.answers.answer import Answer, Answers
-from semrec_faiss.serve.api.messages import Request
-from semrec_faiss.serve.api.problems import Refused
-from semrec_faiss.serve.api.questions import Search
+from semrec_faiss.serve.wire.messages import Request
+from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.questions import Search
 
 COLUMN = "vector"
 _LISTS = ("genres", "any_genres", "not_genres", "exclude")

@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.wish import WishArguments
-from semrec_faiss.serve.api.messages import Request
-from semrec_faiss.serve.api.problems import Refused
+from semrec_faiss.serve.wire.messages import Request
+from semrec_faiss.serve.wire.problems import Refused
 
 Name = Annotated[str, Meta(max_length=1000)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Year = Annotated[int, Meta(ge=-(10**6), le=10**6)] | None
