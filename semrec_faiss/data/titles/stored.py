@@ -8,6 +8,7 @@ all keys in order, then the row of each: two titles may share a key, so what is 
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -135,9 +136,11 @@ class StoredTexts:
     def rows_of(self, key: str) -> list[int]:
         """Return the rows, ascending, whose keys may hold ``key``; hold what is found against the line."""
         hashes, rows = self._table()
-        wanted = np.uint64(_hash(key))
-        first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
-        return [int(row) for row in rows[first:last]]
+        wanted = _hash(key)
+        first = bisect_left(hashes.data, wanted)  # of one key many times quicker than numpy's
+        last = bisect_right(hashes.data, wanted, lo=first)
+        found: list[int] = rows[first:last].tolist()
+        return found
 
     def first_rows(self, keys: Sequence[str]) -> Rows:
         """Return the first of `rows_of` each key, int64 (keys,), and -1 where there is none."""

@@ -112,8 +112,13 @@ class Titles:
 
     def known(self, title_or_id: str) -> int | None:
         """Return the row that the sorted table names, in microseconds; None where `find` would ask the database."""
-        rows = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
-        return rows[0] if len(rows) == 1 else None
+        held = self.known_record(title_or_id)
+        return None if held is None else held[0]
+
+    def known_record(self, title_or_id: str) -> tuple[int, Record] | None:
+        """Return the row that `known` does, and the title's record, which was read to find it."""
+        held = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
+        return held[0] if len(held) == 1 else None
 
     def known_rows(self, media_ids: Sequence[str]) -> Rows:
         """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
@@ -146,17 +151,18 @@ class Titles:
         sql = f"SELECT count(*) FROM {TABLE} WHERE title = $1 AND media_id <> $1"
         return bool(self.catalog.cursor().execute(sql, [media_id]).fetchall()[0][0])
 
-    def _looked_up(self, stored: Texts, text: str) -> list[int]:
-        """Return the rows of the titles whose id ``text`` is, or else whose title, or else whose name."""
+    def _looked_up(self, stored: Texts, text: str) -> list[tuple[int, Record]]:
+        """Return rows and records of the titles whose id ``text`` is, or else whose title, or else whose name."""
         for kind in ("media_id", "title"):
-            rows = self._held(stored, f"{kind}:{text}")
-            named = [row for row, record in rows if record[kind] == text]
+            held = self._held(stored, f"{kind}:{text}")
+            named = [(row, record) for row, record in held if record[kind] == text]
             if named:
                 return named
         query = TitleQuery(text)
         asked = dict.fromkeys(key(reading.whole) for reading in query.readings)
         found = {row: record for name in asked for row, record in self._held(stored, f"name:{name}")}
-        return query.named_rows((row, record["title"], record["year"]) for row, record in found.items())
+        rows = query.named_rows((row, record["title"], record["year"]) for row, record in found.items())
+        return [(row, found[row]) for row in rows]
 
     def _held(self, stored: Texts, kept_by: str) -> list[tuple[int, Record]]:
         rows = stored.rows_of(kept_by)
