@@ -13,6 +13,7 @@ from semrec_faiss import Recommender, Taste
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build import run as build
+from semrec_faiss.index.build import source, users
 
 
 @pytest.mark.filterwarnings("ignore:.*few to train")
@@ -23,8 +24,9 @@ def test_scores_that_overflow_are_refused_and_likeness_is_right(
 ) -> None:
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32) * np.float32(scale)
     made = make_folder(tmp_path / "data", vectors=vectors, users=3)
-    monkeypatch.setattr(build, "check_products", lambda *_: None)  # earlier versions did not look
-    monkeypatch.setattr(build, "_known_answers", lambda *_: ())
+    for module in (source, users):
+        monkeypatch.setattr(module, "check_products", lambda *_: None)  # earlier versions did not look
+    monkeypatch.setattr(vectors, "_known_answers", lambda *_: ())
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
     build.build_index(config_from_dict({**values, "index": {**kind, "normalize": False}}))
     recommender = Recommender.open(tmp_path / "index")

@@ -1,5 +1,5 @@
 """A data folder or tables become a generation of an index.
 
-`run.py` opens and checks what is built from, has FAISS's index trained and filled, and writes the generation.
-`from_tables.py` does it for arrays and frames in memory.
+`source.py` opens and checks what is built from, `vectors.py` and `users.py` write what is made of it, and `run.py`
+publishes the generation. `from_tables.py` does it for arrays and frames in memory.
 """

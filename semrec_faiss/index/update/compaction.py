@@ -10,7 +10,8 @@ import numpy as np
 from semrec_faiss._version import __version__
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
-from semrec_faiss.index.build.run import USERS_NAME, write_npy, write_rows, write_vectors
+from semrec_faiss.index.build.users import USERS_NAME
+from semrec_faiss.index.build.vectors import write_npy, write_rows, write_vectors
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.hardware.device import choose_device, load_faiss

@@ -18,7 +18,7 @@ from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.titles import Record, stored_records
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
-from semrec_faiss.index.build.run import check_products
+from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of
 

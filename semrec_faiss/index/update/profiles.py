@@ -10,7 +10,8 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
 from semrec_faiss.data.users import History
-from semrec_faiss.index.build.run import of_unit_length, write_rows
+from semrec_faiss.index.build.users import of_unit_length
+from semrec_faiss.index.build.vectors import write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.saved.saved_index import SavedIndex

@@ -13,7 +13,7 @@ from semrec_faiss.data.seen_table import IdTable, SeenRows, distinct_ids, number
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.users import grouped_history
 from semrec_faiss.errors import DataError
-from semrec_faiss.index.build.run import write_npy, write_rows
+from semrec_faiss.index.build.vectors import write_npy, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.generations.texts import write_texts

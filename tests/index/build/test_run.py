@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.errors import ConfigError, DataError, DeviceError, NotFoundError, SemrecError
-from semrec_faiss.index.build import run as build_module
+from semrec_faiss.index.build import vectors as build_vectors
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.hardware import device as device_module
@@ -404,7 +404,7 @@ def test_an_error_while_building_leaves_nothing_of_what_was_made(
     (tmp_path / "there").mkdir()
     (tmp_path / "a" / "kept").mkdir(parents=True)
     with monkeypatch.context() as patched:
-        patched.setattr(build_module, "_known_answers", interrupted)
+        patched.setattr(build_vectors, "_known_answers", interrupted)
         for output in ("new", "there", "a/b/c"):
             with pytest.raises(KeyboardInterrupt):
                 build(made.root, tmp_path / output)

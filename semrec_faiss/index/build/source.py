@@ -1,0 +1,133 @@
+"""What an index is built from: a data folder, opened and cross-checked, and how its users are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from semrec_faiss.arrays import Vectors
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.schema import Config
+from semrec_faiss.data.folder.layout import (
+    DataFolder,
+    find_data_folder,
+    iter_float32_blocks,
+    open_vectors,
+)
+from semrec_faiss.data.interactions.hybrid import Transformation
+from semrec_faiss.data.interactions.transformation_file import (
+    ARRAYS_NAME,
+    JSON_NAME,
+    has_transformation,
+    read_transformation,
+)
+from semrec_faiss.data.tables.histories import PROFILE_NAME
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.errors import ConfigError, DataError
+from semrec_faiss.index.build.vectors import check_products
+from semrec_faiss.progress import Progress
+from semrec_faiss.storage import read_small
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data folder, opened and cross-checked."""
+
+    folder: DataFolder
+    vectors: NDArray[Any]
+    catalog: Catalog
+    user_vectors: NDArray[Any] | None
+    user_ids: Sequence[str]
+    transformation: Transformation | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of titles."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self.vectors.shape[1])
+
+    def blocks(self, *, normalize: bool) -> Iterator[tuple[int, Vectors]]:
+        """Yield the titles' vectors as they are compared, and the row of the first of each block.
+
+        Args:
+            normalize: whether they are brought to unit length.
+
+        Yields:
+            a row, and float32 (rows, dim).
+
+        Raises:
+            DataError: a vector is not finite, all zero where it is to have a length, or too long for float32 scores.
+        """
+        path = self.folder.media_vectors
+        for first, block in iter_float32_blocks(self.vectors, normalize=normalize, path=path):
+            check_products(block, first, path)
+            yield first, block
+
+
+def open_source(dataset: Path, progress: Progress) -> Source:
+    """Open a data folder and hold its parts against one another.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        DataError: it is inconsistent.
+    """
+    folder = find_data_folder(dataset)
+    vectors = open_vectors(folder.media_vectors)
+    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress)
+    media = folder.media_vectors.parent
+    learned = (
+        read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=folder.media_vectors)
+        if has_transformation(media)
+        else None
+    )
+    if folder.user_vectors is None or folder.user_ids is None:
+        return Source(folder, vectors, catalog, None, (), learned)
+    users = open_vectors(folder.user_vectors, expect_dim=vectors.shape[1])
+    ids = read_user_ids(folder.user_ids, expect_count=len(users))
+    return Source(folder, vectors, catalog, users, ids, learned)
+
+
+def profile_of(config: Config, source: Source) -> Profile | None:
+    """Return how users are made of titles: as the config says, or else as the vectors were learned for.
+
+    Raises:
+        ConfigError: learned vectors would be normalised, or a profile has no histories to work on.
+    """
+    if source.transformation is not None and config.index.normalize:
+        raise ConfigError(
+            f"{source.folder.media_vectors} holds learned vectors, whose lengths tell how well a title is liked;"
+            " index.normalize is true",
+            fix="set index.normalize: false, as configs/learned.yaml has it",
+        )
+    if config.profile is None:
+        return (
+            _profile_of_folder(source.folder)
+            if source.transformation is None
+            else (source.transformation.settings.profile)
+        )
+    if source.folder.seen is None:
+        raise ConfigError(
+            f"profile: is given, but {source.folder.root} does not know what its users have seen",
+            fix="add users/seen.parquet to the data, or leave profile: out",
+        )
+    return config.profile
+
+
+def _profile_of_folder(folder: DataFolder) -> Profile | None:
+    """Return how `semrec dataset import` made users of what they did, where it has made them."""
+    path = folder.root / PROFILE_NAME
+    if folder.seen is None or not path.is_file():
+        return None
+    try:
+        return Profile.model_validate_json(read_small(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no profile: {error}", fix="remove it, or import the interactions again") from error

@@ -1,0 +1,82 @@
+"""Users into a generation: their vectors, given or made of what they have seen, their ids and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from semrec_faiss.arrays import Vectors
+from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.config.profile import Profile
+from semrec_faiss.data.folder.layout import (
+    iter_float32_blocks,
+    read_float32,
+)
+from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.users import History, read_history
+from semrec_faiss.index.build.source import Source
+from semrec_faiss.index.build.vectors import check_products, write_rows
+from semrec_faiss.index.generations.generation import NewGeneration
+from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.saved.users import LIKELESS_NAME, write_seen, write_user_ids
+from semrec_faiss.progress import Progress
+
+USERS_NAME = "users.npy"
+
+
+def write_users(
+    new: NewGeneration,
+    config: IndexConfig,
+    profile: Profile | None,
+    source: Source,
+    progress: Progress,
+    *,
+    strict: bool,
+) -> int:
+    """Write the users; return how many rows of their history were ignored."""
+    folder, users, path = source.folder, source.user_vectors, source.folder.user_vectors
+    if users is None or path is None:
+        return 0
+
+    history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog, strict=strict)
+    blocks = (
+        iter_float32_blocks(users, normalize=config.normalize, path=path)
+        if profile is None or history is None
+        else _made_users(history, source, config, profile)
+    )
+    with new.create(USERS_NAME) as file, NpyWriter(file, (len(users), source.dim), np.float32) as vectors:
+        for first, block in blocks:
+            check_products(block, first, path)
+            progress("writing users", first + len(block), len(users))
+            vectors.write(block)
+    write_user_ids(new, source.user_ids)
+    if history is not None:
+        write_seen(new, history)
+    if history is not None and profile is not None:
+        write_rows(new, LIKELESS_NAME, users_without_likes(history, profile))
+    return 0 if history is None else history.ignored
+
+
+def of_unit_length(block: Vectors, first: int) -> Vectors:
+    """Bring users' vectors to unit length, each the same in any block; raises DataError where one is all zero.
+
+    Args:
+        block: float32 (users, dim).
+        first: the number of its first user, for messages.
+    """
+    wide = block.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    if not (lengths > 0).all() or not np.isfinite(lengths).all():
+        return prepared_block(block, first, normalize=True)  # says which, or scales what vanishes
+    return np.ascontiguousarray(wide / lengths[:, None], dtype=np.float32)
+
+
+def _made_users(
+    history: History, source: Source, config: IndexConfig, profile: Profile
+) -> Iterator[tuple[int, Vectors]]:
+    """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others."""
+    titles = read_float32(source.vectors, normalize=config.normalize, path=source.folder.media_vectors)
+    for first, block in user_vectors(history, titles, profile):
+        yield first, of_unit_length(block, first) if config.normalize else block
