@@ -26,7 +26,7 @@ def test_scores_that_overflow_are_refused_and_likeness_is_right(
     made = make_folder(tmp_path / "data", vectors=vectors, users=3)
     for module in (source, users):
         monkeypatch.setattr(module, "check_products", lambda *_: None)  # earlier versions did not look
-    monkeypatch.setattr(vectors, "_known_answers", lambda *_: ())
+    monkeypatch.setattr(build_vectors, "_known_answers", lambda *_: ())
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
     build.build_index(config_from_dict({**values, "index": {**kind, "normalize": False}}))
     recommender = Recommender.open(tmp_path / "index")
