@@ -14,6 +14,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build import run as build
 from semrec_faiss.index.build import source, users
+from semrec_faiss.index.build import vectors as build_vectors
 
 
 @pytest.mark.filterwarnings("ignore:.*few to train")
