@@ -9,6 +9,7 @@ import click
 
 from semrec_faiss.cli.bench_answers import answers
 from semrec_faiss.cli.bench_gpu import gpu
+from semrec_faiss.cli.bench_learn import learn
 from semrec_faiss.cli.bench_serve import serve
 from semrec_faiss.cli.bench_update import update
 from semrec_faiss.cli.ending import run_bench
@@ -238,5 +239,6 @@ def _print_recommend(results: RecommendResults) -> None:
 
 bench.add_command(gpu)
 bench.add_command(answers)
+bench.add_command(learn)
 bench.add_command(serve)
 bench.add_command(update)
