@@ -113,24 +113,27 @@ def bench_learn(bench: LearnBench, progress: Progress = silent) -> LearnResults:
 
 
 def made_up_history(interactions: int, titles: int, seed: int) -> History:
-    """Return what made-up people did: each has one of 64 tastes, and titles of its own taste are seen more often.
+    """Return what made-up people did: each has one of 64 tastes, and half of what one sees is of that taste.
 
-    Popularity falls as one over the square root of the rank; who has seen a title twice has seen it once, so that there
-    are a few less than asked for.
+    Popularity falls as one over the square root of the rank. Nobody sees a title twice.
 
     Args:
-        interactions: how many, about.
-        titles: how many titles there are.
+        interactions: how many.
+        titles: how many titles there are, several times `INTERACTIONS_A_USER`.
         seed: of everything.
     """
     random = np.random.default_rng(seed)
     users = max(1, interactions // INTERACTIONS_A_USER)
     tastes = random.integers(TASTES, size=titles)
     popularity = 1 / np.sqrt(1 + random.permutation(titles))
-    who = np.sort(random.integers(users, size=interactions))
-    rows = random.choice(titles, size=interactions, p=popularity / popularity.sum())
-    pairs = np.unique(who * titles + _of_own_taste(rows, who % TASTES, tastes, random))
-    who, rows = np.divmod(pairs, titles)
+    pairs = np.empty(0, np.int64)
+    while len(pairs) < interactions:
+        missing = interactions - len(pairs)
+        who = random.integers(users, size=2 * missing)
+        rows = random.choice(titles, size=2 * missing, p=popularity / popularity.sum())
+        new = np.setdiff1d(who * titles + _of_own_taste(rows, who % TASTES, tastes, random), pairs)
+        pairs = np.concatenate((pairs, random.permutation(new)[:missing]))
+    who, rows = np.divmod(np.sort(pairs), titles)
     liked = np.where(tastes[rows] == who % TASTES, 4.0, 3.0) + random.integers(-2, 3, size=len(rows)) / 2
     times = random.integers(3650, size=len(rows)) * DAY
     offsets = np.searchsorted(who, np.arange(users + 1))

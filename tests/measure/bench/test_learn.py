@@ -14,16 +14,16 @@ from semrec_faiss.measure.bench.learn import TASTES, LearnRun, made_up_history, 
 
 
 def test_people_see_titles_once_and_prefer_their_own_taste() -> None:
-    made = made_up_history(50_000, 2_000, seed=3)
+    made = made_up_history(20_000, 40_000, seed=3)
     users = len(made.offsets) - 1
-    assert users == 50_000 // 154
-    assert 40_000 < len(made.rows) <= 50_000
+    assert users == 20_000 // 154
+    assert len(made.rows) == 20_000
     who = np.repeat(np.arange(users), np.diff(made.offsets))
-    assert len(np.unique(who * 2_000 + made.rows)) == len(made.rows)
-    assert made.rows.min() >= 0 and made.rows.max() < 2_000
-    tastes = np.random.default_rng(3).integers(TASTES, size=2_000)
+    assert len(np.unique(who * 40_000 + made.rows)) == len(made.rows)
+    assert made.rows.min() >= 0 and made.rows.max() < 40_000
+    tastes = np.random.default_rng(3).integers(TASTES, size=40_000)
     own = tastes[made.rows] == who % TASTES
-    assert 0.4 < own.mean() < 0.6  # half of them are moved to it; by chance it would be one in 64
+    assert 0.4 < own.mean() < 0.6  # about half of them are moved to it; by chance it would be one in 64
     assert made.ratings is not None
     assert made.ratings[own].mean() == pytest.approx(4.0, abs=0.02)
     assert made.ratings[~own].mean() == pytest.approx(3.0, abs=0.02)
@@ -51,7 +51,7 @@ def test_the_command_writes_every_run_and_says_what_was_predicted(tmp_path: Path
     result = CliRunner().invoke(bench, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "bench-learn-cpu.json").read_text())
-    assert [round(run["interactions"], -3) for run in document["runs"]] == [2_000, 4_000, 8_000]
+    assert [run["interactions"] for run in document["runs"]] == [2_000, 4_000, 8_000]
     assert all(run["cpu_seconds"] > 0 and run["seconds"] > 0 for run in document["runs"])
     assert document["prediction"]["interactions"] == document["runs"][2]["interactions"]
     assert "the fewer predict" in result.output
