@@ -25,8 +25,8 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
     "maps",
     multiple=True,
     metavar="PART=COLUMN",
-    help="Which column is media_id, title, year or genres; of --interactions, user, item, rating or time (- for none)."
-    " [default: guessed by names]",
+    help="Which column is media_id, title, year, genres or franchise; of --interactions, user, item, rating or time"
+    " (- for none). [default: guessed by names]",
 )
 @click.option("--vector", metavar="COLUMN", help="The column of vectors. [default: guessed]")
 @click.option("--vectors", type=click.Path(path_type=Path), help="A .npy with a vector a row, instead of a column.")

@@ -32,7 +32,7 @@ def demo(output: Path, as_json: bool) -> None:
 
     folder = demo_folder()
     with progress_bars() as progress:
-        generation = build_index(Config(dataset=folder, output=output), progress)
+        generation = build_index(Config(output=output).of(folder), progress)
     recommender = Recommender.open(output)
     similar = recommender.similar(TITLE, k=5)
     recommended = recommender.recommend(USER, k=5)

@@ -45,12 +45,13 @@ def build(
     from semrec_faiss.index.saved.saved_index import config_of_index
 
     loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
-    paths = {name: path for name, path in (("dataset", dataset), ("output", output)) if path is not None}
+    loaded = loaded if dataset is None else loaded.of(dataset)
+    loaded = loaded if output is None else loaded.model_copy(update={"output": output})
     started = time.perf_counter()
     with progress_bars() as progress:
-        generation = build_index(loaded.model_copy(update=paths), progress, strict=strict)
+        generation = build_index(loaded, progress, strict=strict)
     seconds = time.perf_counter() - started
-    _show(paths.get("output", loaded.output), generation, as_json, {"build_seconds": round(seconds, 3)})
+    _show(loaded.output, generation, as_json, {"build_seconds": round(seconds, 3)})
 
 
 @click.command(epilog="Example: semrec info indexes/demo")

@@ -69,7 +69,7 @@ def memory(
 
     loaded = load_config(config, settings)
     if dataset is not None:
-        loaded = loaded.model_copy(update={"dataset": dataset})
+        loaded = loaded.of(dataset)
     limit = None if limit_gb is None else round(limit_gb * 1e9)
     with progress_bars() as progress:
         document = memory_report(

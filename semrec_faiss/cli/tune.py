@@ -62,10 +62,10 @@ def tune(
         check_new_file(out, "--out")
     loaded = load_config(config, settings)
     if dataset is not None:
-        loaded = loaded.model_copy(update={"dataset": dataset})
+        loaded = loaded.of(dataset)
     queries = query_settings(titles=titles, users=users, seed=seed)
-    if loaded.dataset is not None:
-        data_ref(loaded.dataset, queries)  # refuses more questions than there are
+    if loaded.dataset.folder is not None:
+        data_ref(loaded.dataset.folder, queries)  # refuses more questions than there are
     with progress_bars() as progress:
         tuned = search(loaded, recall, parameter=param, k=k, batch=batch, queries=queries, progress=progress)
     slow = tuned.chosen is not None and p95_ms is not None and tuned.chosen.latency.p95_ms > p95_ms

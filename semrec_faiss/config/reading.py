@@ -49,7 +49,7 @@ def _validate(source: YamlSource, overrides: Sequence[str]) -> Config:
 
 def _write_out(source: YamlSource) -> None:
     """Make `device: cpu` the mapping that it is short for, so that device.gpus can still be set."""
-    for section, key in (("device", "kind"), ("index", "type")):
+    for section, key in (("dataset", "folder"), ("device", "kind"), ("index", "type")):
         if isinstance(source.values.get(section), str):
             source.values[section] = {key: source.values[section]}
 

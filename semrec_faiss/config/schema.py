@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from semrec_faiss.config.dataset import Dataset, can_be_a_path
 from semrec_faiss.config.index_types import (
     GPU_LIMIT,
     GPU_PQ_M,
@@ -60,7 +61,7 @@ class Config(Settings):
     what is written then, so that versions that do not know of it read an index as before.
     """
 
-    dataset: Path | None = None
+    dataset: Dataset = Dataset()
     index: IndexConfig = FlatIndex()
     device: DeviceConfig = DeviceConfig()
     output: Path | None = None
@@ -73,12 +74,14 @@ class Config(Settings):
             values.pop("profile", None)  # gone already where nothing that is null is wanted
         return values
 
-    @field_validator("dataset", "output")
+    @field_validator("output")
     @classmethod
-    def _can_be_a_path(cls, path: Path | None) -> Path | None:
-        if path is not None and "\0" in str(path):
-            raise ValueError(f"{str(path)!r} holds a NUL character, which no path has")
-        return path
+    def _is_a_path(cls, path: Path | None) -> Path | None:
+        return can_be_a_path(path)
+
+    def of(self, folder: Path | None) -> Config:
+        """Return the same for the data in another folder, whose fields play the same parts."""
+        return self.model_copy(update={"dataset": self.dataset.model_copy(update={"folder": folder})})
 
     @model_validator(mode="after")
     def _type_fits_device(self) -> Config:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.cpu.exact import inner_products
@@ -64,12 +65,12 @@ class Groups:
         Raises:
             UsageError: there is no such field, or it holds lists.
         """
-        known = {known.casefold(): known for known in catalog.fields}
-        if name.casefold() not in known:
-            raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.fields)}")
-        if catalog.fields[known[name.casefold()]].endswith("[]"):
+        field = catalog.field_of(name)
+        if field is None:
+            raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.names)}")
+        if catalog.fields[field].endswith("[]"):
             raise UsageError(f"field {name!r} holds lists; a limit needs one value a title")
-        column = '"' + known[name.casefold()].replace('"', '""') + '"'
+        column = quoted_name(field)
         sql = (
             f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) END AS code"
             " FROM titles ORDER BY _semrec_row"

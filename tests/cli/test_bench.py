@@ -149,7 +149,7 @@ def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:
     data, index = tmp_path / "data", tmp_path / "index"
     write_synthetic(data, titles=500, users=50, dim=16)
     asked = {"index": {"type": "ivf_flat", "build": {"nlist": 4}}, "device": {"kind": "cpu"}}
-    build_index(config_from_dict(asked).model_copy(update={"dataset": data, "output": index}))
+    build_index(config_from_dict(asked).of(data).model_copy(update={"output": index}))
     command = [sys.executable, "-m", "semrec_faiss", "bench", "search", str(index), "--repeats", "2"]
     done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -162,7 +162,7 @@ def test_pick_writes_a_config_that_build_takes(semrec: Semrec, swept: Path, tmp_
     assert ran.out.splitlines()[0] == "films, k 5, batch 1, by qps:"
     assert "winner" in ran.out
     config = load_config(tmp_path / "pick.yaml", [f"output={tmp_path / 'index'}"])
-    assert config.dataset is not None
+    assert config.dataset.folder is not None
     built = semrec("build", tmp_path / "pick.yaml", "--output", tmp_path / "index")
     assert built.code == 0, built.err
     document = json.loads(semrec("pick", swept, "--recall", "0.95", "--out", tmp_path / "pick.yaml", "--json").out)

@@ -53,7 +53,7 @@ def test_defaults_are_a_flat_index_that_normalises_on_whatever_device_there_is()
     assert config.index.metric == "inner_product"
     assert (config.device.kind, config.device.gpus, config.device.float16) == ("auto", (0,), False)
     assert config.device.temp_memory_mb is None
-    assert (config.dataset, config.output) == (None, None)
+    assert (config.dataset.folder, config.output) == (None, None)
 
 
 def test_every_key_is_read(write: Write) -> None:
@@ -75,7 +75,7 @@ def test_every_key_is_read(write: Write) -> None:
     assert config.index.normalize is False
     assert config.device.gpus == (1, 0)
     assert config.device.temp_memory_mb == 64
-    assert (config.dataset, config.output) == (Path("some/where"), Path("out"))
+    assert (config.dataset.folder, config.output) == (Path("some/where"), Path("out"))
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_an_override_is_read_as_yaml(write: Write) -> None:
     assert isinstance(config.index, FactoryIndex)
     assert (config.index.factory, config.index.search.nprobe) == ("IVF16,SQ8", 2)
     assert config.device.gpus == (2, 1)
-    assert config.dataset == Path("a=b")
+    assert config.dataset.folder == Path("a=b")
     assert config.output is None
 
 
@@ -430,8 +430,8 @@ def test_an_override_that_is_no_assignment_is_refused(assignment: str) -> None:
 
 
 def test_an_override_through_a_plain_value_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"dataset is 'x'"):
-        config_from_dict({"dataset": "x"}, ["dataset.name=3"])
+    with pytest.raises(UsageError, match=r"output is 'x'"):
+        config_from_dict({"output": "x"}, ["output.name=3"])
 
 
 @pytest.mark.parametrize(

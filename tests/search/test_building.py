@@ -52,7 +52,7 @@ def test_build_publishes_and_remembers_no_folder_that_is_gone(tmp_path: Path) ->
     built = semrec_faiss.build(
         VECTORS, SONGS, interactions=plays, columns={"user": "customer"}, config="ivf_flat", output=tmp_path / "i"
     )
-    assert built.index.config.type == "ivf_flat" and built.saved.config.dataset is None
+    assert built.index.config.type == "ivf_flat" and built.saved.config.dataset.folder is None
     taste = UNIT[1] + UNIT[2]
     opened = Recommender.open(tmp_path / "i", ["index.search.nprobe=1000"])
     assert [title.media_id for title in opened.recommend("u", 3)] == nearest(taste, {1, 2}, 3)

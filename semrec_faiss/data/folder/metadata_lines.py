@@ -14,6 +14,7 @@ import numpy as np
 
 from semrec_faiss.data.folder.field_types import INT64, ROW, FieldTypes
 from semrec_faiss.data.folder.layout import rows_partner
+from semrec_faiss.data.folder.recipe import NO_PARTS
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 
@@ -40,6 +41,7 @@ def inspect_metadata(
     expect_count: int | None = None,
     progress: Progress = silent,
     known: Mapping[str, str] | None = None,
+    parts: Mapping[str, str] = NO_PARTS,
 ) -> Metadata:
     """Check every line of ``path`` and derive a DuckDB type for every field.
 
@@ -48,11 +50,12 @@ def inspect_metadata(
         expect_count: the number of vectors, where it is known.
         progress: told the bytes read.
         known: fields of other titles beside these, with their types.
+        parts: fields that play a part under another name.
 
     Raises:
         DataError: the first ten mistakes, each with file and line, and how many more there are.
     """
-    checker = _Checker(path, known or {})
+    checker = _Checker(path, known or {}, parts)
     try:
         size = path.stat().st_size
         done = 0
@@ -112,6 +115,18 @@ def check_json_lines(path: Path) -> None:
 
 class _LineError(ValueError):
     """What is wrong with one line."""
+
+
+def by_part(entry: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
+    """Return a title's fields, those that play a part under its name; a field that has that name is ``original_…``."""
+    if not parts:
+        return entry
+    part_of = {field: part for part, field in parts.items()}
+    shown = {name: part_of.get(name, f"original_{name}" if name in parts else name) for name in entry}
+    found = {shown[name]: value for name, value in entry.items()}
+    if len(found) != len(entry):
+        raise _LineError(f"two fields would both be called {next(iter(set(shown.values()) & set(entry)))!r}")
+    return found
 
 
 def _no_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -184,8 +199,9 @@ def _refuse_unpaired_surrogate(value: Any) -> None:
 class _Checker:
     """Collects what is wrong with a metadata file, and the types of its fields."""
 
-    def __init__(self, path: Path, known: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, known: Mapping[str, str], parts: Mapping[str, str]) -> None:
         self.path = path
+        self._parts = parts
         self.lines = 0
         self.types = FieldTypes(known)
         self._mistakes: list[tuple[int, str]] = []
@@ -199,11 +215,11 @@ class _Checker:
         self.lines = number
         media_id: Any = (ROW, number)  # equal to no id, for lines without a usable one
         try:
-            entry = _parse(raw)
+            entry = by_part(_parse(raw), self._parts)
             for mistake in self.types.see(entry):
                 self._note(number, mistake)
-            for mistake in _entry_mistakes(entry):
-                self._note(number, mistake)
+            for part, mistake in _entry_mistakes(entry):
+                self._note(number, f"{self._called(part)} {mistake}")
             if _is_id(entry.get("media_id")):
                 media_id = str(entry["media_id"])
         except _LineError as mistake:
@@ -221,7 +237,7 @@ class _Checker:
         first_line: dict[str, int] = {}
         for number, raw in numbered_lines(self.path):
             if number in suspects:
-                media_id = str(json.loads(raw)["media_id"])
+                media_id = str(json.loads(raw)[self._parts.get("media_id", "media_id")])
                 first = first_line.setdefault(media_id, number)
                 if first != number:
                     self._repeats += 1
@@ -249,6 +265,9 @@ class _Checker:
         shape = "a line is a JSON object with at least media_id and title, one for each vector"
         raise DataError(shown, fix="give every title a media_id of its own" if self._repeats == count else shape)
 
+    def _called(self, part: str) -> str:
+        return f"{self._parts[part]}, which is {part}," if part in self._parts else part
+
     def _note(self, number: int, text: str) -> None:
         if len(self._mistakes) < MISTAKES_SHOWN:
             self._mistakes.append((number, text))
@@ -260,22 +279,22 @@ def _is_id(value: Any) -> bool:
     return (type(value) is str and bool(value.strip())) or (type(value) is int and -INT64 <= value < INT64)
 
 
-def _entry_mistakes(entry: dict[str, Any]) -> Iterator[str]:
+def _entry_mistakes(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if entry.get("media_id") is None:
-        yield "media_id is missing"
+        yield "media_id", "is missing"
     elif not _is_id(entry["media_id"]):
-        yield f"media_id is {_json_name(entry['media_id'])}; a non-empty string or a 64-bit integer is expected"
+        yield "media_id", f"is {_json_name(entry['media_id'])}; a non-empty string or a 64-bit integer is expected"
     title = entry.get("title")
     if title is None:
-        yield "title is missing"
+        yield "title", "is missing"
     elif type(title) is not str or not title.strip():
-        yield f"title is {_json_name(title)}; a non-empty string is expected"
+        yield "title", f"is {_json_name(title)}; a non-empty string is expected"
     year = entry.get("year")
     if year is not None and not (type(year) is int and -INT64 <= year < INT64):
-        yield f"year is {_json_name(year)}; an integer or null is expected"
+        yield "year", f"is {_json_name(year)}; an integer or null is expected"
     genres = entry.get("genres")
     if genres is not None and not (type(genres) is list and all(type(genre) is str for genre in genres)):
-        yield f"genres is {_json_name(genres)}; a list of strings or null is expected"
+        yield "genres", f"is {_json_name(genres)}; a list of strings or null is expected"
 
 
 def _json_name(value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW
 from semrec_faiss.data.folder.layout import rows_partner
-from semrec_faiss.data.folder.recipe import PARTS, Recipe, read_recipe
+from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.errors import DataError
 
@@ -53,8 +53,8 @@ class MetadataTable:
                 yield from (read_record(text) for (text,) in batch)
 
 
-def inspect_table(path: Path, *, expect_count: int | None = None) -> MetadataTable:
-    """Check metadata.parquet and say how it is read.
+def inspect_table(path: Path, *, expect_count: int | None = None, parts: Mapping[str, str] = NO_PARTS) -> MetadataTable:
+    """Check metadata.parquet and say how it is read; ``parts`` are columns that play one under another name.
 
     Raises:
         DataError: the first ten mistakes, each with row and column, or another number of rows than of vectors.
@@ -64,7 +64,7 @@ def inspect_table(path: Path, *, expect_count: int | None = None) -> MetadataTab
     def note(row: int, column: str, what: str) -> None:
         noted.append(f"{path}: row {row + 1:,}, column {column}: {what}")
 
-    found, count = checked_table(path, note)
+    found, count = checked_table(path, note, parts)
     if expect_count is not None and found.count != expect_count:
         raise DataError(
             f"{path} has {found.count:,} rows, but there are {expect_count:,} vectors{rows_partner(path)}",
@@ -92,7 +92,7 @@ def joined_fields(path: Path, known: Mapping[str, str], fields: Mapping[str, str
     return {**known, **{name: kind for name, kind in fields.items() if name not in known}}
 
 
-def checked_table(path: Path, note: Note) -> tuple[MetadataTable, int]:
+def checked_table(path: Path, note: Note, parts: Mapping[str, str] = NO_PARTS) -> tuple[MetadataTable, int]:
     """Look at all rows; tell ``note`` the first mistakes of each kind, and return how many there are.
 
     Raises:
@@ -101,6 +101,7 @@ def checked_table(path: Path, note: Note) -> tuple[MetadataTable, int]:
     import duckdb
 
     recipe, schema = read_recipe(path)
+    recipe = recipe.with_parts(parts)
     _check_names(path, schema.names, recipe)
     file = f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false, file_row_number = true)"
     try:
@@ -144,7 +145,7 @@ def _check_names(path: Path, names: list[str], recipe: Recipe) -> None:
         if recipe.column_of(part, names) is None:
             raise DataError(
                 f"{path} has no column {recipe.columns.get(part, part)!r} for {part}; it has {', '.join(names)}",
-                fix=f"say which it is when importing: --map {part}=COLUMN",
+                fix=f"say which it is: --map {part}=COLUMN when importing, or dataset.fields: {{{part}: COLUMN}}",
             )
 
 

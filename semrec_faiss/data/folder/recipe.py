@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from semrec_faiss.errors import DataError
 
-PARTS = ("media_id", "title", "year", "genres")
+PARTS = ("media_id", "title", "year", "genres", "franchise")
 """What a column may be mapped to."""
+
+NO_PARTS: Mapping[str, str] = MappingProxyType({})
+"""Every part is played by the field of its name."""
 
 _KEY = b"semrec_table"
 
@@ -22,7 +26,7 @@ class Recipe:
     """How a table's columns become the fields of titles.
 
     Attributes:
-        columns: by part (media_id, title, year, genres), the name of the column that plays it.
+        columns: by part (media_id, title, year, genres, franchise), the name of the column that plays it.
         split: by column of texts that are lists, what separates their elements.
         vector: the column that held the vectors; None where they came from elsewhere.
         schema: the whole table's Arrow schema, as IPC in base64; empty where it is not known.
@@ -37,6 +41,10 @@ class Recipe:
         """Return the column of ``names`` that plays a part; None where none does."""
         column = self.columns.get(part, part)
         return column if column in names else None
+
+    def with_parts(self, parts: Mapping[str, str]) -> Recipe:
+        """Return the same with other columns playing ``parts``."""
+        return replace(self, columns={**self.columns, **parts})
 
     def with_schema(self, schema: Any) -> Recipe:
         """Return the same for a table of this Arrow schema."""

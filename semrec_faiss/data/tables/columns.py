@@ -23,6 +23,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
     ),
     "year": ("year",),
     "genres": ("genres",),
+    "franchise": ("franchise",),
     "user": ("user_id", "userid", "user", "customer_id", "customerid", "customer", "member_id", "account_id"),
     "item": (
         "media_id",
@@ -51,7 +52,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
 SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")
 """Names of columns of texts that spell vectors, as CSV has them."""
 
-TABLE_PARTS = ("media_id", "title", "year", "genres")
+TABLE_PARTS = ("media_id", "title", "year", "genres", "franchise")
 HISTORY_PARTS = ("user", "item", "rating", "time")
 
 

@@ -21,8 +21,14 @@ BATCH_ROWS = 8192
 """Rows read at once."""
 
 _BUFFER_BYTES = 1 << 20
+_SAMPLE = 20480
+_ANY = ("BOOLEAN", "BIGINT", "DOUBLE", "TIME", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+_WIDER = {kind: (kind,) for kind in _ANY} | {"BIGINT": ("BIGINT", "DOUBLE"), "DATE": ("DATE", "TIMESTAMP")}
+"""The types that a column of CSV may have when its first lines look like the key; text is what is left."""
+
 _DELIMITERS = ",;\t|"
 _LONGEST_LINE = 64 << 20
+_LONGEST_CSV_LINE = 4 << 20  # DuckDB holds sixteen of them for each thread
 _JSON = f"format = 'newline_delimited', maximum_object_size = {_LONGEST_LINE}"
 _WHOLE_JSON = f"{_JSON}, sample_size = -1, maximum_depth = -1, map_inference_threshold = -1, union_by_name = true"
 _ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, pa.ArrowKeyError, OSError, UnicodeError)
@@ -197,23 +203,33 @@ class _TextTable:
         return merged | {name: "VARCHAR" for name in texts if name in merged}
 
     def _csv_types(self, connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
+        """Return the type that fits all values of each column: the first lines propose it, every line is asked.
+
+        Asking DuckDB to look at all lines itself would hold the whole file in memory.
+        """
         file = quoted_text(literal_path(path))
-        rows = f"read_csv({file}, {self._dialect}, sample_size = -1, store_rejects = true)"
-        types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
-        whole = [name for name, kind in types.items() if kind.endswith("INT")]
-        if not whole:
-            return types
-        # Columns of numbers such as 00123 hold codes and not numbers.
-        codes = ", ".join(f"bool_or(regexp_matches({quoted_name(name)}, '^[-+]?0[0-9]'))" for name in whole)
+        first = f"read_csv({file}, {self._dialect}, store_rejects = true)"
+        sampled = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {first}").fetchall()}
         raw = f"read_csv({file}, {self._dialect}, all_varchar = true, store_rejects = true)"
-        are_codes = connection.execute(f"SELECT {codes} FROM {raw}").fetchall()[0]
-        return types | {name: "VARCHAR" for name, is_code in zip(whole, are_codes, strict=True) if is_code}
+        some = ", ".join(f"count({quoted_name(name)})" for name in sampled)
+        known = connection.execute(f"SELECT {some} FROM (FROM {raw} LIMIT {_SAMPLE})").fetchall()[0]
+        proposed = {
+            name: _WIDER.get(kind, ()) if held else _ANY
+            for (name, kind), held in zip(sampled.items(), known, strict=True)
+        }
+        asked = [(name, kind) for name, kinds in proposed.items() for kind in kinds]
+        if not asked:
+            return sampled
+        fits = ", ".join(f"bool_and({_is_of(quoted_name(name), kind)})" for name, kind in asked)
+        answers = connection.execute(f"SELECT {fits} FROM {raw}").fetchall()[0]
+        fitting = [one for one, fit in zip(asked, answers, strict=True) if fit]  # null: no value at all
+        return {name: next((kind for column, kind in fitting if column == name), "VARCHAR") for name in sampled}
 
     @property
     def _dialect(self) -> str:
         return (
             f"header = true, delim = {quoted_text(self._delimiter)}, quote = '\"', escape = '\"',"
-            f" dateformat = '%Y-%m-%d', max_line_size = {_LONGEST_LINE}, hive_partitioning = false"
+            f" dateformat = '%Y-%m-%d', max_line_size = {_LONGEST_CSV_LINE}, hive_partitioning = false"
         )
 
     def _rows(self, path: Path) -> str:
@@ -236,6 +252,18 @@ class _TextTable:
             for path in self._files.files:
                 _check_lines(path)
         return DataError(f"{self.name} cannot be read: {first_line(error)}", fix="mend or write it again")
+
+
+def _is_of(column: str, kind: str) -> str:
+    """Return the SQL of whether a text spells a value of a type; null where there is none."""
+    cast = f"TRY_CAST({column} AS {kind}) IS NOT NULL"
+    holds = {
+        "DATE": f"try_strptime({column}, '%Y-%m-%d') IS NOT NULL",
+        "BOOLEAN": f"lower({column}) IN ('true', 'false')",
+        "BIGINT": f"{cast} AND regexp_full_match(trim({column}), '[-+]?(0|[1-9][0-9]*)')",  # a cast would round 2.5
+        "DOUBLE": f"{cast} AND NOT regexp_matches({column}, '^[-+]?0[0-9]')",  # 00123 is a code and no number
+    }.get(kind, cast)
+    return f"CASE WHEN {column} IS NOT NULL THEN {holds} END"
 
 
 def _fitting(one: str, other: str) -> str:

@@ -32,7 +32,7 @@ class TableWish:
     """What is said about a table.
 
     Attributes:
-        columns: the column of a part (media_id, title, year, genres), as ``--map`` names it.
+        columns: the column of a part (media_id, title, year, genres, franchise), as ``--map`` names it.
         vector: the column of vectors, where it is named.
         vectors: a .npy with a vector a row, instead of a column.
         without_vectors: the table has none; `semrec dataset embed` makes them.

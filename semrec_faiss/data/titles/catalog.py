@@ -6,6 +6,7 @@ other extensions and changes of its settings, so that SQL from a user can only e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import connect
-from semrec_faiss.data.folder.field_types import LEADING_FIELDS, ROW
-from semrec_faiss.data.folder.metadata_lines import inspect_metadata, numbered_lines
+from semrec_faiss.data.folder.field_types import ROW
+from semrec_faiss.data.folder.metadata_lines import by_part, inspect_metadata, numbered_lines
 from semrec_faiss.data.folder.metadata_table import inspect_table, joined_fields
+from semrec_faiss.data.folder.recipe import NO_PARTS
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.data.titles.table import (
@@ -49,6 +51,7 @@ class Catalog(HoldsHandles):
         count: the number of titles.
         fields: the DuckDB type of every metadata field, in the order in which records hold them.
         mixtures: what fields of type JSON hold, with lines of metadata.jsonl; empty once the catalog is saved.
+        aliases: names that the data has for fields which are called by their part here; filters understand both.
     """
 
     def __init__(
@@ -57,12 +60,14 @@ class Catalog(HoldsHandles):
         count: int,
         fields: dict[str, str],
         mixtures: dict[str, str] | None = None,
+        parts: Mapping[str, str] = NO_PARTS,
     ) -> None:
         """Take over a connection whose table ``titles`` is loaded; use :meth:`read` or :meth:`from_parquet`."""
         self._connection = connection
         self.count = count
         self.fields = fields
         self.mixtures = mixtures or {}
+        self.aliases = {field: part for part, field in parts.items() if part in fields and field not in fields}
         self._finder = TitleFinder(connection.cursor, has_year="year" in fields)
         (held,) = connection.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0]
         connection.execute(
@@ -78,6 +83,7 @@ class Catalog(HoldsHandles):
         expect_count: int | None = None,
         progress: Progress = silent,
         known: Mapping[str, str] | None = None,
+        parts: Mapping[str, str] = NO_PARTS,
     ) -> Catalog:
         """Read the metadata of a data folder: JSON lines, or a Parquet table where its name ends so.
 
@@ -86,27 +92,32 @@ class Catalog(HoldsHandles):
             expect_count: the number of vectors, where it is known.
             progress: told what is checked and loaded.
             known: fields of other titles beside these, with their types; the catalogue has all of them.
+            parts: fields that play a part under another name, by part.
 
         Raises:
             DataError: the first ten mistakes, each with file and line.
         """
         connection = connect()
         if path.suffix == ".parquet":
-            table = inspect_table(path, expect_count=expect_count)
+            table = inspect_table(path, expect_count=expect_count, parts=parts)
+            _check_parts(path, parts, known or table.fields)
             fields = joined_fields(path, known or {}, table.fields)
             create_table(connection, fields)
             connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows}")
             progress("loading titles", table.count, table.count)
-            return cls(connection, table.count, fields)
-        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known)
+            return cls(connection, table.count, fields, parts=parts)
+        metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known, parts=parts)
+        _check_parts(path, parts, metadata.fields)
         create_table(connection, metadata.fields)
         lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
+        if parts:
+            lines = (json.dumps(by_part(json.loads(line), parts), ensure_ascii=False) for line in lines)
         for loaded in insert_titles(connection, metadata.fields, lines):
             progress("loading titles", loaded, metadata.count)
-        return cls(connection, metadata.count, metadata.fields, metadata.mixtures)
+        return cls(connection, metadata.count, metadata.fields, metadata.mixtures, parts=parts)
 
     @classmethod
-    def from_parquet(cls, path: Path) -> Catalog:
+    def from_parquet(cls, path: Path, parts: Mapping[str, str] = NO_PARTS) -> Catalog:
         """Read a file that :meth:`write_parquet` wrote.
 
         Raises:
@@ -114,11 +125,16 @@ class Catalog(HoldsHandles):
         """
         connection = connect()
         count, fields = load_parquet(connection, path)
-        return cls(connection, count, fields)
+        return cls(connection, count, fields, parts=parts)
 
     @classmethod
     def from_parts(
-        cls, path: Path, rows: NDArray[np.int64], lines: Iterator[str], fields: Mapping[str, str]
+        cls,
+        path: Path,
+        rows: NDArray[np.int64],
+        lines: Iterator[str],
+        fields: Mapping[str, str],
+        parts: Mapping[str, str] = NO_PARTS,
     ) -> Catalog:
         """Read some titles of a file that :meth:`write_parquet` wrote, and more titles after them.
 
@@ -127,6 +143,7 @@ class Catalog(HoldsHandles):
             rows: int64, ascending: which of its rows are the first ones.
             lines: the titles after those, as JSON objects.
             fields: the DuckDB type of every field of any of them.
+            parts: as for `read`.
 
         Raises:
             DataError: the file cannot be read, or is none of these files.
@@ -138,7 +155,7 @@ class Catalog(HoldsHandles):
         insert_kept(connection, dict(fields), path, held, rows)
         for loaded in insert_titles(connection, dict(fields), lines, first=count):
             count = loaded
-        return cls(connection, count, dict(fields))
+        return cls(connection, count, dict(fields), parts=parts)
 
     def write_parquet(self, path: Path) -> None:
         """Write all titles to a Parquet file, in row order; ``path`` is replaced only when it is complete.
@@ -153,6 +170,17 @@ class Catalog(HoldsHandles):
                 pass
             copy_to_parquet(writer, path)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The DuckDB type of every field that a filter may name, those of `aliases` too."""
+        return self.fields | {alias: self.fields[part] for alias, part in self.aliases.items()}
+
+    def field_of(self, name: str) -> str | None:
+        """Return the field that a person names, in any case, by its own name or an alias; None where there is none."""
+        folded = {known.casefold(): known for known in self.names}
+        found = folded.get(name.casefold())
+        return None if found is None else self.aliases.get(found, found)
+
     def cursor(self) -> DuckDBPyConnection:
         """Give a DuckDB connection for one thread; its table ``titles`` holds the fields and ``_semrec_row``."""
         return self._connection.cursor()
@@ -160,7 +188,7 @@ class Catalog(HoldsHandles):
     def records(self, rows: RowsLike) -> list[dict[str, Any]]:
         """Return the metadata of ``rows``, in the order asked, as new dicts of plain Python values.
 
-        media_id, title, year and genres come first; the last two are None where there is no such field.
+        media_id and title come first, then year and genres where there are such fields.
 
         Raises:
             DataError: a row is outside the catalog.
@@ -175,8 +203,7 @@ class Catalog(HoldsHandles):
             )
             .fetchall()
         )
-        blank = dict.fromkeys(LEADING_FIELDS)
-        return [blank | read_record(texts[row]) for row in asked.tolist()]
+        return [read_record(texts[row]) for row in asked.tolist()]
 
     def media_ids(self, rows: RowsLike) -> list[str]:
         """Return the media_id of each of ``rows``.
@@ -260,6 +287,16 @@ class Catalog(HoldsHandles):
         for first in range(0, self.count, BATCH_TITLES):
             sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
             yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
+
+
+def _check_parts(path: Path, parts: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    """Refuse a field that is said to play a part and that no title has."""
+    missing = [f"{field!r}, which is said to be {part}" for part, field in parts.items() if part not in fields]
+    if missing:
+        raise DataError(
+            f"{path}: no title has the field {', nor '.join(missing)}",
+            fix=f"mend dataset.fields; fields: {', '.join(fields)}",
+        )
 
 
 def _is_text(value: object) -> bool:

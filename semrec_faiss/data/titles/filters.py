@@ -72,7 +72,8 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
     for clause in clauses:
         check_length(clause)
     row = f"row_{secrets.token_hex(8)}"  # a name that no clause can hold
-    columns = ", ".join(quoted_name(name) for name in catalog.fields)
+    own = {name: name for name in catalog.fields} | catalog.aliases
+    columns = ", ".join(f"{quoted_name(field)} AS {quoted_name(name)}" for name, field in own.items())
     source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
     try:
         found = within_time(cursor, lambda: _answer(cursor, clauses, catalog, row, source))
@@ -122,11 +123,12 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
         raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
     parts = list(_parts(expressions[0]))
     check_work(expressions[0], parts)
-    fields = {name.casefold() for name in catalog.fields}
+    named = catalog.names
+    fields = {name.casefold() for name in named}
     for part in parts:
         _check_part(part, where, fields)
-        check_comparisons(cursor, part, catalog.fields)
-        check_json_fields(part, catalog.fields, catalog.mixtures)
+        check_comparisons(cursor, part, named)
+        check_json_fields(part, named, catalog.mixtures)
     return where
 
 
@@ -222,4 +224,4 @@ def _columns(text: str) -> int:
 
 
 def _known(catalog: Catalog) -> str:
-    return "fields: " + ", ".join(f"{name} ({kind})" for name, kind in catalog.fields.items())
+    return "fields: " + ", ".join(f"{name} ({kind})" for name, kind in catalog.names.items())

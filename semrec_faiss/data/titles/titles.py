@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.columns import StoredColumns, columns_of
@@ -56,7 +55,7 @@ class Titles:
         self._columns = columns
         self._lines: list[bytes] | None = None
         known = self.catalog.fields if fields is None else fields
-        self.fields: Mapping[str, str] = {**LEADING_FIELDS, **known}
+        self.fields: Mapping[str, str] = dict(known)
         self.count = self.catalog.count if stored is None else stored.count
 
     @property
@@ -83,7 +82,7 @@ class Titles:
         return [self._lines[row] for row in asked]
 
     def records(self, rows: RowsLike) -> list[Record]:
-        """Return `lines` as new dicts: media_id, title, year and genres first; the last two None where not known."""
+        """Return `lines` as new dicts: media_id, title, year and genres first, where there are such fields."""
         return [json.loads(line) for line in self.lines(rows)]
 
     def columns(self, rows: Rows) -> pa.Table:
@@ -161,7 +160,7 @@ class Titles:
         query = TitleQuery(text)
         asked = dict.fromkeys(key(reading.whole) for reading in query.readings)
         found = {row: record for name in asked for row, record in self._held(stored, f"name:{name}")}
-        rows = query.named_rows((row, record["title"], record["year"]) for row, record in found.items())
+        rows = query.named_rows((row, record["title"], record.get("year")) for row, record in found.items())
         return [(row, found[row]) for row in rows]
 
     def _held(self, stored: Texts, kept_by: str) -> list[tuple[int, Record]]:
@@ -180,15 +179,14 @@ def stored_records(
     """
     for record in _records(catalog):
         also(record)
-        parts = TitleParts.of(record["title"], record["year"])
+        parts = TitleParts.of(record["title"], record.get("year"))
         names = dict.fromkeys((key(parts.whole), key(parts.main)))
         keys = [f"media_id:{record['media_id']}", f"title:{record['title']}", *(f"name:{name}" for name in names)]
         yield _line(record), keys
 
 
 def _records(catalog: Catalog) -> Iterator[Record]:
-    blank = dict.fromkeys(LEADING_FIELDS)
-    return (blank | read_record(text) for text in catalog.json_texts())
+    return (read_record(text) for text in catalog.json_texts())
 
 
 def _line(record: Record) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config
+from semrec_faiss.data.tables.columns import TABLE_PARTS
 from semrec_faiss.data.tables.histories import HistoryWish, write_histories
 from semrec_faiss.data.tables.importing import TableWish, write_media
 from semrec_faiss.data.tables.memory import as_table, titles_table
@@ -21,8 +22,6 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.progress import Progress, silent
-
-TITLE_PARTS = ("media_id", "title", "year", "genres")
 
 
 def build_from_tables(
@@ -38,8 +37,8 @@ def build_from_tables(
 ) -> Generation:
     """Build and publish an index; see `semrec_faiss.build`."""
     named = dict(columns or {})
-    titles = {part: column for part, column in named.items() if part in TITLE_PARTS}
-    done = {part: column for part, column in named.items() if part not in TITLE_PARTS}
+    titles = {part: column for part, column in named.items() if part in TABLE_PARTS}
+    done = {part: column for part, column in named.items() if part not in TABLE_PARTS}
     table, vector = titles_table(vectors, metadata)
     settings = config_of(config)
     with tempfile.TemporaryDirectory(prefix="semrec-") as scratch:  # the build reads in blocks, as it does any folder
@@ -53,7 +52,7 @@ def build_from_tables(
             write_histories(
                 as_table(interactions, "interactions"), folder, HistoryWish(done), users=ids, progress=progress
             )
-        built = settings.model_copy(update={"dataset": folder, "output": Path(output)})
+        built = settings.of(folder).model_copy(update={"output": Path(output)})
         return build_index(built, progress, keep_dataset=False)
 
 

@@ -51,7 +51,7 @@ def build_index(
         StorageError: the disk is full or refuses.
         UsageError: the output is something else than an index, or another process writes it.
     """
-    if config.dataset is None:
+    if config.dataset.folder is None:
         raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
     if config.output is None:
         raise ConfigError("no output is given", fix="set output: in the config, or --output DIR")
@@ -76,8 +76,8 @@ def build_index(
             count=source.count,
             dim=source.dim,
             users=len(source.user_ids),
-            config=config.model_copy(
-                update={"index": resolved, "profile": profile, "dataset": config.dataset if keep_dataset else None}
+            config=config.of(config.dataset.folder if keep_dataset else None).model_copy(
+                update={"index": resolved, "profile": profile}
             ),
             files=new.files,
             known_answers=known,

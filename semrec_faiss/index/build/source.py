@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.config.dataset import Dataset
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.folder.layout import (
@@ -73,16 +74,17 @@ class Source:
             yield first, block
 
 
-def open_source(dataset: Path, progress: Progress) -> Source:
-    """Open a data folder and hold its parts against one another.
+def open_source(dataset: Dataset, progress: Progress) -> Source:
+    """Open a data folder, whose fields play the parts that the config says, and hold its files against one another.
 
     Raises:
         NotFoundError: there is no such folder.
         DataError: it is inconsistent.
     """
-    folder = find_data_folder(dataset)
+    folder = find_data_folder(dataset.folder or "")
     vectors = open_vectors(folder.media_vectors)
-    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress)
+    parts = dataset.fields.parts
+    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress, parts=parts)
     media = folder.media_vectors.parent
     learned = (
         read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=folder.media_vectors)

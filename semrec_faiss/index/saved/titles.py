@@ -63,6 +63,11 @@ def fields_of(generation: Generation) -> dict[str, str]:
     return _read_fields(generation)
 
 
+def parts_of(generation: Generation) -> dict[str, str]:
+    """Return the field of the data by the part that it plays under another name."""
+    return generation.manifest.config.dataset.fields.parts
+
+
 def _read_fields(generation: Generation) -> dict[str, str]:
     try:
         fields: dict[str, str] = json.loads(generation.file(FIELDS_NAME).read_bytes())
@@ -76,7 +81,8 @@ def _load_joined(generation: Generation, segments: OpenSegments, records: Joined
     base = segments.titles.within(0)
     lines = (line.decode() for line in records.lines(range(len(base), records.count)))
     try:
-        return Catalog.from_parts(generation.file(ITEMS_NAME), base, lines, segments.about.fields)
+        parts = parts_of(generation)
+        return Catalog.from_parts(generation.file(ITEMS_NAME), base, lines, segments.about.fields, parts)
     except DataError as error:
         raise DamagedIndexError(error.message, fix="build the index again") from error
 
@@ -84,7 +90,7 @@ def _load_joined(generation: Generation, segments: OpenSegments, records: Joined
 def load_catalog(generation: Generation) -> Catalog:
     """Load the catalogue of a generation; raises DamagedIndexError where it is none, or of another length."""
     try:
-        catalog = Catalog.from_parquet(generation.file(ITEMS_NAME))
+        catalog = Catalog.from_parquet(generation.file(ITEMS_NAME), parts_of(generation))
     except DataError as error:
         raise DamagedIndexError(error.message, fix="build the index again") from error
     if catalog.count != generation.manifest.count:

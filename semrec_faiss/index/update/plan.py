@@ -20,7 +20,7 @@ from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.saved.titles import fields_of
+from semrec_faiss.index.saved.titles import fields_of, parts_of
 
 _NAMED = 3
 """Ids that an error names."""
@@ -167,7 +167,7 @@ def _titles(
     vectors = None if folder.media_vectors is None else _read_vectors(saved, folder.media_vectors, None)
     _check_embedding(saved, folder)
     count = None if vectors is None else len(vectors)
-    catalog = Catalog.read(folder.metadata, expect_count=count, known=known)
+    catalog = Catalog.read(folder.metadata, expect_count=count, known=known, parts=parts_of(saved.generation))
     lines = list(stored_records(catalog))
     records = [json.loads(line) for line, _ in lines]
     ids = [str(record["media_id"]) for record in records]

@@ -78,7 +78,7 @@ def memory_peaks(recommender: Recommender, scratch: Path, progress: Progress) ->
 
 
 def _data_folder(recommender: Recommender) -> DataFolder | NotMeasured:
-    dataset = recommender.saved.generation.manifest.config.dataset
+    dataset = recommender.saved.generation.manifest.config.dataset.folder
     try:
         folder = find_data_folder(dataset or "")
         open_vectors(folder.media_vectors, expect_rows=recommender.index.count, expect_dim=recommender.index.dim)

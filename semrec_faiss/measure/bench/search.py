@@ -126,7 +126,7 @@ def _build(bench: SearchBench, scratch: Path, progress: Progress) -> Path:
         user_dtype="float64",
         progress=progress,
     )
-    build_index(bench.config.model_copy(update={"dataset": data, "output": output}), progress)
+    build_index(bench.config.of(data).model_copy(update={"output": output}), progress)
     return output
 
 

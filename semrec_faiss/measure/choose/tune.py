@@ -126,12 +126,13 @@ def tune(
         UsageError: the type has no such setting, or none at all.
         SemrecError: the data, the device or the disk refuses.
     """
-    if config.dataset is None:
+    folder = config.dataset.folder
+    if folder is None:
         raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
     with tempfile.TemporaryDirectory(prefix="semrec-tune-") as scratch:
         asked = queries or QuerySettings(titles=200, users=0)
         data = SweepData(
-            config.dataset, "tune", asked, normalize=config.index.normalize, cache=Path(scratch), progress=progress
+            folder, "tune", asked, normalize=config.index.normalize, cache=Path(scratch), progress=progress
         )
         resolved = resolve(config.index, data.count, data.dim)
         device = choose_device(config.device, resolved)

@@ -131,7 +131,7 @@ def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
     row = int(recommender.users.rows_of([user])[0])
     history = recommender.users.history
     mine = slice(history.offsets[row], history.offsets[row + 1])
-    genres = [record["genres"] for record in recommender.catalog.records(history.rows[mine])]
+    genres = [record.get("genres") for record in recommender.catalog.records(history.rows[mine])]
     weights = None if history.ratings is None else rating_weights(np.nan_to_num(history.ratings[mine], nan=5.0))
     return commonest_genres(genres, weights) if genres else None
 

@@ -141,12 +141,13 @@ def _shape(plan: MemoryPlan) -> tuple[int, int]:
     """Return titles and dim, each as given or else as the dataset has it."""
     if plan.titles is not None and plan.dim is not None:
         return plan.titles, plan.dim
-    if plan.config.dataset is None:
+    folder = plan.config.dataset.folder
+    if folder is None:
         raise UsageError(
             "how many titles of what dimension is not said",
             fix="give --titles and --dim, or set dataset: in the config, or --dataset DIR",
         )
-    vectors = open_vectors(find_data_folder(plan.config.dataset).media_vectors)
+    vectors = open_vectors(find_data_folder(folder).media_vectors)
     return plan.titles or int(vectors.shape[0]), plan.dim or int(vectors.shape[1])
 
 
@@ -216,14 +217,15 @@ def _measured(
 
 
 def _build(plan: MemoryPlan, titles: int, dim: int, scratch: Path, progress: Progress) -> Path:
-    dataset, output = plan.config.dataset, scratch / "index"
-    if plan.titles is not None or plan.dim is not None or dataset is None:
+    config = plan.config.model_copy(update={"output": scratch / "index"})
+    if plan.titles is not None or plan.dim is not None or config.dataset.folder is None:
         dataset = scratch / "data"
         write_synthetic(dataset, titles=titles, users=0, dim=dim, seed=SEED, progress=progress)
-    device = plan.config.device.model_copy(update={"kind": "auto"}) if not plan.config.device.float16 else None
-    changes = {"dataset": dataset, "output": output} | ({"device": device} if device else {})
-    build_index(plan.config.model_copy(update=changes), progress)
-    return output
+        config = Config(index=config.index, device=config.device, output=config.output).of(dataset)
+    if not config.device.float16:
+        config = config.model_copy(update={"device": config.device.model_copy(update={"kind": "auto"})})
+    build_index(config, progress)
+    return scratch / "index"
 
 
 def _measure_one(

@@ -26,12 +26,12 @@ def shown_columns(answer: Answer, names: Sequence[str] | None = None) -> list[li
         apart = _apart(results)
         return [[", ".join(one.genres), *([_text(one.as_dict().get(apart))] if apart else [])] for one in results]
     wanted = [name.strip() for name in names if name.strip()]
-    known = list(results[0].as_dict()) if results else wanted
+    known = {name for one in results for name in one.as_dict()} if results else set(wanted)
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UsageError(f"the titles have no field {unknown[0]!r}", fix=f"--show one of: {', '.join(known)}")
+        raise UsageError(f"the titles have no field {unknown[0]!r}", fix=f"--show one of: {', '.join(sorted(known))}")
     records = [one.as_dict() for one in results]
-    return [[_text(record[name]) for name in wanted] for record in records]
+    return [[_text(record.get(name)) for name in wanted] for record in records]
 
 
 def _apart(results: Sequence[Result]) -> str | None:
@@ -42,7 +42,7 @@ def _apart(results: Sequence[Result]) -> str | None:
     records = [one.as_dict() for one in results if one.title in repeated]
     fields = [name for name in records[0] if name not in ("rank", "score", "title", "media_id", "genres")]
     for name in fields:
-        pairs = Counter((record["title"], _text(record[name])) for record in records)
+        pairs = Counter((record["title"], _text(record.get(name))) for record in records)
         if max(pairs.values()) == 1 and all(text for _, text in pairs):
             return name
     return "media_id"

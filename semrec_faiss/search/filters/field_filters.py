@@ -75,10 +75,9 @@ def _value(text: str, kind: str, field: str) -> str:
 
 
 def _known(catalog: Catalog, field: str) -> tuple[str, str]:
-    folded = {name.casefold(): name for name in catalog.fields}
-    if field.casefold() not in folded:
-        raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(catalog.fields)}")
-    name = folded[field.casefold()]
+    name = catalog.field_of(field)
+    if name is None:
+        raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(catalog.names)}")
     return name, catalog.fields[name]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from semrec_faiss._version import __version__
 from semrec_faiss.serve.api.handlers import MOST_TITLES
@@ -17,16 +17,16 @@ from semrec_faiss.serve.wire.questions import ONE_OF, TASTE, Explain, Recommend,
 Json = dict[str, Any]
 
 
-class TitleRecord(msgspec.Struct):
-    """A title's metadata: these fields, and whatever else it has."""
+class TitleRecord(msgspec.Struct, kw_only=True):
+    """A title's metadata: these fields, year and genres where the data has some, and whatever else it has."""
 
     media_id: str
     title: str
-    year: int | None
-    genres: list[str] | None
+    year: int | None | UnsetType = UNSET
+    genres: list[str] | None | UnsetType = UNSET
 
 
-class TitleResult(TitleRecord):
+class TitleResult(TitleRecord, kw_only=True):
     """A title of an answer: its place, its score, its metadata."""
 
     rank: Annotated[int, Meta(ge=1)]
