@@ -311,3 +311,36 @@ def test_any_data_folder_becomes_a_table_that_comes_back(tmp_path: Path) -> None
     assert np.array_equal(ours, np.load(demo / "media/content_vectors.npy"))
     one, other = (Catalog.read(find_data_folder(folder).metadata) for folder in (demo, tmp_path / "data"))
     assert one.records(range(1519)) == other.records(range(1519))
+
+
+def test_what_csv_holds_far_behind_its_first_lines_counts(tmp_path: Path) -> None:
+    rows = 40_000
+    last = {
+        "late_text": "x",
+        "late_decimal": "2.5",
+        "late_code": "0123",
+        "late_time": "2024-05-01 12:30:00",
+        "late_number": "7",
+        "late_truth": "true",
+        "always": "1",
+    }
+    first = dict.fromkeys(last, "1") | {"late_time": "2024-04-30", "late_number": "", "late_truth": ""}
+    lines = [",".join([str(row), f"Song {row}", *first.values(), "1 2"]) for row in range(rows - 1)]
+    lines.append(",".join([str(rows - 1), "Last", *last.values(), "3 4"]))
+    path = tmp_path / "songs.csv"
+    path.write_text("\n".join([",".join(["id", "title", *last, "vector"]), *lines]) + "\n", encoding="utf-8")
+    made = imported(path, tmp_path / "data")
+    assert made.titles == rows
+    assert list(made.fields.values())[2:] == [
+        "VARCHAR",
+        "DOUBLE",
+        "VARCHAR",
+        "TIMESTAMP",
+        "BIGINT",
+        "BOOLEAN",
+        "BIGINT",
+    ]
+    catalog = Catalog.read(find_data_folder(tmp_path / "data").metadata)
+    kept = catalog.records([0, rows - 1])
+    assert [kept[0][name] for name in last] == ["1", 1.0, "1", "2024-04-30 00:00:00", None, None, 1]
+    assert [kept[1][name] for name in last] == ["x", 2.5, "0123", "2024-05-01 12:30:00", 7, True, 1]
