@@ -22,8 +22,8 @@ class TitleRecord(msgspec.Struct, kw_only=True):
 
     media_id: str
     title: str
-    year: int | None | UnsetType = UNSET
-    genres: list[str] | None | UnsetType = UNSET
+    year: int | UnsetType | None = UNSET
+    genres: list[str] | UnsetType | None = UNSET
 
 
 class TitleResult(TitleRecord, kw_only=True):

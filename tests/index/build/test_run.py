@@ -64,10 +64,10 @@ def test_every_shipped_config_builds_and_answers(
 ) -> None:
     folder, titles = folder_of_shipped_configs
     config = load_config(repo / "configs" / f"{name}.yaml")
-    assert config.dataset == Path("data/demo")
+    assert config.dataset.folder == Path("data/demo")
     assert config.output == Path("indexes") / name
     output = tmp_path / "index"
-    generation = build_index(config.model_copy(update={"dataset": folder, "output": output}))
+    generation = build_index(config.of(folder).model_copy(update={"output": output}))
     assert generation.name == "gen-000001"
     assert verify(output).ref == generation.ref
     recommender = Recommender.open(output)

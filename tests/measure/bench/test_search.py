@@ -390,7 +390,7 @@ def test_tiny_run_says_what_a_cpu_leaves_out(tiny: dict[str, Any]) -> None:
 def test_made_up_queries_are_unit_vectors_and_repeatable(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "data", titles=60, users=0, dim=8)
     asked = {"index": {"type": "ivf_flat", "search": {"nprobe": 1}}, "device": {"kind": "cpu"}}
-    config = config_from_dict(asked).model_copy(update={"dataset": tmp_path / "data", "output": tmp_path / "index"})
+    config = config_from_dict(asked).of(tmp_path / "data").model_copy(update={"output": tmp_path / "index"})
     build_index(config)
     index = Recommender.open(tmp_path / "index").index
     queries = made_up_queries(index, 40, seed=3)

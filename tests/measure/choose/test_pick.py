@@ -145,7 +145,11 @@ def test_chosen_config_is_one_that_build_takes(tmp_path: Path) -> None:
     write_config(record, tmp_path / "new" / "pick.yaml", dataset="data/films", output="indexes/films", note="a\nb")
     config = load_config(tmp_path / "new" / "pick.yaml")
     assert config.model_dump(mode="json")["index"] == record.index.model_dump(mode="json")
-    assert (str(config.dataset), str(config.output), config.device.kind) == ("data/films", "indexes/films", "cpu")
+    assert (str(config.dataset.folder), str(config.output), config.device.kind) == (
+        "data/films",
+        "indexes/films",
+        "cpu",
+    )
     assert (tmp_path / "new" / "pick.yaml").read_text().startswith("# a\n# b\ndataset: data/films\n")
 
 

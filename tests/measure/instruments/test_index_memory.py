@@ -42,7 +42,7 @@ def test_predictions_hold_within_a_tenth(
 ) -> None:
     made = make_folder(tmp_path / "data", titles=titles, dim=dim)
     config = config_from_dict({"index": settings, "device": "cpu"})
-    build_index(config.model_copy(update={"dataset": made.root, "output": tmp_path / "index"}))
+    build_index(config.of(made.root).model_copy(update={"output": tmp_path / "index"}))
     batches = (100, 10_000)
     measured = measure_memory(tmp_path / "index", ["device.kind=cpu"], batches, 10)
     assert isinstance(measured, HostMemory)
