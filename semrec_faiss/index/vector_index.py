@@ -14,15 +14,12 @@ from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex,
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.cpu.exact import (
     Search,
-    nearly_equal,
     order_ties,
     original_vectors,
     rescore,
     rounding_error,
     scan,
-    scores_of_pairs,
     settled,
-    ties_rescored,
 )
 from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
@@ -63,11 +60,7 @@ class VectorIndex(FaissIndex):
             DeviceError: the device cannot hold or run the index.
             ConfigError: a search setting that the index does not have.
         """
-        self.config = config
-        # Asked at every search: pydantic takes microseconds to say that there is no such setting.
-        self._refine: int | None = getattr(config.search, "refine", None)
-        self._nprobe: int | None = getattr(config.search, "nprobe", None)
-        self._normalizes = config.normalize
+        self._keep(config)
         super().__init__(cpu_index, config, device or Device())
         self.fused: FusedSearcher | SeveralGpus | None = None
         if self.device.gpus and isinstance(config, FusedIndex):
@@ -93,23 +86,30 @@ class VectorIndex(FaissIndex):
         if self.fused is not None and isinstance(config, FusedIndex) and config != self.config:
             self.fused = None  # its memory is needed
             self.fused = self._to_fused(config)
+        self._keep(config)
+
+    def _keep(self, config: IndexConfig) -> None:
+        """Keep settings that are asked for at every search: pydantic takes microseconds to say that there is none."""
         self.config = config
-        self._refine = getattr(config.search, "refine", None)
-        self._nprobe = getattr(config.search, "nprobe", None)
+        self._refine: int | None = getattr(config.search, "refine", None)
+        self._nprobe: int | None = getattr(config.search, "nprobe", None)
+        self._normalizes = config.normalize
 
     def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
-        return self._fused_of(original_vectors(self.cpu_index), config)
-
-    def _fused_of(self, vectors: Vectors | None, config: FusedIndex) -> FusedSearcher | SeveralGpus:
         from semrec_faiss.index.fused.searcher import FusedSearcher
         from semrec_faiss.index.fused.several import SeveralGpus
 
+        vectors = self._flat()
         if vectors is None:
             raise DataError("type fused searches a flat index, and this one is none")
         devices = [f"cuda:{gpu}" for gpu in self.device.gpus]
         if len(devices) == 1:
             return FusedSearcher(vectors, devices[0], rescore=config.search.rescore)
         return SeveralGpus(vectors, devices, rescore=config.search.rescore, layout=self.device.layout)
+
+    def _flat(self) -> Vectors | None:
+        """Return what a flat index holds, float32 (count, dim); None of any other."""
+        return original_vectors(self.cpu_index)
 
     @property
     def exact(self) -> Exactness:
@@ -181,25 +181,25 @@ class VectorIndex(FaissIndex):
         """
         k = self._checked_k(k)
         batch = as_batch(queries, self.dim)
-        blocks = [
-            self._answer(batch[start : start + QUERY_BLOCK_ROWS], start, k, prepared=prepared)
-            for start in range(0, max(1, len(batch)), QUERY_BLOCK_ROWS)
-        ]
-        return blocks[0] if len(blocks) == 1 else joined(blocks)
-
-    def _answer(self, block: NDArray[Any], first: int, k: int, *, prepared: bool) -> SearchResult:
-        """Search one block; ``first`` is the number of its first query, for messages."""
-        if not prepared:
-            block = prepared_block(block, first, normalize=self._normalizes)
+        if len(batch) > QUERY_BLOCK_ROWS:  # each block is prepared by itself: a float32 copy of all would cost memory
+            return joined(
+                [
+                    self.search(self._prepared(batch, start, prepared=prepared), k, prepared=True)
+                    for start in range(0, len(batch), QUERY_BLOCK_ROWS)
+                ]
+            )
+        block = self._prepared(batch, 0, prepared=prepared)
         strategy = "refine" if self._refine else "index"
         unproven = (0, 0)
         if self.fused is not None:
             found = self.fused.search(np.ascontiguousarray(block), k)
             rows, scores, unproven = found.rows, found.scores, (found.repeated, found.scanned)
         elif self.exact:
-            scores, rows = self.settled(self._search_block, block, k, min(self.count, self.k_limit or self.count))
+            scores, rows = self.settled(self.unsettled, block, k, min(self.count, self.k_limit or self.count))
         else:
-            scores, rows = self._search_block(block, k)
+            scores, rows = self.unsettled(block, min((self._refine or 1) * k, self.count))
+            if self._refine:
+                scores, rows = rescore(block, rows, k, self.vectors)
             strategy += "+scan" if self._fill_short(block, scores, rows) else ""
             order_ties(scores, rows)
         if not self._normalizes and not np.isfinite(scores).all():
@@ -208,48 +208,20 @@ class VectorIndex(FaissIndex):
             )
         return SearchResult(rows, scores, self.exact, strategy, *unproven)
 
+    def _prepared(self, batch: NDArray[Any], start: int, *, prepared: bool) -> NDArray[Any]:
+        """Return the block of queries that begins at ``start``, which messages count from."""
+        block = batch[start : start + QUERY_BLOCK_ROWS]
+        return block if prepared else prepared_block(block, start, normalize=self._normalizes)
+
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""
-        error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
+        error = self.rounding_error(queries)
         ties_alone = bool(self.device.gpus) or k > MOST_RESCORED
         return settled(search, queries, k, limit, error, self.vectors, ties_alone=ties_alone)
 
-    def settled_among(self, queries: Vectors, scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows, Mask]:
-        """Put candidates of an exact search in order where they are nearly tied, and keep the best.
-
-        Args:
-            queries: float32 (queries, dim), prepared.
-            scores: float32 (queries, candidates), descending.
-            rows: int64 (queries, candidates); -1 where there are no more.
-            k: how many to keep.
-
-        Returns:
-            scores and rows (queries, k), and for which queries the ties go on to the last candidate: bool (queries,).
-        """
-        error = rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
-        goes_on = nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error)[:, 0]
-        if self.device.gpus or k > MOST_RESCORED:
-            best_scores, best_rows = ties_rescored(queries, scores, rows, k, error, self.vectors)
-            if not self.device.gpus:
-                best_scores = self.rescored(queries, best_rows)
-        else:
-            best_scores, best_rows = rescore(queries, rows, k, self.vectors)
-        return best_scores, best_rows, goes_on
-
-    def rescored(self, queries: Vectors, rows: Rows) -> Scores:
-        """Score titles in one way, the same in any batch.
-
-        Args:
-            queries: float32 (queries, dim), prepared.
-            rows: int64 (queries, k); -1 where there is no title.
-
-        Returns:
-            float32 (queries, k); -inf where there is no title.
-        """
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        of, place = np.nonzero(rows >= 0)
-        scores[of, place] = scores_of_pairs(queries, of, rows[of, place], self.vectors)
-        return scores
+    def rounding_error(self, queries: Vectors) -> Scores:
+        """Return by how much the scores of prepared queries, float32 (queries, dim), may be off: float32 (queries,)."""
+        return rounding_error(queries, 1.0 if self._normalizes else self._largest_norm)
 
     @cached_property
     def _largest_norm(self) -> float:
@@ -290,12 +262,6 @@ class VectorIndex(FaissIndex):
             raise UsageError(f"k is {k}, over the GPU's limit of {self.k_limit}{why}", fix=self.out_of_k_limit)
         return min(k, self.count)
 
-    def _search_block(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
-        if not self._refine:
-            return self.unsettled(queries, k)
-        _, candidates = self.unsettled(queries, min(self._refine * k, self.count))
-        return rescore(queries, candidates, k, self.vectors)
-
     def _fill_short(self, queries: Vectors, scores: Scores, rows: Rows) -> bool:
         """Complete, in place, the queries for which FAISS found fewer titles than there are.
 
@@ -313,13 +279,10 @@ class VectorIndex(FaissIndex):
         limit = min(nlist, GPU_LIMIT) if self.device.gpus else nlist
         while len(short) and nprobe and nprobe < limit and len(self.resources) <= 1:
             nprobe = min(2 * nprobe, limit)
-            scores[short], rows[short] = self._with_nprobe(queries[short], k, nprobe)
+            asked = queries[short]
+            found, at = self.search_lists(asked, min((self._refine or 1) * k, self.count), nprobe)
+            scores[short], rows[short] = rescore(asked, at, k, self.vectors) if self._refine else (found, at)
             short = short[rows[short, -1] < 0]
         if len(short):
             scores[short], rows[short] = scan(queries[short], k, self.count, self.vectors)
         return bool(len(short))
-
-    def _with_nprobe(self, queries: Vectors, k: int, nprobe: int) -> tuple[Scores, Rows]:
-        refine = self._refine or 1
-        scores, rows = self.search_lists(queries, min(refine * k, self.count), nprobe)
-        return rescore(queries, rows, k, self.vectors) if refine > 1 else (scores, rows)

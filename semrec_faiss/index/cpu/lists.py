@@ -51,7 +51,10 @@ class InvertedLists:
         found, lists = np.empty((len(queries), nprobe), np.float32), np.empty((len(queries), nprobe), np.int64)
         for start in range(0, len(queries), COARSE_QUERIES):
             part = slice(start, start + COARSE_QUERIES)
-            found[part], lists[part] = self._nearest(queries[part], nprobe)
+            error = rounding_error(queries[part], self._largest_norm)
+            found[part], lists[part] = settled(
+                self._ivf.quantizer.search, queries[part], nprobe, len(self._centres), error, self._centres.__getitem__
+            )
         queries = np.ascontiguousarray(queries)
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         at = load_faiss().swig_ptr
@@ -60,8 +63,3 @@ class InvertedLists:
             len(queries), at(queries), k, at(lists), at(found), at(scores), at(rows), False, params
         )
         return scores, rows
-
-    def _nearest(self, queries: Vectors, nprobe: int) -> tuple[Scores, Rows]:
-        error = rounding_error(queries, self._largest_norm)
-        search, nlist = self._ivf.quantizer.search, int(self._ivf.nlist)
-        return settled(search, queries, nprobe, nlist, error, self._centres.__getitem__)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.config.index_types import FusedIndex, IndexConfig
-from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, original_vectors, scan
+from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, scan
 from semrec_faiss.index.cpu.products import best_of_batch
 from semrec_faiss.index.hardware.device import Device, load_faiss, to_gpu
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
@@ -17,8 +17,7 @@ from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.index.vector_index import VectorIndex
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.searcher import FusedSearcher
-    from semrec_faiss.index.fused.several import SeveralGpus
+    pass
 
 _MARGIN = 4
 """Candidates fetched over those that removed titles are likely to take."""
@@ -73,10 +72,10 @@ class SegmentedIndex(VectorIndex):
         self.resources += [resource for resource in resources if resource not in self.resources]
         return searcher
 
-    def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
-        base = original_vectors(self.cpu_index)
-        vectors = None if base is None else cast("Vectors", JoinedVectors(base, self._base_rows, self._fresh))
-        return self._fused_of(vectors, config)
+    def _flat(self) -> Vectors | None:
+        """Return what a flat base has left, and the segments, float32 (count, dim); None where it is none."""
+        base = super()._flat()
+        return None if base is None else cast("Vectors", JoinedVectors(base, self._base_rows, self._fresh))
 
     def vectors(self, rows: Rows | list[int]) -> Vectors:
         """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.cpu.exact import Search
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.index.cpu.exact import Search, nearly_equal, rescore, scores_of_pairs, ties_rescored
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.index.vector_index import MOST_RESCORED, VectorIndex
 from semrec_faiss.search.restricted.found import Stage, TopK
@@ -28,7 +28,15 @@ def score_one_way(
 ) -> None:
     """Score what is left of many candidates again: a CPU's search of many orders them, but scores few of them anew."""
     if exact and not index.device.gpus and fetched > MOST_RESCORED:
-        result.scores[block] = index.rescored(queries[block], result.rows[block])
+        result.scores[block] = _rescored(index, queries[block], result.rows[block])
+
+
+def _rescored(index: VectorIndex, queries: Vectors, rows: Rows) -> Scores:
+    """Score titles in one way, the same in any batch: float32 (queries, k); -inf where there is no title."""
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    of, place = np.nonzero(rows >= 0)
+    scores[of, place] = scores_of_pairs(queries, of, rows[of, place], index.vectors)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def best_allowed(
         result.rows[block], result.scores[block] = found.rows, found.scores
     else:
         found = _collected(queries, block, restriction, result, way, way.unsettled, fetch + MARGIN, k + MARGIN)
-        scores, rows, goes_on = index.settled_among(queries[block], found.scores, found.rows, k)
+        scores, rows, goes_on = _settled_among(index, queries[block], found.scores, found.rows, k)
         result.rows[block], result.scores[block] = rows, scores
         rest = block[goes_on]
         if len(rest):
@@ -72,6 +80,32 @@ def best_allowed(
             score_one_way(index, queries, rest, result, way.limit, exact=True)
     short: Rows = block[(result.rows[block] >= 0).sum(axis=1) < np.minimum(k, result.matching[block])]
     return short
+
+
+def _settled_among(
+    index: VectorIndex, queries: Vectors, scores: Scores, rows: Rows, k: int
+) -> tuple[Scores, Rows, Mask]:
+    """Put candidates of an exact search in order where they are nearly tied, and keep the best.
+
+    Args:
+        index: where they were found.
+        queries: float32 (queries, dim), prepared.
+        scores: float32 (queries, candidates), descending.
+        rows: int64 (queries, candidates); -1 where there are no more.
+        k: how many to keep.
+
+    Returns:
+        scores and rows (queries, k), and for which queries the ties go on to the last candidate: bool (queries,).
+    """
+    error = index.rounding_error(queries)
+    goes_on = nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error)[:, 0]
+    if index.device.gpus or k > MOST_RESCORED:
+        best_scores, best_rows = ties_rescored(queries, scores, rows, k, error, index.vectors)
+        if not index.device.gpus:
+            best_scores = _rescored(index, queries, best_rows)
+    else:
+        best_scores, best_rows = rescore(queries, rows, k, index.vectors)
+    return best_scores, best_rows, goes_on
 
 
 def _collected(

@@ -74,10 +74,27 @@ def restricted_top_k(
         raise UsageError(f"k is {k}; it must be from 1 to {k_limit or index.count}", fix=fix)
     k = min(k, index.count)
     groups = _answered_together(index, restriction, len(queries))
-    if len(groups) == 1:
-        return _answer(index, queries, k, restriction, strategy, gathered, costs)
-    parts = [_answer(index, queries[group], k, restriction.take(group), strategy, gathered, costs) for group in groups]
-    return _joined(parts, groups, k)
+    if len(groups) > 1:
+        parts = [
+            restricted_top_k(
+                index, queries[group], k, restriction.take(group), strategy=strategy, gathered=gathered, costs=costs
+            )
+            for group in groups
+        ]
+        return _joined(parts, groups, k)
+    result = TopK.empty(len(queries), k, index.exact)
+    result.matching = restriction.allowed - restriction.excluded_counts(len(queries))
+    if restriction.is_empty and (k_limit is None or k <= k_limit):
+        _plain(index, queries, result)
+    elif strategy == "auto" and restriction.excludes_one_at_most and k < min(index.count, k_limit or index.count):
+        _but_one(index, queries, restriction, result)
+    else:
+        if strategy == "auto":
+            strategy = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
+        _by_strategy(index, queries, restriction, strategy, gathered, result)
+    if not np.isfinite(result.scores[result.rows >= 0]).all():
+        raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
+    return result
 
 
 def _answered_together(index: VectorIndex, restriction: Restriction, queries: int) -> list[Rows]:
@@ -109,48 +126,28 @@ def _joined(parts: Sequence[TopK], groups: Sequence[Rows], k: int) -> TopK:
     return result
 
 
-def _answer(
+def _by_strategy(
     index: VectorIndex,
     queries: Vectors,
-    k: int,
     restriction: Restriction,
     strategy: Strategy,
     gathered: Vectors | None,
-    costs: Costs | None,
-) -> TopK:
-    k_limit = index.k_limit
-    result = TopK.empty(len(queries), k, index.exact)
-    result.matching = restriction.allowed - restriction.excluded_counts(len(queries))
-    if restriction.is_empty and (k_limit is None or k <= k_limit):
-        _plain(index, queries, result)
-        return result
-    if strategy == "auto" and restriction.excludes_one_at_most and k < min(index.count, k_limit or index.count):
-        _but_one(index, queries, restriction, result)
-        _check_finite(result)
-        return result
-    chosen = strategy
-    if chosen == "auto":
-        chosen = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
-    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector, "masked": _masked}[chosen]
-    result.strategy = chosen
-    step = max(1, len(queries)) if chosen == "masked" else QUERY_BLOCK  # the kernels' searcher has blocks of its own
+    result: TopK,
+) -> None:
+    """Fill the result in one of the four ways, and tell which."""
+    run = {"overfetch": _over_fetch, "subset": _subset, "selector": _selector, "masked": _masked}[strategy]
+    result.strategy = strategy
+    step = max(1, len(queries)) if strategy == "masked" else QUERY_BLOCK  # the kernels' searcher has blocks of its own
     for start in range(0, len(queries), step):
         block = np.arange(start, min(start + step, len(queries)))
         run(index, queries, block, restriction, gathered, result)
-    if chosen == "subset":
+    if strategy == "subset":
         result.exact = True
-    if chosen in ("overfetch", "masked") and restriction.excludes_one_at_most:
+    if strategy in ("overfetch", "masked") and restriction.excludes_one_at_most:
         result.strategy = "index"  # k + 1 and the title itself left out is no more than a search of the index
-    if any(stage.name == "subset" for stage in result.stages) and chosen != "subset":
+    if any(stage.name == "subset" for stage in result.stages) and strategy != "subset":
         result.strategy += "+subset"
     result.stages = merged(result.stages)
-    _check_finite(result)
-    return result
-
-
-def _check_finite(result: TopK) -> None:
-    if not np.isfinite(result.scores[result.rows >= 0]).all():
-        raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
 
 
 def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
