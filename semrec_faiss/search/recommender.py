@@ -2,173 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
-from os import PathLike
-from pathlib import Path
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from semrec_faiss.arrays import Mask, Rows, Vectors
-from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import NotFoundError, UsageError
-from semrec_faiss.forking import HoldsHandles
+from semrec_faiss.arrays import Mask, Rows
+from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.saved.users import SavedUsers
-from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
-from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block, Likeness
+from semrec_faiss.search.opened import OpenIndex
 from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
 from semrec_faiss.search.profile.taste import Taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.text import TextQueries, TextTimes
+from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.wish import Wish, WishArguments
 
-TITLES_REMEMBERED = 4096
-"""Titles whose row is kept, so that asking for one again costs no look-up."""
 
-
-class Recommender(HoldsHandles):
+class Recommender(OpenIndex):
     """Answers questions from a saved index; safe to use from many threads.
-
-    In a forked child it opens itself anew when it is first asked; pickled, it is its path and settings.
 
     Every question takes, besides k: ``where``, a SQL expression over the titles' fields or a `Filter`; ``exclude``,
     titles never to return; ``diversity`` from 0 to 1, by maximal marginal relevance; ``max_per``, the most titles that
     may share a value of a field, such as ``{"franchise": 1}``; ``strategy``, how a restricted search runs. All of them
     may raise UsageError for what is of another type, out of range or not understood, and NotFoundError for titles that
     do not exist. Where ids, titles or texts are listed, one is a list of one, and integers stand for their text.
-
-    Attributes:
-        saved: the index on disk that it was opened from.
-        searcher: runs the questions; the owner of the index and the titles.
-        texts: turns texts into query vectors.
     """
-
-    def __init__(self, saved: SavedIndex, batcher: Batcher | None = None) -> None:
-        """Load what every search needs, made by ``batcher`` if given; users are read when the first is asked for."""
-        self.saved = saved
-        index, titles = saved.vectors, saved.titles
-        self.searcher = Searcher(index, titles) if batcher is None else BatchedSearcher(index, titles, batcher)
-        self._row_of_title = lru_cache(TITLES_REMEMBERED)(self.titles.find)
-        self._users_lock = threading.Lock()
-        on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
-        self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.titles.records, on_cpu)
-
-    @classmethod
-    def open(
-        cls, path: str | PathLike[str], settings: str | Iterable[str] = (), batcher: Batcher | None = None
-    ) -> Recommender:
-        """Open the index in ``path``.
-
-        Args:
-            path: an index directory.
-            settings: search and device settings for this session, such as ``index.search.nprobe=32``.
-            batcher: searches together what several threads ask at the same moment; None searches for each at once.
-
-        Raises:
-            NotFoundError: there is no index at ``path``.
-            DamagedIndexError: a file is not as it was written.
-            UsageError: a setting that is fixed when the index is built, or an argument of another type.
-            MissingPackageError: FAISS is missing.
-            DeviceError: a GPU is asked for and there is none.
-        """
-        if not isinstance(path, str | PathLike):
-            raise UsageError(f"the index is {path!r}; the path of a directory is expected")
-        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher)
-
-    @classmethod
-    def from_arrays(
-        cls,
-        vectors: Any = None,
-        metadata: Any = None,
-        *,
-        users: Any = None,
-        interactions: Any = None,
-        columns: Mapping[str, str] | None = None,
-        config: Any = None,
-    ) -> Recommender:
-        """Build an index for as long as this object lives, for notebooks and tests; see `semrec_faiss.build`.
-
-        Its files lie in a temporary folder that goes with the object.
-
-        Example:
-            >>> import numpy as np
-            >>> from semrec_faiss import Recommender
-            >>> [title.title for title in Recommender.from_arrays(np.eye(3, dtype="float32") + 1).similar("row_0", k=2)]
-            ['Vector 1', 'Vector 2']
-        """
-        from semrec_faiss.index.build.from_tables import build_from_tables, goes_with
-
-        folder = Path(tempfile.mkdtemp(prefix="semrec-"))
-        try:
-            build_from_tables(
-                vectors,
-                metadata,
-                users=users,
-                interactions=interactions,
-                columns=columns,
-                config=config,
-                output=folder / "index",
-            )
-            opened = cls.open(folder / "index")
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        goes_with(opened, folder)
-        return opened
-
-    @property
-    def index(self) -> VectorIndex:
-        """The searchable vectors."""
-        return self.searcher.index
-
-    @property
-    def titles(self) -> Titles:
-        """The titles: records by row and rows by name, without a database."""
-        return self.searcher.titles
-
-    @property
-    def catalog(self) -> Catalog:
-        """The titles in DuckDB, loaded when this is first used."""
-        return self.titles.catalog
-
-    def __reduce__(self) -> tuple[type[Recommender], tuple[SavedIndex]]:
-        saved = self.saved  # opens an object anew that a fork has lost, which is of another type until then
-        return type(self), (saved,)
-
-    @classmethod
-    def opened_anew(cls, lost: dict[str, Any]) -> Recommender:
-        """Open the same generation for a process that was forked since; raises what `open` does."""
-        return cls(lost["saved"].opened_anew())
-
-    @property
-    def users(self) -> SavedUsers:
-        """The users of the index.
-
-        Raises:
-            NotFoundError: it was built without.
-        """
-        with self._users_lock:
-            if self.saved.users is None:
-                raise NotFoundError(
-                    f"index {self.saved.generation.folder.parent} holds no users",
-                    fix="add users/preference_vectors.npy and users/user_ids.json to the data folder; build it again",
-                )
-            return self.saved.users
 
     @cached_property
     def _profile_search(self) -> ProfileSearch:
@@ -198,14 +64,15 @@ class Recommender(HoldsHandles):
             AmbiguousTitleError: several; ``candidates`` lists them.
         """
         wanted = Wish.of(k, **wish)
-        row = self._row_of_title(name_of(title_or_id, "the title"))
+        row = self.row_of(name_of(title_or_id, "the title"))
         record = self.titles.records([row])[0]
         asked = {name: [record[name]] for name in ("media_id", "title")}
         exclusions = Exclusions.of([[row]])
-        if by == "whole" and self.index.config.normalize:
-            return self._ask(self.index.vectors([row]), wanted, asked, exclusions)[0]
         started = time.perf_counter()
-        found = self._likeness.run(row, by, wanted, exclusions)
+        if by == "whole" and self.index.config.normalize:
+            found = self.searcher.run(self.index.vectors([row]), wanted, exclusions)
+        else:
+            found = self._likeness.run(row, by, wanted, exclusions)
         return self._answers(found, wanted, asked, started)[0]
 
     @overload
@@ -308,14 +175,15 @@ class Recommender(HoldsHandles):
         wanted = Wish.of(k, **wish)
         profile = self.saved.config.profile
         said, weights = zip(*taste.weights(profile), strict=True)
-        rows = [self._row_of_title(title) for title in said]
+        rows = [self.row_of(title) for title in said]
         named = [record["title"] for record in self.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
         vector, exclusions = taste_vector(self.index, rows, weights), Exclusions.of([rows])
-        if profile is None or profile.is_one_search:
-            return self._ask(vector, wanted, asked, exclusions)[0]
         started = time.perf_counter()
-        found = self._profile_search.for_taste(np.array(rows), np.array(weights), profile, wanted, exclusions)
+        if profile is None or profile.is_one_search:
+            found = self.searcher.run(vector, wanted, exclusions)
+        else:
+            found = self._profile_search.for_taste(np.array(rows), np.array(weights), profile, wanted, exclusions)
         return self._answers(found, wanted, asked, started)[0]
 
     def search(self, vectors: NDArray[Any], k: int = 10, **wish: Unpack[WishArguments]) -> Answers:
@@ -332,7 +200,8 @@ class Recommender(HoldsHandles):
         """
         wanted = Wish.of(k, **wish)
         queries = self.index.prepare(vectors)
-        return self._ask(queries, wanted, {"position": range(len(queries))})
+        started = time.perf_counter()
+        return self._answers(self.searcher.run(queries, wanted), wanted, {"position": range(len(queries))}, started)
 
     @overload
     def search_text(  # type: ignore[overload-overlap]
@@ -368,7 +237,8 @@ class Recommender(HoldsHandles):
         wanted = Wish.of(k, **wish)
         self.searcher.check(wanted)  # a mistake in the wish should not wait for the model
         vectors, times = self.texts.vectors(asked, None if model is None else text_of(model, "model"))
-        answers = self._ask(vectors, wanted, {"text": asked}, text=times)
+        started = time.perf_counter()
+        answers = self._answers(self.searcher.run(vectors, wanted), wanted, {"text": asked}, started, times)
         return answers[0] if is_name(texts) else answers
 
     def similar_users(self, user_id: Name, k: int = 10) -> list[SimilarUser]:
@@ -377,25 +247,13 @@ class Recommender(HoldsHandles):
 
     def explain(self, user_id: Name, title_or_id: Name, k: int = 5) -> Explanation:
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
-        row = self._row_of_title(name_of(title_or_id, "the title"))
+        row = self.row_of(name_of(title_or_id, "the title"))
         user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
         return explain(self.saved, self.index, self.users, self.titles.records, user_row, row, k)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
         return Exclusions(*self.users.seen).take(user_rows) if self.users.has_seen else None
-
-    def _ask(
-        self,
-        queries: Vectors,
-        wish: Wish,
-        asked: Mapping[str, Sequence[Any]],
-        exclusions: Exclusions | None = None,
-        *,
-        text: TextTimes | None = None,
-    ) -> Answers:
-        started = time.perf_counter()
-        return self._answers(self.searcher.run(queries, wish, exclusions), wish, asked, started, text)
 
     def _answers(
         self,
