@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,6 +79,23 @@ def new_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_folder(out.parent)
+
+
+@contextmanager
+def one_run_into(out: Path) -> Iterator[None]:
+    """Keep other processes from writing ``out`` for as long as a run takes that writes there at its end.
+
+    Raises:
+        UsageError: another process writes ``out``; the message names it.
+        StorageError: the disk refuses.
+    """
+    with ExitStack() as held:
+        try:
+            out.resolve().parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(only_writer(out.resolve()))
+        except OSError as error:
+            raise StorageError(f"cannot write {out}: {error.strerror or error}", fix="name another place") from error
+        yield
 
 
 def recover(place: Path) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from semrec_faiss import Recommender
+from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.errors import UsageError
@@ -117,3 +119,27 @@ def test_a_second_run_into_one_output_is_refused_and_changes_nothing(
         run(out)
     assert np.load(vectors).shape == (30, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bins", "data", "index", "out.hdf5", "recs.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (["evaluate", "INDEX", "--out", "judged.json"], "judged.json"),
+        (["compare", "INDEX", "--out", "results"], "results"),
+        (["bench", "search", "--titles", "100", "--out", "results"], "results"),
+        (["bundle", "INDEX", "packed.tar.zst"], "packed.tar.zst"),
+        (["dataset", "export", "DATA", "titles.parquet"], "titles.parquet"),
+    ],
+)
+def test_commands_that_take_long_refuse_a_second_run_before_they_begin(
+    tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: list[str], out: str
+) -> None:
+    made = make_folder(tmp_path / "data", titles=30, users=3)
+    build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
+    monkeypatch.chdir(tmp_path)
+    arguments = [{"INDEX": "index", "DATA": "data"}.get(one, one) for one in command]
+    with only_writer(tmp_path / out):
+        refused = CliRunner().invoke(cli, arguments, standalone_mode=False)
+        assert isinstance(refused.exception, UsageError), refused.exception
+        assert f"another process is writing {tmp_path / out}: process {os.getpid()} on " in str(refused.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "index"]

@@ -63,7 +63,7 @@ def compare(
     from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
     from semrec_faiss.measure.guide.run import TESTS, GuideRun, run_guide
     from semrec_faiss.report.guide.files import results_path, save_comparison
-    from semrec_faiss.storage import check_new_file, check_new_folder
+    from semrec_faiss.storage import check_new_file, check_new_folder, one_run_into
 
     check_new_folder(out, "--out")
     if trace is not None:
@@ -79,11 +79,12 @@ def compare(
         load_settings(Prices, costs),
         trace,
     )
-    with progress_bars() as progress:
-        results = run_guide(
-            asked, progress, keep=lambda so_far: save_results(so_far.as_json(), results_path(so_far, out))
-        )
-    written, missing = save_comparison(results, out)
+    with one_run_into(out):
+        with progress_bars() as progress:
+            results = run_guide(
+                asked, progress, keep=lambda so_far: save_results(so_far.as_json(), results_path(so_far, out))
+            )
+        written, missing = save_comparison(results, out)
     if as_json:
         print_json(results.as_json())
     else:

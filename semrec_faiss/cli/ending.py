@@ -42,13 +42,15 @@ def run_bench(
     """Run a benchmark, and tell what it found into a file of its own name in ``out``.
 
     Raises:
-        UsageError: ``out`` cannot be a folder, which is said before anything is measured.
+        UsageError: ``out`` cannot be a folder, or another process measures into it, which is said before anything is
+            measured.
         SemrecError: the benchmark's own.
     """
-    from semrec_faiss.storage import check_new_folder
+    from semrec_faiss.storage import check_new_folder, one_run_into
 
     check_new_folder(out, "--out")
-    with progress_bars() as progress:
-        results = bench(progress)
-    tell(results, show, as_json=as_json, path=out / results.file_name)
+    with one_run_into(out):
+        with progress_bars() as progress:
+            results = bench(progress)
+        tell(results, show, as_json=as_json, path=out / results.file_name)
     return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,16 +70,17 @@ def evaluate(
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric
-    from semrec_faiss.storage import check_new_file
+    from semrec_faiss.storage import check_new_file, one_run_into
 
     check_metric(by)
     if out is not None:
         check_new_file(out, "--out")
     plan = Evaluation(index, settings, profile_changes(profile), held, liked, users, seed, strict)
-    with progress_bars() as progress:
+    with nullcontext() if out is None else one_run_into(out), progress_bars() as progress:
         document = evaluate_index(plan, progress)
+        if out is not None:
+            save_results(document.as_json(), out)
     if out is not None:
-        save_results(document.as_json(), out)
         say(f"wrote {out}")
     if as_json:
         print_json(document.as_json())

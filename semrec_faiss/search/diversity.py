@@ -12,7 +12,7 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.cpu.exact import inner_products
+from semrec_faiss.index.cpu.exact import inner_products, wide_products
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
 
@@ -121,7 +121,7 @@ def _choose(
     vectors = _vectors(index, candidates) if variety.diversity else None
     # An empty place holds -inf, which 0 does not cancel.
     relevance = np.where(open_, scores, np.float32(0)) if asked is None else _relevance(asked, candidates, vectors)
-    nearest = np.zeros(candidates.shape, np.float32)
+    nearest = np.zeros(candidates.shape)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
     chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
@@ -136,7 +136,7 @@ def _choose(
         for name, most in variety.max_per.items():
             open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, most)
         if vectors is not None:
-            likeness = inner_products(vectors[queries, best], vectors)
+            likeness = wide_products(vectors[queries, best], vectors)  # which may be more than any score is
             nearest = likeness if position == 0 else np.maximum(nearest, likeness)
     return chosen_rows, chosen_scores
 

@@ -44,3 +44,21 @@ def test_scores_that_overflow_are_refused_and_likeness_is_right(
     found = recommender.similar("m00007", 5)
     assert found.rows.tolist() == np.argsort(-cosines)[:5].tolist()
     np.testing.assert_allclose(found.scores, np.sort(cosines)[::-1][:5], atol=1e-5)
+
+
+def test_titles_whose_likeness_overflows_are_varied_right(
+    tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short query has scores that a float32 holds, of titles that have no such product with one another."""
+    vectors = np.array([[4, 0], [3.9, 0.1], [3, 3], [0, 3.5], [3.5, 1]], np.float32) * np.float32(1e21)
+    made = make_folder(tmp_path / "data", vectors=vectors)
+    monkeypatch.setattr(source, "check_products", lambda *_: None)
+    monkeypatch.setattr(build_vectors, "_known_answers", lambda *_: ())
+    values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
+    build.build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))
+    found = Recommender.open(tmp_path / "index").search(np.array([1e-2, 1e-3], np.float32), 5, diversity=0.5)
+    # By hand, in units of 1e21: of (1, 0.1)·x first (4, 0). From then on a product of two titles, 1e42 and more, is all
+    # that counts beside scores of 1e19: always the title whose nearest among those chosen is the least near. That is
+    # (0, 3.5) with 0; then (3, 3) with 12, others have 15.6 and 14; then (3.5, 1) with 14, the other has 15.6.
+    assert found[0].rows.tolist() == [0, 3, 2, 4, 1]
+    assert np.isfinite(found[0].scores).all()

@@ -23,7 +23,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.errors import StorageError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, new_file
+from semrec_faiss.storage import check_new_file, new_file, one_run_into
 
 ENDINGS = (".parquet", ".arrow")
 _VECTOR = "vector"
@@ -71,7 +71,7 @@ def export_table(folder: Path, out: Path, progress: Progress = silent) -> Export
     rows = 0
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(out) as file, _writer(file, schema, vector, out) as writer:
+        with one_run_into(out), new_file(out) as file, _writer(file, schema, vector, out) as writer:
             for batch in batches:
                 writer.write_batch(_with_vectors(batch, schema, vector, vectors, rows))
                 if vectors is not None:

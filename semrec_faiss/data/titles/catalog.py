@@ -172,14 +172,12 @@ class Catalog(HoldsHandles):
 
     @property
     def names(self) -> dict[str, str]:
-        """The DuckDB type of every field that a filter may name, those of `aliases` too."""
-        return self.fields | {alias: self.fields[part] for alias, part in self.aliases.items()}
+        """The field that each name stands for that a filter may use: its own, or one of `aliases`."""
+        return {name: name for name in self.fields} | self.aliases
 
     def field_of(self, name: str) -> str | None:
         """Return the field that a person names, in any case, by its own name or an alias; None where there is none."""
-        folded = {known.casefold(): known for known in self.names}
-        found = folded.get(name.casefold())
-        return None if found is None else self.aliases.get(found, found)
+        return {known.casefold(): field for known, field in self.names.items()}.get(name.casefold())
 
     def cursor(self) -> DuckDBPyConnection:
         """Give a DuckDB connection for one thread; its table ``titles`` holds the fields and ``_semrec_row``."""

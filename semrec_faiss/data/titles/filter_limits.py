@@ -98,8 +98,13 @@ def check_work(expression: dict[str, Any], parts: Sequence[dict[str, Any]]) -> N
         )
 
 
-def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], fields: Mapping[str, str]) -> None:
+def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], names: Mapping[str, str]) -> None:
     """Refuse the edit distance of long texts, and patterns that long texts could be held against for minutes.
+
+    Args:
+        cursor: of the titles.
+        part: one of a parsed expression's parts.
+        names: the field that each name stands for.
 
     Raises:
         UsageError: it is one of these.
@@ -107,7 +112,7 @@ def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], fields: 
     name = part["function_name"].lower() if part["class"] == "FUNCTION" else ""
     if name not in _DISTANCES and name not in _PATTERNS:
         return
-    known = {field.casefold(): field for field in fields}
+    known = {name.casefold(): field for name, field in names.items()}
     longest = {field: _longest(cursor, known[field]) for field in set(_whole_fields(part)) if field in known}
     inner = list(direct_parts(part))
     if name in _DISTANCES:
@@ -119,7 +124,7 @@ def check_comparisons(cursor: DuckDBPyConnection, part: dict[str, Any], fields: 
             )
     elif len(inner) > 1:
         text, piece = _length_of(inner[0], longest), _piece(inner[1], longest, _PATTERNS[name])
-        if text * piece > MOST_MATCHED:
+        if text * piece > MOST_MATCHED and not (name in _LIKES and _is_beginning(cursor, inner[1], known)):
             raise UsageError(
                 f"the filter would hold texts of up to {text:,} characters against a pattern with a piece of {piece:,};"
                 f" the limit is {MOST_MATCHED:,} for the two multiplied",
@@ -147,6 +152,29 @@ def _piece(pattern: dict[str, Any], longest: Mapping[str, int], anything: str) -
     if not anything:
         return len(text) + sum(min(int(count[-9:]), 1_000_000) for count in _REPEATS.findall(text))
     return 1 if anything == "%" and _PLAIN.fullmatch(text) else max(map(len, text.split(anything)))
+
+
+def _is_beginning(cursor: DuckDBPyConnection, pattern: dict[str, Any], known: Mapping[str, str]) -> bool:
+    """Whether a pattern is fields and texts one after another, with % nowhere but at its end: one look tells."""
+    parts = list(_joined(pattern))
+    texts = [_text_of(part) for part in parts if part["class"] == "CONSTANT"]
+    if parts and parts[-1]["class"] == "CONSTANT":
+        texts[-1] = texts[-1].rstrip("%")
+    fields = [known.get(part["column_names"][-1].casefold()) for part in parts if part["class"] == "COLUMN_REF"]
+    if len(texts) + len(fields) < len(parts) or None in fields or any(re.search("[%_]", text) for text in texts):
+        return False
+    columns = [f"contains({quoted_name(name)}::VARCHAR, {sign})" for name in fields if name for sign in ("'%'", "'_'")]
+    holds = " OR ".join(f"coalesce({column}, false)" for column in columns) or "false"
+    return not cursor.execute(f"SELECT coalesce(bool_or({holds}), false) FROM titles").fetchall()[0][0]
+
+
+def _joined(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what || puts one after another."""
+    if part["class"] == "FUNCTION" and part["function_name"] == "||":
+        for inner in direct_parts(part):
+            yield from _joined(inner)
+    else:
+        yield part
 
 
 def _whole_fields(part: dict[str, Any]) -> Iterator[str]:

@@ -72,8 +72,7 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
     for clause in clauses:
         check_length(clause)
     row = f"row_{secrets.token_hex(8)}"  # a name that no clause can hold
-    own = {name: name for name in catalog.fields} | catalog.aliases
-    columns = ", ".join(f"{quoted_name(field)} AS {quoted_name(name)}" for name, field in own.items())
+    columns = ", ".join(f"{quoted_name(field)} AS {quoted_name(name)}" for name, field in catalog.names.items())
     source = f"(SELECT {ROW} AS {row}, {columns} FROM titles) AS titles"
     try:
         found = within_time(cursor, lambda: _answer(cursor, clauses, catalog, row, source))
@@ -123,12 +122,13 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
         raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
     parts = list(_parts(expressions[0]))
     check_work(expressions[0], parts)
-    named = catalog.names
-    fields = {name.casefold() for name in named}
+    names = catalog.names
+    types = {name: catalog.fields[field] for name, field in names.items()}
+    fields = {name.casefold() for name in names}
     for part in parts:
         _check_part(part, where, fields)
-        check_comparisons(cursor, part, named)
-        check_json_fields(part, named, catalog.mixtures)
+        check_comparisons(cursor, part, names)
+        check_json_fields(part, types, catalog.mixtures)
     return where
 
 
@@ -224,4 +224,4 @@ def _columns(text: str) -> int:
 
 
 def _known(catalog: Catalog) -> str:
-    return "fields: " + ", ".join(f"{name} ({kind})" for name, kind in catalog.names.items())
+    return "fields: " + ", ".join(f"{name} ({catalog.fields[field]})" for name, field in catalog.names.items())

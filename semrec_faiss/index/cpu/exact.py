@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.index.cpu.products import best_of_batch
@@ -97,10 +98,15 @@ def inner_products(queries: Vectors, vectors: Vectors) -> Scores:
     Returns:
         float32 (queries, vectors).
     """
-    products = np.einsum("qvd,qd->qv", vectors.astype(np.float64), queries.astype(np.float64))
     with np.errstate(over="ignore"):  # what a float32 cannot hold is told by who asked
-        scores: Scores = products.astype(np.float32)
+        scores: Scores = wide_products(queries, vectors).astype(np.float32)
     return scores
+
+
+def wide_products(queries: Vectors, vectors: Vectors) -> NDArray[np.float64]:
+    """Do what `inner_products` does, not rounded: float64 (queries, vectors), which no two float32 vectors overflow."""
+    products: NDArray[np.float64] = np.einsum("qvd,qd->qv", vectors.astype(np.float64), queries.astype(np.float64))
+    return products
 
 
 def rounding_error(queries: Vectors, largest_norm: float) -> Scores:

@@ -31,7 +31,7 @@ from semrec_faiss.index.generations.manifest import (
     manifest_digest_line,
 )
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, check_new_folder, new_file, new_folder
+from semrec_faiss.storage import check_new_file, check_new_folder, new_file, new_folder, one_run_into
 
 BUNDLE_NAME = "BUNDLE.json"
 ENDING = ".tar.zst"
@@ -103,6 +103,7 @@ def bundle_index(index: Path, out: Path, progress: Progress = silent) -> Bundle:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
+            one_run_into(out),
             new_file(out) as file,
             pa.CompressedOutputStream(_LeftOpen(file), "zstd") as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as tar,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.exchange.formats import ANGULAR, BIN_ENDINGS, is_hdf5, new_hdf5, write_bin
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
-from semrec_faiss.errors import StorageError, UsageError
-from semrec_faiss.locks import only_writer
+from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, check_new_folder
+from semrec_faiss.storage import check_new_file, check_new_folder, one_run_into
 
 CHECKED_QUERIES = 200
 """Questions whose neighbours are compared after an import."""
@@ -99,7 +97,7 @@ def export_folder(
     truth = ExactNeighbours(lambda: index, "").find(asked, k)
     distances = (1.0 - truth.scores).astype(np.float32)
     write = _write_hdf5 if is_hdf5(out) else _write_bins
-    with _only_writer(out):
+    with one_run_into(out):
         files = write(out, blocks, (count, dim), asked, truth.rows, distances)
     return Exported(count, len(asked), folder.user_vectors is not None, dim, k, tuple(map(str, files)))
 
@@ -115,17 +113,6 @@ def _check_place(out: Path) -> None:
             fix=f"name the folder, such as {out.with_suffix('')}; `semrec dataset import` then takes base.fbin in it",
         )
     check_new_folder(out, "OUT")
-
-
-@contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(only_writer(out))
-        except OSError as error:
-            raise StorageError(f"cannot write {out}: {error.strerror or error}", fix="name another place") from error
-        yield
 
 
 def _write_hdf5(

@@ -76,6 +76,7 @@ def test_fields_play_their_part_and_filters_know_them_by_both_names(tmp_path: Pa
         assert matching_rows(catalog, where).tolist() == [1]
     wanted = Filter(genres="jazz", years=(2005, None), any_of={"Brand": "Bee"}, ranges={"released": (2000, 2010)})
     assert matching_rows(catalog, *wanted.clauses(catalog)).tolist() == [2]
+    assert matching_rows(catalog, "brand LIKE 'A_e' AND levenshtein(Brand, 'Acd') = 1").tolist() == [0, 1]
     with pytest.raises(UsageError, match="brnd"):
         matching_rows(catalog, "brnd = 'Ace'")
 
