@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Asked:
         wish: what is wanted; checked already, so that a mistake in it is not found in a batch.
         exclusions: rows that single queries must not return.
         due: when it is no longer wanted, by `time.monotonic`; None for never.
+        callers: how many have been joined in it.
         found: the result, or the caller's own mistake.
         since: when it began to wait, by `time.monotonic`.
     """
@@ -67,6 +68,7 @@ class Asked:
     wish: Wish
     exclusions: Exclusions | None = None
     due: float | None = None
+    callers: int = 1
     found: Future[TopK] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
@@ -179,7 +181,8 @@ class Batcher:
         if self._observe is not None:
             waited = [started - asked.since for asked in wanted]
             queries = sum(len(asked.queries) for asked in wanted)
-            self._observe(Batch(len(wanted), queries, waited, time.monotonic() - started))
+            callers = sum(asked.callers for asked in wanted)
+            self._observe(Batch(callers, queries, waited, time.monotonic() - started))
 
 
 def _is_wanted(asked: Asked, now: float) -> bool:
@@ -203,7 +206,7 @@ def search_together(asked: Sequence[Asked]) -> None:
         return
     try:
         queries = np.concatenate([one.queries for one in asked])
-        found = Searcher.run(first.searcher, queries, first.wish, _exclusions_of(asked))
+        found = Searcher.run(first.searcher, queries, first.wish, exclusions_of(asked))
     except Exception:  # whose mistake it was shows when they are asked alone
         for one in asked:
             _search_alone(one)
@@ -211,7 +214,7 @@ def search_together(asked: Sequence[Asked]) -> None:
     start = 0
     for one in asked:
         stop = start + len(one.queries)
-        one.found.set_result(_part(found, start, stop))
+        one.found.set_result(part_of(found, start, stop))
         start = stop
 
 
@@ -222,7 +225,21 @@ def _search_alone(asked: Asked) -> None:
         asked.found.set_exception(error)
 
 
-def _exclusions_of(asked: Sequence[Asked]) -> Exclusions | None:
+class Excluding(Protocol):
+    """Queries, and what each of them must not return."""
+
+    @property
+    def queries(self) -> Vectors:
+        """Float32 (queries, dim)."""
+        ...
+
+    @property
+    def exclusions(self) -> Exclusions | None:
+        """What single queries must not return."""
+        ...
+
+
+def exclusions_of(asked: Sequence[Excluding]) -> Exclusions | None:
     """Join what callers exclude, query by query."""
     if all(one.exclusions is None for one in asked):
         return None
@@ -234,7 +251,7 @@ def _exclusions_of(asked: Sequence[Asked]) -> Exclusions | None:
     return Exclusions(offsets, np.concatenate(rows))
 
 
-def _part(found: TopK, start: int, stop: int) -> TopK:
+def part_of(found: TopK, start: int, stop: int) -> TopK:
     """Return one caller's own of a batch; how it was found is the batch's."""
     own = slice(start, stop)
     return TopK(

@@ -26,6 +26,7 @@ from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.settings import ServeConfig
+from semrec_faiss.serve.tallies import Tallies
 
 log = logging.getLogger("semrec.serve")
 
@@ -52,10 +53,10 @@ class Service:
         """
         IndexDirectory(config.index).current()
         self.config = config
-        self.metrics = Metrics()
+        self.metrics = Metrics(Tallies())
         self.serving = Serving(config.index, config.settings, Batcher(self.metrics.batch))
-        self.metrics.watch(self.serving)
         self.handlers = Handlers(self.serving, config.limits, self.metrics, config.threads)
+        self.metrics.watch(self.serving, lambda: self.handlers.waiting)
         rules = Rules(
             self._keys(),
             config.limits.max_body_mb << 20,
@@ -63,7 +64,7 @@ class Service:
             sys.stderr if config.access_log else None,
         )
         openapi = openapi_document(config.limits, has_keys=rules.keys is not None)
-        self.app = App(self.handlers, rules, self.metrics, openapi)
+        self.app = App(self.handlers, rules, self.metrics.tallies, openapi)
 
     def _keys(self) -> Keys | None:
         return None if self.config.keys is None else Keys.read(self.config.keys)
@@ -83,6 +84,7 @@ class Service:
 
     def close(self) -> None:
         """End all threads; what was accepted is answered."""
+        self.app.write_log()
         self.handlers.close()
         self.serving.batcher.close()
 
@@ -182,6 +184,7 @@ def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             ws="none",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),

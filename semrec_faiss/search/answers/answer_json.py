@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,27 +21,36 @@ OWN = ("query", "requested", "matching", "returned")
 def answers_json(answers: Answers) -> list[bytes]:
     """Return each answer as one JSON object, what `Answer.as_dict` holds."""
     kept = answers.rows >= 0
-    lines = _lines(answers)
     ends = np.cumsum(kept.sum(axis=1)).tolist()
-    scores = answers.scores[kept].tolist()
+    # One repr of all scores, and slices put together: a Python loop over all titles would take most of the time.
+    scores = repr(answers.scores[kept].tolist())[1:-1].encode().split(b", ")
+    records = [b"," + line[1:] for line in _lines(answers)]
+    heads = _heads(answers.rows.shape[1])
     facts = {name: value for name, value in answers[0].head().items() if name not in OWN} if len(answers) else {}
     same_for_all = _json(facts)[1:-1]
     written, start = [], 0
     for position, (matching, end) in enumerate(zip(answers.matching.tolist(), ends, strict=True)):
         query = _json({name: values[position] for name, values in answers.asked.items()})
-        counts = (answers.requested, matching, end - start)
-        own = b'{"query":%s,"requested":%d,"matching":%d,"returned":%d,' % (query, *counts)
-        results = b",".join(
-            b'{"rank":%d,"score":%s,%s' % (place - start + 1, repr(scores[place]).encode(), lines[place][1:])
-            for place in range(start, end)
-        )
-        written.append(b'%s%s,"results":[%s]}' % (own, same_for_all, results))
+        count = end - start
+        results = [b""] * (3 * count)
+        results[0::3], results[1::3], results[2::3] = heads[:count], scores[start:end], records[start:end]
+        own = b'{"query":%s,"requested":%d,"matching":%d,"returned":%d,' % (query, answers.requested, matching, count)
+        written.append(b'%s%s,"results":[%s]}' % (own, same_for_all, b"".join(results)))
         start = end
     return written
 
 
+@lru_cache(64)
+def _heads(count: int) -> list[bytes]:
+    """Return how each result of a list begins, up to its score."""
+    return [b'%s{"rank":%d,"score":' % (b"," if rank > 1 else b"", rank) for rank in range(1, count + 1)]
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one each time
+
+
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
 def _lines(answers: Answers) -> list[bytes]:

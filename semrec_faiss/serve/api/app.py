@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 from typing import Any, TextIO
 
@@ -18,8 +20,8 @@ from semrec_faiss.errors import SemrecError
 from semrec_faiss.serve.api.handlers import Handlers
 from semrec_faiss.serve.api.page import PAGE_HEADERS, page
 from semrec_faiss.serve.keys import Key, Keys, Role
-from semrec_faiss.serve.metrics import Metrics
-from semrec_faiss.serve.wire.messages import Reply, Request
+from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.wire.messages import JSON, Reply, Request
 from semrec_faiss.serve.wire.problems import Refused, reply_to
 
 log = logging.getLogger("semrec.serve")
@@ -29,7 +31,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Request], Awaitable[Reply]]
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LOG_SECONDS = 0.1
+"""The access log is written so often, not for each request."""
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
@@ -67,16 +72,17 @@ class App:
         last_request: when the last one came, by `time.monotonic`.
     """
 
-    def __init__(self, handlers: Handlers, rules: Rules, metrics: Metrics, openapi: bytes) -> None:
+    def __init__(self, handlers: Handlers, rules: Rules, tallies: Tallies, openapi: bytes) -> None:
         self.handlers = handlers
         self.rules = rules
         self.last_request = 0.0
-        self._metrics = metrics
+        self._tallies = tallies
+        self._lines: list[tuple[float, Request, Reply, Key | None, float]] = []
         self._routes: dict[str, dict[str, Route]] = {}
         for route in routes_of(handlers, openapi):
             self._routes.setdefault(route.path, {})[route.method] = route
         self._count = count(1)
-        self._start = secrets.token_hex(4)
+        self._start = secrets.token_hex(4).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -84,7 +90,7 @@ class App:
             return
         started = time.perf_counter()
         self.last_request = time.monotonic()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         request = Request(
             scope["method"],
             scope["path"],
@@ -103,8 +109,8 @@ class App:
             reply = await route.handler(request)
         except Exception as error:
             if not isinstance(error, Refused | SemrecError):
-                log.exception("request %s failed", request.id)
-            reply = reply_to(error, request.id)
+                log.exception("request %s failed", request.name)
+            reply = reply_to(error, request.name)
         await _send(reply, request, send, closing=self.handlers.is_draining)
         self._note(request, route, reply, key, time.perf_counter() - started)
 
@@ -112,9 +118,9 @@ class App:
         """Let in who holds one of these keys from now on."""
         self.rules = replace(self.rules, keys=keys)
 
-    def _id(self, headers: Mapping[str, str]) -> str:
-        given = headers.get("x-request-id", "")
-        return given if _ID.fullmatch(given) else f"{self._start}-{next(self._count)}"
+    def _id(self, headers: Mapping[bytes, bytes]) -> bytes:
+        given = headers.get(b"x-request-id")
+        return given if given and _ID.fullmatch(given) else b"%s-%d" % (self._start, next(self._count))
 
     def _route(self, request: Request) -> Route:
         by_method = self._routes.get(request.path)
@@ -131,9 +137,7 @@ class App:
         """Return whose key allows the request; raises Refused where none is shown (401) or it is not enough (403)."""
         keys = self.rules.keys
         if keys is None:
-            if not _LOCAL.fullmatch(
-                request.header("host") or "localhost"
-            ):  # a page that calls this machine by its name
+            if not _is_local(request.header("host")):  # a page that calls this machine by its name
                 raise Refused(
                     403, "without keys this service answers to localhost only", fix="semrec serve keys add NAME"
                 )
@@ -158,9 +162,9 @@ class App:
         return key
 
     def _due(self, request: Request) -> float:
-        text = request.header("deadline-ms")
-        if not text:
+        if b"deadline-ms" not in request.headers:
             return request.due
+        text = request.header("deadline-ms")
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
             raise Refused(422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected")
         return min(request.due, time.monotonic() + int(text) / 1e3)
@@ -187,25 +191,37 @@ class App:
 
     def _note(self, request: Request, route: Route | None, reply: Reply, key: Key | None, seconds: float) -> None:
         name = route.path if route else "unknown"
-        self._metrics.requests.labels(name, str(reply.status)).inc()
-        self._metrics.seconds.labels(name).observe(seconds)
-        for part, taken in request.parts.items():
-            self._metrics.parts.labels(part).observe(taken)
+        tallies = self._tallies
+        tallies.add(tallies.requests[name, reply.status])
+        tallies.observe(tallies.seconds[name], seconds)
         if reply.short:
-            self._metrics.short.inc(reply.short)
+            tallies.add(tallies.short, reply.short)
         if self.rules.log_to is not None:
-            line = {
-                "at": time.time(),
-                "id": request.id,
-                "method": request.method[:20],
-                "path": request.path[:200],
-                "status": reply.status,
-                "ms": round(seconds * 1e3, 3),
-                "bytes": len(reply.body),
-                "generation": reply.generation,
-                "key": key.name if key else None,
-            }
-            self.rules.log_to.write(msgspec.json.encode(line).decode() + "\n")
+            self._lines.append((time.time(), request, reply, key, seconds))
+            if len(self._lines) == 1:
+                asyncio.get_running_loop().call_later(LOG_SECONDS, self.write_log)
+
+    def write_log(self) -> None:
+        """Write the lines of what was answered since this was done last."""
+        lines, self._lines = self._lines, []
+        if self.rules.log_to is not None and lines:
+            self.rules.log_to.write("".join(_log_line(*line) for line in lines))
+            self.rules.log_to.flush()
+
+
+def _log_line(at: float, request: Request, reply: Reply, key: Key | None, seconds: float) -> str:
+    line = {
+        "at": at,
+        "id": request.name,
+        "method": request.method[:20],
+        "path": request.path[:200],
+        "status": reply.status,
+        "ms": round(seconds * 1e3, 3),
+        "bytes": len(reply.body),
+        "generation": reply.generation,
+        "key": key.name if key else None,
+    }
+    return msgspec.json.encode(line).decode() + "\n"
 
 
 def routes_of(handlers: Handlers, openapi: bytes) -> Iterable[Route]:
@@ -233,21 +249,29 @@ def routes_of(handlers: Handlers, openapi: bytes) -> Iterable[Route]:
     )
 
 
+@lru_cache(1024)
+def _is_local(host: str) -> bool:
+    return _LOCAL.fullmatch(host or "localhost") is not None
+
+
 def _too_large(size: int, most: int) -> bytes:
     raise Refused(413, f"the body has {size} bytes or more; this service takes at most {most}")
 
 
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_JSON_HEADERS = [(b"content-type", JSON.encode()), *_HEADERS]
+
+
 async def _send(reply: Reply, request: Request, send: Send, *, closing: bool) -> None:
     headers = [
-        (b"content-type", reply.kind.encode()),
-        (b"content-length", str(len(reply.body)).encode()),
-        (b"x-request-id", request.id.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-        *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"x-request-id", request.id),
+        *(_JSON_HEADERS if reply.kind is JSON else [(b"content-type", reply.kind.encode()), *_HEADERS]),
     ]
     if reply.generation is not None:
         headers.append((b"semrec-generation", reply.generation.encode()))
+    if reply.headers:
+        headers += ((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items())
     if closing or reply.status == 413:  # whose body was not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

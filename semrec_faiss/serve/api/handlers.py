@@ -11,14 +11,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.facts import facts_of
-from semrec_faiss.search.batching import Asked, TooLateError, due_at
-from semrec_faiss.serve.asking.answering import Quick, ask, quick, rendered
+from semrec_faiss.search.batching import Batch, TooLateError, due_at
+from semrec_faiss.serve.asking.answering import ask, rendered
+from semrec_faiss.serve.asking.plain import plain
 from semrec_faiss.serve.asking.serving import Served, Serving
+from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits
 from semrec_faiss.serve.wire.arrow import arrow_question, vectors_of
@@ -29,6 +31,9 @@ from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Simila
 log = logging.getLogger("semrec.serve")
 
 Result = TypeVar("Result")
+
+LISTS = {Similar: ("titles",), Recommend: ("users",), Search: ("texts",)}
+"""The fields of a question that hold a query each."""
 
 MOST_TITLES = 50
 """Of a look-up as one types."""
@@ -50,7 +55,21 @@ class Handlers:
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._together = Together(serving.batcher, self._batch)
+        self._tallies = metrics.tallies
         self.in_flight = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a search that has not begun."""
+        return len(self._together) + self.serving.batcher.waiting
+
+    def _batch(self, batch: Batch, render_seconds: float) -> None:
+        self._metrics.batch(batch)
+        tallies = self._tallies
+        for waited in batch.waited_seconds:
+            tallies.observe(tallies.parts["search"], waited + batch.seconds)
+            tallies.observe(tallies.parts["render"], render_seconds / batch.callers)
 
     def close(self) -> None:
         """End the threads; what they have begun is finished."""
@@ -123,10 +142,10 @@ class Handlers:
         try:
             served = await asyncio.get_running_loop().run_in_executor(self._loader, self.serving.load)
         except SemrecError as error:
-            self._metrics.loads.labels("refused").inc()
+            self._tallies.add(self._tallies.refused)
             log.error("what was published is refused: %s", error.message)
             raise
-        self._metrics.loads.labels("taken").inc()
+        self._tallies.add(self._tallies.taken)
         return served
 
     async def watch(self, seconds: float) -> None:
@@ -154,22 +173,25 @@ class Handlers:
                 429, f"{self.in_flight} questions wait already, the most that may", headers={"retry-after": "1"}
             )
         self.in_flight += 1
-        self._metrics.in_flight.set(self.in_flight)
+        self._tallies.set(self._tallies.in_flight, self.in_flight)
         try:
             served = self._in_use()
             question, vectors = self._decoded(request, kind, served)
             self._check(question, vectors)
             started = time.perf_counter()
-            plain = quick(served, question, vectors)
-            request.parts["look_up"] = time.perf_counter() - started
-            if plain is None:
-                reply = await self._in_thread(lambda: self._slowly(served, question, vectors, request), request)
-                request.parts["thread"] = time.perf_counter() - started
-            else:
-                reply = await self._quickly(plain, request)
+            looked_up = plain(served, question, vectors)
+            self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
+            if looked_up is not None:
+                looked_up.as_arrow = request.wants_arrow
+                try:
+                    return await self._together.ask(looked_up, request.due)
+                except TooLateError as error:
+                    raise _late() from error
+            reply = await self._in_thread(lambda: self._slowly(served, question, vectors, request), request)
+            self._tallies.observe(self._tallies.parts["thread"], time.perf_counter() - started)
         finally:
             self.in_flight -= 1
-            self._metrics.in_flight.set(self.in_flight)
+            self._tallies.set(self._tallies.in_flight, self.in_flight)
         reply.generation = served.name
         return reply
 
@@ -185,12 +207,14 @@ class Handlers:
     def _check(self, question: msgspec.Struct, vectors: NDArray[Any] | None) -> None:
         """Refuse (422) what is over the limits."""
         limits = self._limits
-        k = getattr(question, "k", 1)
+        k: int = question.k  # type: ignore[attr-defined]
         if k > limits.max_k:
             raise Refused(422, f"k is {k}; this service gives at most {limits.max_k}")
-        lists = [getattr(question, name, ()) for name in ("titles", "users", "texts")]
-        asked = [0 if isinstance(one, UnsetType) else len(one) for one in lists]
-        queries = max(*asked, 0 if vectors is None else len(vectors))
+        queries = 0 if vectors is None else len(vectors)
+        for name in LISTS.get(type(question), ()):
+            several = getattr(question, name)
+            if several is not UNSET:
+                queries = max(queries, len(several))
         if queries > limits.max_queries:
             raise Refused(422, f"{queries} queries in one request; this service takes at most {limits.max_queries}")
 
@@ -199,18 +223,6 @@ class Handlers:
     ) -> Reply:
         with due_at(request.due):
             return rendered(ask(served, question, vectors), as_arrow=request.wants_arrow)
-
-    async def _quickly(self, plain: Quick, request: Request) -> Reply:
-        started = time.perf_counter()
-        serving = self.serving
-        asked = Asked(plain.served.recommender.searcher, plain.queries, plain.wish, plain.exclusions, request.due)
-        found = await self._by_deadline(serving.batcher.submit(asked), request)
-        searched = time.perf_counter()
-        answers = plain.answers(found, (searched - started) * 1e3)
-        reply = rendered(answers, as_arrow=request.wants_arrow, is_single=plain.is_single)
-        request.parts["search"] = searched - started
-        request.parts["render"] = time.perf_counter() - searched
-        return reply
 
     async def _in_thread(self, work: Callable[[], Result], request: Request) -> Result:
         return await self._by_deadline(self._threads.submit(work), request)

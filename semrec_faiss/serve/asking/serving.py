@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from semrec_faiss.data.titles.type_ahead import TypeAhead
@@ -32,6 +32,9 @@ WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
 """Queries asked together before a generation is used: kernels are compiled, memory is touched."""
 
+INLINE_SECONDS = 0.006
+"""A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
+
 
 class Served:
     """One generation, ready to be asked.
@@ -41,10 +44,12 @@ class Served:
         recommender: asks it; its searches are made by the service's one batcher.
         type_ahead: its titles as one types.
         known: row, media_id and title by a name that needs no database; None for others.
+        inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
+    def __init__(self, recommender: Recommender, inline_queries: int) -> None:
         self.recommender = recommender
+        self.inline_queries = inline_queries
         self.name = recommender.saved.generation.name
         titles = recommender.titles
         every = range(titles.count)
@@ -53,11 +58,8 @@ class Served:
         self.known = lru_cache(NAMES_REMEMBERED)(self._known)
 
     def _known(self, name: str) -> tuple[int, str, str] | None:
-        row = self.recommender.titles.known(name)
-        if row is None:
-            return None
-        record = self.recommender.titles.records([row])[0]
-        return row, record["media_id"], record["title"]
+        found = self.recommender.titles.known_record(name)
+        return None if found is None else (found[0], found[1]["media_id"], found[1]["title"])
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ class Serving:
         _check_room(saved, beside=self.current is not None)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
-        _warm(recommender)
-        return Served(recommender)
+        seconds = _warm(recommender)
+        quick = [size for size, taken in seconds.items() if taken <= INLINE_SECONDS]
+        return Served(recommender, max(quick, default=0))
 
 
 def _check_room(saved: SavedIndex, *, beside: bool) -> None:
@@ -172,14 +175,34 @@ def _available_bytes() -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def _warm(recommender: Recommender) -> None:
-    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user."""
+def _warm(recommender: Recommender) -> dict[int, float]:
+    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user.
+
+    Returns:
+        by the size of a batch, the seconds that the quickest of a few searches took.
+    """
     index = recommender.index
+    seconds = {}
     for size in WARM_BATCHES_GPU if index.device.gpus else WARM_BATCHES:
-        recommender.searcher.run(index.vectors([row % index.count for row in range(size)]), Wish(10))
+        vectors = index.vectors([row % index.count for row in range(size)])
+        seconds[size] = _quickest(partial(recommender.searcher.run, vectors, Wish(10)))
     for question in _first_questions(recommender):
         with suppress(NotFoundError):
             question()
+    return seconds
+
+
+def _quickest(search: Callable[[], object], times: int = 5) -> float:
+    """Return the least of a few times; one that takes long is not repeated."""
+    least = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        search()
+        taken = time.perf_counter() - started
+        least = min(least, taken)
+        if taken > 100 * INLINE_SECONDS:
+            break
+    return least
 
 
 def _first_questions(recommender: Recommender) -> list[Callable[[], object]]:

@@ -11,7 +11,7 @@ PROBLEM = "application/problem+json"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
     """One request.
 
@@ -19,21 +19,24 @@ class Request:
         method: in capitals.
         path: decoded, without the query.
         query: behind the question mark, as it came.
-        headers: by name in lower case; of repeated ones the last.
+        headers: by name in lower case, as they came; of repeated ones the last.
         id: by which it is found in the log.
         due: when its answer is no longer wanted, by `time.monotonic`.
         body: read to its end.
-        parts: seconds by what they went to.
     """
 
     method: str
     path: str
     query: bytes
-    headers: Mapping[str, str]
-    id: str
+    headers: Mapping[bytes, bytes]
+    id: bytes
     due: float
     body: bytes = b""
-    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The id as text."""
+        return self.id.decode("ascii")
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -42,7 +45,8 @@ class Request:
 
     def header(self, name: str) -> str:
         """Return a header, empty where there is none."""
-        return self.headers.get(name, "")
+        value = self.headers.get(name.encode())
+        return "" if value is None else value.decode("latin-1")
 
     @property
     def wants_arrow(self) -> bool:
@@ -57,7 +61,7 @@ class Request:
         return self.header("content-type").partition(";")[0].strip().lower() == ARROW
 
 
-@dataclass
+@dataclass(slots=True)
 class Reply:
     """What a request is answered with.
 

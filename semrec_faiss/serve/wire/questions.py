@@ -173,8 +173,12 @@ def question_in(request: Request, kind: type[Question]) -> Question:
 def check_one_of(question: msgspec.Struct) -> None:
     """Refuse a question that says nothing of what it needs one of, or says it twice; raises Refused (422)."""
     names = ONE_OF.get(type(question), ())
-    said = [name for name in names if getattr(question, name) not in (UNSET, [], {})]
+    said = [name for name in names if _says(getattr(question, name))]
     kinds = {"a taste" if name in TASTE else name for name in said}
     if names and len(kinds) != 1:
         given = f"both {' and '.join(said)}" if said else "none of them"
         raise Refused(422, f"the request needs one of {', '.join(names)}; it has {given}", fix="see /openapi.json")
+
+
+def _says(value: Any) -> bool:
+    return value is not UNSET and (bool(value) or not isinstance(value, list | dict))

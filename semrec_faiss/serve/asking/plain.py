@@ -1,0 +1,115 @@
+"""Plain questions: one search of a few queries and no filter, looked up in microseconds between two requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UnsetType
+from numpy.typing import NDArray
+
+from semrec_faiss.arrays import Vectors
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.wire.questions import Recommend, Search, Similar
+
+MOST_QUERIES = 8
+"""Of so many queries an answer is made between two requests; of more it takes long enough for a thread of its own."""
+
+
+@dataclass(slots=True)
+class Plain:
+    """A question that is one plain search of a few queries, looked up already.
+
+    Attributes:
+        served: what it is asked of.
+        k: how many titles each.
+        asked: what was asked, by name: a value a query each.
+        is_single: whether one answer is wanted, or a list.
+        rows: titles whose vectors are the queries, and which are not among their own answers; None for other vectors.
+        vectors: those, float32 (queries, dim), prepared.
+        excluded: rows that single queries of ``vectors`` must not return.
+        as_arrow: whether as an Arrow stream, or as JSON.
+    """
+
+    served: Served
+    k: int
+    asked: dict[str, Sequence[Any]]
+    is_single: bool
+    rows: Sequence[int] | None = None
+    vectors: Vectors | None = None
+    excluded: Exclusions | None = None
+    as_arrow: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.asked.values())))
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What must be the same for two to be searched and written together."""
+        return id(self.served), self.k, *self.asked
+
+    @property
+    def queries(self) -> Vectors:
+        """Float32 (queries, dim), prepared."""
+        return self.served.recommender.index.vectors(list(self.rows or ())) if self.vectors is None else self.vectors
+
+    @property
+    def exclusions(self) -> Exclusions | None:
+        """Rows that single queries must not return."""
+        return self.excluded if self.rows is None else Exclusions(np.arange(len(self.rows) + 1), np.array(self.rows))
+
+
+def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None) -> Plain | None:
+    """Look a question up; None where `ask` is needed, be it only to say what is wrong with it."""
+    try:
+        if isinstance(question, Similar):
+            return _similar(served, question) if question.is_plain else None
+        if isinstance(question, Recommend):
+            return _recommend(served, question) if question.is_plain else None
+        if isinstance(question, Search) and question.is_plain and vectors is not None:
+            return _search(served, question, vectors)
+    except SemrecError:
+        return None
+    return None
+
+
+def _similar(served: Served, question: Similar) -> Plain | None:
+    config = served.recommender.index.config
+    is_single = question.titles is msgspec.UNSET
+    titles = [question.title] if isinstance(question.titles, UnsetType) else question.titles
+    if question.by != "whole" or not config.normalize or len(titles) > MOST_QUERIES:
+        return None
+    found = [title for title in map(served.known, map(str, titles)) if title is not None]
+    if len(found) < len(titles):
+        return None
+    rows, ids, names = zip(*found, strict=True)
+    return Plain(served, question.k, {"media_id": ids, "title": names}, is_single, rows)
+
+
+def _recommend(served: Served, question: Recommend) -> Plain | None:
+    recommender = served.recommender
+    is_single = isinstance(question.users, UnsetType)
+    users = [question.user] if isinstance(question.users, UnsetType) else question.users
+    profile = recommender.saved.config.profile
+    is_one_search = profile is None or profile.is_one_search
+    if isinstance(users[0], UnsetType) or len(users) > MOST_QUERIES or question.profile or not is_one_search:
+        return None
+    ids = tuple(map(str, users))
+    rows = recommender.users.rows_of(ids)
+    if np.isin(rows, recommender.users.without_likes).any():
+        return None
+    vectors = np.ascontiguousarray(recommender.users.vectors[rows])
+    exclusions = None if question.include_seen else recommender.seen(rows)
+    return Plain(served, question.k, {"user_id": ids}, is_single, None, vectors, exclusions)
+
+
+def _search(served: Served, question: Search, vectors: NDArray[Any]) -> Plain | None:
+    if len(vectors) > MOST_QUERIES:
+        return None
+    queries = served.recommender.index.prepare(vectors)
+    return Plain(served, question.k, {"position": range(len(queries))}, False, None, queries)
