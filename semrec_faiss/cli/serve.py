@@ -56,6 +56,7 @@ def serve() -> None:
 @click.option("--threads", type=int, help="For filters, texts and explanations. [default: 16]")
 @click.option("--access-log/--no-access-log", default=None, help="A line of JSON a request on stderr. [default: yes]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option("--fixed-body", type=int, hidden=True)
 @set_option
 def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     """Answer questions about INDEX over HTTP until SIGTERM or Ctrl-C; a page to look at stands at /.

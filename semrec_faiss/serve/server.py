@@ -64,7 +64,7 @@ class Service:
             sys.stderr if config.access_log else None,
         )
         openapi = openapi_document(config.limits, has_keys=rules.keys is not None)
-        self.app = App(self.handlers, rules, self.metrics.tallies, openapi)
+        self.app = App(self.handlers, rules, self.metrics.tallies, openapi, config.fixed_body)
 
     def _keys(self) -> Keys | None:
         return None if self.config.keys is None else Keys.read(self.config.keys)

@@ -43,6 +43,7 @@ class ServeConfig(Settings):
         threads: for what is not one plain search: filters, texts, explanations.
         access_log: write a line of JSON a request to stderr.
         log_level: of everything else.
+        fixed_body: bytes of a reply at ``/fixed`` that is always the same, for a benchmark; 0: no such path.
     """
 
     index: Path
@@ -59,6 +60,7 @@ class ServeConfig(Settings):
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     access_log: Annotated[bool, Field(strict=True)] = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    fixed_body: Annotated[int, Field(ge=0, le=1 << 24, strict=True)] = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> ServeConfig:

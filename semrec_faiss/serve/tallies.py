@@ -22,6 +22,7 @@ ROUTES = (
     "/metrics",
     "/openapi.json",
     "/",
+    "/fixed",
     "unknown",
 )
 STATUSES = (200, 400, 401, 403, 404, 405, 413, 422, 429, 500, 501, 503, 504)

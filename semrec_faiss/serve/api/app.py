@@ -72,14 +72,14 @@ class App:
         last_request: when the last one came, by `time.monotonic`.
     """
 
-    def __init__(self, handlers: Handlers, rules: Rules, tallies: Tallies, openapi: bytes) -> None:
+    def __init__(self, handlers: Handlers, rules: Rules, tallies: Tallies, openapi: bytes, fixed_body: int = 0) -> None:
         self.handlers = handlers
         self.rules = rules
         self.last_request = 0.0
         self._tallies = tallies
         self._lines: list[tuple[float, Request, Reply, Key | None, float]] = []
         self._routes: dict[str, dict[str, Route]] = {}
-        for route in routes_of(handlers, openapi):
+        for route in (*routes_of(handlers, openapi), *fixed_routes(fixed_body)):
             self._routes.setdefault(route.path, {})[route.method] = route
         self._count = count(1)
         self._start = secrets.token_hex(4).encode()
@@ -247,6 +247,16 @@ def routes_of(handlers: Handlers, openapi: bytes) -> Iterable[Route]:
         Route("GET", "/openapi.json", document),
         Route("GET", "/", first_page),
     )
+
+
+def fixed_routes(size: int) -> Iterable[Route]:
+    """Return a route whose reply is ``size`` bytes that are there already, what the server itself takes; none for 0."""
+    body = b'"%s"' % (b"." * (size - 2))
+
+    async def fixed(_: Request) -> Reply:
+        return Reply(body)
+
+    return [Route("POST", "/fixed", fixed, "read")] if size else []
 
 
 @lru_cache(1024)

@@ -7,20 +7,23 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching import Batcher
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
 log = logging.getLogger("semrec.serve")
@@ -130,7 +133,9 @@ class Serving:
             self.current, self._taken, self.refused = served, told, None
             self.loads += 1
             log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
+        gc.unfreeze()
         gc.collect()  # the index before holds a GPU's memory until it goes
+        gc.freeze()  # what was opened stays; looking through it again and again would hold up requests
         return served
 
     def _opened(self) -> Served:
@@ -138,9 +143,8 @@ class Serving:
         _check_room(saved, beside=self.current is not None)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
-        seconds = _warm(recommender)
-        quick = [size for size, taken in seconds.items() if taken <= INLINE_SECONDS]
-        return Served(recommender, max(quick, default=0))
+        _warm(recommender)
+        return Served(recommender, _inline_queries(recommender))
 
 
 def _check_room(saved: SavedIndex, *, beside: bool) -> None:
@@ -175,34 +179,54 @@ def _available_bytes() -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def _warm(recommender: Recommender) -> dict[int, float]:
-    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user.
-
-    Returns:
-        by the size of a batch, the seconds that the quickest of a few searches took.
-    """
-    index = recommender.index
-    seconds = {}
-    for size in WARM_BATCHES_GPU if index.device.gpus else WARM_BATCHES:
-        vectors = index.vectors([row % index.count for row in range(size)])
-        seconds[size] = _quickest(partial(recommender.searcher.run, vectors, Wish(10)))
+def _warm(recommender: Recommender) -> None:
+    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user."""
+    for size in WARM_BATCHES_GPU if recommender.index.device.gpus else WARM_BATCHES:
+        recommender.searcher.run(_first_vectors(recommender, size), Wish(10))
     for question in _first_questions(recommender):
         with suppress(NotFoundError):
             question()
-    return seconds
+
+
+def _first_vectors(recommender: Recommender, count: int) -> Vectors:
+    return recommender.index.vectors([row % recommender.index.count for row in range(count)])
+
+
+def _inline_queries(recommender: Recommender) -> int:
+    """Return how many queries the event loop's thread may search for by itself, 0 where even one takes too long."""
+    most = 0
+    with one_core():
+        for size in WARM_BATCHES:
+            vectors = _first_vectors(recommender, size)
+            search = partial(Searcher.run, recommender.searcher, vectors, Wish(10))
+            if _quickest(search) > INLINE_SECONDS:
+                break
+            most = size
+    return most
 
 
 def _quickest(search: Callable[[], object], times: int = 5) -> float:
-    """Return the least of a few times; one that takes long is not repeated."""
+    """Return the least of a few times; what takes too long anyway is not repeated."""
     least = float("inf")
     for _ in range(times):
         started = time.perf_counter()
         search()
-        taken = time.perf_counter() - started
-        least = min(least, taken)
-        if taken > 100 * INLINE_SECONDS:
+        least = min(least, time.perf_counter() - started)
+        if least > 10 * INLINE_SECONDS:
             break
     return least
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Have this thread's searches on a CPU use no other core: of small ones, waking those takes longer."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _first_questions(recommender: Recommender) -> list[Callable[[], object]]:

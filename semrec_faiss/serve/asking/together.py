@@ -23,6 +23,7 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.asking.plain import Plain
+from semrec_faiss.serve.asking.serving import one_core
 from semrec_faiss.serve.wire.arrow import arrow_stream
 from semrec_faiss.serve.wire.messages import ARROW, Reply
 
@@ -117,7 +118,8 @@ class Together:
     def _search(self, batch: list[Waiting], asked: Asked) -> None:
         started = time.monotonic()
         try:
-            found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
+            with one_core():
+                found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
         except Exception as error:
             self._failed(batch, error)
             return
