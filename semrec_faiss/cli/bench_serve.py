@@ -3,49 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, set_option
-from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.ending import run_bench
+from semrec_faiss.cli.options import FiniteRange, count_option, index_argument, json_option, results_option, set_option
+from semrec_faiss.cli.printing import as_ms, print_table
+
+if TYPE_CHECKING:
+    from semrec_faiss.serve.bench.record import ServeResults
 
 
 @click.command(epilog="Example: semrec bench serve indexes/demo --out results")
 @index_argument
 @click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Kept open.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that answer.")
 @click.option("--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Of each measurement.")
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles an answer.")
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
-)
+@count_option
 @set_option
+@results_option
 @json_option
 def serve(
-    index: Path, connections: int, seconds: float, count: int, out: Path, settings: tuple[str, ...], as_json: bool
+    index: Path,
+    connections: int,
+    workers: int,
+    seconds: float,
+    count: int,
+    settings: tuple[str, ...],
+    out: Path,
+    as_json: bool,
 ) -> None:
-    """Start a server of INDEX, warm it, and measure what it answers over HTTP, a fixed body beside it."""
-    from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.serve.bench.run import ServeBench, bench_serve
-    from semrec_faiss.storage import check_new_folder
+    """Start a server of INDEX, warm it, and measure what it answers over HTTP, a fixed body beside it.
 
-    check_new_folder(out, "--out")
-    with progress_bars() as progress:
-        document = bench_serve(index, settings, ServeBench(connections, seconds, count), progress)
-    path = out / f"bench-serve-{document['device']}.json"
-    save_results(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        columns = ["", "requests/s", "p50 ms", "p99 ms", "failed"]
-        rows = [
-            [
-                name.replace("_", " "),
-                f"{document[name]['requests_per_second']:,.0f}",
-                as_ms(document[name]["p50_ms"]),
-                as_ms(document[name]["p99_ms"]),
-                str(document[name]["failed"]),
-            ]
-            for name in ("fixed_body", "similar")
-        ]
-        print_table(columns, rows, right=(1, 2, 3, 4))
-    say(f"wrote {path}")
+    Ten generations are taken and the server is told to end, under full load; what fails or mixes is counted.
+    """
+    from semrec_faiss.serve.bench.run import ServeBench, bench_serve
+
+    bench = ServeBench(connections, workers, seconds, count)
+    run_bench(lambda progress: bench_serve(index, settings, bench, progress), _print, out, as_json=as_json)
+
+
+def _print(results: ServeResults) -> None:
+    loads = {
+        "fixed body": results.fixed_body,
+        "similar": results.similar,
+        "similar, half of that": results.at_half_the_most,
+        "similar, nine tenths of it": results.at_nine_tenths_of_the_most,
+        "similar, one connection": results.alone,
+        "titles as one types": results.as_one_types,
+    }
+    if results.users_as_arrow is not None:
+        loads["1,000 users as Arrow"] = results.users_as_arrow
+    rows = [
+        [name, f"{load.requests_per_second:,.0f}", as_ms(load.p50_ms), as_ms(load.p99_ms), str(load.failed)]
+        for name, load in loads.items()
+    ]
+    print_table(["", "requests/s", "p50 ms", "p99 ms", "failed"], rows, right=(1, 2, 3, 4))
+    swapped = results.swapped
+    click.echo(
+        f"\n{swapped.swaps} generations taken and SIGTERM under load: {swapped.requests:,} answers,"
+        f" {swapped.failed} failed, {swapped.mixed} of them mixed; exit code {swapped.exit_code}"
+    )

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from semrec_faiss.cli.main import cli
+from semrec_faiss.serve.bench.load import _kind
+from semrec_faiss.serve.bench.swaps import WORLDS
 
 
 @pytest.mark.slow
@@ -29,10 +31,38 @@ def test_a_server_is_measured(index: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "bench-serve-cpu.json").read_text())
-    for name in ("fixed_body", "similar"):
-        assert document[name]["requests"] > 0
-        assert document[name]["failed"] == 0
+    for name in ("fixed_body", "similar", "at_half_the_most", "alone", "as_one_types", "users_as_arrow"):
+        assert document[name]["requests"] > 0, name
+        assert document[name]["failed"] == 0, name
         assert document[name]["p50_ms"] <= document[name]["p99_ms"]
     rates = [document[name]["requests_per_second"] for name in ("similar", "fixed_body")]
     assert document["similar_to_fixed_body"] == pytest.approx(rates[0] / rates[1])
-    assert document["index"] == {"type": "flat", "titles": 300}
+    assert document["fixed_body"]["body_bytes"] == pytest.approx(document["similar"]["body_bytes"], rel=0.1)
+    assert document["at_half_the_most"]["requests_per_second"] <= 0.6 * rates[0]
+    lists = document["users_as_arrow"]
+    assert lists["users_per_second"] == pytest.approx(1000 * lists["requests_per_second"], rel=0.1)
+    assert document["index"] == {"type": "flat", "titles": 300, "users": 20}
+    swapped = document["swapped"]
+    assert {name: swapped[name] for name in ("swaps", "failed", "mixed", "exit_code")} == {
+        "swaps": 10,
+        "failed": 0,
+        "mixed": 0,
+        "exit_code": 0,
+    }
+    assert swapped["requests"] == swapped["kinds"]["answered"] > 0
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nsemrec-generation: gen-000002\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (HEAD + b'{"title":"Second A"}', "answered"),
+        (HEAD + b'{"title": "Second A", "x": {"title":"First B"}}', "mixed"),
+        (HEAD + b"{}", "mixed"),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "status 503"),
+    ],
+)
+def test_answers_of_two_generations_are_told(reply: bytes, kind: str) -> None:
+    assert _kind(reply, WORLDS) == kind

@@ -1,28 +1,33 @@
-"""``semrec bench serve``: a server of an index, loaded over HTTP from this process; a fixed body beside it."""
+"""``semrec bench serve``: a server of an index, loaded over HTTP from this machine; a fixed body beside it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from semrec_faiss.errors import DeviceError
-from semrec_faiss.measure.documents.results import device_name, settle
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.wish import Wish
+from semrec_faiss.serve.bench.load import Load, Plan, loaded
+from semrec_faiss.serve.bench.process import Server, get, post, server
+from semrec_faiss.serve.bench.record import Alone, Lists, ServedIndex, ServeResults, ServeSettings
+from semrec_faiss.serve.bench.swaps import swapped
+from semrec_faiss.serve.wire.messages import ARROW
 
-READY_SECONDS = 600
+MOST_ASKED = 50_000
+"""Titles that are asked, each once before any again."""
+
+USERS_A_REQUEST = 1000
+ARROW_CONNECTIONS = 4
+SEARCHES = 200
 
 
 @dataclass(frozen=True)
@@ -31,124 +36,144 @@ class ServeBench:
 
     Attributes:
         connections: kept open, each asking again as soon as it is answered.
+        workers: processes that answer.
         seconds: of each measurement.
         k: titles an answer.
         seed: of the titles' order.
     """
 
     connections: int = 64
+    workers: int = 1
     seconds: float = 5.0
     k: int = 10
     seed: int = 7
 
 
-def bench_serve(index: Path, settings: Sequence[str], plan: ServeBench, progress: Progress = silent) -> dict[str, Any]:
-    """Start a server of ``index``, warm it, and measure it; return the results document.
+class _Asked:
+    """The requests of a benchmark."""
 
-    Client and server share the machine, so that what the client takes is part of every number; the fixed reply of
-    ``GET /openapi.json``, a body that is there already, tells what the same server and client do at most.
+    def __init__(self, recommender: Recommender, bench: ServeBench) -> None:
+        rng = np.random.default_rng(bench.seed)
+        rows = rng.permutation(recommender.titles.count)[:MOST_ASKED]
+        records = recommender.titles.records(rows)
+        self.similar = [post("/v1/similar", {"title": record["media_id"], "k": bench.k}) for record in records]
+        typed = [str(record["title"])[:length] for record in records[:200] for length in (3, 6)]
+        self.typed = [get(f"/v1/titles?q={quote(text)}") for text in typed]
+        self.users: list[bytes] = []
+        if recommender.saved.users is not None:
+            ids = recommender.users.ids
+            drawn = rng.integers(0, len(ids), (20, USERS_A_REQUEST))
+            self.users = [
+                post("/v1/recommend", {"users": [ids[row] for row in some], "k": bench.k}, ARROW) for some in drawn
+            ]
+
+
+def bench_serve(index: Path, settings: Sequence[str], bench: ServeBench, progress: Progress = silent) -> ServeResults:
+    """Start servers of ``index``, warm them, and measure.
+
+    Client and server share the machine, so that what the client takes is part of every number; the fixed body, of the
+    size of an answer, tells what the same server and client do at most.
 
     Raises:
-        DeviceError: the server does not become ready.
+        DeviceError: a server does not become ready.
     """
     load = load_average()
     recommender = Recommender.open(index, settings)
-    rows = np.random.default_rng(plan.seed).permutation(recommender.titles.count)[:50_000]
-    ids = [record["media_id"] for record in recommender.titles.records(rows)]
-    asked = [_post("/v1/similar", {"title": media_id, "k": plan.k}) for media_id in ids]
-    facts = {
-        "type": recommender.index.config.type,
-        "titles": recommender.titles.count,
-        "device": device_name(recommender.index.device),
-    }
+    asked = _Asked(recommender, bench)
+    bare_ms = _bare_search_ms(recommender, bench)
+    flags = [word for setting in settings for word in ("--set", setting)]
+    flags += ["--workers", str(bench.workers)] if bench.workers > 1 else []
+    facts = ServedIndex(
+        type=recommender.index.config.type,
+        titles=recommender.titles.count,
+        users=0 if recommender.saved.users is None else recommender.users.count,
+    )
+    device = device_name(recommender.index.device)
+    progress("swaps and SIGTERM under load", 0, 8)
+    swaps = swapped(recommender, bench.connections, bench.k, flags)
     del recommender
-    measured: dict[str, Any] = {}
-    with _server(index, settings) as port:
-        fixed = [b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"]
-        asyncio.run(_load(port, asked[: 2 * plan.connections], plan.connections, 1.0))
-        for number, (name, requests) in enumerate((("fixed_body", fixed), ("similar", asked))):
-            progress("measuring", number, 2)
-            measured[name] = asyncio.run(_load(port, requests, plan.connections, plan.seconds))
-    progress("measuring", 2, 2)
-    ratio = measured["similar"]["requests_per_second"] / measured["fixed_body"]["requests_per_second"]
-    return settle(
-        {
-            "environment": stamp_of_this_run().as_json(),
-            "load_average_at_start": load,
-            "device": facts.pop("device"),
-            "index": facts,
-            "settings": {"connections": plan.connections, "seconds": plan.seconds, "k": plan.k, "seed": plan.seed},
-            **measured,
-            "similar_to_fixed_body": ratio,
-        }
+    size = _answer_bytes(index, flags, asked)
+    with server(index, [*flags, "--fixed-body", str(size)]) as started:
+        measure = _Measuring(started, bench, progress)
+        measure("warming", asked.similar, seconds=1.0)
+        fixed = measure("fixed body", [post("/fixed", {"title": "film_0001", "k": bench.k})])
+        similar = measure("similar", asked.similar)
+        most = similar.requests_per_second
+        half = measure("similar at 50 %", asked.similar, rate=0.5 * most)
+        tenths = measure("similar at 90 %", asked.similar, rate=0.9 * most)
+        alone = measure("one connection", asked.similar, connections=1)
+        typed = measure("titles as one types", asked.typed, connections=1)
+        lists = measure("users as Arrow", asked.users, connections=ARROW_CONNECTIONS) if asked.users else None
+    return ServeResults.whole(
+        environment=stamp_of_this_run(),
+        load_average_at_start=load,
+        device=device,
+        index=facts,
+        settings=ServeSettings(
+            connections=bench.connections, workers=bench.workers, seconds=bench.seconds, k=bench.k, seed=bench.seed
+        ),
+        fixed_body=fixed,
+        similar=similar,
+        similar_to_fixed_body=most / fixed.requests_per_second if fixed.requests_per_second else 0.0,
+        at_half_the_most=half,
+        at_nine_tenths_of_the_most=tenths,
+        alone=Alone(**alone.model_dump(), bare_search_p50_ms=bare_ms, added_ms=round(alone.p50_ms - bare_ms, 4)),
+        as_one_types=typed,
+        users_as_arrow=_lists(lists),
+        swapped=swaps,
     )
 
 
-@contextlib.contextmanager
-def _server(index: Path, settings: Sequence[str]) -> Iterator[int]:
-    command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
-    command += [word for setting in settings for word in ("--set", setting)]
-    command += ["--log-level", "error"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stderr.readline() if process.stderr is not None else ""
-            found = re.search(r":(\d+)$", line.strip())
-            if found is None:
-                raise DeviceError(f"the server did not start: {line.strip()}")
-            port = int(found[1])
-            _wait_until_ready(port, process)
-            yield port
-        finally:
-            process.terminate()
+class _Measuring:
+    """Measures one thing after the other on a server."""
+
+    def __init__(self, started: Server, bench: ServeBench, progress: Progress) -> None:
+        self._port, self._bench, self._progress = started.port, bench, progress
+        self._done = 0
+
+    def __call__(
+        self,
+        name: str,
+        requests: Sequence[bytes],
+        *,
+        connections: int | None = None,
+        rate: float | None = None,
+        seconds: float | None = None,
+    ) -> Load:
+        """Ask for as long as the benchmark says, unless told otherwise."""
+        self._progress(name, self._done, 8)
+        plan = Plan(self._port, connections or self._bench.connections, seconds or self._bench.seconds, rate)
+        found, _ = loaded(plan, requests)
+        self._done += 1
+        return found
 
 
-def _wait_until_ready(port: int, process: subprocess.Popen[str]) -> None:
-    stop = time.monotonic() + READY_SECONDS
-    request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    while not asyncio.run(_load(port, [request], 1, 0.05))["requests"]:
-        if process.poll() is not None or time.monotonic() > stop:
-            raise DeviceError("the server did not become ready", fix="semrec serve INDEX says why")
-        time.sleep(0.1)
+def _lists(load: Load | None) -> Lists | None:
+    if load is None:
+        return None
+    rate = round(load.requests_per_second * USERS_A_REQUEST, 1)
+    return Lists(
+        **load.model_dump(),
+        users_a_request=USERS_A_REQUEST,
+        connections=ARROW_CONNECTIONS,
+        users_per_second=rate,
+    )
 
 
-def _post(path: str, question: dict[str, Any]) -> bytes:
-    body = json.dumps(question).encode()
-    return b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
+def _answer_bytes(index: Path, flags: Sequence[str], asked: _Asked) -> int:
+    """Return the size of the largest of the first answers: the fixed body's."""
+    with server(index, flags) as started:
+        found, _ = loaded(Plan(started.port, 1, 0.5), asked.similar)
+    return max(2, found.body_bytes)
 
 
-async def _load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> dict[str, Any]:
-    """Ask on all connections for so long; only replies of status 200 count as requests."""
-    times: list[float] = []
-    failed = 0
-    size = 0
-    stop = time.perf_counter() + seconds
-
-    async def caller(first: int) -> None:
-        nonlocal failed, size
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        position = first
-        while (started := time.perf_counter()) < stop:
-            writer.write(requests[position % len(requests)])
-            head = await reader.readuntil(b"\r\n\r\n")
-            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            await reader.readexactly(size)
-            if head.startswith(b"HTTP/1.1 200"):
-                times.append((time.perf_counter() - started) * 1e3)
-            else:
-                failed += 1
-            position += connections
-        writer.close()
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller(number) for number in range(connections)))
-    taken = time.perf_counter() - began
-    told = np.percentile(times, [50, 95, 99]).tolist() if times else [None, None, None]
-    return {
-        "requests": len(times),
-        "failed": failed,
-        "requests_per_second": len(times) / taken,
-        "p50_ms": told[0],
-        "p95_ms": told[1],
-        "p99_ms": told[2],
-        "last_body_bytes": size,
-    }
+def _bare_search_ms(recommender: Recommender, bench: ServeBench) -> float:
+    """Return the median milliseconds of searching for one title, the title itself left out, without anything else."""
+    rows = np.random.default_rng(bench.seed).integers(0, recommender.titles.count, SEARCHES).tolist()
+    times = []
+    for row in rows:
+        vector, exclusions = recommender.index.vectors([row]), Exclusions.of([[row]])
+        started = time.perf_counter()
+        recommender.searcher.run(vector, Wish(bench.k), exclusions)
+        times.append((time.perf_counter() - started) * 1e3)
+    return round(float(np.median(times)), 4)
