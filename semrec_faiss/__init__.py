@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from semrec_faiss.errors import NotFoundError as NotFoundError
     from semrec_faiss.errors import SemrecError as SemrecError
     from semrec_faiss.errors import StorageError as StorageError
+    from semrec_faiss.errors import UnavailableError as UnavailableError
     from semrec_faiss.errors import UsageError as UsageError
     from semrec_faiss.index.update.plan import Change as Change
     from semrec_faiss.index.update.updating import compact_index as compact_index
@@ -53,6 +54,7 @@ __all__ = [
     "SemrecError",
     "StorageError",
     "Taste",
+    "UnavailableError",
     "UsageError",
     "Wanted",
     "__version__",
@@ -80,6 +82,7 @@ _HOME = {
     "NotFoundError": "semrec_faiss.errors",
     "SemrecError": "semrec_faiss.errors",
     "StorageError": "semrec_faiss.errors",
+    "UnavailableError": "semrec_faiss.errors",
     "UsageError": "semrec_faiss.errors",
     "build": "semrec_faiss.search.building",
     "Taste": "semrec_faiss.search.profile.taste",

@@ -69,6 +69,10 @@ class DeviceError(SemrecError):
     exit_code = 6
 
 
+class UnavailableError(DeviceError):
+    """A cluster, or a part of one that a question needs, does not answer; it may do so later."""
+
+
 class MissingPackageError(SemrecError):
     """A Python package is not installed, or not in a way that loads; ``fix`` is the ``pip`` line that mends it."""
 

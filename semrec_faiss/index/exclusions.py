@@ -53,6 +53,12 @@ class Exclusions:
         starts = np.repeat(self.offsets[queries] - offsets[:-1], counts)
         return Exclusions(offsets, self.rows[starts + np.arange(offsets[-1])])
 
+    def within(self, first: int, last: int) -> Exclusions:
+        """Return those of the rows from ``first`` to ``last`` - 1, counted from ``first``."""
+        mine = (self.rows >= first) & (self.rows < last)
+        before = np.concatenate(([0], np.cumsum(mine)))
+        return Exclusions(before[self.offsets], self.rows[mine] - first)
+
     def contain(self, candidates: Rows, titles: int) -> Mask:
         """Tell for each candidate whether its query excludes it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,9 +57,19 @@ class Variety:
 
 
 class Groups:
-    """The values of one metadata field as whole numbers, -1 where a title has none."""
+    """The values of one metadata field as whole numbers.
 
-    def __init__(self, catalog: Catalog, name: str) -> None:
+    Attributes:
+        codes: int64 (titles,), -1 where a title has none.
+    """
+
+    def __init__(self, codes: Rows, texts: Callable[[], list[str]]) -> None:
+        """Take the values as numbers; ``texts`` reads what these stand for."""
+        self.codes = codes
+        self.texts = texts
+
+    @classmethod
+    def of(cls, catalog: Catalog, name: str) -> Groups:
         """Read the field of all titles.
 
         Raises:
@@ -72,10 +82,13 @@ class Groups:
             raise UsageError(f"field {name!r} holds lists; a limit needs one value a title")
         column = quoted_name(field)
         sql = (
-            f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) END AS code"
+            f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) - 1 END AS code"
             " FROM titles ORDER BY _semrec_row"
         )
-        self.codes: Rows = np.asarray(catalog.cursor().execute(sql).fetchnumpy()["code"], dtype=np.int64)
+        distinct = f"SELECT DISTINCT {column} AS value FROM titles WHERE {column} IS NOT NULL"
+        texts = f"SELECT value::VARCHAR FROM ({distinct}) ORDER BY value"
+        codes = np.asarray(catalog.cursor().execute(sql).fetchnumpy()["code"], dtype=np.int64)
+        return cls(codes, lambda: [text for (text,) in catalog.cursor().execute(texts).fetchall()])
 
 
 def choose_varied(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
@@ -121,6 +121,7 @@ def explain(
     user_row: int,
     row: int,
     k: int,
+    rank_of: Callable[[Vectors, int, Rows], int],
 ) -> Explanation:
     """Explain one title to one user.
 
@@ -136,6 +137,7 @@ def explain(
         user_row: the user.
         row: the title.
         k: how many contributions to name.
+        rank_of: ranks a row among all but some for a query, as `rank_among`.
     """
     k = checked_count(k)
     query = np.ascontiguousarray(users.vectors[user_row])
@@ -166,7 +168,7 @@ def explain(
         media_id=record["media_id"],
         title=record["title"],
         score=score,
-        rank=_rank(index, query, row, seen),
+        rank=rank_of(query, row, seen),
         of=index.count - len(seen) + int(row in seen),
         seen=bool(row in seen),
         seen_titles=len(seen) if users.has_seen else None,
@@ -211,12 +213,23 @@ def _seen_by(users: SavedUsers, user_row: int) -> Rows:
     return np.asarray(rows[offsets[user_row] : offsets[user_row + 1]], dtype=np.int64)
 
 
-def _rank(index: VectorIndex, query: Vectors, row: int, left_out: Rows) -> int:
+def rank_among(index: VectorIndex, query: Vectors, row: int, left_out: Rows) -> int:
     """Return the place of ``row`` by score, ties by row, among the titles that are not left out."""
+    scores = all_scores(index, query)
+    return 1 + count_before(scores, row, scores[row], left_out)
+
+
+def all_scores(index: VectorIndex, query: Vectors) -> Scores:
+    """Score every title: float32 (titles,)."""
     scores = np.empty(index.count, np.float32)
     for start in range(0, index.count, SCAN_ROWS):
         rows = np.arange(start, min(start + SCAN_ROWS, index.count), dtype=np.int64)
         scores[rows] = index.vectors(rows) @ query
-    before = (scores > scores[row]) | ((scores == scores[row]) & (np.arange(index.count) < row))
+    return scores
+
+
+def count_before(scores: Scores, row: int, score: np.float32, left_out: Rows) -> int:
+    """Count the titles, but for ``left_out``, that come before one with this score and row."""
+    before = (scores > score) | ((scores == score) & (np.arange(len(scores)) < row))
     before[left_out] = False
-    return 1 + int(before.sum())
+    return int(before.sum())

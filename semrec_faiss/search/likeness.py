@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -22,6 +23,14 @@ Block = Literal["whole", "people", "text"]
 """By what titles are alike: the whole vector, what people did with them, or what their texts say."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What titles are compared with: float32 (columns,), of unit length, and the block of their vectors that it is."""
+
+    query: Vectors
+    by: Block
+
+
 class Likeness:
     """Finds titles by cosine in an index of inner products, exactly; its own search would bring up popular titles."""
 
@@ -37,9 +46,19 @@ class Likeness:
         Raises:
             UsageError: an index without blocks, or another word for one.
         """
+        return self._searcher.chosen(self.pool(self.asked(row, by), wish, exclusions), wish)
+
+    def asked(self, row: int, by: Block) -> Asked:
+        """Return what `pool` compares with for a title; raises as `run`."""
+        length = self._lengths(by)[row]
+        # Of unit length, so that products of long vectors fit float32.
+        return Asked((self._searcher.index.vectors([row])[0, self._columns(by)] / length).astype(np.float32), by)
+
+    def pool(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
+        """Find the titles most like what is asked, as many as ``wish`` is chosen from."""
         started = time.perf_counter()
         restriction = self._searcher.restriction(wish, exclusions)
-        scores = self._cosines(row, by)
+        scores = self._cosines(asked)
         order = np.lexsort((np.arange(len(scores)), -scores))
         order = order[restriction.allows(order[None, :])[0]]
         size = min(len(order), wish.k if wish.variety.is_plain else wish.variety.pool(wish.k))
@@ -47,8 +66,7 @@ class Likeness:
         rows[0, :size] = order[:size]
         found = np.where(rows >= 0, scores[np.maximum(rows, 0)], -np.inf).astype(np.float32)
         stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
-        pool = TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])
-        return self._searcher.chosen(pool, wish)
+        return TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])
 
     def _columns(self, by: Block) -> slice:
         if by not in get_args(Block):
@@ -68,12 +86,9 @@ class Likeness:
         lengths = np.sqrt(np.concatenate(squares))
         return np.where(lengths > 0, lengths, 1.0)
 
-    def _cosines(self, row: int, by: Block) -> Values:
-        lengths = self._lengths(by)
-        # Of unit length, so that products of long vectors fit float32.
-        query = (self._searcher.index.vectors([row])[0, self._columns(by)] / lengths[row]).astype(np.float32)
-        products = np.concatenate([part @ query for part in self._parts(by)]).astype(np.float64)
-        return np.asarray(products / lengths)
+    def _cosines(self, asked: Asked) -> Values:
+        products = np.concatenate([part @ asked.query for part in self._parts(asked.by)]).astype(np.float64)
+        return np.asarray(products / self._lengths(asked.by))
 
     def _parts(self, by: Block) -> Iterator[Vectors]:
         columns, index = self._columns(by), self._searcher.index

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from semrec_faiss.search.text import TextQueries
 
 TITLES_REMEMBERED = 4096
 """Titles whose row is kept, so that asking for one again costs no look-up."""
+
+IN_A_CLUSTER = "ray://"
+CLUSTER_RECOMMENDER = ("semrec_faiss.cluster.recommender", "ClusterRecommender")
+"""What opens addresses that begin so."""
 
 
 class OpenIndex(HoldsHandles):
@@ -58,7 +63,7 @@ class OpenIndex(HoldsHandles):
         """Open the index in ``path``.
 
         Args:
-            path: an index directory.
+            path: an index directory; or ``ray://HOST:PORT/INDEX`` for one in shards, which that cluster serves.
             settings: search and device settings for this session, such as ``index.search.nprobe=32``.
             batcher: searches together what several threads ask at the same moment; None searches for each at once.
 
@@ -71,6 +76,11 @@ class OpenIndex(HoldsHandles):
         """
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
+        if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
+            # By its name, as a plug-in: that room stands on this one, and needs a package of its own.
+            module, name = CLUSTER_RECOMMENDER
+            opened: Self = getattr(import_module(module), name).open(path, settings)
+            return opened
         return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher)
 
     @classmethod

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from semrec_faiss.arrays import Mask, Rows
+from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
-from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
+from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, rank_among, similar_users
 from semrec_faiss.search.likeness import Block, Likeness
 from semrec_faiss.search.opened import OpenIndex
 from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
@@ -41,7 +41,8 @@ class Recommender(OpenIndex):
         return ProfileSearch(self.searcher, self.users)
 
     @cached_property
-    def _likeness(self) -> Likeness:
+    def likeness(self) -> Likeness:
+        """Compares titles by cosine, whatever the index does."""
         return Likeness(self.searcher, self.saved.transformation)
 
     def similar(self, title_or_id: Name, k: int = 10, *, by: Block = "whole", **wish: Unpack[WishArguments]) -> Answer:
@@ -72,7 +73,7 @@ class Recommender(OpenIndex):
         if by == "whole" and self.index.config.normalize:
             found = self.searcher.run(self.index.vectors([row]), wanted, exclusions)
         else:
-            found = self._likeness.run(row, by, wanted, exclusions)
+            found = self._alike(row, by, wanted, exclusions)
         return self._answers(found, wanted, asked, started)[0]
 
     @overload
@@ -249,7 +250,13 @@ class Recommender(OpenIndex):
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
         row = self.row_of(name_of(title_or_id, "the title"))
         user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
-        return explain(self.saved, self.index, self.users, self.titles.records, user_row, row, k)
+        return explain(self.saved, self.index, self.users, self.titles.records, user_row, row, k, self._rank)
+
+    def _rank(self, query: Vectors, row: int, left_out: Rows) -> int:
+        return rank_among(self.index, query, row, left_out)
+
+    def _alike(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
+        return self.likeness.run(row, by, wish, exclusions)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
@@ -17,7 +18,7 @@ from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.restriction import Restriction
-from semrec_faiss.search.restricted.topk import restricted_top_k
+from semrec_faiss.search.restricted.topk import Strategy, restricted_top_k
 from semrec_faiss.search.wish import Wish
 
 
@@ -56,7 +57,12 @@ class Searcher:
                 self.index, queries, wish.k, restriction, strategy=wish.strategy, gathered=gathered
             )
         else:
-            found = self._varied(queries, wish, restriction, gathered)
+
+            def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+                mine = restriction.take(at)
+                return restricted_top_k(self.index, queries[at], size, mine, strategy=strategy, gathered=gathered)
+
+            found = self.varied(queries, wish, pool)
         if restriction.mask is not None:
             found.stages.insert(0, filtering)
         return found
@@ -75,7 +81,7 @@ class Searcher:
         k = min(wish.k, self.index.count)
         if wish.variety.is_plain:
             return replace(pool, rows=pool.rows[:, :k], scores=pool.scores[:, :k])
-        groups = {name: self._group(name) for name in wish.variety.max_per}
+        groups = {name: self.group(name) for name in wish.variety.max_per}
         rows, scores = choose_varied(self.index, None, pool, k, wish.variety, groups)
         return replace(pool, rows=rows, scores=scores, exact=False, strategy=f"{pool.strategy}+variety")
 
@@ -83,7 +89,7 @@ class Searcher:
         """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""
         self._restriction(wish, None)
         for name in wish.variety.max_per:
-            self._group(name)
+            self.group(name)
 
     def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Vectors | None]:
         titles = self.index.count
@@ -100,9 +106,15 @@ class Searcher:
         gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
-    def _varied(self, queries: Vectors, wish: Wish, restriction: Restriction, gathered: Vectors | None) -> TopK:
-        """Choose from pools that grow, each query's own, until it has k titles or its pool is all that matches."""
-        groups = {name: self._group(name) for name in wish.variety.max_per}
+    def varied(self, queries: Vectors, wish: Wish, pool_of: Callable[[Rows, int, Strategy], TopK]) -> TopK:
+        """Choose from pools that grow, each query's own, until it has k titles or its pool is all that matches.
+
+        Args:
+            queries: float32 (queries, dim), prepared.
+            wish: what is wanted.
+            pool_of: finds the best of some of the queries: their positions, how many, and by which strategy.
+        """
+        groups = {name: self.group(name) for name in wish.variety.max_per}
         k = min(wish.k, self.index.count)
         most = min(self.index.count, self.index.k_limit or self.index.count)
         size = min(most, wish.variety.pool(wish.k))
@@ -110,9 +122,7 @@ class Searcher:
         result = TopK.empty(len(queries), k)
         active = np.arange(len(queries))
         while True:
-            pool = restricted_top_k(
-                self.index, queries[active], size, restriction.take(active), strategy=strategy, gathered=gathered
-            )
+            pool = pool_of(active, size, strategy)
             started = time.perf_counter()
             rows, scores = choose_varied(self.index, queries[active], pool, k, wish.variety, groups)
             stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
@@ -127,8 +137,12 @@ class Searcher:
                 return result
             size = min(most, 4 * size)
 
-    def _group(self, name: str) -> Groups:
+    def group(self, name: str) -> Groups:
+        """Return the values of a field; raises UsageError where there is none, or it holds lists."""
         with self._lock:
             if name not in self._groups:
-                self._groups[name] = Groups(self.titles.catalog, name)
+                self._groups[name] = self._read_group(name)
             return self._groups[name]
+
+    def _read_group(self, name: str) -> Groups:
+        return Groups.of(self.titles.catalog, name)

@@ -217,10 +217,10 @@ def test_a_field_is_found_in_any_case_and_by_odd_names(tmp_path: Path, world: An
     lines += ['{"media_id": "c", "title": "C", "My \\"field\\"": 3}', '{"media_id": "d", "title": "D", "x": 1}']
     path = tmp_path / "metadata.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    codes = Groups(Catalog.read(path), 'my "FIELD"').codes
+    codes = Groups.of(Catalog.read(path), 'my "FIELD"').codes
     assert codes[1] == codes[3] == -1
     assert codes[0] == codes[2] >= 0
-    franchise = Groups(world.catalog, "FRANCHISE").codes
+    franchise = Groups.of(world.catalog, "FRANCHISE").codes
     for row, entry in enumerate(world.entries):
         assert bool(franchise[row] == -1) is (entry["franchise"] is None)
     assert len(set(franchise.tolist())) == len({entry["franchise"] for entry in world.entries})

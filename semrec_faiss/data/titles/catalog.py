@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class Catalog(HoldsHandles):
         fields: the DuckDB type of every metadata field, in the order in which records hold them.
         mixtures: what fields of type JSON hold, with lines of metadata.jsonl; empty once the catalog is saved.
         aliases: names that the data has for fields which are called by their part here; filters understand both.
+        finder: finds titles by what a person types.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Catalog(HoldsHandles):
         self.fields = fields
         self.mixtures = mixtures or {}
         self.aliases = {field: part for part, field in parts.items() if part in fields and field not in fields}
-        self._finder = TitleFinder(connection.cursor, has_year="year" in fields)
+        self.finder = TitleFinder(connection.cursor, has_year="year" in fields)
         (held,) = connection.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0]
         connection.execute(
             f"SET GLOBAL TimeZone = 'UTC'; SET memory_limit = '{int(held) + FILTER_BYTES}B';"
@@ -115,6 +117,31 @@ class Catalog(HoldsHandles):
         for loaded in insert_titles(connection, metadata.fields, lines):
             progress("loading titles", loaded, metadata.count)
         return cls(connection, metadata.count, metadata.fields, metadata.mixtures, parts=parts)
+
+    @classmethod
+    def read_range(
+        cls, path: Path, first: int, last: int, fields: Mapping[str, str], parts: Mapping[str, str] = NO_PARTS
+    ) -> Catalog:
+        """Read some titles of metadata that was checked as a whole, and has these ``fields``.
+
+        Raises:
+            DataError: it has fewer titles than that, so it is another file by now.
+        """
+        connection, known = connect(), dict(fields)
+        create_table(connection, known)
+        if path.suffix == ".parquet":
+            source = f"FROM {inspect_table(path, parts=parts).rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
+            connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}")
+        else:
+            lines = (raw.decode("utf-8") for _, raw in islice(numbered_lines(path), first, last))
+            if parts:
+                lines = (json.dumps(by_part(json.loads(line), parts), ensure_ascii=False) for line in lines)
+            for _ in insert_titles(connection, known, lines):
+                pass
+        (count,) = connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()[0]
+        if count != last - first:
+            raise DataError(f"{path} has {count} of the titles {first} to {last - 1}", fix="build the index again")
+        return cls(connection, int(count), known, parts=parts)
 
     @classmethod
     def from_parquet(cls, path: Path, parts: Mapping[str, str] = NO_PARTS) -> Catalog:
@@ -256,11 +283,11 @@ class Catalog(HoldsHandles):
             AmbiguousTitleError: several titles answer equally well; ``candidates`` lists up to ten with their media_id.
             NotFoundError: none does; ``candidates`` are the nearest five titles.
         """
-        return self._finder.find(title_or_id)
+        return self.finder.find(title_or_id)
 
     def find_title(self, title: str) -> int:
         """Return the row of the title that is called so, as `find` does for a text that is no media_id."""
-        return self._finder.find(title, ids=False)
+        return self.finder.find(title, ids=False)
 
     def checked(self, rows: RowsLike) -> NDArray[np.int64]:
         """Return rows as int64 (rows,); raises DataError where one is outside the catalog."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,28 @@ _SLACK = 24
 _MAY_HAVE_ALTERNATIVES = "(title LIKE '%(%' AND NOT (title LIKE '%(____)' AND title NOT LIKE '%(%(%'))"
 
 
+BY_ID, BY_TITLE, SPELLED, BY_NUMBER = 0, 1, 2, 1000
+"""How near what is found is to what was asked, nearest first; between the last two, by how it is spelled."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The titles that answer to a text best, of all or of some: ``rank`` tells how near they are, less is nearer."""
+
+    rank: int
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class Near:
+    """A title that looks like a text: how much at first sight, and what a message says of it."""
+
+    alike: float
+    row: int
+    title: str
+    name: str
+
+
 class TitleFinder:
     """Looks titles up; prepares its table of squeezed titles when one is first needed."""
 
@@ -47,27 +70,29 @@ class TitleFinder:
             AmbiguousTitleError: several titles answer equally well.
             NotFoundError: none does; ``candidates`` are the nearest five.
         """
-        # A command line may hold bytes that are no text; no title does.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        rows = self._find_exactly(text, ids) or self._find_spelled_otherwise(text)
-        rows = rows or (self._find_by_number(text) if ids else [])
-        if len(rows) == 1:
-            return rows[0]
-        raise self._ambiguous(text, rows) if rows else self._not_found(text)
+        text = readable(text)
+        return decided(text, [self.answering(text, ids=ids)], self.named, lambda: self.near(text))
 
-    def _find_exactly(self, text: str, ids: bool) -> list[int]:
+    def answering(self, text: str, *, ids: bool = True) -> Answering:
+        """Find the titles that answer to a `readable` text best; none where none does."""
+        found = self._exactly(text, ids)
+        found = found if found.rows else self._spelled_otherwise(text)
+        return found if found.rows or not ids else Answering(BY_NUMBER, self._find_by_number(text))
+
+    def _exactly(self, text: str, ids: bool) -> Answering:
         if not ids:
-            return [row for (row,) in self._rows(f"SELECT {ROW} FROM titles WHERE title = $1 ORDER BY {ROW}", [text])]
+            sql = f"SELECT {ROW} FROM titles WHERE title = $1 ORDER BY {ROW}"
+            return Answering(BY_TITLE, [row for (row,) in self._rows(sql, [text])])
         sql = f"SELECT {ROW}, media_id = $1 FROM titles WHERE media_id = $1 OR title = $1 ORDER BY {ROW}"
         found = self._rows(sql, [text])
         by_id = [row for row, is_id in found if is_id]
-        return by_id or [row for row, _ in found]
+        return Answering(BY_ID, by_id) if by_id else Answering(BY_TITLE, [row for row, _ in found])
 
-    def _find_spelled_otherwise(self, text: str) -> list[int]:
+    def _spelled_otherwise(self, text: str) -> Answering:
         query = TitleQuery(text)
         cores = [part for part in query.cores if part]
         if not cores:
-            return []
+            return Answering(SPELLED, [])
         self._prepare()
         # contains() finds in the squeezed titles; a query of symbols alone has to be looked for in the title itself.
         where = " OR ".join(
@@ -76,15 +101,15 @@ class TitleFinder:
             for number, part in enumerate(cores, start=1)
         )
         sql = f"SELECT {ROW}, title, {self._year} FROM titles JOIN title_keys USING ({ROW}) WHERE {where}"
-        return query.best_rows(self._rows(sql, cores))
+        rank, rows = query.best_rows(self._rows(sql, cores))
+        return Answering(SPELLED + rank, rows)
 
     def _find_by_number(self, text: str) -> list[int]:
-        """Find the title whose media_id is ``text``, a number, behind other characters and zeros: 1 is ml_00000001."""
+        """Find titles whose media_id is ``text``, a number, behind other characters and zeros: 1 is ml_00000001."""
         if not (text.isascii() and text.isdigit()):
             return []
         sql = f"SELECT {ROW} FROM titles WHERE regexp_full_match(media_id, '[^0-9]*0*' || $1) ORDER BY {ROW} LIMIT 2"
-        found = [row for (row,) in self._rows(sql, [text.lstrip("0") or "0"])]
-        return found if len(found) == 1 else []
+        return [row for (row,) in self._rows(sql, [text.lstrip("0") or "0"])]
 
     def _prepare(self) -> None:
         """Squeeze all titles, once: 62,423 take about 0.1 s."""
@@ -106,29 +131,8 @@ class TitleFinder:
     def _rows(self, sql: str, values: list[Any]) -> list[Any]:
         return self._cursor().execute(sql, values).fetchall()
 
-    def _ambiguous(self, text: str, rows: list[int]) -> AmbiguousTitleError:
-        shown = self._named(rows[:MATCHES_SHOWN])
-        more = f"\n  … and {len(rows) - len(shown):,} more" if len(rows) > len(shown) else ""
-        listed = "".join(f"\n  {name}" for name in shown)
-        alike = len({name.rpartition(" [")[0] for name in shown}) == 1
-        return AmbiguousTitleError(
-            f"{len(rows)} titles answer to {text!r}:{listed}{more}",
-            fix="give the media_id" if alike else "give the year in brackets after the title, or the media_id",
-            candidates=tuple(shown),
-        )
-
-    def _not_found(self, text: str) -> NotFoundError:
-        rows = self._nearest(text)
-        titles = self._titles(rows)
-        listed = "".join(f"\n  {name}" for name in self._named(rows))
-        problem = f"no title answers to {text!r}"
-        return NotFoundError(
-            f"{problem}; the nearest are:{listed}" if listed else problem,
-            fix="give one of these titles, or a media_id" if listed else "give a title or a media_id",
-            candidates=tuple(titles[row][0] for row in rows),
-        )
-
-    def _nearest(self, text: str) -> list[int]:
+    def near(self, text: str) -> list[Near]:
+        """Return the titles that look most like ``text`` at first sight, for `decided` to choose from."""
         asked = core(TitleQuery(text).readings[-1].whole)[:COMPARED]
         if not asked:
             return []
@@ -137,21 +141,74 @@ class TitleFinder:
         plain = f"left(regexp_replace(key, '[0-9]{{4}}$', ''), {COMPARED})"
         begun = f"left({plain}, {len(asked) + 1})"
         found = self._rows(
-            f"SELECT {ROW}, title FROM titles JOIN title_keys USING ({ROW}) ORDER BY greatest("
-            f"jaro_winkler_similarity({plain}, $1), jaro_winkler_similarity({begun}, $1)) DESC, {ROW}"
-            f" LIMIT {_NEAR_CANDIDATES}",
+            f"SELECT greatest(jaro_winkler_similarity({plain}, $1), jaro_winkler_similarity({begun}, $1)) AS alike,"
+            f" {ROW}, title, media_id, {self._year} FROM titles JOIN title_keys USING ({ROW})"
+            f" ORDER BY alike DESC, {ROW} LIMIT {_NEAR_CANDIDATES}",
             [asked],
         )
-        return nearest(text, found, NEAREST)
+        return [Near(alike, row, title, _name(title, *more)) for alike, row, title, *more in found]
 
-    def _titles(self, rows: list[int]) -> dict[int, tuple[str, str, int | None]]:
-        """Return title, media_id and year by row."""
+    def named(self, rows: Sequence[int]) -> list[str]:
+        """Return what a message calls each of ``rows``: the title, its year and its media_id."""
         sql = f"SELECT {ROW}, title, media_id, {self._year} FROM titles WHERE {ROW} IN (SELECT unnest(?::BIGINT[]))"
-        return {row: (title, media_id, year) for row, title, media_id, year in self._rows(sql, [rows])}
+        names = {row: _name(*more) for row, *more in self._rows(sql, [list(rows)])}
+        return [names[row] for row in rows]
 
-    def _named(self, rows: list[int]) -> list[str]:
-        titles = self._titles(rows)
-        return [_name(*titles[row]) for row in rows]
+
+def readable(text: str) -> str:
+    """Return a text without what is none: a command line may hold such bytes, and no title does."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def decided(
+    text: str,
+    found: Sequence[Answering],
+    named: Callable[[Sequence[int]], list[str]],
+    near: Callable[[], Sequence[Near]],
+) -> int:
+    """Decide on one title of what all parts of a catalogue have found.
+
+    Args:
+        text: what was asked.
+        found: what answers to it in each part.
+        named: tells what messages call rows.
+        near: the titles that look like it, asked for where none answers.
+
+    Raises:
+        AmbiguousTitleError: several titles answer equally well.
+        NotFoundError: none does; ``candidates`` are the nearest five.
+    """
+    rank = min((one.rank for one in found if one.rows), default=BY_NUMBER)
+    rows = sorted(row for one in found if one.rank == rank for row in one.rows)
+    if len(rows) == 1:
+        return rows[0]
+    if rank == BY_NUMBER:  # several media_ids that end with a number are none that was meant
+        raise _not_found(text, near())
+    raise _ambiguous(text, len(rows), named(rows[:MATCHES_SHOWN]))
+
+
+def _ambiguous(text: str, count: int, shown: list[str]) -> AmbiguousTitleError:
+    more = f"\n  … and {count - len(shown):,} more" if count > len(shown) else ""
+    listed = "".join(f"\n  {name}" for name in shown)
+    alike = len({name.rpartition(" [")[0] for name in shown}) == 1
+    return AmbiguousTitleError(
+        f"{count} titles answer to {text!r}:{listed}{more}",
+        fix="give the media_id" if alike else "give the year in brackets after the title, or the media_id",
+        candidates=tuple(shown),
+    )
+
+
+def _not_found(text: str, near: Sequence[Near]) -> NotFoundError:
+    best = sorted(near, key=lambda one: (-one.alike, one.row))[:_NEAR_CANDIDATES]
+    by_row = {one.row: one for one in best}
+    shown = [by_row[row] for row in nearest(text, [(one.row, one.title) for one in best], NEAREST)]
+    listed = "".join(f"\n  {one.name}" for one in shown)
+    problem = f"no title answers to {text!r}"
+    return NotFoundError(
+        f"{problem}; the nearest are:{listed}" if listed else problem,
+        fix="give one of these titles, or a media_id" if listed else "give a title or a media_id",
+        candidates=tuple(one.title for one in shown),
+    )
 
 
 def _name(title: str, media_id: str, year: int | None) -> str:

@@ -144,8 +144,8 @@ class TitleQuery:
         names = (name for reading in self.readings for name in (reading.whole, reading.main))
         return tuple(dict.fromkeys(core(name) for name in names))
 
-    def best_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> list[int]:
-        """Return the rows among (row, title, year) that answer best, none when no title does."""
+    def best_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> tuple[int, list[int]]:
+        """Return the rows among (row, title, year) that answer best, and how far they are, 0 for a title's own name."""
         best: list[int] = []
         best_rank: int | None = None
         for row, title, year in titles:
@@ -155,7 +155,7 @@ class TitleQuery:
             if rank != best_rank:
                 best, best_rank = [], rank
             best.append(row)
-        return sorted(best)
+        return best_rank or 0, sorted(best)
 
     def named_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> list[int]:
         """Return the rows among (row, title, year) whose own name and year this is: no other title answers better."""

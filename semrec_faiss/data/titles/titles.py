@@ -13,6 +13,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.columns import StoredColumns, columns_of
+from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.titles.table import TABLE
@@ -116,8 +117,13 @@ class Titles:
 
     def known_record(self, title_or_id: str) -> tuple[int, Record] | None:
         """Return the row that `known` does, and the title's record, which was read to find it."""
-        held = [] if self._stored is None else self._looked_up(self._stored, title_or_id)
+        held = [] if self._stored is None else self._looked_up(self._stored, title_or_id)[1]
         return held[0] if len(held) == 1 else None
+
+    def looked_up(self, text: str) -> Answering:
+        """Return the titles that the sorted table has for ``text``: as an id, or else a title, or else a name."""
+        rank, held = (SPELLED, []) if self._stored is None else self._looked_up(self._stored, text)
+        return Answering(rank, [row for row, _ in held])
 
     def known_rows(self, media_ids: Sequence[str]) -> Rows:
         """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
@@ -150,18 +156,18 @@ class Titles:
         sql = f"SELECT count(*) FROM {TABLE} WHERE title = $1 AND media_id <> $1"
         return bool(self.catalog.cursor().execute(sql, [media_id]).fetchall()[0][0])
 
-    def _looked_up(self, stored: Texts, text: str) -> list[tuple[int, Record]]:
+    def _looked_up(self, stored: Texts, text: str) -> tuple[int, list[tuple[int, Record]]]:
         """Return rows and records of the titles whose id ``text`` is, or else whose title, or else whose name."""
-        for kind in ("media_id", "title"):
+        for kind, rank in (("media_id", BY_ID), ("title", BY_TITLE)):
             held = self._held(stored, f"{kind}:{text}")
             named = [(row, record) for row, record in held if record[kind] == text]
             if named:
-                return named
+                return rank, named
         query = TitleQuery(text)
         asked = dict.fromkeys(key(reading.whole) for reading in query.readings)
         found = {row: record for name in asked for row, record in self._held(stored, f"name:{name}")}
         rows = query.named_rows((row, record["title"], record.get("year")) for row, record in found.items())
-        return [(row, found[row]) for row in rows]
+        return SPELLED, [(row, found[row]) for row in rows]
 
     def _held(self, stored: Texts, kept_by: str) -> list[tuple[int, Record]]:
         rows = stored.rows_of(kept_by)

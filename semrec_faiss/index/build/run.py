@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 
 from semrec_faiss._version import __version__
+from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.interactions.transformation_file import (
     ARRAYS_NAME,
@@ -14,20 +18,29 @@ from semrec_faiss.data.interactions.transformation_file import (
 )
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.index.build.source import Source, open_source, profile_of
+from semrec_faiss.index.build.source import Source, TitleRange, open_source, profile_of
 from semrec_faiss.index.build.users import write_users
 from semrec_faiss.index.build.vectors import write_vectors
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
-from semrec_faiss.index.generations.manifest import FORMAT_VERSION, Manifest
+from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
+from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
-from semrec_faiss.index.saved.titles import write_titles
+from semrec_faiss.index.saved.titles import FIELDS_NAME, write_titles
 from semrec_faiss.progress import Progress, silent
+
+TitlesWriter = Callable[[NewGeneration, Source, IndexConfig], tuple[KnownAnswer, ...]]
+ShardsWriter = Callable[[str, int, Mapping[str, str]], ShardList]
 
 
 def build_index(
-    config: Config, progress: Progress = silent, *, strict: bool = False, keep_dataset: bool = True
+    config: Config,
+    progress: Progress = silent,
+    *,
+    strict: bool = False,
+    keep_dataset: bool = True,
+    part: TitleRange | None = None,
 ) -> Generation:
     """Build the index that ``config`` describes and publish it in ``config.output``.
 
@@ -38,6 +51,7 @@ def build_index(
         progress: told the steps.
         strict: refuse a history that names users or titles that there are not, instead of counting such rows.
         keep_dataset: whether the index remembers where its data lay; False where that goes away.
+        part: the titles that it has, as a shard, without users; all by default.
 
     Returns:
         The generation that is now in use.
@@ -51,19 +65,58 @@ def build_index(
         StorageError: the disk is full or refuses.
         UsageError: the output is something else than an index, or another process writes it.
     """
-    if config.dataset.folder is None:
-        raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
-    if config.output is None:
-        raise ConfigError("no output is given", fix="set output: in the config, or --output DIR")
-    device = choose_device(config.device, config.index)
-    source = open_source(config.dataset, progress)
+    _check_named(config)
+    device = choose_device(config.device, config.index)  # before anything is read
+
+    def write(new: NewGeneration, source: Source, index: IndexConfig) -> tuple[KnownAnswer, ...]:
+        blocks = partial(source.blocks, normalize=index.normalize)
+        known = write_vectors(new, index, blocks, source.count, source.dim, device, progress)
+        write_titles(new, source.catalog)
+        return known
+
+    return _built(config, part, write, progress, strict=strict, keep_dataset=keep_dataset)
+
+
+def build_front(config: Config, write_shards: ShardsWriter, progress: Progress = silent, *, strict: bool) -> Generation:
+    """Publish an index whose titles lie in shards: its users, and the list of the shards, which are made meanwhile.
+
+    Args:
+        config: as for `build_index`.
+        write_shards: makes the shards of a generation with this name, of so many titles with these fields.
+        progress: told the steps.
+        strict: as for `build_index`.
+
+    Raises:
+        SemrecError: as `build_index`, and what ``write_shards`` raises.
+    """
+
+    def write(new: NewGeneration, source: Source, _: IndexConfig) -> tuple[KnownAnswer, ...]:
+        with new.create(FIELDS_NAME) as file:
+            file.write(json.dumps(source.catalog.fields, ensure_ascii=False).encode())
+        shards = write_shards(new.name, source.count, source.catalog.fields)
+        with new.create(SHARDS_LIST) as file:
+            file.write(shards.as_json())
+        return ()
+
+    return _built(config, None, write, progress, strict=strict, keep_dataset=True)
+
+
+def _built(
+    config: Config,
+    part: TitleRange | None,
+    write: TitlesWriter,
+    progress: Progress,
+    *,
+    strict: bool,
+    keep_dataset: bool,
+) -> Generation:
+    output = _check_named(config)
+    source = open_source(config.dataset, progress, part)
     profile = profile_of(config, source)
     resolved = resolve(config.index, source.count, source.dim)
-    directory = IndexDirectory(config.output)
-    blocks = partial(source.blocks, normalize=resolved.normalize)
+    directory = IndexDirectory(output)
     with directory.writing(), directory.new_generation() as new:
-        known = write_vectors(new, resolved, blocks, source.count, source.dim, device, progress)
-        write_titles(new, source.catalog)
+        known = write(new, source, resolved)
         ignored = write_users(new, resolved, profile, source, progress, strict=strict)
         _carry_transformation(new, source)
         progress("publishing", 0, 1)
@@ -88,6 +141,15 @@ def build_index(
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)
         return generation
+
+
+def _check_named(config: Config) -> Path:
+    """Return where the index goes; raises ConfigError where that, or where the data is, is not said."""
+    if config.dataset.folder is None:
+        raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
+    if config.output is None:
+        raise ConfigError("no output is given", fix="set output: in the config, or --output DIR")
+    return config.output
 
 
 def _carry_transformation(new: NewGeneration, source: Source) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,21 @@ from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.progress import Progress
 from semrec_faiss.storage import read_small
+
+
+@dataclass(frozen=True)
+class TitleRange:
+    """Some of the titles of a data folder that was checked as a whole.
+
+    Attributes:
+        first: the first row.
+        last: the row after the last.
+        fields: the DuckDB type of every field of all titles.
+    """
+
+    first: int
+    last: int
+    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,13 @@ class Source:
             yield first, block
 
 
-def open_source(dataset: Dataset, progress: Progress) -> Source:
+def open_source(dataset: Dataset, progress: Progress, part: TitleRange | None = None) -> Source:
     """Open a data folder, whose fields play the parts that the config says, and hold its files against one another.
+
+    Args:
+        dataset: the folder.
+        progress: told what is checked.
+        part: some of its titles, without users; all by default.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -83,14 +103,18 @@ def open_source(dataset: Dataset, progress: Progress) -> Source:
     folder = find_data_folder(dataset.folder or "")
     vectors = open_vectors(folder.media_vectors)
     parts = dataset.fields.parts
-    catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress, parts=parts)
+    if part is None:
+        catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress, parts=parts)
+    else:
+        vectors = vectors[part.first : part.last]
+        catalog = Catalog.read_range(folder.metadata, part.first, part.last, part.fields, parts)
     media = folder.media_vectors.parent
     learned = (
         read_transformation(media / JSON_NAME, media / ARRAYS_NAME, vectors=folder.media_vectors)
         if has_transformation(media)
         else None
     )
-    if folder.user_vectors is None or folder.user_ids is None:
+    if part is not None or folder.user_vectors is None or folder.user_ids is None:
         return Source(folder, vectors, catalog, None, (), learned)
     users = open_vectors(folder.user_vectors, expect_dim=vectors.shape[1])
     ids = read_user_ids(folder.user_ids, expect_count=len(users))

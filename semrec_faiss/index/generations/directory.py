@@ -19,6 +19,7 @@ from pathlib import Path
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
+from semrec_faiss.index.generations.shards import SHARDS_FOLDER
 from semrec_faiss.locks import only_writer
 from semrec_faiss.storage import read_small, sync_folder
 
@@ -133,7 +134,7 @@ class IndexDirectory:
         if self._generation_names():
             return True
         names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(_BUILDING_PREFIX)}
-        return names <= {_LOCK_NAME, _STAGED_NAME}
+        return names <= {_LOCK_NAME, _STAGED_NAME, SHARDS_FOLDER}
 
     @contextlib.contextmanager
     def new_generation(self) -> Iterator[NewGeneration]:

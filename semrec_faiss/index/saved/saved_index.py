@@ -21,6 +21,7 @@ from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, KnownAnswer, damaged
+from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.saved.titles import open_titles
 from semrec_faiss.index.saved.users import SavedUsers
@@ -61,9 +62,20 @@ class SavedIndex:
         self._open(IndexDirectory(path).current(), overrides)
 
     def _open(self, generation: Generation, overrides: Sequence[str]) -> None:
+        self._check_kind(generation)
         self.generation = generation
         self._overrides = tuple(overrides)
         self.config: Config = _overridden(generation.manifest.config, overrides)
+
+    def _check_kind(self, generation: Generation) -> None:
+        """Raise UsageError where titles lie in shards, which other machines may hold."""
+        shards = read_shards(generation)
+        if shards is not None:
+            index = generation.folder.parent
+            raise UsageError(
+                f"index {index} is in {len(shards.shards)} shards, which a cluster answers for together",
+                fix=f"open ray://auto{index.absolute()} on a machine of the cluster, or give --ray ADDRESS",
+            )
 
     @classmethod
     def of(cls, generation: Generation, overrides: Sequence[str] = ()) -> SavedIndex:

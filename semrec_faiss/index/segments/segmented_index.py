@@ -12,6 +12,7 @@ from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, scan
 from semrec_faiss.index.cpu.products import best_of_batch
 from semrec_faiss.index.hardware.device import Device, load_faiss, to_gpu
+from semrec_faiss.index.search_result import best_of_parts, padded
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
 from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.index.vector_index import VectorIndex
@@ -130,7 +131,7 @@ class SegmentedIndex(VectorIndex):
         rows, kept = np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)
         kept = np.where(rows == GONE, np.float32(-np.inf), kept)
         if rows.shape[1] < k:
-            rows, kept = _padded(rows, GONE, k), _padded(kept, -np.inf, k)
+            rows, kept = padded(rows, GONE, k), padded(kept, -np.inf, k)
         return kept, rows, np.flatnonzero((rows[:, -1] == GONE) & (places[:, -1] >= 0))
 
     def _rows_at(self, places: Rows) -> Rows:
@@ -145,13 +146,7 @@ class SegmentedIndex(VectorIndex):
 
     def _merged(self, scores: Scores, rows: Rows, best: Scores, found: Rows, k: int) -> tuple[Scores, Rows]:
         """Merge rows of the base with positions in the segments, best first, ties by row: (queries, k)."""
-        all_scores = np.concatenate((scores, best), axis=1)
-        all_rows = np.concatenate((rows, found + len(self._base_rows)), axis=1)
-        order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
-        if rows.shape[1] < k:
-            return _padded(scores, -np.inf, k), _padded(rows, GONE, k)
-        return scores, rows
+        return best_of_parts([scores, best], [rows, found + len(self._base_rows)], k)
 
 
 def _best_of(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
@@ -162,8 +157,3 @@ def _best_of(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
 
 def _nothing(queries: int) -> tuple[Scores, Rows]:
     return np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64)
-
-
-def _padded(table: Any, value: float, width: int) -> Any:
-    lacking = width - table.shape[1]
-    return np.concatenate((table, np.full((len(table), lacking), value, table.dtype)), axis=1)

@@ -249,7 +249,7 @@ def test_looking_in_sql_finds_what_comparing_all_titles_finds(
     catalog = catalog_of(tmp_path_factory.mktemp("shelf"), titled(*shelved, year=years))
     for query in [*asked, *(title.swapcase() for title in shelved[:10])]:
         exact = [row for row, title in enumerate(shelved) if title == query]
-        best = exact or TitleQuery(query).best_rows((row, title, years[row]) for row, title in enumerate(shelved))
+        best = exact or TitleQuery(query).best_rows((row, title, years[row]) for row, title in enumerate(shelved))[1]
         try:
             found = [catalog.find(query)]
         except AmbiguousTitleError as error:

@@ -1,0 +1,130 @@
+"""Runs a wish over all shards: each filters and searches its own titles, and the best of all are chosen here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.cluster.index import ShardedIndex
+from semrec_faiss.cluster.shard import Allowed
+from semrec_faiss.cluster.shards import OpenShards
+from semrec_faiss.cluster.titles import ShardedTitles
+from semrec_faiss.data.folder.database import connect
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.table import create_table, insert_titles
+from semrec_faiss.errors import UsageError
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.search.diversity import Groups
+from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.likeness import Asked
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.restricted.restriction import Restriction
+from semrec_faiss.search.restricted.topk import Strategy
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.wish import Wish
+
+
+class ShardedSearcher(Searcher):
+    """A `Searcher` of an index in shards."""
+
+    index: ShardedIndex
+
+    def __init__(
+        self, index: ShardedIndex, titles: ShardedTitles, shards: OpenShards, parts: Mapping[str, str]
+    ) -> None:
+        """Search ``index``, whose rows are ``titles``; ``parts`` are fields that play one under another name."""
+        super().__init__(index, titles)
+        self._shards = shards
+        self._fields = dict(titles.fields)
+        self._parts = parts
+
+    def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+        """Find what ``wish`` asks for; see `Searcher.run`."""
+        self._check_k(wish)
+        allowed = self.allowed(wish)
+        if wish.variety.is_plain:
+            return self.index.best(queries, wish.k, allowed, exclusions, wish.strategy)
+
+        def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+            mine = None if exclusions is None else exclusions.take(at)
+            return self.index.best(np.ascontiguousarray(queries[at]), size, allowed, mine, strategy)
+
+        return self.varied(queries, wish, pool)
+
+    def alike(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
+        """Find the titles most like what is asked."""
+        k = wish.k if wish.variety.is_plain else wish.variety.pool(wish.k)
+        allowed = self.allowed(wish)
+        pool = self.index.gathered("alike", k, exclusions, lambda mine: (asked, k, allowed, mine))
+        return self.chosen(pool, wish)
+
+    def allowed(self, wish: Wish) -> Allowed:
+        """Return what a wish allows, as shards are told; raises UsageError and NotFoundError as `run`."""
+        clauses = self._clauses(wish.filter) if wish.filter.says_something else ()
+        return Allowed(clauses, tuple(self.titles.find(title) for title in wish.exclude))
+
+    def restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
+        """Return what ``wish`` and exclusions allow, fetched as a mask of all titles."""
+        allowed = self.allowed(wish)
+        if allowed == Allowed():
+            return Restriction(self.index.count, None, exclusions)
+        mask = np.zeros(self.index.count, np.bool_)
+        for number, packed in self._shards.ask_all("mask", allowed).items():
+            shard = self._shards.listed.shards[number]
+            mask[shard.first : shard.first + shard.titles] = np.unpackbits(packed, count=shard.titles)
+        return Restriction(self.index.count, mask, exclusions)
+
+    def check(self, wish: Wish) -> None:
+        """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""
+        self._check_k(wish)
+        self.allowed(wish)
+        for name in wish.variety.max_per:
+            self.group(name)
+
+    def _check_k(self, wish: Wish) -> None:
+        limit = self.index.k_limit
+        if limit is not None and wish.k > limit and wish.strategy != "subset":
+            raise UsageError(f"k is {wish.k}; it must be from 1 to {limit}", fix="--strategy subset takes any k")
+
+    def _clauses(self, wanted: Filter) -> tuple[str, ...]:
+        """Make the clauses of a filter, and look for mistakes in them."""
+        names_genres = bool(wanted.genres or wanted.any_genres or wanted.not_genres)
+        example = self._example_with_genres if names_genres else self._example
+        clauses = wanted.clauses(example)
+        matching_rows(example, *clauses)
+        return clauses
+
+    @cached_property
+    def _example(self) -> Catalog:
+        """A catalogue with the fields of all titles and none of them."""
+        return _catalog_of_one(self._fields, [], self._parts)
+
+    @cached_property
+    def _example_with_genres(self) -> Catalog:
+        """The same with one title that has every genre that there is."""
+        if "genres" not in self._fields:
+            return self._example
+        found = self._shards.ask_all("genres").values()
+        return _catalog_of_one(self._fields, sorted({genre for own in found for genre in own}), self._parts)
+
+    def _read_group(self, name: str) -> Groups:
+        Groups.of(self._example, name)  # says what is wrong with the name
+        numbers: dict[str, int] = {}
+        codes = np.full(self.index.count, -1, np.int64)
+        for number, (own, texts) in self._shards.ask_all("group", name).items():
+            shard = self._shards.listed.shards[number]
+            table = np.array([*(numbers.setdefault(text, len(numbers)) for text in texts), -1], np.int64)
+            codes[shard.first : shard.first + shard.titles] = table[own]
+        return Groups(codes, lambda: list(numbers))
+
+
+def _catalog_of_one(fields: dict[str, str], genres: list[str], parts: Mapping[str, str]) -> Catalog:
+    connection = connect()
+    create_table(connection, fields)
+    line = json.dumps({"media_id": "", "title": "", "genres": genres})
+    return Catalog(connection, sum(1 for _ in insert_titles(connection, fields, iter([line]))), fields, parts=parts)

@@ -1,0 +1,205 @@
+"""What an actor serves: an ordinary index of a range of titles; rows that come and go are those of the whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.finder import Answering, Near
+from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.manifest import GenerationRef
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.search_result import Exactness
+from semrec_faiss.search.diversity import Groups
+from semrec_faiss.search.explanation import all_scores, count_before
+from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.likeness import Asked
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.restricted.topk import Strategy
+from semrec_faiss.search.wish import Wish
+
+
+@dataclass(frozen=True)
+class Compiled(Filter):
+    """A filter as clauses: made at the front, where it is known what all titles hold, and run where titles lie."""
+
+    compiled: tuple[str, ...] = ()
+
+    def clauses(self, catalog: Catalog) -> tuple[str, ...]:
+        """Return the clauses as they were made."""
+        return self.compiled
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What may be returned: the clauses of a filter, and rows of the whole that nobody is given."""
+
+    clauses: tuple[str, ...] = ()
+    left_out: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a shard says of itself.
+
+    Attributes:
+        titles: how many it has.
+        exact: whether it finds what a brute-force scan would.
+        k_limit: the most titles that it gives for one query; None for all.
+        pid: the process that serves it.
+        node: the machine that it runs on, as Ray names it.
+        rss_bytes: memory of the process.
+    """
+
+    titles: int
+    exact: Exactness
+    k_limit: int | None
+    pid: int
+    node: str
+    rss_bytes: int
+
+
+class ShardServer:
+    """Answers for one shard; a method a question, safe from many threads. It is opened by the first question."""
+
+    def __init__(self, folder: str, ref: dict[str, Any], first: int, settings: Sequence[str]) -> None:
+        """Serve the index in ``folder`` if it is the generation ``ref``; its titles are the rows from ``first`` on."""
+        self._folder = Path(folder)
+        self._ref = GenerationRef.model_validate(ref)
+        self._first = first
+        self._settings = tuple(settings)
+        self._lock = threading.Lock()
+        self._open: Recommender | None = None
+
+    @property
+    def _asked(self) -> Recommender:
+        with self._lock:
+            if self._open is None:
+                generation = IndexDirectory(self._folder).current()
+                if generation.ref != self._ref:
+                    raise DamagedIndexError(
+                        f"{self._folder} holds {generation.name} with another manifest than the index lists",
+                        fix="build the index again",
+                    )
+                self._open = Recommender(SavedIndex.of(generation, self._settings))
+            return self._open
+
+    def about(self) -> About:
+        """Open the shard if need be, and say what it is."""
+        import ray
+
+        index = self._asked.index
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+        return About(index.count, index.exact, index.k_limit, os.getpid(), node, _rss_bytes())
+
+    def ping(self) -> int:
+        """Return the number of titles, as fast as anything can be answered."""
+        return self._asked.index.count
+
+    def same(self, value: Any) -> Any:
+        """Return what was given: what a hop costs."""
+        return value
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return the vectors of ``rows``: float32 (rows, dim)."""
+        return self._asked.index.vectors(rows - self._first)
+
+    def lines(self, rows: Rows) -> list[bytes]:
+        """Return the records of ``rows`` as JSON."""
+        return self._asked.titles.lines(rows - self._first)
+
+    def top(
+        self, queries: Vectors, k: int, allowed: Allowed, exclusions: Exclusions | None, strategy: Strategy
+    ) -> TopK:
+        """Find the k best of this shard's titles; ``exclusions`` are of its own rows."""
+        found = self._asked.searcher.run(queries, self._wish(allowed, k, strategy), exclusions)
+        return self._of_whole(found)
+
+    def alike(self, asked: Asked, k: int, allowed: Allowed, exclusions: Exclusions) -> TopK:
+        """Find the titles whose vectors, or blocks of them, point most the same way as the one asked about."""
+        return self._of_whole(self._asked.likeness.pool(asked, self._wish(allowed, k), exclusions))
+
+    def asked_of(self, row: int, by: Any) -> Asked:
+        """Return what `alike` compares with, of one of this shard's titles."""
+        return self._asked.likeness.asked(row - self._first, by)
+
+    def mask(self, allowed: Allowed) -> NDArray[np.uint8]:
+        """Tell which titles are allowed, eight in a byte."""
+        mask = self._asked.searcher.restriction(self._wish(allowed, 1), None).mask
+        return np.packbits(np.ones(self._asked.index.count, np.bool_) if mask is None else mask)
+
+    def before(self, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:
+        """Count this shard's titles, but for its own ``left_out``, that come before one with this row and score."""
+        return count_before(all_scores(self._asked.index, query), row - self._first, score, left_out)
+
+    def score(self, query: Vectors, row: int) -> np.float32:
+        """Score one of this shard's titles as `before` does."""
+        score: np.float32 = all_scores(self._asked.index, query)[row - self._first]
+        return score
+
+    def looked_up(self, text: str) -> Answering:
+        """Return what the sorted table of titles has for a text."""
+        return self._of_all(self._asked.titles.looked_up(text))
+
+    def answering(self, text: str, ids: bool) -> Answering:
+        """Return what answers best to a text, however it is spelled."""
+        return self._of_all(self._asked.catalog.finder.answering(text, ids=ids))
+
+    def near(self, text: str) -> list[Near]:
+        """Return what looks like a text."""
+        return [replace(one, row=one.row + self._first) for one in self._asked.catalog.finder.near(text)]
+
+    def named(self, rows: Rows) -> list[str]:
+        """Return what messages call ``rows``."""
+        return self._asked.catalog.finder.named((rows - self._first).tolist())
+
+    def known_rows(self, media_ids: Sequence[str]) -> Rows:
+        """Return the rows of ids, -1 where this shard has no such title."""
+        rows = self._asked.titles.known_rows(media_ids)
+        return np.where(rows < 0, -1, rows + self._first)
+
+    def is_title_of_another(self, media_id: str) -> bool:
+        """Tell whether a title with another id is called so."""
+        return self._asked.titles.is_title_of_another(media_id)
+
+    def genres(self) -> list[str]:
+        """Return the genres that titles have."""
+        found = self._asked.catalog.cursor().execute("SELECT DISTINCT unnest(genres) FROM titles").fetchall()
+        return [genre for (genre,) in found if genre is not None]
+
+    def group(self, name: str) -> tuple[Rows, list[str]]:
+        """Return the values of a field as numbers, int64 (titles,), -1 for none, and as texts by their number."""
+        groups = Groups.of(self._asked.catalog, name)
+        return groups.codes, groups.texts()
+
+    def _wish(self, allowed: Allowed, k: int, strategy: Strategy = "auto") -> Wish:
+        titles = self._asked.titles
+        mine = [row - self._first for row in allowed.left_out if 0 <= row - self._first < titles.count]
+        exclude = tuple(record["media_id"] for record in titles.records(mine)) if mine else ()
+        chosen = Compiled(compiled=allowed.clauses) if allowed.clauses else Filter()
+        return Wish(k, chosen, exclude, strategy=strategy)
+
+    def _of_whole(self, found: TopK) -> TopK:
+        return replace(found, rows=np.where(found.rows < 0, -1, found.rows + self._first))
+
+    def _of_all(self, found: Answering) -> Answering:
+        return Answering(found.rank, [row + self._first for row in found.rows])
+
+
+def _rss_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,275 @@
+"""The actors of an index's shards: started where shards lie, asked together, another replica where one is lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.cluster.connection import alive_nodes, load_ray, told_as_ours
+from semrec_faiss.cluster.shard import About, ShardServer
+from semrec_faiss.config.schema import Config
+from semrec_faiss.errors import UnavailableError
+from semrec_faiss.index.generations.shards import Shard, ShardList
+
+OPEN_SECONDS = 180.0
+"""How long a shard may take to find a place and to be opened."""
+
+PATIENCE_SECONDS = 30.0
+"""How long a question waits for a shard that is lost: its actor is started anew elsewhere meanwhile."""
+
+RETRY_SECONDS = 0.1
+THREADS = 16
+"""Questions that one actor answers at a time."""
+
+LEAST_PUT = 100_000
+"""Arguments from so many bytes on are sent to each machine once."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an actor asks for: cores, which its searches use, and GPUs."""
+
+    cpus: float
+    gpus: int
+
+    @classmethod
+    def of(cls, config: Config, actors: int) -> Resources:
+        """Divide the cluster's GPUs, where it has one for each and the config takes them, and half of its cores."""
+        total = load_ray().cluster_resources()
+        gpus = int(config.device.kind != "cpu" and total.get("GPU", 0) >= actors)
+        share = total.get("CPU", 1) / (2 * actors)
+        return cls(math.floor(share) if share >= 1 else max(0.01, math.floor(100 * share) / 100), gpus)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What an index is opened with: the one GPU that the actor sees, or none."""
+        return ("device.gpus=[0]",) if self.gpus else ("device.kind=cpu",)
+
+
+def start_shards(
+    index: Path, shards: ShardList, config: Config, settings: Sequence[str], replicas: int
+) -> list[list[Any]]:
+    """Start the actors of each shard, spread over machines; of GPUs each has its own, by a placement group."""
+    ray = load_ray()
+    actors = replicas * len(shards.shards)
+    wanted = Resources.of(config, actors)
+    where = _gpu_places(ray, wanted, actors) if wanted.gpus else _cpu_places(ray, len(shards.shards), replicas)
+    given = (*settings, *wanted.settings)
+    started: list[list[Any]] = []
+    for number, shard in enumerate(shards.shards):
+        started.append([])
+        for replica in range(replicas):
+            place = shard.places[replica % len(shard.places)]
+            actor = ray.remote(ShardServer).options(
+                num_cpus=wanted.cpus,
+                num_gpus=wanted.gpus,
+                max_restarts=-1,
+                max_concurrency=THREADS,
+                **(where[number * replicas + replica] if place.node is None else at_node(place.node)),
+            )
+            ref = place.generation.model_dump()
+            started[-1].append(actor.remote(str(index / shard.folder), ref, shard.first, given))
+    return started
+
+
+def at_node(address: str) -> dict[str, Any]:
+    """Return the options that keep a task or an actor on the machine with this address."""
+    return {"resources": {f"node:{address}": 0.001}}
+
+
+def _cpu_places(ray: Any, shards: int, replicas: int) -> list[dict[str, Any]]:
+    """Return where each actor begins: replicas of a shard on machines of their own, while there are enough."""
+    nodes = [node["NodeID"] for node in alive_nodes()]
+    near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    return [
+        {"scheduling_strategy": near(nodes[(shard + replica) % len(nodes)], soft=True)}
+        for shard in range(shards)
+        for replica in range(replicas)
+    ]
+
+
+def _gpu_places(ray: Any, wanted: Resources, actors: int) -> list[dict[str, Any]]:
+    group = _gpu_group(ray, wanted, actors)
+    inside = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
+    return [{"scheduling_strategy": inside(group, placement_group_bundle_index=at)} for at in range(actors)]
+
+
+def _gpu_group(ray: Any, wanted: Resources, actors: int) -> Any:
+    group = ray.util.placement_group([{"CPU": wanted.cpus, "GPU": wanted.gpus}] * actors, strategy="SPREAD")
+    if not group.wait(OPEN_SECONDS):
+        raise UnavailableError(
+            f"{actors} actors with {wanted.cpus:g} cores and a GPU each found no place within {OPEN_SECONDS:.0f} s",
+            fix="`ray status` tells who holds the GPUs; --set device.kind=cpu does without",
+        )
+    return group
+
+
+@dataclass
+class OpenShards:
+    """The shards of an open index; travels to other processes of the cluster, which then ask the same actors.
+
+    Attributes:
+        index: the index directory.
+        listed: the shards.
+        replicas: the actors of each shard; any one answers for it.
+        patience_s: how long a question waits for a shard that is lost.
+        partial: whether it is answered without that shard then.
+    """
+
+    index: Path
+    listed: ShardList
+    replicas: list[list[Any]]
+    patience_s: float = PATIENCE_SECONDS
+    partial: bool = False
+    _preferred: dict[int, int] = field(default_factory=dict)
+    _lost: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.listed.shards)
+
+    @property
+    def count(self) -> int:
+        """How many titles all shards have."""
+        return self.listed.count
+
+    def opened(self) -> list[About]:
+        """Wait until every shard is open, and return what they say; raises what opening one raises."""
+        try:
+            return list(self._ask(dict.fromkeys(range(len(self)), ()), "about", OPEN_SECONDS).values())
+        except UnavailableError as error:
+            free = load_ray().available_resources()
+            room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+            raise UnavailableError(f"{error.message}; free in the cluster are {room}", fix=error.fix) from error
+
+    def shards_of(self, rows: Rows) -> Rows:
+        """Return the shard that each row lies in: int64 (rows,)."""
+        return np.searchsorted(self.listed.starts, rows, side="right") - 1
+
+    def ask(self, shard: int, method: str, *arguments: Any) -> Any:
+        """Ask one shard; raises UnavailableError where it is lost."""
+        found = self._ask({shard: arguments}, method, self.patience_s)
+        if shard not in found:
+            raise self._lost_one(shard, "is lost")
+        return found[shard]
+
+    def ask_all(self, method: str, *arguments: Any) -> dict[int, Any]:
+        """Ask every shard the same; where partial answers are wanted, lost ones are left out."""
+        return self.ask_each(method, dict.fromkeys(range(len(self)), arguments))
+
+    def ask_each(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Ask shards, each with arguments of its own."""
+        return self._ask(arguments, method, self.patience_s)
+
+    def ask_by_row(self, method: str, rows: Rows) -> list[tuple[Rows, Any]]:
+        """Ask each shard for rows of its own; return the positions in ``rows`` and the answer of each."""
+        shards = self.shards_of(rows)
+        at = {shard: np.flatnonzero(shards == shard) for shard in np.unique(shards).tolist()}
+        found = self._ask({shard: (rows[own],) for shard, own in at.items()}, method, self.patience_s)
+        lost = sorted(at.keys() - found.keys())
+        if lost:
+            raise self._lost_one(lost[0], "is lost")
+        return [(own, found[shard]) for shard, own in at.items()]
+
+    def states(self, patience_s: float = 1.0) -> list[dict[str, Any]]:
+        """Say of each shard which titles it has, and whether it answers within ``patience_s``."""
+        ray = load_ray()
+        pings = [[actor.ping.remote() for actor in replicas] for replicas in self.replicas]
+        flat = [ping for replicas in pings for ping in replicas]
+        done = set(ray.wait(flat, num_returns=len(flat), timeout=patience_s)[0])
+        return [
+            {
+                "shard": number,
+                "first": shard.first,
+                "titles": shard.titles,
+                "replicas": len(own),
+                "answering": sum(ping in done and _is_fine(ray, ping) for ping in own),
+            }
+            for number, (shard, own) in enumerate(zip(self.listed.shards, pings, strict=True))
+        ]
+
+    def close(self) -> None:
+        """End the actors."""
+        ray = load_ray()
+        for actor in (actor for replicas in self.replicas for actor in replicas):
+            ray.kill(actor, no_restart=True)
+
+    def _ask(self, arguments: Mapping[int, tuple[Any, ...]], method: str, patience_s: float) -> dict[int, Any]:
+        ray = load_ray()
+        sent = _sent_once(ray, arguments)
+        asked = {shard: self._call(shard, method, given) for shard, given in sent.items()}
+        answers = {}
+        with told_as_ours():
+            for shard, reference in asked.items():
+                try:
+                    answers[shard] = self._answer(ray, shard, reference, method, sent[shard], patience_s)
+                    self._lost.discard(shard)
+                except UnavailableError:
+                    self._lost.add(shard)
+                    if not self.partial:
+                        raise
+        if not answers:
+            raise self._lost_one(min(arguments), "is lost, and so are all others")
+        return answers
+
+    def _call(self, shard: int, method: str, arguments: tuple[Any, ...]) -> Any:
+        replicas = self.replicas[shard]
+        return getattr(replicas[self._preferred.get(shard, 0) % len(replicas)], method).remote(*arguments)
+
+    def _answer(
+        self, ray: Any, shard: int, reference: Any, method: str, arguments: tuple[Any, ...], patience_s: float
+    ) -> Any:
+        """Wait for an answer; where its actor is lost, ask the other replicas and, when it is there again, itself."""
+        patience_s = RETRY_SECONDS if self.partial and shard in self._lost else patience_s
+        ends = time.monotonic() + patience_s
+        tried = 1
+        while True:
+            left = ends - time.monotonic()
+            try:
+                return ray.get(reference, timeout=max(0.0, left / len(self.replicas[shard])))
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError as error:
+                if time.monotonic() >= ends:
+                    raise self._lost_one(shard, f"did not answer within {patience_s:g} s") from error
+            self._preferred[shard] = self._preferred.get(shard, 0) + 1
+            if tried % len(self.replicas[shard]) == 0:
+                time.sleep(min(RETRY_SECONDS, max(0.0, ends - time.monotonic())))
+            tried += 1
+            reference = self._call(shard, method, arguments)
+
+    def _lost_one(self, shard: int, what: str) -> UnavailableError:
+        return UnavailableError(
+            f"shard {shard} of {len(self)} ({_titles_of(self.listed.shards[shard])}) {what}",
+            fix="`ray status` tells which machines are there; with --replicas 2 another one answers for it",
+        )
+
+
+def _titles_of(shard: Shard) -> str:
+    return f"titles {shard.first:,} to {shard.first + shard.titles - 1:,}"
+
+
+def _is_fine(ray: Any, ping: Any) -> bool:
+    try:
+        ray.get(ping)
+    except ray.exceptions.RayError:
+        return False
+    return True
+
+
+def _sent_once(ray: Any, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, tuple[Any, ...]]:
+    """Put large arrays that several shards are given where each machine takes them once."""
+    put: dict[int, Any] = {}
+    for given in arguments.values():
+        for one in given:
+            if isinstance(one, np.ndarray) and one.nbytes >= LEAST_PUT and id(one) not in put:
+                put[id(one)] = ray.put(one)
+    if not put:
+        return dict(arguments)
+    return {shard: tuple(put.get(id(one), one) for one in given) for shard, given in arguments.items()}

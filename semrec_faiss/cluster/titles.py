@@ -1,0 +1,101 @@
+"""The titles of all shards: records are fetched from where they lie, names are looked up everywhere at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.cluster.shards import OpenShards
+from semrec_faiss.data.titles.catalog import RowsLike
+from semrec_faiss.data.titles.finder import Answering, Near, decided, readable
+from semrec_faiss.data.titles.titles import Record, Titles
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
+
+
+class ShardedTitles(Titles):
+    """Titles by row and by name, like those of one index; there is no database of all of them."""
+
+    def __init__(self, shards: OpenShards, fields: Mapping[str, str]) -> None:
+        """Ask ``shards``, whose titles have ``fields``."""
+        self._shards = shards
+        self._columns = None
+        self.fields = dict(fields)
+        self.count = shards.count
+
+    @property
+    def catalog(self) -> NoReturn:
+        """Refuse: raises UsageError."""
+        raise UsageError("the titles of an index in shards are in no one database", fix="ask with where=…, or by name")
+
+    def lines(self, rows: RowsLike) -> list[bytes]:
+        """Return each title's record as JSON, in the order asked; raises DataError for a row that there is not."""
+        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
+        outside = asked[(asked < 0) | (asked >= self.count)]
+        if len(outside):
+            raise DataError(f"row {outside[0]} is outside the titles, which have rows 0 to {self.count - 1}")
+        found = [b""] * len(asked)
+        if len(asked):
+            for at, lines in self._shards.ask_by_row("lines", asked):
+                for position, line in zip(at.tolist(), lines, strict=True):
+                    found[position] = line
+        return found
+
+    def find(self, title_or_id: str) -> int:
+        """Return the row of the title that a person means, as `Titles.find` of one index does."""
+        text = readable(title_or_id)
+        quick = list(self._shards.ask_all("looked_up", text).values())
+        return self._decided(text, quick if any(one.rows for one in quick) else self._answering(text, ids=True))
+
+    def known(self, title_or_id: str) -> int | None:
+        """Return the row that the shards' sorted tables name; None where `find` would ask their databases."""
+        found = [one for one in self._shards.ask_all("looked_up", readable(title_or_id)).values() if one.rows]
+        rank = min((one.rank for one in found), default=0)
+        rows = [row for one in found if one.rank == rank for row in one.rows]
+        return rows[0] if len(rows) == 1 else None
+
+    def known_record(self, title_or_id: str) -> tuple[int, Record] | None:
+        """Return the row that `known` does, and the title's record."""
+        row = self.known(title_or_id)
+        return None if row is None else (row, self.records([row])[0])
+
+    def known_rows(self, media_ids: Sequence[str]) -> Rows:
+        """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
+        found = list(self._shards.ask_all("known_rows", list(media_ids)).values())
+        return np.max(np.stack(found), axis=0) if media_ids else np.empty(0, np.int64)
+
+    def media_id_of(self, text: str, kind: str) -> str:
+        """Return the media_id of the title whose ``kind``, media_id or title, is ``text``; raises as `Titles`'."""
+        text = readable(text)
+        if kind == "media_id":
+            if int(self.known_rows([text])[0]) < 0:
+                first = [record["media_id"] for record in self.records(range(min(3, self.count)))]
+                raise NotFoundError(
+                    f"media_id {text!r} is not among the {self.count:,} titles",
+                    fix=f"ids look like {', '.join(map(repr, first))}",
+                )
+            return text
+        row = self._decided(text, self._answering(text, ids=False))
+        return str(self.records([row])[0]["media_id"])
+
+    def is_title_of_another(self, media_id: str) -> bool:
+        """Tell whether another title than the one with this media_id is called like it."""
+        return any(self._shards.ask_all("is_title_of_another", media_id).values())
+
+    def _answering(self, text: str, *, ids: bool) -> list[Answering]:
+        return list(self._shards.ask_all("answering", text, ids).values())
+
+    def _decided(self, text: str, found: Sequence[Answering]) -> int:
+        return decided(text, found, self._named, lambda: self._near(text))
+
+    def _near(self, text: str) -> list[Near]:
+        return [one for near in self._shards.ask_all("near", text).values() for one in near]
+
+    def _named(self, rows: Sequence[int]) -> list[str]:
+        names = [""] * len(rows)
+        for at, found in self._shards.ask_by_row("named", np.asarray(rows, dtype=np.int64)):
+            for position, name in zip(at.tolist(), found, strict=True):
+                names[position] = name
+        return names

@@ -1,0 +1,96 @@
+"""Which shards an index in shards has: the list that its generation holds in the place of vectors and titles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import GenerationRef
+
+SHARDS_LIST = "shards.json"
+"""The file of a generation that has no vectors and titles of its own."""
+
+SHARDS_FOLDER = "shards"
+"""Where in the index directory they lie, a folder a generation."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(_Record):
+    """Where a shard lies.
+
+    Attributes:
+        node: the address of the machine whose disk holds it; None for storage that all machines share.
+        generation: what was built there, with the digest of its manifest.
+    """
+
+    node: str | None
+    generation: GenerationRef
+
+
+class Shard(_Record):
+    """An index of a range of titles.
+
+    Attributes:
+        folder: its index directory, relative to that of the whole.
+        first: the row of its first title in the whole.
+        titles: how many it has.
+        places: where it lies; of several, each is whole.
+    """
+
+    folder: str
+    first: int
+    titles: int
+    places: tuple[Place, ...]
+
+
+class ShardList(_Record):
+    """All shards, in row order."""
+
+    shards: tuple[Shard, ...]
+
+    @property
+    def starts(self) -> Rows:
+        """The first row of each shard, and the number of titles: int64 (shards + 1,)."""
+        return np.array([*(shard.first for shard in self.shards), self.count], dtype=np.int64)
+
+    @property
+    def count(self) -> int:
+        """How many titles all of them have."""
+        return sum(shard.titles for shard in self.shards)
+
+    def as_json(self) -> bytes:
+        """Return the file's content."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1) + "\n").encode()
+
+
+def read_shards(generation: Generation) -> ShardList | None:
+    """Read the list of an index in shards; None for an index of one piece.
+
+    Raises:
+        DamagedIndexError: it is not as it was written, or its shards are not the titles that the manifest counts.
+    """
+    if not generation.has(SHARDS_LIST):
+        return None
+    path: Path = generation.file(SHARDS_LIST)
+    try:
+        found = ShardList.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DamagedIndexError(f"{SHARDS_LIST} cannot be read: {error}", fix="build the index again") from error
+    if (
+        found.count != generation.manifest.count
+        or (np.diff(found.starts) != [one.titles for one in found.shards]).any()
+    ):
+        raise DamagedIndexError(
+            f"{SHARDS_LIST} lists {found.count} titles, the manifest says {generation.manifest.count}",
+            fix="build the index again",
+        )
+    return found
