@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -144,6 +145,48 @@ def assert_well_formed(rows: NDArray[Any], scores: NDArray[Any], count: int) -> 
     assert (np.diff(rows, axis=1)[tied] > 0).all(), "titles of equal score must stand in row order"
     ordered = np.sort(rows, axis=1)
     assert (np.diff(ordered, axis=1) > 0).all(), "no title twice"
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of stdout, runs of blanks made one."""
+        return [" ".join(line.split()) for line in self.out.splitlines()]
+
+    @property
+    def document(self) -> Any:
+        """The JSON on stdout, which must be all there is."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Semrec = Callable[..., Ended]
+
+
+@pytest.fixture
+def semrec(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Semrec:
+    """Run `semrec` as its entry point does, without a new process; ``cwd`` is where."""
+    from semrec_faiss.cli.exit import exit_code_of
+    from semrec_faiss.cli.main import cli
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*arguments: object, cwd: Path | None = None) -> Ended:
+        words = [str(argument) for argument in arguments]
+        with monkeypatch.context() as there:
+            there.chdir(cwd or Path.cwd())
+            code = exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
+        ended = Ended(code, *capfd.readouterr())
+        assert "Traceback" not in ended.err
+        return ended
+
+    return run
 
 
 @pytest.fixture(scope="session")

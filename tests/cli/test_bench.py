@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from conftest import Semrec
 
-from semrec_faiss.cli.bench import bench
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
@@ -21,10 +20,6 @@ from semrec_faiss.measure.documents.criterion import Promise
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 
 TINY = ["--titles", "500", "--users", "50", "--dim", "16", "--repeats", "2"]
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(bench, list(arguments), standalone_mode=False)
 
 
 def timing(median_ms: float) -> dict[str, Any]:
@@ -76,27 +71,28 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[search_bench.SearchBench]:
     return asked
 
 
-def test_table_and_promises(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
-    result = run("search", "--out", str(tmp_path))
-    assert result.exception is None
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+def test_table_and_promises(measured: list[search_bench.SearchBench], tmp_path: Path, semrec: Semrec) -> None:
+    result = semrec("bench", "search", "--out", str(tmp_path))
+    assert result.code == 0
+    lines = result.lines
     assert lines[0] == "flat index of 62,423 titles × 384 on cpu, median ms:"
     assert lines[2] == "1,000 2.000 2.500 ×1.250 2.500 ×1.250 2.500 ×1.250 0.500 ×5.00"
     assert lines[5] == "✓ semrec --help 0.125 s at most 0.250 s"
-    assert result.stderr == f"wrote {tmp_path / 'bench-search-cpu.json'}\n"
+    assert result.err == f"wrote {tmp_path / 'bench-search-cpu.json'}\n"
     assert json.loads((tmp_path / "bench-search-cpu.json").read_text(encoding="utf-8")) == document(met=True).as_json()
 
 
 @pytest.mark.parametrize(("cores", "named"), [(0.12, True), (0.1, False), (None, False)])
 def test_a_busy_machine_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: float | None, named: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: float | None, named: bool, semrec: Semrec
 ) -> None:
     monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True, cores=cores))
-    assert ("kept 0.1 cores busy meanwhile" in run("search", "--out", str(tmp_path)).stderr) is named
+    assert ("kept 0.1 cores busy meanwhile" in semrec("bench", "search", "--out", str(tmp_path)).err) is named
 
 
-def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
-    run(
+def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_path: Path, semrec: Semrec) -> None:
+    semrec(
+        "bench",
         "search",
         *TINY,
         "--type",
@@ -114,37 +110,42 @@ def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_pa
     assert plan.config.index.model_dump()["search"]["nprobe"] == 5
 
 
-def test_an_index_keeps_its_shape_and_takes_settings(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
+def test_an_index_keeps_its_shape_and_takes_settings(
+    measured: list[search_bench.SearchBench], tmp_path: Path, semrec: Semrec
+) -> None:
     index = str(tmp_path / "index")
-    run("search", index, "--device", "cpu", "--set", "index.search.nprobe=5", "--out", str(tmp_path))
+    semrec("bench", "search", index, "--device", "cpu", "--set", "index.search.nprobe=5", "--out", str(tmp_path))
     (plan,) = measured
     assert plan.index == Path(index)
     assert plan.settings == ("index.search.nprobe=5", "device.kind=cpu")
-    refused = run("search", index, "--dim", "16")
-    assert "--dim shapes an index that is built for the run" in str(refused.exception)
+    refused = semrec("bench", "search", index, "--dim", "16")
+    assert "--dim shapes an index that is built for the run" in refused.err
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 0), (["--check"], 1)])
 def test_a_missed_promise_ends_with_1_only_when_checked(
-    measured: list[search_bench.SearchBench], tmp_path: Path, options: list[str], code: int
+    measured: list[search_bench.SearchBench], tmp_path: Path, options: list[str], code: int, semrec: Semrec
 ) -> None:
-    result = run("search", "--repeats", "3", "--out", str(tmp_path), *options)
-    assert result.return_value == code
-    assert "✗ semrec --help" in " ".join(result.stdout.split())
+    result = semrec("bench", "search", "--repeats", "3", "--out", str(tmp_path), *options)
+    assert result.code == code
+    assert "✗ semrec --help" in " ".join(result.out.split())
 
 
-def test_promises_kept_or_not_measured_pass_the_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_promises_kept_or_not_measured_pass_the_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, semrec: Semrec
+) -> None:
     monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=None))
-    result = run("search", "--check", "--out", str(tmp_path))
-    assert result.return_value == 0
-    assert "– semrec --help not measured no reason" in " ".join(result.stdout.split())
+    result = semrec("bench", "search", "--check", "--out", str(tmp_path))
+    assert result.code == 0
+    assert "– semrec --help not measured no reason" in " ".join(result.out.split())
 
 
-def test_json_goes_to_stdout_too(measured: list[search_bench.SearchBench], tmp_path: Path) -> None:
-    result = run("search", "--json", "--out", str(tmp_path))
-    assert json.loads(result.stdout) == document(met=True).as_json()
+def test_json_goes_to_stdout_too(measured: list[search_bench.SearchBench], tmp_path: Path, semrec: Semrec) -> None:
+    result = semrec("bench", "search", "--json", "--out", str(tmp_path))
+    assert result.document == document(met=True).as_json()
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:
     data, index = tmp_path / "data", tmp_path / "index"
     write_synthetic(data, titles=500, users=50, dim=16)

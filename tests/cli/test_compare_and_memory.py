@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner, Result
+from conftest import Semrec
 
-from semrec_faiss.cli.compare import compare
-from semrec_faiss.cli.memory import memory
+from semrec_faiss.cli.exit import INTERRUPTED
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
-from semrec_faiss.errors import ConfigError, DeviceError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.guide import run as measuring
@@ -33,25 +31,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "index"
 
 
-def run(command: Any, *arguments: str) -> Result:
-    return CliRunner().invoke(command, list(arguments), standalone_mode=False)
-
-
-def lines_of(result: Result) -> list[str]:
-    return [" ".join(line.split()) for line in result.stdout.splitlines()]
-
-
 @pytest.mark.slow
-def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Path) -> None:
-    result = run(compare, str(index), *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
-    assert result.exception is None
-    assert result.return_value == 0
-    lines = lines_of(result)
+def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Path, semrec: Semrec) -> None:
+    result = semrec("compare", index, *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
+    assert result.code == 0
+    assert result.code == 0
+    lines = result.lines
     assert lines[0] == "flat index of 200 titles × 16 on CPU:"
     assert "✓ 3 batches for which memory ran out 0 at most 0" in lines
     assert "– 1 one title on the GPU not measured device.kind=cpu was asked for" in lines
     assert any(line.startswith("1,000 at once ") for line in lines)
-    assert "test_results.json" in result.stderr
+    assert "test_results.json" in result.err
     assert {path.name for path in tmp_path.iterdir()} == {
         "cpu_test_results.json",
         "cpu_test_results.html",
@@ -60,11 +50,12 @@ def test_compare_prints_criteria_and_writes_the_files(index: Path, tmp_path: Pat
     }
 
 
-def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path, semrec: Semrec) -> None:
     trace = tmp_path / "traces" / "trace.json"
-    result = run(
-        compare,
-        str(index),
+    result = semrec(
+        "compare",
+        index,
         *CPU,
         "--only",
         "2,3",
@@ -82,8 +73,8 @@ def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> No
         "--profile",
         str(trace),
     )
-    assert result.exception is None
-    document = json.loads(result.stdout)
+    assert result.code == 0
+    document = result.document
     users = [user["user_id"] for user in document["test_2_personalization"]["user_results"]]
     assert users == ["user_00000001", "user_00000004"]
     assert list(document["test_3_batch"]) == ["batch_7", "batch_10", "batch_50", "batch_100", "batch_1000"]
@@ -93,11 +84,11 @@ def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path) -> No
     assert document == json.loads((tmp_path / "out" / "cpu_test_results.json").read_text(encoding="utf-8"))
 
 
-def test_tests_and_users_that_are_named_one_by_one_add_up(index: Path, tmp_path: Path) -> None:
+def test_tests_and_users_that_are_named_one_by_one_add_up(index: Path, tmp_path: Path, semrec: Semrec) -> None:
     # Once a fault: the last --only was all that counted.
     quick = ["--set", "repeats=2", "--out", str(tmp_path), "--json"]
     named = ["--only", "1", "--only", "2", "--users", "user_00000004", "--users", "user_00000001"]
-    document = json.loads(run(compare, str(index), *CPU, *named, *quick).stdout)
+    document = semrec("compare", index, *CPU, *named, *quick).document
     assert document["test_1_similarity"]["cpu_time_ms"] is not None
     users = [user["user_id"] for user in document["test_2_personalization"]["user_results"]]
     assert users == ["user_00000004", "user_00000001"]
@@ -106,67 +97,65 @@ def test_tests_and_users_that_are_named_one_by_one_add_up(index: Path, tmp_path:
 
 @pytest.mark.parametrize(("option", "path"), [("--profile", "."), ("--profile", "file/x"), ("--out", "file")])
 def test_what_cannot_be_written_is_refused_before_anything_is_measured(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str, semrec: Semrec
 ) -> None:
     # Once a fault: only the JSON told that the trace was not written.
     monkeypatch.setattr(measuring, "open_sides", lambda *_: pytest.fail("it was measured"))
     (tmp_path / "file").touch()
     given = [option, str(tmp_path / path)]
-    result = run(compare, str(index), *CPU, *given, *([] if option == "--out" else ["--out", str(tmp_path / "out")]))
-    assert isinstance(result.exception, UsageError)
+    result = semrec("compare", index, *CPU, *given, *([] if option == "--out" else ["--out", str(tmp_path / "out")]))
+    assert result.code == 2
     assert sorted(place.name for place in tmp_path.iterdir()) == ["file"]
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 0), (["--check"], 1)])
 def test_a_criterion_missed_ends_with_1_only_when_checked(
-    index: Path, tmp_path: Path, options: list[str], code: int
+    index: Path, tmp_path: Path, options: list[str], code: int, semrec: Semrec
 ) -> None:
     asked = ["--only", "1", "--set", "repeats=2", "--set", "similarity.target_similarity=1.0", "--out", str(tmp_path)]
-    result = run(compare, str(index), *CPU, *asked, *options)
-    assert result.return_value == code
-    assert any(line.startswith("✗ 1 similarity of the best result") for line in lines_of(result))
+    result = semrec("compare", index, *CPU, *asked, *options)
+    assert result.code == code
+    assert any(line.startswith("✗ 1 similarity of the best result") for line in result.lines)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "said"),
+    ("arguments", "code", "said"),
     [
-        (["--only", "1;2"], UsageError, "no list of tests"),
-        (["--only", "7"], UsageError, r"no test \[7\]"),
-        (["--users", " , "], UsageError, "names nobody"),
-        (["--users", "nobody"], NotFoundError, "no user 'nobody'"),
-        (["--config", "nowhere.yaml"], NotFoundError, "nowhere.yaml does not exist"),
-        (["--costs", "nowhere.yaml"], NotFoundError, "nowhere.yaml does not exist"),
-        (["--set", "batch.k=0"], ConfigError, "batch.k"),
-        (["--set", "filtering.shares=[2]"], ConfigError, "shares"),
-        (["--set", "index.build.nlist=3"], UsageError, "fixed when the index is built"),
+        (["--only", "1;2"], 2, "no list of tests"),
+        (["--only", "7"], 2, r"no test \[7\]"),
+        (["--users", " , "], 2, "names nobody"),
+        (["--users", "nobody"], 4, "no user 'nobody'"),
+        (["--config", "nowhere.yaml"], 4, "nowhere.yaml does not exist"),
+        (["--costs", "nowhere.yaml"], 4, "nowhere.yaml does not exist"),
+        (["--set", "batch.k=0"], 2, "batch.k"),
+        (["--set", "filtering.shares=[2]"], 2, "shares"),
+        (["--set", "index.build.nlist=3"], 2, "fixed when the index is built"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_no_file(
-    index: Path, tmp_path: Path, arguments: list[str], kind: type[Exception], said: str
+    index: Path, tmp_path: Path, arguments: list[str], code: int, said: str, semrec: Semrec
 ) -> None:
-    result = run(compare, str(index), *arguments, "--out", str(tmp_path / "out"))
-    assert isinstance(result.exception, kind)
-    with pytest.raises(kind, match=said):
-        raise result.exception
+    result = semrec("compare", index, *arguments, "--out", str(tmp_path / "out"))
+    assert (result.code, re.search(said, result.err) is not None) == (code, True), result.err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
-def test_a_gpu_asked_for_by_name_must_be_there(index: Path, tmp_path: Path) -> None:
-    result = run(compare, str(index), "--set", "device.kind=gpu", "--out", str(tmp_path / "out"))
-    assert isinstance(result.exception, DeviceError)
+def test_a_gpu_asked_for_by_name_must_be_there(index: Path, tmp_path: Path, semrec: Semrec) -> None:
+    result = semrec("compare", index, "--set", "device.kind=gpu", "--out", str(tmp_path / "out"))
+    assert result.code == 6
     assert not (tmp_path / "out").exists()
 
 
-def test_no_index_no_comparison(tmp_path: Path) -> None:
-    assert isinstance(run(compare, str(tmp_path / "none")).exception, NotFoundError)
+def test_no_index_no_comparison(tmp_path: Path, semrec: Semrec) -> None:
+    assert semrec("compare", tmp_path / "none").code == 4
 
 
-def test_memory_prints_parts_and_what_fits(repo: Path) -> None:
+def test_memory_prints_parts_and_what_fits(repo: Path, semrec: Semrec) -> None:
     config = str(repo / "configs" / "flat.yaml")
-    result = run(memory, config, "--titles", "1000000", "--dim", "384", "--batch", "1", "--limit-gb", "40")
-    assert result.exception is None
-    lines = lines_of(result)
+    result = semrec("memory", config, "--titles", "1000000", "--dim", "384", "--batch", "1", "--limit-gb", "40")
+    assert result.code == 0
+    lines = result.lines
     assert lines[0] == "flat index of 1,000,000 titles × 384, 1 query, k = 10:"
     assert lines[2].startswith("vectors or codes 1.5 GB 1.5 GB")
     # A title takes 384 · 4 bytes and a score of four; a query 1,536, ten results twice 240, the program 6.5 MiB.
@@ -175,16 +164,16 @@ def test_memory_prints_parts_and_what_fits(repo: Path) -> None:
     assert lines[-1].endswith("titles fit 40.0 GB (as given)")
 
 
-def test_memory_takes_the_configs_data(repo: Path) -> None:
+def test_memory_takes_the_configs_data(repo: Path, semrec: Semrec) -> None:
     arguments = ["--dataset", str(repo / "data" / "demo"), "--json", "--set", "device.kind=cpu"]
-    document = json.loads(run(memory, str(repo / "configs" / "flat.yaml"), *arguments).stdout)
+    document = semrec("memory", str(repo / "configs" / "flat.yaml"), *arguments).document
     assert (document["titles"], document["dim"]) == (1519, 384)
     assert list(document["prediction"]) == ["cpu"]
 
 
 @pytest.mark.parametrize(("measured", "code"), [(2_000_000_000, 1), (6_000_000, 0)])
 def test_memory_check_ends_with_1_when_a_prediction_is_off(
-    repo: Path, monkeypatch: pytest.MonkeyPatch, measured: int, code: int
+    repo: Path, monkeypatch: pytest.MonkeyPatch, measured: int, code: int, semrec: Semrec
 ) -> None:
     def found(_: Path, settings: Any, batches: Any, k: int) -> HostMemory:
         searches = [SearchPeak(batch=batch, peak_bytes=measured) for batch in batches]
@@ -192,20 +181,20 @@ def test_memory_check_ends_with_1_when_a_prediction_is_off(
 
     monkeypatch.setattr(memory_plan, "measure_memory", found)
     asked = ["--titles", "50", "--dim", "8", "--batch", "2", "--measure", "--check", "--set", "device.kind=cpu"]
-    result = run(memory, str(repo / "configs" / "flat.yaml"), *asked)
-    assert result.return_value == code
-    assert any(line.startswith(("✗ base", "✓ base")) for line in lines_of(result))
+    result = semrec("memory", str(repo / "configs" / "flat.yaml"), *asked)
+    assert result.code == code
+    assert any(line.startswith(("✗ base", "✓ base")) for line in result.lines)
 
 
 def test_a_kept_document_is_on_disk_before_the_next_test(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, semrec: Semrec
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
     tests = measuring.TESTS | {3: ("test_3_batch", "batch", die)}
     monkeypatch.setattr(measuring, "TESTS", tests)
-    result = run(compare, str(index), *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
-    assert isinstance(result.exception, click.Abort)
+    result = semrec("compare", index, *CPU, "--only", "1,3", "--set", "repeats=2", "--out", str(tmp_path))
+    assert result.code == INTERRUPTED
     kept = json.loads((tmp_path / "cpu_test_results.json").read_text(encoding="utf-8"))
     assert kept["test_1_similarity"]["cpu_time_ms"] > 0

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-def semrec(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "semrec_faiss", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+from conftest import Semrec
 
 
 @pytest.fixture
@@ -34,112 +29,114 @@ def config(tmp_path: Path, folder: Path) -> Path:
     return path
 
 
-def test_build_then_info_then_verify(config: Path, tmp_path: Path) -> None:
+def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semrec) -> None:
     built = semrec("build", config, "--json")
-    assert built.returncode == 0, built.stderr
-    facts = json.loads(built.stdout)
+    assert built.code == 0, built.err
+    facts = json.loads(built.out)
     assert (facts["type"], facts["titles"], facts["dim"], facts["users"]) == ("flat", 60, 16, 0)
     assert (facts["generation"], facts["previous"]) == ("gen-000001", None)
-    info = json.loads(semrec("info", tmp_path / "index", "--json").stdout)
+    info = json.loads(semrec("info", tmp_path / "index", "--json").out)
     assert info == {name: value for name, value in facts.items() if name != "build_seconds"}
     verified = semrec("verify", tmp_path / "index", "--json")
-    assert verified.returncode == 0
-    found = json.loads(verified.stdout)
+    assert verified.code == 0
+    found = json.loads(verified.out)
     assert (found["verified"], found["titles"], found["known_answers"]) == (True, 60, 3)
     assert found["files"] == len(facts["files"]) == 6
 
 
-def test_output_and_dataset_options_override_the_config(config: Path, folder: Path, tmp_path: Path) -> None:
+def test_output_and_dataset_options_override_the_config(
+    config: Path, folder: Path, tmp_path: Path, semrec: Semrec
+) -> None:
     result = semrec("build", config, "--output", tmp_path / "other", "--dataset", folder, "--json")
-    assert result.returncode == 0
-    assert json.loads(result.stdout)["index"] == str(tmp_path / "other")
+    assert result.code == 0
+    assert json.loads(result.out)["index"] == str(tmp_path / "other")
     assert not (tmp_path / "index").exists()
 
 
-def test_a_config_may_be_left_out_or_named(folder: Path, tmp_path: Path) -> None:
+def test_a_config_may_be_left_out_or_named(folder: Path, tmp_path: Path, semrec: Semrec) -> None:
     for name, kind in (((), "flat"), (("hnsw",), "hnsw")):
         result = semrec("build", *name, "--output", tmp_path / kind, "--dataset", folder, "--json", cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert json.loads(result.stdout)["type"] == kind
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["type"] == kind
     result = semrec("build")
-    assert (result.returncode, "--dataset DIR" in result.stderr) == (2, True)
+    assert (result.code, "--dataset DIR" in result.err) == (2, True)
 
 
-def test_set_chooses_another_type(config: Path) -> None:
+def test_set_chooses_another_type(config: Path, semrec: Semrec) -> None:
     result = semrec("build", config, "--set", "index.type=hnsw", "--set", "index.build.M=8", "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["config"]["index"]["build"]["M"] == 8
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["config"]["index"]["build"]["M"] == 8
 
 
-def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Path) -> None:
-    assert semrec("build", config).returncode == 0
+def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    assert semrec("build", config).code == 0
     missing = semrec("rollback", tmp_path / "index")
-    assert missing.returncode == 4
-    assert "no generation before gen-000001" in missing.stderr
-    assert semrec("build", config).returncode == 0
+    assert missing.code == 4
+    assert "no generation before gen-000001" in missing.err
+    assert semrec("build", config).code == 0
     result = semrec("rollback", tmp_path / "index", "--json")
-    assert (result.returncode, json.loads(result.stdout)["generation"]) == (0, "gen-000001")
-    assert json.loads(semrec("info", tmp_path / "index", "--json").stdout)["generation"] == "gen-000001"
+    assert (result.code, json.loads(result.out)["generation"]) == (0, "gen-000001")
+    assert json.loads(semrec("info", tmp_path / "index", "--json").out)["generation"] == "gen-000001"
     forward = semrec("rollback", tmp_path / "index", "--to", "gen-000002")
-    assert (forward.returncode, "index is at gen-000002, built" in forward.stdout) == (0, True)
-    listed = json.loads(semrec("info", tmp_path / "index", "--all", "--json").stdout)["generations"]
+    assert (forward.code, "index is at gen-000002, built" in forward.out) == (0, True)
+    listed = json.loads(semrec("info", tmp_path / "index", "--all", "--json").out)["generations"]
     assert [(one["generation"], one["in_use"]) for one in listed] == [("gen-000001", False), ("gen-000002", True)]
-    shown = semrec("info", tmp_path / "index", "--all").stdout.splitlines()
+    shown = semrec("info", tmp_path / "index", "--all").out.splitlines()
     assert [line[:12] for line in shown] == ["  gen-000001", "* gen-000002"]
     unknown = semrec("rollback", tmp_path / "index", "--to", "gen-000007")
-    assert (unknown.returncode, "it has gen-000001, gen-000002" in unknown.stderr) == (4, True)
+    assert (unknown.code, "it has gen-000001, gen-000002" in unknown.err) == (4, True)
 
 
-def test_config_mistakes_are_exit_code_2_and_leave_nothing(config: Path, tmp_path: Path) -> None:
+def test_config_mistakes_are_exit_code_2_and_leave_nothing(config: Path, tmp_path: Path, semrec: Semrec) -> None:
     config.write_text(config.read_text().replace("flat", "flatt").replace("device: cpu", "device: {kind: tpu}"))
     result = semrec("build", config)
-    assert result.returncode == 2
-    assert "2 mistakes" in result.stderr
-    assert f"{config}:2: unknown index type 'flatt'; did you mean 'flat'?" in result.stderr
+    assert result.code == 2
+    assert "2 mistakes" in result.err
+    assert f"{config}:2: unknown index type 'flatt'; did you mean 'flat'?" in result.err
     assert not (tmp_path / "index").exists()
 
 
-def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, tmp_path: Path) -> None:
+def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, tmp_path: Path, semrec: Semrec) -> None:
     vectors = np.load(folder / "media" / "content_vectors.npy")
     vectors[17, 3] = np.nan
     np.save(folder / "media" / "content_vectors.npy", vectors)
     result = semrec("build", config)
-    assert result.returncode == 3
-    assert "row 17" in result.stderr
+    assert result.code == 3
+    assert "row 17" in result.err
     assert not list(tmp_path.glob("index/gen-*"))
     assert not list(tmp_path.glob("index/.building-*"))
 
 
-def test_a_gpu_that_is_not_there_is_exit_code_6(config: Path) -> None:
+def test_a_gpu_that_is_not_there_is_exit_code_6(config: Path, semrec: Semrec) -> None:
     from semrec_faiss.index.hardware.device import gpu_count
 
     if gpu_count():
         pytest.skip("this machine has a GPU")
     result = semrec("build", config, "--set", "device.kind=gpu")
-    assert result.returncode == 6
-    assert "GPU 0 was asked for, but FAISS sees 0" in result.stderr
-    assert "fix:" in result.stderr
+    assert result.code == 6
+    assert "GPU 0 was asked for, but FAISS sees 0" in result.err
+    assert "fix:" in result.err
 
 
-def test_a_changed_file_is_exit_code_5(config: Path, tmp_path: Path) -> None:
-    assert semrec("build", config).returncode == 0
+def test_a_changed_file_is_exit_code_5(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    assert semrec("build", config).code == 0
     stored = tmp_path / "index" / "gen-000001" / "index.faiss"
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
     stored.write_bytes(content)
     for arguments in (("verify", tmp_path / "index"), ("similar", tmp_path / "index", "Film 3")):
         result = semrec(*arguments)
-        assert result.returncode == 5
-        assert "index.faiss has changed since it was written" in result.stderr
-        assert result.stdout == ""
+        assert result.code == 5
+        assert "index.faiss has changed since it was written" in result.err
+        assert result.out == ""
 
 
-def test_doctor_finds_this_faiss() -> None:
+def test_doctor_finds_this_faiss(semrec: Semrec) -> None:
     result = semrec("doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    checks = {check["name"]: check for check in json.loads(result.out)["checks"]}
     assert checks["faiss"]["state"] == "ok"
     assert checks["python"]["found"].startswith(".".join(map(str, sys.version_info[:2])))
-    assert result.returncode == (6 if any(check["state"] == "problem" for check in checks.values()) else 0)
+    assert result.code == (6 if any(check["state"] == "problem" for check in checks.values()) else 0)
 
 
 def test_doctor_names_the_pip_command_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Semrec
 from numpy.typing import NDArray
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.data import convert_movielens as movielens
 from semrec_faiss.data.text import embed
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, ModelSource
-
-Semrec = Callable[..., tuple[int, str, str]]
 
 
 class FakeEncoder:
@@ -26,16 +23,6 @@ class FakeEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([[len(text), 1, 2] for text in texts], np.float32)
-
-
-@pytest.fixture
-def semrec(capsys: pytest.CaptureFixture[str]) -> Semrec:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        given = [str(argument) for argument in arguments]
-        code = exit_code_of(lambda: cli.main(args=given, prog_name="semrec", standalone_mode=False), debug=False)
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
+from conftest import Ended, Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 
@@ -34,44 +31,6 @@ FILMS: list[tuple[str, tuple[float, float], int | None, list[str] | None, str | 
 # ann has seen Alien; bob all but Heat and Alien³; eve nothing.
 TASTES = {"ann": (1.0, 0.0), "bob": (0.0, 1.0), "eve": (0.6, 0.8)}
 SEEN = {"ann": [0], "bob": [0, 1, 3, 4, 5, 6]}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        """Lines of stdout, runs of blanks made one."""
-        return [" ".join(line.split()) for line in self.out.splitlines()]
-
-    @property
-    def document(self) -> Any:
-        """The JSON on stdout, which must be all there is."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-Semrec = Callable[..., Ended]
-
-
-@pytest.fixture
-def semrec(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Semrec:
-    """Run `semrec` as its entry point does, without a new process."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def run(*arguments: str | Path) -> Ended:
-        given = [str(argument) for argument in arguments]
-        code = exit_code_of(lambda: cli.main(args=given, prog_name="semrec", standalone_mode=False), debug=False)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return Ended(code, out, err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import made_records
 import pytest
 import yaml
+from conftest import Semrec
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.live import drawn
@@ -19,27 +20,6 @@ from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep import _picture
 from semrec_faiss.config.reading import load_config
 from semrec_faiss.measure.sweep.run import State
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Semrec = Callable[..., Ran]
-
-
-@pytest.fixture
-def semrec(capfd: pytest.CaptureFixture[str]) -> Semrec:
-    """Run ``semrec`` in this process as the command line does."""
-
-    def run(*arguments: object) -> Ran:
-        words = [str(argument) for argument in arguments]
-        code = exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
-        return Ran(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import made_records
 import pytest
 import yaml
+from conftest import Ended, Semrec
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.live import drawn
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.sweep_evaluate import picture_of
 from semrec_faiss.measure.evaluate.run import ProfileState
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Semrec = Callable[..., Ran]
-
-
-@pytest.fixture
-def semrec(capfd: pytest.CaptureFixture[str]) -> Semrec:
-    """Run ``semrec`` in this process as the command line does."""
-
-    def run(*arguments: object) -> Ran:
-        words = [str(argument) for argument in arguments]
-        code = exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
-        return Ran(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +126,7 @@ def test_commands_for_the_other_kind_of_sweep_refuse_it(semrec: Semrec, place: P
 
 
 def test_what_is_not_there_or_cannot_be_evaluated_is_told(semrec: Semrec, place: Path, tmp_path: Path) -> None:
-    def given(*settings: str) -> Ran:
+    def given(*settings: str) -> Ended:
         return semrec("sweep", place / "sweep.yaml", "--name", "no", *(f"--set=evaluate.{one}" for one in settings))
 
     ran = given(f"index={tmp_path / 'nowhere'}")

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Semrec
 from numpy.typing import NDArray
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder, item_text
 from semrec_faiss.data.text.encoder import ModelSource
@@ -207,13 +206,7 @@ def test_only_an_index_of_a_text_model_has_more_in_its_manifest(folder: Path, in
     assert verify(plain).manifest.embedding is None
 
 
-def test_the_command(index: Path, loaded: object, capsys: pytest.CaptureFixture[str]) -> None:
-    def semrec(*arguments: str) -> tuple[int, str, str]:
-        code = exit_code_of(
-            lambda: cli.main(args=list(arguments), prog_name="semrec", standalone_mode=False), debug=False
-        )
-        return (code, *capsys.readouterr())
-
+def test_the_command(index: Path, loaded: object, semrec: Semrec) -> None:
     code, out, err = semrec("search", str(index), item_text(RECORDS[9]), "-k", "2", "--explain", "--year", "1999")
     assert code == 0
     assert out.splitlines()[0] == "For 'Film 9. Genres: Drama, War':"
@@ -239,18 +232,14 @@ needs_minilm = pytest.mark.skipif(
 
 
 @needs_minilm
-def test_the_demo_answers_what_the_readme_shows(
-    demo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_answers_what_the_readme_shows(demo: Path, semrec: Semrec) -> None:
     """These commands stand in a block of their own, as they need a package that the other ones do not."""
     readme = (ROOT / "semrec_faiss" / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ (semrec search .*)\n((?:(?!\$ |```).*\n)*)", readme, re.MULTILINE)
     assert shown
-    monkeypatch.chdir(demo.parents[1])
     for command, expected in shown:
-        words = shlex.split(command)[1:]
-        assert exit_code_of(lambda words=words: cli.main(args=words, standalone_mode=False), debug=False) == 0
-        out, err = capsys.readouterr()
+        code, out, err = semrec(*shlex.split(command)[1:], cwd=demo.parents[1])
+        assert code == 0
         assert _comparable(out + err) == _comparable(expected)
 
 

@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 from prometheus_client.parser import text_string_to_metric_families
 
-from semrec_faiss.cli.main import cli
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.serve.wire.messages import ARROW
-
-
-def printed(*arguments: str) -> Any:
-    result = CliRunner().invoke(cli, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def timeless(document: Any) -> Any:
@@ -64,12 +57,12 @@ SAME: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("route", "question", "command"), SAME)
 def test_the_json_is_that_of_the_command_line(
-    route: str, question: dict[str, Any], command: tuple[str, ...], asker: Any, index: Path
+    route: str, question: dict[str, Any], command: tuple[str, ...], asker: Any, index: Path, semrec: Semrec
 ) -> None:
     reply = asker.post(f"/v1/{route}", question)
     assert reply.status_code == 200, reply.text
     assert reply.headers["semrec-generation"] == "gen-000001"
-    assert timeless(reply.json()) == timeless(printed(command[0], str(index), *command[1:]))
+    assert timeless(reply.json()) == timeless(semrec(command[0], str(index), *command[1:], "--json").document)
 
 
 def test_several_titles_and_several_users_are_answered_in_their_order(asker: Any) -> None:
@@ -104,11 +97,11 @@ def test_vectors_come_as_json_base64_and_arrow(asker: Any, index: Path) -> None:
     assert json.loads(found.schema.metadata[b"semrec"])["requested"] == 3
 
 
-def test_titles_as_one_types_and_what_info_says(asker: Any, index: Path) -> None:
+def test_titles_as_one_types_and_what_info_says(asker: Any, index: Path, semrec: Semrec) -> None:
     found = asker.get("/v1/titles", params={"q": "FILM 29", "k": 3}).json()["titles"]
     assert [title["media_id"] for title in found] == ["m00029", "m00290", "m00291"]
     assert found[0]["year"] == 1979
-    assert asker.get("/v1/index").json() == printed("info", str(index))
+    assert asker.get("/v1/index").json() == semrec("info", str(index, "--json").document)
     assert asker.get("/v1/titles", params={"q": "x", "k": "0"}).status_code == 422
 
 

@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
-from semrec_faiss.cli.main import cli
 from semrec_faiss.serve.bench.load import _kind
 from semrec_faiss.serve.bench.swaps import WORLDS
 
 
 @pytest.mark.slow
-def test_a_server_is_measured(index: Path, tmp_path: Path) -> None:
+def test_a_server_is_measured(index: Path, tmp_path: Path, semrec: Semrec) -> None:
     command = [
         "bench",
         "serve",
@@ -28,8 +27,8 @@ def test_a_server_is_measured(index: Path, tmp_path: Path) -> None:
         "--out",
         str(tmp_path),
     ]
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 0, result.output
+    result = semrec(*command)
+    assert result.code == 0, result.err
     document = json.loads((tmp_path / "bench-serve-cpu.json").read_text())
     for name in ("fixed_body", "similar", "at_half_the_most", "alone", "as_one_types", "users_as_arrow"):
         assert document[name]["requests"] > 0, name

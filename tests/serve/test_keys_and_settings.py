@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
-from semrec_faiss.cli.main import cli
 from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
 from semrec_faiss.serve.keys import Keys, add_key
 from semrec_faiss.serve.settings import read_settings
@@ -60,13 +59,13 @@ def test_a_file_of_keys_is_held_to_its_form(tmp_path: Path) -> None:
         Keys.read(path)
 
 
-def test_the_command_prints_a_key_once(tmp_path: Path) -> None:
+def test_the_command_prints_a_key_once(tmp_path: Path, semrec: Semrec) -> None:
     path = tmp_path / "keys.txt"
-    result = CliRunner().invoke(cli, ["serve", "keys", "add", "ops", "--keys", str(path), "--role", "admin"])
-    assert result.exit_code == 0
-    found = Keys.read(path).holder(result.stdout.strip())
+    result = semrec("serve", "keys", "add", "ops", "--keys", path, "--role", "admin")
+    assert result.code == 0
+    found = Keys.read(path).holder(result.out.strip())
     assert found is not None and (found.name, found.may("read"), found.may("admin")) == ("ops", True, True)
-    assert Keys.read(path).holder(result.stdout.strip() + "x") is None
+    assert Keys.read(path).holder(result.out.strip() + "x") is None
 
 
 def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
@@ -95,11 +94,10 @@ def test_mistakes_are_told_as_in_every_config(text: str, said: str, tmp_path: Pa
         read_settings(path, {})
 
 
-def test_an_index_must_be_named_and_there(tmp_path: Path) -> None:
+def test_an_index_must_be_named_and_there(tmp_path: Path, semrec: Semrec) -> None:
     with pytest.raises(UsageError, match="no index is named"):
         read_settings(None, {})
-    result = CliRunner().invoke(cli, ["serve", str(tmp_path / "none")])
-    assert isinstance(result.exception, NotFoundError)
+    assert semrec("serve", tmp_path / "none").code == 4
 
 
 def test_cors_is_for_those_who_are_named(index: Path, new_asker: Any) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from conftest import Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.data.interactions.folder import learn_folder
@@ -149,11 +148,9 @@ def test_a_damaged_transformation_is_told(source: Path, tmp_path: Path) -> None:
         read_transformation(media / JSON_NAME, media / ARRAYS_NAME)
 
 
-def test_the_command(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command(source: Path, tmp_path: Path, semrec: Semrec) -> None:
     arguments = ["dataset", "learn", str(source / "texts"), str(tmp_path / "out"), "--rank", "8", "--text-dim", "5"]
-    given = [*arguments, "--interactions", str(source / "ratings.csv"), "--json"]
-    code = exit_code_of(lambda: cli.main(given, standalone_mode=False), debug=False)
-    told = json.loads(capfd.readouterr().out)
-    assert (code, told["titles"], told["settings"]["rank"]) == (0, 60, 8)
-    assert exit_code_of(lambda: cli.main(arguments, standalone_mode=False), debug=False) == 2
-    assert "is not empty" in capfd.readouterr().err
+    told = semrec(*arguments, "--interactions", source / "ratings.csv", "--json").document
+    assert (told["titles"], told["settings"]["rank"]) == (60, 8)
+    again = semrec(*arguments)
+    assert (again.code, "is not empty" in again.err) == (2, True)

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from conftest import Semrec
 
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
@@ -27,10 +26,6 @@ SHOP = [
     {"sku": "d", "name": "March", "released": None, "tags": None, "brand": None, "price": 1.0},
 ]
 PARTS = {"media_id": "sku", "title": "name", "year": "released", "genres": "tags", "franchise": "brand"}
-
-
-def run_cli(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(one) for one in arguments], standalone_mode=False)
 
 
 def lines_of(folder: Path, rows: list[dict[str, object]] = SHOP) -> Path:
@@ -97,7 +92,7 @@ def test_mistakes_are_told_in_the_words_of_the_data(tmp_path: Path) -> None:
         config_from_dict({"dataset": {"folder": "x", "fields": {"title": "name", "year": "name"}}})
 
 
-def test_the_shorthands_follow_and_an_update_speaks_the_same_words(tmp_path: Path) -> None:
+def test_the_shorthands_follow_and_an_update_speaks_the_same_words(tmp_path: Path, semrec: Semrec) -> None:
     folder = tmp_path / "shop"
     (folder / "media").mkdir(parents=True)
     lines_of(folder / "media")
@@ -108,12 +103,12 @@ def test_the_shorthands_follow_and_an_update_speaks_the_same_words(tmp_path: Pat
         encoding="utf-8",
     )
     index = str(tmp_path / "index")
-    assert run_cli("build", config, "--output", index, "--set", "dataset.fields.franchise=brand").exit_code == 0
+    assert semrec("build", config, "--output", index, "--set", "dataset.fields.franchise=brand").code == 0
 
     def ids(*options: str) -> list[str]:
-        found = run_cli("similar", index, "d", "--json", *options)
-        assert found.exit_code == 0, found.stderr
-        return [one["media_id"] for one in json.loads(found.stdout)["results"]]
+        found = semrec("similar", index, "d", "--json", *options)
+        assert found.code == 0, found.err
+        return [one["media_id"] for one in json.loads(found.out)["results"]]
 
     assert ids() == ["a", "b", "c"]
     assert ids("--genre", "jazz", "--year", "2000..2005") == ids("--range", "released=2000..2005") == ["b"]
@@ -123,7 +118,7 @@ def test_the_shorthands_follow_and_an_update_speaks_the_same_words(tmp_path: Pat
     (fresh / "media").mkdir(parents=True)
     lines_of(fresh / "media", [{"sku": "e", "name": "Encore", "released": 2020, "brand": "Bee"}])
     np.save(fresh / "media" / "content_vectors.npy", np.full((1, 4), 0.5, np.float32))
-    assert run_cli("update", index, fresh).exit_code == 0
+    assert semrec("update", index, fresh).code == 0
     assert ids("--max-per", "brand=1") == ["e", "a"]
     opened = Recommender.open(index)
     assert opened.catalog.records([4])[0]["franchise"] == "Bee"

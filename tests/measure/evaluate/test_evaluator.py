@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Ended, Semrec
 from numpy.typing import NDArray
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.interactions.folder import learn_folder
@@ -261,15 +260,13 @@ def test_users_are_taken_in_blocks_of_so_many_queries(
 def test_the_command(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    semrec: Semrec,
 ) -> None:
-    def semrec(*arguments: str) -> tuple[int, str, str]:
-        given = ["evaluate", str(index[0]), "--hold-out", "2", *arguments]
-        code = exit_code_of(lambda: cli.main(args=given, prog_name="semrec", standalone_mode=False), debug=False)
-        return (code, *capsys.readouterr())
+    def evaluate(*arguments: str) -> Ended:
+        return semrec("evaluate", index[0], "--hold-out", "2", *arguments)
 
     saved = tmp_path / "e.json"
-    code, out, _ = semrec("--half-life-days", "30", "--interests", "2", "--out", str(saved))
+    code, out, _ = evaluate("--half-life-days", "30", "--interests", "2", "--out", str(saved))
     assert code == 0
     assert "left out (4 stars or more); profile: half_life_days=30, interests=2\n" in out.replace("\n", "\n", 1)
     assert [line.split()[0] for line in out.splitlines() if " 10 " in line][:1] == ["recommender"]
@@ -280,9 +277,9 @@ def test_the_command(
     low, high = (difference["interval"][bound] for bound in ("low", "high"))
     line = f"ndcg at 10 less that of most popular, paired by user: {difference['mean']:+.3f} [{low:+.3f} {high:+.3f}]"
     assert line in out.splitlines()
-    code, out, _ = semrec("--json", "--users", "5")
+    code, out, _ = evaluate("--json", "--users", "5")
     assert json.loads(out)["protocol"]["users_evaluated"] == 5
     for wrong in (("--half-life", "0"), ("--interests", "65"), ("--by", "x"), ("--half-life", "never")):
-        code, out, err = semrec(*wrong)
+        code, out, err = evaluate(*wrong)
         assert (code, out) == (2, "")
         assert "error: " in err.lower()

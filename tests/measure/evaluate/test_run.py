@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.measure.choose.regression import compare
@@ -105,22 +104,20 @@ def test_a_record_a_profile_and_the_best_is_judged(plan: MakePlan, rated_index: 
     assert "user_0" not in text, "results can be published: no user is named"
 
 
-def test_the_command_told_measures_the_winner_again(
-    plan: MakePlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_told_measures_the_winner_again(plan: MakePlan, tmp_path: Path, semrec: Semrec) -> None:
     outcome = run(plan(users=15, seed=3, by="hit_rate_at_10", set=["device.kind=cpu"]))
     assert outcome.document is not None
     (evaluation,) = outcome.document.evaluations
     words = shlex.split(evaluation.command)
     assert words[-8:] == ["--liked", "3.5", "--users", "15", "--seed", "3", "--set", "device.kind=cpu"]
-    given = [*words[1:], "--out", str(tmp_path / "again.json")]
-    assert exit_code_of(lambda: cli.main(given, "semrec", standalone_mode=False), debug=False) == 0
+    told = semrec(*words[1:], "--out", tmp_path / "again.json")
+    assert told.code == 0
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["profile"] == evaluation.profile.model_dump()
     for name in ("recommender", "most_popular", "liked_together"):
         assert again["methods"][name] == evaluation.methods[name].as_json()
     assert again["protocol"] == evaluation.protocol.as_json()
-    assert "hit rate at 10 less that of most popular" in capsys.readouterr().out
+    assert "hit rate at 10 less that of most popular" in told.out
 
 
 def test_a_second_run_measures_nothing_and_a_new_value_its_own_profiles_alone(

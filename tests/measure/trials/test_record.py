@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.errors import DataError
 from semrec_faiss.measure.choose.pick import Wanted, pick
 from semrec_faiss.measure.choose.regression import compare
@@ -185,10 +184,6 @@ def test_whatever_is_changed_in_a_plan_is_noticed_or_harmless(name: str) -> None
     assert mistake_in_plan([plan]) == "it is no JSON object"
 
 
-def run(words: list[str]) -> int:
-    return exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
-
-
 @pytest.fixture
 def damaged(tmp_path: Path) -> Any:
     """Write a copy of a sweep whose second record was changed, and return its folder and the line's place."""
@@ -223,7 +218,7 @@ def damaged(tmp_path: Path) -> Any:
     ],
 )
 def test_damaged_record_ends_every_command_with_3_and_names_file_line_and_field(
-    damaged: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], at: Key, wrong: Any, told: str
+    damaged: Any, tmp_path: Path, semrec: Semrec, at: Key, wrong: Any, told: str
 ) -> None:
     folder, good = damaged(at, wrong), RESULTS / "sweep-demo"
     commands = [
@@ -234,9 +229,8 @@ def test_damaged_record_ends_every_command_with_3_and_names_file_line_and_field(
         ["check-regression", folder, good],
     ]
     for command in commands:
-        code = run([str(word) for word in command])
-        heard = capfd.readouterr()
-        assert (code, heard.out) == (3, ""), heard.err
+        heard = semrec(*command)
+        assert (heard.code, heard.out) == (3, ""), heard.err
         assert f"{folder / 'trials.jsonl'}:2 is no record of a trial: " in heard.err
         assert told in heard.err
     assert not (tmp_path / "pick.yaml").exists()

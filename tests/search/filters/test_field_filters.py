@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
 import semrec_faiss
 from semrec_faiss import Filter, Recommender, UsageError
-from semrec_faiss.cli.main import cli
 from semrec_faiss.search.filters.field_filters import parse_any_of, parse_max_per, parse_ranges
 
 COUNT = 30
@@ -82,29 +81,21 @@ def test_options_are_read() -> None:
             read([text])
 
 
-def printed(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, arguments)
-    return result.exit_code, result.output
-
-
-def test_lists_tell_equal_titles_apart_and_show_what_is_asked_for(index: Path) -> None:
+def test_lists_tell_equal_titles_apart_and_show_what_is_asked_for(index: Path, semrec: Semrec) -> None:
     both = ("--any-of", "artist=Artist 3", "--any-of", "artist=Artist 6")
-    _, text = printed("similar", str(index), "Song 1", "-k", "20", *both)
+    text = semrec("similar", str(index), "Song 1", "-k", "20", *both).out
     assert text.count("Intro") == 2 and "Artist 3" in text and "Artist 6" in text
-    _, text = printed("similar", str(index), "Song 1", "-k", "1", "--range", "length=105", "--show", "price,released")
+    text = semrec("similar", str(index), "Song 1", "-k", "1", "--range", "length=105", "--show", "price,released").out
     assert text.splitlines()[1].startswith("1.  Song 5") and text.splitlines()[1].endswith("similar  1.25  2005-01-01")
-    _, text = printed("similar", str(index), "Song 1", "-k", "9", "--max-per", "artist=1", "--range", "length=..119")
+    text = semrec("similar", str(index), "Song 1", "-k", "9", "--max-per", "artist=1", "--range", "length=..119").out
     assert len(text.splitlines()) == 10
 
 
-def test_an_id_and_a_title_can_be_told_apart(index: Path) -> None:
-    assert "Similar to Song 1:" in printed("similar", str(index), "s01", "-k", "1")[1]
-    assert "another's title: --title 's01' means that one" in printed("similar", str(index), "s01", "-k", "1")[1]
-    assert printed("similar", str(index), "--title", "s01", "-k", "1")[1].startswith("Similar to s01:")
-    assert printed("similar", str(index), "--id", "s01", "-k", "1")[1].startswith("Similar to Song 1:")
-    result = CliRunner().invoke(cli, ["similar", str(index), "--id", "Song 1"])
-    assert type(result.exception).__name__ == "NotFoundError"
-    result = CliRunner().invoke(cli, ["similar", str(index), "--title", "s02"])
-    assert type(result.exception).__name__ == "NotFoundError"
-    result = CliRunner().invoke(cli, ["similar", str(index), "a", "--id", "s01"])
-    assert isinstance(result.exception, UsageError)
+def test_an_id_and_a_title_can_be_told_apart(index: Path, semrec: Semrec) -> None:
+    assert "Similar to Song 1:" in semrec("similar", str(index), "s01", "-k", "1").out
+    assert "another's title: --title 's01' means that one" in semrec("similar", index, "s01", "-k", "1").err
+    assert semrec("similar", str(index), "--title", "s01", "-k", "1").out.startswith("Similar to s01:")
+    assert semrec("similar", str(index), "--id", "s01", "-k", "1").out.startswith("Similar to Song 1:")
+    assert semrec("similar", index, "--id", "Song 1").code == 4
+    assert semrec("similar", index, "--title", "s02").code == 4
+    assert semrec("similar", index, "a", "--id", "s01").code == 2

@@ -10,9 +10,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from conftest import Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, USER_VECTORS
@@ -274,25 +273,21 @@ def test_points_add_up_to_the_score(learned: Path, rated_index: Any, tmp_path: P
         assert (nobody.other_points, nobody.text_points) == (None, None)
 
 
-def test_the_commands(learned: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def semrec(*arguments: object) -> tuple[int, str]:
-        code = exit_code_of(lambda: cli.main([str(one) for one in arguments], standalone_mode=False), debug=False)
-        return code, capfd.readouterr().out
-
+def test_the_commands(learned: Path, semrec: Semrec) -> None:
     index = learned / "index"
-    code, out = semrec("recommend", index, "--user", "u40", "-k", 3)
+    code, out, _ = semrec("recommend", index, "--user", "u40", "-k", 3)
     assert code == 0
     assert "these are the titles that most users like" in out
-    code, out = semrec("recommend", index, "--user", "u03", "--interests", 4, "--half-life", "none", "--json")
+    code, out, _ = semrec("recommend", index, "--user", "u03", "--interests", 4, "--half-life", "none", "--json")
     served = Recommender.open(index).recommend("u03", profile={"interests": 4, "half_life": None})
     assert [one["media_id"] for one in json.loads(out)["results"]] == [result.media_id for result in served]
     assert semrec("recommend", index, "--like", "m00001", "--interests", 4)[0] == 2
-    code, out = semrec("similar", index, "m00001", "--by", "text", "-k", 2)
+    code, out, _ = semrec("similar", index, "m00001", "--by", "text", "-k", 2)
     assert out.startswith("Similar to Film 1 (1951):")
-    code, out = semrec("explain", index, "u03", "m00001")
+    code, out, _ = semrec("explain", index, "u03", "m00001")
     assert "all others" in out and "together" in out
     build(learned, "again")
-    code, out = semrec("build", learned / "again", "--set", "profile.half_life=5", "--set", "profile.interests=2")
+    code, out, _ = semrec("build", learned / "again", "--set", "profile.half_life=5", "--set", "profile.interests=2")
     assert code == 0
     profile = Recommender.open(learned / "again").saved.config.profile
     assert profile == Profile(weights="liked", half_life=5.0, interests=2)
