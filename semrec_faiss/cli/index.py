@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.options import index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
-from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.errors import DamagedIndexError, UsageError
 from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.generations.generation import Generation
 
 if TYPE_CHECKING:
+    from semrec_faiss.config.schema import Config
     from semrec_faiss.index.generations.directory import IndexDirectory
+    from semrec_faiss.progress import Progress
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
 @click.option("--output", type=click.Path(path_type=Path), help="The index directory, instead of the config's.")
+@click.option("--shards", metavar="N", help="With --ray: in so many shards; auto for one a machine or GPU.")
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Machines a shard lies on.")
+@ray_option
 @click.option("--strict", is_flag=True, help="Refuse a history that names titles or users that there are not.")
 @set_option
 @json_option
@@ -29,6 +34,9 @@ def build(
     config: Path | None,
     dataset: Path | None,
     output: Path | None,
+    shards: str | None,
+    replicas: int,
+    ray: str | None,
     strict: bool,
     settings: tuple[str, ...],
     as_json: bool,
@@ -37,6 +45,8 @@ def build(
 
     CONFIG may also be the name of a config that semrec ships, such as flat or ivf_flat; without one every setting has
     its default, which is exact search.
+
+    With --shards and --ray the machines of a Ray cluster build it together, and answer from it together.
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
@@ -49,9 +59,25 @@ def build(
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
     started = time.perf_counter()
     with progress_bars() as progress:
-        generation = build_index(loaded, progress, strict=strict)
+        if ray is None and shards is None:
+            generation = build_index(loaded, progress, strict=strict)
+        else:
+            generation = _in_shards(loaded, shards, replicas, ray, strict, progress)
     seconds = time.perf_counter() - started
     _show(loaded.output, generation, as_json, {"build_seconds": round(seconds, 3)})
+
+
+def _in_shards(
+    config: Config, shards: str | None, replicas: int, ray: str | None, strict: bool, progress: Progress
+) -> Generation:
+    if shards is None or ray is None:
+        raise UsageError("--shards N and --ray ADDRESS go together", fix="--shards auto --ray auto")
+    if shards != "auto" and not (shards.isascii() and shards.isdigit()):
+        raise UsageError(f"--shards {shards!r} is neither a number nor auto", fix="--shards auto")
+    from semrec_faiss.cluster.building import build_shards
+
+    number: int | Literal["auto"] = "auto" if shards == "auto" else int(shards)
+    return build_shards(config, number, address=ray, replicas=replicas, strict=strict, progress=progress)
 
 
 @click.command(epilog="Example: semrec info indexes/demo")

@@ -40,7 +40,25 @@ show_option = click.option(
     help="Fields to show instead of genres, such as artist,price. [default: genres, and what tells equal titles apart]",
 )
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
-index_argument = click.argument("index", type=click.Path(path_type=Path, readable=False))
+
+
+class IndexPath(click.Path):
+    """An index directory, or ``ray://HOST:PORT/INDEX`` as it stands."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take an address of a cluster for no path: that would lose a slash."""
+        if isinstance(value, str) and value.startswith("ray://"):
+            return value
+        return super().convert(value, param, ctx)
+
+
+index_argument = click.argument("index", type=IndexPath())
+ray_option = click.option(
+    "--ray", metavar="ADDRESS", help="A Ray cluster: auto for this machine's, or its head's HOST:PORT."
+)
 
 
 class HalfLife(FiniteRange):

@@ -16,6 +16,7 @@ from semrec_faiss.cli.options import (
     profile_changes,
     profile_options,
     question_options,
+    ray_option,
     wish_arguments,
 )
 from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
@@ -24,6 +25,7 @@ from semrec_faiss.errors import UsageError
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
     from semrec_faiss.search.explanation import Explanation
+    from semrec_faiss.search.export import ExportSummary
     from semrec_faiss.search.likeness import Block
     from semrec_faiss.search.recommender import Recommender
     from semrec_faiss.search.wish import WishArguments
@@ -113,6 +115,8 @@ def search(
 @click.option("--rate", "ratings", multiple=True, metavar="TITLE=STARS", help="Instead of a user: a rating, 0.5 to 5.")
 @click.option("--all-users", is_flag=True, help="Every user, to the Parquet file given with --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="With --all-users: the file to write; resumable.")
+@ray_option
+@click.option("--workers", type=click.IntRange(min=1), help="With --ray: how many. [default: one a machine]")
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
 @profile_options
 @question_options
@@ -124,6 +128,8 @@ def recommend(
     ratings: tuple[str, ...],
     all_users: bool,
     out: Path | None,
+    ray: str | None,
+    workers: int | None,
     include_seen: bool,
     count: int,
     settings: tuple[str, ...],
@@ -131,7 +137,8 @@ def recommend(
 ) -> None:
     """Recommend titles of INDEX to users, all in one batch, or to somebody who says what they like.
 
-    What a user has seen is left out where the index knows it.
+    What a user has seen is left out where the index knows it. With --ray, workers of a cluster make all users' lists,
+    and --out is a folder of Parquet parts.
     """
     from semrec_faiss.search.profile.taste import Taste
     from semrec_faiss.search.recommender import Recommender
@@ -146,8 +153,30 @@ def recommend(
         raise UsageError(
             "--all-users and --out FILE go together", fix=f"semrec recommend {index} --all-users --out recs.parquet"
         )
-    recommender = Recommender.open(index, settings)
     wish, profile = wish_arguments(options), profile_changes(options)
+    if ray is not None:
+        if out is None:
+            raise UsageError(
+                "--ray goes with --all-users --out DIR", fix=f"or ask a cluster by its name: ray://{ray}/… as INDEX"
+            )
+        from semrec_faiss.cluster.lists import recommend_all
+
+        with progress_bars() as progress:
+            summary = recommend_all(
+                index,
+                out,
+                count,
+                address=ray,
+                workers=workers,
+                settings=settings,
+                include_seen=include_seen,
+                profile=profile,
+                progress=progress,
+                **wish,
+            )
+        _tell(summary, options["as_json"])
+        return
+    recommender = Recommender.open(index, settings)
     if out is not None:
         _export(recommender, out, count, include_seen, wish, profile, options["as_json"])
         return
@@ -183,6 +212,10 @@ def _export(
         summary = export_all_users(
             recommender, out, count, include_seen=include_seen, profile=profile, progress=progress, **wish
         )
+    _tell(summary, as_json)
+
+
+def _tell(summary: ExportSummary, as_json: bool) -> None:
     if as_json:
         print_json(summary.as_dict())
         return

@@ -32,7 +32,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes that may use four cores each; this process is their driver."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["RAY_DEDUP_LOGS"] = "0"
-    paths = [str(REPO), os.environ.get("PYTHONPATH", "")]
+    paths = [str(REPO), str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     import ray
     from ray.cluster_utils import Cluster

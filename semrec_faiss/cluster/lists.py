@@ -1,0 +1,274 @@
+"""Every user's list by workers of a cluster: a folder of Parquet parts that is there only when it is whole."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import Unpack
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.cluster.blocks import done_in_blocks
+from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
+from semrec_faiss.cluster.recommender import ClusterRecommender
+from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.shards import read_shards
+from semrec_faiss.locks import only_writer
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.arguments import flag_of
+from semrec_faiss.search.export import BLOCK_USERS, ExportSummary
+from semrec_faiss.search.profile.profile_search import changed_profile
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.wish import Wish, WishArguments
+from semrec_faiss.storage import check_new_folder, move_over, new_file, save_json, sha256_of_file, sync_tree
+
+MANIFEST = "MANIFEST.json"
+_COUNTS = b"semrec"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a part holds: lists of so many users, how many of them are full, and what must not be there."""
+
+    users: int
+    users_with_k: int
+    repeats: int
+    seen_leaks: int | None
+
+
+class ListMaker:
+    """A worker: has the index, or asks its shards, and makes a part of the lists at a time."""
+
+    def __init__(self, opened: Recommender, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None) -> None:
+        """Take an index that travelled here: one of its own from the same path, or the same shards."""
+        self._recommender = opened
+        self._wish = wish
+        self._include_seen = include_seen
+        self._profile = profile
+
+    def make(self, first: int, last: int) -> bytes:
+        """Return the lists of the users from row ``first`` to ``last`` - 1 as a Parquet file that holds its counts."""
+        users = np.arange(first, last, dtype=np.int64)
+        found, _ = self._recommender.lists_for(
+            users, self._wish, include_seen=self._include_seen, profile=self._profile
+        )
+        return _as_parquet(self._recommender, users, found, self._counts(users, found))
+
+    def _counts(self, users: Rows, found: TopK) -> Counts:
+        index = self._recommender.index
+        ordered = np.sort(found.rows, axis=1)
+        repeats = int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
+        seen = None if self._include_seen else self._recommender.seen(users)
+        leaks = None if seen is None else int(seen.contain(found.rows, index.count).sum())
+        full = int((found.returned >= min(self._wish.k, index.count)).sum())
+        return Counts(len(users), full, repeats, leaks)
+
+
+def recommend_all(
+    index: str | PathLike[str],
+    out: str | PathLike[str],
+    k: int = 10,
+    *,
+    address: str = OWN,
+    workers: int | None = None,
+    settings: Sequence[str] = (),
+    include_seen: bool = False,
+    profile: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+    **wish: Unpack[WishArguments],
+) -> ExportSummary:
+    """Write the recommendations of all users to Parquet parts in a folder, made by workers of a cluster.
+
+    An index in shards is asked where these are; of any other every worker opens its own, from the same path. A block
+    of users whose worker or machine is lost is done again. An interrupted run leaves its parts beside ``out``, and the
+    same call goes on from there.
+
+    Args:
+        index: an index directory, in shards or not, that every machine can read.
+        out: the folder; replaced when the new one is whole, if it holds such lists.
+        k: titles a user.
+        address: the cluster; see `connect`.
+        workers: how many; one a machine by default.
+        settings: search and device settings.
+        include_seen: keep titles that a user has seen.
+        profile: settings of the profile that differ from those that the index serves.
+        progress: told the users done.
+        wish: see `Recommender`.
+
+    Raises:
+        UsageError: ``out`` is something else, another process writes it, or a setting is out of range.
+        NotFoundError: there is no such index, or it holds no users.
+        UnavailableError: there is no cluster, or workers are lost again and again.
+        StorageError: the disk is full or refuses; ``out`` is as it was.
+    """
+    wanted = Wish.of(k, **wish)
+    flag_of(include_seen, "include_seen")
+    place = Path(out)
+    check_new_folder(place, "--out")
+    if place.exists() and any(place.iterdir()) and not (place / MANIFEST).is_file():
+        raise UsageError(f"{place} is a directory with other content", fix="name a new or empty one as --out")
+    connect(address)
+    opened = _opened(Path(index), settings)
+    try:
+        opened.searcher.check(wanted)
+        maker = _Run(opened, wanted, include_seen, profile, workers or len(alive_nodes()), progress)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with only_writer(place), maker.work_folder(place) as work:
+            return maker.run(work, place)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {place}: {error.strerror or error}", fix="free space or name another --out"
+        ) from error
+    finally:
+        if isinstance(opened, ClusterRecommender):
+            opened.close()
+
+
+def _opened(index: Path, settings: Sequence[str]) -> Recommender:
+    if read_shards(IndexDirectory(index).current()) is None:
+        return Recommender.open(index.absolute(), settings)
+    return ClusterRecommender.open(index, settings)
+
+
+class _Run:
+    def __init__(
+        self,
+        opened: Recommender,
+        wish: Wish,
+        include_seen: bool,
+        profile: Mapping[str, Any] | None,
+        workers: int,
+        progress: Progress,
+    ) -> None:
+        self._opened = opened
+        self._arguments = (wish, include_seen, profile)
+        self._workers = workers
+        self._progress = progress
+        users = opened.users.count
+        self._blocks = [(first, min(first + BLOCK_USERS, users)) for first in range(0, users, BLOCK_USERS)]
+
+    @contextmanager
+    def work_folder(self, out: Path) -> Iterator[Path]:
+        """Give the folder of finished parts, named by everything they depend on; parts stay after an error."""
+        saved, (wish, include_seen, profile) = self._opened.saved, self._arguments
+        depends = {
+            "generation": saved.generation.ref.model_dump(),
+            "search": saved.config.index.model_dump(mode="json"),
+            "wish": asdict(wish),
+            "include_seen": include_seen,
+            "profile": changed_profile(saved.config.profile, profile).model_dump(),
+            "block": BLOCK_USERS,
+        }
+        digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        work = out.with_name(f".{out.name}.parts-{digest}")
+        for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
+            if remains != work:
+                shutil.rmtree(remains, ignore_errors=True)
+        work.mkdir(exist_ok=True)
+        yield work
+
+    def run(self, work: Path, out: Path) -> ExportSummary:
+        """Make every part that is not there, and put the folder in its place."""
+        counts = {block: held for block in self._blocks if (held := _counts_of(_part(work, block))) is not None}
+        resumed = sum(held.users for held in counts.values())
+        left = [block for block in self._blocks if block not in counts]
+        done, users = resumed, self._opened.users.count
+        for block, content in done_in_blocks(self._start, min(self._workers, len(left)), "make", left):
+            with new_file(_part(work, block)) as file:
+                file.write(content)
+            counts[block] = _must_hold(_part(work, block))
+            done += counts[block].users
+            self._progress("recommending", done, users)
+        summary = self._summary(work, counts, resumed)
+        parts = [_part(work, block) for block in self._blocks]
+        files = {part.name: {"bytes": part.stat().st_size, "sha256": sha256_of_file(part)} for part in parts}
+        save_json(work / MANIFEST, {"format": 1, "summary": summary.as_dict(), "files": files}, indent=1)
+        sync_tree(work)
+        move_over(work, out)
+        return summary
+
+    def _start(self, number: int) -> Any:
+        ray = load_ray()
+        cores = ray.cluster_resources().get("CPU", 1) / (2 * self._workers)
+        maker = ray.remote(ListMaker).options(num_cpus=max(0.01, int(cores) or cores), scheduling_strategy="SPREAD")
+        return maker.remote(self._opened, *self._arguments)
+
+    def _summary(self, work: Path, counts: Mapping[Any, Counts], resumed: int) -> ExportSummary:
+        import pyarrow.parquet as pq
+
+        distinct: set[str] = set()
+        for block in self._blocks:
+            titles = pq.read_table(_part(work, block), columns=["media_id"])["media_id"]
+            distinct.update(titles.unique().to_pylist())
+        leaks = [held.seen_leaks for held in counts.values()]
+        full = sum(held.users_with_k for held in counts.values())
+        users = self._opened.users.count
+        return ExportSummary(
+            users=users,
+            users_with_k=full,
+            users_short=users - full,
+            titles_recommended=len(distinct),
+            titles=self._opened.index.count,
+            repeats=sum(held.repeats for held in counts.values()),
+            seen_leaks=None if None in leaks else sum(leak for leak in leaks if leak is not None),
+            resumed_users=resumed,
+        )
+
+
+def _part(work: Path, block: tuple[int, int]) -> Path:
+    return work / f"users-{block[0]:010d}.parquet"
+
+
+def _must_hold(part: Path) -> Counts:
+    counts = _counts_of(part)
+    if counts is None:
+        raise StorageError(f"{part} is not as it was written", fix="look after the disk, and run the command again")
+    return counts
+
+
+def _counts_of(part: Path) -> Counts | None:
+    """Return the counts that a part holds; None for one that is not there, or not whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        held = pq.ParquetFile(part)
+        held.read(columns=["score"])
+        return Counts(**json.loads(held.schema_arrow.metadata[_COUNTS]))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
+def _as_parquet(recommender: Recommender, users: Rows, found: TopK, counts: Counts) -> bytes:
+    """Return user_id, rank, media_id, title and score of each title of each user."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = found.rows >= 0
+    distinct, at = np.unique(found.rows[kept], return_inverse=True)
+    titles = recommender.titles.columns(distinct).select(["media_id", "title"]).take(pa.array(at.reshape(-1)))
+    ids = pa.array([recommender.users.ids[user] for user in users.tolist()], pa.string())
+    ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)
+    columns = {
+        "user_id": ids.take(pa.array(np.repeat(np.arange(len(users)), kept.sum(axis=1)))),
+        "rank": pa.array(ranks[kept], pa.int32()),
+        "media_id": titles["media_id"].cast(pa.string()),
+        "title": titles["title"].cast(pa.string()),
+        "score": pa.array(found.scores[kept], pa.float32()),
+    }
+    table = pa.table(columns).replace_schema_metadata({_COUNTS: json.dumps(asdict(counts))})
+    written = io.BytesIO()
+    pq.write_table(table, written, compression="zstd")
+    return written.getvalue()

@@ -1,0 +1,111 @@
+"""Lists for everybody by workers: those of one process, none twice and none missing, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from cluster_worlds import Worker, World
+
+from semrec_faiss import NotFoundError, Recommender, UnavailableError, UsageError
+from semrec_faiss.cluster import lists
+from semrec_faiss.cluster.blocks import done_in_blocks
+from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.search.export import export_all_users
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "BLOCK_USERS", 7)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    parts = sorted(folder.glob("*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+def test_parts_hold_what_one_process_writes(cluster: Any, world: World, tmp_path: Path) -> None:
+    expected = export_all_users(Recommender.open(world.whole), tmp_path / "one.parquet", 5, where="year > 1960")
+    build_shards(config_from_dict(world.config | {"output": str(tmp_path / "sharded")}), 2)
+    for name, index in (("whole", world.whole), ("shards", tmp_path / "sharded")):
+        found = lists.recommend_all(index, tmp_path / name, 5, workers=2, where="year > 1960")
+        assert found == expected
+        assert _rows(tmp_path / name) == pq.read_table(tmp_path / "one.parquet").to_pylist()
+        told = json.loads((tmp_path / name / lists.MANIFEST).read_text())
+        assert told["summary"] == expected.as_dict()
+        assert sorted(told["files"]) == sorted(path.name for path in (tmp_path / name).glob("*.parquet"))
+        assert len(told["files"]) == 6
+        assert [path.name for path in tmp_path.glob(f".{name}*")] == []
+
+
+def test_an_interrupted_run_goes_on(
+    cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "lists", []
+    lists.recommend_all(world.whole, out, 4, workers=1)
+    whole, before = _rows(out), json.loads((out / lists.MANIFEST).read_text())
+
+    def breaks(path: Path) -> Any:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return kept(path)
+
+    kept = lists.new_file
+    monkeypatch.setattr(lists, "new_file", breaks)
+    with pytest.raises(lists.StorageError, match="No space left"):
+        lists.recommend_all(world.whole, out, 3, workers=1)
+    assert _rows(out) == whole, "what was there stays"
+    monkeypatch.setattr(lists, "new_file", kept)
+    damaged = written[1]
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    found = lists.recommend_all(world.whole, out, 3, workers=1)
+    assert found.resumed_users == 14
+    assert found.users == found.users_with_k == 40
+    assert _rows(out) == [row for row in whole if row["rank"] <= 3]
+    assert json.loads((out / lists.MANIFEST).read_text())["summary"] != before["summary"]
+
+
+def test_what_cannot_be_written_or_asked_is_said_before(cluster: Any, world: World, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="is a directory with other content"):
+        lists.recommend_all(world.whole, tmp_path / "other")
+    with pytest.raises(NotFoundError, match="does not exist"):
+        lists.recommend_all(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(UsageError, match="the filter"):
+        lists.recommend_all(world.whole, tmp_path / "out", where="year <")
+    with pytest.raises(UsageError, match="belongs to the cluster at"):
+        lists.recommend_all(world.whole, tmp_path / "out", address="127.0.0.1:1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_block_whose_worker_is_killed_is_done_again(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    (tmp_path / "dies.3").write_text("once")
+    started: list[int] = []
+
+    def start(number: int) -> Any:
+        started.append(number)
+        return ray.remote(Worker).options(num_cpus=0.1).remote(str(tmp_path))
+
+    blocks = [(number,) for number in range(9)]
+    found = list(done_in_blocks(start, 2, "do", blocks))
+    assert sorted(found) == [((number,), number * number) for number in range(9)]
+    assert len(started) == 3
+    assert len(list(tmp_path.glob("3.*"))) == 2
+
+
+@pytest.mark.slow
+def test_a_block_that_ends_every_worker_is_given_up(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    (tmp_path / "dies.1").write_text("always")
+    start = lambda number: ray.remote(Worker).options(num_cpus=0.1).remote(str(tmp_path))  # noqa: E731
+    with pytest.raises(UnavailableError, match="4 workers were lost over the same block of work"):
+        list(done_in_blocks(start, 1, "do", [(number,) for number in range(3)]))
