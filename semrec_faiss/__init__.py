@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answers as Answers
     from semrec_faiss.search.building import build as build
     from semrec_faiss.search.filters.filter import Filter as Filter
-    from semrec_faiss.search.following import Following as Following
     from semrec_faiss.search.profile.taste import Taste as Taste
     from semrec_faiss.search.recommender import Recommender as Recommender
 
@@ -46,7 +45,6 @@ __all__ = [
     "DataError",
     "DeviceError",
     "Filter",
-    "Following",
     "IndexWriter",
     "MissingPackageError",
     "NotFoundError",
@@ -70,7 +68,6 @@ _HOME = {
     "Answers": "semrec_faiss.search.answers.answer",
     "Change": "semrec_faiss.index.update.plan",
     "Filter": "semrec_faiss.search.filters.filter",
-    "Following": "semrec_faiss.search.following",
     "IndexWriter": "semrec_faiss.index.update.writer",
     "Recommender": "semrec_faiss.search.recommender",
     "AmbiguousTitleError": "semrec_faiss.errors",

@@ -59,12 +59,16 @@ class HoldsHandles:
             " or start processes by spawn",
         )
 
+    def go_on(self) -> None:
+        """Begin again what a thread of the parent's did, now that this object is open in the child."""
+
 
 class _Lost:
     """What an object of a forked child is until it is first asked; a class of its own costs the parent nothing."""
 
     reopening = threading.RLock()
     kind: type[HoldsHandles]
+    go_on: Callable[[], None]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -73,6 +77,7 @@ class _Lost:
             if "lost" in vars(self):
                 self.__dict__ = dict(vars(self.kind.opened_anew(vars(self)["lost"])))
                 object.__setattr__(self, "__class__", self.kind)
+                self.go_on()
         return getattr(self, name)
 
 

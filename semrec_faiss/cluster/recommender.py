@@ -27,6 +27,7 @@ from semrec_faiss.index.saved.titles import fields_of, parts_of
 from semrec_faiss.search.arguments import names_of
 from semrec_faiss.search.batching import Batcher
 from semrec_faiss.search.likeness import Block
+from semrec_faiss.search.opened import Opened
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
@@ -61,6 +62,32 @@ def _saved_again(shards: OpenShards, settings: tuple[str, ...]) -> ShardedSaved:
     return ShardedSaved(IndexDirectory(shards.index).current(), settings, shards)
 
 
+class ShardedOpened(Opened):
+    """The front of an index in shards and its actors."""
+
+    saved: ShardedSaved
+    searcher: ShardedSearcher
+
+    def searcher_by(self, batcher: Batcher | None) -> ShardedSearcher:
+        """Return what asks the shards, at once."""
+        saved = self.saved
+        return ShardedSearcher(saved.vectors, saved.titles, saved.shards, parts_of(saved.generation))
+
+    def alike(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
+        """Find the titles whose cosine to one is the greatest, in all shards."""
+        shards = self.saved.shards
+        asked = shards.ask(int(shards.shards_of(np.array([row]))[0]), "asked_of", row, by)
+        return self.searcher.alike(asked, wish, exclusions)
+
+    def rank(self, query: Vectors, row: int, left_out: Rows) -> int:
+        """Return the place of a title among those of all shards."""
+        shards, starts = self.saved.shards, self.saved.shards.listed.starts.tolist()
+        score = shards.ask(int(shards.shards_of(np.array([row]))[0]), "score", query, row)
+        mine = [left_out[(left_out >= first) & (left_out < last)] - first for first, last in pairwise(starts)]
+        before = shards.ask_each("before", {at: (query, row, score, own) for at, own in enumerate(mine)})
+        return 1 + int(sum(before.values()))
+
+
 class ClusterRecommender(Recommender):
     """A `Recommender` whose titles lie in shards, each served by actors of a Ray cluster.
 
@@ -68,13 +95,7 @@ class ClusterRecommender(Recommender):
     cluster, where it asks the same actors; these end with the process that opened it, or by `close`.
     """
 
-    saved: ShardedSaved
-    searcher: ShardedSearcher
-
-    def __init__(self, saved: ShardedSaved) -> None:
-        """Ask the shards of ``saved``."""
-        super().__init__(saved)
-        self.searcher = ShardedSearcher(saved.vectors, saved.titles, saved.shards, parts_of(saved.generation))
+    opens = ShardedOpened
 
     @classmethod
     def open(
@@ -87,6 +108,7 @@ class ClusterRecommender(Recommender):
         replicas: int = 1,
         patience_s: float = PATIENCE_SECONDS,
         partial: bool = False,
+        follow: bool = False,
     ) -> ClusterRecommender:
         """Join a cluster, start an actor for each shard of the index in ``path``, and open it.
 
@@ -97,6 +119,7 @@ class ClusterRecommender(Recommender):
             address: the cluster; see `connect`.
             replicas: actors a shard; where one is lost, another answers.
             patience_s: how long a question waits for a shard that is lost, before UnavailableError.
+            follow: not taken: the actors stay with the generation that they opened.
             partial: answer without such a shard; answers say what share of the titles they saw.
 
         Raises:
@@ -127,7 +150,13 @@ class ClusterRecommender(Recommender):
     @property
     def shards(self) -> OpenShards:
         """The actors."""
-        return self.saved.shards
+        saved = self.saved
+        assert isinstance(saved, ShardedSaved)
+        return saved.shards
+
+    def refresh(self) -> bool:
+        """Refuse: the actors stay with the generation that they opened."""
+        raise UsageError("an index in shards stays with the generation that it opened", fix="open it again")
 
     def close(self) -> None:
         """End the actors; nothing can be asked afterwards."""
@@ -146,15 +175,3 @@ class ClusterRecommender(Recommender):
             "this process was forked from one of a Ray cluster, and cannot ask it",
             fix="start processes by spawn or forkserver, or open the index there",
         )
-
-    def _alike(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
-        shards = self.shards
-        asked = shards.ask(int(shards.shards_of(np.array([row]))[0]), "asked_of", row, by)
-        return self.searcher.alike(asked, wish, exclusions)
-
-    def _rank(self, query: Vectors, row: int, left_out: Rows) -> int:
-        shards, starts = self.shards, self.shards.listed.starts.tolist()
-        score = shards.ask(int(shards.shards_of(np.array([row]))[0]), "score", query, row)
-        mine = [left_out[(left_out >= first) & (left_out < last)] - first for first, last in pairwise(starts)]
-        before = shards.ask_each("before", {at: (query, row, score, own) for at, own in enumerate(mine)})
-        return 1 + int(sum(before.values()))

@@ -107,6 +107,7 @@ def export_all_users(
             raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
         check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
+        recommender = recommender.pinned()  # all lists are of one generation
         recommender.searcher.check(wanted)
         out.parent.mkdir(parents=True, exist_ok=True)
         with only_writer(out), _work_folder(recommender, out, wanted, include_seen, profile) as work:

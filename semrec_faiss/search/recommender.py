@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from semrec_faiss.arrays import Mask, Rows, Vectors
+from semrec_faiss.arrays import Mask, Rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer, Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
-from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, rank_among, similar_users
-from semrec_faiss.search.likeness import Block, Likeness
-from semrec_faiss.search.opened import OpenIndex
-from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
+from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
+from semrec_faiss.search.likeness import Block
+from semrec_faiss.search.living import LivingIndex
 from semrec_faiss.search.profile.taste import Taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.text import TextTimes
 from semrec_faiss.search.wish import Wish, WishArguments
 
 
-class Recommender(OpenIndex):
+class Recommender(LivingIndex):
     """Answers questions from a saved index; safe to use from many threads.
 
     Every question takes, besides k: ``where``, a SQL expression over the titles' fields or a `Filter`; ``exclude``,
@@ -34,16 +31,11 @@ class Recommender(OpenIndex):
     may share a value of a field, such as ``{"franchise": 1}``; ``strategy``, how a restricted search runs. All of them
     may raise UsageError for what is of another type, out of range or not understood, and NotFoundError for titles that
     do not exist. Where ids, titles or texts are listed, one is a list of one, and integers stand for their text.
+
+    A question is answered by the generation that is open when it is asked; `refresh`, `update` and ``follow=True`` go
+    to a newer one. In a forked child a Recommender opens itself anew when it is first asked; pickled, it is its path
+    and settings.
     """
-
-    @cached_property
-    def _profile_search(self) -> ProfileSearch:
-        return ProfileSearch(self.searcher, self.users)
-
-    @cached_property
-    def likeness(self) -> Likeness:
-        """Compares titles by cosine, whatever the index does."""
-        return Likeness(self.searcher, self.saved.transformation)
 
     def similar(self, title_or_id: Name, k: int = 10, *, by: Block = "whole", **wish: Unpack[WishArguments]) -> Answer:
         """Find the titles most similar to one; it is not among its own results.
@@ -64,17 +56,17 @@ class Recommender(OpenIndex):
             NotFoundError: no such title; ``candidates`` names the nearest.
             AmbiguousTitleError: several; ``candidates`` lists them.
         """
-        wanted = Wish.of(k, **wish)
-        row = self.row_of(name_of(title_or_id, "the title"))
-        record = self.titles.records([row])[0]
+        wanted, now = Wish.of(k, **wish), self._now
+        row = now.row_of(name_of(title_or_id, "the title"))
+        record = now.titles.records([row])[0]
         asked = {name: [record[name]] for name in ("media_id", "title")}
         exclusions = Exclusions.of([[row]])
         started = time.perf_counter()
-        if by == "whole" and self.index.config.normalize:
-            found = self.searcher.run(self.index.vectors([row]), wanted, exclusions)
+        if by == "whole" and now.index.config.normalize:
+            found = now.searcher.run(now.index.vectors([row]), wanted, exclusions)
         else:
-            found = self._alike(row, by, wanted, exclusions)
-        return self._answers(found, wanted, asked, started)[0]
+            found = now.alike(row, by, wanted, exclusions)
+        return now.answers(found, wanted, asked, started)[0]
 
     @overload
     def recommend(  # type: ignore[overload-overlap]  # a text is also an Iterable of texts: the first one takes it
@@ -125,16 +117,16 @@ class Recommender(OpenIndex):
             UsageError: a profile on an index that does not know what its users have seen.
         """
         wanted = Wish.of(k, **wish)
-        asked = names_of(user_ids, "user_ids")
-        rows = self.users.rows_of(asked)
+        asked, now = names_of(user_ids, "user_ids"), self._now
+        rows = now.users.rows_of(asked)
         started = time.perf_counter()
-        found, popular = self.lists_for(
+        found, popular = now.lists_for(
             rows, wanted, include_seen=flag_of(include_seen, "include_seen"), profile=profile
         )
         queries: dict[str, Sequence[Any]] = {"user_id": asked}
         if popular.any():
             queries["popular"] = popular.tolist()
-        answers = self._answers(found, wanted, queries, started)
+        answers = now.answers(found, wanted, queries, started)
         return answers[0] if is_name(user_ids) else answers
 
     def lists_for(
@@ -148,16 +140,7 @@ class Recommender(OpenIndex):
             include_seen: keep titles that the user has seen.
             profile: settings that differ from those that the index serves.
         """
-        exclusions = None if include_seen else self.seen(rows)
-        served = self.saved.config.profile
-        wanted = changed_profile(served, profile)
-        if wanted != (served or PLAIN) or not wanted.is_one_search:
-            return self._profile_search.run(rows, wanted, wish, exclusions)
-        found = self.searcher.run(np.ascontiguousarray(self.users.vectors[rows]), wish, exclusions)
-        popular = np.isin(rows, self.users.without_likes)
-        if popular.any():
-            self._profile_search.fill_popular(found, np.flatnonzero(popular), wanted.liked, wish, exclusions)
-        return found, popular
+        return self._now.lists_for(rows, wish, include_seen=include_seen, profile=profile)
 
     def recommend_for(self, taste: Taste, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
         """Recommend titles to somebody who is no user of the index; what they named is left out.
@@ -173,19 +156,19 @@ class Recommender(OpenIndex):
         """
         if not isinstance(taste, Taste):
             raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
-        wanted = Wish.of(k, **wish)
-        profile = self.saved.config.profile
+        wanted, now = Wish.of(k, **wish), self._now
+        profile = now.saved.config.profile
         said, weights = zip(*taste.weights(profile), strict=True)
-        rows = [self.row_of(title) for title in said]
-        named = [record["title"] for record in self.titles.records(rows)]
+        rows = [now.row_of(title) for title in said]
+        named = [record["title"] for record in now.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
-        vector, exclusions = taste_vector(self.index, rows, weights), Exclusions.of([rows])
+        vector, exclusions = taste_vector(now.index, rows, weights), Exclusions.of([rows])
         started = time.perf_counter()
         if profile is None or profile.is_one_search:
-            found = self.searcher.run(vector, wanted, exclusions)
+            found = now.searcher.run(vector, wanted, exclusions)
         else:
-            found = self._profile_search.for_taste(np.array(rows), np.array(weights), profile, wanted, exclusions)
-        return self._answers(found, wanted, asked, started)[0]
+            found = now.profile_search.for_taste(np.array(rows), np.array(weights), profile, wanted, exclusions)
+        return now.answers(found, wanted, asked, started)[0]
 
     def search(self, vectors: NDArray[Any], k: int = 10, **wish: Unpack[WishArguments]) -> Answers:
         """Find the titles nearest to vectors of one's own.
@@ -199,10 +182,10 @@ class Recommender(OpenIndex):
             UsageError: another dimension.
             DataError: NaN, infinite or all-zero vectors.
         """
-        wanted = Wish.of(k, **wish)
-        queries = self.index.prepare(vectors)
+        wanted, now = Wish.of(k, **wish), self._now
+        queries = now.index.prepare(vectors)
         started = time.perf_counter()
-        return self._answers(self.searcher.run(queries, wanted), wanted, {"position": range(len(queries))}, started)
+        return now.answers(now.searcher.run(queries, wanted), wanted, {"position": range(len(queries))}, started)
 
     @overload
     def search_text(  # type: ignore[overload-overlap]
@@ -235,11 +218,11 @@ class Recommender(OpenIndex):
             MissingPackageError: sentence-transformers is missing.
         """
         asked = names_of(texts, "texts")
-        wanted = Wish.of(k, **wish)
-        self.searcher.check(wanted)  # a mistake in the wish should not wait for the model
-        vectors, times = self.texts.vectors(asked, None if model is None else text_of(model, "model"))
+        wanted, now = Wish.of(k, **wish), self._now
+        now.searcher.check(wanted)  # a mistake in the wish should not wait for the model
+        vectors, times = now.texts.vectors(asked, None if model is None else text_of(model, "model"))
         started = time.perf_counter()
-        answers = self._answers(self.searcher.run(vectors, wanted), wanted, {"text": asked}, started, times)
+        answers = now.answers(now.searcher.run(vectors, wanted), wanted, {"text": asked}, started, times)
         return answers[0] if is_name(texts) else answers
 
     def similar_users(self, user_id: Name, k: int = 10) -> list[SimilarUser]:
@@ -248,27 +231,11 @@ class Recommender(OpenIndex):
 
     def explain(self, user_id: Name, title_or_id: Name, k: int = 5) -> Explanation:
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
-        row = self.row_of(name_of(title_or_id, "the title"))
-        user_row = int(self.users.rows_of([name_of(user_id, "the user id")])[0])
-        return explain(self.saved, self.index, self.users, self.titles.records, user_row, row, k, self._rank)
-
-    def _rank(self, query: Vectors, row: int, left_out: Rows) -> int:
-        return rank_among(self.index, query, row, left_out)
-
-    def _alike(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
-        return self.likeness.run(row, by, wish, exclusions)
+        now = self._now
+        row = now.row_of(name_of(title_or_id, "the title"))
+        user_row = int(now.users.rows_of([name_of(user_id, "the user id")])[0])
+        return explain(now.saved, now.index, now.users, now.titles.records, user_row, row, k, now.rank)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
-        return Exclusions(*self.users.seen).take(user_rows) if self.users.has_seen else None
-
-    def _answers(
-        self,
-        found: TopK,
-        wish: Wish,
-        asked: Mapping[str, Sequence[Any]],
-        started: float,
-        text: TextTimes | None = None,
-    ) -> Answers:
-        elapsed_ms = (time.perf_counter() - started) * 1e3
-        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text)
+        return self._now.seen(user_rows)

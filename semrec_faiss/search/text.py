@@ -74,6 +74,11 @@ class TextQueries:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
 
+    def share_models(self, other: TextQueries) -> None:
+        """Use the models that ``other`` has loaded, where its vectors were made in the same way."""
+        if self._embedding == other._embedding:
+            self._encoders, self._lock = other._encoders, other._lock
+
     def vectors(self, texts: Sequence[str], model: str | None = None) -> tuple[NDArray[np.float32], TextTimes]:
         """Return prepared query vectors, float32 (texts, dim), and what making them took.
 

@@ -67,6 +67,11 @@ class Titles:
                 self._catalog = self._load()
             return self._catalog
 
+    @property
+    def has_catalog(self) -> bool:
+        """Whether `catalog` is loaded."""
+        return self._catalog is not None
+
     def lines(self, rows: RowsLike) -> list[bytes]:
         """Return each title's record as JSON in UTF-8, in the order asked.
 

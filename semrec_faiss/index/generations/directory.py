@@ -52,7 +52,7 @@ class IndexDirectory:
             NotFoundError: there is no index here.
             DamagedIndexError: CURRENT or the manifest is not as it was written.
         """
-        ref = self._current_ref()
+        ref = self.current_ref()
         while True:
             problem = None
             try:
@@ -61,14 +61,15 @@ class IndexDirectory:
                     return generation
             except DamagedIndexError as error:
                 problem = error
-            newest = self._current_ref()
+            newest = self.current_ref()
             if newest == ref:
                 if problem is not None:
                     raise problem
                 return generation
             ref = newest
 
-    def _current_ref(self) -> GenerationRef:
+    def current_ref(self) -> GenerationRef:
+        """Name the generation in use, by CURRENT alone; raises as `current`."""
         current = self.path / CURRENT_NAME
         if not self.path.is_dir() or not (current.exists() or self._generation_names()):
             state = "is no index" if self.path.exists() else "does not exist"
@@ -213,7 +214,7 @@ class IndexDirectory:
             NotFoundError: there is no index here.
         """
         if not self._generation_names():
-            self._current_ref()
+            self.current_ref()
         return {name: self._opened(name) for name in self._generation_names()}
 
     def _opened(self, name: str) -> Generation | DamagedIndexError:
@@ -237,7 +238,7 @@ class IndexDirectory:
             StorageError: the disk refuses.
         """
         if not self.path.is_dir() or not self._generation_names():
-            self._current_ref()
+            self.current_ref()
         with self.writing():
             previous = self._previous_ref() if to is None else self._named_ref(to)
             generation = Generation(self.path, previous)
@@ -266,7 +267,7 @@ class IndexDirectory:
             return self._ref_before_newest()
         if previous is None or not (self.path / previous.name).is_dir():
             raise NotFoundError(
-                f"{self.path} has no generation before {self._current_ref().name} to roll back to",
+                f"{self.path} has no generation before {self.current_ref().name} to roll back to",
                 fix=f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists",
             )
         return previous
@@ -274,7 +275,7 @@ class IndexDirectory:
     def _ref_before_newest(self) -> GenerationRef:
         names = self._generation_names()
         with contextlib.suppress(DamagedIndexError):
-            names = [name for name in names if int(name[4:]) <= int(self._current_ref().name[4:])]
+            names = [name for name in names if int(name[4:]) <= int(self.current_ref().name[4:])]
         if len(names) < 2:
             raise NotFoundError(f"{self.path} has no generation before its damaged one to roll back to")
         return self._ref_of(names[-2])

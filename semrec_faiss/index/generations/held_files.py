@@ -39,6 +39,13 @@ class HeldFiles:
         descriptor = self._descriptors.get(name)
         return None if descriptor is None else _OPEN_FILES / str(descriptor)
 
+    def is_same(self, name: str, other: HeldFiles) -> bool:
+        """Tell whether two folders have one file of this name: a hard link, held by both."""
+        ours, theirs = self._descriptors.get(name), other._descriptors.get(name)
+        if ours is None or theirs is None:
+            return False
+        return os.path.samestat(os.fstat(ours), os.fstat(theirs))
+
 
 def _close(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():

@@ -94,6 +94,22 @@ class SavedIndex:
         vars(fresh).update(generation=self.generation, config=self.config, _overrides=self._overrides)
         return fresh
 
+    def newest(self) -> SavedIndex | None:
+        """Return the generation in use now, nothing of it read, with the same settings; None where it is this one.
+
+        What it shares with this one, which was held against its digests, is not hashed again.
+
+        Raises:
+            NotFoundError: there is no index any more.
+            DamagedIndexError: its manifest is not as it was written.
+        """
+        directory = IndexDirectory(self.generation.folder.parent)
+        if directory.current_ref() == self.generation.ref:
+            return None
+        newest = directory.current()
+        newest.trust(self.generation)
+        return SavedIndex.of(newest, self._overrides)
+
     @cached_property
     def device(self) -> Device:
         """Where it is searched."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,7 @@ from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.device import load_faiss
-from semrec_faiss.index.hardware.gpu_memory import gpu_states
-from semrec_faiss.index.memory.prediction import predict_memory
+from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching import Batcher
 from semrec_faiss.search.recommender import Recommender
@@ -140,43 +138,21 @@ class Serving:
 
     def _opened(self) -> Served:
         saved = SavedIndex(self.index, self._settings)
-        _check_room(saved, beside=self.current is not None)
+        _check_room(saved, self.current)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
         _warm(recommender)
         return Served(recommender, _inline_queries(recommender))
 
 
-def _check_room(saved: SavedIndex, *, beside: bool) -> None:
+def _check_room(saved: SavedIndex, in_use: Served | None) -> None:
     """Raise DeviceError where a generation does not fit beside the one in use; the first one just tries."""
-    if not beside:
-        return
-    manifest, device = saved.generation.manifest, saved.device
-    predicted = predict_memory(saved.config.index, manifest.count, manifest.dim, device)
-    free = {
-        f"GPU {state.gpu}": state.total_bytes - state.used_bytes for state in gpu_states() if state.gpu in device.gpus
-    }
-    needed = dict.fromkeys(free, 0 if predicted.gpu is None else predicted.gpu.base - predicted.gpu.context)
-    host = _available_bytes()
-    if host is not None:
-        free["memory"], needed["memory"] = host, predicted.host.base
-    for place, size in needed.items():
-        if size > free[place]:
-            raise DeviceError(
-                f"{saved.generation.name} takes {size / 1e9:.1f} GB of {place} beside the generation in use, and"
-                f" {free[place] / 1e9:.1f} GB are free",
-                fix="restart the service, which then loads the new generation alone",
-            )
-
-
-def _available_bytes() -> int | None:
-    try:
-        found = re.search(
-            r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
+    lacking = None if in_use is None else lacking_room(saved, in_use.recommender.saved)
+    if lacking is not None:
+        raise DeviceError(
+            f"{saved.generation.name} takes, beside the generation in use, {lacking}",
+            fix="restart the service, which then loads the new generation alone",
         )
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
 
 
 def _warm(recommender: Recommender) -> None:

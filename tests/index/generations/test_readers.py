@@ -78,11 +78,11 @@ def test_a_generation_that_goes_while_it_is_opened_is_no_damage(
 ) -> None:
     index = tmp_path / "index"
     build(folders["Old"], index)
-    stale = IndexDirectory(index)._current_ref()
+    stale = IndexDirectory(index).current_ref()
     for word in ("Mid", "New"):
         build(folders[word], index)
-    real, told = IndexDirectory._current_ref, [stale]
-    monkeypatch.setattr(IndexDirectory, "_current_ref", lambda self: told.pop() if told else real(self))
+    real, told = IndexDirectory.current_ref, [stale]
+    monkeypatch.setattr(IndexDirectory, "current_ref", lambda self: told.pop() if told else real(self))
     assert IndexDirectory(index).current().name == "gen-000003"
     assert not told
 
@@ -97,8 +97,8 @@ def test_a_generation_that_loses_files_while_it_is_opened_is_no_damage(
     assert directory.current().manifest.previous is not None
     stale = directory.current().manifest.previous
     (index / "gen-000001" / "seen.parquet").unlink()  # removing a generation has begun with this file
-    real, told = IndexDirectory._current_ref, [stale]
-    monkeypatch.setattr(IndexDirectory, "_current_ref", lambda self: told.pop() if told else real(self))
+    real, told = IndexDirectory.current_ref, [stale]
+    monkeypatch.setattr(IndexDirectory, "current_ref", lambda self: told.pop() if told else real(self))
     assert directory.current().name == "gen-000002"
 
 

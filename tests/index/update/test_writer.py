@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from semrec_faiss import Following, IndexWriter, Recommender
+from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
-from tests.index.update.living_worlds import DIM, begun
+from tests.index.update.living_worlds import begun
 
 
 def test_a_writer_publishes_all_of_its_batches_at_once_or_none(tmp_path: Path) -> None:
@@ -76,36 +74,3 @@ def test_writers_that_wait_all_get_their_turn(tmp_path: Path) -> None:
         list(threads.map(add, range(5)))
     assert IndexDirectory(index).current().name == "gen-000006"
     assert {*Recommender.open(index).catalog.all_media_ids()} == {*model.titles, *(f"new{at}" for at in range(5))}
-
-
-def test_what_follows_its_index_answers_from_the_newest_generation(tmp_path: Path) -> None:
-    model, _ = begun(3)
-    index = model.build(tmp_path / "first", {"type": "flat"})
-    query = np.ones(DIM, np.float32)
-    with Following(index, follow=False) as asked, Following(index) as followed:
-        old = asked.current
-        assert not asked.refresh()
-        mixed: list[object] = []
-        ending = threading.Event()
-
-        def ask() -> None:
-            while not ending.is_set():
-                answer = followed.search(query, 100)[0]
-                ids = [one.media_id for one in answer]
-                if (answer.matching, "m00001" in ids) not in {(60, True), (59, False)}:
-                    mixed.append(answer)
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
-        assert asked.search(query, 100)[0].matching == 60
-        assert asked.refresh()
-        assert asked.search(query, 100)[0].matching == 59
-        assert old.search(query, 100)[0].matching == 60
-        until = time.monotonic() + 60
-        while followed.search(query, 100)[0].matching == 60 and time.monotonic() < until:
-            time.sleep(0.05)
-        ending.set()
-        asking.join()
-        assert followed.search(query, 100)[0].matching == 59
-        assert not mixed

@@ -1,0 +1,68 @@
+"""Whether a newer generation of an index fits the memory beside the one that is open, predicted before it is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.memory.prediction import predict_memory
+from semrec_faiss.index.saved.saved_index import INDEX_NAME, SavedIndex
+
+
+@dataclass(frozen=True)
+class LackingRoom:
+    """A memory that two generations do not fit.
+
+    Attributes:
+        place: ``memory``, or ``GPU 0``.
+        needed_bytes: what the newer one is predicted to take.
+        free_bytes: what there is beside the one that is open.
+    """
+
+    place: str
+    needed_bytes: int
+    free_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.needed_bytes / 1e9:.1f} GB of {self.place}, and {self.free_bytes / 1e9:.1f} GB are free"
+
+
+def lacking_room(newer: SavedIndex, beside: SavedIndex) -> LackingRoom | None:
+    """Predict the memory of a generation, and hold it against what is free beside the one that is open.
+
+    Args:
+        newer: nothing of it need be read.
+        beside: the one that is open; files that both share take memory once, where they are mapped.
+
+    Returns:
+        The first memory that does not suffice; None where all do.
+    """
+    manifest, device = newer.generation.manifest, newer.device
+    predicted = predict_memory(newer.config.index, manifest.count, manifest.dim, device)
+    if predicted.gpu is not None:
+        needed = predicted.gpu.base - predicted.gpu.context
+        for state in gpu_states():
+            free = state.total_bytes - state.used_bytes
+            if state.gpu in device.gpus and needed > free:
+                return LackingRoom(f"GPU {state.gpu}", needed, free)
+    needed, available = predicted.host.base, available_bytes()
+    if predicted.gpu is None and _is_shared(newer, beside):
+        needed -= predicted.host.vectors + predicted.host.structure
+    return None if available is None or needed <= available else LackingRoom("memory", needed, available)
+
+
+def _is_shared(newer: SavedIndex, beside: SavedIndex) -> bool:
+    """Tell whether both map the same vectors: an update links the file."""
+    files = [saved.generation.manifest.files.get(INDEX_NAME) for saved in (newer, beside)]
+    return files[0] is not None and files[0] == files[1]
+
+
+def available_bytes() -> int | None:
+    """Return what Linux could give to a program without swapping; None where that is not known."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None

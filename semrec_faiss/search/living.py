@@ -1,0 +1,311 @@
+"""A living index: the generation that is open, and the way from one to the next between two questions."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.titles import Titles
+from semrec_faiss.errors import UsageError
+from semrec_faiss.forking import HoldsHandles
+from semrec_faiss.index.memory.room import lacking_room
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.users import SavedUsers
+from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.arguments import Name, names_of
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.following import Following
+from semrec_faiss.search.likeness import Likeness
+from semrec_faiss.search.opened import Opened
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.text import TextQueries
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.update.updating import UpdateSummary
+
+IN_A_CLUSTER = "ray://"
+CLUSTER_RECOMMENDER = ("semrec_faiss.cluster.recommender", "ClusterRecommender")
+"""What opens addresses that begin so."""
+
+LET_GO_SECONDS = 60
+"""So long running questions are waited for, where their generation's memory is needed for the next."""
+
+
+class LivingIndex(HoldsHandles):
+    """What `Recommender` is besides its questions: open, refreshed, updated, followed, pickled and forked."""
+
+    opens: type[Opened] = Opened
+    """What answers the questions of one generation."""
+
+    def __init__(self, saved: SavedIndex, batcher: Batcher | None = None, follow: bool = False) -> None:
+        """Load what every search needs; see `open`."""
+        self._batcher = batcher
+        self._refreshing = threading.RLock()
+        self._opened: Opened | None = self.opens(saved, batcher)
+        self._known = saved.opened_anew()  # of which nothing is read: it says what is open, and keeps none of it
+        self._follows = follow
+        self._following: Following | None = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begin to follow the index, where that is wanted; also in a forked child."""
+        if self._follows:
+            self._following = Following(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | PathLike[str],
+        settings: str | Iterable[str] = (),
+        batcher: Batcher | None = None,
+        *,
+        follow: bool = False,
+    ) -> Self:
+        """Open the index in ``path``.
+
+        Args:
+            path: an index directory; or ``ray://HOST:PORT/INDEX`` for one in shards, which that cluster serves.
+            settings: search and device settings for this session, such as ``index.search.nprobe=32``.
+            batcher: searches together what several threads ask at the same moment; None searches for each at once.
+            follow: go to each newer generation within a second of its publishing, as `refresh` does. One that cannot
+                be opened is warned of, and the one that is open stays.
+
+        Raises:
+            NotFoundError: there is no index at ``path``.
+            DamagedIndexError: a file is not as it was written.
+            UsageError: a setting that is fixed when the index is built, or an argument of another type.
+            MissingPackageError: FAISS is missing.
+            DeviceError: a GPU is asked for and there is none.
+        """
+        if not isinstance(path, str | PathLike):
+            raise UsageError(f"the index is {path!r}; the path of a directory is expected")
+        if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
+            # By its name, as a plug-in: that room stands on this one, and needs a package of its own.
+            module, name = CLUSTER_RECOMMENDER
+            opened: Self = getattr(import_module(module), name).open(path, settings)
+            return opened
+        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, follow)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        vectors: Any = None,
+        metadata: Any = None,
+        *,
+        users: Any = None,
+        interactions: Any = None,
+        columns: Mapping[str, str] | None = None,
+        config: Any = None,
+    ) -> Self:
+        """Build an index for as long as this object lives, for notebooks and tests; see `semrec_faiss.build`.
+
+        Its files lie in a temporary folder that goes with the object.
+
+        Example:
+            >>> import numpy as np
+            >>> from semrec_faiss import Recommender
+            >>> [title.title for title in Recommender.from_arrays(np.eye(3, dtype="float32") + 1).similar("row_0", k=2)]
+            ['Vector 1', 'Vector 2']
+        """
+        from semrec_faiss.index.build.from_tables import build_from_tables, goes_with
+
+        folder = Path(tempfile.mkdtemp(prefix="semrec-"))
+        try:
+            build_from_tables(
+                vectors,
+                metadata,
+                users=users,
+                interactions=interactions,
+                columns=columns,
+                config=config,
+                output=folder / "index",
+            )
+            opened = cls.open(folder / "index")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        goes_with(opened, folder)
+        return opened
+
+    def refresh(self) -> bool:
+        """Go to the generation in use, where another was published or rolled back to; tell whether it was.
+
+        It is opened beside the one that is open, and takes its place between two questions: what is being answered is
+        finished by what it was asked of. Where the memory of both does not suffice, as predicted, the one that is open
+        is let go first; this is warned of, and questions wait meanwhile.
+
+        Raises:
+            SemrecError: it cannot be opened; the one that was open stays.
+        """
+        with self._refreshing:
+            newer = self._known.newest()
+            if newer is None and self._opened is not None:
+                return False
+            newer = newer or self._known.opened_anew()
+            parts = (False, False) if self._opened is None else self._opened.parts
+            self._make_room(newer)
+            try:
+                self._take(newer, parts)
+            except BaseException:
+                if self._opened is None:  # it was let go: back to it
+                    self._take(self._known.opened_anew(), parts)
+                raise
+            return True
+
+    def _take(self, saved: SavedIndex, parts: tuple[bool, bool]) -> None:
+        opened = self.opens(saved, self._batcher, self._opened)
+        opened.read(parts)
+        self._known, self._opened = saved.opened_anew(), opened
+
+    def _make_room(self, newer: SavedIndex) -> None:
+        """Let the open generation go where the next does not fit beside it, after the questions that it answers."""
+        lacking = None if self._opened is None else lacking_room(newer, self._known)
+        if lacking is None:
+            return
+        before = self._known.generation
+        warnings.warn(
+            f"{before.folder.parent}: {newer.generation.name} takes, beside {before.name}, {lacking}:"
+            f" {before.name} is let go first, and questions wait until {newer.generation.name} is open",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        gone, self._opened = weakref.ref(self._opened), None
+        until = time.monotonic() + LET_GO_SECONDS
+        while gc.collect() >= 0 and gone() is not None and time.monotonic() < until:
+            time.sleep(0.01)
+
+    @property
+    def _now(self) -> Opened:
+        """What a question is asked of; taken once a question, so that it stays with one generation."""
+        return self._opened or self._awaited()
+
+    def _awaited(self) -> Opened:
+        with self._refreshing:
+            if self._opened is None:
+                self.refresh()
+            assert self._opened is not None
+            return self._opened
+
+    def pinned(self) -> Self:
+        """Return a Recommender that stays with the generation that is open, for questions that belong together."""
+        pinned = type(self).__new__(type(self))
+        vars(pinned).update(
+            vars(self), _refreshing=threading.RLock(), _follows=False, _following=None, _opened=self._now
+        )
+        return pinned
+
+    def update(
+        self,
+        folder: str | PathLike[str] | None = None,
+        *,
+        remove_titles: Name | Iterable[Name] = (),
+        remove_users: Name | Iterable[Name] = (),
+        where: str | None = None,
+        seen: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> UpdateSummary:
+        """Change the index on disk as `semrec update` does, and go to the generation that this makes.
+
+        Args:
+            folder: new and changed titles and users, laid out as a data folder.
+            remove_titles: media_ids to remove.
+            remove_users: user ids to remove.
+            where: titles for which this SQL expression holds are removed, too.
+            seen: a Parquet file of what users have seen since.
+            options: ``strict``, ``dry_run``, ``compact_at``, ``wait`` and ``progress``, as `update_index` takes them.
+
+        Returns:
+            What was new, changed, removed and unknown.
+
+        Raises:
+            SemrecError: as `update_index`, and as `refresh`.
+        """
+        from semrec_faiss.index.update.plan import Change
+        from semrec_faiss.index.update.updating import update_index
+
+        change = Change(
+            None if folder is None else Path(folder),
+            names_of(remove_titles, "remove_titles"),
+            names_of(remove_users, "remove_users"),
+            where,
+            None if seen is None else Path(seen),
+        )
+        summary = update_index(self._known.generation.folder.parent, change, **options)
+        self.refresh()
+        return summary
+
+    def close(self) -> None:
+        """Follow the index no more; what is open stays, and goes with this object."""
+        self._follows = False
+        if self._following is not None:
+            self._following.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[SavedIndex, None, bool]]:
+        saved = self.saved  # opens an object anew that a fork has lost, which is of another type until then
+        return type(self), (saved, None, self._follows)
+
+    @classmethod
+    def opened_anew(cls, lost: dict[str, Any]) -> Self:
+        """Return one that is open at the same generation, for a process that was forked; raises what `open` does."""
+        opened = cls(lost["_known"].opened_anew())
+        opened._follows = lost["_follows"]
+        return opened
+
+    @property
+    def saved(self) -> SavedIndex:
+        """The generation that is open."""
+        return self._now.saved
+
+    @property
+    def searcher(self) -> Searcher:
+        """Runs the questions."""
+        return self._now.searcher
+
+    @property
+    def texts(self) -> TextQueries:
+        """Turns texts into query vectors."""
+        return self._now.texts
+
+    @property
+    def likeness(self) -> Likeness:
+        """Compares titles by cosine, whatever the index does."""
+        return self._now.likeness
+
+    @property
+    def index(self) -> VectorIndex:
+        """The searchable vectors."""
+        return self._now.index
+
+    @property
+    def titles(self) -> Titles:
+        """The titles: records by row and rows by name, without a database."""
+        return self._now.titles
+
+    @property
+    def catalog(self) -> Catalog:
+        """The titles in DuckDB, loaded when this is first used."""
+        return self._now.titles.catalog
+
+    @property
+    def users(self) -> SavedUsers:
+        """The users of the index; raises NotFoundError where it was built without."""
+        return self._now.users
