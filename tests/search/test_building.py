@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_refused() -> None:
         Recommender.from_arrays(wrong)
 
 
-@pytest.mark.parametrize("module", ["semrec_faiss.search.building", "semrec_faiss.search.recommender"])
+@pytest.mark.parametrize("module", ["semrec_faiss.search.building", "semrec_faiss.search.living"])
 def test_the_examples_of_docstrings_are_true(module: str) -> None:
     found = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 0 and not found.failed
