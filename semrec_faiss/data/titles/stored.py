@@ -118,17 +118,13 @@ class StoredTexts:
             DataError: there is no such row.
             DamagedIndexError: a line is not the one that was written for its row.
         """
-        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if len(asked) and not (asked.min() >= 0 and asked.max() < self.count):
-            outside = asked[(asked < 0) | (asked >= self.count)]
-            raise DataError(f"row {outside[0]} is outside the titles, which have rows 0 to {self.count - 1}")
-        entries = self._index[asked]
-        starts = np.where(asked > 0, self._index["end"][np.maximum(asked - 1, 0)], 0).tolist()
-        ends, sums, mapped = entries["end"].tolist(), entries["crc"].tolist(), self._lines
+        end_of, sum_of, mapped = self._index["end"].item, self._index["crc"].item, self._lines
         found = []
-        for row, start, end, expected in zip(asked.tolist(), starts, ends, sums, strict=True):
-            line = mapped[start : end - 1] if end > start else b""
-            if _digest(row, line) != expected or mapped[end - 1 : end] != b"\n":
+        for row in np.asarray(rows, dtype=np.int64).reshape(-1).tolist():
+            if not 0 <= row < self.count:
+                raise DataError(f"row {row} is outside the titles, which have rows 0 to {self.count - 1}")
+            line = mapped[end_of(row - 1) if row else 0 : end_of(row)]
+            if not line.endswith(b"\n") or _digest(row, line := line[:-1]) != sum_of(row):
                 raise DamagedIndexError(f"{self._path} has changed since it was written: row {row}", fix=_REPAIR)
             found.append(line)
         return found
@@ -148,7 +144,7 @@ class StoredTexts:
         wanted = np.array([_hash(key) for key in keys], np.uint64)
         if not len(hashes):
             return np.full(len(wanted), -1, np.int64)
-        at = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+        at = np.minimum(hashes.searchsorted(wanted), len(hashes) - 1)
         return np.where(hashes[at] == wanted, rows[at], -1)
 
     def _table(self) -> tuple[NDArray[np.uint64], Rows]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns
 from semrec_faiss.data.titles.titles import Titles, stored_records
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
@@ -16,6 +18,8 @@ ITEMS_NAME = "items.parquet"
 RECORDS = "records"
 FIELDS_NAME = "fields.json"
 """The fields' types, so that they are known without the catalogue."""
+COLUMNS_NAME = "columns.arrow"
+"""The fields by column, for tables of answers."""
 
 
 def write_titles(new: NewGeneration, catalog: Catalog) -> None:
@@ -24,7 +28,10 @@ def write_titles(new: NewGeneration, catalog: Catalog) -> None:
     new.adopt(ITEMS_NAME)
     with new.create(FIELDS_NAME) as file:
         file.write(json.dumps(catalog.fields, ensure_ascii=False).encode())
-    write_texts(new, RECORDS, stored_records(catalog))
+    fields = {**LEADING_FIELDS, **catalog.fields}
+    with ColumnsWriter(new.folder / COLUMNS_NAME, fields) as columns:
+        write_texts(new, RECORDS, stored_records(catalog, columns.add))
+    new.adopt(COLUMNS_NAME)
 
 
 def open_titles(generation: Generation, segments: OpenSegments | None = None) -> Titles:
@@ -44,7 +51,11 @@ def open_titles(generation: Generation, segments: OpenSegments | None = None) ->
     if segments is not None:
         joined = segments.records(stored)
         return Titles(lambda: _load_joined(generation, segments, joined), joined, segments.about.fields)
-    return Titles(lambda: load_catalog(generation), stored, fields)
+    columns = None
+    if generation.has(COLUMNS_NAME):  # an earlier version wrote none
+        count = generation.manifest.base_count
+        columns = StoredColumns(lambda: generation.file(COLUMNS_NAME), {**LEADING_FIELDS, **fields}, count)
+    return Titles(lambda: load_catalog(generation), stored, fields, columns)
 
 
 def fields_of(generation: Generation) -> dict[str, str]:

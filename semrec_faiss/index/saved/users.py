@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import repeat
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,9 @@ USER_IDS_NAME = "users.parquet"
 SEEN_NAME = "seen.parquet"
 USER_LOOKUP = "user_ids"
 LIKELESS_NAME = "users_without_likes.npy"
+MANY_IDS, MOST_KEPT_IDS = 64, 1 << 20
+"""From so many ids at once all of them are kept in memory, of at most so many users: 150 bytes each."""
+
 _NAMED_IN_ERRORS = 5
 
 
@@ -115,9 +119,13 @@ class SavedUsers:
         return {user_id: row for row, user_id in enumerate(self.ids)}
 
     def known_rows(self, user_ids: Sequence[str]) -> Rows:
-        """Return the rows of user ids, int64 (ids,), -1 where there is no such user."""
-        if self._stored is None:
-            return np.array([self._all_rows.get(user_id, -1) for user_id in user_ids], dtype=np.int64)
+        """Return the rows of user ids, int64 (ids,), -1 where there is no such user.
+
+        A few are looked up in the sorted table; for many at once all ids are read, and kept, unless they are too many.
+        """
+        many = len(user_ids) >= MANY_IDS and self.count <= MOST_KEPT_IDS
+        if many or self._stored is None or "_all_rows" in self.__dict__:
+            return np.fromiter(map(self._all_rows.get, user_ids, repeat(-1)), np.int64, len(user_ids))
         rows = self._stored.first_rows(user_ids)
         lines = iter(self._stored.lines(rows[rows >= 0]))
         for position, user_id in enumerate(user_ids):
@@ -137,8 +145,8 @@ class SavedUsers:
             NotFoundError: some are unknown; the message names the first of them.
         """
         rows = self.known_rows(user_ids)
-        unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
-        if unknown:
+        if len(rows) and rows.min() < 0:
+            unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
             named = ", ".join(map(repr, unknown[:_NAMED_IN_ERRORS])) + (
                 ", …" if len(unknown) > _NAMED_IN_ERRORS else ""
             )
