@@ -123,8 +123,9 @@ class StoredTexts:
         for row in np.asarray(rows, dtype=np.int64).reshape(-1).tolist():
             if not 0 <= row < self.count:
                 raise DataError(f"row {row} is outside the titles, which have rows 0 to {self.count - 1}")
-            line = mapped[end_of(row - 1) if row else 0 : end_of(row)]
-            if not line.endswith(b"\n") or _digest(row, line := line[:-1]) != sum_of(row):
+            start, end = end_of(row - 1) if row else 0, end_of(row)
+            line = mapped[start : end - 1] if end > start else b""
+            if _digest(row, line) != sum_of(row) or mapped[end - 1 : end] != b"\n":
                 raise DamagedIndexError(f"{self._path} has changed since it was written: row {row}", fix=_REPAIR)
             found.append(line)
         return found
