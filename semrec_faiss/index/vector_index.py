@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
+    from semrec_faiss.index.fused.users import GpuUsers, HostUsers
 
 
 MOST_RESCORED = 32
@@ -251,6 +252,19 @@ class VectorIndex(FaissIndex):
                 fix="take another strategy",
             )
         return self.fused.search(np.ascontiguousarray(queries), k, mask=mask, excluded=excluded)
+
+    def hold_users(self, users: HostUsers) -> GpuUsers | None:
+        """Copy users beside the titles of type fused on one GPU; None where that is not so, or they do not fit."""
+        from semrec_faiss.index.fused.searcher import FusedSearcher
+
+        return self.fused.hold_users(users) if isinstance(self.fused, FusedSearcher) else None
+
+    def search_users(
+        self, users: GpuUsers, rows: Rows, k: int, mask: Mask | None = None, *, without_seen: bool
+    ) -> FusedResult:
+        """Find the ``k`` best titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
+        fused: FusedSearcher = self.fused  # type: ignore[assignment]  # which holds them
+        return fused.search_users(users, rows, k, mask=mask, without_seen=without_seen)
 
     def _checked_k(self, k: int) -> int:
         k = checked_count(k)

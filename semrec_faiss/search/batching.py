@@ -1,7 +1,8 @@
 """Many callers, one batch: questions that threads ask at the same moment are searched together by one owner.
 
-A search alone costs a device nearly what a hundred do. So one thread owns the device: a question that finds it idle is
-sent at once, and those that come while it is busy wait together and are sent as one batch, without any delay of ours.
+A search alone costs a device nearly what a hundred do. So a question that finds the device idle is searched at once, by
+the thread that asks, and those that come while it is busy wait together and are sent as one batch by a thread that
+then owns the device, without any delay of ours.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 MOST_TOGETHER = 4096
@@ -54,30 +56,43 @@ class Asked:
 
     Attributes:
         searcher: what they are asked of.
-        queries: float32 (queries, dim), prepared by its index.
+        queries: float32 (queries, dim), prepared by its index; or users.
         wish: what is wanted; checked already, so that a mistake in it is not found in a batch.
         exclusions: rows that single queries must not return.
         due: when it is no longer wanted, by `time.monotonic`; None for never.
         callers: how many have been joined in it.
-        found: the result, or the caller's own mistake.
         since: when it began to wait, by `time.monotonic`.
     """
 
     searcher: Searcher
-    queries: Vectors
+    queries: Vectors | UserRows
     wish: Wish
     exclusions: Exclusions | None = None
     due: float | None = None
     callers: int = 1
-    found: Future[TopK] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def found(self) -> Future[TopK]:
+        """The result, or the caller's own mistake."""
+        return Future()
 
     @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What must be the same for two to be searched together."""
         wish = self.wish
         limits = tuple(sorted(wish.variety.max_per.items()))
-        return id(self.searcher), wish.k, wish.filter, wish.exclude, wish.variety.diversity, limits, wish.strategy
+        users = self.queries.kind if isinstance(self.queries, UserRows) else None
+        return (
+            id(self.searcher),
+            users,
+            wish.k,
+            wish.filter,
+            wish.exclude,
+            wish.variety.diversity,
+            limits,
+            wish.strategy,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,16 +106,16 @@ class Batch:
 
 
 class Batcher:
-    """The one owner of a device: searches, in its own thread, whatever waits; safe from many threads.
+    """The one owner of a device: makes one search at a time, of all that waits together; safe from many threads.
 
     Closed, it answers what waits and takes no more. In a forked child it begins anew, with nothing waiting.
     """
 
     def __init__(self, observe: Callable[[Batch], None] | None = None) -> None:
-        """Own a device; the thread begins with the first question.
+        """Own a device; the thread begins with the first question that has to wait.
 
         Args:
-            observe: is told of every batch, in the owner's thread.
+            observe: is told of every batch, in the thread that made its search.
         """
         self._observe = observe
         self._begin()
@@ -109,6 +124,7 @@ class Batcher:
         self._process = os.getpid()
         self._waiting: list[Asked] = []
         self._changed = threading.Condition()
+        self._device = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -122,6 +138,32 @@ class Batcher:
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
         return len(self._waiting)
+
+    def run(self, asked: Asked) -> TopK:
+        """Have queries searched: by this thread where the device is idle, or else together with others.
+
+        Returns:
+            What `Searcher.run` returns, and raises what that does.
+
+        Raises:
+            TooLateError: the search had not begun when its time was up.
+            RuntimeError: the batcher is closed.
+        """
+        if self._process != os.getpid():
+            self._begin()
+        if self._waiting or self._closed or not self._device.acquire(blocking=False):
+            return self.submit(asked).result()
+        try:
+            started = time.monotonic()
+            if asked.due is not None and started > asked.due:
+                raise _too_late(asked, started)
+            found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
+            if self._observe is not None:
+                waited = [started - asked.since]
+                self._observe(Batch(1, len(asked.queries), waited, time.monotonic() - started))
+            return found
+        finally:
+            self._device.release()
 
     def submit(self, asked: Asked) -> Future[TopK]:
         """Have queries searched as soon as the device is free; the future holds what `Searcher.run` returns or raises.
@@ -151,15 +193,20 @@ class Batcher:
             thread.join()
 
     def _own(self) -> None:
-        while together := self._next():
-            self._serve(together)
-            del together  # an index that is replaced must not be held by its last batch
+        while self._somebody_waits():
+            with self._device:  # who comes while it is busy is in the next batch
+                self._serve(self._next())
 
-    def _next(self) -> list[Asked]:
-        """Wait for callers; return those of one kind with whom the longest-waiting is searched, none when closed."""
+    def _somebody_waits(self) -> bool:
+        """Wait for callers; False when there are none and there will be no more."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
+            return bool(self._waiting)
+
+    def _next(self) -> list[Asked]:
+        """Return those of one kind with whom the longest-waiting is searched."""
+        with self._changed:
             together: list[Asked] = []
             others: list[Asked] = []
             queries = 0
@@ -190,12 +237,14 @@ def _is_wanted(asked: Asked, now: float) -> bool:
     if not asked.found.set_running_or_notify_cancel():
         return False
     if asked.due is not None and now > asked.due:
-        waited_ms = (now - asked.since) * 1e3
-        asked.found.set_exception(
-            TooLateError(f"the search had not begun when its time was up, after {waited_ms:.0f} ms")
-        )
+        asked.found.set_exception(_too_late(asked, now))
         return False
     return True
+
+
+def _too_late(asked: Asked, now: float) -> TooLateError:
+    waited_ms = (now - asked.since) * 1e3
+    return TooLateError(f"the search had not begun when its time was up, after {waited_ms:.0f} ms")
 
 
 def search_together(asked: Sequence[Asked]) -> None:
@@ -205,7 +254,7 @@ def search_together(asked: Sequence[Asked]) -> None:
         _search_alone(first)
         return
     try:
-        queries = np.concatenate([one.queries for one in asked])
+        queries = _queries_of(asked)
         found = Searcher.run(first.searcher, queries, first.wish, exclusions_of(asked))
     except Exception:  # whose mistake it was shows when they are asked alone
         for one in asked:
@@ -223,6 +272,13 @@ def _search_alone(asked: Asked) -> None:
         asked.found.set_result(Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions))
     except BaseException as error:
         asked.found.set_exception(error)
+
+
+def _queries_of(asked: Sequence[Asked]) -> Vectors | UserRows:
+    users = [one.queries for one in asked if isinstance(one.queries, UserRows)]
+    if users:
+        return UserRows.joined(users)
+    return np.concatenate([one.queries for one in asked if not isinstance(one.queries, UserRows)])
 
 
 class Excluding(Protocol):
@@ -267,7 +323,7 @@ class BatchedSearcher(Searcher):
         super().__init__(index, titles)
         self.batcher = batcher
 
-    def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+    def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for; see `Searcher.run`, and `due_at` for a limit to the waiting.
 
         A filter is understood, or not, in the caller's thread: nobody else waits for it.
@@ -277,4 +333,4 @@ class BatchedSearcher(Searcher):
         """
         if wish != Wish(wish.k):
             self.check(wish)
-        return self.batcher.submit(Asked(self, queries, wish, exclusions, _due.get())).result()
+        return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))

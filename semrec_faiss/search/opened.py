@@ -23,6 +23,7 @@ from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, cha
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries, TextTimes
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 TITLES_REMEMBERED = 4096
@@ -78,7 +79,7 @@ class Opened:
         if with_catalog:
             _ = self.titles.catalog
 
-    @property
+    @cached_property
     def users(self) -> SavedUsers:
         """The users; raises NotFoundError where the index was built without."""
         with self._users_lock:
@@ -109,21 +110,23 @@ class Opened:
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""
-        return Exclusions(*self.users.seen).take(user_rows) if self.users.has_seen else None
+        return UserRows(self.users, user_rows).exclusions
 
     def lists_for(
         self, rows: Rows, wish: Wish, *, include_seen: bool, profile: Mapping[str, Any] | None = None
     ) -> tuple[TopK, Mask]:
         """Find the lists of users, and tell for whom they are popular titles; see `Recommender.lists_for`."""
-        exclusions = None if include_seen else self.seen(rows)
-        served = self.saved.config.profile
-        wanted = changed_profile(served, profile)
-        if wanted != (served or PLAIN) or not wanted.is_one_search:
-            return self.profile_search.run(rows, wanted, wish, exclusions)
-        found = self.searcher.run(np.ascontiguousarray(self.users.vectors[rows]), wish, exclusions)
-        popular = np.isin(rows, self.users.without_likes)
+        served = self.saved.config.profile or PLAIN
+        asked = UserRows(self.users, rows, include_seen)
+        wanted = served if profile is None else changed_profile(served, profile)
+        if not wanted.is_one_search or (wanted is not served and wanted != served):
+            return self.profile_search.run(rows, wanted, wish, asked.exclusions)
+        found = self.searcher.run(asked, wish)
+        popular = np.zeros(len(rows), np.bool_)
+        if len(self.users.without_likes):
+            popular = np.isin(rows, self.users.without_likes)
         if popular.any():
-            self.profile_search.fill_popular(found, np.flatnonzero(popular), wanted.liked, wish, exclusions)
+            self.profile_search.fill_popular(found, np.flatnonzero(popular), wanted.liked, wish, asked.exclusions)
         return found, popular
 
     def answers(

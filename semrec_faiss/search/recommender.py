@@ -60,7 +60,7 @@ class Recommender(LivingIndex):
         row = now.row_of(name_of(title_or_id, "the title"))
         record = now.titles.records([row])[0]
         asked = {name: [record[name]] for name in ("media_id", "title")}
-        exclusions = Exclusions.of([[row]])
+        exclusions = Exclusions.one_each([row])
         started = time.perf_counter()
         if by == "whole" and now.index.config.normalize:
             found = now.searcher.run(now.index.vectors([row]), wanted, exclusions)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +19,15 @@ from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.restriction import Restriction
-from semrec_faiss.search.restricted.topk import Strategy, restricted_top_k
+from semrec_faiss.search.restricted.topk import Strategy, restricted_top_k, users_top_k
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.fused.users import GpuUsers
+
+HELD_AT = 2
+"""How many questions about users come before they are copied to the GPU."""
 
 
 class Searcher:
@@ -31,17 +39,19 @@ class Searcher:
         self.titles = titles
         self._groups: dict[str, Groups] = {}
         self._lock = threading.Lock()
+        self._held: GpuUsers | None = None
+        self._user_questions = 0
 
     @cached_property
     def selections(self) -> Selections:
         """The titles that filters let through, by filter; the first one loads the catalogue."""
         return Selections(self.titles.catalog, self.index)
 
-    def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+    def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for.
 
         Args:
-            queries: float32 (queries, dim), prepared by the index.
+            queries: float32 (queries, dim), prepared by the index; or users, who say themselves what they exclude.
             wish: what is wanted.
             exclusions: rows that single queries must not return.
 
@@ -49,6 +59,11 @@ class Searcher:
             UsageError: k, the filter or the variety is out of range or not understood.
             NotFoundError: an excluded title that does not exist.
         """
+        if isinstance(queries, UserRows):
+            held = self._on_gpu(queries, wish)
+            if held is not None:
+                return users_top_k(self.index, held, queries, wish.k, self._restriction(wish, None)[0])
+            exclusions, queries = queries.exclusions, queries.vectors
         started = time.perf_counter()
         restriction, gathered = self._restriction(wish, exclusions)
         filtering = Stage("filter", len(queries), restriction.allowed, (time.perf_counter() - started) * 1e3)
@@ -66,6 +81,21 @@ class Searcher:
         if restriction.mask is not None:
             found.stages.insert(0, filtering)
         return found
+
+    def _on_gpu(self, asked: UserRows, wish: Wish) -> GpuUsers | None:
+        """Return the users on the GPU where they are, and the wish is one that the kernels grant.
+
+        They are copied there when the second question about users comes: for one it would not pay.
+        """
+        if self.index.fused is None or not wish.variety.is_plain or wish.strategy not in ("auto", "masked"):
+            return None
+        if wish.k > min(self.index.count, self.index.k_limit or self.index.count):
+            return None
+        with self._lock:
+            self._user_questions += 1
+            if self._user_questions == HELD_AT:
+                self._held = self.index.hold_users(asked.users)
+            return self._held
 
     def restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
         """Return what ``wish`` and exclusions allow; raises as `run` does."""

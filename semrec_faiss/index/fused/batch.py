@@ -10,16 +10,16 @@ several GPUs at work.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
+from semrec_faiss.arrays import Mask, Rows, Scores
+from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
+from semrec_faiss.index.fused.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass, answers_in
-from semrec_faiss.index.fused.plan import plan_repeat, power_of_two, repeat_queries
+from semrec_faiss.index.fused.plan import Masking, plan_repeat, power_of_two, repeat_queries
 
 Answers = tuple[Rows, Scores]
 """Rows and scores, (queries, k) each, to be filled in."""
@@ -29,9 +29,6 @@ Proven = Generator[None, None, Mask]
 
 FEWEST_REPEATED = 16
 
-COPIED_AT_ONCE = 256 << 10
-"""Bytes of queries up to which numpy's copy is done before torch's has begun."""
-
 
 class DirectSearch:
     """Batches of up to a number of queries, launched kernel by kernel."""
@@ -40,85 +37,92 @@ class DirectSearch:
         """Search with the buffers of ``work``."""
         self.work = work
         self._repeats: dict[int, FusedPass] = {}
+        self._allowed: tuple[Any, int] = (None, 0)
 
-    def search(self, queries: Vectors, allowed: Any, stride: int, into: Answers) -> Proven:
-        """Search ``queries`` with a bitmap of allowed rows, or None; see `FusedPass.run`."""
-        self.work.run(as_tensor(queries).to(self.work.rows.device, non_blocking=True), allowed, stride)
+    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Proven:
+        """Search a batch.
+
+        Args:
+            batch: the queries.
+            shared: the bitmap of rows that all of them may return; None for all titles.
+            everything: the bitmap of all titles.
+            into: where the answers go.
+        """
+        device = self.work.rows.device
+        self._allowed = allowed_by(self.work.titles, batch, shared, everything)
+        self.work.run(batch.queries_on(device), *self._allowed)
         yield
         return _read(self.work, into)
 
-    def repeat(self, which: Rows, allowed: Any, stride: int, into: Answers) -> Proven:
+    def repeat(self, which: Rows, into: Answers) -> Proven:
         """Search these queries of the batch just searched again, with more candidates."""
         proven = np.empty(len(which), np.bool_)
         for part, room in _in_rooms(which, self.work):
-            proven[part] = yield from self._repeat(which[part], room, allowed, stride, _part(into, part))
+            proven[part] = yield from self._repeat(which[part], room, _part(into, part))
+        self._allowed = (None, 0)
         return proven
 
-    def _repeat(self, which: Rows, room: int, allowed: Any, stride: int, into: Answers) -> Proven:
+    def _repeat(self, which: Rows, room: int, into: Answers) -> Proven:
         if room not in self._repeats:
             self._repeats = {room: _repeat_pass(self.work, room)}
         work = self._repeats[room]
-        work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), allowed, stride)
+        work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), *self._allowed)
         yield
         return _read(work, into)
+
+
+def allowed_by(titles: GpuTitles, batch: Batch, shared: Any, everything: Any) -> tuple[Any, int]:
+    """Return the bitmaps of what a batch may return, on the GPU, and their stride: 0 when all queries share one."""
+    if not batch.leaves_out:
+        return shared, 0
+    torch = load_torch()
+    table = torch.empty((len(batch), len(everything)), dtype=torch.int32, device=everything.device)
+    leave_out(titles, table, everything if shared is None else shared, batch.lists_on(everything.device))
+    return table, len(everything)
 
 
 class CapturedSearch:
     """One pass over a fixed number of queries, recorded and replayed."""
 
-    def __init__(self, work: FusedPass, queries: int, words: int, stride: int) -> None:
+    def __init__(self, work: FusedPass, feed: Feed, masking: Masking, everything: Any) -> None:
         """Record the pass.
 
         Args:
             work: its buffers, used for nothing else from now on.
-            queries: how many each replay searches.
-            words: length of a bitmap of allowed rows; 0 where none is given.
-            stride: words from one query's bitmap to the next one's, 0 where they share one.
+            feed: where the queries come from, and what they leave out.
+            masking: which titles they may return.
+            everything: the bitmap of all titles.
         """
         torch = load_torch()
         self._torch = torch
         self.work = work
-        device = self._device = work.rows.device
-        self._queries_in = torch.empty((queries, work.titles.dim), dtype=torch.float32, pin_memory=True)
-        self._queries_view = self._queries_in.numpy()
+        self.feed = feed
+        self._device = work.rows.device
         self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
         self._found = _views(self._answers_out, work)  # once: making them takes longer than copying a few answers
-        self._queries = torch.zeros((queries, work.titles.dim), dtype=torch.float32, device=device)
-        self._allowed = None
-        if words:
-            self._allowed = torch.full((queries if stride else 1, words), -1, dtype=torch.int32, device=device)
-        self._stride = stride
-        self._whole = self._record(self._copied)
+        self._shared = self._loaded = None if masking == "none" else everything.clone()
+        self._allowed, self._stride = self._shared, 0
+        if masking == "own":
+            self._stride = len(everything)
+            self._allowed = torch.empty((len(feed.queries), self._stride), dtype=torch.int32, device=self._device)
+        self._whole = _recorded(self._launches, self._device)
         self._repeats: dict[int, _CapturedRepeat] = {}
 
-    @cached_property
-    def kernels_only(self) -> Any:
-        """The graph of the kernels without the copies, for measurements."""
-        return self._record(lambda: self.work.run(self._queries, self._allowed, self._stride))
-
-    def _record(self, launches: Callable[[], None]) -> Any:
-        return _recorded(launches, self.work.rows.device)
-
-    def _copied(self) -> None:
-        self._queries.copy_(self._queries_in, non_blocking=True)
-        self.work.run(self._queries, self._allowed, self._stride)
+    def _launches(self) -> None:
+        self.feed.copies()
+        if self._stride:
+            assert self.feed.lists is not None
+            leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
+        self.work.run(self.feed.queries, self._allowed, self._stride)
         self._answers_out.copy_(self.work.answers, non_blocking=True)
 
-    def load(self, queries: Any, allowed: Any) -> None:
-        """Put a batch on the GPU for ``kernels_only``: queries and bitmap are there already."""
-        self._queries.copy_(queries)
-        if self._allowed is not None:
-            self._allowed.copy_(allowed)
-        self._torch.cuda.synchronize(self._queries.device)
-
-    def search(self, queries: Vectors, allowed: Any, _: int, into: Answers) -> Proven:
-        """Search ``queries``, as many as were recorded; see `DirectSearch.search`."""
-        if queries.nbytes <= COPIED_AT_ONCE:
-            np.copyto(self._queries_view, queries)
-        else:
-            self._queries_in.copy_(as_tensor(queries))  # on several threads
-        if self._allowed is not None:
-            self._allowed.copy_(allowed)
+    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Proven:
+        """Search a batch like the one that was recorded; see `DirectSearch.search`."""
+        self.feed.put(batch)
+        wanted = everything if shared is None else shared
+        if self._shared is not None and wanted is not self._loaded:
+            self._shared.copy_(wanted)
+            self._loaded = wanted
         self._whole.replay()
         yield
         return _after(self._torch, self._found, into, self._device)
@@ -127,7 +131,7 @@ class CapturedSearch:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
         self._repeat_of(next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
 
-    def repeat(self, which: Rows, _allowed: Any, _stride: int, into: Answers) -> Proven:
+    def repeat(self, which: Rows, into: Answers) -> Proven:
         """Search these queries of the batch just searched again, with more candidates; its bitmap is here still."""
         proven = np.empty(len(which), np.bool_)
         for part, room in _in_rooms(which, self.work):

@@ -79,16 +79,47 @@ def prepare_queries(
     tl.store(bounds + 3 * query + 2, 1.0 / second)
 
 
-@triton.jit
-def forbid_rows(allowed, stride, query_of, rows, count, BLOCK: tl.constexpr):
-    """Clear the bit of each (query, row) pair in the queries' bitmaps of allowed rows; a row of -1 stands for none."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < count
-    query = tl.load(query_of + at, mask=inside, other=0).to(tl.int64)
-    row = tl.load(rows + at, mask=inside, other=-1)
-    inside = inside & (row >= 0)
-    bit = tl.full((BLOCK,), 1, tl.int32) << (row % 32)
-    tl.atomic_and(allowed + query * stride + row // 32, ~bit, mask=inside)
+@triton.jit(do_not_specialize=["eights", "title_count", "halvings"])
+def leave_out_rows(
+    allowed, shared, offsets, rows, which, origins, eights, title_count, halvings,
+    LISTED: tl.constexpr, MAPPED: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Copy the shared bitmap of allowed rows for each query, and clear the bits of the rows that it leaves out.
+
+    Program (p, q) makes WORDS words of the bitmap of query ``q``, which has 8 × ``eights`` words. The query's rows are
+    list ``q`` of ``offsets`` and ``rows``, with LISTED the list that ``which`` names. With MAPPED the titles are some
+    of a larger catalogue, ``origins`` says which, ascending, and the rows are the catalogue's: ``halvings`` steps of a
+    binary search find their positions.
+    """
+    query = tl.program_id(1).to(tl.int64)
+    words = eights * 8
+    first = tl.program_id(0) * WORDS
+    column = first + tl.arange(0, WORDS)
+    tl.store(allowed + query * words + column, tl.load(shared + column, mask=column < words), mask=column < words)
+    tl.debug_barrier()
+    listed = query
+    if LISTED:
+        listed = tl.load(which + query)
+    start = tl.load(offsets + listed)
+    count = (tl.load(offsets + listed + 1) - start).to(tl.int32)
+    for place in range(0, count, BLOCK):
+        at = place + tl.arange(0, BLOCK)
+        row = tl.load(rows + start + at, mask=at < count, other=-1)
+        inside = row >= 0
+        if MAPPED:
+            low = tl.zeros((BLOCK,), tl.int32)
+            high = low + title_count
+            for _ in range(0, halvings):
+                middle = (low + high) // 2
+                is_less = tl.load(origins + middle, mask=middle < title_count, other=0x7FFFFFFF) < row
+                low = tl.where(is_less, middle + 1, low)
+                high = tl.where(is_less, high, middle)
+            inside = inside & (tl.load(origins + low, mask=low < title_count, other=-1) == row)
+            row = low
+        word = row // 32
+        inside = inside & (word >= first) & (word < first + WORDS)
+        bit = tl.full((BLOCK,), 1, tl.int32) << (row % 32)
+        tl.atomic_and(allowed + query * words + word, ~bit, mask=inside)
 
 
 @triton.jit

@@ -36,7 +36,7 @@ class FusedPass:
         self.candidates = empty(queries, plan.capacity * members, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
-        self.answers = empty(queries * (12 * k + 1), dtype=torch.uint8)
+        self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
         self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
         if plan.planes:
@@ -198,8 +198,20 @@ def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
         Views: int64 (queries, k), float32 (queries, k), int8 (queries,).
     """
     torch = load_torch()
-    rows, scores, proven = buffer.split([8 * queries * k, 4 * queries * k, queries])
-    return rows.view(torch.int64).view(queries, k), scores.view(torch.float32).view(queries, k), proven.view(torch.int8)
+    rows, scores, proven = buffer.split(_answer_bytes(queries, k))
+    return (
+        rows[: 8 * queries * k].view(torch.int64).view(queries, k),
+        scores[: 4 * queries * k].view(torch.float32).view(queries, k),
+        proven[:queries].view(torch.int8),
+    )
+
+
+def _answer_bytes(queries: int, k: int) -> list[int]:
+    """Return the bytes of rows, scores and proofs, each of them up to a multiple of 16.
+
+    For pointers that are no multiples of 16 Triton compiles a kernel anew: for every other number of queries, once.
+    """
+    return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, queries)]
 
 
 def _warps(elements: int) -> int:

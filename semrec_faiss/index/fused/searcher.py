@@ -22,12 +22,14 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.index.exclusions import Exclusions, part_of
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
+from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
 
 _interpreter = threading.RLock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
@@ -144,13 +146,44 @@ class FusedSearcher:
             UsageError: k is over the limit.
             DeviceError: the GPU failed, or its memory does not suffice.
         """
+        self._check(k)
+        with self.lock:
+            return self.start(queries, mask, excluded, FusedResult.empty(len(queries), k)).result()
+
+    def search_users(
+        self, users: GpuUsers, rows: Rows, k: int, *, mask: Mask | None = None, without_seen: bool = True
+    ) -> FusedResult:
+        """Find the k best allowed titles of users on this GPU; see `search`.
+
+        Args:
+            users: the users, on this GPU.
+            rows: int64, which of them.
+            k: titles a user.
+            mask: as for `search`.
+            without_seen: leave out what each has seen, where that is known.
+        """
+        self._check(k)
+        with self.lock:
+            batch = UserBatch(users, np.ascontiguousarray(rows), without_seen)
+            return Running(self, self._in_blocks(batch, k, mask, FusedResult.empty(len(rows), k))).result()
+
+    def hold_users(self, host: HostUsers) -> GpuUsers | None:
+        """Copy users to the GPU; None where its memory does not suffice."""
+        with self.lock, self.current():
+            if not fit(host, self._device):
+                return None
+            try:
+                return GpuUsers(host, self._device)
+            except self._torch.cuda.OutOfMemoryError:
+                self._torch.cuda.empty_cache()
+                return None
+
+    def _check(self, k: int) -> None:
         if not 1 <= k <= min(FUSED_K_LIMIT, self.titles.count):
             raise UsageError(
                 f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.titles.count)} titles a query",
                 fix="lower k or take type flat",
             )
-        with self.lock:
-            return self.start(queries, mask, excluded, FusedResult.empty(len(queries), k)).result()
 
     def start(self, queries: Vectors, mask: Mask | None, excluded: Exclusions | None, room: FusedResult) -> Running:
         """Start a search whose answers go to ``room``; whoever does holds ``lock`` until it has ended.
@@ -162,7 +195,7 @@ class FusedSearcher:
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        return Running(self, self._in_blocks(queries, room.rows.shape[1], mask, excluded, room))
+        return Running(self, self._in_blocks(VectorBatch(queries, excluded), room.rows.shape[1], mask, room))
 
     @property
     def name(self) -> str:
@@ -179,24 +212,22 @@ class FusedSearcher:
         return current
 
     def _in_blocks(
-        self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None, found: FusedResult
+        self, batch: Batch, k: int, mask: Mask | None, found: FusedResult
     ) -> Generator[None, None, FusedResult]:
-        search, bitmap, allowed = self._place(mask, len(queries))
+        search, bitmap, allowed = self._place(mask, len(batch))
         repeated = scanned = start = 0
-        while allowed and start < len(queries):
-            masking: Masking = "own" if excluded is not None else "none" if bitmap is None else "shared"
+        while allowed and start < len(batch):
+            masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             most = min(self._most, block_queries(search.titles.count, search.titles.dim, k, masking))
-            part = slice(start, min(start + most, len(queries)))
+            part = slice(start, min(start + most, len(batch)))
             here = (part, slice(min(k, search.titles.count)))
             try:
-                counts = yield from search.answer(
-                    queries[part], bitmap, part_of(excluded, part), found.rows[here], found.scores[here]
-                )
+                counts = yield from search.answer(batch.part(part), bitmap, found.rows[here], found.scores[here])
             except self._torch.cuda.OutOfMemoryError as error:
                 if not self.filters.let_go():
                     self._halve(part.stop - part.start, error)
                 self._torch.cuda.empty_cache()
-                search, bitmap, allowed = self._place(mask, len(queries) - start)
+                search, bitmap, allowed = self._place(mask, len(batch) - start)
                 continue
             repeated, scanned, start = repeated + counts[0], scanned + counts[1], part.stop
         filled = min(k, search.titles.count) if allowed else 0

@@ -18,7 +18,7 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, part_of
-from semrec_faiss.index.fused.batch import COPIED_AT_ONCE
+from semrec_faiss.index.fused.batches import COPIED_AT_ONCE
 from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import WORK_BYTES, code_bytes, keeps_codes

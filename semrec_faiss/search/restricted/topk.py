@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from semrec_faiss.search.restricted.allowed import Way, best_allowed, score_one_
 from semrec_faiss.search.restricted.found import Stage, TopK, merged
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.fused.users import GpuUsers
+    from semrec_faiss.search.user_rows import UserRows
 
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
 
@@ -92,8 +97,37 @@ def restricted_top_k(
         if strategy == "auto":
             strategy = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
         _by_strategy(index, queries, restriction, strategy, gathered, result)
-    if not np.isfinite(result.scores[result.rows >= 0]).all():
+    _check_finite(index, result)
+    return result
+
+
+def _check_finite(index: VectorIndex, result: TopK) -> None:
+    if not index.config.normalize and not np.isfinite(result.scores[result.rows >= 0]).all():
         raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
+
+
+def users_top_k(index: VectorIndex, held: GpuUsers, asked: UserRows, k: int, restriction: Restriction) -> TopK:
+    """Find the k best titles that users may be given whose vectors and seen titles are on the GPU.
+
+    Args:
+        index: of type fused, which holds them.
+        held: the users there.
+        asked: which of them.
+        k: how many; at most the index's limit.
+        restriction: the mask that they share.
+    """
+    started = time.perf_counter()
+    excluded = asked.excluded_counts
+    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=not asked.include_seen)
+    if restriction.mask is None:
+        strategy = "index" if excluded.max(initial=0) <= 1 else "masked"
+    else:
+        strategy, mine = "masked", replace(restriction, exclusions=asked.exclusions)
+        excluded = mine.excluded_counts(len(asked))
+    stages = [Stage("masked", len(asked), k, since(started))]
+    result = TopK(found.rows, found.scores, restriction.allowed - excluded, index.exact, strategy, stages)
+    _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
+    _check_finite(index, result)
     return result
 
 
@@ -103,9 +137,8 @@ def _answered_together(index: VectorIndex, restriction: Restriction, queries: in
     How much is fetched, and how, hangs on how many titles the queries of a batch exclude. An exact search finds the
     same whatever is fetched; an approximate one does not.
     """
-    everything = np.arange(queries)
     if index.exact or index.fused is not None or restriction.exclusions is None or queries < 2:
-        return [everything]
+        return [np.arange(queries)]
     kinds = _up_to(restriction.exclusions.counts)
     return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 

@@ -1,0 +1,247 @@
+"""What a batch is given as, vectors or users on the GPU, and how it gets there: sent at once, or fed to a recording.
+
+Each query may leave out titles of its own, a list of rows: a kernel makes its bitmap of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.index.exclusions import Exclusions, part_of
+from semrec_faiss.index.fused.gpu_titles import GpuTitles, as_tensor, load_torch
+from semrec_faiss.index.fused.plan import bitmap_words
+from semrec_faiss.index.fused.users import GpuUsers
+
+COPIED_AT_ONCE = 256 << 10
+"""Bytes of queries up to which numpy's copy is done before torch's has begun."""
+
+LEAST_LISTED, LISTED_EACH = 1 << 14, 512
+"""Rows to leave out that a recording has room for: in all at least, and a query."""
+
+BITMAP_WORDS, LISTED_AT_ONCE = 2048, 256
+"""Words of a bitmap that one program makes, and rows of a list that it looks at together."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Rows to leave out, on the GPU: list ``i`` is ``rows[offsets[i]:offsets[i + 1]]``, q.s ``which[q]``, or q."""
+
+    offsets: Any
+    rows: Any
+    which: Any = None
+
+
+@dataclass(frozen=True)
+class VectorBatch:
+    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return."""
+
+    vectors: Vectors
+    excluded: Exclusions | None = None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def kind(self) -> int | None:
+        """What has to be the same for a recording of another batch to do."""
+        return None
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether any query has rows of its own that it must not return."""
+        return self.excluded is not None and len(self.excluded.rows) > 0
+
+    def part(self, queries: slice) -> VectorBatch:
+        """Return a slice of the queries."""
+        return VectorBatch(self.vectors[queries], part_of(self.excluded, queries))
+
+    def take(self, queries: Rows) -> VectorBatch:
+        """Return some of the queries."""
+        return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
+
+    def queries_on(self, device: Any) -> Any:
+        """Send the queries."""
+        return as_tensor(self.vectors).to(device, non_blocking=True)
+
+    def lists_on(self, device: Any) -> Lists:
+        """Send the rows to leave out; there are some."""
+        assert self.excluded is not None
+        offsets, rows = (as_tensor(array).to(device) for array in _arrays(self.excluded))
+        return Lists(offsets, rows)
+
+    def feed(self, device: Any) -> VectorFeed:
+        """Make room to feed batches like this one to a recording."""
+        return VectorFeed(device, *self.vectors.shape, leaves_out=self.leaves_out)
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """Users on the GPU as queries, int64 (queries,), each with or without what it has seen."""
+
+    users: GpuUsers
+    rows: Rows
+    without_seen: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def kind(self) -> int | None:
+        """What has to be the same for a recording of another batch to do: it reads from these users."""
+        return id(self.users)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether any query has rows of its own that it must not return."""
+        return self.without_seen and self.users.rows is not None
+
+    def part(self, queries: slice) -> UserBatch:
+        """Return a slice of the queries."""
+        return UserBatch(self.users, self.rows[queries], self.without_seen)
+
+    def take(self, queries: Rows) -> VectorBatch:
+        """Return some of the queries as vectors."""
+        rows = self.rows[queries]
+        return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
+
+    def queries_on(self, device: Any) -> Any:
+        """Gather the queries."""
+        return self.users.vectors.index_select(0, self._which_on(device)).float()
+
+    def lists_on(self, device: Any) -> Lists:
+        """Name the rows to leave out, which are on the GPU."""
+        return Lists(self.users.offsets, self.users.rows, self._which_on(device))
+
+    def feed(self, device: Any) -> UserFeed:
+        """Make room to feed batches like this one to a recording."""
+        return UserFeed(device, self.users, len(self), leaves_out=self.leaves_out)
+
+    def _which_on(self, device: Any) -> Any:
+        return as_tensor(self.rows).to(device, non_blocking=True)
+
+
+Batch: TypeAlias = VectorBatch | UserBatch
+
+
+class VectorFeed:
+    """Pinned memory that vectors and lists are put in, and where a recording copies them to.
+
+    Attributes:
+        queries: float32 (queries, dim) on the GPU.
+        lists: rows to leave out, on the GPU; None where nothing is.
+    """
+
+    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
+        """Make room for so many queries."""
+        torch = load_torch()
+        self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
+        self._queries_view = self._queries_in.numpy()
+        self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
+        self.lists: Lists | None = None
+        if leaves_out:
+            self.room = max(LEAST_LISTED, LISTED_EACH * queries)
+            self._offsets_in = torch.zeros(queries + 1, dtype=torch.int64, pin_memory=True)
+            self._rows_in = torch.zeros(self.room, dtype=torch.int32, pin_memory=True)
+            self._offsets_view, self._rows_view = self._offsets_in.numpy(), self._rows_in.numpy()
+            self.lists = Lists(
+                torch.zeros(queries + 1, dtype=torch.int64, device=device),
+                torch.zeros(self.room, dtype=torch.int32, device=device),
+            )
+
+    def takes(self, batch: Batch) -> bool:
+        """Tell whether there is room for what the queries leave out."""
+        assert isinstance(batch, VectorBatch)
+        return batch.excluded is None or self.lists is None or len(batch.excluded.rows) <= self.room
+
+    def put(self, batch: Batch) -> None:
+        """Put a batch into pinned memory."""
+        assert isinstance(batch, VectorBatch)
+        if batch.vectors.nbytes <= COPIED_AT_ONCE:
+            np.copyto(self._queries_view, batch.vectors)
+        else:
+            self._queries_in.copy_(as_tensor(batch.vectors))  # on several threads
+        if self.lists is not None and batch.excluded is not None:
+            count = len(batch.excluded.rows)
+            np.copyto(self._offsets_view, batch.excluded.offsets)
+            np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
+            # Not recorded: a recording would copy the whole room, most of it for nothing.
+            self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
+
+    def copies(self) -> None:
+        """Launch the copies to the GPU, to be recorded."""
+        self.queries.copy_(self._queries_in, non_blocking=True)
+        if self.lists is not None:
+            self.lists.offsets.copy_(self._offsets_in, non_blocking=True)
+
+
+class UserFeed:
+    """Pinned memory that users' rows are put in, and where a recording gathers their vectors; see `VectorFeed`."""
+
+    def __init__(self, device: Any, users: GpuUsers, queries: int, *, leaves_out: bool) -> None:
+        """Make room for so many of ``users``."""
+        torch = load_torch()
+        self._users = users
+        self._which_in = torch.zeros(queries, dtype=torch.int64, pin_memory=True)
+        self._which_view = self._which_in.numpy()
+        self._which = torch.zeros(queries, dtype=torch.int64, device=device)
+        self.queries = torch.zeros((queries, users.vectors.shape[1]), dtype=torch.float32, device=device)
+        self.lists = Lists(users.offsets, users.rows, self._which) if leaves_out else None
+
+    def takes(self, batch: Batch) -> bool:
+        """Whatever they have seen is on the GPU already."""
+        return True
+
+    def put(self, batch: Batch) -> None:
+        """Put users' rows into pinned memory."""
+        assert isinstance(batch, UserBatch)
+        np.copyto(self._which_view, batch.rows)
+
+    def copies(self) -> None:
+        """Launch the copies to the GPU, to be recorded."""
+        self._which.copy_(self._which_in, non_blocking=True)
+        if self._users.vectors.dtype == self.queries.dtype:
+            load_torch().index_select(self._users.vectors, 0, self._which, out=self.queries)
+        else:
+            self.queries.copy_(self._users.vectors.index_select(0, self._which))
+
+
+Feed: TypeAlias = VectorFeed | UserFeed
+
+
+def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:
+    """Make each query's bitmap of allowed rows: the shared one without what is on the query's list.
+
+    Args:
+        titles: whose positions the bitmaps have; where they are some of a catalogue, lists name rows of that.
+        table: int32 (queries, `bitmap_words`) on the GPU, to be filled.
+        shared: int32 (`bitmap_words`,).
+        lists: the rows to leave out.
+    """
+    from semrec_faiss.index.fused import kernels
+
+    words = bitmap_words(titles.count)
+    origins = titles.origins
+    kernels.leave_out_rows[(-(-words // BITMAP_WORDS), len(table))](
+        table,
+        shared,
+        lists.offsets,
+        lists.rows,
+        lists.offsets if lists.which is None else lists.which,
+        lists.rows if origins is None else origins,
+        words // 8,
+        titles.count,
+        titles.count.bit_length(),
+        LISTED=lists.which is not None,
+        MAPPED=origins is not None,
+        WORDS=BITMAP_WORDS,
+        BLOCK=LISTED_AT_ONCE,
+        num_warps=4,
+    )
+
+
+def _arrays(excluded: Exclusions) -> tuple[Rows, Any]:
+    return np.asarray(excluded.offsets, np.int64), np.asarray(excluded.rows, np.int32)

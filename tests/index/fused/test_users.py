@@ -1,0 +1,128 @@
+"""Users on the GPU are searched as their vectors are, each without what it has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
+from numpy.typing import NDArray
+
+from semrec_faiss.index.fused.users import FREE_SHARE, fit, users_bytes
+
+TIMES = 1 if PLACE == "cpu" else 3
+"""The second time a GPU records, the third it replays."""
+
+
+@dataclass
+class Users:
+    """What `HostUsers` asks for."""
+
+    vectors: NDArray[np.float32]
+    lists: list[NDArray[np.int64]] | None
+
+    @property
+    def count(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def has_seen(self) -> bool:
+        return self.lists is not None
+
+    @property
+    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        assert self.lists is not None
+        excluded = exclude(self.lists)
+        return excluded.offsets, excluded.rows.astype(np.int32)
+
+
+def made(titles: NDArray[np.float32], *, halves: bool = False) -> Users:
+    rng = np.random.default_rng(3)
+    vectors = titles[rng.integers(len(titles), size=9)] + rng.normal(size=(9, titles.shape[1])) / 20
+    vectors = vectors.astype(np.float16 if halves else np.float32).astype(np.float32)
+    best = np.argsort(-(vectors @ titles.T), axis=1)
+    lists = [np.sort(best[user, : (0, 1, 40, 700)[user % 4]]) for user in range(9)]  # the very best, more than a block
+    return Users(vectors, lists)
+
+
+@needs_kernels
+@pytest.mark.parametrize("halves", [False, True], ids=["float32", "float16"])
+def test_users_are_answered_as_their_vectors_are(halves: bool) -> None:
+    titles = clustered(np.random.default_rng(1), 1500 * SIZE, 32)
+    users = made(titles, halves=halves)
+    index = searcher(titles)
+    held = index.hold_users(users)
+    assert held is not None
+    assert (held.vectors.element_size() == 2) is halves, "float16 where that loses nothing"
+    assert users.lists is not None
+    rows = np.array([3, 8, 2, 3, 0])
+    allowed = np.ones((5, len(titles)), np.bool_)
+    for query, user in enumerate(rows):
+        allowed[query, users.lists[user]] = False
+    for _ in range(TIMES):
+        everything = index.search_users(held, rows, 7, without_seen=False)
+        Truth.of(titles, users.vectors[rows]).check(everything, 7)
+        unseen = index.search_users(held, rows, 7)
+        Truth.of(titles, users.vectors[rows], allowed).check(unseen, 7)
+    again = index.search(users.vectors[rows], 7, excluded=exclude([users.lists[user] for user in rows]))
+    np.testing.assert_array_equal(unseen.rows, again.rows)
+    np.testing.assert_array_equal(unseen.scores, again.scores)
+
+
+@needs_kernels
+@pytest.mark.parametrize("gathered", [False, True])
+def test_with_a_filter_too(gathered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.gathering_ms", lambda *_: 0.0 if gathered else 1e9)
+    rng = np.random.default_rng(2)
+    titles = clustered(rng, 1500 * SIZE, 32)
+    users, index = made(titles), searcher(titles)
+    held = index.hold_users(users)
+    assert held is not None and users.lists is not None
+    masks = [rng.random(len(titles)) < share for share in (0.3, 0.5)]
+    for mask in [masks[0], *masks] * TIMES:  # one filter after another in the same recording
+        allowed = np.broadcast_to(mask, (9, len(titles))).copy()
+        for user, seen in enumerate(users.lists):
+            allowed[user, seen] = False
+        found = index.search_users(held, np.arange(9), 5, mask=mask)
+        Truth.of(titles, users.vectors, allowed).check(found, 5)
+
+
+@needs_kernels
+def test_users_that_have_seen_nothing_known() -> None:
+    titles = clustered(np.random.default_rng(4), 300, 32)
+    users = Users(titles[:4] * np.float32(0.3), None)
+    index = searcher(titles)
+    held = index.hold_users(users)
+    assert held is not None
+    assert held.bytes == users_bytes(4, 32, 0)
+    Truth.of(titles, users.vectors).check(index.search_users(held, np.arange(4), 3), 3)
+
+
+@needs_kernels
+def test_more_seen_titles_than_a_recording_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.batches.LEAST_LISTED", 50)
+    monkeypatch.setattr("semrec_faiss.index.fused.batches.LISTED_EACH", 20)
+    titles = clustered(np.random.default_rng(5), 800 * SIZE, 32)
+    index, queries = searcher(titles), titles[:3]
+    for length in [10, 10, 10, 60, 10, 60, 60, 60]:  # three fit a recording of 3 × 20, the long ones none
+        lists = [np.arange(first, first + length) for first in range(3)]
+        allowed = np.ones((3, len(titles)), np.bool_)
+        for query, rows in enumerate(lists):
+            allowed[query, rows] = False
+        Truth.of(titles, queries, allowed).check(index.search(queries, 4, excluded=exclude(lists)), 4)
+
+
+def test_users_leave_room_for_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    users = Users(np.zeros((1000, 64), np.float32), [np.arange(5)] * 1000)
+    needed = users_bytes(1000, 64, 5000)
+    assert needed == 1000 * 64 * 4 + 1001 * 8 + 5000 * 4
+    free: list[int] = [0]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[0], 1 << 40))
+    device: Any = torch.device("cuda:0")
+    free[0] = int(needed / FREE_SHARE)
+    assert fit(users, device)
+    free[0] -= 4
+    assert not fit(users, device)
