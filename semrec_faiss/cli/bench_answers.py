@@ -44,16 +44,19 @@ def _print(results: AnswersResults) -> None:
     print_table(heads, rows, right=(2, 3, 4, 5, 6, 7))
     batches = results.batches
     click.echo(f"\n{batches.users:,} users at once, median ms:")
+    costs = batches.us_a_title.model_dump()
+    names = ("bare_search", "rows_and_scores", "one_genre", "to_arrow", "as_json_bytes", "results", "titles")
+    spreads = [(name, spread) for name in names if (spread := getattr(batches, name)) is not None]
     forms = [
-        ["bare search", as_ms(batches.bare_search.p50_ms), ""],
-        ["rows and scores", as_ms(batches.rows_and_scores.p50_ms), ""],
-        ["to arrow", as_ms(batches.to_arrow.p50_ms), str(batches.us_a_title.to_arrow)],
-        ["as json bytes", as_ms(batches.as_json_bytes.p50_ms), str(batches.us_a_title.as_json_bytes)],
-        ["results", as_ms(batches.results.p50_ms), str(batches.us_a_title.results)],
+        [name.replace("_", " "), as_ms(spread.p50_ms), as_ms(spread.p99_ms), str(costs.get(name, ""))]
+        for name, spread in spreads
     ]
-    print_table(["", "", "µs a title"], forms, right=(1, 2))
-    threads = results.threads
-    click.echo(
-        f"\n{threads.threads} threads, a user each: {threads.users_per_second:,.0f} a second,"
-        f" median {as_ms(threads.p50_ms)} ms, p99 {as_ms(threads.p99_ms)} ms"
-    )
+    print_table(["", "", "p99", "µs a title"], forms, right=(1, 2, 3))
+    click.echo()
+    for what, threads in (("together", results.threads), ("each alone", results.threads_alone)):
+        click.echo(
+            f"{threads.threads} threads, a user each, {what}: {threads.users_per_second:,.0f} a second,"
+            f" median {as_ms(threads.p50_ms)} ms, p99 {as_ms(threads.p99_ms)} ms"
+        )
+    every = results.every_user
+    click.echo(f"Every user's list: {min(every.export_s):.2f} s; the bare search of all: {every.bare_search_s:.2f} s")

@@ -105,7 +105,7 @@ class CapturedSearch:
         if masking == "own":
             self._stride = len(everything)
             self._allowed = torch.empty((len(feed.queries), self._stride), dtype=torch.int32, device=self._device)
-        self._whole = _recorded(self._launches, self._device)
+        self._whole = recorded(self._launches, self._device)
         self._repeats: dict[int, _CapturedRepeat] = {}
 
     def _launches(self) -> None:
@@ -163,7 +163,7 @@ class _CapturedRepeat:
             self._work.resume(earlier, self._which, allowed, stride)
             self._answers_out.copy_(self._work.answers, non_blocking=True)
 
-        self._graph = _recorded(launches, device)
+        self._graph = recorded(launches, device)
 
     def search(self, which: Rows, into: Answers) -> Proven:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
@@ -172,7 +172,8 @@ class _CapturedRepeat:
         return _after(self._torch, self._found, into, self._device)
 
 
-def _recorded(launches: Callable[[], None], device: Any) -> Any:
+def recorded(launches: Callable[[], None], device: Any) -> Any:
+    """Record what ``launches`` launches, once without a recording before: a CUDA graph to replay."""
     torch = load_torch()
     launches()  # compiles what is not compiled yet, which a recording does not allow
     torch.cuda.synchronize(device)

@@ -73,9 +73,9 @@ class VectorBatch:
         offsets, rows = (as_tensor(array).to(device) for array in _arrays(self.excluded))
         return Lists(offsets, rows)
 
-    def feed(self, device: Any) -> VectorFeed:
-        """Make room to feed batches like this one to a recording."""
-        return VectorFeed(device, *self.vectors.shape, leaves_out=self.leaves_out)
+    def feed(self, device: Any, queries: int) -> VectorFeed:
+        """Make room to feed batches like this one, of up to so many queries, to a recording."""
+        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out)
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class UserBatch:
         """Name the rows to leave out, which are on the GPU."""
         return Lists(self.users.offsets, self.users.rows, self._which_on(device))
 
-    def feed(self, device: Any) -> UserFeed:
-        """Make room to feed batches like this one to a recording."""
-        return UserFeed(device, self.users, len(self), leaves_out=self.leaves_out)
+    def feed(self, device: Any, queries: int) -> UserFeed:
+        """Make room to feed batches like this one, of up to so many queries, to a recording."""
+        return UserFeed(device, self.users, queries, leaves_out=self.leaves_out)
 
     def _which_on(self, device: Any) -> Any:
         return as_tensor(self.rows).to(device, non_blocking=True)
@@ -158,15 +158,17 @@ class VectorFeed:
         return batch.excluded is None or self.lists is None or len(batch.excluded.rows) <= self.room
 
     def put(self, batch: Batch) -> None:
-        """Put a batch into pinned memory."""
+        """Put a batch into pinned memory; what is left of the room keeps its queries, and leaves nothing out."""
         assert isinstance(batch, VectorBatch)
+        size = len(batch)
         if batch.vectors.nbytes <= COPIED_AT_ONCE:
-            np.copyto(self._queries_view, batch.vectors)
+            np.copyto(self._queries_view[:size], batch.vectors)
         else:
-            self._queries_in.copy_(as_tensor(batch.vectors))  # on several threads
+            self._queries_in[:size].copy_(as_tensor(batch.vectors))  # on several threads
         if self.lists is not None and batch.excluded is not None:
             count = len(batch.excluded.rows)
-            np.copyto(self._offsets_view, batch.excluded.offsets)
+            np.copyto(self._offsets_view[: size + 1], batch.excluded.offsets)
+            self._offsets_view[size + 1 :] = count
             np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
@@ -196,9 +198,9 @@ class UserFeed:
         return True
 
     def put(self, batch: Batch) -> None:
-        """Put users' rows into pinned memory."""
+        """Put users' rows into pinned memory; what is left of the room keeps its users."""
         assert isinstance(batch, UserBatch)
-        np.copyto(self._which_view, batch.rows)
+        np.copyto(self._which_view[: len(batch)], batch.rows)
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""

@@ -22,6 +22,7 @@ from semrec_faiss.index.fused.plan import (
     Masking,
     bitmap_words,
     plan_search,
+    power_of_two,
     repeats,
     search_bytes,
     through_codes,
@@ -34,6 +35,9 @@ CODED_TRIED, CODED_LEFT = 256, 0.25
 """After so many queries, codes that leave more than this share of them unproven are read no more."""
 
 GRAPHS_KNOWN = 256
+
+ROUNDED_UP = 128
+"""Batches of up to so many queries are searched by a recording for the next power of two."""
 
 RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
@@ -150,7 +154,7 @@ class BlockSearch:
 
     def _search_for(self, batch: Batch, k: int, masking: Masking, *, coded: bool) -> DirectSearch | CapturedSearch:
         """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
-        queries = len(batch)
+        queries = recorded_queries(len(batch))
         key = (batch.kind, queries, k, masking, coded)
         kind = self._graphs.setdefault(key, _Recorded())
         self._graphs.move_to_end(key)
@@ -163,7 +167,7 @@ class BlockSearch:
         if not fits or kind.asked < self._recorded_at:
             self._drop_recorded(0)
             return self._direct(plan, queries, k)
-        feed = batch.feed(self._device)
+        feed = batch.feed(self._device, queries)
         if not feed.takes(batch):
             return self._direct(plan, queries, k)
         self._drop_recorded(size)
@@ -200,6 +204,11 @@ class BlockSearch:
         """The bitmap of all titles."""
         torch = self._torch
         return torch.full((bitmap_words(self.titles.count),), -1, dtype=torch.int32, device=self._device)
+
+
+def recorded_queries(queries: int) -> int:
+    """Return how many queries a recording is made for that searches so many: of small batches only a few sizes."""
+    return power_of_two(queries) if queries <= ROUNDED_UP else queries
 
 
 def _room_for(queries: Rows, k: int) -> tuple[Rows, Scores]:

@@ -5,10 +5,12 @@ Titles and users are drawn at random and asked once each, so that nothing is ans
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,22 @@ from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 BATCH = 1000
 THREADS = 16
+EACH_THREAD = 250
+"""Users that each thread asks for, one after the other."""
+
 WARMUP = 5
-ROUNDS = 7
-"""Batches of other users each."""
+FIRST_ROUNDS, ROUNDS = 3, 15
+"""Batches of other users each: the first ones compile and record what the others take, and are told apart."""
+
+EXPORTS = 3
+"""How often every user's list is written."""
 
 BESIDE_LIMIT_MS = 0.25
 """What may be spent beside the search on one question …"""
@@ -84,25 +95,41 @@ class FormCosts(Part):
     to_arrow: Amount
     as_json_bytes: Amount
     results: Amount
+    titles: Amount
 
 
 class BatchOfUsers(Part):
-    """Many users at once: the bare search, rows and scores, and each form of answers."""
+    """Many users at once: the bare search, rows and scores, of one genre too, and each form of answers.
+
+    ``titles`` reads the title of every result, which ``results`` leaves to whoever wants it. ``first_ms`` holds the
+    rounds before those that are counted: what is compiled, recorded, uploaded or mapped once is in them.
+    """
 
     users: Positive
+    genre: str | None
     bare_search: Spread
     rows_and_scores: Spread
+    one_genre: Spread | None
     to_arrow: Spread
     as_json_bytes: Spread
     results: Spread
+    titles: Spread
     us_a_title: FormCosts
+    first_ms: dict[str, list[Amount]]
 
 
 class Threads(Spread):
-    """Several threads that ask for a user each."""
+    """Several threads that ask for one user after the other."""
 
     threads: Positive
     users_per_second: Amount
+
+
+class EveryUser(Part):
+    """Every user's list to a Parquet file, what they have seen left out; and the bare search of all, seconds."""
+
+    bare_search_s: Amount
+    export_s: list[Amount]
 
 
 class AskedIndex(Part):
@@ -123,7 +150,7 @@ class AnswersSettings(Part):
 
 
 class AnswersResults(BenchResults):
-    """A whole results file."""
+    """A whole results file; ``threads`` ask through a `Batcher`, ``threads_alone`` each for itself."""
 
     load_average_at_start: Amount | None
     device: str
@@ -132,6 +159,8 @@ class AnswersResults(BenchResults):
     questions: dict[str, SingleQuestions]
     batches: BatchOfUsers
     threads: Threads
+    threads_alone: Threads
+    every_user: EveryUser
     not_measured: dict[str, str]
 
     @property
@@ -180,7 +209,9 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         settings=AnswersSettings(questions=bench.questions, k=bench.k, seed=bench.seed, batch=BATCH),
         questions=questions,
         batches=batches,
-        threads=_threads(recommender, rng, bench),
+        threads=_batched_threads(recommender, rng, bench),
+        threads_alone=_threads(recommender, rng, bench),
+        every_user=_every_user(recommender, bench, progress),
     )
 
 
@@ -232,42 +263,95 @@ def _one_by_one(
 def _batches(recommender: Recommender, rng: Any, bench: AnswersBench, progress: Progress) -> BatchOfUsers:
     """Time a batch of users, and each form that its answers may be wanted in; other users each time."""
     users = recommender.users
-    size = min(BATCH, users.count)
+    size, genre = min(BATCH, users.count), _usual_genre(recommender)
     times: dict[str, list[float]] = {}
-    for number in range(ROUNDS):
-        progress("asking in batches", number, ROUNDS)
+    first: dict[str, list[float]] = {}
+    for number in range(FIRST_ROUNDS + ROUNDS):
+        progress("asking in batches", number, FIRST_ROUNDS + ROUNDS)
         rows = rng.choice(users.count, size, replace=False)
         ids, vectors = [users.ids[row] for row in rows], np.ascontiguousarray(users.vectors[rows])
-        answers = recommender.recommend(ids, bench.k)
-        forms: dict[str, Callable[[], object]] = {
-            "bare_search": lambda: recommender.index.search(vectors, bench.k, prepared=True),  # noqa: B023
-            "rows_and_scores": lambda: recommender.recommend(ids, bench.k),  # noqa: B023
-            "to_arrow": answers.to_arrow,
-            "as_json_bytes": answers.as_json_bytes,
-            "results": lambda: [answer.results for answer in answers],  # noqa: B023
-        }
-        for name, work in forms.items():
-            started = time.perf_counter()
-            work()
-            times.setdefault(name, []).append(time.perf_counter() - started)
-    progress("asking in batches", ROUNDS, ROUNDS)
+        for name, seconds in _round(recommender, ids, vectors, genre, bench.k).items():
+            (first if number < FIRST_ROUNDS else times).setdefault(name, []).append(seconds)
+    progress("asking in batches", FIRST_ROUNDS + ROUNDS, FIRST_ROUNDS + ROUNDS)
     each = {name: round(float(np.median(times[name])) * 1e6 / (size * bench.k), 3) for name in FormCosts.model_fields}
-    spreads = {name: Spread.of(values) for name, values in times.items()}
-    return BatchOfUsers.model_validate({"users": size, **spreads, "us_a_title": FormCosts(**each)})
+    told = {name: Spread.of(times[name]) if name in times else None for name in _FORMS}
+    first_ms = {name: [round(1e3 * seconds, 3) for seconds in values] for name, values in first.items()}
+    return BatchOfUsers.model_validate(
+        {"users": size, "genre": genre, **told, "us_a_title": FormCosts(**each), "first_ms": first_ms}
+    )
+
+
+_FORMS = ("bare_search", "rows_and_scores", "one_genre", "to_arrow", "as_json_bytes", "results", "titles")
+
+
+def _round(
+    recommender: Recommender, ids: Sequence[str], vectors: Vectors, genre: str | None, k: int
+) -> dict[str, float]:
+    """Time everything once, for the same users."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        done = work()
+        seconds[name] = time.perf_counter() - started
+        return done
+
+    timed("bare_search", lambda: recommender.index.search(vectors, k, prepared=True))
+    answers = timed("rows_and_scores", lambda: recommender.recommend(ids, k))
+    if genre is not None:
+        timed("one_genre", lambda: recommender.recommend(ids, k, where=Filter(genres=(genre,))))
+    timed("to_arrow", answers.to_arrow)
+    timed("as_json_bytes", answers.as_json_bytes)
+    timed("results", lambda: [answer.results for answer in answers])
+    timed("titles", lambda: [[one.title for one in answer] for answer in answers])
+    return seconds
+
+
+def _usual_genre(recommender: Recommender) -> str | None:
+    """Return a genre that a good share of the titles has; None where there are no genres."""
+    known = [record["genres"] or [] for record in recommender.titles.records(range(min(500, recommender.titles.count)))]
+    genres = [genre for some in known for genre in some]
+    return max(set(genres), key=lambda genre: (genres.count(genre), genre)) if genres else None
+
+
+def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
+    """Let threads ask together; see `Batcher`."""
+    with Batcher() as batcher:
+        return _threads(Recommender(recommender.saved, batcher), rng, bench)
 
 
 def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
-    """Let several threads ask for one user each at the same time."""
-    users = recommender.users
-    ids = [users.ids[row] for row in rng.choice(users.count, bench.questions, replace=False)]
+    """Let several threads ask for one user after the other at the same time, each once for what is done once."""
+    ids = np.array(recommender.users.ids, object)
 
-    def ask(user: str) -> float:
-        started = time.perf_counter()
-        _ = recommender.recommend(user, bench.k).results
-        return time.perf_counter() - started
+    def ask(mine: Sequence[str]) -> list[float]:
+        times = []
+        for user in mine:
+            started = time.perf_counter()
+            _ = recommender.recommend(user, bench.k).results
+            times.append(time.perf_counter() - started)
+        return times
 
     with ThreadPoolExecutor(THREADS) as pool:
+        for each in (max(1, EACH_THREAD // 5), EACH_THREAD):
+            drawn = [ids[rng.choice(len(ids), each)].tolist() for _ in range(THREADS)]
+            started = time.perf_counter()
+            times = [seconds for some in pool.map(ask, drawn) for seconds in some]
+            whole = time.perf_counter() - started
+    return Threads(**dict(Spread.of(times)), threads=THREADS, users_per_second=round(len(times) / whole, 1))
+
+
+def _every_user(recommender: Recommender, bench: AnswersBench, progress: Progress) -> EveryUser:
+    """Write every user's list, in this process, the first time and again."""
+    vectors = np.ascontiguousarray(recommender.users.vectors[:])
+    seconds = []
+    for _ in range(2):  # the second time nothing is done that is done once
         started = time.perf_counter()
-        times = list(pool.map(ask, ids))
-        whole = time.perf_counter() - started
-    return Threads(**dict(Spread.of(times)), threads=THREADS, users_per_second=round(len(ids) / whole, 1))
+        recommender.index.search(vectors, bench.k, prepared=True)
+        bare = time.perf_counter() - started
+    for _ in range(EXPORTS):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            export_all_users(recommender, Path(folder) / "lists.parquet", bench.k, progress=progress)
+            seconds.append(round(time.perf_counter() - started, 4))
+    return EveryUser(bare_search_s=round(bare, 4), export_s=seconds)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused.batch import CapturedSearch
+from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.block_search import GRAPH_BYTES
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.plan import Masking, bitmap_words, block_queries, plan_search, search_bytes, through_codes
+from semrec_faiss.index.fused.plan import Masking, block_queries, plan_search, search_bytes, through_codes
 from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
 
 Search = Callable[[], Any]
@@ -37,17 +37,15 @@ class FusedPeer:
         plan = plan_search(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
         plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
-        self._graph: CapturedSearch | None = None
+        self._graph: Any = None
         held = search_bytes(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
         if self._step == len(queries) and held <= GRAPH_BYTES:
-            words = 0 if allowed is None else bitmap_words(titles.count)
-            self._graph = CapturedSearch(self._work, len(queries), words, 0)
-            self._graph.load(queries, allowed)
+            self._graph = recorded(lambda: self._work.run(queries, allowed, 0), titles.halves.device)
 
     def search(self) -> tuple[Any, Any]:
         """Run the batch; what it found is overwritten by the next block of a batch that needs several."""
         if self._graph is not None:
-            self._graph.kernels_only.replay()
+            self._graph.replay()
         else:
             for start in range(0, len(self._queries), self._step):
                 self._work.run(self._queries[start : start + self._step], self._allowed, 0)
