@@ -6,7 +6,8 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,28 +18,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import Unpack
 
-from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text
+from semrec_faiss.arrays import Rows
+from semrec_faiss.data.folder.database import first_line
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
+from semrec_faiss.search.lists_file import Counts, ListsFile, TitlesOf, read_block, write_block
 from semrec_faiss.search.profile.profile_search import changed_profile
-from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import check_new_file, flush_to_disk
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    import pyarrow as pa
 
     from semrec_faiss.search.recommender import Recommender
 
 BLOCK_USERS = 4096
 """Users searched and written at once; what a kill loses at most."""
 
+MOST_UNDER_WAY = 16
+"""Pieces of work that may wait while the next block is searched: bounds the memory."""
+
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written, counted from the finished file.
+    """What was written, counted from the lists as they went to the file.
 
     Attributes:
         users: users in the index.
@@ -111,61 +117,83 @@ def export_all_users(
         recommender.searcher.check(wanted)
         out.parent.mkdir(parents=True, exist_ok=True)
         with only_writer(out), _work_folder(recommender, out, wanted, include_seen, profile) as work:
-            resumed = _write_parts(recommender, work, wanted, include_seen, profile, progress)
-            return _finish(recommender, work, out, wanted, include_seen, resumed)
+            staged = work / "joined.new"
+            summary = _write(recommender, work, staged, wanted, include_seen, profile, progress)
+            with staged.open("rb") as file:
+                flush_to_disk(file)
+            staged.replace(out)
+            return summary
     except (OSError, ValueError, duckdb.Error) as error:
         said = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(f"cannot write {out}: {said}", fix="free space or name another --out") from error
 
 
-def _write_parts(
+def _write(
     recommender: Recommender,
     work: Path,
+    staged: Path,
     wish: Wish,
     include_seen: bool,
     profile: Mapping[str, Any] | None,
     progress: Progress,
-) -> int:
-    """Write every block that is not there yet; return how many users those that are there hold.
+) -> ExportSummary:
+    """Write every list to ``staged``; blocks that are there already are not searched again.
 
-    A block is written while the next one is searched.
+    While a block is searched, those before it are encoded in one thread and counted in another.
     """
-    count = recommender.users.count
+    users, titles = recommender.users, recommender.titles
+    seen = users.seen if users.has_seen and not include_seen else None
+    counts = Counts(titles.count, min(wish.k, titles.count), seen)
     resumed = 0
-    with _duckdb() as connection, ThreadPoolExecutor(1) as writer:
-        writing: Future[None] | None = None
-        for start in range(0, count, BLOCK_USERS):
-            part = _part_of(work, start)
-            users = np.arange(start, min(start + BLOCK_USERS, count), dtype=np.int64)
-            if _is_whole(part):
-                resumed += len(users)
+    with (
+        ListsFile(staged, users.ids, titles.count, _titles_of(titles)) as lists,
+        ThreadPoolExecutor(1) as encoding,
+        ThreadPoolExecutor(1) as counting,
+    ):
+        under_way: deque[Future[None]] = deque()
+        for start in range(0, users.count, BLOCK_USERS):
+            block = np.arange(start, min(start + BLOCK_USERS, users.count), dtype=np.int64)
+            path = work / f"users-{start:010d}.lists"
+            kept = read_block(path, len(block))
+            if kept is None:
+                found, _ = recommender.lists_for(block, wish, include_seen=include_seen, profile=profile)
+                kept = found.rows, found.scores
+                write_block(path, *kept)
             else:
-                found, _ = recommender.lists_for(users, wish, include_seen=include_seen, profile=profile)
-                if writing is not None:
-                    writing.result()
-                writing = writer.submit(_write_part, connection, users, found, part)
-            progress("recommending", int(users[-1]) + 1, count)
-        if writing is not None:
-            writing.result()
-    return resumed
+                resumed += len(block)
+            under_way += [encoding.submit(lists.add, *kept), counting.submit(counts.add, kept[0])]
+            while len(under_way) > MOST_UNDER_WAY or (under_way and under_way[0].done()):
+                under_way.popleft().result()
+            progress("recommending", int(block[-1]) + 1, users.count)
+        for future in under_way:
+            future.result()
+    return ExportSummary(
+        users=users.count,
+        users_with_k=counts.full,
+        users_short=users.count - counts.full,
+        titles_recommended=counts.distinct,
+        titles=titles.count,
+        repeats=counts.repeats,
+        seen_leaks=counts.leaks,
+        resumed_users=resumed,
+    )
 
 
-def _part_of(work: Path, start: int) -> Path:
-    return work / f"users-{start:010d}.parquet"
+def _titles_of(titles: Titles) -> TitlesOf:
+    """Return what gives the ids and titles of rows: taken from the stored columns, or else from all titles at once."""
+    import pyarrow as pa
 
+    if titles.has_columns:
 
-def _is_whole(part: Path) -> bool:
-    """Tell a finished block from none, and from one that a power cut left half-written."""
-    import duckdb
+        def stored(rows: Rows) -> tuple[pa.Array, pa.Array]:
+            taken = titles.columns(rows, ("media_id", "title"))
+            return taken["media_id"].combine_chunks(), taken["title"].combine_chunks()
 
-    if not part.exists():
-        return False
-    try:
-        with _duckdb() as connection:
-            connection.execute("SELECT count(score) FROM read_parquet($1)", [literal_path(part)]).fetchall()
-    except duckdb.Error:
-        return False
-    return True
+        return stored
+    sql = "SELECT media_id, title FROM titles ORDER BY _semrec_row"
+    found = titles.catalog.cursor().execute(sql).fetchnumpy()
+    media_ids, names = (pa.array(found[name], pa.string()) for name in ("media_id", "title"))
+    return lambda rows: (media_ids.take(pa.array(rows)), names.take(pa.array(rows)))
 
 
 @contextmanager
@@ -198,96 +226,3 @@ def _work_folder(
     finally:
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()
-
-
-def _write_part(connection: DuckDBPyConnection, users: Any, found: TopK, part: Path) -> None:
-    """Write one block of lists as rows of numbers; ids and titles are joined when the file is made."""
-    kept = found.rows >= 0
-    ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)
-    columns = {
-        "user_row": np.repeat(users, kept.sum(axis=1)),
-        "rank": ranks[kept],
-        "title_row": found.rows[kept],
-        "score": found.scores[kept],
-    }
-    staged = part.with_suffix(".new")
-    connection.register("found", columns)
-    connection.execute(f"COPY (FROM found) TO {quoted_text(str(staged))} (FORMAT parquet)")
-    staged.replace(part)
-
-
-def _finish(
-    recommender: Recommender, work: Path, out: Path, wish: Wish, include_seen: bool, resumed: int
-) -> ExportSummary:
-    """Join the blocks with ids and titles, count what the summary says, and put the file in its place."""
-    users = recommender.users
-    staged = work / "joined.new"
-    with _duckdb() as connection:
-        found = [_part_of(work, start) for start in range(0, users.count, BLOCK_USERS)]
-        missing = [part.name for part in found if not part.is_file()]
-        if missing:
-            raise StorageError(
-                f"{len(missing)} blocks of users are gone from {work}: does another run write {out.name}?",
-                fix="run it again when no other does",
-            )
-        parts = ", ".join(quoted_text(literal_path(part)) for part in found)
-        connection.execute(f"CREATE VIEW found AS FROM read_parquet([{parts}], hive_partitioning = false)")
-        _join(recommender, found, staged)
-        summary = _summary(connection, recommender, wish.k, include_seen, resumed)
-    with staged.open("rb") as file:
-        flush_to_disk(file)
-    staged.replace(out)
-    return summary
-
-
-def _join(recommender: Recommender, parts: Sequence[Path], staged: Path) -> None:
-    """Write the blocks as one file, ids and titles for rows: blocks are in user order, so nothing is sorted."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sql = "SELECT media_id, title FROM titles ORDER BY _semrec_row"
-    titles = recommender.catalog.cursor().execute(sql).fetchnumpy()
-    media_ids, names = (pa.array(titles[name], pa.string()) for name in ("media_id", "title"))
-    user_ids = pa.array(recommender.users.ids, pa.string())
-    kinds = [("user_id", pa.string()), ("rank", pa.int32()), ("media_id", pa.string()), ("title", pa.string())]
-    schema = pa.schema([*kinds, ("score", pa.float32())])
-    with pq.ParquetWriter(staged, schema, compression="zstd", store_schema=False) as writer:
-        for part in parts:
-            found = pq.ParquetFile(part).read()
-            at = found["title_row"]
-            columns = [user_ids.take(found["user_row"]), found["rank"], media_ids.take(at), names.take(at)]
-            writer.write_table(pa.table([*columns, found["score"]], schema=schema))
-
-
-def _summary(connection: Any, recommender: Recommender, k: int, include_seen: bool, resumed: int) -> ExportSummary:
-    users = recommender.users
-    distinct, repeats = connection.execute(
-        "SELECT count(DISTINCT title_row), count(*) - count(DISTINCT (user_row, title_row)) FROM found"
-    ).fetchall()[0]
-    full = connection.execute(
-        "SELECT count(*) FROM (SELECT user_row FROM found GROUP BY user_row HAVING count(*) >= $k)",
-        {"k": min(k, recommender.index.count)},
-    ).fetchall()[0][0]
-    leaks = None
-    if users.has_seen and not include_seen:
-        offsets, rows = users.seen
-        connection.register(
-            "seen", {"user_row": np.repeat(np.arange(users.count), np.diff(offsets)), "title_row": rows}
-        )
-        leaks = connection.execute("SELECT count(*) FROM found JOIN seen USING (user_row, title_row)").fetchall()[0][0]
-    return ExportSummary(
-        users=users.count,
-        users_with_k=int(full),
-        users_short=users.count - int(full),
-        titles_recommended=int(distinct),
-        titles=recommender.index.count,
-        repeats=int(repeats),
-        seen_leaks=None if leaks is None else int(leaks),
-        resumed_users=resumed,
-    )
-
-
-def _duckdb() -> Any:
-    import duckdb
-
-    return duckdb.connect(":memory:")

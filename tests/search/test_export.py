@@ -266,14 +266,14 @@ def test_remains_of_other_settings_are_removed_under_an_odd_name(recommender: Re
     assert listed(tmp_path) == [out.name]
 
 
-# Once a fault: a block that a power cut left empty or half-written is DuckDB's error, at every further run.
+# Once a fault: a block that a power cut left empty or half-written was an error, at every further run.
 @pytest.mark.parametrize("content", [b"", b"PAR1", None])
 def test_a_damaged_block_is_made_again(recommender: Recommender, tmp_path: Path, content: bytes | None) -> None:
     whole = tmp_path / "whole" / "recs.parquet"
     export_all_users(recommender, whole, 10)
     out = tmp_path / "out" / "recs.parquet"
     interrupt(recommender, out, 5, k=10)
-    part = sorted(out.parent.glob(".*/users-*.parquet"))[2]
+    part = sorted(out.parent.glob(".*/users-*.lists"))[2]
     part.write_bytes(part.read_bytes()[:-40] if content is None else content)
     export_all_users(recommender, out, 10)
     assert read(out) == read(whole)
@@ -282,7 +282,7 @@ def test_a_damaged_block_is_made_again(recommender: Recommender, tmp_path: Path,
 KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-import duckdb, faiss, numpy.ma
+import duckdb, faiss, numpy.ma, pyarrow.parquet
 from semrec_faiss.search import export
 from semrec_faiss.search.recommender import Recommender
 
@@ -326,7 +326,7 @@ def fresh(name):
     return out
 
 def look(out):
-    return [len(list(out.parent.glob(".*/users-*.parquet"))), out.read_bytes() == OLD]
+    return [len(list(out.parent.glob(".*/users-*.lists"))), out.read_bytes() == OLD]
 
 def killed_at_random(rounds):
     chance, seen = random.Random(5), []

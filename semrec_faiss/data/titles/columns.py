@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -103,11 +103,11 @@ class StoredColumns:
             raise DamagedIndexError(f"{path} holds {table.num_rows} titles, there are {self._count}")
         return [pa.Table.from_batches([batch]) for batch in table.to_batches()]
 
-    def take(self, rows: Rows) -> pa.Table:
-        """Return the titles in ``rows``, int64, in the order asked: a column a field."""
+    def take(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
+        """Return the titles in ``rows``, int64, in the order asked: a column a field, all or those of ``names``."""
         import pyarrow as pa
 
-        batches = self._batches
+        batches = self._batches if names is None else [batch.select(list(names)) for batch in self._batches]
         if len(batches) == 1:
             return batches[0].take(pa.array(rows))
         # Arrow would first copy all batches together.

@@ -91,16 +91,26 @@ class Titles:
         """Return `lines` as new dicts: media_id, title, year and genres first, where there are such fields."""
         return [json.loads(line) for line in self.lines(rows)]
 
-    def columns(self, rows: Rows) -> pa.Table:
+    @property
+    def has_columns(self) -> bool:
+        """Whether `columns` come from where they are stored by column; else they are made of the records."""
+        return self._columns is not None
+
+    def columns(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
         """Return the titles in ``rows``, int64, in the order asked: an Arrow column a field, of `fields`' types.
+
+        Args:
+            rows: which titles.
+            names: which fields; all by default.
 
         Raises:
             DamagedIndexError: the columns, or a record, are not as they were written.
         """
         if self._columns is not None:
-            return self._columns.take(rows)
+            return self._columns.take(rows, names)
         distinct, at = np.unique(rows, return_inverse=True)
-        return columns_of(self.records(distinct), self.fields).take(at.reshape(-1))
+        fields = self.fields if names is None else {name: self.fields[name] for name in names}
+        return columns_of(self.records(distinct), fields).take(at.reshape(-1))
 
     def find(self, title_or_id: str) -> int:
         """Return the row of the title that a person means; see `Catalog.find`.

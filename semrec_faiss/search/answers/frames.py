@@ -45,10 +45,8 @@ def _encoded(texts: pa.ChunkedArray, rows: Rows) -> pa.Array:
     """Encode titles by a dictionary that has each row's once: rows are told apart sooner than texts."""
     import pyarrow as pa
 
-    row_of, first, at = np.unique(rows, return_index=True, return_inverse=True)
+    _, first, at = np.unique(rows, return_index=True, return_inverse=True)
     distinct = texts.take(pa.array(first)).combine_chunks()
-    if isinstance(distinct, pa.ChunkedArray):
-        distinct = pa.array([], texts.type) if not len(row_of) else distinct.chunk(0)
     return pa.DictionaryArray.from_arrays(pa.array(at.reshape(-1), pa.int32()), distinct)
 
 

@@ -37,8 +37,11 @@ def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender
         assert 0 < row["asked"] <= 20
         assert row["whole"]["p50_ms"] >= row["results"]["p50_ms"] > 0
     assert document["batches"]["users"] == 60
-    assert set(document["batches"]["us_a_title"]) == {"to_arrow", "as_json_bytes", "results"}
-    assert document["threads"]["users_per_second"] > 0
+    assert set(document["batches"]["us_a_title"]) == {"to_arrow", "as_json_bytes", "results", "titles"}
+    assert {len(rounds) for rounds in document["batches"]["first_ms"].values()} == {3}
+    assert document["batches"]["genre"]
+    assert all(document[threads]["users_per_second"] > 0 for threads in ("threads", "threads_alone"))
+    assert len(document["every_user"]["export_s"]) == 3
     assert (document["device"], document["index"]) == ("cpu", {"type": "flat", "titles": 300, "users": 60})
 
 
