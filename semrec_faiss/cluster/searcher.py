@@ -26,6 +26,7 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 
@@ -43,8 +44,10 @@ class ShardedSearcher(Searcher):
         self._fields = dict(titles.fields)
         self._parts = parts
 
-    def run(self, queries: Vectors, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
+    def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for; see `Searcher.run`."""
+        if isinstance(queries, UserRows):
+            exclusions, queries = queries.exclusions, queries.vectors
         self._check_k(wish)
         allowed = self.allowed(wish)
         if wish.variety.is_plain:

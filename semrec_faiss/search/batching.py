@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -285,8 +285,8 @@ class Excluding(Protocol):
     """Queries, and what each of them must not return."""
 
     @property
-    def queries(self) -> Vectors:
-        """Float32 (queries, dim)."""
+    def queries(self) -> Sized:
+        """Float32 (queries, dim), or users."""
         ...
 
     @property
