@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
     from semrec_faiss.search.answers.answer import Answer as Answer
-    from semrec_faiss.search.answers.answer import Answers as Answers
+    from semrec_faiss.search.answers.batch import Answers as Answers
     from semrec_faiss.search.building import build as build
     from semrec_faiss.search.filters.filter import Filter as Filter
     from semrec_faiss.search.profile.taste import Taste as Taste
@@ -65,7 +65,7 @@ __all__ = [
 
 _HOME = {
     "Answer": "semrec_faiss.search.answers.answer",
-    "Answers": "semrec_faiss.search.answers.answer",
+    "Answers": "semrec_faiss.search.answers.batch",
     "Change": "semrec_faiss.index.update.plan",
     "Filter": "semrec_faiss.search.filters.filter",
     "IndexWriter": "semrec_faiss.index.update.writer",

@@ -13,6 +13,14 @@ class SemrecError(Exception):
         message: what is wrong, with the value and the limit.
         fix: what to do about it, as a command where there is one; None when the message says it already.
         exit_code: the exit code of ``semrec`` for this kind of error.
+
+    Example:
+        >>> from semrec_faiss import Recommender, SemrecError
+        >>> try:
+        ...     Recommender.open("indexes/nowhere")
+        ... except SemrecError as error:
+        ...     print(error.exit_code, error.message)
+        4 index indexes/nowhere does not exist
     """
 
     exit_code = 1
@@ -24,17 +32,46 @@ class SemrecError(Exception):
 
 
 class UsageError(SemrecError):
-    """A request that can never work: an impossible option, argument or setting."""
+    """A request that can never work: an impossible option, argument or setting.
+
+    Example:
+        >>> from semrec_faiss import Recommender, UsageError
+        >>> try:
+        ...     Recommender.open("indexes/demo").similar("Toy Story", k=0)
+        ... except UsageError as error:
+        ...     print(error.exit_code, error.message)
+        2 k is 0; it must be at least 1, and a whole number
+    """
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config file with mistakes; the message lists all of them."""
+    """A config file with mistakes; the message lists all of them.
+
+    Example:
+        >>> from semrec_faiss import ConfigError
+        >>> from semrec_faiss import load_config
+        >>> try:
+        ...     load_config("flat", ["index.serach.k=3"])
+        ... except ConfigError as error:
+        ...     print(error.exit_code, error.message.splitlines()[1].strip())
+        2 --set: unknown key 'index.serach'; did you mean 'search'? known here: build, metric, normalize, search, type
+    """
 
 
 class DataError(SemrecError):
-    """The data folder is inconsistent or malformed; the message names file, line or row."""
+    """The data folder is inconsistent or malformed; the message names file, line or row.
+
+    Example:
+        >>> from semrec_faiss import Recommender, DataError
+        >>> import numpy as np
+        >>> try:
+        ...     Recommender.from_arrays(np.zeros((1, 3), "float32"))
+        ... except DataError as error:
+        ...     print(error.exit_code, error.message)
+        3 the titles: row 1, column vector: is all zero
+    """
 
     exit_code = 3
 
@@ -44,6 +81,14 @@ class NotFoundError(SemrecError):
 
     Attributes:
         candidates: the nearest names that do exist, best first; may be empty.
+
+    Example:
+        >>> from semrec_faiss import Recommender, NotFoundError
+        >>> try:
+        ...     Recommender.open("indexes/demo").similar("Toy Stroy")
+        ... except NotFoundError as error:
+        ...     print(error.exit_code, error.candidates[0])
+        4 Toy Story (1995)
     """
 
     exit_code = 4
@@ -54,32 +99,95 @@ class NotFoundError(SemrecError):
 
 
 class AmbiguousTitleError(NotFoundError):
-    """A title that several items carry; ``candidates`` lists them."""
+    """A title that several items carry; ``candidates`` lists them.
+
+    Example:
+        >>> from semrec_faiss import Recommender, AmbiguousTitleError
+        >>> try:
+        ...     Recommender.open("indexes/demo").similar("The Mummy")
+        ... except AmbiguousTitleError as error:
+        ...     print(error.exit_code, error.candidates)
+        4 ('The Mummy (1932) [film_0014]', 'The Mummy (1999) [film_0625]')
+    """
 
 
 class DamagedIndexError(SemrecError):
-    """An index directory whose content is not what was written."""
+    """An index directory whose content is not what was written.
+
+    Example:
+        >>> from semrec_faiss import Recommender, DamagedIndexError
+        >>> import shutil
+        >>> from pathlib import Path
+        >>> _ = shutil.copytree("indexes/demo", "indexes/damaged", dirs_exist_ok=True)
+        >>> _ = Path("indexes/damaged/CURRENT").write_text("gen-000009")
+        >>> try:
+        ...     Recommender.open("indexes/damaged")
+        ... except DamagedIndexError as error:
+        ...     print(error.exit_code)
+        5
+    """
 
     exit_code = 5
 
 
 class DeviceError(SemrecError):
-    """A processor or GPU is missing, has too little memory, or cannot do what was asked."""
+    """A processor or GPU is missing, has too little memory, or cannot do what was asked.
+
+    Example:
+        >>> from semrec_faiss import Recommender, DeviceError
+        >>> try:
+        ...     Recommender.open("indexes/demo", ["device.kind=gpu", "device.gpus=[99]"]).similar("Toy Story")
+        ... except DeviceError as error:
+        ...     print(error.exit_code)
+        6
+    """
 
     exit_code = 6
 
 
 class UnavailableError(DeviceError):
-    """A cluster, or a part of one that a question needs, does not answer; it may do so later."""
+    """A cluster, or a part of one that a question needs, does not answer; it may do so later.
+
+    Example:
+        >>> from semrec_faiss import UnavailableError
+        >>> error = UnavailableError("6 of 200 users got no list", fix="ask for them again")
+        >>> error.exit_code, error.fix
+        (6, 'ask for them again')
+    """
 
 
 class MissingPackageError(SemrecError):
-    """A Python package is not installed, or not in a way that loads; ``fix`` is the ``pip`` line that mends it."""
+    """A Python package is not installed, or not in a way that loads; ``fix`` is the ``pip`` line that mends it.
+
+    Example:
+        >>> import sys
+        >>> from semrec_faiss import Recommender
+        >>> from semrec_faiss import MissingPackageError
+        >>> answer = Recommender.open("indexes/demo").similar("Toy Story")
+        >>> sys.modules["polars"] = None  # as where it is not installed
+        >>> try:
+        ...     answer.to_polars()
+        ... except MissingPackageError as error:
+        ...     print(error.exit_code, error.fix)
+        7 pip install polars
+        >>> del sys.modules["polars"]
+    """
 
     exit_code = 7
 
 
 class StorageError(SemrecError):
-    """The disk would not take what was to be written; nothing that was there before is changed."""
+    """The disk would not take what was to be written; nothing that was there before is changed.
+
+    Example:
+        >>> from semrec_faiss import StorageError
+        >>> import numpy as np
+        >>> from semrec_faiss import build
+        >>> try:
+        ...     build(np.eye(3, dtype="float32"), output="/proc/index")
+        ... except StorageError as error:
+        ...     print(error.exit_code)
+        8
+    """
 
     exit_code = 8

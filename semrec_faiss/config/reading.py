@@ -29,6 +29,12 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         NotFoundError: there is no such file, and none of that name is shipped.
         ConfigError: it has mistakes; all of them are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
+
+    Example:
+        >>> from semrec_faiss import load_config
+        >>> config = load_config("ivf_flat", ["index.search.nprobe=32"])
+        >>> config.index.type, config.index.search.nprobe
+        ('ivf_flat', 32)
     """
     return _validate(YamlSource({}) if path is None else YamlSource.read(Path(path)), overrides)
 

@@ -89,6 +89,11 @@ class LivingIndex(HoldsHandles):
             UsageError: a setting that is fixed when the index is built, or an argument of another type.
             MissingPackageError: FAISS is missing.
             DeviceError: a GPU is asked for and there is none.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> Recommender.open("indexes/demo", "device.kind=cpu").index.count
+            1519
         """
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
@@ -149,6 +154,12 @@ class LivingIndex(HoldsHandles):
 
         Raises:
             SemrecError: it cannot be opened; the one that was open stays.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> demo.refresh()  # nothing was published since
+            False
         """
         with self._refreshing:
             newer = self._known.newest()
@@ -200,7 +211,15 @@ class LivingIndex(HoldsHandles):
             return self._opened
 
     def pinned(self) -> Self:
-        """Return a Recommender that stays with the generation that is open, for questions that belong together."""
+        """Return a Recommender that stays with the generation that is open, for questions that belong together.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> with Recommender.open("indexes/demo", follow=True) as demo:
+            ...     now = demo.pinned()
+            >>> now.similar("Toy Story", k=1)[0].title
+            'Toy Story 3 (2010)'
+        """
         pinned = type(self).__new__(type(self))
         vars(pinned).update(
             vars(self), _refreshing=threading.RLock(), _follows=False, _following=None, _opened=self._now
@@ -232,6 +251,15 @@ class LivingIndex(HoldsHandles):
 
         Raises:
             SemrecError: as `update_index`, and as `refresh`.
+
+        Example:
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open(index)
+            >>> done = demo.update(remove_titles="film_0001", where="year < 1930")
+            >>> done.titles.removed, demo.index.count
+            (8, 1511)
         """
         from semrec_faiss.index.update.plan import Change
         from semrec_faiss.index.update.updating import update_index
@@ -248,7 +276,15 @@ class LivingIndex(HoldsHandles):
         return summary
 
     def close(self) -> None:
-        """Follow the index no more; what is open stays, and goes with this object."""
+        """Follow the index no more; what is open stays, and goes with this object.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo", follow=True)
+            >>> demo.close()
+            >>> demo.index.count
+            1519
+        """
         self._follows = False
         if self._following is not None:
             self._following.close()

@@ -15,7 +15,7 @@ from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
-from semrec_faiss.search.answers.answer import Answers
+from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching import BatchedSearcher, Batcher
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Block, Likeness

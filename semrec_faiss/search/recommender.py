@@ -13,7 +13,8 @@ from typing_extensions import Unpack
 from semrec_faiss.arrays import Mask, Rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.answers.answer import Answer, Answers
+from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block
@@ -35,6 +36,12 @@ class Recommender(LivingIndex):
     A question is answered by the generation that is open when it is asked; `refresh`, `update` and ``follow=True`` go
     to a newer one. In a forked child a Recommender opens itself anew when it is first asked; pickled, it is its path
     and settings.
+
+    Example:
+        >>> from semrec_faiss import Recommender
+        >>> demo = Recommender.open("indexes/demo")
+        >>> [film.title for film in demo.similar("Alien", k=2, where="year > 2000", max_per={"franchise": 1})]
+        ['Prometheus (2012)', 'Aliens vs. Predator: Requiem (2007)']
     """
 
     def similar(self, title_or_id: Name, k: int = 10, *, by: Block = "whole", **wish: Unpack[WishArguments]) -> Answer:
@@ -55,6 +62,12 @@ class Recommender(LivingIndex):
             UsageError: a block that the index's vectors don't have.
             NotFoundError: no such title; ``candidates`` names the nearest.
             AmbiguousTitleError: several; ``candidates`` lists them.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> [film.title for film in demo.similar("toy story", k=2)]
+            ['Toy Story 3 (2010)', 'Toy Story 4 (2019)']
         """
         wanted, now = Wish.of(k, **wish), self._now
         row = now.row_of(name_of(title_or_id, "the title"))
@@ -115,6 +128,14 @@ class Recommender(LivingIndex):
         Raises:
             NotFoundError: an unknown user, or an index without users.
             UsageError: a profile on an index that does not know what its users have seen.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> [film.title for film in demo.recommend("user_001", k=2, where="year < 1970")]
+            ['Rashomon (1950)', 'Ikiru (1952)']
+            >>> [len(answer) for answer in demo.recommend(["user_001", "user_002"], k=5)]
+            [5, 5]
         """
         wanted = Wish.of(k, **wish)
         asked, now = names_of(user_ids, "user_ids"), self._now
@@ -139,6 +160,14 @@ class Recommender(LivingIndex):
             wish: what is wanted.
             include_seen: keep titles that the user has seen.
             profile: settings that differ from those that the index serves.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> from semrec_faiss.search.wish import Wish
+            >>> demo = Recommender.open("indexes/demo")
+            >>> found, popular = demo.lists_for(demo.users.rows_of(["user_001"]), Wish.of(k=3), include_seen=False)
+            >>> found.rows.shape, popular.tolist()
+            ((1, 3), [False])
         """
         return self._now.lists_for(rows, wish, include_seen=include_seen, profile=profile)
 
@@ -153,6 +182,12 @@ class Recommender(LivingIndex):
         Raises:
             UsageError: nothing is said, a rating is out of range, or likes and dislikes cancel out.
             NotFoundError: a title that does not exist.
+
+        Example:
+            >>> from semrec_faiss import Recommender, Taste
+            >>> demo = Recommender.open("indexes/demo")
+            >>> [film.title for film in demo.recommend_for(Taste(likes="Alien", dislikes="Toy Story"), k=2)]
+            ['Alien 3 (1992)', 'Aliens (1986)']
         """
         if not isinstance(taste, Taste):
             raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
@@ -181,6 +216,12 @@ class Recommender(LivingIndex):
         Raises:
             UsageError: another dimension.
             DataError: NaN, infinite or all-zero vectors.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> [answer[0].title for answer in demo.search(demo.index.vectors([0, 1]), k=1)]
+            ['A Trip to the Moon (1902)', 'The Cabinet of Dr. Caligari (1920)']
         """
         wanted, now = Wish.of(k, **wish), self._now
         queries = now.index.prepare(vectors)
@@ -216,6 +257,17 @@ class Recommender(LivingIndex):
             UsageError: a blank text, an index whose model is not known, or another model than the index's.
             NotFoundError: the model cannot be found.
             MissingPackageError: sentence-transformers is missing.
+
+        Example:
+            ``demo.search_text("a heist that goes wrong", k=5)`` asks an index whose model is known; others refuse:
+
+            >>> import numpy as np
+            >>> from semrec_faiss import Recommender, UsageError
+            >>> try:
+            ...     Recommender.from_arrays(np.eye(3, dtype="float32") + 1).search_text("a heist")
+            ... except UsageError as error:
+            ...     print(error.message.partition(" ")[2])
+            index does not know which text model made its vectors, so a text cannot be compared with them
         """
         asked = names_of(texts, "texts")
         wanted, now = Wish.of(k, **wish), self._now
@@ -226,16 +278,39 @@ class Recommender(LivingIndex):
         return answers[0] if is_name(texts) else answers
 
     def similar_users(self, user_id: Name, k: int = 10) -> list[SimilarUser]:
-        """Find the users whose preference vectors are nearest to one user's, exactly; see `similar_users`."""
+        """Find the users whose preference vectors are nearest to one user's, exactly; see `similar_users`.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> [user.user_id for user in demo.similar_users("user_001", k=2)]
+            ['user_129', 'user_010']
+        """
         return similar_users(self.users, name_of(user_id, "the user id"), k)
 
     def explain(self, user_id: Name, title_or_id: Name, k: int = 5) -> Explanation:
-        """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`."""
+        """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> why = demo.explain("user_001", "Toy Story", k=1)
+            >>> why.rank, why.of, why.contributions[0].title
+            (953, 1508, "Guillermo del Toro's Pinocchio (2022)")
+        """
         now = self._now
         row = now.row_of(name_of(title_or_id, "the title"))
         user_row = int(now.users.rows_of([name_of(user_id, "the user id")])[0])
         return explain(now.saved, now.index, now.users, now.titles.records, user_row, row, k, now.rank)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
-        """Return what users have seen, as rows not to return; None where the index does not know."""
+        """Return what users have seen, as rows not to return; None where the index does not know.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> seen = demo.seen(demo.users.rows_of(["user_001"]))
+            >>> len(seen.rows), demo.titles.records(seen.rows[:1])[0]["title"]
+            (11, 'Pather Panchali (1955)')
+        """
         return self._now.seen(user_rows)

@@ -15,7 +15,8 @@ from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
-from semrec_faiss.search.answers.answer import Answer, Answers
+from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.answers.batch import Answers
 
 Pair = tuple[Recommender, Recommender]
 

@@ -1,9 +1,7 @@
-"""An index from Python: numpy, pandas, polars and Arrow, on disk or for now; and the examples of the docstrings."""
+"""An index from Python: numpy, pandas, polars and Arrow, on disk or for now."""
 
 from __future__ import annotations
 
-import doctest
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +89,6 @@ def test_what_cannot_be_used_is_refused() -> None:
     wrong[3] = 0
     with pytest.raises(DataError, match="the titles: row 4, column vector: is all zero"):
         Recommender.from_arrays(wrong)
-
-
-@pytest.mark.parametrize("module", ["semrec_faiss.search.building", "semrec_faiss.search.living"])
-def test_the_examples_of_docstrings_are_true(module: str) -> None:
-    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted > 0 and not found.failed
 
 
 def test_public_names_are_there() -> None:

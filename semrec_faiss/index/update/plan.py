@@ -36,6 +36,11 @@ class Change:
         remove_users: user ids to remove.
         where: titles for which this SQL expression holds are removed, too.
         seen: a Parquet file of what users have seen since, or None.
+
+    Example:
+        >>> from semrec_faiss import Change
+        >>> Change(remove_titles=["film_0001"], where="year < 1950").where
+        'year < 1950'
     """
 
     folder: Path | None = None

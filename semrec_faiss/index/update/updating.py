@@ -106,6 +106,14 @@ def update_index(
         UsageError: another process writes the index still; the message names it. Or the change cannot be.
         DamagedIndexError: the index is not as it was written.
         StorageError: the disk is full or refuses; the index is as it was.
+
+    Example:
+        >>> import shutil
+        >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+        >>> from semrec_faiss import Change, update_index
+        >>> done = update_index(index, Change(remove_titles=["film_0001"]))
+        >>> done.titles.removed, done.title_count
+        (1, 1518)
     """
     directory = IndexDirectory(path)
     directory.current()  # no index: nothing is locked, nor made
@@ -143,6 +151,15 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
         DamagedIndexError: it is not as it was written.
         DeviceError: the GPU that it is built on cannot do it.
         StorageError: the disk is full or refuses; the index is as it was.
+
+    Example:
+        >>> import shutil
+        >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+        >>> from semrec_faiss import Change, compact_index, update_index
+        >>> update_index(index, Change(remove_titles=["film_0001"])).segments
+        1
+        >>> compact_index(index).manifest.segments is None
+        True
     """
     directory = IndexDirectory(path)
     directory.current()

@@ -29,6 +29,15 @@ class IndexWriter:
 
     Attributes:
         summary: what was done; None before the end.
+
+    Example:
+        >>> import shutil
+        >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+        >>> from semrec_faiss import IndexWriter
+        >>> with IndexWriter(index) as writer:
+        ...     writer.remove_titles(["film_0002"])
+        >>> writer.summary.titles.removed
+        1
     """
 
     def __init__(
@@ -49,6 +58,16 @@ class IndexWriter:
         Args:
             records: their metadata; media_id and title are needed.
             vectors: float (titles, dim), theirs.
+
+        Example:
+            >>> import numpy as np
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import IndexWriter
+            >>> with IndexWriter(index) as writer:
+            ...     writer.put_titles([{"media_id": "m1", "title": "Alien Resurrected"}], np.ones((1, 384), "float32"))
+            >>> writer.summary.titles.new, writer.summary.title_count
+            (1, 1520)
         """
         _check_counts(len(records), vectors, "records")
         for record, vector in zip(records, vectors, strict=True):
@@ -57,25 +76,66 @@ class IndexWriter:
             self._titles[media_id] = (record, vector)
 
     def put_users(self, user_ids: Sequence[str], vectors: NDArray[Any]) -> None:
-        """Add or replace users: their ids, and float (users, dim)."""
+        """Add or replace users: their ids, and float (users, dim).
+
+        Example:
+            >>> import numpy as np
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import IndexWriter
+            >>> with IndexWriter(index) as writer:
+            ...     writer.put_users(["eve"], np.ones((1, 384), "float32"))
+            >>> writer.summary.users.new, writer.summary.user_count
+            (1, 201)
+        """
         _check_counts(len(user_ids), vectors, "user ids")
         for user_id, vector in zip(user_ids, vectors, strict=True):
             self._users.pop(str(user_id), None)
             self._users[str(user_id)] = vector
 
     def append_seen(self, **columns: Sequence[Any]) -> None:
-        """Add what users have seen: user_id and media_id, and rating and timestamp as the index has them."""
+        """Add what users have seen: user_id and media_id, and rating and timestamp as the index has them.
+
+        Example:
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import IndexWriter
+            >>> with IndexWriter(index) as writer:
+            ...     writer.append_seen(user_id=["user_001"], media_id=["film_0534"], timestamp=[1_700_000_000])
+            >>> writer.summary.seen
+            1
+        """
         if self._seen and self._seen.keys() != columns.keys():
             raise UsageError(f"the columns are {', '.join(columns)}; before they were {', '.join(self._seen)}")
         for name, values in columns.items():
             self._seen.setdefault(name, []).extend(values)
 
     def remove_titles(self, media_ids: Iterable[str]) -> None:
-        """Remove titles by media_id."""
+        """Remove titles by media_id.
+
+        Example:
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import IndexWriter
+            >>> with IndexWriter(index) as writer:
+            ...     writer.remove_titles(["film_0534", "film_9999"])
+            >>> writer.summary.titles.removed, writer.summary.titles.unknown
+            (1, 1)
+        """
         self._removed[0].extend(map(str, media_ids))
 
     def remove_users(self, user_ids: Iterable[str]) -> None:
-        """Remove users by id."""
+        """Remove users by id.
+
+        Example:
+            >>> import shutil
+            >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
+            >>> from semrec_faiss import IndexWriter
+            >>> with IndexWriter(index) as writer:
+            ...     writer.remove_users(["user_001"])
+            >>> writer.summary.user_count
+            199
+        """
         self._removed[1].extend(map(str, user_ids))
 
     def __enter__(self) -> IndexWriter:

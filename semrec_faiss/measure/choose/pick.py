@@ -35,6 +35,11 @@ class Wanted:
         device: ``cpu``, ``gpu`` or a name such as ``h200``; any by default.
         data: the data folder's name; needed where the sweep has several.
         by: what to choose by among those that meet all.
+
+    Example:
+        >>> from semrec_faiss import Wanted
+        >>> Wanted(recall=0.95, p95_ms=5, by="memory").by
+        'memory'
     """
 
     recall: float | None = None
@@ -110,6 +115,12 @@ def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
     Raises:
         NotFoundError: there is no such sweep.
         UsageError: the sweep measured nothing of that k, batch size, filter, device or data folder.
+
+    Example:
+        >>> from semrec_faiss import Wanted, pick
+        >>> chosen = pick("results/sweep-demo", Wanted(recall=0.95))  # which `semrec sweep` has made
+        >>> chosen.winner.index.type, chosen.winner.quality.recall
+        ('hnsw', 0.969)
     """
     found = results if isinstance(results, SweepResults) else SweepResults.read(results)
     wanted = _completed(found, wanted)

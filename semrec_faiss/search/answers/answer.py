@@ -1,34 +1,38 @@
-"""What a search returns: the arrays of a whole batch, which become objects, JSON or tables when somebody wants them."""
+"""What a search returns for one query: a look at the arrays of its batch, a sequence of titles when it is wanted."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.data.titles.titles import Record, Titles
+from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.index.search_result import Exactness
-from semrec_faiss.search.answers.result import OURS, KeptTitles, Neighbours, Result, fresh, shown_names
-from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.answers.result import Result
+from semrec_faiss.search.restricted.found import Stage
 from semrec_faiss.search.text import TextTimes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from semrec_faiss.search.answers.batch import Answers
+
 SHOWN = 10
 """Results in the text and the table that an answer shows of itself."""
 
 
-NEIGHBOURS = 64
-"""Answers of a batch whose titles' records are read together."""
-
-
 class Answer(Sequence[Result]):
-    """The titles found for one query: a sequence of results, best first."""
+    """The titles found for one query: a sequence of results, best first.
+
+    Example:
+        >>> from semrec_faiss import Recommender
+        >>> Recommender.open("indexes/demo").similar("Toy Story", k=2)
+        <Answer to {'media_id': 'film_0534', 'title': 'Toy Story (1995)'}: 2 of 2, 1518 match, index, exact=True>
+          1. Toy Story 3 (2010) 0.7159
+          2. Toy Story 4 (2019) 0.7150
+    """
 
     def __init__(self, batch: Answers, position: int) -> None:
         """Look at one answer of a batch."""
@@ -118,29 +122,72 @@ class Answer(Sequence[Result]):
         return Answer, (self._alone(), 0)
 
     def as_dict(self) -> Record:
-        """Return the answer as it stands in JSON."""
+        """Return the answer as it stands in JSON.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=1).as_dict()
+            >>> found["query"]["title"], found["results"][0]["rank"], found["results"][0]["title"]
+            ('Toy Story (1995)', 1, 'Toy Story 3 (2010)')
+        """
         return self.head() | {"results": [result.as_dict() for result in self.results]}
 
     def as_json_bytes(self) -> bytes:
-        """Return `as_dict` as one line of JSON in UTF-8, the titles' ready-made records joined without parsing them."""
+        """Return `as_dict` as one line of JSON in UTF-8, the titles' ready-made records joined without parsing them.
+
+        Example:
+            >>> import json
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=1)
+            >>> json.loads(found.as_json_bytes()) == found.as_dict()
+            True
+        """
         from semrec_faiss.search.answers.answer_json import answers_json
 
         return answers_json(self._alone())[0]
 
     def table(self) -> list[Record]:
-        """Return one dict a title, the query's fields in front as ``query_…``; see `Answers.table`."""
+        """Return one dict a title, the query's fields in front as ``query_…``; see `Answers.table`.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=2).table()
+            >>> [(film["query_title"], film["rank"], film["title"]) for film in found]
+            [('Toy Story (1995)', 1, 'Toy Story 3 (2010)'), ('Toy Story (1995)', 2, 'Toy Story 4 (2019)')]
+        """
         return self._alone().table()
 
     def to_arrow(self) -> pa.Table:
-        """Return the titles as a pyarrow table; see `Answers.to_arrow`."""
+        """Return the titles as a pyarrow table; see `Answers.to_arrow`.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=2).to_arrow()
+            >>> found.column("title").to_pylist()
+            ['Toy Story 3 (2010)', 'Toy Story 4 (2019)']
+        """
         return self._alone().to_arrow()
 
     def to_pandas(self) -> Any:
-        """Return the titles as a pandas DataFrame; raises MissingPackageError when pandas is not installed."""
+        """Return the titles as a pandas DataFrame; raises MissingPackageError when pandas is not installed.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=2).to_pandas()
+            >>> found["year"].tolist()
+            [2010, 2019]
+        """
         return self._alone().to_pandas()
 
     def to_polars(self) -> Any:
-        """Return the titles as a polars DataFrame; raises MissingPackageError when polars is not installed."""
+        """Return the titles as a polars DataFrame; raises MissingPackageError when polars is not installed.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=2).to_polars()
+            >>> found.shape, found["year"].to_list()
+            ((2, 10), [2010, 2019])
+        """
         return self._alone().to_polars()
 
     def __repr__(self) -> str:
@@ -156,10 +203,17 @@ class Answer(Sequence[Result]):
         ]
         asked = ", ".join(f"{name} {value}" for name, value in self.query.items())
         caption = f"{asked}: {self.returned} of {self.requested}, {self.matching} match"
-        return _html_table(caption, ("", "title", "score", "year", "genres"), cells)
+        return html_table(caption, ("", "title", "score", "year", "genres"), cells)
 
     def head(self) -> Record:
-        """Return what stands before the results in JSON."""
+        """Return what stands before the results in JSON.
+
+        Example:
+            >>> from semrec_faiss import Recommender
+            >>> found = Recommender.open("indexes/demo").similar("Toy Story", k=1).head()
+            >>> found["requested"], found["matching"], found["exact"]
+            (1, 1518, True)
+        """
         return {
             "query": self.query,
             "requested": self.requested,
@@ -175,149 +229,8 @@ class Answer(Sequence[Result]):
         return self._batch.take([self._position])
 
 
-class Answers(Sequence[Answer]):
-    """The answers to a batch of queries, in their order; arrays until somebody looks at one.
-
-    Attributes:
-        rows: int64 (queries, k), title rows, best first; -1 where fewer than k match.
-        scores: float32 (queries, k); -inf where there is no title.
-        matching: int64 (queries,), how many titles each query might have returned.
-        asked: what was asked, by name: a value a query each.
-        requested: how many titles were asked for.
-        titles: where the titles' metadata is read.
-        strategy, exact, elapsed_ms, stages, text: see `Answer`.
-    """
-
-    def __init__(
-        self,
-        found: TopK,
-        requested: int,
-        asked: Mapping[str, Sequence[Any]],
-        titles: Titles | KeptTitles,
-        elapsed_ms: float,
-        text: TextTimes | None = None,
-    ) -> None:
-        """Hold what a search has found for ``asked``."""
-        self.rows: Rows = found.rows
-        self.scores: Scores = found.scores
-        self.matching: Rows = found.matching
-        self.strategy: str = found.strategy
-        self.exact: Exactness = found.exact
-        self.stages: tuple[Stage, ...] = tuple(found.stages)
-        self.requested = requested
-        self.asked = asked
-        self.titles = titles
-        self.elapsed_ms = elapsed_ms
-        self.text = text
-        self._near: tuple[int, Neighbours] | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, position: int) -> Answer: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[Answer]: ...
-    def __getitem__(self, position: int | slice) -> Answer | list[Answer]:
-        if isinstance(position, slice):
-            return [Answer(self, at) for at in range(*position.indices(len(self)))]
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"answer {position} of {len(self)}")
-        return Answer(self, position % len(self))
-
-    def results_of(self, position: int) -> tuple[Result, ...]:
-        """Return the titles of one answer, best first; records of its neighbours' titles are read with theirs."""
-        first = position - position % NEIGHBOURS
-        kept = self._near
-        if kept is None or kept[0] != first:
-            part = slice(first, first + NEIGHBOURS)
-            kept = self._near = (first, Neighbours(self.titles, self.rows[part], self.scores[part]))
-        return kept[1].results(position - first)
-
-    def take(self, positions: Sequence[int]) -> Answers:
-        """Return some of the answers, in the order asked, as a batch."""
-        at = np.asarray(positions, dtype=np.int64)
-        found = TopK(
-            self.rows[at], self.scores[at], self.matching[at], self.exact, self.strategy, stages=list(self.stages)
-        )
-        asked = {name: [values[position] for position in positions] for name, values in self.asked.items()}
-        return Answers(found, self.requested, asked, self.titles, self.elapsed_ms, self.text)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Take the records of the titles found along, and nothing of the index."""
-        asked = {name: list(values) for name, values in self.asked.items()}
-        return self.__dict__ | {"titles": KeptTitles.of(self.titles, self.rows), "asked": asked, "_near": None}
-
-    def as_dict(self) -> Record:
-        """Return all answers as they stand in JSON."""
-        return {"answers": [answer.as_dict() for answer in self]}
-
-    def as_json_bytes(self) -> bytes:
-        """Return `as_dict` as one line of JSON in UTF-8, the titles' ready-made records joined without parsing them."""
-        from semrec_faiss.search.answers.answer_json import answers_json
-
-        return b'{"answers":[' + b",".join(answers_json(self)) + b"]}"
-
-    def table(self) -> list[Record]:
-        """Return one dict a query and title: the query's fields as ``query_…``, then as `Result.as_dict`.
-
-        A field of the titles that has the name of another column stands as ``field_NAME``.
-        """
-        asked = [f"query_{name}" for name in self.asked]
-        names = shown_names(self.titles.fields, (*asked, *OURS))
-        return [
-            dict(zip(asked, answer.query.values(), strict=True))
-            | {"rank": one.rank, "media_id": one.media_id, "title": one.title, "score": one.score}
-            | {names.get(name, name): fresh(value) for name, value in one.fields.items()}
-            for answer in self
-            for one in answer
-        ]
-
-    def to_arrow(self) -> pa.Table:
-        """Return a row a query and title as a pyarrow table, with the columns of `table` and the catalogue's types.
-
-        Titles are dictionary-encoded; a field that holds values of several types, or objects, is JSON text. An answer
-        of no titles has the same columns.
-        """
-        from semrec_faiss.search.answers.frames import arrow_table
-
-        return arrow_table(self)
-
-    def to_pandas(self) -> Any:
-        """Return `to_arrow` as a pandas DataFrame; integers and truth values stay what they are where some are missing.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
-        from semrec_faiss.search.answers.frames import pandas_frame
-
-        return pandas_frame(self.to_arrow())
-
-    def to_polars(self) -> Any:
-        """Return `to_arrow` as a polars DataFrame.
-
-        Raises:
-            MissingPackageError: polars is not installed.
-        """
-        from semrec_faiss.search.answers.frames import polars_frame
-
-        return polars_frame(self.to_arrow())
-
-    def __repr__(self) -> str:
-        queries = "1 query" if len(self) == 1 else f"{len(self)} queries"
-        return f"<Answers to {queries}: {self.requested} requested, {self.strategy}, exact={self.exact}>"
-
-    def _repr_html_(self) -> str:
-        cells = [
-            (*(str(value) for value in answer.query.values()), str(one.rank), one.title, f"{one.score:.4f}")
-            for answer in self[:SHOWN]
-            for one in answer
-        ]
-        more = f", the first {SHOWN} shown" if len(self) > SHOWN else ""
-        return _html_table(f"{len(self)} queries{more}", (*self.asked, "rank", "title", "score"), cells)
-
-
-def _html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as notebooks show it."""
     first = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><caption>{html.escape(caption)}</caption><tr>{first}</tr>{body}</table>"

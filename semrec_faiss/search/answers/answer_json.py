@@ -11,7 +11,7 @@ import numpy as np
 from semrec_faiss.search.answers.result import OURS, record_of, shown_names
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.answers.answer import Answers
+    from semrec_faiss.search.answers.batch import Answers
 
 
 OWN = ("query", "requested", "matching", "returned")

@@ -16,7 +16,7 @@ from semrec_faiss.search.answers.result import OURS, shown_names
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from semrec_faiss.search.answers.answer import Answers
+    from semrec_faiss.search.answers.batch import Answers
 
 
 def arrow_table(answers: Answers) -> pa.Table:

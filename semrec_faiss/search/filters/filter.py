@@ -47,6 +47,13 @@ class Filter:
         years: the first and the last year, either None for open.
         any_of: by field, the values of which a title must have one, such as ``{"brand": ["Sony", "LG"]}``.
         ranges: by field, the first and the last value, such as ``{"price": (5, None)}``.
+
+    Example:
+        >>> from semrec_faiss import Filter, Recommender
+        >>> demo = Recommender.open("indexes/demo")
+        >>> funny = Filter(genres="Comedy", years=(1980, 1989))
+        >>> [film.title for film in demo.similar("Alien", k=2, where=funny)]
+        ['Ghostbusters II (1989)', 'An American Werewolf in London (1981)']
     """
 
     where: str | None = None
@@ -78,6 +85,12 @@ class Filter:
 
         Raises:
             UsageError: no title has such a genre, or the titles have no genres or years.
+
+        Example:
+            >>> from semrec_faiss import Filter, Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> Filter(genres="comedy", years=(1980, None)).clauses(demo.catalog)
+            ("list_contains(genres, 'Comedy')", 'year >= 1980')
         """
         known = _Genres(catalog) if self.genres or self.any_genres or self.not_genres else None
         clauses = [] if self.where is None else [self.where]

@@ -29,6 +29,11 @@ class Taste:
         likes: titles or media_ids, weight 1 each; one text is a list of one.
         dislikes: titles or media_ids, weight -0.5 each; one text is a list of one.
         ratings: title or media_id → 0.5 to 5 stars, weight (rating - 1) / 4, or what the index's profile says.
+
+    Example:
+        >>> from semrec_faiss import Taste
+        >>> Taste(likes="Alien (1979)", ratings={"Toy Story (1995)": 2}).weights()
+        [('Alien (1979)', 1.0), ('Toy Story (1995)', 0.25)]
     """
 
     likes: Names = ()
@@ -51,6 +56,11 @@ class Taste:
 
         Args:
             profile: how ratings are weighed, where the index has one.
+
+        Example:
+            >>> from semrec_faiss import Taste
+            >>> Taste(likes=["Alien (1979)"], dislikes=["Heat (1995)"]).weights()
+            [('Alien (1979)', 1.0), ('Heat (1995)', -0.5)]
         """
         likes, dislikes = names_of(self.likes, "likes"), names_of(self.dislikes, "dislikes")
         weights = [(title, 1.0) for title in likes] + [(title, DISLIKE_WEIGHT) for title in dislikes]

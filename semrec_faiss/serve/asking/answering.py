@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.answers.answer import Answer, Answers
+from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.explanation import Explanation
 from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender

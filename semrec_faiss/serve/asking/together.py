@@ -16,8 +16,8 @@ from itertools import chain
 
 import numpy as np
 
-from semrec_faiss.search.answers.answer import Answers
 from semrec_faiss.search.answers.answer_json import answers_json
+from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching import MOST_TOGETHER, Asked, Batch, Batcher, TooLateError, exclusions_of, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.search.answers.answer import Answer, Answers
+from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.serve.wire.messages import Request
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Search
