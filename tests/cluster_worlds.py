@@ -37,3 +37,36 @@ class Worker:
                 dies.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return number * number
+
+
+def build_one_killed_once(config: Any, part: Any) -> Any:
+    """Build a shard; the first one of all to begin kills its process."""
+    from semrec_faiss.cluster import building
+
+    mark = Path(config.output).parent / "killed-0"
+    try:
+        mark.open("x").close()
+    except FileExistsError:
+        return building._build_one(config, part)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def build_one_without_space(config: Any, part: Any) -> Any:
+    """Build the first shard, and have no space for others."""
+    from semrec_faiss import StorageError
+    from semrec_faiss.cluster import building
+
+    if part.first:
+        raise StorageError("the disk is full", fix="free space")
+    return building._build_one(config, part)
+
+
+def build_one_slowly(config: Any, part: Any) -> Any:
+    """Build a shard, say so and take a long time to end."""
+    from semrec_faiss.cluster import building
+
+    found = building._build_one(config, part)
+    (Path(config.output).parent / f"slow-{part.first}").touch()
+    time.sleep(60)
+    return found

@@ -92,5 +92,7 @@ class ShardedIndex(VectorIndex):
             shard: arguments(None if exclusions is None else exclusions.within(starts[shard], starts[shard + 1]))
             for shard in range(len(self._shards))
         }
-        parts = list(self._shards.ask_each(method, asked).values())
-        return merged(parts, min(k, self.count), (time.perf_counter() - started) * 1e3)
+        answers = self._shards.ask_each(method, asked)
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        seen = sum(self._shards.listed.shards[shard].titles for shard in answers) / self.count
+        return merged(list(answers.values()), min(k, self.count), elapsed_ms, seen)

@@ -194,6 +194,10 @@ class OpenShards:
             for number, (shard, own) in enumerate(zip(self.listed.shards, pings, strict=True))
         ]
 
+    def lost_one(self) -> UnavailableError:
+        """Return the error for a question that a shard which is lost may know the answer to."""
+        return self._lost_one(min(self._lost, default=0), "is lost")
+
     def close(self) -> None:
         """End the actors."""
         ray = load_ray()

@@ -88,6 +88,8 @@ class ShardedTitles(Titles):
         return list(self._shards.ask_all("answering", text, ids).values())
 
     def _decided(self, text: str, found: Sequence[Answering]) -> int:
+        if len(found) < len(self._shards) and not any(one.rows for one in found):
+            raise self._shards.lost_one()  # it may have the title
         return decided(text, found, self._named, lambda: self._near(text))
 
     def _near(self, text: str) -> list[Near]:

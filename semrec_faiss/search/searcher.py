@@ -157,7 +157,7 @@ class Searcher:
             rows, scores = choose_varied(self.index, queries[active], pool, k, wish.variety, groups)
             stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
             result.rows[active], result.scores[active], result.matching[active] = rows, scores, pool.matching
-            result.strategy = f"{pool.strategy}+variety"
+            result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen
             result.stages += [*pool.stages, stage]
             short = (rows[:, -1] < 0) & (pool.matching > size)
             if short.any() and size == most < self.index.count:  # a GPU finds no more; a scan of what matches does

@@ -77,7 +77,7 @@ def test_ties_stand_in_row_order_across_shards(cluster: Any, world: World, tmp_p
 
     copies = np.tile(np.eye(3, 16, dtype=np.float32), (20, 1))
     made = make_data_folder(tmp_path / "data", vectors=copies)
-    build_shards(config_from_dict(world.config | {"dataset": str(made.root), "output": str(tmp_path / "index")}), 4)
+    build_shards(config_from_dict(world.config | {"dataset": str(made.root), "output": str(tmp_path / "index")}), 2)
     with ClusterRecommender.open(tmp_path / "index") as sharded:
         found = sharded.search(np.eye(3, 16, dtype=np.float32), 20)
     for query, rows in enumerate(found.rows):
@@ -139,7 +139,7 @@ def test_names_are_decided_at_the_front(cluster: Any, world: World, tmp_path: An
     from semrec_faiss.index.build.run import build_index
 
     build_index(config_from_dict(config | {"output": str(tmp_path / "whole")}))
-    build_shards(config_from_dict(config | {"output": str(tmp_path / "index")}), 4)
+    build_shards(config_from_dict(config | {"output": str(tmp_path / "index")}), 2)
     whole = Recommender.open(tmp_path / "whole")
     with ClusterRecommender.open(tmp_path / "index") as sharded:
         for text, row in {"Heat": 0, "the heat": 1, "heat!": 2, "m00003": 3, "3": 3, "m00003x": 3, "(a)": 5}.items():

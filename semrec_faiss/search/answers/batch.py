@@ -31,6 +31,7 @@ class Answers(Sequence[Answer]):
         matching: int64 (queries,), how many titles each query might have returned.
         asked: what was asked, by name: a value a query each.
         requested: how many titles were asked for.
+        titles_seen: the share of all titles that was looked at; 1 but for partial answers of an index in shards.
         titles: where the titles' metadata is read.
         strategy, exact, elapsed_ms, stages, text: see `Answer`.
 
@@ -58,6 +59,7 @@ class Answers(Sequence[Answer]):
         self.matching: Rows = found.matching
         self.strategy: str = found.strategy
         self.exact: Exactness = found.exact
+        self.titles_seen = found.titles_seen
         self.stages: tuple[Stage, ...] = tuple(found.stages)
         self.requested = requested
         self.asked = asked
@@ -106,9 +108,8 @@ class Answers(Sequence[Answer]):
             {'user_id': 'user_002'}
         """
         at = np.asarray(positions, dtype=np.int64)
-        found = TopK(
-            self.rows[at], self.scores[at], self.matching[at], self.exact, self.strategy, stages=list(self.stages)
-        )
+        lists = (self.rows[at], self.scores[at], self.matching[at])
+        found = TopK(*lists, self.exact, self.strategy, list(self.stages), self.titles_seen)
         asked = {name: [values[position] for position in positions] for name, values in self.asked.items()}
         return Answers(found, self.requested, asked, self.titles, self.elapsed_ms, self.text)
 

@@ -164,7 +164,7 @@ class ProfileSearch:
         unknown = counts == 0
         matching = np.zeros(len(tastes), np.int64)
         matching[owner] = pools.matching
-        merged = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages))
+        merged = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages), pools.titles_seen)
         if unknown.any():
             self.fill_popular(merged, np.flatnonzero(unknown), profile.liked, plain, exclusions)
         result = self._searcher.chosen(merged, wish)
@@ -245,4 +245,5 @@ def _joined(lists: Sequence[TopK]) -> TopK:
         all(one.exact for one in lists),
         "+".join(dict.fromkeys(part for one in lists for part in one.strategy.split("+"))),
         [stage for one in lists for stage in one.stages],
+        min(one.titles_seen for one in lists),
     )

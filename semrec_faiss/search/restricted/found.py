@@ -39,6 +39,8 @@ class TopK:
             fused on a GPU.
         strategy: what was done, ``+``-joined where a batch needed several.
         stages: the steps in order.
+        titles_seen: the share of the index's titles that was looked at: less than 1 where a shard is lost, and partial
+            answers are wanted.
     """
 
     rows: Rows
@@ -47,6 +49,7 @@ class TopK:
     exact: Exactness
     strategy: str
     stages: list[Stage] = field(default_factory=list)
+    titles_seen: float = 1.0
 
     @classmethod
     def empty(cls, queries: int, k: int, exact: Exactness = False) -> TopK:

@@ -1,0 +1,156 @@
+"""Killed actors, workers, machines and builds: never a wrong answer, never half an index, and clear words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cluster_worlds
+import numpy as np
+import pytest
+from cluster_worlds import World
+
+from semrec_faiss import DamagedIndexError, Recommender, StorageError, UnavailableError
+from semrec_faiss.cluster import building
+from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.connection import alive_nodes
+from semrec_faiss.cluster.recommender import ClusterRecommender
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.generations.directory import IndexDirectory
+
+
+@pytest.fixture(scope="module")
+def index(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("faults") / "index"
+    build_shards(config_from_dict(world.config | {"output": str(out)}), 2)
+    return out
+
+
+def _same(sharded: Recommender, world: World) -> None:
+    expected = Recommender.open(world.whole).similar("m00010", 20)
+    found = sharded.similar("m00010", 20)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_killed_shard_comes_back_by_itself(index: Path, world: World) -> None:
+    with ClusterRecommender.open(index) as sharded:
+        _same(sharded, world)
+        killed = sharded.shards.opened()[1].pid
+        os.kill(killed, signal.SIGKILL)
+        _same(sharded, world)
+        assert sharded.shards.opened()[1].pid != killed
+
+
+def test_a_replica_answers_for_a_lost_one(index: Path, world: World) -> None:
+    import ray
+
+    with ClusterRecommender.open(index, replicas=2, patience_s=20) as sharded:
+        _same(sharded, world)
+        assert [state["answering"] for state in sharded.shards.states(5)] == [2, 2]
+        for replicas in sharded.shards.replicas:
+            ray.kill(replicas[0], no_restart=True)
+        _same(sharded, world)
+        assert [state["answering"] for state in sharded.shards.states(5)] == [1, 1]
+        ray.kill(sharded.shards.replicas[1][1], no_restart=True)
+        sharded.shards.patience_s = 0.5
+        with pytest.raises(UnavailableError, match=r"shard 1 of 2 \(titles 150 to 300\) did not answer within 0.5 s"):
+            sharded.similar("m00010")
+
+
+def test_partial_answers_say_what_they_saw(index: Path, world: World) -> None:
+    import ray
+
+    with ClusterRecommender.open(index, patience_s=1, partial=True) as sharded:
+        assert "titles_seen" not in sharded.similar("m00010", 5).as_dict()
+        ray.kill(sharded.shards.replicas[1][0], no_restart=True)
+        answer = sharded.similar("m00010", 5)
+        assert answer.as_dict()["titles_seen"] == pytest.approx(150 / 301, abs=1e-4)
+        assert not answer.exact
+        assert (answer.rows < 150).all()
+        assert b'"titles_seen": 0.4983' in answer.as_json_bytes()
+        with pytest.raises(UnavailableError):
+            sharded.similar("m00200")
+
+
+def test_a_shard_that_is_not_as_it_was_listed_is_refused(cluster: Any, world: World, tmp_path: Path) -> None:
+    config = config_from_dict(world.config | {"output": str(tmp_path / "index")})
+    generation = build_shards(config, 2)
+    shard = tmp_path / "index" / "shards" / generation.name / "00001"
+    (shard / "gen-000001" / "MANIFEST.json").write_text("{}")
+    with pytest.raises(DamagedIndexError, match=r"MANIFEST\.json has changed"):
+        ClusterRecommender.open(tmp_path / "index")
+
+
+def test_a_shard_whose_builder_is_killed_is_built_again(
+    cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "_build_one", cluster_worlds.build_one_killed_once)
+    build_shards(config_from_dict(world.config | {"output": str(tmp_path / "index")}), 2)
+    assert len(list((tmp_path / "index").rglob("killed-*"))) == 1
+    with ClusterRecommender.open(tmp_path / "index") as sharded:
+        _same(sharded, world)
+
+
+def test_a_build_that_fails_leaves_the_index_before(
+    cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_from_dict(world.config | {"output": str(tmp_path / "index")})
+    before = build_shards(config, 2)
+    monkeypatch.setattr(building, "_build_one", cluster_worlds.build_one_without_space)
+    with pytest.raises(StorageError, match="the disk is full"):
+        build_shards(config, 2)
+    assert IndexDirectory(tmp_path / "index").current().ref == before.ref
+    assert [path.name for path in (tmp_path / "index" / "shards").iterdir()] == [before.name]
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world: World) -> None:
+    added = cluster.add_node(num_cpus=4, object_store_memory=80 << 20)
+    cluster.wait_for_nodes()
+    try:
+        with ClusterRecommender.open(index, replicas=3) as sharded:
+            nodes = {about.node for about in sharded.shards.opened()}
+            assert nodes <= {node["NodeID"] for node in alive_nodes()}
+            cluster.remove_node(added)
+            for _ in range(5):
+                _same(sharded, world)
+    finally:
+        if added in cluster.list_all_nodes():
+            cluster.remove_node(added)
+
+
+KILLED_BUILD = """
+import sys, os, threading, time
+import cluster_worlds
+from semrec_faiss.cluster import building
+from semrec_faiss.config.reading import config_from_dict
+building._build_one = cluster_worlds.build_one_slowly
+building.build_shards(config_from_dict(eval(sys.argv[1])), 2, address=sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_leaves_the_index_before(cluster: Any, world: World, tmp_path: Path) -> None:
+    settings = world.config | {"output": str(tmp_path / "index")}
+    before = build_shards(config_from_dict(settings), 2)
+    driver = subprocess.Popen([sys.executable, "-c", KILLED_BUILD, repr(settings), cluster.address])
+    fresh = tmp_path / "index" / "shards" / "gen-000002"
+    ends = time.monotonic() + 60
+    while not list(fresh.rglob("slow-*")):
+        assert time.monotonic() < ends
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait(10)
+    assert IndexDirectory(tmp_path / "index").current().ref == before.ref
+    with ClusterRecommender.open(tmp_path / "index") as sharded:
+        _same(sharded, world)
+    after = build_shards(config_from_dict(settings), 3)
+    assert after.name == "gen-000002"
+    assert sorted(path.name for path in fresh.iterdir()) == ["00000", "00001", "00002"]
