@@ -32,6 +32,7 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 @click.option("--vectors", type=click.Path(path_type=Path), help="A .npy with a vector a row, instead of a column.")
 @click.option("--without-vectors", is_flag=True, help="There are none; semrec dataset embed makes them of texts.")
 @click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A column of texts that are lists.")
+@click.option("--users", type=click.Path(path_type=Path), help="A table of user ids and their vectors.")
 @click.option(
     "--interactions", type=click.Path(path_type=Path), help="A table of what people did, which makes them users of OUT."
 )
@@ -85,6 +86,7 @@ def _import_table(
     vectors: Path | None,
     without_vectors: bool,
     splits: tuple[str, ...],
+    users: Path | None,
     interactions: Path | None,
     time_unit: str | None,
     **options: Any,
@@ -97,10 +99,17 @@ def _import_table(
         raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
     named = parse_map(maps, (*TABLE_PARTS, *HISTORY_PARTS))
     wish = TableWish(_of(named, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
-    history = _history_wish(_of(named, HISTORY_PARTS), interactions, time_unit, profile_changes(options))
+    history = _history_wish(_of(named, HISTORY_PARTS), users, interactions, time_unit, profile_changes(options))
     with progress_bars() as progress:
         made = import_folder(
-            source, out, wish, interactions=interactions, history=history, overwrite=overwrite, progress=progress
+            source,
+            out,
+            wish,
+            users=users,
+            interactions=interactions,
+            history=history,
+            overwrite=overwrite,
+            progress=progress,
         )
     if as_json:
         print_json({"folder": str(out), **made.as_dict()})
@@ -110,6 +119,8 @@ def _import_table(
         say(f"note: {note}")
     click.echo(f"made {out}: {table.titles} titles" + (f" of {table.dim} dimensions, {table.dtype}" * bool(table.dim)))
     print_table(["", ""], [[f"  {name}", kind] for name, kind in table.fields.items()], header=False)
+    if made.users is not None:
+        click.echo(f"{made.users} users with vectors of their own")
     if made.histories is not None:
         _print_histories(made.histories)
 
@@ -119,12 +130,21 @@ def _of(named: dict[str, str], parts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _history_wish(
-    columns: dict[str, str], interactions: Path | None, time_unit: str | None, profile: dict[str, Any]
+    columns: dict[str, str],
+    users: Path | None,
+    interactions: Path | None,
+    time_unit: str | None,
+    profile: dict[str, Any],
 ) -> HistoryWish:
     from semrec_faiss.config.profile import Profile
     from semrec_faiss.data.tables.histories import HistoryWish
 
-    if interactions is None and (columns or time_unit or profile):
+    if users is not None and profile:
+        raise UsageError(
+            f"--{next(iter(profile)).replace('_', '-')} makes users' vectors of what they did; --users brings them",
+            fix="give one of the two",
+        )
+    if interactions is None and (columns.keys() - ({"user"} if users else set()) or time_unit or profile):
         raise UsageError(
             "user, item, rating, time, --time-unit and the settings of a profile say something of interactions",
             fix="give their table with --interactions",

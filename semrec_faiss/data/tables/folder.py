@@ -9,6 +9,7 @@ from typing import Any
 from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories, import_histories
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish, import_table
+from semrec_faiss.data.tables.people import import_users
 from semrec_faiss.errors import StorageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder
@@ -21,14 +22,17 @@ class ImportedFolder:
     Attributes:
         table: of the titles.
         histories: of the users; None where there are none.
+        users: whose vectors came along; None where none did.
     """
 
     table: ImportedTable
     histories: ImportedHistories | None
+    users: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return self.table.as_dict() | {"histories": None if self.histories is None else self.histories.as_dict()}
+        histories = None if self.histories is None else self.histories.as_dict()
+        return self.table.as_dict() | {"users": self.users, "histories": histories}
 
 
 def import_folder(
@@ -36,6 +40,7 @@ def import_folder(
     out: Path,
     wish: TableWish,
     *,
+    users: Path | None = None,
     interactions: Path | None = None,
     history: HistoryWish | None = None,
     overwrite: bool = False,
@@ -47,8 +52,9 @@ def import_folder(
         source: the table; see `import_table`.
         out: the folder to make.
         wish: what is said about the table's columns.
-        interactions: a table of what people did; see `import_histories`.
-        history: what is said about that.
+        users: a table of user ids and vectors; see `write_users`.
+        interactions: a table of what people did; see `import_histories`. Without ``users`` it makes them.
+        history: what is said about these two.
         overwrite: replace an earlier data folder at ``out``.
         progress: told the rows read.
 
@@ -61,8 +67,9 @@ def import_folder(
     try:
         with new_folder(out) as folder:
             table = import_table(source, folder, wish, progress)
-            if interactions is None:
-                return ImportedFolder(table, None)
-            return ImportedFolder(table, import_histories(interactions, folder, history or HistoryWish(), progress))
+            asked = history or HistoryWish()
+            ids = None if users is None else import_users(users, folder, asked.columns, table.dim)
+            done = None if interactions is None else import_histories(interactions, folder, asked, ids, progress)
+            return ImportedFolder(table, done, None if ids is None else len(ids))
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix="name another folder") from error

@@ -85,13 +85,16 @@ class ImportedHistories:
         return asdict(self)
 
 
-def import_histories(source: Path, folder: Path, wish: HistoryWish, progress: Progress = silent) -> ImportedHistories:
+def import_histories(
+    source: Path, folder: Path, wish: HistoryWish, users: Sequence[str] | None = None, progress: Progress = silent
+) -> ImportedHistories:
     """Write users/ of a data folder whose media/ is there already, of a table of interactions.
 
     Args:
         source: Parquet, Arrow IPC, CSV or JSON lines; see `find_files`.
         folder: the data folder that is being made.
         wish: what is said about the table.
+        users: ids whose vectors came along; None makes users of those who did something.
         progress: told the rows read.
 
     Raises:
@@ -104,7 +107,7 @@ def import_histories(source: Path, folder: Path, wish: HistoryWish, progress: Pr
     if files.format in ("csv", "jsonl"):
         found = find_columns(table.name, table.schema.names, wish.columns, ("user", "item"), ())
         table = open_table(files, list(found.by_part.values()))
-    return write_histories(table, folder, wish, progress=progress)
+    return write_histories(table, folder, wish, users=users, progress=progress)
 
 
 def write_histories(
