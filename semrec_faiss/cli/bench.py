@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from semrec_faiss.measure.bench.filters import FilterResults
     from semrec_faiss.measure.bench.recommend import RecommendResults
     from semrec_faiss.measure.bench.search_record import BatchCost, BatchLimit, SearchResults
-    from semrec_faiss.measure.documents.criterion import Promise
+    from semrec_faiss.measure.documents.criterion import Criterion
     from semrec_faiss.search.restricted.strategy import Chosen
 
 INDEX_TYPES = ("flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw", "fused")
@@ -140,11 +140,11 @@ def _search_row(row: BatchCost, limit: BatchLimit | None) -> list[str]:
     return cells + (["–", "–"] if limit is None else [as_ms(limit.limit_ms), f"×{limit.recommender_gap:.2f}"])
 
 
-def _promise_row(promise: Promise) -> list[str]:
+def _promise_row(promise: Criterion) -> list[str]:
     mark = {True: "✓", False: "✗", None: "–"}[promise.met]
-    if promise.measured is None or promise.limit is None:
+    if promise.measured is None or promise.target is None:
         return [mark, promise.what, "not measured", promise.reason or ""]
-    measured, limit = (_with_unit(value, promise.unit) for value in (promise.measured, promise.limit))
+    measured, limit = (_with_unit(value, promise.unit) for value in (promise.measured, promise.target))
     return [mark, promise.what, measured, f"at most {limit}"]
 
 

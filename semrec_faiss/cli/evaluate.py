@@ -29,7 +29,7 @@ BESIDE = {
 @profile_options
 @click.option("--by", default="ndcg_at_10", show_default=True, help="The metric whose differences are printed.")
 @click.option(
-    "--hold-out", "held", default=5, show_default=True, type=click.IntRange(min=1), help="Titles left out a user."
+    "--hold-out", "held_out", default=5, show_default=True, type=click.IntRange(min=1), help="Titles left out a user."
 )
 @click.option("--liked", default=4.0, show_default=True, type=float, help="The rating from which a title is liked.")
 @click.option(
@@ -50,7 +50,7 @@ BESIDE = {
 def evaluate(
     index: Path,
     by: str,
-    held: int,
+    held_out: int,
     liked: float,
     users: int,
     seed: int,
@@ -75,7 +75,7 @@ def evaluate(
     check_metric(by)
     if out is not None:
         check_new_file(out, "--out")
-    plan = Evaluation(index, settings, profile_changes(profile), held, liked, users, seed, strict)
+    plan = Evaluation(index, settings, profile_changes(profile), held_out, liked, users, seed, strict)
     with nullcontext() if out is None else one_run_into(out), progress_bars() as progress:
         document = evaluate_index(plan, progress)
         if out is not None:

@@ -14,7 +14,7 @@ from semrec_faiss.cli.printing import BUSY, as_duration, as_ms, as_size, print_j
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.sweep.plan import Plan
+    from semrec_faiss.measure.sweep.plan import TrialsPlan
     from semrec_faiss.measure.sweep.run import Outcome, State
     from semrec_faiss.measure.trials.record import Measured
     from semrec_faiss.measure.trials.run import Rerun
@@ -97,7 +97,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
+def _show_plan(plan: TrialsPlan, as_json: bool) -> None:
     from semrec_faiss.index.memory.prediction import predict_memory
     from semrec_faiss.measure.sweep.estimate import Estimate
     from semrec_faiss.measure.trials.ledger import LEDGER, read_ledger
@@ -153,17 +153,17 @@ def _predicted(host: int, gpu: int | None) -> dict[str, int | None]:
     return {"predicted_host_peak_bytes": host, "predicted_gpu_peak_bytes": gpu}
 
 
-def _invalid(plan: Plan) -> list[dict[str, str]]:
+def _invalid(plan: TrialsPlan) -> list[dict[str, str]]:
     return [{"what": one.what, "reason": one.reason} for one in plan.invalid]
 
 
-def _print_invalid(plan: Plan) -> None:
+def _print_invalid(plan: TrialsPlan) -> None:
     if plan.invalid:
         click.echo(f"{len(plan.invalid)} combinations cannot be measured:")
         print_table(["", ""], [[f"  {one.what}", one.reason] for one in plan.invalid], header=False)
 
 
-def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+def _as_document(plan: TrialsPlan, outcome: Outcome) -> dict[str, Any]:
     what = {trial.digest: trial.what for trial in plan.trials}
     return {
         "name": plan.sweep.name,
@@ -176,7 +176,7 @@ def _as_document(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _show_outcome(plan: Plan, outcome: Outcome) -> None:
+def _show_outcome(plan: TrialsPlan, outcome: Outcome) -> None:
     from semrec_faiss.measure.trials.frontier import frontier
     from semrec_faiss.measure.trials.results import measured_of
 
@@ -217,7 +217,7 @@ def _print_listing(name: str, rows: list[list[str]]) -> None:
         print_table(["", ""], [[f"  {what}", why] for what, why in rows], header=False)
 
 
-def _places(plan: Plan) -> list[Trial]:
+def _places(plan: TrialsPlan) -> list[Trial]:
     """One trial of each data folder, k and batch size without a filter."""
     places: dict[tuple[str, int, int], Trial] = {}
     for trial in plan.trials:

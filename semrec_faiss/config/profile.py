@@ -11,7 +11,7 @@ from semrec_faiss.config.index_types import Settings
 MOST_INTERESTS = 64
 MOST_POPULARITY = 1000.0
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
 
 class Profile(Settings):
@@ -28,8 +28,8 @@ class Profile(Settings):
 
     weights: Literal["rating", "centred", "positive", "liked"] = "rating"
     liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = 4.0
-    half_life: Positive | None = None
-    half_life_days: Positive | None = None
+    half_life: AboveZero | None = None
+    half_life_days: AboveZero | None = None
     interests: Annotated[int, Field(ge=1, le=MOST_INTERESTS, strict=True)] = 1
     merge: Literal["score", "turns"] = "score"
     popularity: Annotated[float, Field(ge=0, le=MOST_POPULARITY, allow_inf_nan=False, strict=True)] = 0.0

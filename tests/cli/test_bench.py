@@ -16,7 +16,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.bench import search as search_bench
 from semrec_faiss.measure.bench.search_record import SearchResults
-from semrec_faiss.measure.documents.criterion import Promise
+from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 
 TINY = ["--titles", "500", "--users", "50", "--dim", "16", "--repeats", "2"]
@@ -33,8 +33,8 @@ def document(*, met: bool | None, cores: float | None = 0.1) -> SearchResults:
     limits = dict.fromkeys(("copy_bytes_per_s", "read_bytes_per_s", "float32_flops_per_s", "float16_flops_per_s"), 1.0)
     limit = {"queries": 1000, "limit_ms": 0.5, "bound_by": "memory", "raw_faiss_gap": 4.0, "recommender_gap": 5.0}
     reason = "no reason" if met is None else None
-    promise = Promise.judge(
-        "help", "semrec --help", None if met is None else 0.125 if met else 0.375, 0.25, "s", reason
+    promise = Criterion.judge(
+        0, "help", "semrec --help", None if met is None else 0.125 if met else 0.375, 0.25, "s", reason=reason
     )
     return SearchResults.whole(
         environment=stamp_of_this_run([]),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from semrec_faiss.measure.sweep.config import load_sweep
-from semrec_faiss.measure.sweep.plan import Plan, make_plan
+from semrec_faiss.measure.sweep.plan import TrialsPlan, make_plan
 from semrec_faiss.measure.trials.record import Failed, Measured
 
 TINY: dict[str, Any] = {
@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
 }
 
 
-def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> Plan:
+def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> TrialsPlan:
     """Plan a sweep over ``data`` whose results go to ``folder``/results/tiny."""
     values = TINY | {"dataset": str(data), "results": str(folder / "results")} | changes
     path = folder / "sweep.yaml"
@@ -55,7 +55,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..
 
 
 @pytest.fixture(scope="session")
-def tiny_plan() -> Callable[..., Plan]:
+def tiny_plan() -> Callable[..., TrialsPlan]:
     """`make_tiny_plan`: plans a small sweep."""
     return make_tiny_plan
 

@@ -18,7 +18,7 @@ from semrec_faiss.data.folder.layout import find_data_folder
 from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, numbered_lines
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
-from semrec_faiss.data.text.unfinished import EmbeddingWork
+from semrec_faiss.data.text.unfinished import UnfinishedEmbedding
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.locks import lock_beside, only_writer
 from semrec_faiss.progress import Progress, silent
@@ -156,7 +156,7 @@ def embed_folder(
     try:
         source = find_model(model) if encoder is None else ModelSource(model, model, None)
         settings = _settings(source, fields, dtype, sha256_of_file(files.metadata))
-        work = EmbeddingWork(files.media_vectors, settings, metadata.count, block_rows)
+        work = UnfinishedEmbedding(files.media_vectors, settings, metadata.count, block_rows)
         dim, resumed = work.published_dim(), 0
         used: str | None = None
         is_open = dim is None or lock_beside(files.media_vectors).exists()
@@ -227,7 +227,7 @@ def _texts(path: Path, table: MetadataTable | None, fields: Sequence[str]) -> It
 class _Job:
     """Embeds the blocks that are not finished yet."""
 
-    work: EmbeddingWork
+    work: UnfinishedEmbedding
     encoder: Encoder
     chunk: int
     total: int

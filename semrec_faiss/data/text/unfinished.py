@@ -19,7 +19,7 @@ from semrec_faiss.storage import new_file, read_small, save_json, sha256_of_file
 _PREFIX = ".embedding-"
 
 
-class EmbeddingWork:
+class UnfinishedEmbedding:
     """Blocks of vectors on their way to ``vectors``.
 
     The folder's name is a digest of the settings, so that a run with other settings finds nothing to go on with.

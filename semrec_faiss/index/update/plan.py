@@ -97,7 +97,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpdatePlan:
     """What a change does to an index.
 
     Attributes:
@@ -130,7 +130,7 @@ class Plan:
                 )
 
 
-def planned(saved: SavedIndex, change: Change) -> Plan:
+def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
     """Hold a change against an index.
 
     Raises:
@@ -149,7 +149,7 @@ def planned(saved: SavedIndex, change: Change) -> Plan:
     seen = tuple(path for path in (folder.seen, change.seen) if path is not None)
     if seen and saved.users is None and not len(users.ids):
         raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
-    return Plan(titles, users, lines, fields, seen)
+    return UpdatePlan(titles, users, lines, fields, seen)
 
 
 def _check_not_both(kind: Kind, what: str) -> None:

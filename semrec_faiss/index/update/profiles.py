@@ -17,11 +17,11 @@ from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.segments.opened import LIKELESS, file_of
-from semrec_faiss.index.update.plan import Plan
+from semrec_faiss.index.update.plan import UpdatePlan
 from semrec_faiss.index.update.segment import places_of, write_users
 
 
-def affected_users(before: SavedIndex, after: SavedIndex, plan: Plan, seen_users: Sequence[str]) -> Rows:
+def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, seen_users: Sequence[str]) -> Rows:
     """Return the users of ``after`` whose vectors have to be made anew: int64, ascending.
 
     They are new, have seen something since, or had seen a title that has changed or is gone.

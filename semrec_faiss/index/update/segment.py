@@ -30,7 +30,7 @@ from semrec_faiss.index.segments.opened import (
     file_of,
 )
 from semrec_faiss.index.segments.places import GONE, Places
-from semrec_faiss.index.update.plan import Kind, Plan
+from semrec_faiss.index.update.plan import Kind, UpdatePlan
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Written:
     seen_users: Sequence[str]
 
 
-def write_segment(new: NewGeneration, saved: SavedIndex, plan: Plan, name: str, *, strict: bool) -> Written:
+def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name: str, *, strict: bool) -> Written:
     """Write what ``plan`` brings to ``saved`` as a segment called ``name``.
 
     Raises:
@@ -125,7 +125,7 @@ def _replaced(kind: Kind, places: Places) -> Rows:
 
 
 def _read_seen(
-    saved: SavedIndex, plan: Plan, titles: Places, users: Places, *, strict: bool
+    saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool
 ) -> tuple[SeenRows, list[str]]:
     """Read what users have seen since, by place, and the ids of these users."""
     parts, who = [], []

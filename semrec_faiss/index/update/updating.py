@@ -13,7 +13,7 @@ from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import Manifest, Segment, Segments
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.update.compaction import compacted
-from semrec_faiss.index.update.plan import Change, Kind, Plan, planned
+from semrec_faiss.index.update.plan import Change, Kind, UpdatePlan, planned
 from semrec_faiss.index.update.profiles import affected_users, write_affected
 from semrec_faiss.index.update.segment import Written, write_segment
 from semrec_faiss.progress import Progress, silent
@@ -168,7 +168,7 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
         return saved.generation if saved.segments is None else compacted(directory, saved, progress)
 
 
-def _checked(plan: Plan, *, strict: bool) -> Plan:
+def _checked(plan: UpdatePlan, *, strict: bool) -> UpdatePlan:
     if strict:
         plan.refuse_unknown()
     return plan
@@ -180,7 +180,7 @@ def _segments_of(saved: SavedIndex) -> int:
 
 
 def _publish(
-    directory: IndexDirectory, saved: SavedIndex, plan: Plan, *, strict: bool
+    directory: IndexDirectory, saved: SavedIndex, plan: UpdatePlan, *, strict: bool
 ) -> tuple[Generation, Written, int]:
     """Write a segment and publish it with all that was there before."""
     with directory.new_generation() as new:
@@ -195,7 +195,9 @@ def _publish(
         return directory.publish(new, manifest), written, size
 
 
-def _with_profiles(new: NewGeneration, saved: SavedIndex, plan: Plan, written: Written, manifest: Manifest) -> Manifest:
+def _with_profiles(
+    new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, written: Written, manifest: Manifest
+) -> Manifest:
     """Make the vectors of users anew whose histories have changed, as a segment after what was written."""
     after = SavedIndex.of(Generation.staged(new, manifest), _ON_CPU)
     if saved.config.profile is None or after.users is None or not after.users.has_seen:
@@ -207,7 +209,7 @@ def _with_profiles(new: NewGeneration, saved: SavedIndex, plan: Plan, written: W
     return _manifest(new, saved, plan, [written.segment, more])
 
 
-def _manifest(new: NewGeneration, saved: SavedIndex, plan: Plan, parts: list[Segment]) -> Manifest:
+def _manifest(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: list[Segment]) -> Manifest:
     manifest = saved.generation.manifest
     about = manifest.segments or Segments(
         base_titles=manifest.count, base_users=manifest.users, parts=(), fields=plan.fields
@@ -226,13 +228,13 @@ def _manifest(new: NewGeneration, saved: SavedIndex, plan: Plan, parts: list[Seg
     )
 
 
-def _count_after(saved: SavedIndex, plan: Plan) -> int:
+def _count_after(saved: SavedIndex, plan: UpdatePlan) -> int:
     return saved.generation.manifest.count + plan.titles.new - len(plan.titles.removed)
 
 
 def _summary(
     generation: Generation,
-    plan: Plan,
+    plan: UpdatePlan,
     written: Written | None,
     size: int,
     *,

@@ -18,7 +18,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.errors import AmbiguousTitleError, UsageError
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
@@ -79,7 +79,7 @@ class Spread(Part):
 class SingleQuestions(Part):
     """Questions of one kind: in all, the bare search of the same vector, and in parts; ``beside`` is not search."""
 
-    asked: Positive
+    asked: AtLeastOne
     whole: Spread
     bare_search: Spread
     search: Spread
@@ -105,7 +105,7 @@ class BatchOfUsers(Part):
     rounds before those that are counted: what is compiled, recorded, uploaded or mapped once is in them.
     """
 
-    users: Positive
+    users: AtLeastOne
     genre: str | None
     bare_search: Spread
     rows_and_scores: Spread
@@ -121,7 +121,7 @@ class BatchOfUsers(Part):
 class Threads(Spread):
     """Several threads that ask for one user after the other."""
 
-    threads: Positive
+    threads: AtLeastOne
     users_per_second: Amount
 
 
@@ -136,17 +136,17 @@ class AskedIndex(Part):
     """The index that is asked."""
 
     type: str
-    titles: Positive
+    titles: AtLeastOne
     users: Count
 
 
 class AnswersSettings(Part):
     """What is asked."""
 
-    questions: Positive
-    k: Positive
+    questions: AtLeastOne
+    k: AtLeastOne
     seed: Count
-    batch: Positive
+    batch: AtLeastOne
 
 
 class AnswersResults(BenchResults):

@@ -17,7 +17,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.subset import honours_selector
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
@@ -78,7 +78,7 @@ class StrategyTimes(Part):
     type: str
     share: Share
     matching: Count
-    queries: Positive
+    queries: AtLeastOne
     overfetch: Times | None = None
     subset: Times | None = None
     selector: Times | None = None
@@ -96,7 +96,7 @@ class StrategyTimes(Part):
 class Planner(Part):
     """How well the planner chose."""
 
-    choices: Positive
+    choices: AtLeastOne
     best_chosen: Count
     median_chosen_to_best: Amount
     worst_chosen_to_best: Amount
@@ -114,10 +114,10 @@ class ScanCosts(Part):
 class MadeTitles(Part):
     """The data that was made for the run."""
 
-    titles: Positive
-    dim: Positive
+    titles: AtLeastOne
+    dim: AtLeastOne
     seed: Count
-    k: Positive
+    k: AtLeastOne
 
 
 class FilterResults(BenchResults):

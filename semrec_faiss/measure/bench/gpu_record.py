@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Time
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Time
 from semrec_faiss.measure.documents.stamp import Gpu, Stamp
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
@@ -19,10 +19,10 @@ CONTESTANTS = ("fused", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_
 class MadeVectors(Part):
     """The vectors that were made on the GPU."""
 
-    dim: Positive
-    k: Positive
+    dim: AtLeastOne
+    k: AtLeastOne
     seed: Count
-    clusters: Positive
+    clusters: AtLeastOne
     spread: Amount
 
 
@@ -38,8 +38,8 @@ class GpuBatch(Part):
         largest_error: the largest difference from the best possible scores.
     """
 
-    titles: Positive
-    queries: Positive
+    titles: AtLeastOne
+    queries: AtLeastOne
     reads: Literal["int8 codes", "float16"]
     limit_ms: Time
     bound_by: Literal["memory", "arithmetic"]
@@ -68,8 +68,8 @@ class GpuBatch(Part):
 class MaskedBatch(Part):
     """A batch under a random mask, beside the same without."""
 
-    titles: Positive
-    queries: Positive
+    titles: AtLeastOne
+    queries: AtLeastOne
     share: Share
     unmasked_ms: Time
     masked_ms: Time
@@ -80,8 +80,8 @@ class MaskedBatch(Part):
 class GpuPeak(Part):
     """What torch allocated beyond the vectors while the largest batch was searched."""
 
-    titles: Positive
-    queries: Positive
+    titles: AtLeastOne
+    queries: AtLeastOne
     vector_bytes: Count
     peak_beyond_vectors_bytes: int
 

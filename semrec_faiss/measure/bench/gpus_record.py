@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.times import Times
 
 
@@ -43,8 +43,8 @@ class GpusBatch(Part):
         compared_with_all: of these, compared with every title.
     """
 
-    titles: Positive
-    queries: Positive
+    titles: AtLeastOne
+    queries: AtLeastOne
     fused: SearcherTimes
     faiss: SearcherTimes
     same_answers: bool

@@ -14,7 +14,7 @@ from semrec_faiss.data.interactions.hybrid import LearnSettings, learn
 from semrec_faiss.data.interactions.profiles import user_vectors
 from semrec_faiss.data.users import History
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.host_memory import HostPeak
@@ -53,8 +53,8 @@ class LearnRun(Part):
     ``peak_bytes`` is what was held at most beside the data, ``data_bytes`` the data.
     """
 
-    interactions: Positive
-    users: Positive
+    interactions: AtLeastOne
+    users: AtLeastOne
     seconds: Amount
     cpu_seconds: Amount
     user_seconds: Amount
@@ -65,7 +65,7 @@ class LearnRun(Part):
 class LearnPrediction(Part):
     """What a straight line through the smaller runs says of the largest, beside what it was."""
 
-    interactions: Positive
+    interactions: AtLeastOne
     cpu_seconds: Amount
     peak_bytes: Count | None
     measured_to_predicted_cpu: Amount
@@ -76,7 +76,7 @@ class LearnResults(BenchResults):
     """A whole results file."""
 
     load_average_at_start: Amount | None
-    titles: Positive
+    titles: AtLeastOne
     text_dim: Count
     settings: LearnSettings
     seed: Count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semrec_faiss.measure.bench.search_record import ReadPeak, SearchResults
-from semrec_faiss.measure.documents.criterion import Promise
+from semrec_faiss.measure.documents.criterion import Criterion, Unit
 
 MB = 1_000_000
 
@@ -26,13 +26,13 @@ def build_limit_bytes(titles: int, dim: int) -> float:
     return BUILD_TIMES_VECTORS * titles * dim * 4 + BUILD_MORE_BYTES
 
 
-def judge(results: SearchResults) -> list[Promise]:
+def judge(results: SearchResults) -> list[Criterion]:
     """Hold the results of a search benchmark against every promise."""
     reasons, processes, memory = results.not_measured, results.processes, results.memory
     defaults, build = results.faiss_defaults, memory.build_flat
     return [
         *_search_promises(results),
-        Promise.judge(
+        _kept(
             "hundred_queries",
             "100 queries on the CPU, to FAISS at its defaults",
             defaults.ratio if defaults else None,
@@ -40,7 +40,7 @@ def judge(results: SearchResults) -> list[Promise]:
             "x",
             reasons.get("faiss_defaults"),
         ),
-        Promise.judge(
+        _kept(
             "faiss_as_it_comes",
             "any batch on the CPU, to FAISS as it comes, the worst of them",
             max(row.ratio for row in defaults.batches) if defaults and defaults.batches else None,
@@ -48,8 +48,8 @@ def judge(results: SearchResults) -> list[Promise]:
             "x",
             reasons.get("faiss_defaults"),
         ),
-        Promise.judge("help", "semrec --help, whole process", processes.help.median_ms / 1e3, HELP_S, "s", None),
-        Promise.judge(
+        _kept("help", "semrec --help, whole process", processes.help.median_ms / 1e3, HELP_S, "s", None),
+        _kept(
             "similar",
             "semrec similar on the CPU, whole process",
             processes.similar_cpu.median_ms / 1e3,
@@ -57,7 +57,7 @@ def judge(results: SearchResults) -> list[Promise]:
             "s",
             None,
         ),
-        Promise.judge(
+        _kept(
             "build_memory",
             "peak memory of building flat from the titles",
             build.peak_bytes if build else None,
@@ -69,7 +69,14 @@ def judge(results: SearchResults) -> list[Promise]:
     ]
 
 
-def _search_promises(results: SearchResults) -> list[Promise]:
+def _kept(
+    name: str, what: str, measured: float | None, limit: float | None, unit: Unit, reason: str | None
+) -> Criterion:
+    """Hold a measurement against its limit; the reason is told only of one that is missing."""
+    return Criterion.judge(0, name, what, measured, limit, unit, reason=reason if measured is None else None)
+
+
+def _search_promises(results: SearchResults) -> list[Criterion]:
     search = results.index.get("search")
     refined = isinstance(search, dict) and bool(search.get("refine"))
     reason = "no batch of that size was searched"
@@ -85,16 +92,16 @@ def _search_promises(results: SearchResults) -> list[Promise]:
         ratio, added = many.ratio if many else None, single.added_ms if single else None
         of_many, of_one = f"1,000 queries by {spelled}, to raw FAISS", f"added to 1 query by {spelled}"
         promises += [
-            Promise.judge(f"thousand_queries_{name}", of_many, ratio, RATIO_1000_QUERIES, "x", reason),
-            Promise.judge(f"one_query_{name}", of_one, added, ADDED_MS_1_QUERY, "ms", reason),
+            _kept(f"thousand_queries_{name}", of_many, ratio, RATIO_1000_QUERIES, "x", reason),
+            _kept(f"one_query_{name}", of_one, added, ADDED_MS_1_QUERY, "ms", reason),
         ]
     return promises
 
 
-def _read_users_promise(read: ReadPeak | None, reason: str | None) -> Promise:
+def _read_users_promise(read: ReadPeak | None, reason: str | None) -> Criterion:
     peak = limit = None
     if read is not None and read.dtype != "float64":
         reason = f"the promise is about float64 users; these are {read.dtype}"
     elif read is not None:
         peak, limit = read.peak_bytes, read.file_bytes + READ_USERS_MORE_BYTES
-    return Promise.judge("read_users_memory", "peak memory of reading the float64 users", peak, limit, "bytes", reason)
+    return _kept("read_users_memory", "peak memory of reading the float64 users", peak, limit, "bytes", reason)

@@ -18,7 +18,7 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.bench.beside_faiss import raw_search
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
@@ -76,14 +76,14 @@ class AllUsersTimes(Times):
 class MadeUsers(Part):
     """The data that was made for the run."""
 
-    titles: Positive
-    users: Positive
-    dim: Positive
+    titles: AtLeastOne
+    users: AtLeastOne
+    dim: AtLeastOne
     seen_a_user: Count
     genre: str
     titles_of_the_genre: Count
     seed: Count
-    k: Positive
+    k: AtLeastOne
 
 
 class RecommendResults(BenchResults):

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from semrec_faiss.measure.bench.record import BenchResults, BesideRaw
 from semrec_faiss.measure.documents.criterion import Promise
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.gpu_memory import WatchedMemory
@@ -18,9 +18,9 @@ from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, Limi
 class SearchedData(WithGaps):
     """The titles and users; how they were made where they were made for the run."""
 
-    titles: Positive
+    titles: AtLeastOne
     users: Count | None
-    dim: Positive
+    dim: AtLeastOne
     made_by: str | None
     seed: Count | None
 
@@ -37,8 +37,8 @@ class SearchedDevice(Part):
 class BatchCost(Part):
     """One batch: raw FAISS, and ours beside it in turns."""
 
-    queries: Positive
-    rounds: Positive
+    queries: AtLeastOne
+    rounds: AtLeastOne
     raw_faiss: Times
     vector_index: BesideRaw
     recommender: BesideRaw
@@ -49,8 +49,8 @@ class BatchCost(Part):
 class DefaultsBatch(Part):
     """One batch on a CPU: FAISS as it comes, raw FAISS with our settings, and ours, in turns."""
 
-    queries: Positive
-    rounds: Positive
+    queries: AtLeastOne
+    rounds: AtLeastOne
     ratio: Amount
     ratio_to_best: Amount
     faiss_defaults: Times
@@ -61,8 +61,8 @@ class DefaultsBatch(Part):
 class BesideDefaults(Part):
     """What 100 queries took on a CPU, beside FAISS as it comes, and under ``batches`` each batch."""
 
-    queries: Positive
-    rounds: Positive
+    queries: AtLeastOne
+    rounds: AtLeastOne
     ratio: Amount
     faiss_defaults: Times
     ours: Times
@@ -72,7 +72,7 @@ class BesideDefaults(Part):
 class CpuAgreement(Part):
     """How far answers of a GPU are those of the CPU."""
 
-    queries: Positive
+    queries: AtLeastOne
     same_title_in_same_place_share: Share
     same_titles_share: Share
     largest_score_difference: Amount
@@ -116,7 +116,7 @@ class Footprints(WithGaps):
 class BatchLimit(Limit):
     """The least time of one batch, and how many times that raw FAISS and ours take."""
 
-    queries: Positive
+    queries: AtLeastOne
     raw_faiss_gap: Amount
     recommender_gap: Amount
 
@@ -136,7 +136,7 @@ class SearchResults(BenchResults):
     data: SearchedData
     index: dict[str, JsonValue]
     device: SearchedDevice
-    k: Positive
+    k: AtLeastOne
     search: list[BatchCost]
     faiss_defaults: BesideDefaults | None
     agreement_with_cpu: CpuAgreement | None

@@ -13,14 +13,14 @@ from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.storage import new_file
 
-Values = dict[str, Any]
+SettingValues = dict[str, Any]
 """A config as YAML has it."""
 
 
-def config_of(record: Measured, *, dataset: str, output: str) -> Values:
+def config_of(record: Measured, *, dataset: str, output: str) -> SettingValues:
     """Return a trial's settings as a config that `semrec build` takes."""
     device = record.device
-    on: Values = {"kind": device.kind}
+    on: SettingValues = {"kind": device.kind}
     if device.kind == "gpu":
         on |= {"gpus": device.gpus, "float16": device.float16}
         on |= {"layout": device.layout} if device.layout is not None else {}
@@ -39,7 +39,7 @@ def write_config(record: Measured, path: Path, *, dataset: str, output: str, not
     write_yaml(config_of(record, dataset=dataset, output=output), path, note=note)
 
 
-def write_yaml(values: Values, path: Path, *, note: str) -> None:
+def write_yaml(values: SettingValues, path: Path, *, note: str) -> None:
     """Write a config file, a remark on top; raises StorageError as `write_config` does."""
     text = "".join(f"# {line}\n" for line in note.splitlines())
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,8 +1,10 @@
-"""What a measurement is held against: the limit, what was measured, and whether it was met."""
+"""What a measurement is held against: the target, what was measured, and whether it was met."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from semrec_faiss.measure.documents.fields import Count, Part
 
@@ -10,14 +12,14 @@ Unit = Literal["ms", "s", "share", "qps", "gb", "bytes", "x", "count", "score"]
 
 
 class Criterion(Part):
-    """A criterion of the guide's tests.
+    """A criterion, of the guide's tests or of a benchmark.
 
     Attributes:
-        test: 1 to 5 of the guide's, or 0 for what is about none of them.
+        test: 1 to 5 of the guide's tests, or 0 for what is about none of them.
         name: for programs.
         what: for people.
         measured: None where it was not.
-        target: what must be reached, or not exceeded.
+        target: what must be reached, or not exceeded; None where that hangs on something that was not measured.
         at_least: which of the two.
         unit: of what is measured and of the target.
         reason: why it was not measured.
@@ -41,7 +43,7 @@ class Criterion(Part):
         name: str,
         what: str,
         measured: float | None,
-        target: float,
+        target: float | None,
         unit: Unit,
         *,
         at_least: bool = False,
@@ -49,36 +51,26 @@ class Criterion(Part):
     ) -> Criterion:
         """Hold a measurement against its target; see the attributes."""
         told = {"measured": measured, "target": target, "unit": unit, "at_least": at_least, "reason": reason}
-        met = None if measured is None else measured >= target if at_least else measured <= target
+        met = None
+        if measured is not None and target is not None:
+            met = measured >= target if at_least else measured <= target
         return cls.model_validate({"test": test, "name": name, "what": what, **told, "met": met})
 
 
-class Promise(Part):
-    """What a benchmark must stay under; see `Criterion`.
+def _as_promise(criterion: Criterion) -> dict[str, Any]:
+    whole = criterion.model_dump(mode="json", exclude={"test", "at_least"})
+    return {("limit" if name == "target" else name): value for name, value in whole.items()}
 
-    Attributes:
-        limit: None where that hangs on something that was not measured.
-    """
 
-    name: str
-    what: str
-    measured: float | None
-    limit: float | None
-    unit: Unit
-    reason: str | None
-    met: bool | None
+def _of_promise(document: Any) -> Any:
+    if not isinstance(document, dict) or "limit" not in document:
+        return document
+    return {
+        "test": 0,
+        "at_least": False,
+        **{("target" if name == "limit" else name): document[name] for name in document},
+    }
 
-    @classmethod
-    def judge(
-        cls, name: str, what: str, measured: float | None, limit: float | None, unit: Unit, reason: str | None
-    ) -> Promise:
-        """Hold a measurement against its limit; the reason is told only of one that is missing."""
-        return cls(
-            name=name,
-            what=what,
-            measured=measured,
-            unit=unit,
-            reason=reason if measured is None else None,
-            met=None if measured is None or limit is None else measured <= limit,
-            limit=limit,
-        )
+
+Promise = Annotated[Criterion, BeforeValidator(_of_promise), PlainSerializer(_as_promise)]
+"""A criterion as the files of `semrec bench search` have it: about none of the tests, and what must not be exceeded."""

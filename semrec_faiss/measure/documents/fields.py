@@ -20,7 +20,7 @@ TAGS = frozenset({*INDEX_TYPES, "measured", "failed"})
 Checked = TypeVar("Checked")
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
-Positive = Annotated[int, Field(ge=1, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 Amount = Annotated[float, Field(ge=0, le=MOST)]
 Time = Annotated[float, Field(gt=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]

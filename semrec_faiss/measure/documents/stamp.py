@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from semrec_faiss.measure.documents.fields import Count, Part, Positive
+from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part
 
 
 class Git(Part):
@@ -18,8 +18,8 @@ class Cpu(Part):
     """The processor that measured."""
 
     model: str | None
-    cores: Positive | None = None
-    usable_cores: Positive | None
+    cores: AtLeastOne | None = None
+    usable_cores: AtLeastOne | None
 
 
 class Gpu(Part):
@@ -49,7 +49,7 @@ class Stamp(Part):
     os: str
     cpu: Cpu
     memory_bytes: Count | None = None
-    faiss_threads: Positive | None
+    faiss_threads: AtLeastOne | None
     blas: dict[str, Blas | None] | None = None
     gpus: list[Gpu]
 

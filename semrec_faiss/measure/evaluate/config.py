@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_v
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
-from semrec_faiss.measure.evaluate.evaluator import METRICS, Protocol
+from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol
 from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, NAME, Seconds, Seed, as_list, distinct
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
@@ -83,11 +83,11 @@ class EvaluateSettings(Settings):
     index: Annotated[tuple[Path, ...], AsList, Some]
     grid: Annotated[tuple[ProfileGrid, ...], AsList, Some]
     by: str = "ndcg_at_10"
-    hold_out: AtLeastOne = Protocol.held
-    liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = Protocol.liked
-    users: AtLeastOne = Protocol.users
-    seed: Seed = Protocol.seed
-    strict: Annotated[bool, Field(strict=True)] = Protocol.strict
+    hold_out: AtLeastOne = EvaluationProtocol.held_out
+    liked: Annotated[float, Field(allow_inf_nan=False, strict=True)] = EvaluationProtocol.liked
+    users: AtLeastOne = EvaluationProtocol.users
+    seed: Seed = EvaluationProtocol.seed
+    strict: Annotated[bool, Field(strict=True)] = EvaluationProtocol.strict
     set: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
 
     @field_validator("index")
@@ -122,9 +122,9 @@ class EvaluateSettings(Settings):
         return self
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> EvaluationProtocol:
         """What is left out, and of whom."""
-        return Protocol(self.hold_out, self.liked, self.users, self.seed, self.strict)
+        return EvaluationProtocol(self.hold_out, self.liked, self.users, self.seed, self.strict)
 
 
 class EvaluationSweep(Settings):

@@ -13,7 +13,7 @@ from typing import Any
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.measure.documents.results import settle
-from semrec_faiss.measure.evaluate.evaluator import METRICS, Evaluator, Judged, Protocol
+from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol, Evaluator, Judged
 from semrec_faiss.measure.evaluate.record import EvaluationDocument, Judgement, Summary
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
@@ -31,7 +31,7 @@ class Evaluation:
         index: an index directory; its users need timestamps.
         settings: search and device settings, as for `Recommender.open`.
         changes: settings of the profile that differ from those that the index serves.
-        held: liked titles left out a user.
+        held_out: liked titles left out a user.
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.
@@ -41,16 +41,16 @@ class Evaluation:
     index: Path
     settings: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
-    held: int = Protocol.held
-    liked: float = Protocol.liked
-    users: int = Protocol.users
-    seed: int = Protocol.seed
-    strict: bool = Protocol.strict
+    held_out: int = EvaluationProtocol.held_out
+    liked: float = EvaluationProtocol.liked
+    users: int = EvaluationProtocol.users
+    seed: int = EvaluationProtocol.seed
+    strict: bool = EvaluationProtocol.strict
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> EvaluationProtocol:
         """What is left out, and of whom."""
-        return Protocol(self.held, self.liked, self.users, self.seed, self.strict)
+        return EvaluationProtocol(self.held_out, self.liked, self.users, self.seed, self.strict)
 
 
 def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationDocument:

@@ -47,18 +47,18 @@ Judged = Unsettled
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """What is left out, and of whom.
 
     Attributes:
-        held: liked titles left out a user.
+        held_out: liked titles left out a user.
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.
         strict: whether everything since the first title left out goes; see `leave_out_latest`.
     """
 
-    held: int = 5
+    held_out: int = 5
     liked: float = 4.0
     users: int = 2000
     seed: int = 7
@@ -68,7 +68,7 @@ class Protocol:
 class Evaluator:
     """An opened index and its users' ratings; both splits are made when they are first needed."""
 
-    def __init__(self, index: Path, settings: Sequence[str], protocol: Protocol) -> None:
+    def __init__(self, index: Path, settings: Sequence[str], protocol: EvaluationProtocol) -> None:
         """Open an index.
 
         Args:
@@ -104,7 +104,7 @@ class Evaluator:
         return self._leave_out(self.latest.rest)
 
     def _leave_out(self, ratings: Ratings) -> Split:
-        split = leave_out_latest(ratings, self.protocol.held, self.protocol.liked, strict=self.protocol.strict)
+        split = leave_out_latest(ratings, self.protocol.held_out, self.protocol.liked, strict=self.protocol.strict)
         return shared_out([split], self.protocol.users, self.protocol.seed)[0]
 
     @cached_property
@@ -162,7 +162,7 @@ class Evaluator:
         """Measure a profile on the titles liked before the latest; see `record.Summary`."""
         split = self.before
         rows = self._maker_before.lists(split, profile, progress)
-        return self._summary([split], [rows], _values(rows, split.held))
+        return self._summary([split], [rows], _values(rows, split.held_out))
 
     def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> Judged:
         """Measure the profile that was chosen on the latest titles, beside the one given and the baselines.
@@ -174,10 +174,10 @@ class Evaluator:
         judged = self._judge([self.latest], profiles, progress)
         beside = {name: self._judge_beside(name, chosen, progress) for name in BESIDE}
         counts = np.diff(self._ratings.offsets)
-        evaluable = leave_out_latest(self._ratings, self.protocol.held, self.protocol.liked).users
+        evaluable = leave_out_latest(self._ratings, self.protocol.held_out, self.protocol.liked).users
         return {
             "protocol": {
-                "held_out": self.protocol.held,
+                "held_out": self.protocol.held_out,
                 "liked": self.protocol.liked,
                 "users_evaluated": judged.pop("users_evaluated"),
                 "users_with_too_few_liked": len(counts) - len(evaluable),
@@ -200,7 +200,7 @@ class Evaluator:
         protocol, ratings = self.protocol, self._ratings
         if name == COLD_TITLES:
             return cold_titles(ratings, self._recommender.index.count, protocol.liked, protocol.seed)
-        strict = leave_out_latest(ratings, protocol.held, protocol.liked)
+        strict = leave_out_latest(ratings, protocol.held_out, protocol.liked)
         return global_time(ratings, strict) if name == GLOBAL_TIME else new_users(strict, protocol.seed)
 
     def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> Judged:
@@ -260,12 +260,12 @@ def check_metric(by: str) -> None:
         raise UsageError(f"there is no metric {by!r} to choose by; there are {', '.join(METRICS)}")
 
 
-def _values(rows: Rows, held: Rows) -> dict[str, Values]:
-    return {f"{name}_at_{k}": value for k in KS for name, value in per_user(rows[:, :k], held).items()}
+def _values(rows: Rows, held_out: Rows) -> dict[str, Values]:
+    return {f"{name}_at_{k}": value for k in KS for name, value in per_user(rows[:, :k], held_out).items()}
 
 
 def _joined_values(lists: list[Rows], splits: list[Split]) -> dict[str, Values]:
-    parts = [_values(rows, split.held) for rows, split in zip(lists, splits, strict=True)]
+    parts = [_values(rows, split.held_out) for rows, split in zip(lists, splits, strict=True)]
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 

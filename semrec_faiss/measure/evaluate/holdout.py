@@ -102,29 +102,29 @@ class Split:
         rest: what may be learned from, of all users.
         known: what the evaluated users are known to have rated; other users' is never looked at.
         users: int64 (u,), the users evaluated.
-        held: int64 (u, most), the titles left out of each; -1 after the last.
+        held_out: int64 (u, most), the titles left out of each; -1 after the last.
         candidates: bool (titles,), the titles that may be recommended; None for all.
     """
 
     rest: Ratings
     known: Ratings
     users: Rows
-    held: Rows
+    held_out: Rows
     candidates: Mask | None = None
 
     def take(self, chosen: Rows) -> Split:
         """Return the split with some of its users, by their positions."""
-        return Split(self.rest, self.known, self.users[chosen], self.held[chosen], self.candidates)
+        return Split(self.rest, self.known, self.users[chosen], self.held_out[chosen], self.candidates)
 
 
-def leave_out_latest(ratings: Ratings, held: int, liked: float, *, strict: bool = True) -> Split:
-    """Leave out each user's ``held`` latest titles rated at least ``liked``.
+def leave_out_latest(ratings: Ratings, held_out: int, liked: float, *, strict: bool = True) -> Split:
+    """Leave out each user's ``held_out`` latest titles rated at least ``liked``.
 
     Users must keep at least one liked title, so that a vector can be made of what is left.
 
     Args:
         ratings: of all users.
-        held: how many titles a user.
+        held_out: how many titles a user.
         liked: the rating from which a title is liked.
         strict: leave out, too, everything else that the user has rated since the first of them. Otherwise what the user
             liked less in between stays, which tells when, and so among what, the titles left out were rated.
@@ -135,14 +135,14 @@ def leave_out_latest(ratings: Ratings, held: int, liked: float, *, strict: bool 
     is_liked = ratings.ratings >= liked
     before = np.concatenate(([0], np.cumsum(is_liked)))
     counts = before[ratings.offsets[1:]] - before[ratings.offsets[:-1]]
-    users = np.flatnonzero(counts > held)
+    users = np.flatnonzero(counts > held_out)
     if not len(users):
         raise UsageError(
-            f"no user has more than {held} titles rated {liked:g} or better", fix="lower --hold-out or --liked"
+            f"no user has more than {held_out} titles rated {liked:g} or better", fix="lower --hold-out or --liked"
         )
     liked_at = np.flatnonzero(is_liked)
     ends = before[ratings.offsets[users + 1]]
-    left_out = liked_at[ends[:, None] + np.arange(-held, 0)]
+    left_out = liked_at[ends[:, None] + np.arange(-held_out, 0)]
     keep = np.ones(len(ratings.rows), dtype=bool)
     keep[left_out] = False
     if strict:

@@ -70,7 +70,7 @@ class ProfileTrial:
             index=EvaluatedIndex.model_validate(named | told),
             device=EvaluatedDevice.model_validate(self.evaluator.device),
             protocol=LeftOut(
-                held_out=protocol.held,
+                held_out=protocol.held_out,
                 liked=protocol.liked,
                 users=protocol.users,
                 seed=protocol.seed,

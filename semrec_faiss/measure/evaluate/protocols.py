@@ -39,7 +39,7 @@ def global_time(ratings: Ratings, latest: Split) -> list[Split]:
         if not len(block):
             continue
         rest = ratings.where(ratings.times < cuts[block[0]])
-        splits.append(Split(rest, latest.known, latest.users[np.sort(block)], latest.held[np.sort(block)]))
+        splits.append(Split(rest, latest.known, latest.users[np.sort(block)], latest.held_out[np.sort(block)]))
     return [split for split in splits if len(split.rest.rows)]
 
 
@@ -51,7 +51,7 @@ def new_users(latest: Split, seed: int) -> list[Split]:
         mine = np.flatnonzero(fold_of[latest.users] == fold)
         rest = latest.rest.where(fold_of[latest.rest.user_of] != fold)
         if len(mine) and len(rest.rows):
-            splits.append(Split(rest, latest.known, latest.users[mine], latest.held[mine]))
+            splits.append(Split(rest, latest.known, latest.users[mine], latest.held_out[mine]))
     return splits
 
 
@@ -74,9 +74,9 @@ def _without(ratings: Ratings, draw: Rows, titles: int, liked: float) -> Split:
     wanted, others = _counts(ratings, is_liked & is_cold), _counts(ratings, is_liked & ~is_cold)
     users = np.flatnonzero((wanted > 0) & (others > 0))
     left_out = ratings.where(is_liked & is_cold)
-    held = padded([left_out.rows[left_out.part(user)] for user in users.tolist()])
+    held_out = padded([left_out.rows[left_out.part(user)] for user in users.tolist()])
     rest = ratings.where(~is_cold)
-    return Split(rest, rest, users, held, cold)
+    return Split(rest, rest, users, held_out, cold)
 
 
 def _counts(ratings: Ratings, marks: Mask) -> Rows:

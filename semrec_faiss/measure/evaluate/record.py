@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, TypeAdapter, field_serializer, model_validator
 
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Text
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, BESIDE, CHANCE, METRICS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.trials.plan_record import PlannedTrial, PlanRecord
@@ -94,7 +94,7 @@ class EvaluatedIndex(Part):
     digest: Text
     settings: dict[str, JsonValue]
     exact: bool
-    titles: Positive
+    titles: AtLeastOne
     users: Count
     ratings: Count
 
@@ -107,11 +107,11 @@ class EvaluatedDevice(Part):
 
 
 class LeftOut(Part):
-    """What is left out, and of whom; see `evaluator.Protocol`."""
+    """What is left out, and of whom; see `EvaluationProtocol`."""
 
-    held_out: Positive
+    held_out: AtLeastOne
     liked: float
-    users: Positive
+    users: AtLeastOne
     seed: Count
     strict: bool
 
@@ -179,7 +179,7 @@ class MeasuredProfile(Summary, ProfileRecord):
     """A profile that was measured, on the titles liked before those left out last."""
 
     status: Literal["measured"] = "measured"
-    users_evaluated: Positive
+    users_evaluated: AtLeastOne
     not_measured: dict[str, str]
 
 
@@ -190,9 +190,9 @@ PROFILE_RECORD: TypeAdapter[AnyProfile] = TypeAdapter(Annotated[AnyProfile, Fiel
 class JudgedProtocol(Part):
     """What was left out last, and of whom."""
 
-    held_out: Positive
+    held_out: AtLeastOne
     liked: float
-    users_evaluated: Positive
+    users_evaluated: AtLeastOne
     users_with_too_few_liked: Count
     seed: Count
     strict: bool
@@ -215,7 +215,7 @@ class GridRow(Part):
 class Beside(Part):
     """The same by another protocol."""
 
-    users_evaluated: Positive
+    users_evaluated: AtLeastOne
     methods: dict[str, Summary]
     differences: Differences
 

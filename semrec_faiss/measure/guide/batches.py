@@ -12,8 +12,8 @@ from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import BatchDetails, BatchTimes, Kind
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, hearing_of_memory, steady
 from semrec_faiss.measure.guide.record import BatchNumbers
-from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, hearing_of_memory, steady
 from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.measure.quality.queries import made_up_queries
 from semrec_faiss.progress import Progress

@@ -18,9 +18,9 @@ def _counts(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 Counts = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MOST_BATCH, strict=True)], ...], BeforeValidator(_counts), Field(min_length=1)
 ]
@@ -30,28 +30,28 @@ class SimilaritySettings(Settings):
     """Test 1: titles asked for, one of each of the largest franchises by default."""
 
     titles: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    franchises: Count = 5
+    franchises: AtLeastOne = 5
     k: Annotated[int, Field(ge=3, strict=True)] = 10
     target_franchise_share: Share = 1.0
     target_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    target_gpu_ms: Positive = 1.0
+    target_gpu_ms: AboveZero = 1.0
 
 
 class PersonalizationSettings(Settings):
     """Test 2: users, by number or by id."""
 
-    users: Count | Annotated[tuple[str, ...], Field(min_length=1)] = 5
-    k: Count = 5
+    users: AtLeastOne | Annotated[tuple[str, ...], Field(min_length=1)] = 5
+    k: AtLeastOne = 5
     target_genre_alignment: Share = 0.8
-    target_gpu_ms: Positive = 2.0
+    target_gpu_ms: AboveZero = 2.0
 
 
 class BatchSettings(Settings):
     """Test 3: batches of users."""
 
     sizes: Counts = (10, 100, 1000)
-    k: Count = 10
-    target_qps_at_100: Positive = 1000.0
+    k: AtLeastOne = 10
+    target_qps_at_100: AboveZero = 1000.0
 
     @field_validator("sizes")
     @classmethod
@@ -64,7 +64,7 @@ class FilteringSettings(Settings):
 
     title: str | None = None
     genre: str = "Sci-Fi"
-    k: Count = 10
+    k: AtLeastOne = 10
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.1, 0.01, 0.001)
 
 
@@ -72,10 +72,10 @@ class MemorySettings(Settings):
     """Test 5: memory while these batches are searched; gigabytes are 10⁹ bytes."""
 
     batches: Counts = (100, 10_000)
-    target_base_gb: Positive = 2.0
-    target_peak_gb: Positive = 5.0
+    target_base_gb: AboveZero = 2.0
+    target_peak_gb: AboveZero = 5.0
     target_headroom: Share = 0.9
-    headroom_of_gb: Positive = 40.0
+    headroom_of_gb: AboveZero = 40.0
 
     @field_validator("batches")
     @classmethod
@@ -86,8 +86,8 @@ class MemorySettings(Settings):
 class ParitySettings(Settings):
     """How many queries are answered on CPU and GPU alike, and how many of them by float64 arithmetic too."""
 
-    queries: Count = 1000
-    reference_queries: Count = 100
+    queries: AtLeastOne = 1000
+    reference_queries: AtLeastOne = 100
     target_overlap: Share = 0.999
 
 
@@ -107,24 +107,24 @@ class CompareSettings(Settings):
 class GpuPrice(Settings):
     """Prices of one GPU machine an hour; null where it is not offered so."""
 
-    on_demand: Positive
-    preemptible: Positive | None = None
-    committed: Positive | None = None
+    on_demand: AboveZero
+    preemptible: AboveZero | None = None
+    committed: AboveZero | None = None
 
 
 class CpuPrice(Settings):
     """The price of a CPU machine a month, and its cores."""
 
-    cores: Count = 16
-    month: Positive = 1408.0
+    cores: AtLeastOne = 16
+    month: AboveZero = 1408.0
 
 
 class Prices(Settings):
     """A whole costs file; the defaults are the guide's."""
 
     currency: str = "USD"
-    hours_a_month: Positive = 730.0
-    monthly_queries: Positive = 100e6
+    hours_a_month: AboveZero = 730.0
+    monthly_queries: AboveZero = 100e6
     gpu: dict[str, GpuPrice] = Field(
         default_factory=lambda: {"a100": GpuPrice(on_demand=3.67, preemptible=1.10, committed=2.20)}
     )

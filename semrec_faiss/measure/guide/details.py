@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.index_memory import JudgedPrediction
@@ -27,7 +27,7 @@ class SideDetails(Part):
 class ShownTitle(Part):
     """A title that was found."""
 
-    rank: Positive
+    rank: AtLeastOne
     title: str
     similarity: float
 
@@ -195,7 +195,7 @@ class NearTie(Part):
     """A place where the GPU has another title than the CPU."""
 
     query: Count
-    rank: Positive
+    rank: AtLeastOne
     gpu_title: str
     cpu_title: str
     gpu_score: float
@@ -226,9 +226,9 @@ class Agreement(Part):
 class Certificate(WithGaps):
     """Whether CPU and GPU answer alike, and as float64 arithmetic does."""
 
-    queries: Positive
+    queries: AtLeastOne
     queries_are: str
-    k: Positive
+    k: AtLeastOne
     exact_index: bool
     tie_tolerance: Amount
     gpu_to_cpu: Agreement | None
@@ -246,7 +246,7 @@ class MachineCost(Part):
     throughput_qps: Amount
     cost_a_million: Amount
     busy_hours_a_month: Amount
-    machines_for_the_month: Positive
+    machines_for_the_month: AtLeastOne
     cost_of_the_month: Amount
     cost_of_busy_hours: Amount
 
@@ -261,7 +261,7 @@ class BreakEven(WithGaps):
 class Cost(WithGaps):
     """What searches cost, from the throughput of ``batch`` queries at once."""
 
-    batch: Positive
+    batch: AtLeastOne
     currency: str
     monthly_queries: Amount
     hours_a_month: Amount

@@ -12,8 +12,8 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import FilteringDetails, Kind, ShareDetails, ShownGenres
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.record import FilteringTest
-from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.similarity import query_titles, shown_results
 from semrec_faiss.measure.instruments.cuda_time import time_in_faiss
 from semrec_faiss.progress import Progress

@@ -12,8 +12,8 @@ from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide.config import CompareSettings, MemorySettings
 from semrec_faiss.measure.guide.details import DeviceMemory, Kind, MemoryDetails
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome
 from semrec_faiss.measure.guide.record import MemoryTest
-from semrec_faiss.measure.guide.sides import Outcome
 from semrec_faiss.measure.instruments.host_memory import machine_bytes
 from semrec_faiss.measure.instruments.index_memory import (
     NOISE_BYTES,

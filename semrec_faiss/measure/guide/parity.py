@@ -14,7 +14,7 @@ from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.batches import batch_queries
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import Agreement, Certificate, NearTie
-from semrec_faiss.measure.guide.sides import Outcome, Sides
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Sides
 from semrec_faiss.measure.quality.metrics import TIE_TOLERANCE, exact_scores, recall_at_k
 from semrec_faiss.progress import Progress
 

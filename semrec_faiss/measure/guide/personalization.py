@@ -12,8 +12,8 @@ from semrec_faiss.data.movielens.users import rating_weights
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import PersonalizationDetails, ShownYear, UserDetails
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.record import PersonalizationTest, UserResult
-from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, steady
 from semrec_faiss.measure.guide.similarity import shown_results
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender

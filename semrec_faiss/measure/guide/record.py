@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue, TypeAdapter
 
 from semrec_faiss.measure.documents.criterion import Criterion
-from semrec_faiss.measure.documents.fields import Amount, Count, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count
 from semrec_faiss.measure.documents.gaps import Document, WithGaps
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.guide.details import (
@@ -108,8 +108,8 @@ class MemoryTest(GuideNumbers):
 class TestedIndex(WithGaps):
     """The index, and the devices that it was tested on."""
 
-    titles: Positive
-    dim: Positive
+    titles: AtLeastOne
+    dim: AtLeastOne
     users: Count | None
     config: dict[str, JsonValue]
     device: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]

@@ -19,6 +19,7 @@ from semrec_faiss.measure.guide.config import CompareSettings, Prices
 from semrec_faiss.measure.guide.cost import costs_of
 from semrec_faiss.measure.guide.details import Cost, Details, FailedTest, Kind
 from semrec_faiss.measure.guide.filtering import filtering_test, genre_title
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Sides, open_sides, why_no_gpu
 from semrec_faiss.measure.guide.memory import memory_test
 from semrec_faiss.measure.guide.parity import parity_certificate
 from semrec_faiss.measure.guide.personalization import chosen_users, personalization_test
@@ -32,7 +33,6 @@ from semrec_faiss.measure.guide.record import (
     SimilarityTest,
     TestedIndex,
 )
-from semrec_faiss.measure.guide.sides import Outcome, Sides, open_sides, why_no_gpu
 from semrec_faiss.measure.guide.similarity import query_titles, similarity_test
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run, usable_cores
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms

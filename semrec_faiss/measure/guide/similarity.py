@@ -10,8 +10,8 @@ from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import ShownTitle, SimilarityDetails, SimilarQuery
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, median, steady
 from semrec_faiss.measure.guide.record import SimilarityTest
-from semrec_faiss.measure.guide.sides import Outcome, Side, Sides, median, steady
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.recommender import Recommender

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from semrec_faiss.measure.documents.fields import Count, Part, Positive
+from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part
 
 
 class SearchPeak(Part):
     """The most that searching a batch took; on a host, where a peak cannot be reset, since the start."""
 
-    batch: Positive
+    batch: AtLeastOne
     peak_bytes: int
     peak_since_start: bool | None = None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.measure.documents.fields import Amount, Part, Positive, Share
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Part, Share
 from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, save_text
 from semrec_faiss.measure.instruments.cuda_time import ClockTimes, cuda_torch, event_times, on_torch_stream
@@ -29,7 +29,7 @@ class Kernel(Part):
     """A kernel or copy: how often it ran, how long in all, and which share of all time on the GPU that is."""
 
     name: str
-    calls: Positive
+    calls: AtLeastOne
     total_ms: Amount
     share: Share
 

@@ -17,7 +17,7 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
-from semrec_faiss.measure.documents.fields import Count, Part, Positive, Share
+from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import Document, WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.documents.stamp import Stamp
@@ -100,10 +100,10 @@ class DeviceMeasurement(Part):
 class MemoryReport(Document):
     """What an index of a config takes, by device; ``measured`` and the stamp only where that was asked for."""
 
-    titles: Positive
-    dim: Positive
-    batch: Positive
-    k: Positive
+    titles: AtLeastOne
+    dim: AtLeastOne
+    batch: AtLeastOne
+    k: AtLeastOne
     index: dict[str, JsonValue]
     prediction: dict[Literal["cpu", "gpu"], DevicePrediction]
     measured: dict[Literal["cpu", "gpu"], DeviceMeasurement | None] = Field(default_factory=dict)

@@ -9,17 +9,17 @@ from semrec_faiss.arrays import Mask, Rows, Values
 PER_USER = ("hit_rate", "recall", "ndcg", "mrr")
 
 
-def found_at(rows: Rows, held: Rows) -> Mask:
+def found_at(rows: Rows, held_out: Rows) -> Mask:
     """Tell which places of each list hold a title that was left out: bool (users, k).
 
     Args:
         rows: int64 (users, k), lists, best first, no title twice; -1 where there is none.
-        held: int64 (users, most), the titles left out; -1 where there is none.
+        held_out: int64 (users, most), the titles left out; -1 where there is none.
     """
-    return np.asarray((rows[:, :, None] == held[:, None, :]).any(axis=2) & (rows >= 0))
+    return np.asarray((rows[:, :, None] == held_out[:, None, :]).any(axis=2) & (rows >= 0))
 
 
-def per_user(rows: Rows, held: Rows) -> dict[str, Values]:
+def per_user(rows: Rows, held_out: Rows) -> dict[str, Values]:
     """Return each user's hit rate, recall, ndcg and mrr at k, the length of the lists: float64 (users,) each.
 
     hit_rate is 1 where at least one title is found. recall is the share found of all that could stand in k places.
@@ -28,11 +28,11 @@ def per_user(rows: Rows, held: Rows) -> dict[str, Values]:
 
     Args:
         rows: int64 (users, k), as `found_at` takes them.
-        held: int64 (users, most); at least one a user.
+        held_out: int64 (users, most); at least one a user.
     """
-    found = found_at(rows, held)
+    found = found_at(rows, held_out)
     k = rows.shape[1]
-    most = np.minimum((held >= 0).sum(axis=1), k)
+    most = np.minimum((held_out >= 0).sum(axis=1), k)
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     first = np.argmax(found, axis=1)
     some = found.any(axis=1)

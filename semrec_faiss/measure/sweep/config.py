@@ -16,8 +16,8 @@ MOST_K = 2048
 MOST_BATCH = 1_000_000
 
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Counts = Annotated[tuple[Count, ...], BeforeValidator(as_list), Field(min_length=1)]
+AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
+Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(as_list), Field(min_length=1)]
 Folders = Annotated[tuple[Path, ...], BeforeValidator(as_list), Field(min_length=1)]
 Clauses = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 

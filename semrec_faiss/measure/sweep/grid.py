@@ -21,7 +21,7 @@ from semrec_faiss.measure.trials.trial import describe
 LISTS = frozenset({("device", "gpus")})
 """Settings whose value is a list already: alternatives of these are lists of lists."""
 
-Values = dict[str, Any]
+SettingValues = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Fault:
 class _EntrySource(YamlSource):
     """Points from the keys of a combination back to the entry of the grid that it was made from."""
 
-    def __init__(self, values: Values, source: YamlSource, entry: int) -> None:
+    def __init__(self, values: SettingValues, source: YamlSource, entry: int) -> None:
         super().__init__(values, source.path)
         self._source = source
         self._entry = entry
@@ -55,7 +55,7 @@ class _EntrySource(YamlSource):
         return self._source.where(("grid", self._entry, *inner))
 
 
-def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combination], list[InvalidOne]]:
+def expand(entries: Sequence[SettingValues], source: YamlSource) -> tuple[list[Combination], list[InvalidOne]]:
     """Multiply out every entry of a grid.
 
     A setting that no combination can have is a mistake in the file; one that some types or devices cannot have makes
@@ -90,7 +90,7 @@ def expand(entries: Sequence[Values], source: YamlSource) -> tuple[list[Combinat
 
 
 def _expand_entry(
-    entry: Values, source: YamlSource, number: int
+    entry: SettingValues, source: YamlSource, number: int
 ) -> tuple[list[Combination], list[InvalidOne], list[str]]:
     combinations = list(_products(_as_config(entry)))
     faults = [_faults_of(values, source, number) for values in combinations]
@@ -111,7 +111,7 @@ def _expand_entry(
     return valid, invalid, mistakes
 
 
-def _as_config(entry: Values) -> Values:
+def _as_config(entry: SettingValues) -> SettingValues:
     """Sort an entry's keys into those of a config's index and device sections."""
     device = entry.get("device")
     kinds = {"kind": device} if device is not None and not isinstance(device, dict) else device or {}
@@ -131,7 +131,7 @@ def _products(values: Any, place: KeyPath = ()) -> Iterator[Any]:
         yield values
 
 
-def _faults_of(values: Values, source: YamlSource, number: int) -> Combination | list[_Fault]:
+def _faults_of(values: SettingValues, source: YamlSource, number: int) -> Combination | list[_Fault]:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -140,7 +140,7 @@ def _faults_of(values: Values, source: YamlSource, number: int) -> Combination |
     return Combination(config.index, config.device)
 
 
-def _fault(mistake: Values, values: Values, source: _EntrySource) -> _Fault:
+def _fault(mistake: SettingValues, values: SettingValues, source: _EntrySource) -> _Fault:
     place = tuple(mistake["loc"])
     if not place:  # pydantic's whole-config check: the type does not fit the device
         reason = mistake["msg"].removeprefix("Value error, ")
@@ -181,7 +181,7 @@ def _leaves(values: Any, place: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
             yield from _leaves(value, (*place, key))
 
 
-def _as_text(values: Values) -> str:
+def _as_text(values: SettingValues) -> str:
     device = values["device"]
     parts = dict(values["index"]) | {"device": device.get("kind", "auto") if isinstance(device, dict) else device}
     return ", ".join(f"{key}={_inner(value)}" for key, value in parts.items())

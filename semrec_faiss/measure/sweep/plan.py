@@ -24,14 +24,14 @@ from semrec_faiss.measure.sweep.config import Sweep
 from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.trials.plan_record import InvalidOne, SweepPlan
 from semrec_faiss.measure.trials.settings import QuerySettings
-from semrec_faiss.measure.trials.trial import DataRef, Protocol, Trial, describe
+from semrec_faiss.measure.trials.trial import DataRef, Trial, TrialProtocol, describe
 from semrec_faiss.progress import Progress, silent
 
 SAME_OVER_DATA = "over this data it is the same as another of the grid"
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialsPlan:
     """All of a sweep's trials and the combinations that are none.
 
     Attributes:
@@ -72,7 +72,7 @@ class Plan:
         yield from groups.values()
 
 
-def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, stamp: Stamp | None = None) -> Plan:
+def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, stamp: Stamp | None = None) -> TrialsPlan:
     """Multiply out the grid over the data and hold every combination against data and devices.
 
     Args:
@@ -95,7 +95,7 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, sta
         trials += ours
         invalid += theirs
     progress("hashing data", len(sweep.dataset), len(sweep.dataset))
-    return Plan(sweep, tuple(trials), tuple(invalid), stamp or stamp_of_this_run())
+    return TrialsPlan(sweep, tuple(trials), tuple(invalid), stamp or stamp_of_this_run())
 
 
 def data_ref(path: Path, queries: QuerySettings) -> DataRef:
@@ -138,7 +138,7 @@ def _data_digest(folder: DataFolder) -> str:
 def _trials_over(
     sweep: Sweep, data: DataRef, combinations: Sequence[Combination]
 ) -> tuple[list[Trial], list[InvalidOne]]:
-    protocol = Protocol(sweep.queries, sweep.repeats, sweep.warmup, sweep.slice)
+    protocol = TrialProtocol(sweep.queries, sweep.repeats, sweep.warmup, sweep.slice)
     faiss = str(load_faiss().__version__)
     found: dict[str, Trial] = {}
     invalid: list[InvalidOne] = []

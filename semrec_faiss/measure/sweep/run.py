@@ -8,7 +8,7 @@ from typing import Protocol
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.sweep.estimate import Estimate
-from semrec_faiss.measure.sweep.plan import Plan
+from semrec_faiss.measure.sweep.plan import TrialsPlan
 from semrec_faiss.measure.sweep.process import WorkerProcess
 from semrec_faiss.measure.sweep.work import Emit, Message, SweepWork
 from semrec_faiss.measure.trials import run
@@ -34,7 +34,7 @@ class _Worker(Protocol):
 
 
 def run_sweep(
-    plan: Plan,
+    plan: TrialsPlan,
     *,
     rerun: Rerun = "none",
     prune: bool = False,
@@ -66,7 +66,7 @@ class _IndexRun(Run[Trial, Measured | Failed]):
     kind = TRIAL_RECORD
 
     def __init__(
-        self, plan: Plan, rerun: Rerun, watch: Callable[[State], None], *, prune: bool, isolated: bool
+        self, plan: TrialsPlan, rerun: Rerun, watch: Callable[[State], None], *, prune: bool, isolated: bool
     ) -> None:
         super().__init__(plan.sweep.folder, plan.trials, plan.sweep.time_budget_s, rerun, watch)
         self._plan = plan

@@ -40,10 +40,10 @@ class AnyRecord(Protocol):
         """Return it as a line of the ledger holds it."""
 
 
-Record = TypeVar("Record", bound=AnyRecord)
+TrialRecord = TypeVar("TrialRecord", bound=AnyRecord)
 
 
-def read_ledger(path: Path, kind: TypeAdapter[Record]) -> dict[str, Record]:
+def read_ledger(path: Path, kind: TypeAdapter[TrialRecord]) -> dict[str, TrialRecord]:
     """Read the latest record of every trial, by digest, in the order in which trials were first measured.
 
     Args:
@@ -60,7 +60,7 @@ def read_ledger(path: Path, kind: TypeAdapter[Record]) -> dict[str, Record]:
         raise NotFoundError(f"there is no ledger {path}", fix="run `semrec sweep` first") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    records: dict[str, Record] = {}
+    records: dict[str, TrialRecord] = {}
     for number, line in enumerate(content[: _whole_bytes(content)].splitlines(), start=1):
         try:
             record = checked(kind, _parse(line))
@@ -91,21 +91,21 @@ def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return made
 
 
-class Ledger(Generic[Record]):
+class Ledger(Generic[TrialRecord]):
     """Appends records to a file that no other process appends to meanwhile; used in a ``with`` block.
 
     Attributes:
         records: the latest of every trial by digest, those appended since included.
     """
 
-    def __init__(self, folder: Path, kind: TypeAdapter[Record]) -> None:
+    def __init__(self, folder: Path, kind: TypeAdapter[TrialRecord]) -> None:
         self._folder = folder
         self._kind = kind
         self._path = folder / LEDGER
         self._file: io.FileIO | None = None
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, TrialRecord] = {}
 
-    def __enter__(self) -> Ledger[Record]:
+    def __enter__(self) -> Ledger[TrialRecord]:
         """Lock the folder, read what is there and cut off a torn last line.
 
         Raises:
@@ -136,7 +136,7 @@ class Ledger(Generic[Record]):
             raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
         self.records = read_ledger(self._path, self._kind)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: TrialRecord) -> None:
         """Append a record; it is on the disk when this returns.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from semrec_faiss.measure.documents.fields import Count, Part, Positive, Text
+from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part, Text
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.trials.record import Questions
 
@@ -40,9 +40,9 @@ class SweptSettings(Part):
 
     dataset: Annotated[list[Text], AtLeastOneOf]
     queries: Questions
-    k: Annotated[list[Positive], AtLeastOneOf]
-    batch: Annotated[list[Positive], AtLeastOneOf]
-    repeats: Positive
+    k: Annotated[list[AtLeastOne], AtLeastOneOf]
+    batch: Annotated[list[AtLeastOne], AtLeastOneOf]
+    repeats: AtLeastOne
     warmup: Count
 
 

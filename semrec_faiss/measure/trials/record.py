@@ -29,7 +29,7 @@ from pydantic_core import InitErrorDetails
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig, device_problems
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Text
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Text
 from semrec_faiss.measure.trials.record_parts import (
     ROUNDED_MS,
     BuildCosts,
@@ -59,8 +59,8 @@ class TestedData(Part):
     """The data folder, less the titles that are asked."""
 
     name: Text
-    titles: Positive
-    dim: Positive
+    titles: AtLeastOne
+    dim: AtLeastOne
     digest: Text
 
 
@@ -73,8 +73,8 @@ class TestedDevice(Part):
     float16: bool
     temp_memory_mb: Count | None
     processor: str | None
-    cores: Positive | None = None
-    threads: Positive | None = None
+    cores: AtLeastOne | None = None
+    threads: AtLeastOne | None = None
     layout: Literal["auto", "shards", "replicas"] | None = None
 
     @model_validator(mode="after")
@@ -122,10 +122,10 @@ class TrialSettings(Part):
     index: Annotated[IndexConfig, WrapValidator(_whole_index)]
     device: TestedDevice
     filter: Text | None
-    k: Positive
-    batch: Positive
+    k: AtLeastOne
+    batch: AtLeastOne
     queries: Questions
-    repeats: Positive
+    repeats: AtLeastOne
     warmup: Count
     slice: Text | None
     faiss: Text

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Share, Text, Time
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text, Time
 
 
 class BuildCosts(Part):
@@ -16,7 +16,7 @@ class BuildCosts(Part):
 
     train_s: Amount
     add_s: Amount
-    index_bytes: Positive
+    index_bytes: AtLeastOne
     originals_bytes: Count
     host_peak_bytes: Count | None
     gpu_peak_bytes: Count | None
@@ -61,7 +61,7 @@ class Places(Part):
 class Decile(Places):
     """A tenth of the catalogue by popularity, 1 the most popular."""
 
-    decile: Positive
+    decile: AtLeastOne
 
 
 class SliceValue(Places):

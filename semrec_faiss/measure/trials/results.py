@@ -14,7 +14,7 @@ from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.measure.documents.fields import Checked, Part, Unsound, checked
 from semrec_faiss.measure.documents.results import MOST_BYTES
 from semrec_faiss.measure.trials.kind import PLAN, refuse_evaluation
-from semrec_faiss.measure.trials.ledger import LEDGER, Record, read_ledger
+from semrec_faiss.measure.trials.ledger import LEDGER, TrialRecord, read_ledger
 from semrec_faiss.measure.trials.plan_record import SWEEP_PLAN, PlanRecord, PrunableTrial, SweepPlan
 from semrec_faiss.measure.trials.record import TRIAL_RECORD, Failed, Measured
 from semrec_faiss.storage import new_file, read_small
@@ -25,7 +25,7 @@ Plan = TypeVar("Plan", bound=PlanRecord)
 
 
 @dataclass(frozen=True)
-class Results(Generic[Plan, Record]):
+class Results(Generic[Plan, TrialRecord]):
     """What a sweep found.
 
     Attributes:
@@ -36,7 +36,7 @@ class Results(Generic[Plan, Record]):
 
     folder: Path
     plan: Plan
-    records: tuple[Record, ...]
+    records: tuple[TrialRecord, ...]
 
 
 class SweepResults(Results[SweepPlan, Measured | Failed]):

@@ -16,7 +16,7 @@ from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.hardware.device import first_line, is_out_of_memory
 from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.trials.kind import PLAN
-from semrec_faiss.measure.trials.ledger import Ledger, Record
+from semrec_faiss.measure.trials.ledger import Ledger, TrialRecord
 from semrec_faiss.measure.trials.plan_record import PlanRecord
 from semrec_faiss.measure.trials.results import read_whole, save_document
 
@@ -39,7 +39,7 @@ Trial = TypeVar("Trial", bound=AnyTrial)
 
 
 @dataclass
-class State(Generic[Record]):
+class State(Generic[TrialRecord]):
     """How far a sweep is.
 
     Attributes:
@@ -55,12 +55,12 @@ class State(Generic[Record]):
     done: int = 0
     now: str = ""
     step: tuple[str, int, int] = ("", 0, 0)
-    best: list[Record] = field(default_factory=list)
+    best: list[TrialRecord] = field(default_factory=list)
     seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Trial, Record]):
+class Outcome(Generic[Trial, TrialRecord]):
     """What became of a sweep.
 
     Attributes:
@@ -70,7 +70,7 @@ class Outcome(Generic[Trial, Record]):
         pruned: digest to reason.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[TrialRecord, ...]
     measured_now: int
     left: tuple[Trial, ...]
     pruned: Mapping[str, str]
@@ -80,7 +80,7 @@ class BudgetSpentError(Exception):
     """The time is over; what is left stays for the next run."""
 
 
-class Run(ABC, Generic[Trial, Record]):
+class Run(ABC, Generic[Trial, TrialRecord]):
     """One run of a sweep; a kind of sweep says how its trials are measured.
 
     Attributes:
@@ -93,7 +93,7 @@ class Run(ABC, Generic[Trial, Record]):
         state: what is told to whoever watches.
     """
 
-    kind: TypeAdapter[Record]
+    kind: TypeAdapter[TrialRecord]
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Run(ABC, Generic[Trial, Record]):
         trials: Sequence[Trial],
         budget_s: float | None,
         rerun: Rerun,
-        watch: Callable[[State[Record]], None],
+        watch: Callable[[State[TrialRecord]], None],
     ) -> None:
         self.folder = folder
         self.trials = trials
@@ -109,7 +109,7 @@ class Run(ABC, Generic[Trial, Record]):
         self.pruned: dict[str, str] = {}
         self.measured_now = 0
         self.rerun = rerun
-        self.state: State[Record] = State(len(trials))
+        self.state: State[TrialRecord] = State(len(trials))
         self._budget_s = budget_s
         self._watch = watch
         self._started = time.monotonic()
@@ -129,7 +129,7 @@ class Run(ABC, Generic[Trial, Record]):
     def end(self) -> None:
         """Do what is done when no more is measured, while the ledger is still open."""
 
-    def go(self) -> Outcome[Trial, Record]:
+    def go(self) -> Outcome[Trial, TrialRecord]:
         """Measure what the ledger does not have.
 
         Raises:
@@ -160,7 +160,7 @@ class Run(ABC, Generic[Trial, Record]):
     def _count(self) -> None:
         self.state.done = sum(trial.digest not in self.left for trial in self.trials)
 
-    def take(self, record: Record) -> None:
+    def take(self, record: TrialRecord) -> None:
         """Append a trial's record to the ledger; it is on the disk when this returns."""
         if not self.measured_now:  # not before: a sweep that is refused leaves no results
             self._save_plan()

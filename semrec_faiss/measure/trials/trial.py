@@ -39,7 +39,7 @@ class DataRef:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TrialProtocol:
     """How a trial is measured; see `Sweep`."""
 
     queries: QuerySettings
@@ -73,7 +73,7 @@ class Trial:
     where: str | None
     k: int
     batch: int
-    protocol: Protocol
+    protocol: TrialProtocol
     faiss: str
 
     @cached_property

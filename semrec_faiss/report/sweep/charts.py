@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.axes import log_axis, log_scale, recall_axis
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.palette import GREYS, Look
 from semrec_faiss.report.sweep.marks import lines_of, points_of
-from semrec_faiss.report.sweep.rows import Record, row_of, series_of
+from semrec_faiss.report.sweep.rows import row_of, series_of
 
 PANEL_HEIGHT = 260
 Looks = Mapping[str, Look]
 
 
-def memory_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
+def memory_chart(records: Sequence[Measured], looks: Looks, subtitle: str) -> Any:
     """Draw recall against the memory that the search takes where it runs; trials without a reading are left out."""
     alt = load_altair()
     rows = [row | {"memory_mb": row["memory_bytes"] / 1e6} for row in map(row_of, records) if row["memory_bytes"]]
@@ -34,7 +35,7 @@ def memory_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     return titled(chart.properties(width="container", height=PANEL_HEIGHT), "Recall against memory", subtitle)
 
 
-def build_chart(records: Sequence[Record], subtitle: str) -> Any:
+def build_chart(records: Sequence[Measured], subtitle: str) -> Any:
     """Draw how long each index took to train, to fill and to load, with the sum at the end of its bar."""
     alt = load_altair()
     steps = {"train_s": "train", "add_s": "add", "load_s": "load"}
@@ -75,7 +76,7 @@ def build_chart(records: Sequence[Record], subtitle: str) -> Any:
     return titled(chart, "Seconds to build and to load", subtitle)
 
 
-def selectivity_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
+def selectivity_chart(records: Sequence[Measured], looks: Looks, subtitle: str) -> Any:
     """Draw recall and latency against the share of titles that a filter lets through, a line an index."""
     alt = load_altair()
     rows = [
@@ -106,7 +107,7 @@ def selectivity_chart(records: Sequence[Record], looks: Looks, subtitle: str) ->
     return titled(shared, "Recall and latency under filters", subtitle)
 
 
-def batch_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
+def batch_chart(records: Sequence[Measured], looks: Looks, subtitle: str) -> Any:
     """Draw the time a query against the batch size, a line an index at the setting that stands for it."""
     alt = load_altair()
     rows = [
@@ -132,7 +133,7 @@ def batch_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
     return titled(chart, "Time a query by batch size", subtitle)
 
 
-def decile_chart(records: Sequence[Record], looks: Looks, subtitle: str) -> Any:
+def decile_chart(records: Sequence[Measured], looks: Looks, subtitle: str) -> Any:
     """Draw recall by popularity decile, a line an index at the setting that stands for it."""
     alt = load_altair()
     rows = [

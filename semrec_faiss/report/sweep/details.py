@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.document import Cell, Column, Section, Table, Text, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall
 from semrec_faiss.report.page.stamp import stamp_rows
-from semrec_faiss.report.sweep.rows import Record, row_of
+from semrec_faiss.report.sweep.rows import row_of
 
 NOT_REACHED = ("not reached", "the sweep ended first, at its time budget or by hand; the same command goes on")
 _SHOWN_QUALITY = ("recall", "recall_interval", "ndcg", "fill_rate")
 
 
-def trials_table(measured: Sequence[Record]) -> Table:
+def trials_table(measured: Sequence[Measured]) -> Table:
     """List every measured trial."""
     rows: list[list[Value]] = []
     several = len({record.data.name for record in measured}) > 1
@@ -78,7 +79,7 @@ def _megabytes(count: int | None) -> Value:
     return count / 1e6 if count else None if count is None else Cell("< 1", 0.0)
 
 
-def gaps_text(measured: Sequence[Record]) -> list[Text]:
+def gaps_text(measured: Sequence[Measured]) -> list[Text]:
     """Say what dashes in the table of trials stand for; nothing where there is none."""
     reasons: dict[str, list[str]] = {}
     for record in measured:

@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.measure.trials.frontier import frontier
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.axes import log_axis, log_domain, log_scale, recall_axis, recall_domain
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.label_places import FONT_SIZE, place_labels
 from semrec_faiss.report.page.palette import GREYS, PAPER, TYPE_COLOURS, Look, type_of
 from semrec_faiss.report.sweep.marks import lines_of, points_of
-from semrec_faiss.report.sweep.rows import Record, Row, row_of
+from semrec_faiss.report.sweep.rows import Row, row_of
 
 PANEL_HEIGHT = 270
 TITLES = {"p50_ms": "median latency of a batch, ms (log scale)", "qps": "queries a second, mean (log scale)"}
 
 
-def frontier_chart(records: Sequence[Record], cost: str, looks: Mapping[str, Look], title: str, subtitle: str) -> Any:
+def frontier_chart(records: Sequence[Measured], cost: str, looks: Mapping[str, Look], title: str, subtitle: str) -> Any:
     """Draw recall against a cost, a panel a batch size: every trial, one line an index, the frontier in grey.
 
     Args:
@@ -58,7 +59,7 @@ def _line(row: Row) -> str:
     return " ".join((row["series"], row["device"], *row["setting"].split()[1:]))
 
 
-def frontier_rows(records: Sequence[Record], cost: str) -> list[Row]:
+def frontier_rows(records: Sequence[Measured], cost: str) -> list[Row]:
     """Return the trials that no other beats, the cheapest first, each with its ``place`` and the ``label`` it gets."""
     rising = cost == "qps"
     best = frontier(records, lambda one: -one.latency.qps if rising else one.latency.p50_ms)

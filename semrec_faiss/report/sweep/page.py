@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.document import Block, Chart, Document, Section, Text
 from semrec_faiss.report.page.files import save_report
@@ -14,7 +15,7 @@ from semrec_faiss.report.page.palette import looks_of
 from semrec_faiss.report.sweep.details import environment_section, gaps_text, not_measured_section, trials_table
 from semrec_faiss.report.sweep.frontier import frontier_chart
 from semrec_faiss.report.sweep.recommender import examples, recommender_blocks
-from semrec_faiss.report.sweep.rows import Record, measured_of, names_of, row_of, series_of, where
+from semrec_faiss.report.sweep.rows import measured_of, names_of, row_of, series_of, where
 from semrec_faiss.report.sweep.sections import About, batch_blocks, facts_of, filter_blocks, memory_blocks, of_batch
 
 
@@ -64,7 +65,7 @@ def sweep_document(results: SweepResults) -> Document:
     return Document(f"Sweep {results.plan.name.removeprefix('sweep-')}", summary, sections)
 
 
-def _sizes(measured: Sequence[Record]) -> str:
+def _sizes(measured: Sequence[Measured]) -> str:
     sizes = {record.data.name: record.data for record in measured}
     return "; ".join(f"{name}, {data.titles:,} titles × {data.dim}" for name, data in sizes.items())
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.record_parts import Slices
 from semrec_faiss.report.page.document import Block, Cell, Chart, Column, Table, Text, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall
 from semrec_faiss.report.sweep.charts import decile_chart
-from semrec_faiss.report.sweep.rows import ENOUGH, Record, by_series, representative, representatives, row_of, series_of
+from semrec_faiss.report.sweep.rows import (
+    ENOUGH,
+    by_series,
+    representative,
+    representatives,
+    row_of,
+    series_of,
+)
 from semrec_faiss.report.sweep.sections import About, name_of
 
 MOST_EXAMPLES = 3
 """Indexes whose misses are written out."""
 
 
-def recommender_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
+def recommender_blocks(about: About, smallest: Sequence[Measured]) -> list[Block]:
     """Tell what titles and users find, how much of the catalogue is shown, and what popularity does to recall."""
     shown = representatives(smallest)
     rows: list[list[Value]] = []
@@ -68,7 +76,7 @@ def recommender_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
     return blocks
 
 
-def _slices_table(sliced: Sequence[tuple[Record, Slices]]) -> Table:
+def _slices_table(sliced: Sequence[tuple[Measured, Slices]]) -> Table:
     field = sliced[0][1].field
     found = [{one.value: one for one in slices.values} for _, slices in sliced]
     rows: list[list[Value]] = [
@@ -81,7 +89,7 @@ def _slices_table(sliced: Sequence[tuple[Record, Slices]]) -> Table:
     return Table(columns, rows, caption=caption)
 
 
-def examples(smallest: Sequence[Record]) -> list[Block]:
+def examples(smallest: Sequence[Measured]) -> list[Block]:
     """Write out what each index misses at the setting that stands for it, or else at the best one that misses any."""
     lossy = []
     for group in by_series(smallest).values():

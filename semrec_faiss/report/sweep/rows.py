@@ -9,7 +9,6 @@ from typing import Any
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 
-Record = Measured
 Row = dict[str, Any]
 """What a chart draws: names with their unit, as Vega-Lite has them."""
 
@@ -17,7 +16,7 @@ ENOUGH = 0.95
 """The recall from which a setting stands for its index in charts that have room for one."""
 
 
-def row_of(record: Record) -> Row:
+def row_of(record: Measured) -> Row:
     """Flatten a measured record: names with their unit, None where something was not measured."""
     quality, latency = record.quality, record.latency
     interval = quality.recall_interval
@@ -58,7 +57,7 @@ def row_of(record: Record) -> Row:
     }
 
 
-def series_of(record: Record) -> str:
+def series_of(record: Measured) -> str:
     """Name an index by what it is built as and how it lies on its device: all but its search settings."""
     index = record.index.model_dump(mode="json")
     build = {name: value for name, value in index.get("build", {}).items() if name not in ("seed", "nbits")}
@@ -69,22 +68,22 @@ def series_of(record: Record) -> str:
     return " ".join(parts)
 
 
-def setting_of(record: Record) -> str:
+def setting_of(record: Measured) -> str:
     """Name the search settings, empty where there is none."""
     return " ".join(f"{name}={value}" for name, value in record.index.search if value is not None)
 
 
-def where(records: Iterable[Record], **wanted: Any) -> list[Record]:
+def where(records: Iterable[Measured], **wanted: Any) -> list[Measured]:
     """Return the records of which everything wanted is true: ``data``, ``filter``, ``k``, ``batch``, ``device``."""
 
-    def read(record: Record, name: str) -> Any:
+    def read(record: Measured, name: str) -> Any:
         value = getattr(record, name)
         return value.name if name in ("data", "device") else value
 
     return [one for one in records if all(read(one, name) == value for name, value in wanted.items())]
 
 
-def names_of(records: Iterable[Record]) -> list[str]:
+def names_of(records: Iterable[Measured]) -> list[str]:
     """Return the data folders' names, in order."""
     return list(dict.fromkeys(record.data.name for record in records))
 
@@ -96,15 +95,15 @@ def measured_of(results: SweepResults, name: str) -> tuple[int, int]:
     return len(digests), len(planned | digests)
 
 
-def by_series(records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
+def by_series(records: Iterable[Measured]) -> dict[tuple[str, str], list[Measured]]:
     """Group records by index and device."""
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str], list[Measured]] = {}
     for record in records:
         groups.setdefault((series_of(record), record.device.name), []).append(record)
     return groups
 
 
-def representative(records: Sequence[Record]) -> Record:
+def representative(records: Sequence[Measured]) -> Measured:
     """Return the fastest of one index's settings that finds `ENOUGH`, or else the one that finds most."""
     enough = [record for record in records if record.recall_or_0 >= ENOUGH]
     if enough:
@@ -112,12 +111,12 @@ def representative(records: Sequence[Record]) -> Record:
     return max(records, key=lambda record: record.recall_or_0)
 
 
-def representatives(records: Iterable[Record]) -> list[Record]:
+def representatives(records: Iterable[Measured]) -> list[Measured]:
     """Return one record an index and device; see `representative`."""
     return [representative(group) for group in by_series(records).values()]
 
 
-def crossings(records: Sequence[Record]) -> list[Row]:
+def crossings(records: Sequence[Measured]) -> list[Row]:
     """Find between which batch sizes one index overtakes another in time a batch.
 
     Args:
@@ -152,7 +151,7 @@ def crossings(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def best_of(records: Sequence[Record], recall: float = ENOUGH) -> Record | None:
+def best_of(records: Sequence[Measured], recall: float = ENOUGH) -> Measured | None:
     """Return the fastest record that finds so much, None where none does."""
     enough = [record for record in records if record.recall_or_0 >= recall]
     return min(enough, key=lambda record: record.latency.p50_ms, default=None)

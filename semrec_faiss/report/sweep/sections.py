@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.document import Block, Chart, Column, Facts, Table, Text, Tone, Value
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_ms, as_recall
@@ -13,7 +14,6 @@ from semrec_faiss.report.page.palette import Look
 from semrec_faiss.report.sweep.charts import batch_chart, build_chart, memory_chart, selectivity_chart
 from semrec_faiss.report.sweep.rows import (
     ENOUGH,
-    Record,
     best_of,
     crossings,
     representatives,
@@ -56,12 +56,12 @@ def of_batch(batch: int) -> str:
     return "one query at a time" if batch == 1 else f"batches of {batch:,}"
 
 
-def name_of(record: Record) -> str:
+def name_of(record: Measured) -> str:
     """Name an index with its search settings."""
     return f"{series_of(record)} {setting_of(record)}".strip()
 
 
-def facts_of(plain: Sequence[Record], batches: Sequence[int]) -> Facts:
+def facts_of(plain: Sequence[Measured], batches: Sequence[int]) -> Facts:
     """Tell the fastest trial of each batch size that finds enough."""
     facts: list[tuple[str, str, str, Tone]] = []
     for batch in batches:
@@ -77,7 +77,7 @@ def facts_of(plain: Sequence[Record], batches: Sequence[int]) -> Facts:
     return Facts(facts)
 
 
-def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
+def batch_blocks(about: About, plain: Sequence[Measured]) -> list[Block]:
     """Draw the time a query by batch size, and tell from which on an index overtakes the exact one."""
     shown = [
         record
@@ -114,7 +114,7 @@ def batch_blocks(about: About, plain: Sequence[Record]) -> list[Block]:
     return blocks
 
 
-def memory_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
+def memory_blocks(about: About, smallest: Sequence[Measured]) -> list[Block]:
     """Draw recall against memory, and the time to build."""
     blocks: list[Block] = []
     known = [record.memory_bytes for record in smallest]
@@ -135,7 +135,7 @@ def memory_blocks(about: About, smallest: Sequence[Record]) -> list[Block]:
     return blocks
 
 
-def filter_blocks(about: About, filtered: Sequence[Record]) -> list[Block]:
+def filter_blocks(about: About, filtered: Sequence[Measured]) -> list[Block]:
     """Draw and list what filters do to recall and latency."""
     stands = {(name_of(one), one.device.name) for one in representatives(where(filtered, filter=None))}
     shown = [one for one in filtered if (name_of(one), one.device.name) in stands]
@@ -147,7 +147,7 @@ def filter_blocks(about: About, filtered: Sequence[Record]) -> list[Block]:
     return [Chart(about.chart_name("filters"), chart, caption), _filters_table(filtered)]
 
 
-def _filters_table(records: Sequence[Record]) -> Table:
+def _filters_table(records: Sequence[Measured]) -> Table:
     rows: list[list[Value]] = []
     for wanted in dict.fromkeys(record.filter for record in records):
         here = where(records, filter=wanted)

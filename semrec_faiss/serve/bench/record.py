@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.serve.bench.load import Load
 
 
@@ -11,17 +11,17 @@ class ServedIndex(Part):
     """The index that is asked."""
 
     type: str
-    titles: Positive
+    titles: AtLeastOne
     users: Count
 
 
 class ServeSettings(Part):
     """How it is asked."""
 
-    connections: Positive
-    workers: Positive
+    connections: AtLeastOne
+    workers: AtLeastOne
     seconds: Amount
-    k: Positive
+    k: AtLeastOne
     seed: Count
 
 
@@ -35,16 +35,16 @@ class Alone(Load):
 class Lists(Load):
     """Requests for many users each, answered as Arrow."""
 
-    users_a_request: Positive
-    connections: Positive
+    users_a_request: AtLeastOne
+    connections: AtLeastOne
     users_per_second: Amount
 
 
 class Swaps(Part):
     """Generations taken, and then SIGTERM, under full load; ``kinds`` is how often what came back."""
 
-    swaps: Positive
-    titles: Positive
+    swaps: AtLeastOne
+    titles: AtLeastOne
     requests: Count
     failed: Count
     mixed: Count

@@ -148,7 +148,9 @@ def test_users_in_other_precision_and_refined_indexes_are_outside_the_promises()
 
 
 def test_promise_as_a_limit_carries_both_numbers() -> None:
-    assert judge(made_up(made_up_document()))[4].as_json() == {
+    results = made_up(made_up_document())
+    results.promises = judge(results)
+    assert results.as_json()["promises"][4] == {
         "name": "hundred_queries",
         "what": "100 queries on the CPU, to FAISS at its defaults",
         "measured": 0.35,

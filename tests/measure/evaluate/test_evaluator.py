@@ -38,8 +38,8 @@ def evaluate_index(plan: Evaluation) -> dict[str, Any]:
 
 def test_metrics_by_hand() -> None:
     rows = np.array([[4, 9, 7, 1], [5, 6, 2, -1], [8, 3, 0, 2]])
-    held = np.array([[7, 4, 11], [1, 3, 4], [2, 90, 91]])
-    assert found_at(rows, held).tolist() == [
+    held_out = np.array([[7, 4, 11], [1, 3, 4], [2, 90, 91]])
+    assert found_at(rows, held_out).tolist() == [
         [True, False, True, False],
         [False] * 4,
         [False, False, False, True],
@@ -51,11 +51,11 @@ def test_metrics_by_hand() -> None:
         "ndcg": [(1 + 1 / 2) / best, 0, (1 / np.log2(5)) / best],
         "mrr": [1, 0, 1 / 4],
     }
-    found = per_user(rows, held)
+    found = per_user(rows, held_out)
     assert list(found) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose(per_user(rows[:, :1], held)["recall"], [1, 0, 0])  # one place can hold one title
+    np.testing.assert_allclose(per_user(rows[:, :1], held_out)["recall"], [1, 0, 0])  # one place can hold one title
     assert coverage(rows, 100) == 0.1
     seen_by = np.array([3, 0, 1])
     np.testing.assert_allclose(novelty(np.array([[0, 1], [2, -1]]), seen_by, 3), [(0 + 2) / 2, 1.0])
@@ -160,22 +160,22 @@ def test_a_whole_run_is_what_brute_force_gives(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
 ) -> None:
     path, unit, told = index
-    document = evaluate_index(Evaluation(path, held=2, liked=3.5))
+    document = evaluate_index(Evaluation(path, held_out=2, liked=3.5))
     hits, found = [], []
     for own in told:
         by_time = sorted(own, key=lambda one: (one[2], one[0]))
         liked = [row for row, star, _ in by_time if star >= 3.5]
         if len(liked) <= 2:
             continue
-        held = set(liked[-2:])
-        cut = min(at for row, _, at in by_time if row in held)
+        held_out = set(liked[-2:])
+        cut = min(at for row, _, at in by_time if row in held_out)
         rest = [(row, star) for row, star, at in by_time if at < cut]
         vector = sum((star - 1) / 4 * unit[row] for row, star in rest)
         scores = unit @ vector
         scores[[row for row, _ in rest]] = -np.inf
         first = np.argsort(-scores)[:10].tolist()
-        hits.append(float(bool(held & set(first))))
-        found.append(len(held & set(first)) / 2)
+        hits.append(float(bool(held_out & set(first))))
+        found.append(len(held_out & set(first)) / 2)
     ours = document["methods"]["recommender"]["at_10"]
     assert document["protocol"]["users_evaluated"] == len(hits)
     assert ours["hit_rate"]["mean"] == pytest.approx(np.mean(hits), abs=1e-6)
@@ -190,13 +190,13 @@ def test_a_whole_run_is_what_brute_force_gives(
 def test_the_other_protocols_stand_beside_it_and_a_changed_profile_beside_the_given(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
 ) -> None:
-    document = evaluate_index(Evaluation(index[0], held=2, liked=3.5, changes={"interests": 3}))
+    document = evaluate_index(Evaluation(index[0], held_out=2, liked=3.5, changes={"interests": 3}))
     assert document["profile"] == Profile(interests=3).model_dump()
     assert document["build"] == f"semrec build {index[0]} --set profile.interests=3"
     assert set(document["beside"]) == set(BESIDE)
     for one in document["beside"].values():
         assert set(one["methods"]) == {"recommender", "most_popular", "liked_together", "by_chance"}
-    plain = evaluate_index(Evaluation(index[0], held=2, liked=3.5))
+    plain = evaluate_index(Evaluation(index[0], held_out=2, liked=3.5))
     assert document["methods"]["recommender_as_given"] == plain["methods"]["recommender"]
     assert plain["build"] is None
     assert "recommender_as_given" not in plain["methods"]
@@ -204,7 +204,7 @@ def test_the_other_protocols_stand_beside_it_and_a_changed_profile_beside_the_gi
     assert cold["most_popular"]["at_10"]["hit_rate"]["mean"] == 0, "nobody has rated a cold title"
     assert cold["recommender"]["at_10"]["ndcg"]["mean"] > cold["by_chance"]["at_10"]["ndcg"]["mean"]
     assert plain["protocol"]["strict"]
-    lenient = evaluate_index(Evaluation(index[0], held=2, liked=3.5, strict=False))
+    lenient = evaluate_index(Evaluation(index[0], held_out=2, liked=3.5, strict=False))
     assert lenient["methods"] != plain["methods"]
     for name in BESIDE:  # strict whatever the latest are
         assert lenient["beside"][name]["differences"] == plain["beside"][name]["differences"]
@@ -214,12 +214,14 @@ def test_the_prior_brings_up_what_is_liked(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
 ) -> None:
     """With a weight that drowns all similarity the lists are those of the most popular, ties aside."""
-    document = evaluate_index(Evaluation(index[0], held=2, liked=3.5, changes={"popularity": 1000.0}))
+    document = evaluate_index(Evaluation(index[0], held_out=2, liked=3.5, changes={"popularity": 1000.0}))
     ours, popular = (document["methods"][name]["at_10"] for name in ("recommender", "most_popular"))
     assert abs(ours["hit_rate"]["mean"] - popular["hit_rate"]["mean"]) < 0.2
     assert (
         ours["novelty"]["mean"]
-        < evaluate_index(Evaluation(index[0], held=2, liked=3.5))["methods"]["recommender"]["at_10"]["novelty"]["mean"]
+        < evaluate_index(Evaluation(index[0], held_out=2, liked=3.5))["methods"]["recommender"]["at_10"]["novelty"][
+            "mean"
+        ]
     )
 
 
@@ -249,7 +251,7 @@ def test_users_are_taken_in_blocks_of_so_many_queries(
 ) -> None:
     blocks = list_maker._blocks(np.array([0, 3, 3, 5, 20, 21, 22]), 5)
     assert [(block.start, block.stop) for block in blocks] == [(0, 3), (3, 4), (4, 6)]
-    plan = Evaluation(index[0], held=2, liked=3.5, changes={"interests": 3, "popularity": 0.2})
+    plan = Evaluation(index[0], held_out=2, liked=3.5, changes={"interests": 3, "popularity": 0.2})
     at_once = evaluate_index(plan)["methods"]
     monkeypatch.setattr(list_maker, "BLOCK_CELLS", 1000)
     assert evaluate_index(plan)["methods"] == at_once

@@ -67,7 +67,7 @@ def test_scores_that_say_nothing_find_what_chance_finds() -> None:
     for place, user in enumerate(split.users.tolist()):
         unseen = np.setdiff1d(np.arange(50), split.known.rows[split.known.part(user)])
         lists[place, : len(unseen[:10])] = unseen[:10]
-    zero, chance = (per_user(rows, split.held)["recall"] for rows in (lists, by_chance(split, 50, 10, 3)))
+    zero, chance = (per_user(rows, split.held_out)["recall"] for rows in (lists, by_chance(split, 50, 10, 3)))
     spread = np.std(zero - chance) / np.sqrt(400)
     assert abs(zero.mean() - chance.mean()) < 4 * spread
 
@@ -75,12 +75,12 @@ def test_scores_that_say_nothing_find_what_chance_finds() -> None:
 def test_the_latest_liked_titles_and_all_since_are_left_out() -> None:
     split = leave_out_latest(THREE, 2, 4.0)
     assert split.users.tolist() == [0]
-    assert split.held.tolist() == [[4, 0]]
+    assert split.held_out.tolist() == [[4, 0]]
     assert split.rest.rows.tolist() == [1, 3, 1, 0, 5, 0, 1, 2], "title 2 was rated after the first that is left out"
     assert split.rest.offsets.tolist() == [0, 2, 4, 8]
     split = leave_out_latest(THREE, 1, 4.0)
     assert split.users.tolist() == [0, 1, 2]
-    assert split.held.tolist() == [[0], [0], [2]]
+    assert split.held_out.tolist() == [[0], [0], [2]]
     assert split.rest.ratings.tolist() == [4, 4.5, 4, 4, 3.5, 3, 5]
     with pytest.raises(UsageError, match="no user has more than 9 titles rated 4 or better"):
         leave_out_latest(THREE, 9, 4.0)
@@ -88,13 +88,13 @@ def test_the_latest_liked_titles_and_all_since_are_left_out() -> None:
 
 def test_a_lenient_split_keeps_what_was_liked_less() -> None:
     split = leave_out_latest(THREE, 2, 4.0, strict=False)
-    assert split.held.tolist() == [[4, 0]]
+    assert split.held_out.tolist() == [[4, 0]]
     assert split.rest.rows.tolist() == [1, 3, 2, 1, 0, 5, 0, 1, 2]
 
 
 def test_without_ratings_what_is_seen_is_liked_and_without_times_nothing_is_late() -> None:
     history = History(np.array([0, 2]), np.array([3, 7], np.int32), None, np.array([9, 8]))
-    assert leave_out_latest(Ratings.of(history, 0), 1, 4.0).held.tolist() == [[3]]
+    assert leave_out_latest(Ratings.of(history, 0), 1, 4.0).held_out.tolist() == [[3]]
     with pytest.raises(UsageError, match="does not know when"):
         Ratings.of(History(np.array([0, 1]), np.array([3], np.int32)), 0)
 
@@ -112,17 +112,17 @@ tables = st.lists(
 
 
 @given(tables, st.integers(1, 3), st.integers(0, 3))
-def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]], held: int, seed: int) -> None:
+def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]], held_out: int, seed: int) -> None:
     table = ratings(*told, seed=seed)
     try:
-        latest = leave_out_latest(table, held, 4.0)
+        latest = leave_out_latest(table, held_out, 4.0)
     except UsageError:
-        assert all(sum(stars >= 4 for _, stars, _ in user) <= held for user in told)
+        assert all(sum(stars >= 4 for _, stars, _ in user) <= held_out for user in told)
         return
     stars = {(user, row): star for user, own in enumerate(told) for row, star, _ in own}
     times = {(user, row): at for user, own in enumerate(told) for row, _, at in own}
     for split in [latest, *global_time(table, latest), *new_users(latest, seed), *cold_titles(table, 20, 4.0, seed)]:
-        for user, titles in zip(split.users.tolist(), split.held.tolist(), strict=True):
+        for user, titles in zip(split.users.tolist(), split.held_out.tolist(), strict=True):
             wanted = [row for row in titles if row >= 0]
             known = split.known.rows[split.known.part(user)].tolist()
             assert wanted and not set(wanted) & set(known)
@@ -134,7 +134,7 @@ def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]
     for split in global_time(table, latest):
         first = min(
             times[user, row]
-            for user, titles in zip(split.users.tolist(), split.held.tolist(), strict=True)
+            for user, titles in zip(split.users.tolist(), split.held_out.tolist(), strict=True)
             for row in titles
         )
         assert (split.rest.times < first).all(), "nobody's future is known"
@@ -144,7 +144,7 @@ def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]
     for split in cold_titles(table, 20, 4.0, seed):
         assert split.candidates is not None
         assert not split.candidates[split.rest.rows].any()
-        assert split.candidates[split.held[split.held >= 0]].all()
+        assert split.candidates[split.held_out[split.held_out >= 0]].all()
 
 
 def test_blocks_of_the_clock_by_hand() -> None:
@@ -163,7 +163,7 @@ def test_users_are_drawn_over_all_splits() -> None:
     drawn = shared_out(splits, 5, 0)
     assert sum(len(split.users) for split in drawn) == 5
     for split in drawn:
-        assert split.held.tolist() == [[2 * user, 2 * user + 1] for user in split.users.tolist()]
+        assert split.held_out.tolist() == [[2 * user, 2 * user + 1] for user in split.users.tolist()]
 
 
 def test_lists_are_padded() -> None:

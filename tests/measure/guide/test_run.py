@@ -25,11 +25,11 @@ from semrec_faiss.measure.guide.batches import batch_criteria, batch_numbers, ba
 from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
 from semrec_faiss.measure.guide.details import MemoryDetails
 from semrec_faiss.measure.guide.filtering import genre_title
+from semrec_faiss.measure.guide.gpu_and_cpu import Side, Sides, hearing_of_memory, open_sides, steady
 from semrec_faiss.measure.guide.memory import KEYS, memory_criteria, memory_numbers
 from semrec_faiss.measure.guide.personalization import chosen_users, commonest_genres, decades, genre_alignment
 from semrec_faiss.measure.guide.record import BatchNumbers, GuideResults, MemoryTest
 from semrec_faiss.measure.guide.run import GuideRun, run_guide
-from semrec_faiss.measure.guide.sides import Side, Sides, hearing_of_memory, open_sides, steady
 from semrec_faiss.measure.guide.similarity import franchise_size, query_titles
 from semrec_faiss.measure.instruments.index_memory import JudgedPrediction
 from semrec_faiss.measure.instruments.index_memory_record import GpuMemory, HostMemory, SearchPeak

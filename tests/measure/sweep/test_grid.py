@@ -13,7 +13,7 @@ from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep.config import known_sweep_keys, load_sweep
 from semrec_faiss.measure.sweep.grid import Combination, expand
-from semrec_faiss.measure.sweep.plan import Plan, make_plan
+from semrec_faiss.measure.sweep.plan import TrialsPlan, make_plan
 from semrec_faiss.measure.trials.plan_record import InvalidOne
 
 
@@ -110,7 +110,7 @@ def test_all_mistakes_of_a_grid_are_told_at_once(tmp_path: Path) -> None:
         expand(sweep.grid, source)
 
 
-def planned(path: Path, text: str, *overrides: str) -> Plan:
+def planned(path: Path, text: str, *overrides: str) -> TrialsPlan:
     path.write_text(text)
     return make_plan(*load_sweep(path, overrides))
 

@@ -20,7 +20,7 @@ from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.errors import ConfigError, DataError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.saved.saved_index import verify
-from semrec_faiss.measure.evaluate.evaluator import Evaluator, Protocol
+from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluator
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.search.export import export_all_users
@@ -145,7 +145,7 @@ def test_interests_and_popularity_by_brute_force(
 def test_what_is_evaluated_is_what_is_recommended(rated_index: Any, changes: dict[str, Any]) -> None:
     """The lists that `semrec evaluate` makes of everything known are those that `semrec recommend` gives."""
     recommender = Recommender.open(rated_index.path)
-    ratings = Evaluator(rated_index.path, (), Protocol())._ratings
+    ratings = Evaluator(rated_index.path, (), EvaluationProtocol())._ratings
     everybody = np.arange(40)
     split = Split(ratings, ratings, everybody, np.empty((40, 0), np.int64))
     lists = ListMaker(recommender.index, 4.0, SEED).lists(split, Profile(**changes))
