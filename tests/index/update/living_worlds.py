@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
@@ -25,11 +26,10 @@ Row = tuple[str, str, float, int]
 
 def write_seen(path: Path, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE seen (user_id VARCHAR, media_id VARCHAR, rating DOUBLE, timestamp BIGINT)")
-        if rows:
-            connection.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", rows)
-        connection.execute(f"COPY seen TO '{path}' (FORMAT parquet)")
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.int64())
+    arrays = [pa.array(list(column), kind) for column, kind in zip(columns, kinds, strict=True)]
+    pq.write_table(pa.table(arrays, names=["user_id", "media_id", "rating", "timestamp"]), path)
 
 
 def write_folder(

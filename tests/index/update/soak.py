@@ -1,0 +1,275 @@
+"""Updates, compacts and rolls back an index at random and is killed while it does, with a reader asking all the while;
+run by test_soak.py for 20,000 operations, and by hand for as many as one likes:
+
+    python tests/index/update/soak.py FOLDER OPERATIONS SEED
+
+An operation is a title put or removed, a user put, a row of what was seen, a compaction or a rollback; about a hundred
+go into one publication. Each is made by a fork that, one time in two, kills itself before its n-th change to the disk: a
+file opened for writing, a link, a rename, a removal or a sync; n goes through all of them. Afterwards the index must be
+what it was or what the publication makes of it, as a model of dicts and numpy has it: no title lost, none back from the
+dead, none twice, and the best titles of three queries those of brute force. The reader follows the index and asks the
+same queries; whatever it was answered must be what the model says of the generation that answered. Prints one JSON
+object. On /dev/shm the disk costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb  # noqa: F401 - so that a fork need not import it
+import faiss
+import numpy as np
+import pyarrow.parquet  # noqa: F401
+from living_worlds import DIM, Draws, Model, begun, write_folder
+
+from semrec_faiss import Recommender
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import compact_index, update_index
+
+CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree", "os.truncate"))
+QUERIES = np.random.default_rng(5).normal(size=(3, DIM)).astype(np.float32)
+K = 5
+TITLES = 300
+
+Answers = tuple[list[list[str]], list[list[float]]]
+"""Ids and scores, a list a query."""
+
+
+@dataclass
+class Killer:
+    """Runs work in forks and kills them, each time before another change to the disk.
+
+    Attributes:
+        changes: how many changes each kind of work makes, as far as that is known.
+        killed: what the killed ones were about to do.
+    """
+
+    changes: Counter[str] = field(default_factory=Counter)
+    killed: Counter[str] = field(default_factory=Counter)
+    turn: int = 0
+
+    def run(self, name: str, work: Callable[[], Any]) -> bool:
+        """Run ``work`` in a fork; whether it was killed."""
+        self.turn += 1
+        known = self.changes[name] or 100
+        number = 1 + (self.turn * 89) % max(2, 2 * known)  # half of them end
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            _killed_before(number, work, write)
+        os.close(write)
+        with os.fdopen(read) as told:
+            last = told.read()
+        status = os.waitpid(pid, 0)[1]
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status):
+                raise SystemExit(f"{name} failed: {last}")
+            self.changes[name] = int(last)
+            return False
+        self.killed[last] += 1
+        self.changes[name] = max(self.changes[name], number)  # it would have made as many at least
+        return True
+
+
+def _killed_before(number: int, work: Callable[[], Any], told: int) -> None:
+    """Run ``work`` in this process, which ends with it or before its ``number``-th change."""
+    count, plain = 0, os.fsync
+
+    def step(what: str) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.write(told, what.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if event in CHANGES or writes:
+            step(event)
+
+    def sync(descriptor: int) -> None:
+        step("fsync")
+        plain(descriptor)
+
+    os.fsync = sync  # type: ignore[assignment]
+    sys.addaudithook(hook)
+    faiss.omp_set_num_threads(1)
+    try:
+        work()
+    except BaseException as error:
+        os.write(told, f"{type(error).__name__}: {error}".encode())
+        os._exit(3)
+    os.write(told, str(count).encode())
+    os._exit(0)
+
+
+State = tuple[list[str], list[str], set[tuple[str, str]]]
+"""Titles and users in order, and who has seen what."""
+
+
+def state_of(index: Path) -> tuple[State, Answers]:
+    """Read all that an index holds, and ask it."""
+    saved = SavedIndex(index, ["device.kind=cpu"])
+    ids = [json.loads(line)["media_id"] for line in saved.titles.lines(range(saved.titles.count))]
+    users = saved.users
+    assert users is not None
+    names, history = users.ids, users.history
+    of = np.repeat(np.arange(users.count), np.diff(history.offsets))
+    pairs = [(names[user], ids[row]) for user, row in zip(of.tolist(), history.rows.tolist(), strict=True)]
+    assert len(pairs) == len(set(pairs)), "seen twice"
+    found = saved.vectors.search(QUERIES, K)
+    return (ids, names, set(pairs)), ([[ids[row] for row in rows] for rows in found.rows], found.scores.tolist())
+
+
+def state_by(model: Model) -> State:
+    return list(model.titles), list(model.users), {(user, title) for user, title, *_ in model.seen}
+
+
+@dataclass
+class Truth:
+    """What a model says of the titles of one generation: their ids, and float64 (queries, titles) scores."""
+
+    ids: dict[str, int]
+    scores: Any
+
+    @classmethod
+    def of(cls, model: Model) -> Truth:
+        vectors = np.stack([vector for _, vector in model.titles.values()]).astype(np.float64)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        queries = QUERIES.astype(np.float64)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        return cls({media_id: row for row, media_id in enumerate(model.titles)}, queries @ unit.T)
+
+    def check(self, answers: Answers) -> None:
+        """Hold what was answered against the best titles by brute force."""
+        for ids, scores, truth in zip(*answers, self.scores, strict=True):
+            assert len(set(ids)) == K, f"a title twice: {ids}"
+            assert not set(ids) - self.ids.keys(), f"titles that are none: {set(ids) - self.ids.keys()}"
+            assert np.allclose(scores, -np.sort(-truth)[:K], atol=1e-5), "other scores"
+            assert np.allclose(truth[[self.ids[media_id] for media_id in ids]], scores, atol=1e-5), "other titles"
+
+
+def read_on(index: Path, told: Path, ending: Path) -> None:
+    """Ask a Recommender that follows the index, until the end; note what each generation answered, which is one thing.
+
+    Runs in a process of its own.
+    """
+    faiss.omp_set_num_threads(1)
+    noted: dict[str, Answers] = {}
+    asked = 0
+    with Recommender.open(index, ["device.kind=cpu"], follow=True) as recommender, told.open("w") as file:
+        while not ending.exists():
+            one = recommender.pinned()
+            found = one.search(QUERIES, K)
+            answers = [[title.media_id for title in each] for each in found], found.scores.tolist()
+            generation = one.saved.generation.ref.manifest_sha256
+            asked += 1
+            if generation not in noted:
+                noted[generation] = answers
+                file.write(json.dumps([generation, answers]) + "\n")
+            assert noted[generation] == answers, "one generation gave two answers"
+            time.sleep(0.03)
+        file.write(json.dumps(["asked", asked]) + "\n")
+
+
+def _reader(index: Path, root: Path) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            read_on(index, root / "answers.jsonl", root / "ending")
+        except BaseException as error:
+            print(f"the reader: {type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(3)
+        os._exit(0)
+    return pid
+
+
+def drawn(draws: Draws, model: Model, index: Path, folder: Path) -> tuple[str, int, Callable[[], Any], Model]:
+    """Draw a publication: its name, how many operations, what makes it, and what the model is afterwards."""
+    after = Model(dict(model.titles), dict(model.users), list(model.seen))
+    if draws.random.random() < 0.05:
+        return "compact", 1, lambda: compact_index(index), after
+    here = list(model.titles)
+    many = max(1, 20 + (TITLES - len(here)) // 5)
+    titles = draws.titles(int(draws.random.integers(many, many + 4))) | draws.titles(0, draws.some(here, 70))
+    users = {f"u{draws.random.integers(60)}": draws.vector() for _ in range(15)}
+    gone = [each for each in draws.some(here, 50) if each not in titles]
+    rows = draws.rows(list(users), list(titles), 40)
+    write_folder(folder, titles, users, rows)
+    after.remove(gone, [])
+    after.put_titles(titles)
+    after.put_users(users)
+    after.see(rows)
+    share = 0.1 if draws.random.random() < 0.1 else None
+    count = len(titles) + len(users) + len(gone) + len(rows)
+    return "update", count, lambda: update_index(index, Change(folder, gone), compact_at=share), after
+
+
+def publications(
+    index: Path, root: Path, model: Model, draws: Draws, killer: Killer
+) -> Iterator[tuple[str, int, Model]]:
+    """Publish at random for ever; yield what was done, how many operations that were, and the model afterwards."""
+    before: Model | None = None  # what a rollback would go to, where that is known
+    state = state_of(index)[0]
+    while True:
+        if before is not None and draws.random.random() < 0.3:
+            name, count, after = "rollback", 1, before
+            was_killed = killer.run(name, lambda: IndexDirectory(index).rollback())
+        else:
+            name, count, work, after = drawn(draws, model, index, root / "change")
+            was_killed = killer.run(name, work)
+        (state, answers), old, new = state_of(index), state_by(model), state_by(after)
+        assert state in (old, new), f"{name}: the index is neither as before nor as after"
+        assert was_killed or state == new, f"{name}: it ended and is not there"
+        is_done = state == new and new != old
+        manifest = IndexDirectory(index).current().manifest
+        # Where an update has compacted, too, the generation before holds the same.
+        before = model if is_done and name == "update" and manifest.segments is not None else None
+        model = after if is_done else model
+        Truth.of(model).check(answers)
+        yield f"{name} {'killed' if was_killed else 'ended'}", count, model
+
+
+def main() -> None:
+    """Do as many operations as wanted."""
+    root, operations, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    root.mkdir(parents=True, exist_ok=True)
+    model, draws = begun(seed, titles=TITLES, users=40)
+    index = model.build(root / "first", {"type": "flat"})
+    truths = {IndexDirectory(index).current().ref.manifest_sha256: Truth.of(model)}
+    reader, killer, counts, done, publication = _reader(index, root), Killer(), Counter[str](), 0, 0
+    started = time.monotonic()
+    for name, count, known in publications(index, root, model, draws, killer):
+        truths.setdefault(IndexDirectory(index).current().ref.manifest_sha256, Truth.of(known))
+        counts[name] += 1
+        done, publication = done + count, publication + 1
+        if publication % 500 == 0:
+            print(f"{done:,} operations, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        if done >= operations:
+            break
+    (root / "ending").touch()
+    status = os.waitpid(reader, 0)[1]
+    assert os.WIFEXITED(status) and not os.WEXITSTATUS(status), "the reader failed"
+    *noted, (_, asked) = [json.loads(line) for line in (root / "answers.jsonl").read_text().splitlines()]
+    for generation, answers in noted:
+        truths[generation].check(answers)
+    verify(index)
+    told: dict[str, Any] = {"operations": done, "publications": publication, **counts}
+    told |= {"killed_before": dict(killer.killed), "reader_asked": asked, "reader_generations": len(noted)}
+    print(json.dumps(told | {"seconds": round(time.monotonic() - started, 1)}))
+
+
+if __name__ == "__main__":
+    main()
