@@ -10,9 +10,9 @@ from semrec_faiss.errors import DataError, NotFoundError
 
 _LAYOUT = f"""Laid out as a data folder, each part optional:
   {METADATA}            the new and changed titles; or {Path(METADATA_TABLE).name}
-  {MEDIA_VECTORS}      their vectors; without them only metadata changes
+  {MEDIA_VECTORS}      their vectors, or their texts' where the index's were learned; without, only metadata changes
   {USER_IDS}            the new and changed users
-  {USER_VECTORS}   their vectors
+  {USER_VECTORS}   their vectors; without, they are made of what the users have seen, where the index has a profile
   {SEEN}            what users have seen since"""
 
 
@@ -46,7 +46,6 @@ def find_change_folder(root: Path) -> ChangeFolder:
         raise DataError(f"{root} holds no change", fix=_LAYOUT)
     if MEDIA_VECTORS in there and METADATA not in there:
         raise DataError(f"{root} has {MEDIA_VECTORS} but no {METADATA}", fix=_LAYOUT)
-    if (USER_VECTORS in there) != (USER_IDS in there):
-        one, other = (USER_IDS, USER_VECTORS) if USER_IDS in there else (USER_VECTORS, USER_IDS)
-        raise DataError(f"{root} has {one} but no {other}", fix=_LAYOUT)
+    if USER_VECTORS in there and USER_IDS not in there:
+        raise DataError(f"{root} has {USER_VECTORS} but no {USER_IDS}", fix=_LAYOUT)
     return ChangeFolder(*(there.get(name) for name in places))

@@ -11,16 +11,18 @@ import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.data.folder.change import ChangeFolder, find_change_folder
-from semrec_faiss.data.folder.layout import open_vectors, read_float32
+from semrec_faiss.data.folder.layout import USER_VECTORS, open_vectors, read_float32
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.titles import Record, stored_records
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.index.build.users import of_unit_length
 from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of, parts_of
+from semrec_faiss.index.update.learned import text_dim, texts_of, vectors_by_texts
 
 _NAMED = 3
 """Ids that an error names."""
@@ -169,7 +171,10 @@ def _titles(
     dim = saved.generation.manifest.dim
     if folder.metadata is None:
         return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown), (), known
-    vectors = None if folder.media_vectors is None else _read_vectors(saved, folder.media_vectors, None)
+    texts = texts_of(saved, folder.media_vectors)
+    vectors = texts
+    if texts is None and folder.media_vectors is not None:
+        vectors = _read_vectors(saved, folder.media_vectors, None)
     _check_embedding(saved, folder)
     count = None if vectors is None else len(vectors)
     catalog = Catalog.read(folder.metadata, expect_count=count, known=known, parts=parts_of(saved.generation))
@@ -178,6 +183,11 @@ def _titles(
     ids = [str(record["media_id"]) for record in records]
     rows = saved.titles.known_rows(ids)
     there = rows >= 0
+    if vectors is None and saved.transformation is not None and not text_dim(saved.transformation):
+        texts = np.empty((len(ids), 0), np.float32)  # learned without texts: new titles are as good as any
+    if texts is not None:
+        vectors = vectors_by_texts(saved, texts, rows)
+        check_products(vectors, 0, folder.media_vectors or folder.metadata)
     if vectors is None and not there.all():
         new = [ids[at] for at in np.flatnonzero(~there)[:_NAMED]]
         raise DataError(
@@ -251,17 +261,29 @@ def _users(saved: SavedIndex, folder: ChangeFolder, change: Change) -> Kind:
     unknown = [user_id for user_id, row in zip(asked, gone.tolist(), strict=True) if row < 0]
     removed = np.unique(gone[gone >= 0])
     dim = saved.generation.manifest.dim
-    if folder.user_ids is None or folder.user_vectors is None:
+    if folder.user_ids is None:
         return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown)
-    vectors = _read_vectors(saved, folder.user_vectors, None)
-    ids = read_user_ids(folder.user_ids, expect_count=len(vectors))
+    given = None if folder.user_vectors is None else _read_vectors(saved, folder.user_vectors, None)
+    ids = read_user_ids(folder.user_ids, expect_count=None if given is None else len(given))
     rows = _user_rows(saved, ids)
+    vectors = _mean_users(saved, folder.user_ids, len(ids)) if given is None else given
     written = rows < 0
     there = np.flatnonzero(~written)
     # Where there is a profile, users' vectors are made of what they have seen, whatever the folder says.
     if len(there) and saved.users is not None and saved.config.profile is None:
         written[there] = (saved.users.vectors[rows[there]] != vectors[there]).any(axis=1)
     return Kind(ids, rows, written, vectors[written], removed, unknown)
+
+
+def _mean_users(saved: SavedIndex, path: Path, count: int) -> Vectors:
+    """Return the mean user's vector ``count`` times, for users whose own are made of what they have seen."""
+    if saved.config.profile is None or saved.users is None or not saved.users.has_seen:
+        raise DataError(
+            f"{path} names users without vectors, and the index does not make them of what users have seen",
+            fix=f"add {USER_VECTORS}, or build the index with users/seen.parquet and profile:",
+        )
+    mean = np.asarray(saved.users.vectors[:]).mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    return np.repeat(of_unit_length(mean, 0) if saved.config.index.normalize else mean, count, axis=0)
 
 
 def _user_rows(saved: SavedIndex, ids: Sequence[str]) -> Rows:

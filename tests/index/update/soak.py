@@ -7,8 +7,8 @@ An operation is a title put or removed, a user put, a row of what was seen, a co
 go into one publication. Each is made by a fork that, one time in two, kills itself before its n-th change to the disk:
 a file opened for writing, a link, a rename, a removal or a sync; n goes through all of them. Afterwards the index must
 be what it was or what the publication makes of it, as a model of dicts and numpy has it: no title lost, none back from
-the dead, none twice, and the best titles of three queries those of brute force. The reader follows the index and asks the
-same queries; whatever it was answered must be what the model says of the generation that answered. Prints one JSON
+the dead, none twice, and the best titles of three queries those of brute force. The reader follows the index and asks
+the same queries; whatever it was answered must be what the model says of the generation that answered. Prints one JSON
 object. On /dev/shm the disk costs nothing.
 """
 
