@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import set_option
+from semrec_faiss.cli.options import ray_option, set_option
 from semrec_faiss.cli.printing import say
 from semrec_faiss.errors import MissingPackageError
 
@@ -56,12 +56,16 @@ def serve() -> None:
 @click.option("--threads", type=int, help="For filters, texts and explanations. [default: 16]")
 @click.option("--access-log/--no-access-log", default=None, help="A line of JSON a request on stderr. [default: yes]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@ray_option
+@click.option("--replicas", type=int, help="With --ray: actors a shard; one is enough to answer. [default: 1]")
+@click.option("--partial", is_flag=True, default=None, help="With --ray: answer without lost shards, and say so.")
 @click.option("--fixed-body", type=int, hidden=True)
 @set_option
 def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     """Answer questions about INDEX over HTTP until SIGTERM or Ctrl-C; a page to look at stands at /.
 
-    A new generation of INDEX is taken as soon as it is published, without losing a request.
+    A new generation of INDEX is taken as soon as it is published, without losing a request. With --ray the shards of
+    INDEX are served by the machines of a cluster, and asked from here.
     """
     try:
         from semrec_faiss.serve.server import run as run_service

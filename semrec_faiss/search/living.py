@@ -44,6 +44,12 @@ LET_GO_SECONDS = 60
 """So long running questions are waited for, where their generation's memory is needed for the next."""
 
 
+def cluster_recommender() -> Any:
+    """Return the Recommender of indexes in shards; by its name, as a plug-in: its room stands on this one."""
+    module, name = CLUSTER_RECOMMENDER
+    return getattr(import_module(module), name)
+
+
 class LivingIndex(HoldsHandles):
     """What `Recommender` is besides its questions: open, refreshed, updated, followed, pickled and forked."""
 
@@ -98,9 +104,7 @@ class LivingIndex(HoldsHandles):
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
-            # By its name, as a plug-in: that room stands on this one, and needs a package of its own.
-            module, name = CLUSTER_RECOMMENDER
-            opened: Self = getattr(import_module(module), name).open(path, settings)
+            opened: Self = cluster_recommender().open(path, settings)
             return opened
         return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, follow)
 

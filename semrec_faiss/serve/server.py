@@ -54,7 +54,7 @@ class Service:
         IndexDirectory(config.index).current()
         self.config = config
         self.metrics = Metrics(Tallies())
-        self.serving = Serving(config.index, config.settings, Batcher(self.metrics.batch))
+        self.serving = Serving(config.index, config.settings, Batcher(self.metrics.batch), _cluster_of(config))
         self.handlers = Handlers(self.serving, config.limits, self.metrics, config.threads)
         self.metrics.watch(self.serving, lambda: self.handlers.waiting)
         rules = Rules(
@@ -87,6 +87,19 @@ class Service:
         self.app.write_log()
         self.handlers.close()
         self.serving.batcher.close()
+
+
+def _cluster_of(config: ServeConfig) -> dict[str, Any] | None:
+    """Return how an index in shards is opened; a lost shard is given up with half of the deadline left."""
+    if config.ray is None:
+        return None
+    patience_s = 1.0 if config.partial else config.limits.deadline_ms / 2e3
+    return {
+        "address": config.ray,
+        "replicas": config.replicas,
+        "partial": config.partial,
+        "patience_s": patience_s,
+    }
 
 
 class _Server(uvicorn.Server):

@@ -43,6 +43,9 @@ class ServeConfig(Settings):
         threads: for what is not one plain search: filters, texts, explanations.
         access_log: write a line of JSON a request to stderr.
         log_level: of everything else.
+        ray: the cluster that answers for an index in shards; None for an index of one piece.
+        replicas: actors a shard; where one is lost, another answers.
+        partial: answer without a shard that is lost, and say in every answer what share of the titles it saw.
         fixed_body: bytes of a reply at ``/fixed`` that is always the same, for a benchmark; 0: no such path.
     """
 
@@ -60,10 +63,15 @@ class ServeConfig(Settings):
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
     access_log: Annotated[bool, Field(strict=True)] = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    ray: str | None = None
+    replicas: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
+    partial: Annotated[bool, Field(strict=True)] = False
     fixed_body: Annotated[int, Field(ge=0, le=1 << 24, strict=True)] = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> ServeConfig:
+        if self.ray is None and (self.partial or self.replicas > 1):
+            raise ValueError("partial and replicas are of shards that a cluster serves, which ray names")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         if self.keys is None and not self.is_loopback:

@@ -115,15 +115,19 @@ class Handlers:
         return Reply(b'{"live":true}')
 
     async def ready(self, _: Request) -> Reply:
-        """``GET /readyz``: a generation is warm, and no shutdown has begun; also what was refused."""
+        """``GET /readyz``: a generation is warm, no shutdown has begun, shards answer; also what was refused."""
         serving = self.serving
         current, refused = serving.current, serving.refused
-        is_ready = current is not None and not self.is_draining
+        shards = await asyncio.get_running_loop().run_in_executor(self._threads, serving.shards)
+        answering = [shard["answering"] > 0 for shard in shards or ()]
+        enough = any(answering) if serving.is_partial else all(answering)
+        is_ready = current is not None and not self.is_draining and (shards is None or enough)
         document = {
             "ready": is_ready,
             "draining": self.is_draining,
             "generation": current.name if current else None,
             "refused": {"generation": refused.generation, "reason": refused.reason} if refused else None,
+            **({} if shards is None else {"shards": shards}),
         }
         return Reply(msgspec.json.encode(document), 200 if is_ready else 503)
 

@@ -44,6 +44,7 @@ class OneAnswer(msgspec.Struct):
     exact: bool | Literal["proven"]
     elapsed_ms: float
     results: list[TitleResult]
+    titles_seen: float | UnsetType = UNSET
 
 
 class SeveralAnswers(msgspec.Struct):
@@ -102,6 +103,16 @@ class Refused(msgspec.Struct):
     reason: str
 
 
+class ShardState(msgspec.Struct):
+    """A shard of an index that a cluster serves: its titles, and how many of its replicas answer."""
+
+    shard: int
+    first: int
+    titles: int
+    replicas: int
+    answering: int
+
+
 class Readiness(msgspec.Struct):
     """Whether questions are answered, from which generation, and what was published and not taken."""
 
@@ -109,6 +120,7 @@ class Readiness(msgspec.Struct):
     draining: bool
     generation: str | None
     refused: Refused | None
+    shards: list[ShardState] | UnsetType = UNSET
 
 
 class Liveness(msgspec.Struct):

@@ -66,6 +66,8 @@ class Plain:
 
 def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None) -> Plain | None:
     """Look a question up; None where `ask` is needed, be it only to say what is wrong with it."""
+    if served.in_cluster:
+        return None
     try:
         if isinstance(question, Similar):
             return _similar(served, question) if question.is_plain else None

@@ -6,11 +6,12 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.type_ahead import TypeAhead
@@ -20,6 +21,7 @@ from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.living import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
@@ -46,10 +48,12 @@ class Served:
         type_ahead: its titles as one types.
         known: row, media_id and title by a name that needs no database; None for others.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
+        in_cluster: whether shards elsewhere answer, so that nothing is looked up between two requests.
     """
 
-    def __init__(self, recommender: Recommender, inline_queries: int) -> None:
+    def __init__(self, recommender: Recommender, inline_queries: int, *, in_cluster: bool = False) -> None:
         self.recommender = recommender
+        self.in_cluster = in_cluster
         self.inline_queries = inline_queries
         self.name = recommender.saved.generation.name
         titles = recommender.titles
@@ -87,13 +91,20 @@ class Serving:
         loads: how many generations were taken.
     """
 
-    def __init__(self, index: Path, settings: tuple[str, ...], batcher: Batcher) -> None:
+    def __init__(
+        self,
+        index: Path,
+        settings: tuple[str, ...],
+        batcher: Batcher,
+        cluster: Mapping[str, Any] | None = None,
+    ) -> None:
         self.index = index
         self.batcher = batcher
         self.current: Served | None = None
         self.refused: Refusal | None = None
         self.loads = 0
         self._settings = settings
+        self._cluster = cluster
         self._taken: str | None = None
         self._lock = threading.Lock()
 
@@ -136,7 +147,23 @@ class Serving:
         gc.freeze()  # what was opened stays; looking through it again and again would hold up requests
         return served
 
+    def shards(self) -> list[dict[str, Any]] | None:
+        """Say which shards answer, after a second at most; None for an index of one piece."""
+        if self._cluster is None or self.current is None:
+            return None
+        states: list[dict[str, Any]] = self.current.recommender.shards.states()  # type: ignore[attr-defined]
+        return states
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether questions are answered without shards that are lost."""
+        return self._cluster is not None and bool(self._cluster["partial"])
+
     def _opened(self) -> Served:
+        if self._cluster is not None:
+            recommender = cluster_recommender().open(self.index, self._settings, **self._cluster)
+            _warm_from_afar(recommender)
+            return Served(recommender, 0, in_cluster=True)
         saved = SavedIndex(self.index, self._settings)
         _check_room(saved, self.current)
         verify_opened(saved)
@@ -162,6 +189,15 @@ def _warm(recommender: Recommender) -> None:
     for question in _first_questions(recommender):
         with suppress(NotFoundError):
             question()
+
+
+def _warm_from_afar(recommender: Recommender) -> None:
+    """Ask a cluster what will be asked, so that every shard has read what that needs."""
+    first = recommender.titles.records([0])[0]["media_id"]
+    recommender.similar(first, 10).as_json_bytes()
+    recommender.similar(first, 10, where="media_id IS NOT NULL")
+    if recommender.saved.users is not None:
+        recommender.recommend(recommender.users.ids[0], 10)
 
 
 def _first_vectors(recommender: Recommender, count: int) -> Vectors:
