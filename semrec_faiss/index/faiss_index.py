@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +25,12 @@ from semrec_faiss.index.hardware.device import (
     load_faiss,
     to_gpu,
 )
+from semrec_faiss.index.hardware.out_of_memory import halved
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
+
+TOO_LITTLE_MEMORY = "lower device.temp_memory_mb, free memory, or set device.kind=cpu"
 
 
 class FaissIndex(HoldsHandles):
@@ -105,7 +107,8 @@ class FaissIndex(HoldsHandles):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise DeviceError(f"FAISS failed on {self.device}: {first_line(error)}") from error
-                self._halve_block(len(piece), error)
+                is_first = self.block_rows == QUERY_BLOCK_ROWS
+                self.block_rows = halved(len(piece), self.device, error, is_first=is_first, fix=TOO_LITTLE_MEMORY)
                 continue
             start += len(piece)
         if len(pieces) == 1:
@@ -113,20 +116,6 @@ class FaissIndex(HoldsHandles):
         if not pieces:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
         return np.concatenate([d for d, _ in pieces]), np.concatenate([i for _, i in pieces])
-
-    def _halve_block(self, size: int, error: BaseException) -> None:
-        if size <= 1:
-            raise DeviceError(
-                f"memory on {self.device} does not suffice for a single query: {first_line(error)}",
-                fix="lower device.temp_memory_mb, free memory, or set device.kind=cpu",
-            ) from error
-        if self.block_rows == QUERY_BLOCK_ROWS:
-            warnings.warn(
-                f"memory on {self.device} ran out at a block of {size} queries; going on with smaller blocks",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        self.block_rows = max(1, size // 2)
 
     def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         """Search all queries at once.

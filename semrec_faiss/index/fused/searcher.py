@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +29,7 @@ from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
 from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
+from semrec_faiss.index.hardware.out_of_memory import halved
 
 _interpreter = threading.RLock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
@@ -245,17 +245,7 @@ class FusedSearcher:
 
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""
-        if size <= 1:
-            raise DeviceError(
-                f"memory on {self._device} does not suffice for a single query: {str(error).splitlines()[0]}",
-                fix="free GPU memory, or set device.kind=cpu",
-            ) from error
-        if self._most == MOST_QUERIES:
-            warnings.warn(
-                f"memory on {self._device} ran out at a block of {size} queries; going on with smaller blocks",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        self._most = max(1, size // 2)
+        is_first = self._most == MOST_QUERIES
+        self._most = halved(size, self._device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
         self._workspace.kept = None
         self._all.forget_recorded()

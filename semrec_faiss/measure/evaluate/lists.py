@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.evaluate.baselines import top
 from semrec_faiss.measure.evaluate.holdout import Split
@@ -103,7 +102,7 @@ class ListMaker:
         users = split.users
         known = split.known.of_users(users)
         weights = profile_weights(known.history, profile)
-        with _one_thread():
+        with one_core():
             for position in range(len(users)):
                 part = known.part(position)
                 # In the order of rows, as an index holds a history: the clustering starts from it.
@@ -138,18 +137,6 @@ def queries_key(profile: Profile) -> tuple[Any, ...]:
     """Return what a user's queries depend on, in a form that can be sorted by."""
     lives = [-1.0 if life is None else life for life in (profile.half_life, profile.half_life_days)]
     return (profile.weights, profile.liked, *lives, profile.interests)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let FAISS use one thread: a user's few titles are clustered sooner than threads have waited for each other."""
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _blocks(offsets: Rows, most: int) -> Iterator[slice]:

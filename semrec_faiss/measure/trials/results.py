@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.documents.fields import Checked, Part, Unsound, checked
 from semrec_faiss.measure.documents.results import MOST_BYTES
 from semrec_faiss.measure.trials.kind import PLAN, refuse_evaluation
@@ -37,6 +37,16 @@ class Results(Generic[Plan, TrialRecord]):
     folder: Path
     plan: Plan
     records: tuple[TrialRecord, ...]
+
+    def check_measured(self, nothing: str) -> None:
+        """Refuse results of which nothing was measured; ``nothing`` says why where nothing failed either.
+
+        Raises:
+            UsageError: nothing was measured, with the reasons.
+        """
+        if not any(record.status == "measured" for record in self.records):
+            failed = dict.fromkeys(str(getattr(record, "reason", nothing)) for record in self.records)
+            raise UsageError(f"nothing was measured in {self.folder}: {'; '.join(failed) or nothing}")
 
 
 class SweepResults(Results[SweepPlan, Measured | Failed]):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
 from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER
 from semrec_faiss.measure.evaluate.record import Mean, MeasuredProfile, Summary, Winner
@@ -68,10 +67,8 @@ def evaluation_page(results: EvaluationResults) -> Document:
         UsageError: nothing was measured.
         MissingPackageError: altair is not installed.
     """
+    results.check_measured("no profile was tried")
     measured = results.measured
-    if not measured:
-        reasons = "; ".join(dict.fromkeys(record.reason for record in results.failed)) or "no profile was tried"
-        raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
     by = results.plan.sweep.evaluate.by
     evaluations = {one.name: one for one in results.document.evaluations} if results.document else {}
     names = list(dict.fromkeys(record.index.name for record in measured))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.document import Block, Chart, Document, Section, Text
@@ -46,10 +45,8 @@ def sweep_document(results: SweepResults) -> Document:
         UsageError: nothing was measured.
         MissingPackageError: altair is not installed.
     """
+    results.check_measured("no trial has run")
     measured = results.measured
-    if not measured:
-        reasons = "; ".join(dict.fromkeys(str(record.reason) for record in results.failed)) or "no trial has run"
-        raise UsageError(f"nothing was measured in {results.folder}: {reasons}")
     k = results.plan.sweep.k[0]
     sections: list[Section] = []
     names = names_of(measured)

@@ -6,8 +6,8 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
-from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching import Batcher
@@ -227,18 +227,6 @@ def _quickest(search: Callable[[], object], times: int = 5) -> float:
         if least > 10 * INLINE_SECONDS:
             break
     return least
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Have this thread's searches on a CPU use no other core: of small ones, waking those takes longer."""
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _first_questions(recommender: Recommender) -> list[Callable[[], object]]:

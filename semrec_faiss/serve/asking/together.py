@@ -16,6 +16,7 @@ from itertools import chain
 
 import numpy as np
 
+from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching import MOST_TOGETHER, Asked, Batch, Batcher, TooLateError, exclusions_of, part_of
@@ -23,7 +24,6 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.asking.plain import Plain
-from semrec_faiss.serve.asking.serving import one_core
 from semrec_faiss.serve.wire.arrow import arrow_stream
 from semrec_faiss.serve.wire.messages import ARROW, Reply
 
