@@ -1,1 +1,4 @@
-"""The picture of `semrec bench gpu`: times by batch size beside the hardware's limit."""
+"""The picture of `semrec bench gpu`.
+
+Times stand by batch size, ours and the peers', beside the hardware's limit. `gpu_chart.py` makes it of the record.
+"""

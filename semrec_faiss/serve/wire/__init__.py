@@ -1,1 +1,5 @@
-"""What goes over the wire: requests and replies, questions and problems as types, vectors and answers as Arrow."""
+"""What goes over the wire.
+
+`questions.py` is what may be asked and `problems.py` what may go wrong, as types. `messages.py` reads requests and
+writes replies; `arrow.py` has vectors and answers as Arrow. Nothing here knows of an index.
+"""
