@@ -25,6 +25,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "ivf_sq": {"type": "ivf_sq", "build": {"nlist": 32}},
     "ivf_pq": {"type": "ivf_pq", "build": {"nlist": 32}},
     "hnsw": {"type": "hnsw"},
+    "fused": {"type": "fused"},
 }
 
 pytestmark = [

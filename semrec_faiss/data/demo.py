@@ -7,6 +7,16 @@ from pathlib import Path
 from semrec_faiss.errors import NotFoundError
 
 
+def or_demos(path: Path) -> Path:
+    """Return ``path``; where nothing is there and it names the demo's data as in a checkout, what came with semrec.
+
+    So ``data/demo`` and what is in it can be named wherever semrec is installed.
+    """
+    if path.parts[:2] != ("data", "demo") or path.exists():
+        return path
+    return demo_folder().joinpath(*path.parts[2:])
+
+
 def demo_folder() -> Path:
     """Return the data folder of the demo's films.
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, IvfPqIndex
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config, known_keys
 from semrec_faiss.errors import ConfigError, NotFoundError, SemrecError, UsageError
@@ -570,3 +571,9 @@ def test_no_bytes_give_anything_but_a_config_or_our_error(
         load_config(path)
     except SemrecError as error:
         assert error.exit_code == 2
+
+
+def test_labels_of_profiles_have_no_fractions_that_say_nothing() -> None:
+    """Once a fault: ``half_life_days=100.0``."""
+    assert Profile(half_life_days=100.0, popularity=0.45).describe() == "half_life_days=100, popularity=0.45"
+    assert Profile().describe() == "defaults"

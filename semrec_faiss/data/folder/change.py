@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.errors import DataError, NotFoundError
 
@@ -34,6 +35,7 @@ def find_change_folder(root: Path) -> ChangeFolder:
         NotFoundError: there is no such folder.
         DataError: it holds nothing of a data folder, or vectors without whose they are.
     """
+    root = or_demos(root)
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {root}", fix=_LAYOUT)
     places = {name: root / name for name in (METADATA, MEDIA_VECTORS, USER_IDS, USER_VECTORS, SEEN)}

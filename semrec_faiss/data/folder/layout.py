@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.vectors import NormStats, iter_float32_blocks, read_float32, vector_norms
 from semrec_faiss.errors import DataError, NotFoundError
 
@@ -87,7 +88,7 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
         NotFoundError: there is no such folder.
         DataError: a file is missing; the message lists what was expected.
     """
-    given = Path(root)
+    given = or_demos(Path(root))
     if not given.is_dir():
         problem = f"{given} is a file, not a data folder" if given.exists() else f"there is no data folder {given}"
         raise NotFoundError(problem, fix=f"give the folder that holds media/ and users/. {_LAYOUT}")

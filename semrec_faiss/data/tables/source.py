@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from semrec_faiss.data.demo import or_demos
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.storage import read_small
 
@@ -65,6 +66,7 @@ def find_files(source: Path) -> TableFiles:
         UsageError: it is no table, or holds files of several formats.
         DataError: a saved dataset that is not complete, or not as it can be read.
     """
+    source = or_demos(source)
     if source.is_dir():
         return _saved_dataset(source) or _of_one_format(source, _inside(source), _npy_in(source))
     if source.is_file():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semrec_faiss.data.folder.metadata_lines import inspect_metadata
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
 
@@ -166,3 +167,11 @@ def test_the_fix_for_repeated_ids_is_about_ids(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             Catalog.read(path)
         assert caught.value.fix == fix
+
+
+def test_ids_that_repeat_are_told_with_what_mends_them(tmp_path: Path) -> None:
+    """Once a fault: the fix told of the shape of a line, which was right."""
+    path = write_lines(tmp_path / "m.jsonl", [GOOD, GOOD])
+    with pytest.raises(DataError, match="is also on line 1") as told:
+        inspect_metadata(path)
+    assert told.value.fix == "give every title a media_id of its own"
