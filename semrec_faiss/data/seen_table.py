@@ -111,7 +111,7 @@ def _lacks_ids(connection: DuckDBPyConnection, path: Path) -> bool:
 
 
 def numbered(ids: NDArray[np.object_], numbers: NDArray[np.integer[Any]] | None = None) -> IdTable:
-    """Return ids with a number each, by default their positions."""
+    """Return ids, str (n,), with a number each, int64 (n,), by default their positions."""
     return {"id": ids, "number": np.arange(len(ids), dtype=np.int32) if numbers is None else numbers.astype(np.int32)}
 
 

@@ -75,7 +75,7 @@ class History:
     ignored: int = 0
 
     def take(self, users: NDArray[np.integer[Any]]) -> History:
-        """Return what some users have seen, in the order asked."""
+        """Return what some users, int64 (some,), have seen, in the order asked."""
         counts = self.offsets[users + 1] - self.offsets[users]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         at = np.repeat(self.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])

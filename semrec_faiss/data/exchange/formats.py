@@ -73,7 +73,11 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[AnnVectors]:
-    """Open an HDF5 file in this process, which a damaged one may end; raises DataError as `open_ann_file` does."""
+    """Open an HDF5 file in this process, which a damaged one may end; raises DataError as `open_ann_file` does.
+
+    Yields:
+        its arrays, float (n, dim) and int (queries, neighbours), read from disk by slices of rows.
+    """
     h5py = load_h5py()
     try:
         file = h5py.File(path, "r")
@@ -120,7 +124,7 @@ def _dataset(file: Any, name: str, path: Path) -> Any:
 
 
 def check_parts(found: AnnVectors, path: Path) -> None:
-    """Hold shapes and types against each other."""
+    """Hold shapes and types against each other; raises DataError where they do not agree."""
     for name, kinds in (("train", "f"), ("test", "f"), ("neighbors", "iu"), ("distances", "f")):
         array = getattr(found, name)
         if array is None:

@@ -139,7 +139,11 @@ def _check_unit(block: NDArray[np.float32], first: int, name: str) -> None:
 
 
 def float32_blocks(vectors: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first row, float32 block) over an array that is read on access."""
+    """Yield (first row, float32 (rows, dim)) over an array (n, dim) that is read on access.
+
+    Raises:
+        DataError: the file ends before its last row, or is damaged.
+    """
     rows, dim = vectors.shape
     step = max(1, BLOCK_BYTES // (4 * dim))
     for first in range(0, rows, step):

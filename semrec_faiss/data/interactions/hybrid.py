@@ -94,7 +94,7 @@ class Transformation:
         return np.concatenate((factors, block * np.float32(self.text_scale)), axis=1)
 
     def text_block_of(self, vectors: Vectors) -> Vectors:
-        """Return the text block of finished vectors (n, dim), as `TextProjection.project` gave it."""
+        """Return the text block of finished vectors (n, dim), as `TextProjection.project` gave it: float32 (n, …)."""
         block = vectors[:, self.rank :]
         return block if not self.text_scale else np.asarray(block / np.float32(self.text_scale))
 

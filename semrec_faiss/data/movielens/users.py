@@ -24,7 +24,7 @@ def user_id(number: int) -> str:
 
 
 def rating_weights(ratings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Weigh ratings as the guide does: (rating - 1) / 4, nothing below 0."""
+    """Weigh ratings, float (n,), as the guide does: (rating - 1) / 4, nothing below 0; float64 (n,)."""
     return np.maximum((ratings.astype(np.float64) - 1.0) / 4.0, 0.0)
 
 

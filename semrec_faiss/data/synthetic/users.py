@@ -78,7 +78,7 @@ class TitleRows:
         self.row_bytes = self.dim * self._dtype.itemsize
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read ``rows``, (some, dim)."""
+        """Read ``rows``, int64 (some,): their vectors, float (some, dim)."""
         gathered = np.empty((len(rows), self.dim), dtype=self._dtype)
         for row, target in zip(rows.tolist(), gathered, strict=True):
             self._file.seek(self._start + row * self.row_bytes)
@@ -87,7 +87,7 @@ class TitleRows:
 
 
 def mean_vectors(titles: TitleRows, liked: Liked) -> Iterator[NDArray[np.float64]]:
-    """Yield users' weighted means of what they like, (some, dim), unit length."""
+    """Yield users' weighted means of what they like: float64 (some, dim), unit length."""
     step = max(1, _GATHER_BYTES // (LIKED_TITLES * titles.row_bytes))
     for first in range(0, len(liked.rows), step):
         chosen = slice(first, first + step)

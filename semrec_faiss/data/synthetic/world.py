@@ -110,12 +110,12 @@ class TitleBlock:
     wording: NDArray[np.int64]
 
     def genre_sets(self) -> NDArray[np.int64]:
-        """Tell where in GENRE_SETS the genres of works stand, (f,)."""
+        """Tell where in GENRE_SETS the genres of works stand: int64 (works,)."""
         sets: NDArray[np.int64] = _SET_NUMBERS[tuple(self.genres.T)]
         return sets
 
     def centre_numbers(self) -> NDArray[np.int64]:
-        """Number (f,) what works are about: THEMES_PER_GENRE in a row for each of GENRE_SETS."""
+        """Number what works are about, THEMES_PER_GENRE in a row for each of GENRE_SETS: int64 (works,)."""
         return self.genre_sets() * THEMES_PER_GENRE + self.theme % THEMES_PER_GENRE
 
 

@@ -113,7 +113,12 @@ def import_histories(
 def write_histories(
     table: Table, folder: Path, wish: HistoryWish, *, users: Sequence[str] | None = None, progress: Progress = silent
 ) -> ImportedHistories:
-    """Write users/ of a table that is open; with ``users``, whose vectors came along, only what they did."""
+    """Write users/ of a table that is open; with ``users``, whose vectors came along, only what they did.
+
+    Raises:
+        UsageError: columns that cannot be guessed, or that there are not.
+        DataError: rows that cannot be used, the first ten with their place.
+    """
     import duckdb
 
     given = {part: column for part, column in wish.columns.items() if column != NONE}

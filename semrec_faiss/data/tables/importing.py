@@ -94,7 +94,12 @@ def import_table(source: Path, folder: Path, wish: TableWish, progress: Progress
 def write_media(
     table: Table, folder: Path, wish: TableWish, *, beside: Path | None = None, progress: Progress = silent
 ) -> ImportedTable:
-    """Write media/ of a table that is open; ``beside`` is a .npy that lies beside it; see `import_table`."""
+    """Write media/ of a table that is open; ``beside`` is a .npy (n, dim) that lies beside it; see `import_table`.
+
+    Raises:
+        UsageError: columns that cannot be guessed, or that there are not; vectors in none or in two places.
+        DataError: rows that cannot be used, the first ten with their place.
+    """
     schema = table.schema
     chosen, notes = _vectors_of(table, wish, beside)
     columns = find_columns(

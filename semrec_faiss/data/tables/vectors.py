@@ -80,7 +80,7 @@ class VectorReader:
 def note_unusable(
     vectors: NDArray[Any], first: int, column: str, mistakes: Mistakes, rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.bool_]:
-    """Note vectors (n, d) not finite or all zero, row ``rows[i]`` after ``first``; return which can be used, (n,)."""
+    """Note vectors (n, dim) not finite or all zero, row ``rows[i]`` after ``first``; return bool (n,): of use."""
     finite = np.isfinite(vectors).all(axis=1)
     usable: NDArray[np.bool_] = finite & vectors.any(axis=1)
     for at in np.flatnonzero(~usable):

@@ -66,7 +66,7 @@ class UnfinishedEmbedding:
         return {start for start in self.starts if self._is_finished(start)}
 
     def save(self, start: int, rows: NDArray[np.floating[Any]]) -> None:
-        """Keep the block that begins with title ``start``."""
+        """Keep the block that begins with title ``start``, float (titles, dim)."""
         with new_file(self._block(start)) as file, NpyWriter(file, rows.shape, self._settings["dtype"]) as writer:
             writer.write(rows)
 

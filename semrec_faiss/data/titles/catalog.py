@@ -211,7 +211,7 @@ class Catalog(HoldsHandles):
         return self._connection.cursor()
 
     def records(self, rows: RowsLike) -> list[dict[str, Any]]:
-        """Return the metadata of ``rows``, in the order asked, as new dicts of plain Python values.
+        """Return the metadata of ``rows``, integers (n,), in the order asked, as new dicts of plain Python values.
 
         media_id and title come first, then year and genres where there are such fields.
 
@@ -231,7 +231,7 @@ class Catalog(HoldsHandles):
         return [read_record(texts[row]) for row in asked.tolist()]
 
     def media_ids(self, rows: RowsLike) -> list[str]:
-        """Return the media_id of each of ``rows``.
+        """Return the media_id of each of ``rows``, integers (n,).
 
         Raises:
             DataError: a row is outside the catalog.

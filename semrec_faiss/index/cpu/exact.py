@@ -177,7 +177,19 @@ def _all_rescored(
 def ties_rescored(
     queries: Vectors, scores: Scores, rows: Rows, k: int, error: Scores, vectors_of: VectorsOf
 ) -> tuple[Scores, Rows]:
-    """Score again only what is nearly tied with a neighbour, and leave the other scores as they are."""
+    """Score again only what is nearly tied with a neighbour, and leave the other scores as they are.
+
+    Args:
+        queries: float32 (queries, dim).
+        scores: float32 (queries, candidates), descending.
+        rows: int64 (queries, candidates); -1 where there is no title.
+        k: how many to keep.
+        error: float32 (queries,), see `rounding_error`.
+        vectors_of: returns the vectors of rows.
+
+    Returns:
+        scores float32 and rows int64 (queries, k), best first, ties by row.
+    """
     pairs = nearly_equal(scores[:, :-1], scores[:, 1:], error)
     tied = np.zeros(scores.shape, np.bool_)
     tied[:, :-1] |= pairs
@@ -215,7 +227,15 @@ def scores_of_pairs(queries: Vectors, of: Rows, rows: Rows, vectors_of: VectorsO
 
 
 def nearly_equal(higher: Scores, lower: Scores, error: Scores) -> Mask:
-    """Tell which scores rounding may have put in the wrong order; what was not found, -inf, is equal to nothing."""
+    """Tell which scores rounding may have put in the wrong order; what was not found, -inf, is equal to nothing.
+
+    Args:
+        higher, lower: float32 (queries, n), or (queries, 1) for one that all are held against.
+        error: float32 (queries,), see `rounding_error`.
+
+    Returns:
+        bool (queries, n).
+    """
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(higher - lower <= 2 * error[:, None])
 
@@ -237,7 +257,7 @@ def scan(queries: Vectors, k: int, count: int, vectors_of: VectorsOf) -> tuple[S
 
 
 def order_ties(scores: Scores, rows: Rows) -> None:
-    """Put titles of equal score in row order, in place; scores are descending already."""
+    """Put titles of equal score in row order, in place: float32 and int64 (queries, k), descending already."""
     flat = scores.ravel()
     if not (flat[1:] == flat[:-1]).any():  # many times cheaper than to look at each query apart, and nearly always all
         return

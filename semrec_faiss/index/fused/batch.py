@@ -55,7 +55,7 @@ class DirectSearch:
         return _read(self.work, into)
 
     def repeat(self, which: Rows, into: Answers) -> Proven:
-        """Search these queries of the batch just searched again, with more candidates."""
+        """Search the queries ``which``, int64 (some,), of the batch just searched again, with more candidates."""
         proven = np.empty(len(which), np.bool_)
         for part, room in _in_rooms(which, self.work):
             proven[part] = yield from self._repeat(which[part], room, _part(into, part))
@@ -132,7 +132,7 @@ class CapturedSearch:
         self._repeat_of(next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
 
     def repeat(self, which: Rows, into: Answers) -> Proven:
-        """Search these queries of the batch just searched again, with more candidates; its bitmap is here still."""
+        """Search ``which``, int64 (some,), of that batch again, with more candidates; its bitmap is here still."""
         proven = np.empty(len(which), np.bool_)
         for part, room in _in_rooms(which, self.work):
             proven[part] = yield from self._repeat_of(room).search(which[part], _part(into, part))

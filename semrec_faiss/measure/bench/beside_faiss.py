@@ -40,7 +40,16 @@ def rounds_of(queries: int, repeats: int) -> int:
 
 
 def raw_search(index: VectorIndex, queries: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
-    """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock."""
+    """Search the FAISS object inside ``index`` with nothing of ours around it but the GPU's lock.
+
+    Args:
+        index: whose.
+        queries: float32 (queries, dim), prepared.
+        k: how many titles.
+
+    Returns:
+        scores float32 and rows int64 (queries, k), in FAISS's order.
+    """
     with index.locked():
         scores, rows = index.faiss_index.search(queries, k)
     return scores, rows
@@ -146,7 +155,7 @@ def blas_settings(threshold: int, query_block: int, title_block: int) -> Iterato
 
 
 def agreement_with_cpu(recommender: Recommender, queries: Vectors, k: int) -> CpuAgreement:
-    """Search on the GPU and on the CPU, and say how far the answers are the same."""
+    """Search float32 (queries, dim) on the GPU and on the CPU, and say how far the answers are the same."""
     on_gpu = recommender.index.search(queries, k)
     on_cpu = recommender.saved.load(recommender.saved.config.index, Device()).search(queries, k)
     shared = [len(np.intersect1d(ours, theirs)) for ours, theirs in zip(on_gpu.rows, on_cpu.rows, strict=True)]

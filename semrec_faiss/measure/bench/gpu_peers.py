@@ -52,7 +52,7 @@ class FusedPeer:
         return self._work.scores, self._work.rows
 
     def find_unproven(self) -> NDArray[np.int64]:
-        """Return which of the batch's answers the first pass does not prove."""
+        """Return which of the batch's answers the first pass does not prove: int64 (some,)."""
         unproven = []
         for start in range(0, len(self._queries), self._step):
             block = self._queries[start : start + self._step]

@@ -92,7 +92,7 @@ def _best(scores_of: Callable[[int], Values], split: Split, k: int, progress: Pr
 
 
 def top(scores: Values, k: int) -> Rows:
-    """Return the rows of the k highest scores, descending, ties by row."""
+    """Return the rows of the k highest of ``scores``, float64 (titles,), descending, ties by row: int64 (k,)."""
     k = min(k, len(scores))
     if k == 0:
         return np.empty(0, np.int64)

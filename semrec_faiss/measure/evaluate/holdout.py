@@ -78,7 +78,7 @@ class Ratings:
         return History(self.offsets, self.rows.astype(np.int32), self.ratings.astype(np.float32), self.times)
 
     def where(self, keep: Mask) -> Ratings:
-        """Return the ratings that ``keep`` (n,) marks, of the same users."""
+        """Return the ratings that ``keep``, bool (ratings,), marks, of the same users."""
         kept = np.concatenate(([0], np.cumsum(keep)))
         return Ratings(kept[self.offsets], self.rows[keep], self.ratings[keep], self.times[keep])
 
@@ -87,7 +87,7 @@ class Ratings:
         return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
 
     def of_users(self, users: Rows) -> Ratings:
-        """Return the ratings of some users, in the order asked; they are numbered anew."""
+        """Return the ratings of some users, int64 (some,), in the order asked; they are numbered anew."""
         counts = np.diff(self.offsets)[users]
         offsets = np.concatenate(([0], np.cumsum(counts)))
         at = np.repeat(self.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -113,7 +113,7 @@ class Split:
     candidates: Mask | None = None
 
     def take(self, chosen: Rows) -> Split:
-        """Return the split with some of its users, by their positions."""
+        """Return the split with some of its users, by their positions, int64 (some,)."""
         return Split(self.rest, self.known, self.users[chosen], self.held_out[chosen], self.candidates)
 
 

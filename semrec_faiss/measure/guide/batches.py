@@ -46,7 +46,7 @@ def batches_test(sides: Sides, settings: CompareSettings, progress: Progress) ->
 
 
 def batch_queries(recommender: Recommender, count: int, seed: int) -> tuple[Vectors, str]:
-    """Return ``count`` query vectors and what they are: users', evenly spread, where there are as many."""
+    """Return queries, float32 (count, dim), and what they are: users', evenly spread, where there are as many."""
     users = recommender.saved.users
     if users is not None and users.count >= count:
         rows = np.linspace(0, users.count - 1, count).astype(np.int64)

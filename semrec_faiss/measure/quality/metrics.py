@@ -51,7 +51,7 @@ def exact_scores(queries: Vectors, rows: Rows, vectors_of: Callable[[Rows], Vect
 
 
 def descending(scores: Scores) -> Scores:
-    """Order each query's scores, the largest first: a GPU's and a CPU's sums of the same list can differ in order."""
+    """Order scores, float32 (queries, k), the largest first: a GPU's and a CPU's sums of a list can differ in order."""
     return np.asarray(-np.sort(-scores, axis=1), dtype=np.float32)
 
 
@@ -121,7 +121,7 @@ def fill_rate(rows: Rows, matching: Rows | int) -> Values:
 
 
 def mean_of(values: Values) -> float | None:
-    """Return the mean of the values that are numbers; None when there is none."""
+    """Return the mean of those of float64 (n,) that are numbers; None when there is none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
 

@@ -9,7 +9,7 @@ from semrec_faiss.index.vector_index import VectorIndex
 
 
 def made_up_queries(index: VectorIndex, count: int, seed: int) -> Vectors:
-    """Make unit vectors (count, dim) that lie between titles, as users' tastes do."""
+    """Make unit vectors, float32 (count, dim), that lie between titles, as users' tastes do."""
     random = np.random.default_rng(seed)
     liked, also = random.integers(0, index.count, (2, count))
     queries = index.vectors(liked) + np.float32(0.5) * index.vectors(also)

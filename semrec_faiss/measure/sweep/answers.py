@@ -67,7 +67,13 @@ def quality_of(rows: Rows, data: SweepData, truth: Truth, *, field: str | None) 
 
 
 def examples_of(rows: Rows, data: SweepData, truth: Truth) -> list[Example]:
-    """Write out the answers of which most is missed: what the exact index gives, and what stands there instead."""
+    """Write out the answers of which most is missed: what the exact index gives, and what stands there instead.
+
+    Args:
+        rows: int64 (queries, k), the answers.
+        data: what was searched.
+        truth: the exact answers.
+    """
     rows = _widened(rows, truth.rows.shape[1])
     scores = exact_scores(data.questions.vectors, rows, data.vectors_of)
     found = found_of_truth(rows, scores, truth.rows, exact_scores(data.questions.vectors, truth.rows, data.vectors_of))

@@ -198,7 +198,7 @@ class Run(ABC, Generic[Trial, TrialRecord]):
         return time.monotonic() - self._started
 
     def check_budget(self) -> None:
-        """End the run where its time is over and trials are left."""
+        """End the run where its time is over and trials are left; raises what ends it."""
         if self._budget_s is not None and self.left and self.spent_s > self._budget_s:
             raise BudgetSpentError
 

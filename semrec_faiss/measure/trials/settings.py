@@ -23,7 +23,7 @@ def as_list(value: Any) -> Any:
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse a value that is given twice."""
+    """Refuse a value that is given twice; raises ValueError, which pydantic tells with the field."""
     if len(set(values)) < len(values):
         raise ValueError(f"{list(values)} holds a value twice")
     return values

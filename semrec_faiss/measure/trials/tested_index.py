@@ -213,7 +213,7 @@ class LoadedIndex:
         return self._selections[where]
 
     def speed(self, trial: Trial, search: Callable[[Vectors], Found]) -> tuple[Unsettled, Unsettled]:
-        """Time a trial's searches and measure the memory that they need.
+        """Time a trial's searches of float32 (batch, dim) and measure the memory that they need.
 
         Returns:
             The record's latency and its memory.
@@ -241,7 +241,7 @@ class LoadedIndex:
 
 
 def batches_of(questions: Vectors, batch: int) -> list[Vectors]:
-    """Cut the questions into batches; they are asked over again where one batch needs more than there are."""
+    """Cut float32 (questions, dim) into batches; they are asked over again where one batch needs more of them."""
     if batch >= len(questions):
         return [np.ascontiguousarray(np.resize(questions, (batch, questions.shape[1])))]
     whole = len(questions) // batch

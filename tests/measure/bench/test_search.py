@@ -284,6 +284,7 @@ def test_gpu_memory_without_a_driver_is_none(monkeypatch: pytest.MonkeyPatch) ->
     assert watch.told() is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows counts no peak resident set")
 def test_peak_memory_is_the_childs_own() -> None:
     ballast = np.ones(40 * MB, np.float64)  # 320 MB held by this process must not count
@@ -296,6 +297,7 @@ def test_peak_memory_is_the_childs_own() -> None:
     assert 100 * MB <= large < small + 130 * MB
 
 
+@pytest.mark.slow
 def test_a_measured_process_that_fails_is_an_error() -> None:
     failing = [sys.executable, "-c", "import sys; print('out of luck', file=sys.stderr); sys.exit(3)"]
     with pytest.raises(SemrecError, match=r"(?s)exit code 3.*out of luck$"):
@@ -305,6 +307,7 @@ def test_a_measured_process_that_fails_is_an_error() -> None:
             peak_bytes_of_process(failing)
 
 
+@pytest.mark.slow
 def test_processes_are_timed_after_one_that_is_not_counted() -> None:
     told: list[tuple[str, int, int]] = []
     timing = time_process(semrec("--version"), repeats=2, what="version", progress=lambda *step: told.append(step))
@@ -362,6 +365,7 @@ def tiny() -> dict[str, Any]:
     return bench_search(SearchBench(Config(), titles=500, users=50, dim=16, repeats=2)).as_json()
 
 
+@pytest.mark.slow
 def test_tiny_run_measures_every_section_of_a_cpu(tiny: dict[str, Any]) -> None:
     assert json.loads(json.dumps(tiny, allow_nan=False)) == tiny
     assert tiny["data"] == {"titles": 500, "users": 50, "dim": 16, "made_by": "semrec dataset synth", "seed": 7}
@@ -382,6 +386,7 @@ def test_tiny_run_measures_every_section_of_a_cpu(tiny: dict[str, Any]) -> None:
     assert all(isinstance(promise["met"], bool) for promise in tiny["promises"])
 
 
+@pytest.mark.slow
 def test_tiny_run_says_what_a_cpu_leaves_out(tiny: dict[str, Any]) -> None:
     untold = {"others_used_cores"}  # but on Linux
     assert set(tiny["not_measured"]) - untold == {"agreement_with_cpu", "gpu_memory", "processes.similar_gpu"}

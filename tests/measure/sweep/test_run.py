@@ -305,6 +305,7 @@ def test_what_is_wrong_with_the_whole_sweep_ends_it(
     assert not (plan.sweep.folder / PLAN).exists()
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_measures_the_same_and_its_death_costs_one_trial(
     tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any], done: Outcome
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_test_that_failed_says_so_and_the_rest_stands(results: dict[str, Any])
     assert "not asked for (--only 1)." in text
 
 
+@pytest.mark.slow
 def test_all_files_are_written_and_the_markdown_shows_the_pictures(results: dict[str, Any], tmp_path: Path) -> None:
     written, missing = save_comparison(GuideResults.model_validate(results), tmp_path)
     assert missing is None

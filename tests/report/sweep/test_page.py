@@ -181,6 +181,7 @@ def test_csv_has_a_line_a_trial_and_nothing_for_what_was_not_measured(results: S
     assert {row["recall"] for row in nothing} == {""}, "no title matches: null, not 0"
 
 
+@pytest.mark.slow
 def test_files_are_written(results: SweepResults, tmp_path: Path) -> None:
     written = write_report(results, tmp_path / "out")
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "out").iterdir())
