@@ -39,6 +39,14 @@ SAME: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         {"title": "m00003", "k": 5, "where": "runtime < 90", "diversity": 0.5, "max_per": {"year": 1}},
         ("similar", "m00003", "-k", "5", "--where", "runtime < 90", "--diversity", "0.5", "--max-per", "year=1"),
     ),
+    (
+        "similar",
+        {"title": "m00003", "k": 5, "any_of": {"genres": ["Drama", "Crime"]}, "ranges": {"runtime": [80, 100.5]}},
+        (
+            *("similar", "m00003", "-k", "5", "--any-of", "genres=Drama", "--any-of", "genres=Crime"),
+            *("--range", "runtime=80..100.5"),
+        ),
+    ),
     ("recommend", {"user": "user_003"}, ("recommend", "--user", "user_003")),
     ("recommend", {"user": "user_003", "include_seen": True}, ("recommend", "--user", "user_003", "--include-seen")),
     (
@@ -117,6 +125,9 @@ MISTAKES: list[tuple[str, Any, int, str]] = [
     ("similar", {"titles": ["m00001"] * 31}, 422, "at most 30"),
     ("similar", {"title": "m00001", "genres": ["Noir"]}, 400, "no title has the genre"),
     ("similar", {"title": "m00001", "years": [2000, 1990]}, 400, "empty span"),
+    ("similar", {"title": "m00001", "any_of": {"brand": ["Sony"]}}, 400, "no field 'brand'"),
+    ("similar", {"title": "m00001", "ranges": {"year": [None, None]}}, 400, "a first and a last value"),
+    ("similar", {"title": "m00001", "any_of": {"year": []}}, 422, "length >= 1"),
     ("recommend", {"user": "nobody"}, 404, "no user"),
     ("recommend", {"user": "user_001", "likes": ["m00001"]}, 422, "both"),
     ("recommend", {"ratings": {"m00001": 9}}, 422, "<= 5"),

@@ -39,6 +39,7 @@ class Process:
 
     def __init__(self, index: Path, *flags: str, context: ssl.SSLContext | None = None) -> None:
         self.context = context
+        self.index = index
         command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         assert self.process.stderr is not None
@@ -224,6 +225,12 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         page.get_by_label("or a user").fill("user_001")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
+        build(ROOT / "data" / "demo", demo.index)  # a swap under the open page
+        demo.until(lambda: demo.ask("GET", "/readyz")[1]["generation"] == "gen-000002")
+        page.get_by_label("Genre").select_option("Drama")
+        expect(page.locator("#account")).to_contain_text("exact · gen-000002")
+        expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
+        expect(results.first).to_contain_text("Drama")
         assert wrong == []
         page.get_by_role("combobox", name="Title").fill("no such title")
         page.keyboard.press("Enter")

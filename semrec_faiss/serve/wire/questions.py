@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from semrec_faiss.search.filters.field_filters import any_of_from, ranges_from
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.wish import WishArguments
 from semrec_faiss.serve.wire.messages import Request
@@ -14,6 +15,7 @@ from semrec_faiss.serve.wire.problems import Refused
 
 Name = Annotated[str, Meta(max_length=1000)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Year = Annotated[int, Meta(ge=-(10**6), le=10**6)] | None
+Bound = Name | float | None
 Stars = Annotated[float, Meta(ge=0.5, le=5)]
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
@@ -28,6 +30,8 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         any_genres: genres of which a title must have one.
         not_genres: genres that a title must not have.
         years: the first and the last year, either null for open.
+        any_of: field → values of which a title must have one.
+        ranges: field → the first and the last value, either null for open.
         exclude: titles or media_ids never to return.
         diversity: 0 ranks by score alone, 1 by difference.
         max_per: field → the most titles that may share a value of it.
@@ -40,6 +44,8 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     any_genres: list[str] = []
     not_genres: list[str] = []
     years: tuple[Year, Year] | None = None
+    any_of: dict[str, Annotated[list[Name], Meta(min_length=1)]] = {}
+    ranges: dict[str, tuple[Bound, Bound]] = {}
     exclude: list[Name] = []
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     max_per: dict[str, Annotated[int, Meta(ge=1, le=2**31)]] = {}
@@ -54,6 +60,8 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             or self.any_genres
             or self.not_genres
             or self.years
+            or self.any_of
+            or self.ranges
             or self.exclude
             or self.diversity
             or self.max_per
@@ -64,7 +72,15 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Return it as a Recommender's questions take it; raises UsageError for an empty span of years."""
         if self.is_plain:
             return {}
-        filters = Filter(self.where, tuple(self.genres), tuple(self.any_genres), tuple(self.not_genres), self.years)
+        filters = Filter(
+            self.where,
+            tuple(self.genres),
+            tuple(self.any_genres),
+            tuple(self.not_genres),
+            self.years,
+            any_of_from(self.any_of),
+            ranges_from(self.ranges),
+        )
         return {
             "where": filters if filters.says_something else None,
             "exclude": tuple(self.exclude),
