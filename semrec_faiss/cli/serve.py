@@ -59,6 +59,8 @@ def serve() -> None:
 @ray_option
 @click.option("--replicas", type=int, help="With --ray: actors a shard; one is enough to answer. [default: 1]")
 @click.option("--partial", is_flag=True, default=None, help="With --ray: answer without lost shards, and say so.")
+@click.option("--workers", type=int, help="Processes that answer; on a GPU one more owns it. [default: 1]")
+@click.option("--owner", type=click.Choice(["auto", "always", "never"]), hidden=True)
 @click.option("--fixed-body", type=int, hidden=True)
 @set_option
 def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
@@ -68,7 +70,7 @@ def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     INDEX are served by the machines of a cluster, and asked from here.
     """
     try:
-        from semrec_faiss.serve.server import run as run_service
+        from semrec_faiss.serve.workers.supervising import run as run_service
     except ImportError as error:
         raise MissingPackageError(f"{error.name} is not installed", fix="pip install 'semrec-faiss[serve]'") from error
     from semrec_faiss.serve.settings import read_settings

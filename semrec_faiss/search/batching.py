@@ -315,10 +315,18 @@ def part_of(found: TopK, start: int, stop: int) -> TopK:
     )
 
 
+class Searches(Protocol):
+    """Who makes searches for many: a `Batcher`, or what hands them to one elsewhere."""
+
+    def submit(self, asked: Asked) -> Future[TopK]:
+        """Have queries searched; see `Batcher.submit`."""
+        ...
+
+
 class BatchedSearcher(Searcher):
     """A searcher whose searches a `Batcher` makes, together with those of other threads."""
 
-    def __init__(self, index: VectorIndex, titles: Titles, batcher: Batcher) -> None:
+    def __init__(self, index: VectorIndex, titles: Titles, batcher: Searches) -> None:
         """Search ``index``, whose rows are ``titles``, through ``batcher``."""
         super().__init__(index, titles)
         self.batcher = batcher

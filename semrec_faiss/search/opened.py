@@ -16,7 +16,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching import BatchedSearcher, Batcher
+from semrec_faiss.search.batching import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Block, Likeness
 from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
@@ -42,7 +42,7 @@ class Opened:
         row_of: finds a title's row, and keeps it.
     """
 
-    def __init__(self, saved: SavedIndex, batcher: Batcher | None = None, before: Opened | None = None) -> None:
+    def __init__(self, saved: SavedIndex, batcher: Searches | None = None, before: Opened | None = None) -> None:
         """Load what every search needs.
 
         Args:
@@ -60,7 +60,7 @@ class Opened:
         if before is not None:
             self.texts.share_models(before.texts)
 
-    def searcher_by(self, batcher: Batcher | None) -> Searcher:
+    def searcher_by(self, batcher: Searches | None) -> Searcher:
         """Return what runs the questions."""
         if batcher is None:
             return Searcher(self.index, self.titles)

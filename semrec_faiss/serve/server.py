@@ -43,8 +43,13 @@ CLOSING_SHARE = 0.5
 class Service:
     """Everything that one process serves with."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, metrics: Metrics | None = None, serving: Serving | None = None) -> None:
         """Put the parts together; nothing is opened, and no socket.
+
+        Args:
+            config: what the service is told.
+            metrics: counts in a place of its own; None counts alone.
+            serving: owns the generation in use; None makes it.
 
         Raises:
             NotFoundError: there is no index, or no file of keys.
@@ -53,8 +58,10 @@ class Service:
         """
         IndexDirectory(config.index).current()
         self.config = config
-        self.metrics = Metrics(Tallies())
-        self.serving = Serving(config.index, config.settings, Batcher(self.metrics.batch), _cluster_of(config))
+        self.metrics = metrics or Metrics(Tallies())
+        self.serving = serving or Serving(
+            config.index, config.settings, Batcher(self.metrics.batch), _cluster_of(config)
+        )
         self.handlers = Handlers(self.serving, config.limits, self.metrics, config.threads)
         self.metrics.watch(self.serving, lambda: self.handlers.waiting)
         rules = Rules(
@@ -174,22 +181,28 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
-    """Serve until a signal ends it.
+def set_up_log(config: ServeConfig) -> None:
+    """Write the log to stderr, from the level on that the config says."""
+    logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log.setLevel(config.log_level.upper())
+
+
+def run(config: ServeConfig, listening: Callable[[str], None], service: Service | None = None) -> None:
+    """Serve with one process until a signal ends it.
 
     Args:
         config: what the service is told.
         listening: is told the address once the door is open; questions are answered when ``/readyz`` says so.
+        service: what serves; None puts it together.
 
     Raises:
         UsageError: the address cannot be listened at.
         SemrecError: the first generation is refused; see `Service` too.
     """
-    logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s", stream=sys.stderr)
-    log.setLevel(config.log_level.upper())
-    service = Service(config)
+    set_up_log(config)
+    service = service or Service(config)
     sys.setswitchinterval(SWITCH_SECONDS)
-    door = _door(config)
+    opened = door(config)
     server = _Server(
         uvicorn.Config(
             service.asgi,
@@ -208,24 +221,26 @@ def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
         listening,
     )
     try:
-        server.run(sockets=[door])
+        server.run(sockets=[opened])
     finally:
-        door.close()
+        opened.close()
         service.close()
     if server.failure is not None:
         raise server.failure
 
 
-def _door(config: ServeConfig) -> socket.socket:
-    """Open the socket; raises UsageError where that does not go."""
+def door(config: ServeConfig) -> socket.socket:
+    """Take the address, which several workers share; raises UsageError where that does not go."""
     try:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
-        door = socket.socket(family, socket.SOCK_STREAM)
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((config.host, config.port))
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.workers > 1:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.bind((config.host, config.port))
     except OSError as error:
         raise UsageError(
             f"cannot listen at {config.host}:{config.port}: {error.strerror or error}",
             fix="give another --port or --host",
         ) from error
-    return door
+    return opened

@@ -46,6 +46,8 @@ class ServeConfig(Settings):
         ray: the cluster that answers for an index in shards; None for an index of one piece.
         replicas: actors a shard; where one is lost, another answers.
         partial: answer without a shard that is lost, and say in every answer what share of the titles it saw.
+        workers: processes that answer at the same address; what they read of the index is mapped, and shared.
+        owner: whether one more process owns the device and searches for all workers; ``auto``: where it is a GPU.
         fixed_body: bytes of a reply at ``/fixed`` that is always the same, for a benchmark; 0: no such path.
     """
 
@@ -66,6 +68,8 @@ class ServeConfig(Settings):
     ray: str | None = None
     replicas: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
     partial: Annotated[bool, Field(strict=True)] = False
+    workers: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
+    owner: Literal["auto", "always", "never"] = "auto"
     fixed_body: Annotated[int, Field(ge=0, le=1 << 24, strict=True)] = 0
 
     @model_validator(mode="after")
@@ -74,6 +78,8 @@ class ServeConfig(Settings):
             raise ValueError("partial and replicas are of shards that a cluster serves, which ray names")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
+        if self.ray is not None and self.workers > 1:
+            raise ValueError("workers goes without ray, whose shards answer from other processes already")
         if self.keys is None and not self.is_loopback:
             raise ValueError(
                 f"host {self.host} lets other machines ask, which needs keys: `semrec serve keys add NAME --keys FILE`,"

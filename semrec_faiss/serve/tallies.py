@@ -49,22 +49,23 @@ class Tallies:
         seconds: route → spread of seconds.
         parts: part of a question → spread of seconds.
         callers, queries, batch_seconds, wait_seconds: spreads of batches.
-        short, taken, refused, in_flight, ready: places.
+        short, taken, refused, in_flight: places.
+        workers: processes that answer.
     """
 
-    def __init__(self, shared: Any = None, workers: int = 1, worker: int = 0) -> None:
-        """Count in row ``worker`` of ``shared``, `places()` float64 for each of ``workers``; None counts alone."""
+    def __init__(self, shared: Any = None, processes: int = 1, number: int = 0, workers: int = 1) -> None:
+        """Count in row ``number`` of ``shared``, `places()` float64 for each of ``processes``; None counts alone."""
         self._size = 0
         self.requests = {(route, status): self._place() for route in ROUTES for status in STATUSES}
         self.seconds = {route: self._spread(SECONDS) for route in ROUTES}
         self.parts = {part: self._spread(SECONDS) for part in PARTS}
         self.callers, self.queries = self._spread(SIZES), self._spread(SIZES)
         self.batch_seconds, self.wait_seconds = self._spread(SECONDS), self._spread(SECONDS)
-        self.short, self.taken, self.refused, self.in_flight, self.ready = (self._place() for _ in range(5))
+        self.short, self.taken, self.refused, self.in_flight = (self._place() for _ in range(4))
         self.workers = workers
-        held = bytearray(8 * self._size * workers) if shared is None else shared
-        self._all = np.frombuffer(held, np.float64, self._size * workers).reshape(workers, self._size)
-        self._own = memoryview(self._all[worker]).cast("B").cast("d")
+        held = bytearray(8 * self._size * processes) if shared is None else shared
+        self._all = np.frombuffer(held, np.float64, self._size * processes).reshape(processes, self._size)
+        self._own = memoryview(self._all[number]).cast("B").cast("d")
 
     @classmethod
     def places(cls) -> int:

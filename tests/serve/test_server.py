@@ -44,9 +44,11 @@ class Process:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         assert self.process.stderr is not None
         self.said: list[str] = []
-        line = self.process.stderr.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", line)
-        assert found, line + self.process.stderr.read()
+        found = None
+        while found is None:
+            self.said.append(self.process.stderr.readline())
+            assert self.said[-1], "".join(self.said)
+            found = re.search(r"127\.0\.0\.1:(\d+)", self.said[-1])
         self.port = int(found[1])
         self._reader = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()), daemon=True)
         self._reader.start()

@@ -19,7 +19,7 @@ from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.search.batching import Batch, TooLateError, due_at
 from semrec_faiss.serve.asking.answering import ask, rendered
 from semrec_faiss.serve.asking.plain import plain
-from semrec_faiss.serve.asking.serving import Served, Serving
+from semrec_faiss.serve.asking.serving import Served, Serving, let_go
 from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits
@@ -46,23 +46,25 @@ class Handlers:
         serving: the generation in use.
         in_flight: questions accepted and not answered.
         is_draining: whether the service is about to end; it is not ready then, and still answers.
+        after_reload: called when a caller had the published generation taken.
     """
 
     def __init__(self, serving: Serving, limits: Limits, metrics: Metrics, threads: int) -> None:
         self.serving = serving
         self.is_draining = False
+        self.after_reload: Callable[[], None] = lambda: None
         self._limits = limits
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._together = Together(serving.batcher, self._batch)
+        self._together = Together(self._batch)
         self._tallies = metrics.tallies
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
-        return len(self._together) + self.serving.batcher.waiting
+        return len(self._together) + self.serving.waiting
 
     def _batch(self, batch: Batch, render_seconds: float) -> None:
         self._metrics.batch(batch)
@@ -139,6 +141,7 @@ class Handlers:
     async def reload(self, _: Request) -> Reply:
         """``POST /v1/reload``: take the generation that is published now; refused, the one in use stays."""
         served = await self.load()
+        self.after_reload()
         return Reply(msgspec.json.encode({"generation": served.name}), generation=served.name)
 
     async def load(self) -> Served:
@@ -150,7 +153,13 @@ class Handlers:
             log.error("what was published is refused: %s", error.message)
             raise
         self._tallies.add(self._tallies.taken)
+        after = self._limits.deadline_ms / 1e3 + 1  # when nothing is left that was asked of the one before
+        asyncio.get_running_loop().call_later(after, self._let_go)
         return served
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the service has ended
+            self._loader.submit(let_go)
 
     async def watch(self, seconds: float) -> None:
         """Look for a new generation every so many seconds, for ever."""

@@ -108,6 +108,11 @@ class Serving:
         self._taken: str | None = None
         self._lock = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """How many callers wait in threads for a search that has not begun."""
+        return self.batcher.waiting
+
     def has_news(self) -> bool:
         """Tell whether CURRENT names another generation than that in use or that refused."""
         told = self._told()
@@ -142,9 +147,7 @@ class Serving:
             self.current, self._taken, self.refused = served, told, None
             self.loads += 1
             log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
-        gc.unfreeze()
-        gc.collect()  # the index before holds a GPU's memory until it goes
-        gc.freeze()  # what was opened stays; looking through it again and again would hold up requests
+        let_go()
         return served
 
     def shards(self) -> list[dict[str, Any]] | None:
@@ -165,16 +168,26 @@ class Serving:
             _warm_from_afar(recommender)
             return Served(recommender, 0, in_cluster=True)
         saved = SavedIndex(self.index, self._settings)
-        _check_room(saved, self.current)
+        check_room(saved, None if self.current is None else self.current.recommender.saved)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
-        _warm(recommender)
+        warm(recommender)
         return Served(recommender, _inline_queries(recommender))
 
 
-def _check_room(saved: SavedIndex, in_use: Served | None) -> None:
+def let_go() -> None:
+    """Free what nobody holds any more, such as the index before, which has a GPU's memory; what is used stays.
+
+    It is not looked through again until the next time, which would hold up requests.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def check_room(saved: SavedIndex, in_use: SavedIndex | None) -> None:
     """Raise DeviceError where a generation does not fit beside the one in use; the first one just tries."""
-    lacking = None if in_use is None else lacking_room(saved, in_use.recommender.saved)
+    lacking = None if in_use is None else lacking_room(saved, in_use)
     if lacking is not None:
         raise DeviceError(
             f"{saved.generation.name} takes, beside the generation in use, {lacking}",
@@ -182,7 +195,7 @@ def _check_room(saved: SavedIndex, in_use: Served | None) -> None:
         )
 
 
-def _warm(recommender: Recommender) -> None:
+def warm(recommender: Recommender) -> None:
     """Ask what will be asked: every size of batch, a name that is not known, a filter, a user."""
     for size in WARM_BATCHES_GPU if recommender.index.device.gpus else WARM_BATCHES:
         recommender.searcher.run(_first_vectors(recommender, size), Wish(10))

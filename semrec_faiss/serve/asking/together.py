@@ -19,7 +19,15 @@ import numpy as np
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching import MOST_TOGETHER, Asked, Batch, Batcher, TooLateError, exclusions_of, part_of
+from semrec_faiss.search.batching import (
+    MOST_TOGETHER,
+    Asked,
+    Batch,
+    BatchedSearcher,
+    TooLateError,
+    exclusions_of,
+    part_of,
+)
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
@@ -41,14 +49,12 @@ class Waiting:
 class Together:
     """Collects plain questions, has them searched, and writes the replies; belongs to one event loop."""
 
-    def __init__(self, batcher: Batcher, observe: Callable[[Batch, float], None]) -> None:
-        """Search what takes long through ``batcher``.
+    def __init__(self, observe: Callable[[Batch, float], None]) -> None:
+        """Collect.
 
         Args:
-            batcher: the owner of the device.
             observe: is told of every batch that was searched here, and the seconds that its replies took to write.
         """
-        self._batcher = batcher
         self._observe = observe
         self._waiting: list[Waiting] = []
         self._is_busy = False
@@ -87,7 +93,13 @@ class Together:
             asyncio.get_running_loop().call_soon(self._next)
             return
         loop = asyncio.get_running_loop()
-        found = self._batcher.submit(asked)
+        assert isinstance(asked.searcher, BatchedSearcher)
+        try:
+            found = asked.searcher.batcher.submit(asked)
+        except RuntimeError as error:  # it is closed
+            self._failed(batch, error)
+            loop.call_soon(self._next)
+            return
         found.add_done_callback(lambda found: _soon(loop, lambda: self._found(batch, asked, found)))
 
     def _taken(self) -> list[Waiting]:
@@ -131,9 +143,10 @@ class Together:
 
     def _failed(self, batch: list[Waiting], error: BaseException) -> None:
         """One alone has its own mistake; of several each is asked alone."""
-        if len(batch) == 1:
-            if not batch[0].reply.done():
-                batch[0].reply.set_exception(error)
+        if len(batch) == 1 or not batch[0].plain.served.inline_queries:
+            for one in batch:
+                if not one.reply.done():
+                    one.reply.set_exception(error)
             return
         for one in batch:
             self._search([one], _asked([one]))

@@ -27,11 +27,12 @@ class Server:
         command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
         self._process = subprocess.Popen([*command, "--log-level", "error", *flags], stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        found = re.search(r":(\d+)$", line.strip())
-        if found is None:
-            self._process.kill()
-            raise DeviceError(f"the server did not start: {line.strip()}")
+        said, found = "", None
+        while found is None:
+            line = self._process.stderr.readline()
+            if not line:
+                raise DeviceError(f"the server did not start: {said.strip()}")
+            said, found = said + line, re.search(r"listening at .*:(\d+)$", line.strip())
         self.port = int(found[1])
 
     def get(self, path: str) -> tuple[int, Any]:

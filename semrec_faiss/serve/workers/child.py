@@ -1,0 +1,105 @@
+"""One of several processes, as the supervisor starts it: a worker, or the owner of the device.
+
+It is told what to be by a line of JSON on stdin, whose end is the supervisor's end, and says how it goes on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from semrec_faiss.errors import SemrecError
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.serve.asking.serving import Serving
+from semrec_faiss.serve.metrics import Metrics
+from semrec_faiss.serve.server import Service, run, set_up_log
+from semrec_faiss.serve.settings import ServeConfig
+from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.owner import DeviceOwner
+from semrec_faiss.serve.workers.remote import RemoteDevice
+from semrec_faiss.serve.workers.serving import RemoteServing
+
+
+class Part(msgspec.Struct):
+    """What a child is told.
+
+    Attributes:
+        config: the service's, as JSON.
+        number: which of ``processes`` it is.
+        processes: workers, and the owner of the device where there is one, which is the last.
+        counts: a file of as many numbers for each, open already.
+        device: where the owner listens; None where each worker searches by itself.
+        is_owner: whether it is that.
+    """
+
+    config: dict[str, Any]
+    number: int
+    processes: int
+    counts: int
+    device: str | None
+    is_owner: bool
+
+
+def main() -> int:
+    """Be what stdin says, until a signal."""
+    part = msgspec.json.decode(sys.stdin.buffer.readline(), type=Part)
+    config = ServeConfig.model_validate_json(json.dumps(part.config))
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    set_up_log(config)
+    try:
+        (_own if part.is_owner else _work)(part, config)
+    except SemrecError as error:
+        _say({"error": type(error).__name__, "message": error.message, "fix": error.fix})
+        return error.exit_code
+    return 0
+
+
+def _work(part: Part, config: ServeConfig) -> None:
+    metrics = Metrics(_tallies(part))
+    if part.device is None:
+        serving = Serving(config.index, config.settings, Batcher(metrics.batch))
+    else:
+        serving = RemoteServing(config.index, config.settings, RemoteDevice(Path(part.device)))
+    service = Service(config, metrics, serving)
+    service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
+    serving.load()  # before the door is opened, so that who gets in is answered
+    run(config, lambda address: _say({"listening": address}), service)
+
+
+def _own(part: Part, config: ServeConfig) -> None:
+    assert part.device is not None
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(part.device)
+    door.listen(part.processes)
+    _say({"listening": part.device})
+    DeviceOwner(config.index, config.settings, Batcher(Metrics(_tallies(part)).batch)).serve(door)
+
+
+def _tallies(part: Part) -> Tallies:
+    size = 8 * Tallies.places() * part.processes
+    workers = part.processes - (part.device is not None)
+    return Tallies(mmap.mmap(part.counts, size), part.processes, part.number, workers)
+
+
+def _end_with_supervisor() -> None:
+    while os.read(sys.stdin.fileno(), 1 << 16):  # not through the buffer, which is locked while the process ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The one process that owns a device: holds the generations that workers use, and searches for all of them together."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.search.batching import Asked, Batcher
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.wish import Wish
+from semrec_faiss.serve.asking.serving import check_room, warm
+from semrec_faiss.serve.workers import frames
+
+log = logging.getLogger("semrec.serve")
+
+
+class DeviceOwner:
+    """Answers workers, each over a connection and in a thread of its own."""
+
+    def __init__(self, index: Path, settings: tuple[str, ...], batcher: Batcher) -> None:
+        """Own the device that ``settings`` name; nothing is opened before a worker asks for it."""
+        self._index = index
+        self._settings = settings
+        self._batcher = batcher
+        self._opened: dict[str, Recommender] = {}
+        self._held: dict[socket.socket, set[str]] = {}
+        self._lock = threading.Lock()
+
+    def serve(self, door: socket.socket) -> None:
+        """Answer whoever connects, until the door is closed."""
+        while True:
+            try:
+                connection, _ = door.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        sending = threading.Lock()
+
+        def reply(message: frames.ToWorker) -> None:
+            with sending, contextlib.suppress(OSError):  # the worker is gone
+                frames.send(connection, message)
+
+        self._held[connection] = set()
+        while (message := frames.message_for_owner(connection)) is not None:
+            try:
+                if isinstance(message, frames.Asked):
+                    self._search(message, reply)
+                    continue
+                if isinstance(message, frames.Open):
+                    self._open(message.generation, connection)
+                else:
+                    self._held[connection].discard(message.generation)
+                    self._drop_unused()
+                reply(frames.Done(message.number))
+            except Exception as error:
+                reply(_failed(message.number, error))
+        with self._lock:
+            del self._held[connection]
+        self._drop_unused()
+
+    def _open(self, name: str, connection: socket.socket) -> None:
+        with self._lock:
+            if name not in self._opened:
+                saved = SavedIndex.of(self._generation(name), self._settings)
+                check_room(saved, next((held.saved for held in self._opened.values()), None))
+                recommender = Recommender(saved, self._batcher)
+                warm(recommender)
+                self._opened[name] = recommender
+                log.info("the device holds %s", name)
+            self._held[connection].add(name)
+
+    def _generation(self, name: str) -> Generation:
+        found = IndexDirectory(self._index).generations().get(name)
+        if found is None:
+            raise NotFoundError(f"{self._index} has no generation {name} any more")
+        if isinstance(found, DamagedIndexError):
+            raise found
+        return found
+
+    def _drop_unused(self) -> None:
+        """Let go of what no worker holds."""
+        with self._lock:
+            used = set().union(*self._held.values())
+            if used:  # workers that are all gone will be back
+                for name in set(self._opened) - used:
+                    del self._opened[name]
+
+    def _search(self, message: frames.Asked, reply: Callable[[frames.ToWorker], None]) -> None:
+        searcher = self._opened[message.generation].searcher
+        if message.wish != Wish(message.wish.k):
+            searcher.check(message.wish)
+        asked = Asked(searcher, message.vectors, message.wish, message.exclusions, message.due, message.callers)
+        number = message.number
+        self._batcher.submit(asked).add_done_callback(lambda found: reply(_result(number, found)))
+
+
+def _result(number: int, found: Future[TopK]) -> frames.ToWorker:
+    error = found.exception()
+    return frames.Found.of(number, found.result()) if error is None else _failed(number, error)
+
+
+def _failed(number: int, error: BaseException) -> frames.Failed:
+    if isinstance(error, SemrecError):
+        return frames.Failed(number, type(error).__name__, error.message, error.fix)
+    log.error("a search for a worker failed", exc_info=error)
+    return frames.Failed(number, type(error).__name__, str(error), None)

@@ -1,0 +1,34 @@
+"""A worker's generations where another process owns the device: titles and vectors are mapped here, searched there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
+from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.serve.asking.serving import Served, Serving, warm
+from semrec_faiss.serve.workers.remote import RemoteDevice
+
+ON_CPU = "device.kind=cpu"
+
+
+class RemoteServing(Serving):
+    """Owns the generation in use of a worker, whose searches the device's owner makes."""
+
+    def __init__(self, index: Path, settings: tuple[str, ...], device: RemoteDevice) -> None:
+        """Serve ``index``, held by ``device`` too; the files are mapped, and shared by all workers."""
+        super().__init__(index, (*settings, ON_CPU), Batcher())
+        self._device = device
+
+    @property
+    def waiting(self) -> int:
+        """How many batches the owner has not answered."""
+        return self._device.waiting
+
+    def _opened(self) -> Served:
+        saved = SavedIndex(self.index, self._settings)
+        verify_opened(saved)
+        recommender = Recommender(saved, self._device.open(saved.generation.name))
+        warm(recommender)
+        return Served(recommender, inline_queries=0)

@@ -1,0 +1,205 @@
+"""The process that a service of several begins with: starts them, hands signals on, and starts again who has fallen."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from semrec_faiss import errors
+from semrec_faiss.errors import DeviceError, SemrecError, UsageError
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.serve import server
+from semrec_faiss.serve.keys import Keys
+from semrec_faiss.serve.settings import ServeConfig
+from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.child import Part
+
+log = logging.getLogger("semrec.serve")
+
+RESTART_SECONDS = 1.0
+"""Between the fall of a worker and the start of another in its place."""
+
+MARGIN_SECONDS = 5.0
+"""Beyond the grace, before a worker that does not end is killed."""
+
+
+def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
+    """Serve with as many processes as the config says until a signal ends it; see `server.run` for one."""
+    if config.workers == 1:
+        server.run(config, listening)
+    else:
+        _Supervisor(config, listening).run()
+
+
+class _Supervisor:
+    def __init__(self, config: ServeConfig, listening: Callable[[str], None]) -> None:
+        IndexDirectory(config.index).current()
+        if config.keys is not None:
+            Keys.read(config.keys)
+        self._listening = listening
+        self._has_owner = _needs_owner(config)
+        self._processes = config.workers + self._has_owner
+        self._place = server.door(config)  # keeps the port for the workers, and listens to nobody itself
+        self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
+        self._counts = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the service runs
+        self._counts.truncate(8 * Tallies.places() * self._processes)
+        self._folder = Path(tempfile.mkdtemp(prefix="semrec-"))
+        self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._is_ending = False
+
+    def run(self) -> None:
+        """Start everybody, and wait until all have ended."""
+        server.set_up_log(self._config)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda *_: self._end())
+        with contextlib.suppress(AttributeError):  # Windows has no SIGHUP
+            signal.signal(signal.SIGHUP, lambda *_: self._hand_on(signal.SIGHUP))
+        try:
+            if self._has_owner:
+                self._begin(self._config.workers)
+                self._wait_for({self._config.workers})
+            workers = set(range(self._config.workers))
+            for number in workers:
+                self._begin(number)
+            address = self._wait_for(workers)
+            if not self._is_ending:
+                self._listening(address)
+            self._watch()
+        finally:
+            self._close()
+        for number in range(self._config.workers):
+            if self._children[number].returncode:
+                raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
+
+    def _begin(self, number: int) -> None:
+        device = str(self._folder / "device") if self._has_owner else None
+        is_owner = number == self._config.workers
+        config = self._config.model_dump(mode="json")
+        part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "semrec_faiss.serve.workers.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._counts.fileno()],
+            start_new_session=True,  # Ctrl-C is handed on once, not twice
+        )
+        self._children[number] = child
+        threading.Thread(target=self._listen_to, args=(number, child), daemon=True).start()
+        assert child.stdin is not None
+        with contextlib.suppress(OSError):  # it has fallen, which is told by its end
+            child.stdin.write(msgspec.json.encode(part) + b"\n")
+            child.stdin.flush()
+
+    def _listen_to(self, number: int, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            self._events.put((number, json.loads(line)))
+        child.wait()
+        self._events.put((number, None))
+
+    def _wait_for(self, numbers: set[int]) -> str:
+        """Wait until all of ``numbers`` listen, and return the address; raises what one says that cannot."""
+        waiting, address = set(numbers), ""
+        while waiting and not self._is_ending:
+            number, told = self._events.get()
+            if told is None:
+                self._raise_fallen(number)
+            elif "error" in told:
+                raise _error(told)
+            else:
+                waiting.discard(number)
+                address = told["listening"]
+        return address
+
+    def _watch(self) -> None:
+        """Wait until all workers have ended; start again who falls before it is told to end."""
+        running = set(range(self._config.workers))
+        while running:
+            number, told = self._events.get()
+            if told is not None:
+                if "error" in told:
+                    log.error("a worker cannot go on: %s", told["message"])
+                continue
+            if number == self._config.workers:
+                if not self._is_ending:
+                    self._raise_fallen(number)
+            elif self._is_ending:
+                running.discard(number)
+            else:
+                log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
+                time.sleep(RESTART_SECONDS)
+                if not self._is_ending:
+                    self._begin(number)
+
+    def _code(self, number: int) -> str:
+        code = self._children[number].returncode
+        return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+
+    def _raise_fallen(self, number: int) -> None:
+        if self._is_ending:
+            return
+        what = "the owner of the device" if number == self._config.workers else f"worker {number}"
+        raise DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
+
+    def _end(self) -> None:
+        self._is_ending = True
+        self._hand_on(signal.SIGTERM)
+        threading.Timer(self._config.grace_seconds + MARGIN_SECONDS, self._kill).start()
+
+    def _hand_on(self, number: int) -> None:
+        for worker in range(self._config.workers):
+            child = self._children.get(worker)
+            if child is not None and child.poll() is None:
+                child.send_signal(number)
+
+    def _kill(self) -> None:
+        for child in self._children.values():
+            if child.poll() is None:
+                child.kill()
+
+    def _close(self) -> None:
+        """End everybody who still runs, the owner last."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.terminate()
+        for child in self._children.values():
+            try:
+                child.wait(self._config.grace_seconds + MARGIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self._place.close()
+        self._counts.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _needs_owner(config: ServeConfig) -> bool:
+    """Tell whether one process is to own the device: a GPU holds an index once, and answers one batch best."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise UsageError("this system lets only one process listen at a port", fix="leave --workers out")
+    if config.owner == "auto":
+        return bool(SavedIndex(config.index, config.settings).device.gpus)
+    return config.owner == "always"
+
+
+def _error(told: dict[str, Any]) -> SemrecError:
+    kind = getattr(errors, told["error"], None)
+    if isinstance(kind, type) and issubclass(kind, SemrecError):
+        return kind(told["message"], fix=told["fix"])
+    return DeviceError(told["message"], fix=told["fix"])

@@ -1,0 +1,154 @@
+"""Several processes at one address, with and without an owner of the device: answers, swaps, falls, an end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.search.batching import Asked, Batcher
+from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.wish import Wish
+from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.owner import DeviceOwner
+from semrec_faiss.serve.workers.remote import RemoteDevice
+from tests.serve.conftest import build
+from tests.serve.test_server import Process
+
+
+def test_processes_count_in_rows_of_their_own_and_tell_the_sum() -> None:
+    shared = bytearray(8 * Tallies.places() * 2)
+    first, second = (Tallies(shared, 2, number, 2) for number in range(2))
+    first.add(first.requests["/v1/similar", 200])
+    second.add(second.requests["/v1/similar", 200], 2)
+    for tallies, seconds in ((first, 0.0004), (second, 0.5), (second, 99.0)):
+        tallies.observe(tallies.seconds["/v1/similar"], seconds)
+    assert first.total(first.requests["/v1/similar", 200]) == second.total(second.requests["/v1/similar", 200]) == 3
+    assert first.total(first.requests["/v1/similar", 404]) == 0
+    buckets, total = first.buckets(first.seconds["/v1/similar"])
+    assert dict(buckets) | {"0.0005": 1, "0.2": 1, "0.5": 2, "10.0": 2, "+Inf": 3} == dict(buckets)
+    assert total == pytest.approx(99.5004)
+
+
+@pytest.fixture
+def owned(index: Path, tmp_path: Path) -> Any:
+    """A device's owner in a thread, and a connection to it."""
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(str(tmp_path / "device"))
+    door.listen()
+    batcher = Batcher()
+    owner = DeviceOwner(index, ("device.kind=cpu",), batcher)
+    threading.Thread(target=owner.serve, args=(door,), daemon=True).start()
+    device = RemoteDevice(tmp_path / "device")
+    yield owner, device
+    device.close()
+    door.close()
+    batcher.close()
+
+
+def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> None:
+    owner, device = owned
+    here = Recommender.open(index)
+    there = device.open("gen-000001")
+    rows = [3, 7, 11]
+    vectors, exclusions = here.index.vectors(rows), Exclusions.of([[3], [], [11, 12]])
+    for wish in (Wish(5), Wish(4, Filter(years=(1960, None)), ("m00010",)), Wish.of(6, max_per={"year": 1})):
+        expected = here.searcher.run(vectors, wish, exclusions)
+        found = there.submit(Asked(here.searcher, vectors, wish, exclusions)).result(30)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.matching, expected.matching)
+        assert (found.exact, found.strategy) == (expected.exact, expected.strategy)
+    with pytest.raises(UsageError, match="not understood"):
+        there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(30)
+    with pytest.raises(NotFoundError, match="gen-000009"):
+        device.open("gen-000009")
+    assert set(owner._opened) == {"gen-000001"}
+
+
+def ask(port: int, question: dict[str, Any], route: str = "similar") -> tuple[int, Any, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", f"/v1/{route}", json.dumps(question))
+    reply = connection.getresponse()
+    return reply.status, json.loads(reply.read()), reply.headers["semrec-generation"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("owner", ["never", "always"])
+def test_workers_answer_swap_fall_and_end(owner: str, tmp_path: Path, data: Path) -> None:
+    index = tmp_path / "index"
+    build(data, index)
+    process = Process(index, "--workers", "2", "--owner", owner, "--watch-seconds", "0.1")
+    try:
+        expected = Recommender.open(index).similar("m00003", 4, where="runtime < 90").as_dict()["results"]
+        question = {"title": "m00003", "k": 4, "where": "runtime < 90"}
+        for _ in range(8):  # each over a connection of its own
+            status, answer, generation = ask(process.port, question)
+            assert (status, answer["results"], generation) == (200, expected, "gen-000001")
+        assert ask(process.port, {"user": "user_001"}, "recommend")[0] == 200
+        assert ask(process.port, {"title": "nothing such"})[0] == 404
+        build(data, index)
+        process.until(lambda: {ask(process.port, {"title": "m00003"})[2] for _ in range(8)} == {"gen-000002"})
+        workers = psutil.Process(process.process.pid).children()
+        assert len(workers) == 2 + (owner == "always")
+        fallen = workers[-1]
+        fallen.send_signal(signal.SIGKILL)
+        process.until(lambda: len(_alive(process)) == len(workers) and fallen.pid not in _alive(process))
+        process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
+        requests = _requests(process.port)
+        assert requests["/v1/similar", "200"] >= 16, "counted over all workers, whoever is asked"
+        assert requests["/v1/similar", "404"] == 1
+    finally:
+        assert process.end() == 0
+    assert not any(psutil.pid_exists(worker.pid) for worker in workers)
+
+
+def _alive(process: Process) -> set[int]:
+    return {child.pid for child in psutil.Process(process.process.pid).children()}
+
+
+def _status(port: int) -> int:
+    try:
+        return ask(port, {"title": "m00003"})[0]
+    except OSError:
+        return 0
+
+
+def _requests(port: int) -> dict[tuple[str, str], float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics")
+    families = {one.name: one for one in text_string_to_metric_families(connection.getresponse().read().decode())}
+    samples = families["semrec_requests"].samples
+    return {(one.labels["route"], one.labels["status"]): one.value for one in samples if one.name.endswith("_total")}
+
+
+@pytest.mark.slow
+def test_the_owners_end_ends_the_service(tmp_path: Path, index: Path) -> None:
+    process = Process(index, "--workers", "2", "--owner", "always")
+    owner = psutil.Process(process.process.pid).children()[0]
+    owner.send_signal(signal.SIGKILL)
+    assert process.process.wait(60) == 6
+    process._reader.join(10)
+    assert "the owner of the device has fallen (SIGKILL)" in "".join(process.said)
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_supervisor(index: Path) -> None:
+    process = Process(index, "--workers", "2")
+    workers = psutil.Process(process.process.pid).children()
+    os.kill(process.process.pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert (len(gone), alive) == (2, [])
