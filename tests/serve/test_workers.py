@@ -104,15 +104,17 @@ def test_workers_answer_swap_fall_and_end(owner: str, tmp_path: Path, data: Path
         process.until(lambda: {ask(process.port, {"title": "m00003"})[2] for _ in range(8)} == {"gen-000002"})
         workers = psutil.Process(process.process.pid).children()
         assert len(workers) == 2 + (owner == "always")
-        fallen = workers[-1]
+        fallen = workers[owner == "always"]
         fallen.send_signal(signal.SIGKILL)
         process.until(lambda: len(_alive(process)) == len(workers) and fallen.pid not in _alive(process))
         process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
         requests = _requests(process.port)
         assert requests["/v1/similar", "200"] >= 16, "counted over all workers, whoever is asked"
         assert requests["/v1/similar", "404"] == 1
-    finally:
-        assert process.end() == 0
+    except BaseException:
+        process.process.kill()
+        raise
+    assert process.end() == 0, "".join(process.said)
     assert not any(psutil.pid_exists(worker.pid) for worker in workers)
 
 

@@ -55,6 +55,7 @@ def main() -> int:
     config = ServeConfig.model_validate_json(json.dumps(part.config))
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     set_up_log(config)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server drains instead
     try:
         (_own if part.is_owner else _work)(part, config)
     except SemrecError as error:

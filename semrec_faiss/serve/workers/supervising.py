@@ -85,7 +85,7 @@ class _Supervisor:
         finally:
             self._close()
         for number in range(self._config.workers):
-            if self._children[number].returncode:
+            if self._children[number].returncode not in (0, -signal.SIGTERM):  # which ends one that is being started
                 raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
 
     def _begin(self, number: int) -> None:
@@ -145,7 +145,9 @@ class _Supervisor:
             else:
                 log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
                 time.sleep(RESTART_SECONDS)
-                if not self._is_ending:
+                if self._is_ending:
+                    running.discard(number)
+                else:
                     self._begin(number)
 
     def _code(self, number: int) -> str:
@@ -161,7 +163,9 @@ class _Supervisor:
     def _end(self) -> None:
         self._is_ending = True
         self._hand_on(signal.SIGTERM)
-        threading.Timer(self._config.grace_seconds + MARGIN_SECONDS, self._kill).start()
+        timer = threading.Timer(self._config.grace_seconds + MARGIN_SECONDS, self._kill)
+        timer.daemon = True
+        timer.start()
 
     def _hand_on(self, number: int) -> None:
         for worker in range(self._config.workers):
