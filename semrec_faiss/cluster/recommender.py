@@ -25,7 +25,7 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of, parts_of
 from semrec_faiss.search.arguments import names_of
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching import Searches
 from semrec_faiss.search.likeness import Block
 from semrec_faiss.search.opened import Opened
 from semrec_faiss.search.recommender import Recommender
@@ -68,7 +68,7 @@ class ShardedOpened(Opened):
     saved: ShardedSaved
     searcher: ShardedSearcher
 
-    def searcher_by(self, batcher: Batcher | None) -> ShardedSearcher:
+    def searcher_by(self, batcher: Searches | None) -> ShardedSearcher:
         """Return what asks the shards, at once."""
         saved = self.saved
         return ShardedSearcher(saved.vectors, saved.titles, saved.shards, parts_of(saved.generation))
@@ -102,7 +102,7 @@ class ClusterRecommender(Recommender):
         cls,
         path: str | PathLike[str],
         settings: str | Iterable[str] = (),
-        batcher: Batcher | None = None,
+        batcher: Searches | None = None,
         *,
         address: str = OWN,
         replicas: int = 1,

@@ -322,6 +322,10 @@ class Searches(Protocol):
         """Have queries searched; see `Batcher.submit`."""
         ...
 
+    def run(self, asked: Asked) -> TopK:
+        """Have queries searched, and wait; see `Batcher.run`."""
+        ...
+
 
 class BatchedSearcher(Searcher):
     """A searcher whose searches a `Batcher` makes, together with those of other threads."""

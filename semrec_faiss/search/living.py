@@ -26,7 +26,7 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import Name, names_of
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching import Searches
 from semrec_faiss.search.following import Following
 from semrec_faiss.search.likeness import Likeness
 from semrec_faiss.search.opened import Opened
@@ -56,7 +56,7 @@ class LivingIndex(HoldsHandles):
     opens: type[Opened] = Opened
     """What answers the questions of one generation."""
 
-    def __init__(self, saved: SavedIndex, batcher: Batcher | None = None, follow: bool = False) -> None:
+    def __init__(self, saved: SavedIndex, batcher: Searches | None = None, follow: bool = False) -> None:
         """Load what every search needs; see `open`."""
         self._batcher = batcher
         self._refreshing = threading.RLock()
@@ -76,7 +76,7 @@ class LivingIndex(HoldsHandles):
         cls,
         path: str | PathLike[str],
         settings: str | Iterable[str] = (),
-        batcher: Batcher | None = None,
+        batcher: Searches | None = None,
         *,
         follow: bool = False,
     ) -> Self:

@@ -34,6 +34,7 @@ def test_keys_let_in_by_role_and_stand_nowhere(index: Path, new_asker: Any, tmp_
     assert [status(None, "/v1/reload"), status(reader, "/v1/reload"), status(admin, "/v1/reload")] == [401, 403, 200]
     assert asker.get("/metrics").status_code == 401
     assert asker.get("/readyz").status_code == asker.get("/").status_code == 200
+    asker.service.app.write_log()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["key"] for line in lines[:4]] == [None, None, "website", "ops"]
     assert not any(key in log.getvalue() for key in (reader, admin))

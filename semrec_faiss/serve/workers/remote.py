@@ -14,6 +14,7 @@ import numpy as np
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.search.batching import Asked
 from semrec_faiss.search.restricted.found import TopK
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.workers import frames
 
 
@@ -49,12 +50,16 @@ class RemoteDevice:
     def search(self, generation: str, asked: Asked) -> Future[TopK]:
         """Have a batch searched."""
         found: Future[TopK] = Future()
-        exclusions = asked.exclusions
+        queries, exclusions = (
+            (asked.queries.vectors, asked.queries.exclusions)  # mapped here, too
+            if isinstance(asked.queries, UserRows)
+            else (asked.queries, asked.exclusions)
+        )
         message = frames.Asked(
             self._number(),
             generation,
-            asked.queries.shape[1],
-            np.ascontiguousarray(asked.queries, np.float32).tobytes(),
+            queries.shape[1],
+            np.ascontiguousarray(queries, np.float32).tobytes(),
             asked.wish,
             None if exclusions is None else np.asarray(exclusions.offsets, np.int64).tobytes(),
             None if exclusions is None else np.asarray(exclusions.rows, np.int64).tobytes(),
@@ -124,3 +129,7 @@ class RemoteBatcher:
     def submit(self, asked: Asked) -> Future[TopK]:
         """Have queries searched together with those of other workers."""
         return self._device.search(self._generation, asked)
+
+    def run(self, asked: Asked) -> TopK:
+        """Have queries searched, and wait."""
+        return self.submit(asked).result()
