@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.options import json_option, results_option
-from semrec_faiss.cli.printing import as_ms, print_json, progress_bars, say
+from semrec_faiss.cli.printing import as_ms
+
+if TYPE_CHECKING:
+    from semrec_faiss.measure.bench.update import UpdateResults
 
 
 @click.command(epilog="Example: semrec bench update --titles 100000")
@@ -26,26 +31,20 @@ def update(titles: int, dim: int, index_type: str, repeats: int, out: Path, as_j
     index take turns. Run it on a machine that does nothing else.
     """
     from semrec_faiss.measure.bench.update import UpdateBench, bench_update
-    from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.storage import check_new_folder
 
-    check_new_folder(out, "--out")
-    with progress_bars() as progress:
-        document = bench_update(UpdateBench(titles, dim, index_type, repeats=repeats), progress)
-    path = out / f"bench-update-{document['device']}-{index_type}.json"
-    save_results(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        told = document["update"]
+    bench = UpdateBench(titles, dim, index_type, repeats=repeats)
+    run_bench(lambda progress: bench_update(bench, progress), _print, out, as_json=as_json)
+
+
+def _print(results: UpdateResults) -> None:
+    told = results.update
+    click.echo(
+        f"{'✓' if told.met else '✗'} an update of {results.titles:,} titles: {told.median_seconds:.2f} s,"
+        f" {told.largest_share_of_bytes:.3%} of the index's bytes written"
+    )
+    for batch, row in results.searches.items():
+        with_ms, without_ms = as_ms(row.with_changes.median_ms), as_ms(row.without.median_ms)
         click.echo(
-            f"{'✓' if told['met'] else '✗'} an update of {titles:,} titles: {told['median_seconds']:.2f} s,"
-            f" {told['largest_share_of_bytes']:.3%} of the index's bytes written"
+            f"{'✓' if row.met else '✗'} {batch} queries with a tenth new and a tenth removed:"
+            f" {with_ms} ms, {row.ratio:.2f} times the {without_ms} ms without"
         )
-        for batch, row in document["searches"].items():
-            with_ms, without_ms = as_ms(row["with"]["median_ms"]), as_ms(row["without"]["median_ms"])
-            click.echo(
-                f"{'✓' if row['met'] else '✗'} {batch} queries with a tenth new and a tenth removed:"
-                f" {with_ms} ms, {row['ratio']:.2f} times the {without_ms} ms without"
-            )
-    say(f"wrote {path}")

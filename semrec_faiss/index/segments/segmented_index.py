@@ -20,8 +20,8 @@ from semrec_faiss.index.vector_index import VectorIndex
 if TYPE_CHECKING:
     pass
 
-_MARGIN = 4
-"""Candidates fetched over those that removed titles are likely to take."""
+_DEVIATIONS = 3
+"""So many times the usual spread of removed titles among the best is fetched, too: few queries are repeated."""
 
 
 class SegmentedIndex(VectorIndex):
@@ -112,7 +112,7 @@ class SegmentedIndex(VectorIndex):
         if left == self._base_count:
             scores, places = super().faiss_search(queries, k, **options)
             return scores, places  # the base's places are its rows
-        fetch = min(most, math.ceil(k * self._base_count / left * 1.25) + _MARGIN)
+        fetch = min(most, _enough(k, self._base_count / left))
         scores, rows, short = self._left_of(queries, fetch, k, options)
         while len(short) and fetch < most:
             fetch = min(most, MORE_CANDIDATES * fetch)
@@ -147,6 +147,12 @@ class SegmentedIndex(VectorIndex):
     def _merged(self, scores: Scores, rows: Rows, best: Scores, found: Rows, k: int) -> tuple[Scores, Rows]:
         """Merge rows of the base with positions in the segments, best first, ties by row: (queries, k)."""
         return best_of_parts([scores, best], [rows, found + len(self._base_rows)], k)
+
+
+def _enough(k: int, ratio: float) -> int:
+    """Return how many candidates nearly always hold k that are left, where there were ``ratio`` times as many."""
+    mean = k * ratio
+    return math.ceil(mean + _DEVIATIONS * math.sqrt(mean * (ratio - 1))) + 1
 
 
 def _best_of(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:

@@ -16,7 +16,10 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.writer import IndexWriter
-from semrec_faiss.measure.documents.results import device_name, settle
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text
+from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure_paired
 from semrec_faiss.progress import Progress, silent
@@ -56,8 +59,62 @@ class UpdateBench:
     seed: int = 7
 
 
-def bench_update(plan: UpdateBench, progress: Progress = silent) -> dict[str, Any]:
-    """Time updates, and searches of the base in turns with those of one changed much; return the document."""
+class UpdateRun(Part):
+    """One update, from the change's arrays to the published generation: what it wrote, and the titles afterwards."""
+
+    seconds: Amount
+    bytes: Count
+    titles: AtLeastOne
+
+
+class UpdateJudged(Part):
+    """The median of all updates' times and the most that one wrote, as a share of the index, and their limits."""
+
+    median_seconds: Amount
+    limit_seconds: Amount
+    largest_share_of_bytes: Amount
+    limit_share: Amount
+    met: bool
+
+
+class SearchWithChanges(Part):
+    """Searches of the base, and of an index with as many changes as ``apart`` says, in turns."""
+
+    ratio: Amount
+    limit: Amount
+    met: bool
+    without: Times
+    with_changes: Times
+
+
+class UpdateResults(BenchResults):
+    """A whole results file; ``searches`` by the number of queries asked together."""
+
+    load_average_at_start: Amount | None
+    device: Text
+    index_type: Text
+    titles: AtLeastOne
+    dim: AtLeastOne
+    new: Count
+    changed: Count
+    removed: Count
+    apart: Share
+    seed: Count
+    index_bytes: AtLeastOne
+    titles_with_changes: AtLeastOne
+    update: UpdateJudged
+    searches: dict[str, SearchWithChanges]
+    updates: list[UpdateRun]
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """For example ``bench-update-cpu-flat.json``."""
+        return f"bench-update-{self.device}-{self.index_type}.json"
+
+
+def bench_update(plan: UpdateBench, progress: Progress = silent) -> UpdateResults:
+    """Time updates, and searches of the base in turns with those of one changed much."""
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         data, output = Path(scratch) / "data", Path(scratch) / "index"
@@ -66,41 +123,41 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> dict[str, An
         build_index(config_from_dict(settings), progress)
         base = Recommender.open(output)
         ids = base.catalog.all_media_ids().tolist()
-        files = base.saved.generation.manifest.files
-        total = sum(entry.bytes for entry in files.values())
+        total = sum(entry.bytes for entry in base.saved.generation.manifest.files.values())
         random = np.random.default_rng(plan.seed)
         updates = [_updated(output, base, ids, plan, number, random, progress) for number in range(plan.updates)]
         IndexDirectory(output).rollback()
         _change_much(output, base, ids, plan, random)
         changed = Recommender.open(output)
         searches = {str(batch): _searches(base, changed, batch, plan, random, progress) for batch in BATCHES}
-        titles = changed.index.count
-    seconds = sorted(one["seconds"] for one in updates)[len(updates) // 2]
-    share = max(one["bytes"] for one in updates) / total
-    return settle(
-        {
-            "environment": stamp_of_this_run().as_json(),
-            "load_average_at_start": load,
-            "device": device_name(base.index.device),
-            "plan": asdict(plan),
-            "index_bytes": total,
-            "updates": updates,
-            "update": {
-                "median_seconds": round(seconds, 3),
-                "limit_seconds": MOST_SECONDS,
-                "largest_share_of_bytes": round(share, 6),
-                "limit_share": MOST_SHARE,
-                "met": seconds <= MOST_SECONDS and share <= MOST_SHARE,
-            },
-            "titles_with_changes": titles,
-            "searches": searches,
-        }
+    return UpdateResults.whole(
+        environment=stamp_of_this_run(),
+        load_average_at_start=load,
+        device=device_name(base.index.device),
+        titles_with_changes=changed.index.count,
+        index_bytes=total,
+        update=_judged(updates, total),
+        updates=updates,
+        searches=searches,
+        **{name: value for name, value in asdict(plan).items() if name not in ("updates", "repeats")},
+    )
+
+
+def _judged(updates: list[UpdateRun], total: int) -> UpdateJudged:
+    seconds = sorted(one.seconds for one in updates)[len(updates) // 2]
+    share = max(one.bytes for one in updates) / total
+    return UpdateJudged(
+        median_seconds=round(seconds, 3),
+        limit_seconds=MOST_SECONDS,
+        largest_share_of_bytes=round(share, 6),
+        limit_share=MOST_SHARE,
+        met=seconds <= MOST_SECONDS and share <= MOST_SHARE,
     )
 
 
 def _updated(
     index: Path, base: Recommender, ids: list[str], plan: UpdateBench, number: int, random: Any, progress: Progress
-) -> dict[str, Any]:
+) -> UpdateRun:
     """Make one update and time it from the files of the change to the published generation."""
     drawn = random.choice(len(ids), plan.changed + plan.removed, replace=False)
     changed = [ids[row] for row in drawn[: plan.changed]]
@@ -114,7 +171,7 @@ def _updated(
         pass
     seconds = time.perf_counter() - started
     assert writer.summary is not None
-    return {"seconds": seconds, "bytes": writer.summary.bytes_written, "titles": writer.summary.title_count}
+    return UpdateRun(seconds=seconds, bytes=writer.summary.bytes_written, titles=writer.summary.title_count)
 
 
 def _change_much(index: Path, base: Recommender, ids: list[str], plan: UpdateBench, random: Any) -> None:
@@ -137,7 +194,7 @@ def _vectors(base: Recommender, count: int, random: Any) -> Vectors:
 
 def _searches(
     base: Recommender, changed: Recommender, batch: int, plan: UpdateBench, random: Any, progress: Progress
-) -> dict[str, Any]:
+) -> SearchWithChanges:
     queries = base.index.prepare(_vectors(base, batch, random))
     timings = measure_paired(
         {"without": lambda: base.search(queries, K), "with": lambda: changed.search(queries, K)},
@@ -147,9 +204,11 @@ def _searches(
         progress=progress,
     )
     ratio = timings.median_ratio("with", "without")
-    return {
-        "ratio": round(ratio, 4),
-        "limit": MOST_RATIO,
-        "met": ratio <= MOST_RATIO,
-        **{name: timing.told().as_json() for name, timing in timings.timings.items()},
-    }
+    without, with_changes = (timings.timings[name].told() for name in ("without", "with"))
+    return SearchWithChanges(
+        ratio=round(ratio, 4),
+        limit=MOST_RATIO,
+        met=ratio <= MOST_RATIO,
+        without=without,
+        with_changes=with_changes,
+    )
