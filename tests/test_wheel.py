@@ -55,12 +55,11 @@ def test_it_does_all_of_the_readme_and_of_the_other_pages_what_names_a_checkout(
         assert bool(ran.returncode) == refused, f"{command}\n{ran.stdout}{ran.stderr}"
     for example, expected in zip(blocks(READMES[0], "python"), blocks(READMES[0], "text"), strict=True):
         assert comparable(alone(["python", "-c", example], installed, tmp_path).stdout) == comparable(expected)
-    others = {
-        tuple(shlex.split(command)[:3]): (page, command)  # one of each kind is enough
-        for page in PAGES
-        for command, _ in commands_with_output(page)
-        if any(name in command for name in SHIPPED) and page != READMES[0]
-    }
+    others: dict[tuple[str, ...], tuple[Path, str]] = {}
+    for page in PAGES:
+        for command, _ in commands_with_output(page):
+            if any(name in command for name in SHIPPED) and page != READMES[0]:
+                others.setdefault(tuple(shlex.split(command)[:3]), (page, command))  # one of each kind is enough
     assert len(others) >= 6, others
     for page, command in others.values():
         ran = alone(shlex.split(command), installed, tmp_path)

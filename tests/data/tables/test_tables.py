@@ -19,6 +19,7 @@ from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.tables.exporting import export_table
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish
+from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build.run import build_index
@@ -344,3 +345,28 @@ def test_what_csv_holds_far_behind_its_first_lines_counts(tmp_path: Path) -> Non
     kept = catalog.records([0, rows - 1])
     assert [kept[0][name] for name in last] == ["1", 1.0, "1", "2024-04-30 00:00:00", None, None, 1]
     assert [kept[1][name] for name in last] == ["x", 2.5, "0123", "2024-05-01 12:30:00", 7, True, 1]
+
+
+def test_a_table_without_vectors_gets_them_of_its_texts(tmp_path: Path) -> None:
+    """What `dataset embed` reads of a metadata.parquet is what the table's columns say, by their parts."""
+    (tmp_path / "songs.csv").write_text("sku,name,tags\n01,Waltz,slow|old\n02,March,loud\n", encoding="utf-8")
+    wish = {"columns": {"genres": "tags"}, "without_vectors": True}
+    made = imported(tmp_path / "songs.csv", tmp_path / "data", **wish)
+    assert (made.titles, made.dim) == (2, 0)
+    asked: list[str] = []
+
+    class Encoder:
+        device, batch_size = "cpu", 4
+
+        def encode(self, texts: Any) -> Any:
+            asked.extend(texts)
+            return np.eye(2, dtype=np.float32)[: len(texts)]
+
+    encoder: Any = Encoder()
+    embed_folder(tmp_path / "data", model="made up", encoder=encoder)
+    assert [("Waltz" in one, "slow" in one, "March" in one, "loud" in one) for one in asked] == [
+        (True, True, False, False),
+        (False, False, True, True),
+    ]
+    build_index(config_from_dict({"dataset": str(tmp_path / "data"), "output": str(tmp_path / "index")}))
+    assert [one.media_id for one in Recommender.open(tmp_path / "index").similar("waltz", 1)] == ["02"]
