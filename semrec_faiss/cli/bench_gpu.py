@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -34,6 +34,13 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--gpus", default="0", show_default=True, callback=_gpus, help="Which; several are compared with the first: 0,1."
 )
+@click.option(
+    "--spectrum",
+    default="round",
+    show_default=True,
+    type=click.Choice(["round", "text"]),
+    help="What vectors are made: text is as a text model's are, and searched by bounds of fewer dimensions too.",
+)
 @results_option
 @json_option
 def gpu(
@@ -42,6 +49,7 @@ def gpu(
     dim: int,
     seconds: float,
     gpus: tuple[int, ...],
+    spectrum: Literal["round", "text"],
     out: Path,
     as_json: bool,
 ) -> None:
@@ -52,7 +60,8 @@ def gpu(
     from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
     from semrec_faiss.measure.bench.gpus import bench_gpus
 
-    asked = GpuBench(titles or GpuBench.titles, queries or GpuBench.batches, dim, seconds=seconds, gpus=gpus)
+    given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
+    asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)
     if len(gpus) > 1:
         run_bench(lambda progress: bench_gpus(asked, progress), _print_gpus, out, as_json=as_json)
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PARTS = {
     "vectors_bytes": "vectors or codes",
-    "structure_bytes": "lists, links, norms",
+    "structure_bytes": "lists, links, norms, bounds",
     "context_bytes": "CUDA context",
     "reserved_bytes": "taken in any case",
     "base_bytes": "between searches",

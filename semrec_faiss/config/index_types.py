@@ -32,6 +32,10 @@ def _whole_number_or_auto(value: Any) -> Any:
     raise ValueError(f"should be a whole number from 1 to {MOST}, or auto, not {reprlib.repr(value)}")
 
 
+def _directions_or_auto(value: Any) -> Any:
+    return 0 if value == 0 and not isinstance(value, bool) else _whole_number_or_auto(value)
+
+
 OrAuto = Annotated[int | Literal["auto"], BeforeValidator(_whole_number_or_auto)]
 
 
@@ -111,6 +115,15 @@ class FactorySearch(Settings):
     refine: AtLeastOne | None = None
 
 
+class ExactBuild(Settings):
+    """``directions``: the principal directions by which a search leaves most titles out, proven, before it compares.
+
+    auto chooses from the vectors' spectrum whether they pay and how many; 0 keeps none.
+    """
+
+    directions: Annotated[int | Literal["auto"], BeforeValidator(_directions_or_auto)] = "auto"
+
+
 class AnyIndex(Settings):
     """What every index type has; ``build`` and ``search`` differ from type to type."""
 
@@ -123,7 +136,7 @@ class FlatIndex(AnyIndex):
     """Every vector, compared exactly."""
 
     type: Literal["flat"] = "flat"
-    build: NoSettings = NoSettings()
+    build: ExactBuild = ExactBuild()
     search: NoSettings = NoSettings()
 
 
@@ -170,7 +183,7 @@ class FusedIndex(AnyIndex):
     """Every vector, compared exactly by our own GPU kernels; on a CPU it is searched as ``flat``."""
 
     type: Literal["fused"]
-    build: NoSettings = NoSettings()
+    build: ExactBuild = ExactBuild()
     search: FusedSearch = FusedSearch()
 
 

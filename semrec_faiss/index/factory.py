@@ -42,6 +42,8 @@ def auto_pq_m(dim: int) -> int:
 def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
     """Replace every ``auto`` by a number and check the numbers against the data.
 
+    How many directions pay hangs on the vectors: that ``auto`` stays until they are read.
+
     Raises:
         ConfigError: a setting does not fit ``count`` titles of ``dim`` dimensions.
     """
@@ -55,6 +57,11 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
             fix="take type flat",
         )
     if isinstance(index, FlatIndex | FusedIndex):
+        if index.build.directions != "auto" and index.build.directions >= dim:
+            raise ConfigError(
+                f"index.build.directions is {index.build.directions}; it must be below the {dim} dimensions",
+                fix="take fewer, 0 for none, or auto",
+            )
         return index
     if isinstance(index, HnswIndex):
         m = (48 if dim >= 256 else 32) if index.build.M == "auto" else index.build.M

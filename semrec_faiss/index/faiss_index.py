@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from semrec_faiss.index.hardware.device import (
     to_gpu,
 )
 from semrec_faiss.index.hardware.out_of_memory import halved
+
+if TYPE_CHECKING:
+    from semrec_faiss.index.screening.screen import Screen
 
 QUERY_BLOCK_ROWS = 16_384
 """Queries handed to FAISS at once: bounds its buffers and our float32 copies, and costs nothing in speed."""
@@ -50,8 +53,10 @@ class FaissIndex(HoldsHandles):
         block_rows: queries that are searched at once; fewer once memory has run out.
     """
 
-    def __init__(self, cpu_index: Any, config: IndexConfig, device: Device) -> None:
+    def __init__(self, cpu_index: Any, config: IndexConfig, device: Device, screen: Screen | None = None) -> None:
         """Wrap a trained, filled CPU index; type fused keeps vectors of its own on a GPU, and no copy of FAISS's.
+
+        ``screen``, if any, is what single queries of an exact index on a CPU are searched by.
 
         Raises:
             DeviceError: the device cannot hold or run the index.
@@ -69,6 +74,7 @@ class FaissIndex(HoldsHandles):
         self.apply(config)
         is_flat = isinstance(config, FlatIndex | FusedIndex) and not device.gpus
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
+        self._screen = screen if is_flat else None
         self._lists = None if device.gpus else InvertedLists.of(cpu_index)
         self.block_rows = QUERY_BLOCK_ROWS
 
@@ -129,6 +135,8 @@ class FaissIndex(HoldsHandles):
             scores float32 and rows int64 (queries, k), best first; -1 where it found fewer.
         """
         if self._flat_vectors is not None and len(queries) == 1:
+            if self._screen is not None and self._screen.suits(k):
+                return self._screen.search(queries, k, self._flat_vectors)
             return best_of_one(queries, k, self._flat_vectors)
         if self._flat_vectors is not None and multiplies_by_numpy(len(queries), k, len(self._flat_vectors)):
             return best_by_numpy(queries, k, self._flat_vectors)
@@ -137,6 +145,10 @@ class FaissIndex(HoldsHandles):
         with self.locked():
             scores, rows = self.faiss_index.search(queries, k, **options)
         return scores, rows
+
+    def is_screened(self, queries: int, k: int) -> bool:
+        """Tell whether a search leaves titles out by their bounds, so that its answers are proven."""
+        return queries == 1 and self._screen is not None and self._screen.suits(k + 1)
 
     def base_mask(self, mask: Mask) -> Mask:
         """Return a mask over the titles, bool (count,), as one over what FAISS's own index holds."""

@@ -22,7 +22,8 @@ class SearchResult:
     Attributes:
         rows: int64 (queries, k), titles by descending score, ties by row; never -1.
         scores: float32 (queries, k), inner products (cosines where the index normalises).
-        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU.
+        exact: whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU,
+            and on a CPU where titles were left out by their bounds.
         strategy: how they were found: ``index``, ``refine`` (candidates rescored exactly), or either with
             ``+scan`` where some query came up short and was finished by an exact scan.
         repeated: queries that type fused searched again with more candidates, for want of a proof.

@@ -70,7 +70,7 @@ def _train(
             f"the factory's {nlist} inverted lists are more than the {count} titles", fix="take a smaller IVF number"
         )
     wanted = max(POINTS_PER_CENTROID * nlist, 1 << 16)
-    sample = _sample(blocks, count, wanted, index.d)
+    sample = sampled(blocks, count, wanted, index.d)
     _say_once_if_few(index, len(sample))
     progress("training", 0, 1)
     try:
@@ -109,7 +109,7 @@ def _say_once_if_few(index: Any, count: int) -> None:
         )
 
 
-def _sample(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Vectors:
+def sampled(blocks: VectorBlocks, count: int, wanted: int, dim: int) -> Vectors:
     """Take ``wanted`` vectors at seeded random rows, in row order; all of them when there are fewer."""
     if count <= wanted:
         chosen = np.arange(count)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
     from semrec_faiss.index.fused.users import GpuUsers, HostUsers
+    from semrec_faiss.index.screening.screen import Screen
 
 
 MOST_RESCORED = 32
@@ -47,7 +48,14 @@ class VectorIndex(FaissIndex):
     """
 
     def __init__(
-        self, cpu_index: Any, config: IndexConfig, device: Device | None = None, *, originals: Vectors | None = None
+        self,
+        cpu_index: Any,
+        config: IndexConfig,
+        device: Device | None = None,
+        *,
+        originals: Vectors | None = None,
+        screen: Screen | None = None,
+        directions: NDArray[np.float64] | None = None,
     ) -> None:
         """Wrap a trained, filled CPU index.
 
@@ -56,13 +64,16 @@ class VectorIndex(FaissIndex):
             config: the resolved config it was made from.
             device: where to search; the CPU by default.
             originals: float32 (count, dim), what was added; needed where the index does not hold it exactly.
+            screen: bounds by which an exact search on a CPU leaves titles out.
+            directions: float64 (kept, dim), by which type fused on a GPU does.
 
         Raises:
             DeviceError: the device cannot hold or run the index.
             ConfigError: a search setting that the index does not have.
         """
         self._keep(config)
-        super().__init__(cpu_index, config, device or Device())
+        self._directions = directions
+        super().__init__(cpu_index, config, device or Device(), screen)
         self.fused: FusedSearcher | SeveralGpus | None = None
         if self.device.gpus and isinstance(config, FusedIndex):
             self.fused = self._to_fused(config)
@@ -104,9 +115,10 @@ class VectorIndex(FaissIndex):
         if vectors is None:
             raise DataError("type fused searches a flat index, and this one is none")
         devices = [f"cuda:{gpu}" for gpu in self.device.gpus]
+        rescore, along = config.search.rescore, self._directions
         if len(devices) == 1:
-            return FusedSearcher(vectors, devices[0], rescore=config.search.rescore)
-        return SeveralGpus(vectors, devices, rescore=config.search.rescore, layout=self.device.layout)
+            return FusedSearcher(vectors, devices[0], rescore=rescore, directions=along)
+        return SeveralGpus(vectors, devices, rescore=rescore, layout=self.device.layout, directions=along)
 
     def _flat(self) -> Vectors | None:
         """Return what a flat index holds, float32 (count, dim); None of any other."""
@@ -207,7 +219,8 @@ class VectorIndex(FaissIndex):
             raise DataError(
                 "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
             )
-        return SearchResult(rows, scores, self.exact, strategy, *unproven)
+        exact = "proven" if self.is_screened(len(block), k) else self.exact
+        return SearchResult(rows, scores, exact, strategy, *unproven)
 
     def _prepared(self, batch: NDArray[Any], start: int, *, prepared: bool) -> NDArray[Any]:
         """Return the block of queries that begins at ``start``, which messages count from."""

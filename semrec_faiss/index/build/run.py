@@ -24,13 +24,15 @@ from semrec_faiss.index.build.vectors import write_vectors
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
-from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest
+from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest, Screening
 from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
 from semrec_faiss.index.saved.titles import FIELDS_NAME, write_titles
+from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.progress import Progress, silent
 
-TitlesWriter = Callable[[NewGeneration, Source, IndexConfig], tuple[KnownAnswer, ...]]
+WrittenTitles = tuple[tuple[KnownAnswer, ...], IndexConfig, Screening | None]
+TitlesWriter = Callable[[NewGeneration, Source, IndexConfig], WrittenTitles]
 ShardsWriter = Callable[[str, int, Mapping[str, str]], ShardList]
 
 
@@ -68,11 +70,12 @@ def build_index(
     _check_named(config)
     device = choose_device(config.device, config.index)  # before anything is read
 
-    def write(new: NewGeneration, source: Source, index: IndexConfig) -> tuple[KnownAnswer, ...]:
+    def write(new: NewGeneration, source: Source, index: IndexConfig) -> WrittenTitles:
         blocks = partial(source.blocks, normalize=index.normalize)
         known = write_vectors(new, index, blocks, source.count, source.dim, device, progress)
+        resolved, screening = write_screening(new, index, blocks, source.count, source.dim, progress)
         write_titles(new, source.catalog)
-        return known
+        return known, resolved, screening
 
     return _built(config, part, write, progress, strict=strict, keep_dataset=keep_dataset)
 
@@ -90,13 +93,13 @@ def build_front(config: Config, write_shards: ShardsWriter, progress: Progress =
         SemrecError: as `build_index`, and what ``write_shards`` raises.
     """
 
-    def write(new: NewGeneration, source: Source, _: IndexConfig) -> tuple[KnownAnswer, ...]:
+    def write(new: NewGeneration, source: Source, index: IndexConfig) -> WrittenTitles:
         with new.create(FIELDS_NAME) as file:
             file.write(json.dumps(source.catalog.fields, ensure_ascii=False).encode())
         shards = write_shards(new.name, source.count, source.catalog.fields)
         with new.create(SHARDS_LIST) as file:
             file.write(shards.as_json())
-        return ()
+        return (), index, None
 
     return _built(config, None, write, progress, strict=strict, keep_dataset=True)
 
@@ -116,7 +119,7 @@ def _built(
     resolved = resolve(config.index, source.count, source.dim)
     directory = IndexDirectory(output)
     with directory.writing(), directory.new_generation() as new:
-        known = write(new, source, resolved)
+        known, resolved, screening = write(new, source, resolved)
         ignored = write_users(new, resolved, profile, source, progress, strict=strict)
         _carry_transformation(new, source)
         progress("publishing", 0, 1)
@@ -137,6 +140,7 @@ def _built(
             previous=new.previous,
             embedding=read_embedding(source.folder.media_vectors),
             ignored_history=ignored or None,
+            screening=screening,
         )
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.forking import OWN_THREADS, renewed_after_fork
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.kernels import Blas, numpy_is_faster
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 SCORE_BLOCK = 64
 """Scores that share one maximum while the best are looked for; more than `FEW` results take `NARROW_BLOCK`."""
@@ -192,12 +196,25 @@ def _products(query: Vectors, vectors: Vectors) -> Scores:
             faiss.swig_ptr(ours), faiss.swig_ptr(query), faiss.swig_ptr(part), query.shape[1], len(part)
         )
 
-    starts = range(0, len(vectors), PRODUCT_ROWS)
-    if len(starts) == 1:
-        multiply(0)
-    else:  # FAISS lets go of the interpreter's lock meanwhile
-        list(_product_threads().map(multiply, starts))
+    in_threads(multiply, range(0, len(vectors), PRODUCT_ROWS))
     return scores
+
+
+def in_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """Do something of FAISS's, which lets go of the interpreter's lock, to several parts, each in a thread of ours."""
+    return [work(parts[0])] if len(parts) == 1 else list(_product_threads().map(work, parts))
+
+
+@contextlib.contextmanager
+def faiss_alone() -> Iterator[None]:
+    """Keep FAISS to the calling thread, which is all that its OpenMP is told of: what is small is done sooner so."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 @lru_cache(maxsize=1)

@@ -161,7 +161,7 @@ class BlockSearch:
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
         plan = self._plan(queries, k, masking, coded=coded)
-        size = search_bytes(self.titles.count, self.titles.dim, queries, k, masking, coded=coded)
+        size = search_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < self._recorded_at:
@@ -175,8 +175,11 @@ class BlockSearch:
         return kind.search
 
     def _plan(self, queries: int, k: int, masking: Masking, *, coded: bool) -> FusedPlan:
-        plan = plan_search(self.titles.count, self.titles.dim, queries, k, masking, coded=coded)
+        plan = plan_search(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
         return fitted(plan, self._card)
+
+    def _kind(self, coded: bool) -> dict[str, bool]:
+        return {"coded": coded, "screened": self.titles.screened}
 
     def _drop_recorded(self, more: int) -> None:
         """Drop the kinds of batches that came longest ago, until there is room for ``more``."""

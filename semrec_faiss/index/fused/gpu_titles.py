@@ -14,8 +14,12 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError, MissingPackageError
 from semrec_faiss.index.fused.codes import TitleCodes, encode
 from semrec_faiss.index.fused.plan import code_bytes, keeps_codes
+from semrec_faiss.index.screening.spectrum import width_of
 
 UPLOAD_BYTES = 64 << 20
+
+HALF_UP, LEAST_HALF = 1.001, 2.0**-23
+"""What brings a number to a float16 that is not below it, once rounded."""
 
 LEAST_SCALED_LENGTH = 2.0**-60
 """Beside a vector of length 1, components of one so short may be less than a float32 holds, times a query's."""
@@ -43,15 +47,17 @@ class GpuTitles:
     """The title vectors as a fused search keeps them.
 
     Attributes:
-        halves: float16 (titles, dim), the vectors times ``scale``, rounded.
+        halves: float16 (titles, dim), the vectors times ``scale``, rounded; or bounds, see ``directions``.
         originals: float32 (titles, dim), or None where rescoring is done with the halves.
         scale: a power of two that brings the longest vector to a length of at most 1.
         norm: the largest length of a rounded vector.
-        error: the largest length of a scaled vector's rounding residual.
+        error: the largest length of a scaled vector's rounding residual; of bounds its part along the directions.
         wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
         codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
         origins: int32 (titles,), ascending: where these are some of a larger catalogue, which rows of it; ``originals``
             are then the whole catalogue's. None where they are all.
+        directions: float64 (kept, `vector_dim`), orthonormal: ``halves`` are then coordinates along them and the length
+            of the rest, `width_of` wide, whose inner products are bounds of scores. None where they are scores.
     """
 
     halves: Any
@@ -62,6 +68,7 @@ class GpuTitles:
     wide: bool = False
     codes: TitleCodes | None = None
     origins: Any = None
+    directions: Any = None
 
     @property
     def count(self) -> int:
@@ -70,8 +77,18 @@ class GpuTitles:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a vector."""
+        """Dimensions of a copy, or the width of a bound."""
         return int(self.halves.shape[1])
+
+    @property
+    def vector_dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.dim if self.directions is None else int(self.directions.shape[1])
+
+    @property
+    def screened(self) -> bool:
+        """Whether scores of copies are bounds."""
+        return self.directions is not None
 
     @property
     def bytes(self) -> int:
@@ -96,7 +113,9 @@ class GpuTitles:
         return self.originals[part] if self.origins is None else self.originals.index_select(0, self.origins[part])
 
 
-def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> GpuTitles:
+def upload_titles(
+    vectors: Vectors, device: Any, *, keep_originals: bool, directions: NDArray[np.float64] | None = None
+) -> GpuTitles:
     """Copy title vectors to a GPU in blocks and round them.
 
     Args:
@@ -104,6 +123,7 @@ def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> Gpu
         device: a torch device.
         keep_originals: whether the float32 vectors stay there too, and of many titles int8 codes: 6 or 7 bytes a
             component in all instead of 2.
+        directions: float64 (kept, dim): keep bounds along these instead of float16 copies.
 
     Raises:
         DeviceError: they do not fit the GPU's memory.
@@ -111,7 +131,9 @@ def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> Gpu
     torch = load_torch()
     coded = keep_originals and keeps_codes(len(vectors), "float32")
     try:
-        halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
+        along = None if directions is None else torch.from_numpy(np.ascontiguousarray(directions)).to(device)
+        width = vectors.shape[1] if along is None else width_of(len(along))
+        halves = torch.empty((len(vectors), width), dtype=torch.float16, device=device)
         originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
         longest, shortest = 0.0, math.inf
         for part in _parts(vectors):
@@ -126,12 +148,12 @@ def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> Gpu
         for part in _parts(vectors):
             block = as_tensor(vectors[part]) if originals is None else originals[part]
             scaled = block.to(device) * scale
-            halves[part] = scaled.half()
-            rounded = halves[part].float()
-            norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
-            error = max(error, float(torch.linalg.vector_norm(scaled - rounded, dim=1).max()))
+            lost = _round(torch, scaled, halves[part], along)
+            norm = max(norm, float(torch.linalg.vector_norm(halves[part].float(), dim=1).max()))
+            error = max(error, float(lost.max()))
         wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
-        codes = encode(torch, originals, scale, _parts(vectors)) if coded and not wide else None
+        coded_by = (originals, scale) if along is None else (halves, 1.0)
+        codes = encode(torch, *coded_by, _parts(vectors)) if coded and not wide else None
     except torch.cuda.OutOfMemoryError as problem:
         torch.cuda.empty_cache()
         wanted = vectors.size * (6 if keep_originals else 2) + coded * code_bytes(*vectors.shape)
@@ -139,7 +161,21 @@ def upload_titles(vectors: Vectors, device: Any, *, keep_originals: bool) -> Gpu
             f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    return GpuTitles(halves, originals, scale, 1.00001 * norm, 1.00001 * error, wide, codes)
+    return GpuTitles(halves, originals, scale, 1.00001 * norm, 1.00001 * error, wide, codes, directions=along)
+
+
+def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:
+    """Round scaled vectors to float16, or to bounds, see `semrec_faiss.index.screening`; return what that has lost."""
+    if along is None:
+        into[:] = scaled.half()
+        return torch.linalg.vector_norm(scaled - into.float(), dim=1)
+    exact = scaled.double() @ along.T
+    into.zero_()
+    into[:, : len(along)] = exact.half()
+    rounded = into[:, : len(along)].double()
+    rest = torch.linalg.vector_norm(scaled.double() - rounded @ along, dim=1)
+    into[:, len(along)] = (rest * HALF_UP + LEAST_HALF).half()
+    return torch.linalg.vector_norm(exact - rounded, dim=1) + 1e-9
 
 
 def as_tensor(array: NDArray[Any]) -> Any:

@@ -27,7 +27,12 @@ class FusedPass:
         self._chunks = plan.chunks(titles.count)
         members = 2 * plan.span
         self.rounded = empty(queries, titles.dim, dtype=torch.float16)
-        self.scaled = empty(queries, titles.dim, dtype=torch.float32)
+        self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
+        self._bounds_of: Any = None
+        self._scaled_bounds: Any = None
+        if titles.screened:
+            self._bounds_of = torch.zeros((queries, titles.dim), dtype=torch.float32, device=device)
+            self._scaled_bounds = torch.empty_like(self._bounds_of)
         self.bounds = empty(queries, 3, dtype=torch.float32)
         self.maxima = empty(queries, self._chunks, dtype=torch.float16)
         self.listed = empty(queries, plan.segments, plan.capacity, dtype=torch.int32) if plan.segments > 1 else None
@@ -56,7 +61,7 @@ class FusedPass:
         """Search; the answers are in ``scores``, ``rows`` and ``proven`` when the GPU has come to the end of it.
 
         Args:
-            queries: float32 (queries, dim) on the GPU, at most as many as there are buffers for.
+            queries: float32 (queries, `vector_dim`) on the GPU, at most as many as there are buffers for.
             allowed: int32 bitmap of the rows that may be returned, `fused_plan.bitmap_words` words for each query, or
                 once for all with ``allowed_stride`` 0.
             allowed_stride: words from one query's bitmap to the next one's.
@@ -89,11 +94,15 @@ class FusedPass:
 
         plan, titles, count = self.plan, self.titles, len(queries)
         codes = titles.codes if plan.planes else None
-        into = (self.rounded, self.scaled, self.bounds, self.codes, self.code_factors)
+        given, scaled = (queries, self.scaled) if not titles.screened else (self._project(queries), self._scaled_bounds)
+        into = (self.rounded, scaled, self.bounds, self.codes, self.code_factors)
         errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
         kernels.prepare_queries[(count,)](
-            queries, *into, titles.dim, code_width(titles.dim), *errors, PLANES=plan.planes, D_BLOCK=128, num_warps=1
+            given, *into, titles.dim, code_width(titles.dim), *errors, PLANES=plan.planes, D_BLOCK=128, num_warps=1
         )
+        if titles.screened:  # by the same powers of two: what is ranked by
+            first, second = self.bounds[:count, 1:2], self.bounds[:count, 2:3]
+            self.scaled[:count] = queries / first / second
         queries_a_tile = plan.tile_queries // max(1, plan.planes)
         grid = (triton.cdiv(count, queries_a_tile) * triton.cdiv(titles.count, plan.tile_titles),)
         mask = (self.bounds if allowed is None else allowed, self.maxima)
@@ -120,6 +129,18 @@ class FusedPass:
         coded_chunk_maxima[grid](
             self._query_tiles, self._title_tiles, *its, *mask, *sizes, PLANES=plan.planes, **options
         )
+
+    def _project(self, queries: Any) -> Any:
+        """Return the queries' side of bounds, float32 (queries, dim): along the directions, and the rest's length."""
+        torch = load_torch()
+        directions, exact = self.titles.directions, queries.double()
+        along = exact @ directions.T
+        squares = (exact * exact).sum(dim=1)
+        rest = (squares * (1.0 + 1e-12) - (along * along).sum(dim=1)).clamp_(min=0.0).sqrt_()
+        into = self._bounds_of[: len(queries)]
+        into[:, : len(directions)] = along
+        into[:, len(directions)] = rest * 1.000001 + torch.sqrt(squares) * 1e-6
+        return into
 
     def _select(self, count: int) -> None:
         """List the chunks to rescore: of every segment first, where there are several, and then of what they list."""
@@ -180,14 +201,14 @@ class FusedPass:
         if apart:
             blocks = (plan.picks // ROWS_A_PROGRAM, count)
             ranking_kernels.score_rows[blocks](
-                *picked, keys, titles.dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
+                *picked, keys, titles.vector_dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
             )
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
         options |= {"SORTED": apart, "DROPPED": power_of_two(dropped), "num_warps": _warps(plan.picks)}
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.proven)
         ranking_kernels.rank_rows[(count,)](
-            *picked, *tables, titles.dim, dropped, self.k, scale, 1.0 / titles.scale, **options
+            *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options
         )
 
 

@@ -33,6 +33,9 @@ SEGMENT = 8192
 MOST_REPEATED = 256
 """Queries that are searched for more candidates at once."""
 
+SCREENED_TITLES = 500_000
+"""From so many titles on multiplying fewer dimensions saves more than rescoring more titles costs."""
+
 CODED_TITLES = 500_000
 """From so many titles on int8 codes are kept beside the vectors: reading fewer takes no longer than starting to."""
 
@@ -128,7 +131,14 @@ def through_codes(titles: int, queries: int, k: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def plan_search(
-    titles: int, dim: int, queries: int, k: int, masking: Masking = "none", *, coded: bool = False
+    titles: int,
+    dim: int,
+    queries: int,
+    k: int,
+    masking: Masking = "none",
+    *,
+    coded: bool = False,
+    screened: bool = False,
 ) -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
@@ -139,6 +149,7 @@ def plan_search(
         k: titles a query, at most `FUSED_K_LIMIT`.
         masking: where rows have to be looked up, the widest tile does not pay: its registers are all in use.
         coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept.
+        screened: whether scores are bounds from principal directions, ``dim`` wide: more titles are rescored, too.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
     wide = many and titles >= MANY_TITLES and masking == "none"
@@ -147,7 +158,8 @@ def plan_search(
     span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else 128
-    keep, keep_rows = _kept_chunks(k, planes), k + max(4, k // 8)
+    reached = _reached(k) if screened else 0
+    keep, keep_rows = _kept_chunks(k, planes) + reached, k + max(4, k // 8) + reached
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
     capacity = _capacity(keep)
     return FusedPlan(
@@ -188,6 +200,11 @@ def _kept_chunks(k: int, planes: int) -> int:
     return (k + max(2, k // 8), 3 * k + 66, 2 * k + 28)[planes]
 
 
+def _reached(k: int) -> int:
+    """Return how many more titles' bounds may reach the k-th score: as many as directions were chosen to leave."""
+    return k + 6 if k <= CODED_K else k // 2 + 40
+
+
 def _width(keep: int, *, many: bool) -> int:
     if keep > 512:
         return min(8192, 4 * power_of_two(keep))
@@ -214,28 +231,42 @@ def repeat_queries(plan: FusedPlan, titles: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def block_queries(titles: int, dim: int, k: int, masking: Masking = "none") -> int:
+def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, screened: bool = False) -> int:
     """Return how many queries may be searched at once within `WORK_BYTES`."""
     queries = MOST_QUERIES
-    while (fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masking))) < queries:
+    while (
+        fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masking, screened=screened))
+    ) < queries:
         queries = min(fitting // 128 * 128 or fitting, queries - 1)
     return queries
 
 
-def search_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking = "none", *, coded: bool = False) -> int:
+def search_bytes(
+    titles: int,
+    dim: int,
+    queries: int,
+    k: int,
+    masking: Masking = "none",
+    *,
+    coded: bool = False,
+    screened: bool = False,
+) -> int:
     """Return the GPU memory that a block of queries takes besides the vectors."""
-    return queries * _query_bytes(titles, dim, queries, k, masking, coded=coded)
+    return queries * _query_bytes(titles, dim, queries, k, masking, coded=coded, screened=screened)
 
 
-def _query_bytes(titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False) -> int:
+def _query_bytes(
+    titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False, screened: bool = False
+) -> int:
     """Return the GPU memory that each query of a block takes."""
-    plan = plan_search(titles, dim, queries, k, masking, coded=coded)
+    plan = plan_search(titles, dim, queries, k, masking, coded=coded, screened=screened)
     members = plan.capacity * 2 * plan.span
     sorting = 4 * 8 if plan.picks > SORTED_APART else 8
     candidates = plan.capacity * (plan.segments * 4 + 4) + 2 * members + plan.picks * (4 + sorting)
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     codes = plan.planes * code_width(dim) + 12 if coded else 0
-    return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + 16 * k + 64
+    projected = 8 * dim if screened else 0
+    return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
 
 
 def bitmap_words(titles: int) -> int:

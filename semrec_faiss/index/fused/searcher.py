@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
@@ -27,7 +28,7 @@ from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
 from semrec_faiss.index.fused.known_filters import KnownFilters
-from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, block_queries
+from semrec_faiss.index.fused.plan import MOST_QUERIES, SCREENED_TITLES, Masking, block_queries
 from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
 from semrec_faiss.index.hardware.out_of_memory import halved
 
@@ -97,7 +98,14 @@ class Running:
 class FusedSearcher:
     """Title vectors on one GPU, searched exactly; safe from many threads, which take turns."""
 
-    def __init__(self, vectors: Vectors, device: str = "cuda:0", *, rescore: str = "float32") -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        device: str = "cuda:0",
+        *,
+        rescore: str = "float32",
+        directions: NDArray[np.float64] | None = None,
+    ) -> None:
         """Copy the vectors to the GPU.
 
         Args:
@@ -105,6 +113,8 @@ class FusedSearcher:
             device: a torch device; ``cpu`` only in Triton's interpreter.
             rescore: ``float32`` keeps the originals beside the float16 copies, and proves its answers; ``float16``
                 takes a third of the memory and proves nothing.
+            directions: float64 (kept, dim), orthonormal: keep bounds along these instead of float16 copies, where
+                answers are proven and the titles are many enough for it to pay; None for copies.
 
         Raises:
             UsageError: a dimension that the kernels do not take.
@@ -123,8 +133,9 @@ class FusedSearcher:
         Card.of(torch, self._device)  # refused before anything is copied
         self.lock = threading.RLock() if self._device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
+        pays = directions if self.proves and len(vectors) >= SCREENED_TITLES else None
         with self.current():
-            self.titles = upload_titles(vectors, self._device, keep_originals=self.proves)
+            self.titles = upload_titles(vectors, self._device, keep_originals=self.proves, directions=pays)
         self._workspace = Workspace()
         self._all = BlockSearch(self.titles, self._workspace)
         self.filters = KnownFilters(self.titles, self._workspace)
@@ -218,7 +229,8 @@ class FusedSearcher:
         repeated = scanned = start = 0
         while allowed and start < len(batch):
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
-            most = min(self._most, block_queries(search.titles.count, search.titles.dim, k, masking))
+            its = search.titles
+            most = min(self._most, block_queries(its.count, its.dim, k, masking, screened=its.screened))
             part = slice(start, min(start + most, len(batch)))
             here = (part, slice(min(k, search.titles.count)))
             try:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
@@ -41,14 +42,20 @@ class SeveralGpus:
     """Title vectors on several GPUs, searched exactly in one process; safe from many threads."""
 
     def __init__(
-        self, vectors: Vectors, devices: Sequence[str], *, rescore: str = "float32", layout: Layout = "auto"
+        self,
+        vectors: Vectors,
+        devices: Sequence[str],
+        *,
+        rescore: str = "float32",
+        layout: Layout = "auto",
+        directions: NDArray[np.float64] | None = None,
     ) -> None:
         """Copy the vectors to the GPUs.
 
         Args:
             vectors: float32 (titles, dim).
             devices: torch devices, two or more.
-            rescore: as for `FusedSearcher`.
+            rescore, directions: as for `FusedSearcher`.
             layout: ``shards`` divides the titles, ``replicas`` the queries; ``auto`` takes replicas where they fit.
 
         Raises:
@@ -65,7 +72,7 @@ class SeveralGpus:
         parts = self._shares if self.layout == "shards" else self._shares * len(devices)
 
         def upload(share: slice, device: str) -> FusedSearcher:
-            return FusedSearcher(vectors[share], device, rescore=rescore)
+            return FusedSearcher(vectors[share], device, rescore=rescore, directions=directions)
 
         self.searchers = list(self._threads.map(upload, parts, devices))
         self.proves = self.searchers[0].proves

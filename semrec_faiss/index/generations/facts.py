@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import Screening
 
 Facts = dict[str, Any]
 
@@ -30,13 +31,22 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "history_ignored": manifest.ignored_history,
         "segments": None if manifest.segments is None else len(manifest.segments.parts),
         "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
+        "screening": None if manifest.screening is None else _screening(manifest.screening, manifest.base_count),
         "bytes": generation.bytes,
     }
     detail: Facts = {
         "config": {"index": config.index.model_dump(mode="json"), "device": config.device.model_dump(mode="json")},
         "faiss_version": manifest.faiss_version,
         "semrec_version": manifest.semrec_version,
+        "screened": None if manifest.screening is None else manifest.screening.model_dump(mode="json"),
         "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
         "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
     }
     return facts, detail
+
+
+def _screening(screening: Screening, titles: int) -> str:
+    return (
+        f"{screening.directions} directions hold {screening.share:.1%};"
+        f" {screening.left:.0f} of {titles} titles are left on average"
+    )

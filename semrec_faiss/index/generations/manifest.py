@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 """More than any manifest has."""
 
 
-_LATER_FIELDS = ("embedding", "segments", "ignored_history")
+_LATER_FIELDS = ("embedding", "segments", "ignored_history", "screening")
 
 
 class _Record(BaseModel):
@@ -49,6 +49,29 @@ class GenerationRef(_Record):
 
     name: str
     manifest_sha256: str
+
+
+class Screening(_Record):
+    """The principal directions by which a search leaves titles out, and what was measured when they were chosen.
+
+    Attributes:
+        directions: how many.
+        share: of the squared length of all vectors, what they hold.
+        left: titles whose bounds reach the tenth neighbour's score, the mean over titles, and means of three, as
+            queries.
+        left_most: nine tenths of those queries have fewer.
+        scale: by what bounds have been multiplied; see `semrec_faiss.index.screening.bounds.Rounding`.
+        error: how far rounding may have moved a bound along the directions.
+        norm: the largest length of a bound.
+    """
+
+    directions: int
+    share: float
+    left: float
+    left_most: float
+    scale: float
+    error: float
+    norm: float
 
 
 class Segment(_Record):
@@ -87,7 +110,8 @@ class Manifest(_Record):
     ``embedding`` is None where that is not known, ``segments`` where nothing was updated since the build; they are left
     out of the file then, so that versions that do not know of them read the index as before. ``count`` and ``users``
     are what is there now; the known answers are those of the last build. ``ignored_history`` counts rows
-    of what users have seen that named titles or users that it was built without.
+    of what users have seen that named titles or users that it was built without. ``screening`` is None where searches
+    compare every title.
     """
 
     format: int
@@ -105,6 +129,7 @@ class Manifest(_Record):
     embedding: Embedding | None = None
     segments: Segments | None = None
     ignored_history: int | None = None
+    screening: Screening | None = None
 
     @property
     def base_count(self) -> int:

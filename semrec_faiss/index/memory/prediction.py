@@ -22,6 +22,7 @@ from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
     ROW_BYTES,
     Stored,
+    fused_width,
     gpu_flat,
     gpu_fused,
     gpu_lists,
@@ -247,9 +248,11 @@ def _on_gpu(
     index: IndexConfig, titles: int, dim: int, device: Device, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
     if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
-        block = min(batch, block_queries(titles, dim, k))
+        width = fused_width(index, titles, dim)
+        screened = width != dim
+        block = min(batch, block_queries(titles, width, k, screened=screened))
         coded = keeps_codes(titles, index.search.rescore) and through_codes(titles, block, k)
-        work = max(search_bytes(titles, dim, block, k), search_bytes(titles, dim, block, k, coded=coded))
+        work = max(search_bytes(titles, width, block, k, coded=read, screened=screened) for read in {False, coded})
         scratch = work + FLOAT_BYTES * block * dim
         return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
     nlist = lists_of(index)

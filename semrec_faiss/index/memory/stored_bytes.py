@@ -17,10 +17,11 @@ from semrec_faiss.config.index_types import (
     IvfSqIndex,
 )
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
-from semrec_faiss.index.fused.plan import code_bytes, keeps_codes
+from semrec_faiss.index.fused.plan import SCREENED_TITLES, code_bytes, keeps_codes
 from semrec_faiss.index.hardware.device import Device, load_faiss
+from semrec_faiss.index.screening.spectrum import LEAST_TITLES, width_of
 
-FLOAT_BYTES, ROW_BYTES = 4, 8
+HALF_BYTES, FLOAT_BYTES, ROW_BYTES = 2, 4, 8
 
 GPU_PAGE_BYTES = 2 << 20
 """What the driver takes memory in; large allocations are rounded up to whole pages."""
@@ -38,7 +39,7 @@ class Stored:
 
     Attributes:
         vectors: the vectors, or the codes that stand for them.
-        structure: centroids, list ids, graph links.
+        structure: centroids, list ids, graph links, bounds.
         originals: exact vectors in a file beside codes.
     """
 
@@ -51,7 +52,7 @@ class Stored:
         """Count the bytes of ``titles`` in a resolved config; a new index type has its line here."""
         exact = FLOAT_BYTES * titles * dim
         if isinstance(index, FlatIndex | FusedIndex):
-            return cls(exact, 0, 0)
+            return cls(exact, screening_bytes(index, titles, dim), 0)
         if isinstance(index, HnswIndex):
             return cls(exact, graph_bytes(titles, int(index.build.M)), 0)
         if isinstance(index, FactoryIndex):
@@ -98,6 +99,29 @@ def _factory_code(index: FactoryIndex, dim: int) -> tuple[int, int, bool]:
         part = faiss.downcast_index(inner)
 
 
+def screening_bytes(index: FlatIndex | FusedIndex, titles: int, dim: int) -> int:
+    """Return the bytes of principal directions and of titles' bounds; auto is taken for half the dimensions.
+
+    How many it chooses, if any, hangs on the vectors: of a text model's it is about as many.
+    """
+    kept = directions_of(index, titles, dim)
+    return titles * HALF_BYTES * width_of(kept) + 2 * FLOAT_BYTES * kept * dim if kept > 0 else 0
+
+
+def directions_of(index: FlatIndex | FusedIndex, titles: int, dim: int) -> int:
+    """Return how many principal directions are kept; see `screening_bytes` for auto."""
+    if index.build.directions == "auto":
+        return dim // 2 - 1 if titles >= LEAST_TITLES else 0
+    return index.build.directions
+
+
+def fused_width(index: FusedIndex, titles: int, dim: int) -> int:
+    """Return how wide the float16 copies are that type fused keeps on a GPU: that of bounds where it takes those."""
+    kept = directions_of(index, titles, dim)
+    screened = kept > 0 and index.search.rescore == "float32" and titles >= SCREENED_TITLES
+    return width_of(kept) if screened else dim
+
+
 def graph_bytes(titles: int, links: int) -> int:
     """Return the bytes of an HNSW graph.
 
@@ -117,9 +141,10 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
 
 def gpu_fused(index: FusedIndex, titles: int, dim: int) -> int:
     """Return the bytes of the vectors of type fused: float16; float32 and codes too unless rescoring does without."""
-    parts = (2, FLOAT_BYTES) if index.search.rescore == "float32" else (2,)
-    codes = _whole_pages(code_bytes(titles, dim)) if keeps_codes(titles, index.search.rescore) else 0
-    return sum(_whole_pages(component * titles * dim) for component in parts) + codes
+    width = fused_width(index, titles, dim)
+    originals = _whole_pages(FLOAT_BYTES * titles * dim) if index.search.rescore == "float32" else 0
+    codes = _whole_pages(code_bytes(titles, width)) if keeps_codes(titles, index.search.rescore) else 0
+    return _whole_pages(HALF_BYTES * titles * width) + originals + codes
 
 
 def gpu_lists(index: IndexConfig, nlist: int, titles: int, dim: int) -> tuple[int, int]:

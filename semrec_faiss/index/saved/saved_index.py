@@ -25,6 +25,7 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.saved.titles import open_titles
 from semrec_faiss.index.saved.users import SavedUsers
+from semrec_faiss.index.screening.written import open_directions, open_screen
 from semrec_faiss.index.segments.joined import gathered
 from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.index.segments.segmented_index import SegmentedIndex
@@ -130,9 +131,16 @@ class SavedIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""
         index, originals = self._read_base(config, device)
         if self.segments is None:
-            return VectorIndex(index, config, device, originals=originals)
+            return VectorIndex(index, config, device, originals=originals, **self._screening(config, device))
         left, fresh = self.segments.titles.within(0), self.segments.title_vectors
-        return SegmentedIndex(index, config, device, base_rows=left, fresh=fresh, originals=originals)
+        parts: dict[str, Any] = {"base_rows": left, "fresh": fresh, "originals": originals}
+        return SegmentedIndex(index, config, device, **parts, **self._screening(config, device))
+
+    def _screening(self, config: IndexConfig, device: Device) -> dict[str, Any]:
+        """Open what a search leaves titles out by: on a CPU their bounds, which type fused makes itself on a GPU."""
+        if not device.gpus:
+            return {"screen": open_screen(self.generation)}
+        return {"directions": open_directions(self.generation)} if isinstance(config, FusedIndex) else {}
 
     def load_base(self) -> VectorIndex:
         """Read the vectors of the last build alone, searched on the CPU as built: its known answers are theirs."""

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import IndexConfig
@@ -18,7 +19,7 @@ from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.index.vector_index import VectorIndex
 
 if TYPE_CHECKING:
-    pass
+    from semrec_faiss.index.screening.screen import Screen
 
 _DEVIATIONS = 3
 """So many times the usual spread of removed titles among the best is fetched, too: few queries are repeated."""
@@ -40,6 +41,8 @@ class SegmentedIndex(VectorIndex):
         base_rows: Rows,
         fresh: Vectors,
         originals: Vectors | None = None,
+        screen: Screen | None = None,
+        directions: NDArray[np.float64] | None = None,
     ) -> None:
         """Wrap the CPU index of the base.
 
@@ -50,6 +53,8 @@ class SegmentedIndex(VectorIndex):
             base_rows: int64, ascending: which of the base's titles are left; they are the first rows.
             fresh: float32 (n, dim), C-contiguous: the vectors of the rows after those.
             originals: what was added to the base; needed where it does not hold it exactly.
+            screen: bounds of the base's titles.
+            directions: as for a `VectorIndex`.
 
         Raises:
             DeviceError: the device cannot hold or run the index.
@@ -59,7 +64,7 @@ class SegmentedIndex(VectorIndex):
         self._fresh = fresh
         self._row_of = np.full(int(cpu_index.ntotal), GONE, np.int64)
         self._row_of[base_rows] = np.arange(len(base_rows))
-        super().__init__(cpu_index, config, device, originals=originals)
+        super().__init__(cpu_index, config, device, originals=originals, screen=screen, directions=directions)
         self._base_count = self.count
         self.count = len(base_rows) + len(fresh)
         self._fresh_searcher: Any = None

@@ -18,6 +18,7 @@ from semrec_faiss.index.hardware.device import choose_device, load_faiss
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import write_titles
 from semrec_faiss.index.saved.users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
+from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.progress import Progress, silent
 
 _BLOCK_BYTES = 4 << 20
@@ -35,6 +36,7 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
 
     with directory.new_generation() as new:
         known = write_vectors(new, config.index, blocks, count, dim, device, progress)
+        index, screening = write_screening(new, config.index, blocks, count, dim, progress)
         write_titles(new, saved.catalog)
         if saved.users is not None:
             _write_users(new, saved.users, dim)
@@ -50,6 +52,8 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
             "known_answers": known,
             "previous": new.previous,
             "segments": None,
+            "config": config.model_copy(update={"index": index}),
+            "screening": screening,
         }
         return directory.publish(new, manifest.model_copy(update=later))
 

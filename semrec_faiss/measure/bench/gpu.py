@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device, choose_device
+from semrec_faiss.index.screening.spectrum import FUSED_LEFT, choose
 from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
 from semrec_faiss.measure.bench.gpu_record import (
     GpuBatch,
@@ -25,7 +26,7 @@ from semrec_faiss.measure.bench.gpu_record import (
     MadeVectors,
     MaskedBatch,
 )
-from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, users_of
+from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, texts, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
@@ -49,6 +50,7 @@ class GpuBench:
         k: titles a query.
         seconds: how long each contestant is timed for, about; at least three times.
         seed: of the vectors.
+        spectrum: ``round`` vectors, or such as a ``text`` model makes, which are searched by bounds too.
         gpus: which GPUs; `bench_gpu` takes the first.
     """
 
@@ -59,6 +61,7 @@ class GpuBench:
     seconds: float = 0.4
     seed: int = 7
     gpus: tuple[int, ...] = (0,)
+    spectrum: Literal["round", "text"] = "round"
 
     def batches_of(self, titles: int) -> list[int]:
         """Return the batches that a catalogue is searched with."""
@@ -95,12 +98,17 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
     return GpuResults.whole(
         environment=GpuStamp(**dict(stamp_of_this_run())),
         device=device_name(device),
-        data=MadeVectors(dim=bench.dim, k=bench.k, seed=bench.seed, clusters=CLUSTERS, spread=SPREAD),
+        data=_made(bench),
         floor=hardware,
         search=rows,
         masked=masked,
         memory=memory,
     )
+
+
+def _made(bench: GpuBench) -> MadeVectors:
+    how = {"clusters": CLUSTERS, "spread": SPREAD, "spectrum": bench.spectrum}
+    return MadeVectors.model_validate({"dim": bench.dim, "k": bench.k, "seed": bench.seed, **how})
 
 
 class _Catalogue:
@@ -110,8 +118,11 @@ class _Catalogue:
         self._torch, self._bench = torch, bench
         self._gpu = device.gpus[0]
         self._cuda = torch.device("cuda", self._gpu)
-        self._vectors = clustered(titles, bench.dim, bench.seed, self._cuda)
-        self._searcher = FusedSearcher(self._vectors.cpu().numpy(), f"cuda:{self._gpu}")
+        made = texts if bench.spectrum == "text" else clustered
+        self._vectors = made(titles, bench.dim, bench.seed, self._cuda)
+        vectors = self._vectors.cpu().numpy()
+        self._searcher = FusedSearcher(vectors, f"cuda:{self._gpu}")
+        self._screened = None if bench.spectrum == "round" else _screened(vectors, f"cuda:{self._gpu}")
 
     def batch(self, count: int, hardware: HardwareLimits) -> GpuBatch:
         """Time one batch size: everybody in turns."""
@@ -119,6 +130,9 @@ class _Catalogue:
         queries = self._queries(count)
         fused = FusedPeer(self._searcher.titles, queries, k)
         ours, searches = faiss_name(), {"fused": fused.search}
+        screened = None if self._screened is None else FusedPeer(self._screened.titles, queries, k)
+        if screened is not None:
+            searches["screened"] = screened.search
         for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):
             searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, k)
         searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, k)
@@ -126,8 +140,9 @@ class _Catalogue:
         read = code_bytes(1, dim) if fused.coded else 2 * dim
         limit = hardware.limit(count, titles, dim, k, float16=True, title_bytes=read)
         unproven = fused.find_unproven()
+        left = 0 if screened is None else len(screened.find_unproven())
         coded, fused_ms = fused.coded, timings["fused"].median_ms
-        del fused, searches
+        del fused, screened, searches
         self._torch.cuda.empty_cache()
         return GpuBatch.model_validate(
             {
@@ -140,7 +155,8 @@ class _Catalogue:
                 "unproven": len(unproven),
                 **{name: timing.told() for name, timing in timings.items()},
                 **self._through_numpy(queries, timings["fused"]),
-                **self._error(queries, unproven),
+                **self._error(self._searcher, queries, unproven),
+                **(self._by_bounds(queries, left) if self._screened is not None else {}),
             }
         )
 
@@ -157,14 +173,32 @@ class _Catalogue:
             "compared_with_all": found.scanned,
         }
 
-    def _error(self, queries: Any, unproven: NDArray[np.int64]) -> dict[str, object]:
+    def _by_bounds(self, queries: Any, unproven: int) -> dict[str, object]:
+        """Time and check the whole search by bounds."""
+        assert self._screened is not None
+        asked, k, search = queries.cpu().numpy(), self._bench.k, self._screened.search
+        found = search(asked, k)
+        first = measure_paired({"": lambda: search(asked, k)}, warmup=1, repeats=3).timings[""]
+        repeats = repeats_of(self._bench.seconds, first.median_ms)
+        whole = measure_paired({"": lambda: search(asked, k)}, warmup=1, repeats=repeats).timings[""]
+        error = self._error(self._screened, queries, np.empty(0, np.int64))
+        return {
+            "screened_numpy": whole.told(),
+            "screened_width": self._screened.titles.dim,
+            "screened_unproven": unproven,
+            "screened_repeated": found.repeated,
+            "screened_with_all": found.scanned,
+            "screened_largest_error": error["largest_error"],
+        }
+
+    def _error(self, searcher: FusedSearcher, queries: Any, unproven: NDArray[np.int64]) -> dict[str, object]:
         """Hold answers against a float64 product: the largest difference to the best possible scores.
 
         Of the first queries, and of those that need more than the first pass.
         """
         checked = np.union1d(np.arange(min(CHECKED_QUERIES, len(queries))), unproven)
         given = queries.cpu().numpy()
-        found = self._searcher.search(given, self._bench.k)
+        found = searcher.search(given, self._bench.k)
         largest = 0.0
         for first in range(0, len(checked), CHECKED_QUERIES):
             part = checked[first : first + CHECKED_QUERIES]
@@ -236,6 +270,15 @@ class _Catalogue:
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end))
+
+
+def _screened(vectors: Vectors, device: str) -> FusedSearcher | None:
+    """Search by bounds of as many directions as a build chooses; None where it chooses none, or copies are faster."""
+    choice, directions = choose(lambda: [(0, vectors)], *vectors.shape, most_left=FUSED_LEFT)
+    if not choice.directions:
+        return None
+    made = FusedSearcher(vectors, device, directions=np.ascontiguousarray(directions[: choice.directions]))
+    return made if made.titles.screened else None
 
 
 def repeats_of(seconds: float, each_ms: float) -> int:

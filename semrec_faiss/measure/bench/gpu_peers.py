@@ -32,13 +32,14 @@ class FusedPeer:
         """Prepare a batch; ``allowed`` is a bitmap that all queries share."""
         self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
         masking: Masking = "none" if allowed is None else "shared"
-        self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking))
+        self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking, screened=titles.screened))
         self.coded = titles.codes is not None and through_codes(titles.count, self._step, k)
-        plan = plan_search(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
+        kind = {"coded": self.coded, "screened": titles.screened}
+        plan = plan_search(titles.count, titles.dim, self._step, k, masking, **kind)
         plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: Any = None
-        held = search_bytes(titles.count, titles.dim, self._step, k, masking, coded=self.coded)
+        held = search_bytes(titles.count, titles.dim, self._step, k, masking, **kind)
         if self._step == len(queries) and held <= GRAPH_BYTES:
             self._graph = recorded(lambda: self._work.run(queries, allowed, 0), titles.halves.device)
 

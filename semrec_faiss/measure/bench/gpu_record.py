@@ -12,8 +12,8 @@ from semrec_faiss.measure.documents.stamp import Gpu, Stamp
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
 
-CONTESTANTS = ("fused", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16")
-"""Ours, FAISS's flat index as its build has it, and torch's matrix product with its topk."""
+CONTESTANTS = ("fused", "screened", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16")
+"""Ours, ours by bounds of fewer dimensions, FAISS's flat index as its build has it, torch's product with its topk."""
 
 
 class MadeVectors(Part):
@@ -24,6 +24,7 @@ class MadeVectors(Part):
     seed: Count
     clusters: AtLeastOne
     spread: Amount
+    spectrum: Literal["round", "text"] = "round"
 
 
 class GpuBatch(Part):
@@ -36,6 +37,7 @@ class GpuBatch(Part):
         compared_with_all: queries compared with every title in it.
         checked_queries: held against a float64 product.
         largest_error: the largest difference from the best possible scores.
+        screened: by bounds, ``screened_width`` numbers each, where the spectrum allows; what follows is as above.
     """
 
     titles: AtLeastOne
@@ -47,6 +49,13 @@ class GpuBatch(Part):
     fused_to_faiss: Amount
     unproven: Count
     fused: Times
+    screened: Times | None = None
+    screened_numpy: Times | None = None
+    screened_width: AtLeastOne | None = None
+    screened_unproven: Count | None = None
+    screened_repeated: Count | None = None
+    screened_with_all: Count | None = None
+    screened_largest_error: Amount | None = None
     faiss_float32: Times | None = None
     faiss_float16: Times | None = None
     cuvs_float32: Times | None = None
@@ -111,8 +120,9 @@ class GpuResults(BenchResults):
 
     @property
     def file_name(self) -> str:
-        """``bench-gpu-h200.json``; of a FAISS that has cuVS, ``bench-gpu-h200-cuvs.json``."""
-        return f"bench-gpu-{self.device}{'-cuvs' if 'cuvs_float32' in self.peers else ''}.json"
+        """``bench-gpu-h200.json``; of a FAISS that has cuVS, it is ``-cuvs``, of texts ``-text``."""
+        made = "-text" if self.data.spectrum == "text" else ""
+        return f"bench-gpu-{self.device}{made}{'-cuvs' if 'cuvs_float32' in self.peers else ''}.json"
 
 
 GPU_RESULTS: TypeAdapter[GpuResults] = TypeAdapter(GpuResults)

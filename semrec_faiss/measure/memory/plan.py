@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import Document, WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
@@ -208,6 +209,8 @@ def _measured(
     with tempfile.TemporaryDirectory(prefix="semrec-memory-") as folder:
         scratch = Path(folder)
         index = _build(plan, titles, dim, scratch, progress)
+        built = SavedIndex(index).config.index  # which says what auto has come to
+        plan = replace(plan, config=plan.config.model_copy(update={"index": built}))
         measured: dict[str, DeviceMeasurement | NotMeasured] = {}
         for name, device in _devices(plan.config).items():
             progress("measuring memory", len(measured), 2)

@@ -186,7 +186,8 @@ def _by_strategy(
 def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
     started = time.perf_counter()
     found = index.search(queries, result.rows.shape[1], prepared=True)
-    result.rows, result.scores, result.strategy = found.rows, found.scores, found.strategy
+    result.rows, result.scores = found.rows, found.scores
+    result.exact, result.strategy = found.exact, found.strategy
     result.stages.append(Stage("index", len(queries), result.rows.shape[1], since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)
     score_one_way(index, queries, np.arange(len(queries)), result, result.rows.shape[1], exact=index.exact)
@@ -203,7 +204,7 @@ def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, res
     keep = found.rows != excluded[:, None]
     keep[keep.all(axis=1), -1] = False
     result.rows, result.scores = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
-    result.strategy = found.strategy
+    result.exact, result.strategy = found.exact, found.strategy
     name = "overfetch" if index.fused is None else "masked"
     result.stages.append(Stage(name, len(queries), k + 1, since(started)))
     _add_unproven(result, found.repeated, found.scanned, index.count)

@@ -44,12 +44,13 @@ def test_flat_on_a_cpu_by_hand() -> None:
     found = predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=10_000, k=10).host
     assert found == MemoryParts(
         vectors=62_423 * 384 * 4,
+        structure=62_423 * 192 * 2 + 191 * 384 * 8,  # auto is taken for half the dimensions
         reserved=PROGRAM_BYTES,
         scratch=1024 * 2048 * 4 + SEARCH_BYTES,
         batch=10_000 * 384 * 4 + 2 * 10_000 * 10 * 12,
     )
-    assert found.base == 95_881_728 + 5_242_880
-    assert found.peak == 95_881_728 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
+    assert found.base == 95_881_728 + 24_557_184 + 5_242_880
+    assert found.peak == 95_881_728 + 24_557_184 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
 
 
 def test_a_single_query_of_flat_holds_a_score_a_title() -> None:
@@ -67,13 +68,19 @@ def test_flat_on_a_gpu_by_hand() -> None:
 
 
 def test_fused_on_a_gpu_by_hand() -> None:
-    """Two and four bytes a component, codes of many titles, nothing of FAISS's, and work buffers within their bound."""
-    for rescore, titles, vectors in (
-        ("float32", 1 << 18, 6 * 384 * MIB // 4),
-        ("float32", 1 << 20, (6 * 384 + 384 + 2 + 2) * MIB),
-        ("float16", 1 << 20, 2 * 384 * MIB),
+    """Two and four bytes a component, codes of many titles, nothing of FAISS's, and work buffers within their bound.
+
+    Where directions are kept, many titles' two bytes and codes are those of bounds.
+    """
+    for rescore, titles, directions, vectors in (
+        ("float32", 1 << 18, 0, 6 * 384 * MIB // 4),
+        ("float32", 1 << 20, 0, (6 * 384 + 384 + 2 + 2) * MIB),
+        ("float32", 1 << 18, 255, 6 * 384 * MIB // 4),
+        ("float32", 1 << 20, 255, (4 * 384 + 2 * 256 + 256 + 2 + 2) * MIB),
+        ("float16", 1 << 20, 255, 2 * 384 * MIB),
     ):
-        index = index_of({"type": "fused", "search": {"rescore": rescore}})
+        build = {"directions": directions}
+        index = index_of({"type": "fused", "build": build, "search": {"rescore": rescore}})
         found = predict_memory(index, titles, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
         assert found is not None
         assert (found.vectors, found.structure, found.reserved) == (vectors, 0, 0)

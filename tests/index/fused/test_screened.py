@@ -1,0 +1,102 @@
+"""Type fused by bounds of a few principal directions: the same answers, proven, in a fraction of the dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fused_worlds import SIZE, WORLDS, Truth, exclude, needs_kernels, searcher
+from numpy.typing import NDArray
+
+from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.screening.spectrum import principal_directions
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.SCREENED_TITLES", 1)
+
+
+def texts(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
+    made = rng.normal(size=(n, d)) * np.exp(-np.arange(d) / 10)
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+def screened(titles: NDArray[np.float32], kept: int) -> FusedSearcher:
+    directions = np.ascontiguousarray(principal_directions(titles)[0][:kept])
+    found = searcher(titles, directions=directions)
+    assert found.titles.screened
+    return found
+
+
+@needs_kernels
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_answers_are_the_same_and_bounds_hold(queries: int) -> None:
+    rng = np.random.default_rng(queries)
+    titles = texts(rng, 700 * SIZE, 64)
+    asked = np.concatenate((titles[:1], texts(rng, queries, 64)))[:queries]
+    by_bounds, plain = screened(titles, 31), searcher(titles)
+    assert by_bounds.titles.halves.shape == (700 * SIZE, 32)
+    assert by_bounds.titles.bytes < plain.titles.bytes
+    found, expected = by_bounds.search(asked, 10), plain.search(asked, 10)
+    Truth.of(titles, asked).check(found, 10)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.repeated <= queries // 4
+    upper = bounds_of(by_bounds, asked)
+    exact = asked.astype(np.float64) @ titles.astype(np.float64).T * by_bounds.titles.scale
+    assert (exact <= upper + by_bounds.titles.error).all()
+
+
+def bounds_of(made: FusedSearcher, asked: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What the coordinates say, in float64: of queries the length of the rest, of titles that and their coordinates."""
+    directions = made.titles.directions.cpu().numpy()
+    along = asked.astype(np.float64) @ directions.T
+    rest = np.sqrt(np.maximum((asked.astype(np.float64) ** 2).sum(axis=1) - (along**2).sum(axis=1), 0)) + 1e-6
+    of_titles = made.titles.halves.cpu().numpy().astype(np.float64)
+    return along @ of_titles[:, :31].T + rest[:, None] * of_titles[:, 31]
+
+
+@needs_kernels
+@pytest.mark.parametrize("world", WORLDS)
+def test_whatever_the_titles(world: str) -> None:
+    rng = np.random.default_rng(4)
+    titles = np.ascontiguousarray(WORLDS[world](rng, 300 * SIZE, 40), dtype=np.float32)
+    asked = np.concatenate((titles[:2], rng.normal(size=(2, 40)))).astype(np.float32)
+    found = screened(titles, 15).search(asked, 10)
+    Truth.of(titles, asked).check(found, 10)
+
+
+@needs_kernels
+def test_filters_and_exclusions() -> None:
+    rng = np.random.default_rng(2)
+    titles = texts(rng, 500 * SIZE, 64)
+    asked = texts(rng, 4, 64)
+    made = screened(titles, 31)
+    mask = rng.random(len(titles)) < 0.3
+    lists = [np.flatnonzero(mask)[:5], np.array([7]), np.empty(0, np.int64), np.arange(20)]
+    allowed = np.tile(mask, (4, 1))
+    for query, rows in enumerate(lists):
+        allowed[query, rows] = False
+    for _ in range(3):  # by bitmap, and gathered
+        Truth.of(titles, asked, np.tile(mask, (4, 1))).check(made.search(asked, 10, mask=mask), 10)
+    found = made.search(asked, 10, mask=mask, excluded=exclude(lists))
+    Truth.of(titles, asked, allowed).check(found, 10)
+
+
+@needs_kernels
+@pytest.mark.parametrize("queries", [2, 12])
+def test_through_codes(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
+    rng = np.random.default_rng(queries)
+    titles = texts(rng, 600 * SIZE, 64)
+    asked = texts(rng, queries, 64)
+    made = screened(titles, 31)
+    assert made.titles.codes is not None
+    Truth.of(titles, asked).check(made.search(asked, 10), 10)
+
+
+@needs_kernels
+def test_many_results() -> None:
+    rng = np.random.default_rng(5)
+    titles = texts(rng, 600, 64)
+    Truth.of(titles, titles[:2]).check(screened(titles, 31).search(titles[:2], 200), 200)
