@@ -27,8 +27,9 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.turn import Turn
 from semrec_faiss.search.user_rows import UserRows
-from semrec_faiss.search.wish import Wish
+from semrec_faiss.search.wish import Wish, plain
 
 MOST_TOGETHER = 4096
 """Queries in one batch; what waits beyond that is the next one."""
@@ -72,10 +73,8 @@ class Asked:
     callers: int = 1
     since: float = field(default_factory=time.monotonic)
 
-    @cached_property
-    def found(self) -> Future[TopK]:
-        """The result, or the caller's own mistake."""
-        return Future()
+    def __post_init__(self) -> None:
+        self.found: Future[TopK] | Turn
 
     @cached_property
     def kind(self) -> tuple[Any, ...]:
@@ -152,7 +151,9 @@ class Batcher:
         if self._process != os.getpid():
             self._begin()
         if self._waiting or self._closed or not self._device.acquire(blocking=False):
-            return self.submit(asked).result()
+            asked.found = turn = Turn()
+            self._wait(asked)
+            return turn.result()
         try:
             started = time.monotonic()
             if asked.due is not None and started > asked.due:
@@ -171,6 +172,13 @@ class Batcher:
         Raises:
             RuntimeError: the batcher is closed.
         """
+        found: Future[TopK] = Future()
+        asked.found = found
+        self._wait(asked)
+        return found
+
+    def _wait(self, asked: Asked) -> None:
+        """Put a question among those that wait."""
         if self._process != os.getpid():
             self._begin()
         with self._changed:
@@ -181,7 +189,6 @@ class Batcher:
                 self._thread.start()
             self._waiting.append(asked)
             self._changed.notify()
-        return asked.found
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
@@ -343,6 +350,6 @@ class BatchedSearcher(Searcher):
         Raises:
             TooLateError: the search had not begun when its time was up.
         """
-        if wish != Wish(wish.k):
+        if wish != plain(wish.k):
             self.check(wish)
         return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))

@@ -139,7 +139,7 @@ def _write(
 ) -> ExportSummary:
     """Write every list to ``staged``; blocks that are there already are not searched again.
 
-    While a block is searched, those before it are encoded in one thread and counted in another.
+    While a block is searched, those before it are encoded in one thread, kept and counted in another.
     """
     users, titles = recommender.users, recommender.titles
     seen = users.seen if users.has_seen and not include_seen else None
@@ -158,7 +158,7 @@ def _write(
             if kept is None:
                 found, _ = recommender.lists_for(block, wish, include_seen=include_seen, profile=profile)
                 kept = found.rows, found.scores
-                write_block(path, *kept)
+                under_way.append(counting.submit(write_block, path, *kept))
             else:
                 resumed += len(block)
             under_way += [encoding.submit(lists.add, *kept), counting.submit(counts.add, kept[0])]

@@ -37,9 +37,11 @@ Seen = tuple[NDArray[np.int64], NDArray[np.int32]]
 
 def write_block(path: Path, rows: Rows, scores: Scores) -> None:
     """Write the lists of a block of users, int64 and float32 (users, k), so that a half-written one is known for it."""
-    body = rows.astype("<i8").tobytes() + scores.astype("<f4").tobytes()
+    body = [np.ascontiguousarray(rows, "<i8").data, np.ascontiguousarray(scores, "<f4").data]
     staged = path.with_suffix(".new")
-    staged.write_bytes(_HEAD.pack(*rows.shape, crc32(body)) + body)
+    with staged.open("wb") as file:
+        file.write(_HEAD.pack(*rows.shape, crc32(body[1], crc32(body[0]))))
+        file.writelines(body)
     staged.replace(path)
 
 
@@ -83,8 +85,15 @@ class ListsFile:
         text = pa.dictionary(pa.int32(), pa.string())
         kinds = [("user_id", text), ("rank", pa.int32()), ("media_id", text), ("title", text), ("score", pa.float32())]
         self._schema = pa.schema(kinds)
+        names = self._schema.names
         self._writer = pq.ParquetWriter(
-            path, self._schema, compression="zstd", store_schema=False, dictionary_pagesize_limit=DICTIONARY_BYTES
+            path,
+            self._schema,
+            store_schema=False,
+            compression={name: "none" if name == "score" else "zstd" for name in names},  # noise, to a compressor
+            use_dictionary=[name for name in names if name != "score"],
+            write_statistics=["user_id", "rank", "score"],  # of titles they would take as long as all the rest
+            dictionary_pagesize_limit=DICTIONARY_BYTES,
         )
         self._first = 0
         self._blocks: list[tuple[Rows, Scores]] = []

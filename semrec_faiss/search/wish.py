@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypedDict, get_args
+
+from typing_extensions import Unpack
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.queries import checked_count
@@ -46,7 +49,16 @@ class Wish:
     strategy: Strategy = "auto"
 
     @classmethod
-    def of(
+    def of(cls, k: int = 10, **arguments: Unpack[WishArguments]) -> Wish:
+        """Check and collect the arguments of a question.
+
+        Raises:
+            UsageError: an argument is of another type, or out of range.
+        """
+        return cls._checked(k, **arguments) if arguments else plain(checked_count(k))
+
+    @classmethod
+    def _checked(
         cls,
         k: int = 10,
         *,
@@ -56,11 +68,6 @@ class Wish:
         max_per: Mapping[str, int] | None = None,
         strategy: Strategy = "auto",
     ) -> Wish:
-        """Check and collect the arguments of a question.
-
-        Raises:
-            UsageError: an argument is of another type, or out of range.
-        """
         if strategy not in _strategies(strategy):
             raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
         return cls(
@@ -70,6 +77,12 @@ class Wish:
             Variety(number_of(diversity, "diversity"), mapping_of(max_per, "max_per")),
             strategy,
         )
+
+
+@lru_cache(maxsize=256)
+def plain(k: int) -> Wish:
+    """Return the wish for ``k`` of all titles."""
+    return Wish(k)
 
 
 def _strategies(strategy: Any) -> tuple[str, ...]:

@@ -105,17 +105,17 @@ class StoredColumns:
 
     def take(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
         """Return the titles in ``rows``, int64, in the order asked: a column a field, all or those of ``names``."""
-        import pyarrow as pa
-
         batches = self._batches if names is None else [batch.select(list(names)) for batch in self._batches]
         if len(batches) == 1:
-            return batches[0].take(pa.array(rows))
+            return _taken(batches[0], rows)
         # Arrow would first copy all batches together.
+        import pyarrow as pa
+
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         bounds = np.searchsorted(ordered, BATCH_TITLES * np.arange(len(batches) + 1))
         parts = [
-            batch.take(pa.array(ordered[bounds[place] : bounds[place + 1]] - BATCH_TITLES * place))
+            _taken(batch, ordered[bounds[place] : bounds[place + 1]] - BATCH_TITLES * place)
             for place, batch in enumerate(batches)
             if bounds[place] < bounds[place + 1]
         ]
@@ -123,4 +123,13 @@ class StoredColumns:
             return batches[0].slice(0, 0) if batches else columns_of((), self._fields)
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        return pa.concat_tables(parts).combine_chunks().take(pa.array(back))
+        return _taken(pa.concat_tables(parts), back)
+
+
+def _taken(table: pa.Table, rows: Rows) -> pa.Table:
+    """Take rows column by column, which takes Arrow a third of what a table does."""
+    import pyarrow as pa
+
+    at = pa.array(rows)
+    columns = (column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns)
+    return pa.table([column.take(at) for column in columns], names=table.column_names)

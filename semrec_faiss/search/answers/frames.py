@@ -45,9 +45,14 @@ def _encoded(texts: pa.ChunkedArray, rows: Rows) -> pa.Array:
     """Encode titles by a dictionary that has each row's once: rows are told apart sooner than texts."""
     import pyarrow as pa
 
-    _, first, at = np.unique(rows, return_index=True, return_inverse=True)
-    distinct = texts.take(pa.array(first)).combine_chunks()
-    return pa.DictionaryArray.from_arrays(pa.array(at.reshape(-1), pa.int32()), distinct)
+    last_of = np.empty(int(rows.max(initial=0)) + 1, np.int32)  # only where there are such rows is it touched
+    places = np.arange(len(rows), dtype=np.int32)
+    last_of[rows] = places
+    last = last_of[rows]
+    is_last = last == places
+    at = (np.cumsum(is_last, dtype=np.int32) - 1)[last]
+    distinct = texts.take(pa.array(np.flatnonzero(is_last))).combine_chunks()
+    return pa.DictionaryArray.from_arrays(pa.array(at, pa.int32()), distinct)
 
 
 def pandas_frame(table: pa.Table) -> Any:
@@ -72,6 +77,8 @@ def _asked(values: Sequence[Any]) -> pa.Array:
         return pa.array(np.asarray(values), pa.int64())
     if values and isinstance(values[0], int):
         return pa.array(values, pa.int64())
+    if all(type(value) is str for value in values):
+        return pa.array(values, pa.string())
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())
 
