@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.bench_answers import answers
+from semrec_faiss.cli.bench_cluster import cluster
 from semrec_faiss.cli.bench_gpu import gpu
 from semrec_faiss.cli.bench_learn import learn
 from semrec_faiss.cli.bench_serve import serve
@@ -239,6 +240,7 @@ def _print_recommend(results: RecommendResults) -> None:
 
 bench.add_command(gpu)
 bench.add_command(answers)
+bench.add_command(cluster)
 bench.add_command(learn)
 bench.add_command(serve)
 bench.add_command(update)

@@ -21,6 +21,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.blocks import done_in_blocks
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
 from semrec_faiss.cluster.recommender import ClusterRecommender
+from semrec_faiss.cluster.shard import rss_bytes
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
@@ -65,6 +66,10 @@ class ListMaker:
             users, self._wish, include_seen=self._include_seen, profile=self._profile
         )
         return _as_parquet(self._recommender, users, found, self._counts(users, found))
+
+    def rss_bytes(self) -> int:
+        """Return the memory of this worker."""
+        return rss_bytes()
 
     def _counts(self, users: Rows, found: TopK) -> Counts:
         index = self._recommender.index

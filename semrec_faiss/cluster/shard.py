@@ -102,7 +102,7 @@ class ShardServer:
 
         index = self._asked.index
         node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-        return About(index.count, index.exact, index.k_limit, os.getpid(), node, _rss_bytes())
+        return About(index.count, index.exact, index.k_limit, os.getpid(), node, rss_bytes())
 
     def ping(self) -> int:
         """Return the number of titles, as fast as anything can be answered."""
@@ -198,7 +198,8 @@ class ShardServer:
         return Answering(found.rank, [row + self._first for row in found.rows])
 
 
-def _rss_bytes() -> int:
+def rss_bytes() -> int:
+    """Return the memory of this process, 0 where the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
