@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conftest import MadeFolder
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,36 @@ def build_one_slowly(config: Any, part: Any) -> Any:
     (Path(config.output).parent / f"slow-{part.first}").touch()
     time.sleep(60)
     return found
+
+
+class FakeEncoder:
+    """Makes a vector of a text's checksum; kills its process at one text, while a file is there."""
+
+    device = "cpu"
+
+    def __init__(self, batch_size: int, dies: str = "", at: str = "") -> None:
+        self.batch_size = batch_size
+        self._dies, self._at = Path(dies), at
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self._at and any(self._at in text for text in texts) and self._dies.exists():
+            self._dies.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.stack([np.random.default_rng(zlib.crc32(text.encode())).normal(size=8) for text in texts]).astype(
+            "f4"
+        )
+
+
+def load_fake(source: Any, *, batch_size: int | None, device: str | None) -> FakeEncoder:
+    """Load what needs no model."""
+    return FakeEncoder(batch_size or 1)
+
+
+class LoadMortal:
+    """Loads an encoder that dies once."""
+
+    def __init__(self, dies: str, at: str) -> None:
+        self._told = (dies, at)
+
+    def __call__(self, source: Any, *, batch_size: int | None, device: str | None) -> FakeEncoder:
+        return FakeEncoder(batch_size or 1, *self._told)

@@ -10,12 +10,15 @@ import click
 from typing_extensions import Unpack
 
 from semrec_faiss.cli.dataset_exchange import export_files, import_file
-from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.options import FiniteRange, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from semrec_faiss.data.check import FolderReport, VectorsReport
     from semrec_faiss.data.text.embed import EmbedArguments
+    from semrec_faiss.data.text.encoder import EncoderLoader
 
 
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
@@ -154,6 +157,12 @@ def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _workers_of(address: str) -> AbstractContextManager[EncoderLoader]:
+    from semrec_faiss.cluster.embedding import encoders_of
+
+    return encoders_of(address)
+
+
 @dataset.command(
     epilog="Example: semrec dataset embed MY_FOLDER --model sentence-transformers/all-MiniLM-L6-v2 --fields keywords"
 )
@@ -161,25 +170,30 @@ def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_embed_options
 @click.option("--fields", default="", metavar="A,B", help="Metadata fields to add to title, genres and tags.")
 @click.option("--overwrite", is_flag=True, help="Replace vectors that were made with other settings.")
+@ray_option
 @json_option
 def embed(
     folder: Path,
     fields: str,
     overwrite: bool,
+    ray: str | None,
     as_json: bool,
     **embedding: Unpack[EmbedArguments],
 ) -> None:
     """Make FOLDER/media/content_vectors.npy from the titles in FOLDER/media/metadata.jsonl.
 
-    An interrupted run goes on where it was when the same command is given again.
+    An interrupted run goes on where it was when the same command is given again. With --ray the workers of a cluster
+    make the vectors, one a GPU; they must be able to load the model.
     """
+    from contextlib import nullcontext
     from dataclasses import asdict
 
     from semrec_faiss.data.text.embed import embed_folder
+    from semrec_faiss.data.text.encoder import load_encoder
 
     names = tuple(name.strip() for name in fields.split(",") if name.strip())
-    with progress_bars() as progress:
-        report = embed_folder(folder, fields=names, overwrite=overwrite, progress=progress, **embedding)
+    with _workers_of(ray) if ray else nullcontext(load_encoder) as load, progress_bars() as progress:
+        report = embed_folder(folder, fields=names, overwrite=overwrite, progress=progress, load=load, **embedding)
     if as_json:
         print_json(asdict(report))
         return

@@ -33,26 +33,30 @@ def done_in_blocks(
         SemrecError: what a worker raises; the others are ended.
         UnavailableError: one block has lost its worker too often.
     """
-    pool = _Pool(load_ray(), start, method, deque(blocks), [start(number) for number in range(workers)])
+    pool = Pool(start, workers, method)
     try:
-        yield from pool.results()
+        yield from pool.done(blocks)
     finally:
         pool.end()
 
 
-class _Pool:
-    def __init__(
-        self, ray: Any, start: Callable[[int], Any], method: str, waiting: deque[Any], actors: list[Any]
-    ) -> None:
-        self._ray = ray
+class Pool:
+    """Actors that do one kind of block, for as long as there are any."""
+
+    def __init__(self, start: Callable[[int], Any], workers: int, method: str) -> None:
+        """Start the actors; see `done_in_blocks`."""
+        self._ray = load_ray()
         self._start = start
         self._method = method
-        self._waiting = waiting
-        self._actors = actors
+        self._waiting: deque[Any] = deque()
+        self._actors = [start(number) for number in range(workers)]
         self._asked: dict[Any, tuple[int, Any]] = {}
         self._lost: dict[Any, int] = {}
 
-    def results(self) -> Iterator[tuple[Any, Any]]:
+    def done(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Any]]:
+        """Do blocks; see `done_in_blocks`."""
+        self._waiting.extend(blocks)
+        self._lost.clear()
         for _ in range(AHEAD):
             for number in range(len(self._actors)):
                 self._ask(number)
@@ -92,5 +96,6 @@ class _Pool:
             self._ask(number)
 
     def end(self) -> None:
+        """End the actors."""
         for actor in self._actors:
             self._ray.kill(actor, no_restart=True)

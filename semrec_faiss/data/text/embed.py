@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.layout import find_data_folder
 from semrec_faiss.data.folder.metadata_lines import Metadata, inspect_metadata, numbered_lines
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
-from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, ModelSource, find_model, load_encoder
+from semrec_faiss.data.text.encoder import DEFAULT_MODEL, Encoder, EncoderLoader, ModelSource, find_model, load_encoder
 from semrec_faiss.data.text.unfinished import UnfinishedEmbedding
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.locks import lock_beside, only_writer
@@ -114,6 +114,7 @@ def embed_folder(
     overwrite: bool = False,
     progress: Progress = silent,
     encoder: Encoder | None = None,
+    load: EncoderLoader = load_encoder,
 ) -> EmbedReport:
     """Make media/content_vectors.npy of media/metadata.jsonl, and content_vectors.json saying how.
 
@@ -130,6 +131,7 @@ def embed_folder(
         overwrite: replace vectors that were made in another way.
         progress: told the titles embedded.
         encoder: makes the vectors instead of ``model``, which then is only its name.
+        load: loads the model; as `load_encoder`.
 
     Raises:
         UsageError: an unknown field, an argument out of its limits, vectors that exist already, or another process
@@ -175,7 +177,7 @@ def embed_folder(
                 finished = work.open()
                 resumed = sum(work.block_size(start) for start in finished)
                 if resumed < metadata.count:
-                    encoder = encoder or load_encoder(source, batch_size=batch_size, device=device)
+                    encoder = encoder or load(source, batch_size=batch_size, device=device)
                     used = encoder.device
                     job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
                     job.run(_texts(files.metadata, table, fields), finished)

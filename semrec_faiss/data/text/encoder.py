@@ -56,6 +56,13 @@ class ModelSource:
     sha256: str | None
 
 
+class EncoderLoader(Protocol):
+    """What `load_encoder` is."""
+
+    def __call__(self, source: ModelSource, *, batch_size: int | None, device: str | None) -> Encoder:
+        """Load a model."""
+
+
 def find_model(name: str) -> ModelSource:
     """Say what ``name`` stands for: a folder, an installed Python package that carries a model, or a hub name."""
     folder = Path(name) if Path(name).is_dir() else _packaged_model(name)
