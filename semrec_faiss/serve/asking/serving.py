@@ -13,13 +13,15 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
+from semrec_faiss.search.answers.result import KeptTitles
 from semrec_faiss.search.batching import Batcher
 from semrec_faiss.search.living import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
@@ -29,7 +31,7 @@ from semrec_faiss.search.wish import Wish
 log = logging.getLogger("semrec.serve")
 
 NAMES_REMEMBERED = 65_536
-"""Titles whose row is kept by the name that they were asked by."""
+"""Titles whose row is kept by the name that they were asked by, and whose record is."""
 
 WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
@@ -37,6 +39,27 @@ WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
 
 INLINE_SECONDS = 0.006
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
+
+
+class RememberedTitles:
+    """Titles' records as JSON, kept once they are read; for one thread."""
+
+    def __init__(self, titles: Titles) -> None:
+        self._fields = titles.fields
+        self._titles = titles
+        self._held: dict[int, bytes] = {}
+
+    def of(self, found: Rows) -> KeptTitles:
+        """Return what holds the records of all titles found, and of others."""
+        held = self._held
+        asked = found[found >= 0].tolist()
+        missing = list(dict.fromkeys(row for row in asked if row not in held))
+        if missing:
+            if len(held) + len(missing) > NAMES_REMEMBERED:
+                held.clear()
+                missing = list(dict.fromkeys(asked))
+            held.update(zip(missing, self._titles.lines(missing), strict=True))
+        return KeptTitles(self._fields, held)
 
 
 class Served:
@@ -47,6 +70,7 @@ class Served:
         recommender: asks it; its searches are made by the service's one batcher.
         type_ahead: its titles as one types.
         known: row, media_id and title by a name that needs no database; None for others.
+        titles: the records, for the event loop's thread.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
         in_cluster: whether shards elsewhere answer, so that nothing is looked up between two requests.
     """
@@ -57,6 +81,7 @@ class Served:
         self.inline_queries = inline_queries
         self.name = recommender.saved.generation.name
         titles = recommender.titles
+        self.titles = RememberedTitles(titles)
         every = range(titles.count)
         blocks = (every[start : start + 4096] for start in range(0, titles.count, 4096))
         self.type_ahead = TypeAhead(record["title"] for block in blocks for record in titles.records(list(block)))

@@ -72,7 +72,7 @@ class Together:
             waiting.reply.add_done_callback(lambda _: timer.cancel())
         if not self._is_busy:
             self._is_busy = True
-            loop.call_soon(self._next)
+            loop.call_soon(loop.call_soon, self._next)  # after those who came with it
         return waiting.reply
 
     def _give_up(self, waiting: Waiting) -> None:
@@ -191,7 +191,7 @@ def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
     asked = {name: list(chain.from_iterable(one.asked[name] for one in plains)) for name in first.asked}
     if "position" in asked:
         asked["position"] = [place for one in plains for place in range(len(one))]
-    answers = Answers(found, first.k, asked, first.served.recommender.titles, seconds * 1e3)
+    answers = Answers(found, first.k, asked, first.served.titles.of(found.rows), seconds * 1e3)
     lines = answers_json(answers) if not all(one.as_arrow for one in plains) else []
     is_short = found.rows[:, -1] < 0 if found.rows.shape[1] == first.k else np.ones(len(found.rows), np.bool_)
     any_short = bool(is_short.any())
