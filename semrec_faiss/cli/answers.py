@@ -23,9 +23,17 @@ def tell_answers(
         print_json(documents[0] if len(documents) == 1 else {"answers": documents})
         return
     normalized = recommender.index.config.normalize
+    show = None if options["show"] is None else _by_part(recommender, options["show"])
     for answer in answers:
         click.echo(head(answer))
-        print_answer(answer, normalized=normalized, account=options["account"], show=options["show"])
+        print_answer(answer, normalized=normalized, account=options["account"], show=show)
+
+
+def _by_part(recommender: Recommender, show: str) -> str:
+    """Return the fields to show with the name of the part for each that the data calls otherwise."""
+    parts = recommender.saved.config.dataset.fields.parts
+    part_of = {field: part for part, field in parts.items()}
+    return ",".join(part_of.get(name.strip(), name) for name in show.split(","))
 
 
 def print_answer(answer: Answer, *, normalized: bool, account: bool = False, show: str | None = None) -> None:

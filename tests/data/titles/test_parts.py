@@ -114,6 +114,8 @@ def test_the_shorthands_follow_and_an_update_speaks_the_same_words(tmp_path: Pat
     assert ids("--genre", "jazz", "--year", "2000..2005") == ids("--range", "released=2000..2005") == ["b"]
     assert ids("--any-of", "brand=Bee") == ids("--any-of", "franchise=Bee") == ids("--where", "brand = 'Bee'") == ["c"]
     assert ids("--max-per", "brand=1") == ids("--max-per-franchise", "1") == ["a", "c"]
+    shown = semrec("similar", index, "d", "-k", "1", "--show", "brand, released").out.splitlines()[1]
+    assert shown.split() == ["1.", "Intro", *shown.split()[2:-2], "Ace", "1999"]
     fresh = tmp_path / "fresh"
     (fresh / "media").mkdir(parents=True)
     lines_of(fresh / "media", [{"sku": "e", "name": "Encore", "released": 2020, "brand": "Bee"}])
