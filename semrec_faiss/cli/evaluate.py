@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from semrec_faiss.cli.ending import tell
 from semrec_faiss.cli.options import index_argument, json_option, profile_changes, profile_options, set_option
-from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import print_table, progress_bars
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.evaluate.record import Differences, GridRow, Judgement, Lists, Summary
@@ -67,7 +68,6 @@ def evaluate(
     Beside that: by the clock, with users that nothing was learned from, and with titles that nobody has rated. What is
     not given of the profile is as INDEX serves it. `semrec sweep` chooses among profiles.
     """
-    from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric
     from semrec_faiss.storage import check_new_file, one_run_into
@@ -76,16 +76,10 @@ def evaluate(
     if out is not None:
         check_new_file(out, "--out")
     plan = Evaluation(index, settings, profile_changes(profile), held_out, liked, users, seed, strict)
-    with nullcontext() if out is None else one_run_into(out), progress_bars() as progress:
-        document = evaluate_index(plan, progress)
-        if out is not None:
-            save_results(document.as_json(), out)
-    if out is not None:
-        say(f"wrote {out}")
-    if as_json:
-        print_json(document.as_json())
-    else:
-        print_evaluation(document, by)
+    with nullcontext() if out is None else one_run_into(out):
+        with progress_bars() as progress:
+            document = evaluate_index(plan, progress)
+        tell(document, lambda found: print_evaluation(found, by), as_json=as_json, path=out)
 
 
 def print_evaluation(document: Judgement, by: str) -> None:
