@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Kept open.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that answer.")
 @click.option("--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Of each measurement.")
+@click.option("--costs", type=click.Path(path_type=Path), help="Prices of machines; see configs/costs.yaml.")
 @count_option
 @set_option
 @results_option
@@ -29,6 +30,7 @@ def serve(
     connections: int,
     workers: int,
     seconds: float,
+    costs: Path | None,
     count: int,
     settings: tuple[str, ...],
     out: Path,
@@ -38,10 +40,11 @@ def serve(
 
     Ten generations are taken and the server is told to end, under full load; what fails or mixes is counted.
     """
+    from semrec_faiss.measure.guide.config import Prices, load_settings
     from semrec_faiss.serve.bench.run import ServeBench, bench_serve
 
-    bench = ServeBench(connections, workers, seconds, count)
-    run_bench(lambda progress: bench_serve(index, settings, bench, progress), _print, out, as_json=as_json)
+    bench, prices = ServeBench(connections, workers, seconds, count), load_settings(Prices, costs)
+    run_bench(lambda progress: bench_serve(index, settings, bench, prices, progress), _print, out, as_json=as_json)
 
 
 def _print(results: ServeResults) -> None:
@@ -65,3 +68,9 @@ def _print(results: ServeResults) -> None:
         f"\n{swapped.swaps} generations taken and SIGTERM under load: {swapped.requests:,} answers,"
         f" {swapped.failed} failed, {swapped.mixed} of them mixed; exit code {swapped.exit_code}"
     )
+    costs = results.costs
+    for machine in costs.machines:
+        click.echo(
+            f"{costs.monthly_queries:,.0f} questions a month: {machine.machines_for_the_month} × {machine.name},"
+            f" {machine.cost_of_the_month:,.0f} {costs.currency}; busy {machine.busy_hours_a_month:,.1f} hours"
+        )

@@ -41,6 +41,9 @@ def test_a_server_is_measured(index: Path, tmp_path: Path, semrec: Semrec) -> No
     lists = document["users_as_arrow"]
     assert lists["users_per_second"] == pytest.approx(1000 * lists["requests_per_second"], rel=0.1)
     assert document["index"] == {"type": "flat", "titles": 300, "users": 20}
+    (machine,) = document["costs"]["machines"]
+    assert machine["throughput_qps"] == pytest.approx(rates[0], rel=1e-3)
+    assert machine["busy_hours_a_month"] == pytest.approx(100e6 / rates[0] / 3600, rel=1e-3)
     swapped = document["swapped"]
     assert {name: swapped[name] for name in ("swaps", "failed", "mixed", "exit_code")} == {
         "swaps": 10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
+from semrec_faiss.measure.guide.details import Cost
 from semrec_faiss.serve.bench.load import Load
 
 
@@ -68,6 +69,7 @@ class ServeResults(BenchResults):
     as_one_types: Load
     users_as_arrow: Lists | None
     swapped: Swaps
+    costs: Cost
     not_measured: dict[str, str]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import numpy as np
 
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.guide.config import Prices
+from semrec_faiss.measure.guide.cost import costs_of
+from semrec_faiss.measure.guide.details import Cost
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
@@ -68,7 +72,9 @@ class _Asked:
             ]
 
 
-def bench_serve(index: Path, settings: Sequence[str], bench: ServeBench, progress: Progress = silent) -> ServeResults:
+def bench_serve(
+    index: Path, settings: Sequence[str], bench: ServeBench, prices: Prices, progress: Progress = silent
+) -> ServeResults:
     """Start servers of ``index``, warm them, and measure.
 
     Client and server share the machine, so that what the client takes is part of every number; the fixed body, of the
@@ -121,7 +127,15 @@ def bench_serve(index: Path, settings: Sequence[str], bench: ServeBench, progres
         as_one_types=typed,
         users_as_arrow=_lists(lists),
         swapped=swaps,
+        costs=_costs(device, most, prices),
     )
+
+
+def _costs(device: str, qps: float, prices: Prices) -> Cost:
+    """Work out what a month's questions over HTTP cost, as the guide does for searches alone."""
+    if device.startswith("cpu"):
+        return costs_of(1, None, None, qps, os.cpu_count() or 1, prices)
+    return costs_of(1, device, qps, None, os.cpu_count() or 1, prices)
 
 
 class _Measuring:
