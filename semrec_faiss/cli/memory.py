@@ -96,6 +96,8 @@ def _print(report: MemoryReport) -> None:
         if one.largest_catalogue is not None and one.limit_bytes is not None:
             fits = f"{one.largest_catalogue:,} titles fit {as_size(one.limit_bytes)} ({one.limit_of})"
             click.echo(f"{name.upper()}: {fits}")
+    if report.gpu_users_bytes is not None:
+        click.echo(f"GPU: {as_size(report.gpu_users_bytes)} more for the users, where they fit")
     _print_measured(report)
 
 

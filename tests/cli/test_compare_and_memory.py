@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import Semrec
 
@@ -169,6 +171,16 @@ def test_memory_takes_the_configs_data(repo: Path, semrec: Semrec) -> None:
     document = semrec("memory", str(repo / "configs" / "flat.yaml"), *arguments).document
     assert (document["titles"], document["dim"]) == (1519, 384)
     assert list(document["prediction"]) == ["cpu"]
+
+
+def test_memory_counts_the_users_that_type_fused_takes_to_a_gpu(repo: Path, semrec: Semrec) -> None:
+    config, data = str(repo / "configs" / "fused.yaml"), repo / "data" / "demo"
+    users, dim = np.load(data / "users" / "preference_vectors.npy", mmap_mode="r").shape
+    seen = pq.read_table(data / "users" / "seen.parquet").num_rows
+    needed = 4 * users * dim + 8 * (users + 1) + 4 * seen  # vectors in float32, where each list ends, the lists
+    assert semrec("memory", config, "--dataset", str(data), "--json").document["gpu_users_bytes"] == needed
+    flat = str(repo / "configs" / "flat.yaml")
+    assert semrec("memory", flat, "--dataset", str(data), "--json").document.get("gpu_users_bytes") is None
 
 
 @pytest.mark.parametrize(("measured", "code"), [(2_000_000_000, 1), (6_000_000, 0)])

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pyarrow import parquet
 from pydantic import Field, JsonValue
 
+from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.fused.users import users_bytes
 from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
@@ -99,7 +102,11 @@ class DeviceMeasurement(Part):
 
 
 class MemoryReport(Document):
-    """What an index of a config takes, by device; ``measured`` and the stamp only where that was asked for."""
+    """What an index of a config takes, by device; ``measured`` and the stamp only where that was asked for.
+
+    ``gpu_users_bytes`` is what the dataset's users, with what they have seen, take beside the titles of type fused on
+    one GPU, once several questions are asked about them and where they fit.
+    """
 
     titles: AtLeastOne
     dim: AtLeastOne
@@ -107,6 +114,7 @@ class MemoryReport(Document):
     k: AtLeastOne
     index: dict[str, JsonValue]
     prediction: dict[Literal["cpu", "gpu"], DevicePrediction]
+    gpu_users_bytes: Count | None = None
     measured: dict[Literal["cpu", "gpu"], DeviceMeasurement | None] = Field(default_factory=dict)
     environment: Stamp | None = None
     not_measured: dict[str, str]
@@ -133,6 +141,8 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         "index": plan.config.index.model_dump(mode="json"),
         "prediction": {name: _predicted(plan, device, titles, dim) for name, device in devices.items()},
     }
+    if "gpu" in devices and isinstance(plan.config.index, FusedIndex):
+        told["gpu_users_bytes"] = _users_bytes(plan.config)
     if measure:
         told |= {"measured": _measured(plan, titles, dim, progress), "environment": stamp_of_this_run()}
     return MemoryReport.whole(**told)
@@ -150,6 +160,18 @@ def _shape(plan: MemoryPlan) -> tuple[int, int]:
         )
     vectors = open_vectors(find_data_folder(folder).media_vectors)
     return plan.titles or int(vectors.shape[0]), plan.dim or int(vectors.shape[1])
+
+
+def _users_bytes(config: Config) -> int | None:
+    """Return what the dataset's users take on a GPU; None where it has none, or there is no dataset."""
+    if config.dataset.folder is None or not config.dataset.folder.is_dir():
+        return None
+    folder = find_data_folder(config.dataset.folder)
+    if folder.user_vectors is None:
+        return None
+    users, dim = open_vectors(folder.user_vectors).shape
+    seen = 0 if folder.seen is None else int(parquet.read_metadata(folder.seen).num_rows)
+    return users_bytes(users, dim, seen)
 
 
 def _check_k(plan: MemoryPlan, titles: int) -> None:

@@ -1,0 +1,56 @@
+"""Titles by column: written in batches, mapped, and taken in any order; damage and a wrong count are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semrec_faiss.data.titles import columns
+from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns
+from semrec_faiss.errors import DamagedIndexError
+
+FIELDS = {"media_id": "VARCHAR", "year": "BIGINT", "genres": "VARCHAR[]", "mixed": "JSON"}
+
+
+def record(row: int) -> dict[str, Any]:
+    return {
+        "media_id": f"m{row}",
+        "year": 1900 + row if row % 3 else None,
+        "genres": ["Drama"] * (row % 2),
+        "mixed": {"deep": row} if row % 2 else None,
+    }
+
+
+def told(row: int) -> dict[str, Any]:
+    return record(row) | {"mixed": f'{{"deep": {row}}}' if row % 2 else None}
+
+
+def written(folder: Path, count: int) -> StoredColumns:
+    with ColumnsWriter(folder / "c.arrow", FIELDS) as writer:
+        for row in range(count):
+            writer.add(record(row))
+    return StoredColumns(lambda: folder / "c.arrow", FIELDS, count)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 31])
+def test_any_rows_of_any_batches(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BATCH_TITLES", 10)
+    stored = written(tmp_path, count)
+    rng = np.random.default_rng(count)
+    for rows in (np.arange(count), rng.integers(count, size=50), np.array([count - 1, 0]), np.empty(0, np.int64)):
+        assert stored.take(rows).to_pylist() == [told(row) for row in rows.tolist()]
+    assert stored.take(np.array([0]), ("year",)).to_pylist() == [{"year": told(0)["year"]}]
+
+
+def test_what_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, 5)
+    with pytest.raises(DamagedIndexError, match="holds 5 titles, there are 6"):
+        StoredColumns(lambda: tmp_path / "c.arrow", FIELDS, 6).take(np.array([0]))
+    with pytest.raises(DamagedIndexError, match="cannot be read"):
+        StoredColumns(lambda: tmp_path / "c.arrow", FIELDS | {"other": "BIGINT"}, 5).take(np.array([0]))
+    (tmp_path / "c.arrow").write_bytes(b"nothing of Arrow's")
+    with pytest.raises(DamagedIndexError, match="cannot be read"):
+        StoredColumns(lambda: tmp_path / "c.arrow", FIELDS, 5).take(np.array([0]))
