@@ -24,6 +24,7 @@ from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.manifest import MANIFEST_NAME
 from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.update.writer import IndexWriter
 from semrec_faiss.search import text as text_module
 from semrec_faiss.search.recommender import Recommender
 
@@ -108,6 +109,22 @@ def test_a_titles_own_text_finds_it_and_the_rest_by_inner_product(
     again = recommender.search_text("something else")
     assert again.text is not None
     assert again.text.load_ms == 0
+    assert len(loaded) == 1
+
+
+def test_titles_that_an_update_brought_are_found_by_their_texts_and_the_model_stays(
+    folder: Path, tmp_path: Path, loaded: list[object]
+) -> None:
+    index = build(folder, tmp_path / "index")
+    recommender = Recommender.open(index)
+    recommender.search_text("a heist")
+    new = [{"media_id": "new", "title": "A heist that goes wrong", "year": 2026, "genres": ["Crime"]}]
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.put_titles(new, FakeEncoder().encode([item_text(new[0])]))
+        writer.remove_titles(["m3"])
+    assert recommender.refresh()
+    assert recommender.search_text(item_text(new[0]), k=3)[0].media_id == "new"
+    assert "m3" not in {title.media_id for title in recommender.search_text(item_text(RECORDS[3]), k=60)}
     assert len(loaded) == 1
 
 
