@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
 from semrec_faiss import Recommender
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.errors import UsageError
@@ -132,14 +131,13 @@ def test_a_second_run_into_one_output_is_refused_and_changes_nothing(
     ],
 )
 def test_commands_that_take_long_refuse_a_second_run_before_they_begin(
-    tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: list[str], out: str
+    tmp_path: Path, make_folder: Callable[..., Any], command: list[str], out: str, semrec: Semrec
 ) -> None:
     made = make_folder(tmp_path / "data", titles=30, users=3)
     build_index(config_from_dict({"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}))
-    monkeypatch.chdir(tmp_path)
     arguments = [{"INDEX": "index", "DATA": "data"}.get(one, one) for one in command]
     with only_writer(tmp_path / out):
-        refused = CliRunner().invoke(cli, arguments, standalone_mode=False)
-        assert isinstance(refused.exception, UsageError), refused.exception
-        assert f"another process is writing {tmp_path / out}: process {os.getpid()} on " in str(refused.exception)
+        refused = semrec(*arguments, cwd=tmp_path)
+        assert refused.code == 2
+        assert f"another process is writing {tmp_path / out}: process {os.getpid()} on " in refused.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "index"]

@@ -11,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
-from semrec_faiss.cli.main import cli
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories
 from semrec_faiss.data.tables.importing import TableWish
-from semrec_faiss.errors import DataError, SemrecError, UsageError
+from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.recommender import Recommender
 
@@ -142,14 +141,12 @@ def test_a_table_that_names_no_title_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Path) -> None:
+def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Path, semrec: Semrec) -> None:
     """Ids keep their leading zeros; what others did is counted, and makes no users."""
     (tmp_path / "u.csv").write_text('customer,vector\n007,"[0, 0, 0, 1]"\nann,"[1, 0.5, 0, 0]"\n', encoding="utf-8")
     source, out = titles(tmp_path), tmp_path / "data"
     asked = ["dataset", "import", source, out, "--users", tmp_path / "u.csv", "--interactions", interactions(tmp_path)]
-    ran = CliRunner().invoke(cli, [*map(str, asked), "--json"], standalone_mode=False)
-    assert ran.exit_code == 0, ran.exception
-    told = json.loads(ran.stdout)
+    told = semrec(*asked, "--json").document
     assert (told["users"], told["histories"]["interactions"], told["histories"]["incomplete_rows"]) == (2, 2, 5)
     build_index(config_from_dict({"dataset": str(out), "output": str(tmp_path / "index"), "device": "cpu"}))
     recommender = Recommender.open(tmp_path / "index")
@@ -163,6 +160,6 @@ def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Pa
         (["--users", tmp_path / "none.csv"], "there is no table"),
     ):
         asked = ["dataset", "import", source, tmp_path / "other", *more]
-        refused = CliRunner().invoke(cli, list(map(str, asked)), standalone_mode=False)
-        assert isinstance(refused.exception, SemrecError) and what in str(refused.exception), refused.exception
+        refused = semrec(*asked)
+        assert refused.code > 1 and what in refused.err, refused.err
         assert not (tmp_path / "other").exists()

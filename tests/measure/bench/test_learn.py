@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from conftest import Semrec
 
-from semrec_faiss.cli.bench import bench
 from semrec_faiss.measure.bench.learn import TASTES, LearnRun, made_up_history, predicted
 
 
@@ -45,13 +44,12 @@ def test_the_largest_run_is_predicted_by_a_line_through_the_others() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_writes_every_run_and_says_what_was_predicted(tmp_path: Path) -> None:
+def test_the_command_writes_every_run_and_says_what_was_predicted(tmp_path: Path, semrec: Semrec) -> None:
     sizes = [part for size in (4_000, 2_000, 8_000) for part in ("--interactions", str(size))]
-    arguments = ["learn", *sizes, "--titles", "300", "--dim", "16", "--out", str(tmp_path)]
-    result = CliRunner().invoke(bench, arguments)
-    assert result.exit_code == 0, result.output
+    result = semrec("bench", "learn", *sizes, "--titles", "300", "--dim", "16", "--out", tmp_path)
+    assert result.code == 0, result.err
     document = json.loads((tmp_path / "bench-learn-cpu.json").read_text())
     assert [run["interactions"] for run in document["runs"]] == [2_000, 4_000, 8_000]
     assert all(run["cpu_seconds"] > 0 and run["seconds"] > 0 for run in document["runs"])
     assert document["prediction"]["interactions"] == document["runs"][2]["interactions"]
-    assert "the fewer predict" in result.output
+    assert "the fewer predict" in result.out
