@@ -68,8 +68,10 @@ class SimilarQuery(SideDetails):
 
 
 class SimilarityDetails(Part):
-    """Test 1."""
+    """Test 1; titles that are asked for the first time, once each, beside those asked again and again."""
 
+    gpu_first_times: Times | None = None
+    cpu_first_times: Times | None = None
     queries: Annotated[list[SimilarQuery], Field(min_length=1)]
 
 
@@ -88,10 +90,12 @@ class UserDetails(SideDetails):
 
 
 class PersonalizationDetails(SideDetails):
-    """Test 2."""
+    """Test 2; users who are asked for the first time, once each, beside those asked again and again."""
 
     gpu_first_search_ms: Amount | None = None
     cpu_first_search_ms: Amount
+    gpu_first_times: Times | None = None
+    cpu_first_times: Times | None = None
     users: list[UserDetails]
 
 

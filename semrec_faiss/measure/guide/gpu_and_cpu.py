@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.documents.criterion import Criterion
@@ -31,6 +32,9 @@ FEWEST_REPEATS = 3
 """… but so often at least."""
 
 MEMORY_RAN_OUT = "memory on "
+
+FIRST_TIMES = 100
+"""Titles, and users, drawn to be asked once each."""
 
 
 @dataclass
@@ -140,6 +144,21 @@ def steady(work: Callable[[], object], repeats: int) -> Timing:
     once = measure(work, warmup=1, repeats=1).times_ms[0]
     affordable = int(1e3 * BUDGET_S / max(once, 1e-3))
     return measure(work, warmup=0, repeats=max(FEWEST_REPEATS, min(repeats, affordable)))
+
+
+def asked_once(ask: Callable[[str], object], names: Sequence[str]) -> Timing:
+    """Ask for each of ``names`` once, so that nothing is answered from what an earlier question has left."""
+    times = []
+    for name in names:
+        started = time.perf_counter()
+        ask(name)
+        times.append((time.perf_counter() - started) * 1e3)
+    return Timing(tuple(times))
+
+
+def drawn(count: int, seed: int) -> Rows:
+    """Draw rows to be asked once each: int64, different ones."""
+    return np.random.default_rng(seed).choice(count, min(FIRST_TIMES, count), replace=False)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from semrec_faiss.data.movielens.users import rating_weights
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import PersonalizationDetails, ShownYear, UserDetails
-from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, steady
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, asked_once, drawn, steady
 from semrec_faiss.measure.guide.record import PersonalizationTest, UserResult
 from semrec_faiss.measure.guide.similarity import shown_results
+from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
 
@@ -43,8 +44,18 @@ def personalization_test(sides: Sides, settings: CompareSettings, progress: Prog
         user_results=found,
     )
     cold = {f"{side.kind}_first_search_ms": round(side.first_search_ms, 4) for side in sides}
-    told = PersonalizationDetails.model_validate({**cold, "users": details})
-    return Outcome(guide, told, _criteria(details, averages.get("gpu"), sides, settings))
+    first = {side.kind: _first_times(side, settings) for side in sides}
+    times = {f"{kind}_first_times": timing.told() for kind, timing in first.items()}
+    told = PersonalizationDetails.model_validate({**cold, **times, "users": details})
+    gpu_ms = first["gpu"].mean_ms if "gpu" in first else None
+    return Outcome(guide, told, _criteria(details, gpu_ms, sides, settings))
+
+
+def _first_times(side: Side, settings: CompareSettings) -> Timing:
+    """Ask for random users once each, the titles' names included."""
+    recommender, k = side.recommender, settings.personalization.k
+    ids = [recommender.users.ids[row] for row in drawn(recommender.users.count, settings.seed)]
+    return asked_once(lambda one: [result.title for result in recommender.recommend(one, k)], ids)
 
 
 def chosen_users(recommender: Recommender, wanted: int | tuple[str, ...]) -> list[str]:

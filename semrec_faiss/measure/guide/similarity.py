@@ -10,8 +10,9 @@ from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.details import ShownTitle, SimilarityDetails, SimilarQuery
-from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, median, steady
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Side, Sides, asked_once, drawn, median, steady
 from semrec_faiss.measure.guide.record import SimilarityTest
+from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.recommender import Recommender
@@ -40,7 +41,18 @@ def similarity_test(sides: Sides, settings: CompareSettings, progress: Progress)
     guide = SimilarityTest.of(
         gpu_time_ms=times.get("gpu", sides.no_gpu), cpu_time_ms=times["cpu"], results=queries[0].results
     )
-    return Outcome(guide, SimilarityDetails(queries=queries), _criteria(queries, times.get("gpu"), sides, settings))
+    first = {side.kind: _first_times(side, settings) for side in sides}
+    told = {f"{kind}_first_times": timing.told() for kind, timing in first.items()}
+    details = SimilarityDetails.model_validate({**told, "queries": queries})
+    gpu_ms = first["gpu"].median_ms if "gpu" in first else None
+    return Outcome(guide, details, _criteria(queries, gpu_ms, sides, settings))
+
+
+def _first_times(side: Side, settings: CompareSettings) -> Timing:
+    """Ask for random titles once each, what they are called included."""
+    recommender, k = side.recommender, settings.similarity.k
+    ids = [record["media_id"] for record in recommender.titles.records(drawn(recommender.titles.count, settings.seed))]
+    return asked_once(lambda one: [result.title for result in recommender.similar(one, k)], ids)
 
 
 def query_titles(catalog: Catalog, franchises: int) -> list[str]:

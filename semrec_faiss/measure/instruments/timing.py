@@ -42,6 +42,11 @@ class Timing:
         return float(np.median(self.times_ms))
 
     @property
+    def mean_ms(self) -> float:
+        """All of them together over how many they are."""
+        return float(np.mean(self.times_ms))
+
+    @property
     def p95_ms(self) -> float:
         """What 95 % of the repeats stay under, linearly interpolated between the nearest two."""
         return float(np.percentile(self.times_ms, 95))

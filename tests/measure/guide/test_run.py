@@ -400,6 +400,10 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
         "H200 preemptible",
         "H200 committed",
     ]
+    first = [found["details"][name]["gpu_first_times"]["times_ms"] for name in ("similarity", "personalization")]
+    reached = [one["measured"] for one in found["criteria"] if one["name"] == "gpu_time"]
+    expected = [np.median(first[0]), np.mean(first[1])]
+    assert reached == pytest.approx(expected, abs=1e-3), "of titles and users that are asked for the first time"
     met = {one["name"]: one["met"] for one in found["criteria"]}
     assert isinstance(met["gpu_time"], bool), "whether it is met hangs on the machine"
     assert met["parity"] is True
