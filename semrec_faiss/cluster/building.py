@@ -169,9 +169,7 @@ class _Build:
         )
         config = self._config.model_copy(update={"output": self._index / folder, "profile": None, "device": device})
         where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
-        task = ray.remote(_build_one).options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=ATTEMPTS, **where
-        )
+        task = ray.remote(_build_one).options(num_cpus=1, num_gpus=resources.gpus, max_retries=ATTEMPTS, **where)
         return task.remote(config, part)
 
     def _gathered(self, waiting: Mapping[Any, tuple[int, str | None]]) -> dict[tuple[int, str | None], GenerationRef]:

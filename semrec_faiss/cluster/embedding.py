@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cluster.blocks import Pool
 from semrec_faiss.cluster.connection import alive_nodes, connect, load_ray
+from semrec_faiss.cluster.shards import A_PLACE
 from semrec_faiss.data.text.encoder import CPU_BATCH, GPU_BATCH, Encoder, EncoderLoader, ModelSource, load_encoder
 
 BATCHES_A_CALL = 8
@@ -80,9 +81,9 @@ def encoders_of(
 
         def start(_: int) -> Any:
             ray = load_ray()
-            cores = ray.cluster_resources().get("CPU", 1) / (2 * count)
-            options = {"num_cpus": max(0.01, int(cores) or cores), "num_gpus": int(with_gpu)}
-            worker = ray.remote(TextWorker).options(scheduling_strategy="SPREAD", **options)
+            worker = ray.remote(TextWorker).options(
+                num_cpus=A_PLACE, num_gpus=int(with_gpu), scheduling_strategy="SPREAD"
+            )
             return worker.remote(load, source, batch, used)
 
         pools.append(Pool(start, count, "encode"))

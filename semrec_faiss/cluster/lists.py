@@ -22,9 +22,11 @@ from semrec_faiss.cluster.blocks import done_in_blocks
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.shard import rss_bytes
+from semrec_faiss.cluster.shards import A_PLACE
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
@@ -52,8 +54,16 @@ class Counts:
 class ListMaker:
     """A worker: has the index, or asks its shards, and makes a part of the lists at a time."""
 
-    def __init__(self, opened: Recommender, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        opened: Recommender,
+        wish: Wish,
+        include_seen: bool,
+        profile: Mapping[str, Any] | None,
+        cores: int = 1,
+    ) -> None:
         """Take an index that travelled here: one of its own from the same path, or the same shards."""
+        self._cores = cores
         self._recommender = opened
         self._wish = wish
         self._include_seen = include_seen
@@ -61,6 +71,7 @@ class ListMaker:
 
     def make(self, first: int, last: int) -> bytes:
         """Return the lists of the users from row ``first`` to ``last`` - 1 as a Parquet file that holds its counts."""
+        load_faiss().omp_set_num_threads(self._cores)
         users = np.arange(first, last, dtype=np.int64)
         found, _ = self._recommender.lists_for(
             users, self._wish, include_seen=self._include_seen, profile=self._profile
@@ -206,9 +217,9 @@ class _Run:
 
     def _start(self, number: int) -> Any:
         ray = load_ray()
-        cores = ray.cluster_resources().get("CPU", 1) / (2 * self._workers)
-        maker = ray.remote(ListMaker).options(num_cpus=max(0.01, int(cores) or cores), scheduling_strategy="SPREAD")
-        return maker.remote(self._opened, *self._arguments)
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1) / self._workers))
+        maker = ray.remote(ListMaker).options(num_cpus=A_PLACE, scheduling_strategy="SPREAD")
+        return maker.remote(self._opened, *self._arguments, cores)
 
     def _summary(self, work: Path, counts: Mapping[Any, Counts], resumed: int) -> ExportSummary:
         import pyarrow.parquet as pq

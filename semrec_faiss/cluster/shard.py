@@ -19,6 +19,7 @@ from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.manifest import GenerationRef
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.search.diversity import Groups
@@ -74,8 +75,9 @@ class About:
 class ShardServer:
     """Answers for one shard; a method a question, safe from many threads. It is opened by the first question."""
 
-    def __init__(self, folder: str, ref: dict[str, Any], first: int, settings: Sequence[str]) -> None:
+    def __init__(self, folder: str, ref: dict[str, Any], first: int, settings: Sequence[str], cores: int = 1) -> None:
         """Serve the index in ``folder`` if it is the generation ``ref``; its titles are the rows from ``first`` on."""
+        self._cores = cores
         self._folder = Path(folder)
         self._ref = GenerationRef.model_validate(ref)
         self._first = first
@@ -85,6 +87,7 @@ class ShardServer:
 
     @property
     def _asked(self) -> Recommender:
+        load_faiss().omp_set_num_threads(self._cores)  # of this thread: Ray gives every process one core
         with self._lock:
             if self._open is None:
                 generation = IndexDirectory(self._folder).current()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,9 @@ OPEN_SECONDS = 180.0
 PATIENCE_SECONDS = 30.0
 """How long a question waits for a shard that is lost: its actor is started anew elsewhere meanwhile."""
 
+A_PLACE = 0.01
+"""What an actor reserves of a core: it shares them, and never waits for a place that another holds."""
+
 RETRY_SECONDS = 0.1
 THREADS = 16
 """Questions that one actor answers at a time."""
@@ -34,18 +36,17 @@ LEAST_PUT = 100_000
 
 @dataclass(frozen=True)
 class Resources:
-    """What an actor asks for: cores, which its searches use, and GPUs."""
+    """What an actor uses: cores, which are shared with whoever else is there, and GPUs, which are its own."""
 
-    cpus: float
+    cores: int
     gpus: int
 
     @classmethod
     def of(cls, config: Config, actors: int) -> Resources:
-        """Divide the cluster's GPUs, where it has one for each and the config takes them, and half of its cores."""
+        """Divide the cluster's GPUs, where it has one for each and the config takes them, and its cores."""
         total = load_ray().cluster_resources()
         gpus = int(config.device.kind != "cpu" and total.get("GPU", 0) >= actors)
-        share = total.get("CPU", 1) / (2 * actors)
-        return cls(math.floor(share) if share >= 1 else max(0.01, math.floor(100 * share) / 100), gpus)
+        return cls(max(1, int(total.get("CPU", 1) / actors)), gpus)
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -68,14 +69,14 @@ def start_shards(
         for replica in range(replicas):
             place = shard.places[replica % len(shard.places)]
             actor = ray.remote(ShardServer).options(
-                num_cpus=wanted.cpus,
+                num_cpus=A_PLACE,
                 num_gpus=wanted.gpus,
                 max_restarts=-1,
                 max_concurrency=THREADS,
                 **(where[number * replicas + replica] if place.node is None else at_node(place.node)),
             )
             ref = place.generation.model_dump()
-            started[-1].append(actor.remote(str(index / shard.folder), ref, shard.first, given))
+            started[-1].append(actor.remote(str(index / shard.folder), ref, shard.first, given, wanted.cores))
     return started
 
 
@@ -102,10 +103,10 @@ def _gpu_places(ray: Any, wanted: Resources, actors: int) -> list[dict[str, Any]
 
 
 def _gpu_group(ray: Any, wanted: Resources, actors: int) -> Any:
-    group = ray.util.placement_group([{"CPU": wanted.cpus, "GPU": wanted.gpus}] * actors, strategy="SPREAD")
+    group = ray.util.placement_group([{"CPU": A_PLACE, "GPU": wanted.gpus}] * actors, strategy="SPREAD")
     if not group.wait(OPEN_SECONDS):
         raise UnavailableError(
-            f"{actors} actors with {wanted.cpus:g} cores and a GPU each found no place within {OPEN_SECONDS:.0f} s",
+            f"{actors} actors with a GPU each found no place within {OPEN_SECONDS:.0f} s",
             fix="`ray status` tells who holds the GPUs; --set device.kind=cpu does without",
         )
     return group
