@@ -109,3 +109,19 @@ def test_a_block_that_ends_every_worker_is_given_up(cluster: Any, tmp_path: Path
     start = lambda number: ray.remote(Worker).options(num_cpus=0.1).remote(str(tmp_path))  # noqa: E731
     with pytest.raises(UnavailableError, match="4 workers were lost over the same block of work"):
         list(done_in_blocks(start, 1, "do", [(number,) for number in range(3)]))
+
+
+def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, semrec: Any) -> None:
+    index = tmp_path / "index"
+    data = ("--dataset", str(world.made.root), "--output", str(index), "--set", "device.kind=cpu")
+    built = semrec("build", *data, "--shards", "2", "--ray", "auto", "--json").document
+    assert (built["titles"], built["users"]) == (301, 40)
+    summary = semrec("recommend", str(index), "--all-users", "--out", str(tmp_path / "out"), "--ray", "auto", "--json")
+    assert summary.document["users_with_k"] == 40
+    found = semrec("similar", f"ray://auto{index}", "m00010", "-k", "3", "--json").document
+    expected = Recommender.open(world.whole).similar("m00010", 3).as_dict()
+    assert found["results"] == expected["results"]
+    assert semrec("build", *data, "--shards", "2").code == 2
+    assert semrec("build", *data, "--shards", "two", "--ray", "auto").code == 2
+    assert "is in 2 shards" in semrec("similar", str(index), "m00010").err
+    assert "--ray goes with --all-users" in semrec("recommend", str(index), "--user", "user_000", "--ray", "auto").err
