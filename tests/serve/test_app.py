@@ -215,6 +215,39 @@ def test_too_late_and_too_many(index: Path, new_asker: Any, monkeypatch: pytest.
     assert searched == [3], "what came too late is not searched for"
 
 
+@pytest.mark.parametrize("inline_queries", [64, 0])
+def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
+    index: Path, new_asker: Any, inline_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    asker = new_asker(index)
+    asker.load().inline_queries = inline_queries
+    alone = Recommender.open(index)
+    batches: list[int] = []
+    run = Searcher.run
+
+    def counted(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
+        batches.append(len(queries))
+        if len(queries) > 1 and inline_queries:
+            raise ValueError("a batch that fails is asked one by one")
+        return run(searcher, queries, wish, exclusions)
+
+    async def together() -> list[Any]:
+        questions = [asker._client.post("/v1/similar", json={"title": f"m{row:05d}", "k": 4}) for row in range(12)]
+        questions += [asker._client.post("/v1/similar", json={"title": "m00001", "k": 2}, headers={"accept": ARROW})]
+        return list(await asyncio.gather(*questions))
+
+    monkeypatch.setattr(Searcher, "run", counted)
+    *replies, arrow = asker.loop.run_until_complete(together())
+    monkeypatch.undo()
+    assert max(batches) > 1
+    for row, reply in enumerate(replies):
+        assert timeless(reply.json()) == timeless(alone.similar(f"m{row:05d}", 4).as_dict())
+    expected = alone.similar("m00001", 2).to_arrow().to_pylist()
+    assert pa.ipc.open_stream(arrow.content).read_all().to_pylist() == expected
+
+
 def test_prometheus_reads_the_metrics(asker: Any) -> None:
     asker.post("/v1/similar", {"title": "m00001"})
     asker.post("/v1/recommend", {"user": "nobody"})
