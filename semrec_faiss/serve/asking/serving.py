@@ -37,7 +37,7 @@ WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
 """Queries asked together before a generation is used: kernels are compiled, memory is touched."""
 
-INLINE_SECONDS = 0.006
+INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
 
 
@@ -255,8 +255,8 @@ def _inline_queries(recommender: Recommender) -> int:
     return most
 
 
-def _quickest(search: Callable[[], object], times: int = 5) -> float:
-    """Return the least of a few times; what takes too long anyway is not repeated."""
+def _quickest(search: Callable[[], object], times: int = 20) -> float:
+    """Return the least of many times, as others may hold up most; what takes too long anyway is not repeated."""
     least = float("inf")
     for _ in range(times):
         started = time.perf_counter()
