@@ -202,7 +202,7 @@ def _kept_chunks(k: int, planes: int) -> int:
 
 def _reached(k: int) -> int:
     """Return how many more titles' bounds may reach the k-th score: as many as directions were chosen to leave."""
-    return k + 6 if k <= CODED_K else k // 2 + 40
+    return 2 * k + 12 if k <= CODED_K else k // 2 + 76
 
 
 def _width(keep: int, *, many: bool) -> int:
