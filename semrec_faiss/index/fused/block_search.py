@@ -36,11 +36,18 @@ CODED_TRIED, CODED_LEFT = 256, 0.25
 
 GRAPHS_KNOWN = 256
 
+FEW_LEFT, BOUNDS_LEFT = 16, 1 / 16
+"""More queries, and more of a batch, than bounds may leave to be compared with all titles: copies are better then."""
+
 ROUNDED_UP = 128
 """Batches of up to so many queries are searched by a recording for the next power of two."""
 
 RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
+
+
+class LooseBoundsError(Exception):
+    """Bounds do not tell the best titles of these queries apart."""
 
 
 @dataclass
@@ -75,6 +82,7 @@ class BlockSearch:
         self._workspace = workspace
         self._device = titles.halves.device
         self._card = Card.of(self._torch, self._device)
+        self.keeps_bounds = False
         self._graphs_bytes, self._recorded_at = graphs_bytes, recorded_at
         self._codes_pay, self._coded, self._left = titles.codes is not None, 0, 0
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
@@ -137,12 +145,18 @@ class BlockSearch:
             _, scanned = yield from self.answer(left, shared, *again, coded=False)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
+        self._check_bounds(len(batch), len(unproven))
 
         def allowed_of(part: slice) -> Any:
             return allowed_by(self.titles, left.part(part), shared, self._everything)[0]
 
         rows[unproven], scores[unproven] = scan_titles(self.titles, left.vectors, k, allowed_of)
         return repeated, len(unproven)
+
+    def _check_bounds(self, searched: int, left: int) -> None:
+        whole = self.titles.screened and self.titles.origins is None and not self.titles.wide
+        if whole and not self.keeps_bounds and left > max(FEW_LEFT, BOUNDS_LEFT * searched):
+            raise LooseBoundsError
 
     def _count_coded(self, searched: int, left: int) -> None:
         """Read the codes no more where titles lie so near to one another that they often do not tell them apart."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,13 +144,8 @@ def upload_titles(
             if originals is not None:
                 originals[part] = block
         scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
-        norm = error = 0.0
-        for part in _parts(vectors):
-            block = as_tensor(vectors[part]) if originals is None else originals[part]
-            scaled = block.to(device) * scale
-            lost = _round(torch, scaled, halves[part], along)
-            norm = max(norm, float(torch.linalg.vector_norm(halves[part].float(), dim=1).max()))
-            error = max(error, float(lost.max()))
+        kept = (lambda part: as_tensor(vectors[part]).to(device)) if originals is None else originals.__getitem__
+        norm, error = _fill(torch, halves, along, kept, scale)
         wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
         coded_by = (originals, scale) if along is None else (halves, 1.0)
         codes = encode(torch, *coded_by, _parts(vectors)) if coded and not wide else None
@@ -161,7 +156,27 @@ def upload_titles(
             f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
             fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    return GpuTitles(halves, originals, scale, 1.00001 * norm, 1.00001 * error, wide, codes, directions=along)
+    return GpuTitles(halves, originals, scale, norm, error, wide, codes, directions=along)
+
+
+def with_copies(titles: GpuTitles) -> GpuTitles:
+    """Return titles with float16 copies in the place of bounds; raises torch's OutOfMemoryError."""
+    torch = load_torch()
+    originals, scale = titles.originals, titles.scale
+    halves = torch.empty(originals.shape, dtype=torch.float16, device=originals.device)
+    norm, error = _fill(torch, halves, None, originals.__getitem__, scale)
+    codes = None if titles.codes is None else encode(torch, originals, scale, _parts(originals))
+    return replace(titles, halves=halves, norm=norm, error=error, codes=codes, directions=None)
+
+
+def _fill(torch: Any, halves: Any, along: Any, vectors_of: Callable[[slice], Any], scale: float) -> tuple[float, float]:
+    """Round vectors, times ``scale``; return the largest length of what they became, and of what that has lost."""
+    norm = error = 0.0
+    for part in _parts(halves):
+        lost = _round(torch, vectors_of(part) * scale, halves[part], along)
+        norm = max(norm, float(torch.linalg.vector_norm(halves[part].float(), dim=1).max()))
+        error = max(error, float(lost.max()))
+    return 1.00001 * norm, 1.00001 * error
 
 
 def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:

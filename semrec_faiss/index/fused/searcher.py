@@ -24,9 +24,9 @@ from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
+from semrec_faiss.index.fused.block_search import BlockSearch, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.cards import Card
-from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
+from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import MOST_QUERIES, SCREENED_TITLES, Masking, block_queries
 from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
@@ -235,6 +235,10 @@ class FusedSearcher:
             here = (part, slice(min(k, search.titles.count)))
             try:
                 counts = yield from search.answer(batch.part(part), bitmap, found.rows[here], found.scores[here])
+            except LooseBoundsError:
+                self._take_copies()
+                search, bitmap, allowed = self._place(mask, len(batch) - start)
+                continue
             except self._torch.cuda.OutOfMemoryError as error:
                 if not self.filters.let_go():
                     self._halve(part.stop - part.start, error)
@@ -254,6 +258,18 @@ class FusedSearcher:
         if known.gathered is not None:
             return known.gathered, None, known.allowed
         return self._all, known.bitmap, known.allowed
+
+    def _take_copies(self) -> None:
+        """Search by copies from now on, where queries are so unlike titles that bounds do not help."""
+        self._workspace.kept = None
+        try:
+            self.titles = with_copies(self.titles)
+        except self._torch.cuda.OutOfMemoryError:
+            self._torch.cuda.empty_cache()
+            self._all.keeps_bounds = True
+            return
+        self._all = BlockSearch(self.titles, self._workspace)
+        self.filters = KnownFilters(self.titles, self._workspace)
 
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""

@@ -100,3 +100,14 @@ def test_many_results() -> None:
     rng = np.random.default_rng(5)
     titles = texts(rng, 600, 64)
     Truth.of(titles, titles[:2]).check(screened(titles, 31).search(titles[:2], 200), 200)
+
+
+@needs_kernels
+def test_queries_that_bounds_do_not_help_are_searched_by_copies() -> None:
+    rng = np.random.default_rng(6)
+    titles = np.asarray(rng.normal(size=(700 * SIZE, 32)), dtype=np.float32)
+    made = screened(titles, 3)
+    asked = np.asarray(rng.normal(size=(20, 32)), dtype=np.float32)
+    for _ in range(2):
+        Truth.of(titles, asked).check(made.search(asked, 10), 10)
+        assert not made.titles.screened
