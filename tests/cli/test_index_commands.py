@@ -41,7 +41,7 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     assert verified.code == 0
     found = json.loads(verified.out)
     assert (found["verified"], found["titles"], found["known_answers"]) == (True, 60, 3)
-    assert found["files"] == len(facts["files"]) == 6
+    assert found["files"] == len(facts["files"]) == 7
 
 
 def test_output_and_dataset_options_override_the_config(

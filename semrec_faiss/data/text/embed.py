@@ -114,7 +114,7 @@ def embed_folder(
     overwrite: bool = False,
     progress: Progress = silent,
     encoder: Encoder | None = None,
-    load: EncoderLoader = load_encoder,
+    load: EncoderLoader | None = None,
 ) -> EmbedReport:
     """Make media/content_vectors.npy of media/metadata.jsonl, and content_vectors.json saying how.
 
@@ -131,7 +131,7 @@ def embed_folder(
         overwrite: replace vectors that were made in another way.
         progress: told the titles embedded.
         encoder: makes the vectors instead of ``model``, which then is only its name.
-        load: loads the model; as `load_encoder`.
+        load: loads the model; `load_encoder` by default.
 
     Raises:
         UsageError: an unknown field, an argument out of its limits, vectors that exist already, or another process
@@ -177,7 +177,7 @@ def embed_folder(
                 finished = work.open()
                 resumed = sum(work.block_size(start) for start in finished)
                 if resumed < metadata.count:
-                    encoder = encoder or load(source, batch_size=batch_size, device=device)
+                    encoder = encoder or (load or load_encoder)(source, batch_size=batch_size, device=device)
                     used = encoder.device
                     job = _Job(work, encoder, encoder.batch_size * _BATCHES_A_REPORT, metadata.count, progress)
                     job.run(_texts(files.metadata, table, fields), finished)
