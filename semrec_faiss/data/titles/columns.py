@@ -21,13 +21,20 @@ BATCH_TITLES = 1 << 16
 """Titles in a record batch of the file."""
 
 
+_TYPES = {"BIGINT": "int64", "BOOLEAN": "bool_"}
+_TYPES |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"), "int64")
+_TYPES |= dict.fromkeys(("DOUBLE", "FLOAT", "DECIMAL"), "float64")
+"""What is no text, as the records' JSON has it; dates, objects and integers that may exceed 64 bits are text."""
+
+
 def arrow_type(kind: str) -> pa.DataType:
     """Return the Arrow type of a field's DuckDB type; JSON is text."""
     import pyarrow as pa
 
     if kind.endswith("[]"):
         return pa.list_(arrow_type(kind[:-2]))
-    return {"BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(kind, pa.string())
+    found: pa.DataType = getattr(pa, _TYPES.get(kind.partition("(")[0], "string"))()
+    return found
 
 
 def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, str]) -> pa.Table:
@@ -44,7 +51,19 @@ def _column(records: list[Mapping[str, Any]], name: str, kind: str) -> pa.Array:
     values = [record.get(name) for record in records]
     if kind == "JSON":
         values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
-    return pa.array(values, arrow_type(kind))
+    wanted = arrow_type(kind)
+    return pa.array([_fitting(value, wanted) for value in values], wanted)
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    """Return a value as it is; where a text is wanted and it is none, such as an object, its JSON."""
+    import pyarrow as pa
+
+    if value is None or isinstance(value, str):
+        return value
+    if pa.types.is_list(kind):
+        return [_fitting(one, kind.value_type) for one in value]
+    return json.dumps(value, ensure_ascii=False) if pa.types.is_string(kind) else value
 
 
 class ColumnsWriter:

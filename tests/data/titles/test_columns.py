@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semrec_faiss.data.titles import columns
-from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns
+from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns, columns_of
 from semrec_faiss.errors import DamagedIndexError
 
 FIELDS = {"media_id": "VARCHAR", "year": "BIGINT", "genres": "VARCHAR[]", "mixed": "JSON"}
@@ -54,3 +54,32 @@ def test_what_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.arrow").write_bytes(b"nothing of Arrow's")
     with pytest.raises(DamagedIndexError, match="cannot be read"):
         StoredColumns(lambda: tmp_path / "c.arrow", FIELDS, 5).take(np.array([0]))
+
+
+def test_fields_of_any_type_become_columns() -> None:
+    """Once a fault: an index of titles with decimals or objects could not be built."""
+    kinds = {
+        "price": "DECIMAL(10,2)",
+        "weight": "FLOAT",
+        "stock": "USMALLINT",
+        "day": "DATE",
+        "maker": "STRUCT(name VARCHAR)",
+        "sizes": "INTEGER[]",
+        "makers": "STRUCT(name VARCHAR)[]",
+        "box": "FLOAT[2]",
+        "huge": "HUGEINT",
+    }
+    record: dict[str, Any] = {
+        "price": 1.25,
+        "weight": 0.5,
+        "stock": 7,
+        "day": "2024-05-01",
+        "maker": {"name": "é"},
+        "sizes": [1, None],
+        "makers": [{"name": "a"}],
+        "box": [1.0, 2.0],
+        "huge": 2**70,
+    }
+    found = columns_of([record, {}], kinds).to_pylist()
+    texts = {"maker": '{"name": "é"}', "makers": ['{"name": "a"}'], "box": "[1.0, 2.0]", "huge": str(2**70)}
+    assert found == [record | texts, dict.fromkeys(kinds)]
