@@ -60,8 +60,13 @@ def serve() -> None:
 @click.option("--replicas", type=int, help="With --ray: actors a shard; one is enough to answer. [default: 1]")
 @click.option("--partial", is_flag=True, default=None, help="With --ray: answer without lost shards, and say so.")
 @click.option("--workers", type=int, help="Processes that answer; on a GPU one more owns it. [default: 1]")
-@click.option("--owner", type=click.Choice(["auto", "always", "never"]), hidden=True)
-@click.option("--fixed-body", type=int, hidden=True)
+@click.option(
+    "--owner",
+    type=click.Choice(["auto", "always", "never"]),
+    hidden=True,
+    help="Whether a process of its own has the device, for measuring.",
+)
+@click.option("--fixed-body", type=int, hidden=True, help="Answer with so many bytes, for measuring.")
 @set_option
 def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     """Answer questions about INDEX over HTTP until SIGTERM or Ctrl-C; a page to look at stands at /.
