@@ -109,9 +109,9 @@ class Evaluator:
 
     @cached_property
     def _maker_before(self) -> ListMaker:
-        return self._maker(self.before)
+        return self.maker(self.before)
 
-    def _maker(self, split: Split) -> ListMaker:
+    def maker(self, split: Split) -> ListMaker:
         """Make lists with the index, or with one of vectors that were learned of the split's rest alone."""
         transformation = self._recommender.saved.transformation
         index = self._recommender.index
@@ -221,7 +221,7 @@ class Evaluator:
     def _all_lists(
         self, split: Split, profiles: Mapping[str, Profile], progress: Progress
     ) -> Iterator[tuple[str, Rows]]:
-        maker, titles, protocol = self._maker(split), self._recommender.index.count, self.protocol
+        maker, titles, protocol = self.maker(split), self._recommender.index.count, self.protocol
         for name, profile in profiles.items():
             yield name, maker.lists(split, profile, progress)
         liked = Liked(split.rest, protocol.liked, titles)
