@@ -31,7 +31,7 @@ from scipy.sparse import csr_matrix
 
 from semrec_faiss.measure.documents.results import save_results
 from semrec_faiss.measure.evaluate.baselines import Liked, liked_together, most_popular
-from semrec_faiss.measure.evaluate.evaluator import Evaluator, Protocol
+from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluator
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.quality.held_out_metrics import per_user
@@ -177,7 +177,7 @@ def chosen(make: Callable[[dict[str, float]], Lists], choices: list[dict[str, fl
 
 def main(index: str, out: str, seed: int = 7) -> None:
     """Measure all methods, and write the file."""
-    evaluator = Evaluator(Path(index), (), Protocol(seed=seed))
+    evaluator = Evaluator(Path(index), (), EvaluationProtocol(seed=seed))
     titles = int(evaluator.about()["titles"])  # type: ignore[call-overload]
     latest, before = evaluator.latest, evaluator.before
     liked = Liked(latest.rest, LIKED, titles)
