@@ -196,8 +196,10 @@ def main(index: str, out: str, seed: int = 7) -> None:
         started = time.perf_counter()
         values[name] = per_user(lists(latest, titles), latest.held)
         seconds[name] = round(time.perf_counter() - started, 2)
+    command = " ".join(["python", *(Path(part).name for part in sys.argv)])
+    stamp = stamp_of_this_run().model_copy(update={"command": command})
     document = {
-        "environment": stamp_of_this_run().model_copy(update={"command": " ".join(["python", *(Path(part).name for part in sys.argv)])}).as_json(),
+        "environment": stamp.as_json(),
         "libraries": {name: version(name) for name in ("pm-implicit", "rectools", "torch")},
         "protocol": {"held_out": 5, "liked": LIKED, "users_evaluated": len(latest.users), "seed": seed, "strict": True},
         "trials": trials,
