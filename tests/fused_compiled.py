@@ -62,15 +62,17 @@ def shared_bytes(plan: FusedPlan, masking: Masking, card: Card) -> int:
     kernel: Any = coded_chunk_maxima if plan.planes else chunk_maxima
     component = "i8" if plan.planes else "fp16"
     kinds = dict.fromkeys(kernel.arg_names, "i32") | {"allowed": "*i32", "maxima": "*fp16"}
-    kinds |= {
-        name: kind for name, kind in {"steps": "*fp16", "rests": "*fp16", "factors": "*fp32"}.items() if plan.planes
-    }
+    kinds |= (
+        {"steps": "*fp16", "rests": "*fp16", "factors": "*fp32"}
+        if plan.planes
+        else {"factors": "*fp64", "scale": "fp32"}
+    )
     for name, rows in (("queries", plan.tile_queries), ("titles", plan.tile_titles)):
         kinds[name] = f"*{component}" if plan.pointers else f"tensordesc<{component}[{rows}, {plan.tile_dim}]>"
     constants = {
         "MASKED": masking != "none", "SHARED": masking != "own", "SPAN": plan.span, "BM": plan.tile_queries,
         "BN": plan.tile_titles, "BK": plan.tile_dim, "GROUP": plan.group, "POINTERS": plan.pointers,
-    } | ({"PLANES": plan.planes} if plan.planes else {})  # fmt: skip
+    } | ({"PLANES": plan.planes} if plan.planes else {"FACTORED": True})  # fmt: skip
     at = kernel.arg_names.index
     multiples = [name for name, kind in kinds.items() if kind.startswith("*")] + ["width" if plan.planes else "dim"]
     source = ASTSource(

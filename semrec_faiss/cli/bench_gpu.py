@@ -12,6 +12,7 @@ from semrec_faiss.cli.options import FiniteRange, json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
+    from semrec_faiss.measure.bench.gpu_float16 import Float16Results
     from semrec_faiss.measure.bench.gpu_record import GpuResults
     from semrec_faiss.measure.bench.gpus_record import GpusResults, SearcherTimes
 
@@ -41,6 +42,7 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
     type=click.Choice(["round", "text"]),
     help="What vectors are made: text is as a text model's are, and searched by bounds of fewer dimensions too.",
 )
+@click.option("--float16", is_flag=True, help="Titles that came as float16, made part by part: the largest catalogues.")
 @results_option
 @json_option
 def gpu(
@@ -50,6 +52,7 @@ def gpu(
     seconds: float,
     gpus: tuple[int, ...],
     spectrum: Literal["round", "text"],
+    float16: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -58,10 +61,14 @@ def gpu(
     With several --gpus, measure them as shards and as replicas, beside FAISS's own and beside the first alone.
     """
     from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
+    from semrec_faiss.measure.bench.gpu_float16 import bench_float16
     from semrec_faiss.measure.bench.gpus import bench_gpus
 
     given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
     asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)
+    if float16:
+        run_bench(lambda progress: bench_float16(asked, progress), _print_float16, out, as_json=as_json)
+        return
     if len(gpus) > 1:
         run_bench(lambda progress: bench_gpus(asked, progress), _print_gpus, out, as_json=as_json)
         return
@@ -109,3 +116,16 @@ def _times(times: SearcherTimes) -> list[str]:
     for several in (times.shards, times.replicas):
         told += [as_ms(several.median_ms), f"×{several.speedup:.2f}"]
     return told
+
+
+def _print_float16(results: Float16Results) -> None:
+    rows = [
+        [
+            *(f"{one.titles:,}", f"{row.queries:,}", as_ms(row.limit_ms), as_ms(row.numpy.median_ms)),
+            *(str(row.repeated), str(row.compared_with_all), f"{row.largest_error:.1e}", as_size(one.vector_bytes)),
+        ]
+        for one in results.catalogues
+        for row in one.search
+    ]
+    columns = ["titles", "queries", "limit", "numpy", "repeated", "compared with all", "largest error", "vectors"]
+    print_table(columns, rows, right=tuple(range(len(columns))))

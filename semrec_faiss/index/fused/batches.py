@@ -63,9 +63,16 @@ class VectorBatch:
         """Return some of the queries."""
         return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
 
+    def staged(self, device: Any) -> VectorBatch:
+        """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
+        return VectorBatch(staged(self.vectors, device), self.excluded)
+
     def queries_on(self, device: Any) -> Any:
         """Send the queries."""
-        return as_tensor(self.vectors).to(device, non_blocking=True)
+        given = as_tensor(self.vectors)
+        if device.type == "cuda" and self.vectors.nbytes > COPIED_AT_ONCE and not given.is_pinned():
+            given = _page_locked(given)
+        return given.to(device, non_blocking=True)
 
     def lists_on(self, device: Any) -> Lists:
         """Send the rows to leave out; there are some."""
@@ -107,6 +114,10 @@ class UserBatch:
         """Return some of the queries as vectors."""
         rows = self.rows[queries]
         return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
+
+    def staged(self, _: Any) -> UserBatch:
+        """Return the same: the vectors are on the GPU."""
+        return self
 
     def queries_on(self, device: Any) -> Any:
         """Gather the queries."""
@@ -212,6 +223,24 @@ class UserFeed:
 
 
 Feed: TypeAlias = VectorFeed | UserFeed
+
+
+def staged(queries: Vectors, device: Any) -> Vectors:
+    """Return float32 (queries, dim) in page-locked memory, from where a GPU fetches them by itself; a few as they are.
+
+    Whoever has it keeps it until the GPU has fetched it.
+    """
+    if device.type != "cuda" or queries.nbytes <= COPIED_AT_ONCE:
+        return queries
+    given = as_tensor(queries)
+    if given.is_pinned():
+        return queries
+    copied: Vectors = _page_locked(given).numpy()
+    return copied
+
+
+def _page_locked(given: Any) -> Any:
+    return load_torch().empty(given.shape, pin_memory=True).copy_(given)  # on several threads
 
 
 def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:

@@ -90,7 +90,7 @@ class BlockSearch:
     @property
     def proves(self) -> bool:
         """Whether answers are proven: there are originals to rank by."""
-        return self.titles.originals is not None
+        return self.titles.proves
 
     @property
     def recorded_bytes(self) -> int:

@@ -46,15 +46,12 @@ class TitleCodes:
         return TitleCodes(codes, steps, rests, self.norm)
 
 
-def encode(torch: Any, vectors: Any, scale: float, parts: Iterable[slice]) -> TitleCodes:
-    """Encode float32 or float16 ``vectors`` (titles, dim) on a GPU, times ``scale``, in ``parts``."""
-    count, dim = vectors.shape
-    device = vectors.device
+def encode(torch: Any, count: int, dim: int, device: Any, scaled_parts: Iterable[tuple[slice, Any]]) -> TitleCodes:
+    """Encode vectors that come in parts: which of all they are, and float32 (some, dim) on the GPU, changed."""
     codes = torch.zeros((count, code_width(dim)), dtype=torch.int8, device=device)
     steps, rests = (torch.empty(count, dtype=torch.float16, device=device) for _ in range(2))
     norm = 0.0
-    for part in parts:
-        scaled = vectors[part].float() * scale
+    for part, scaled in scaled_parts:
         steps[part] = (scaled.abs().amax(dim=1) * (_STEP_MARGIN / _LARGEST) + _LEAST_STEP).half()
         step = steps[part].float()[:, None]
         rounded = torch.round(scaled / step)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError, MissingPackageError
+from semrec_faiss.index.fused.as_halves import exactly, halves_of
 from semrec_faiss.index.fused.codes import TitleCodes, encode
-from semrec_faiss.index.fused.plan import code_bytes, keeps_codes
+from semrec_faiss.index.fused.plan import Kept, keeps_codes, title_bytes
 from semrec_faiss.index.screening.spectrum import width_of
 
 UPLOAD_BYTES = 64 << 20
@@ -47,13 +48,15 @@ class GpuTitles:
     """The title vectors as a fused search keeps them.
 
     Attributes:
-        halves: float16 (titles, dim), the vectors times ``scale``, rounded; or bounds, see ``directions``.
-        originals: float32 (titles, dim), or None where rescoring is done with the halves.
+        halves: float16 (titles, dim), the vectors times ``scale``, rounded; with ``factors`` what they came as; or
+            bounds, see ``directions``.
+        originals: float32 (titles, dim), here or page-locked on the host; None where rescoring is done with the halves.
         scale: a power of two that brings the longest vector to a length of at most 1.
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual; of bounds its part along the directions.
         wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
         codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
+        factors: float64 (titles,), of titles that came as float16: `as_halves.exactly` makes the originals of them.
         origins: int32 (titles,), ascending: where these are some of a larger catalogue, which rows of it; ``originals``
             are then the whole catalogue's. None where they are all.
         directions: float64 (kept, `vector_dim`), orthonormal: ``halves`` are then coordinates along them and the length
@@ -67,8 +70,14 @@ class GpuTitles:
     error: float
     wide: bool = False
     codes: TitleCodes | None = None
+    factors: Any = None
     origins: Any = None
     directions: Any = None
+
+    @property
+    def proves(self) -> bool:
+        """Whether there are originals to rank by."""
+        return self.originals is not None or self.factors is not None
 
     @property
     def count(self) -> int:
@@ -93,9 +102,9 @@ class GpuTitles:
     @property
     def bytes(self) -> int:
         """GPU memory of the vectors; of gathered ones that of the copies alone."""
-        kept = int(self.halves.nbytes) + (0 if self.codes is None else self.codes.bytes)
-        beside = self.originals if self.origins is None else self.origins
-        return kept + (0 if beside is None else int(beside.nbytes))
+        parts = [self.halves, self.factors, self.originals if self.origins is None else self.origins]
+        held = sum(int(part.nbytes) for part in parts if part is not None and part.device == self.halves.device)
+        return held + (0 if self.codes is None else self.codes.bytes)
 
     def gather(self, rows: Any) -> GpuTitles:
         """Copy some titles together: their float16 copies and, of many, their codes.
@@ -106,67 +115,75 @@ class GpuTitles:
             rows: int32 (some,), ascending, on the GPU; at least one.
         """
         codes = self.codes.gather(rows) if self.codes is not None and keeps_codes(len(rows), "float32") else None
-        return replace(self, halves=self.halves.index_select(0, rows), codes=codes, origins=rows)
+        factors = None if self.factors is None else self.factors.index_select(0, rows)
+        return replace(self, halves=self.halves.index_select(0, rows), codes=codes, factors=factors, origins=rows)
 
     def exact_vectors(self, part: slice) -> Any:
-        """Return the originals of some of these titles."""
-        return self.originals[part] if self.origins is None else self.originals.index_select(0, self.origins[part])
+        """Return the originals of some of these titles, on the GPU."""
+        if self.factors is not None:
+            return exactly(self.halves[part], self.factors[part])
+        if self.origins is None:
+            return self.originals[part].to(self.halves.device)
+        rows = self.origins[part].to(self.originals.device)
+        return self.originals.index_select(0, rows).to(self.halves.device)
 
 
 def upload_titles(
-    vectors: Vectors, device: Any, *, keep_originals: bool, directions: NDArray[np.float64] | None = None
+    vectors: Vectors,
+    device: Any,
+    *,
+    keep_originals: bool,
+    directions: NDArray[np.float64] | None = None,
+    on_host: Callable[[], Any] | None = None,
 ) -> GpuTitles:
     """Copy title vectors to a GPU in blocks and round them.
 
     Args:
         vectors: float32 (titles, dim).
         device: a torch device.
-        keep_originals: whether the float32 vectors stay there too, and of many titles int8 codes: 6 or 7 bytes a
-            component in all instead of 2.
+        keep_originals: whether the float32 vectors are kept too, and of many titles int8 codes. Titles that came as
+            float16 are kept as that, and 8 bytes each.
         directions: float64 (kept, dim): keep bounds along these instead of float16 copies.
+        on_host: page-locks the float32 vectors, where they are not to be copied to the GPU.
 
     Raises:
         DeviceError: they do not fit the GPU's memory.
     """
     torch = load_torch()
-    coded = keep_originals and keeps_codes(len(vectors), "float32")
     try:
-        along = None if directions is None else torch.from_numpy(np.ascontiguousarray(directions)).to(device)
-        width = vectors.shape[1] if along is None else width_of(len(along))
-        halves = torch.empty((len(vectors), width), dtype=torch.float16, device=device)
-        originals = torch.empty(vectors.shape, dtype=torch.float32, device=device) if keep_originals else None
-        longest, shortest = 0.0, math.inf
-        for part in _parts(vectors):
-            block = as_tensor(vectors[part]).to(device)
-            lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
-            longest = max(longest, float(lengths.max()))
-            shortest = min(shortest, float(torch.where(lengths > 0, lengths, math.inf).min()))
-            if originals is not None:
-                originals[part] = block
-        scale = 2.0 ** -min(max(math.ceil(math.log2(longest)), -126), 126) if longest > 0 else 1.0
-        kept = (lambda part: as_tensor(vectors[part]).to(device)) if originals is None else originals.__getitem__
-        norm, error = _fill(torch, halves, along, kept, scale)
-        wide = longest > 0 and shortest * scale < LEAST_SCALED_LENGTH
-        coded_by = (originals, scale) if along is None else (halves, 1.0)
-        codes = encode(torch, *coded_by, _parts(vectors)) if coded and not wide else None
+        found = _as_they_came(torch, vectors, device) if keep_originals and directions is None else None
+        titles = found or _rounded(torch, vectors, device, directions, keep_originals=keep_originals, on_host=on_host)
+        if keep_originals and not titles.wide and keeps_codes(titles.count, "float32"):
+            titles = _with_codes(torch, titles)
     except torch.cuda.OutOfMemoryError as problem:
         torch.cuda.empty_cache()
-        wanted = vectors.size * (6 if keep_originals else 2) + coded * code_bytes(*vectors.shape)
+        kept: Kept = "none" if not keep_originals else "gpu" if on_host is None else "host"
+        needed = title_bytes(len(vectors), vectors.shape[1], kept) / 2**30
         raise DeviceError(
-            f"the {len(vectors)} titles need {wanted / 2**30:.1f} GiB on {device}, which has not as much free",
-            fix="set index.search.rescore=float16 for a third of it, take type ivf_pq, or set device.kind=cpu",
+            f"the {len(vectors)} titles need {needed:.1f} GiB on {device}, which has not as much free",
+            fix="set device.originals=host for half of it or less, take type ivf_pq, or set device.kind=cpu",
         ) from problem
-    return GpuTitles(halves, originals, scale, norm, error, wide, codes, directions=along)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what the parts needed on the way
+    return titles
 
 
 def with_copies(titles: GpuTitles) -> GpuTitles:
     """Return titles with float16 copies in the place of bounds; raises torch's OutOfMemoryError."""
-    torch = load_torch()
-    originals, scale = titles.originals, titles.scale
-    halves = torch.empty(originals.shape, dtype=torch.float16, device=originals.device)
-    norm, error = _fill(torch, halves, None, originals.__getitem__, scale)
-    codes = None if titles.codes is None else encode(torch, originals, scale, _parts(originals))
-    return replace(titles, halves=halves, norm=norm, error=error, codes=codes, directions=None)
+    torch, device = load_torch(), titles.halves.device
+    halves = torch.empty(titles.originals.shape, dtype=torch.float16, device=device)
+    norm, error = _fill(torch, halves, None, titles.exact_vectors, titles.scale)
+    made = replace(titles, halves=halves, norm=norm, error=error, codes=None, directions=None)
+    return made if titles.codes is None else _with_codes(torch, made)
+
+
+def _with_codes(torch: Any, titles: GpuTitles) -> GpuTitles:
+    parts = ((part, _coded_vectors(titles, part)) for part in _parts(titles.halves))
+    return replace(titles, codes=encode(torch, titles.count, titles.dim, titles.halves.device, parts))
+
+
+def _coded_vectors(titles: GpuTitles, part: slice) -> Any:
+    return titles.halves[part].float() if titles.screened else titles.exact_vectors(part) * titles.scale
 
 
 def _fill(torch: Any, halves: Any, along: Any, vectors_of: Callable[[slice], Any], scale: float) -> tuple[float, float]:
@@ -193,8 +210,78 @@ def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:
     return torch.linalg.vector_norm(exact - rounded, dim=1) + 1e-9
 
 
-def as_tensor(array: NDArray[Any]) -> Any:
+def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None:
+    """Upload titles as the float16 that they came as; None where they did not."""
+    halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
+    factors = torch.empty(len(vectors), dtype=torch.float64, device=device)
+    lengths = _Lengths(torch)
+    for part in _parts(vectors):
+        block = as_tensor(vectors[part]).to(device)
+        found = halves_of(torch, block)
+        if found is None:
+            return None
+        halves[part], factors[part] = found
+        lengths.add(block)
+    scale = lengths.scale
+    norm = 1.00001 * lengths.longest * scale
+    return GpuTitles(halves, None, scale, norm, 2.0**-23 * norm, lengths.wide, factors=factors)
+
+
+def _rounded(
+    torch: Any,
+    vectors: Vectors,
+    device: Any,
+    directions: NDArray[np.float64] | None,
+    *,
+    keep_originals: bool,
+    on_host: Callable[[], Any] | None,
+) -> GpuTitles:
+    along = None if directions is None else torch.from_numpy(np.ascontiguousarray(directions)).to(device)
+    width = vectors.shape[1] if along is None else width_of(len(along))
+    halves = torch.empty((len(vectors), width), dtype=torch.float16, device=device)
+    originals = None
+    if keep_originals:
+        originals = on_host() if on_host else torch.empty(vectors.shape, dtype=torch.float32, device=device)
+    lengths = _Lengths(torch)
+    for part in _parts(vectors):
+        block = as_tensor(vectors[part]).to(device)
+        lengths.add(block)
+        if originals is not None and on_host is None:
+            originals[part] = block
+    scale = lengths.scale
+
+    def vectors_of(part: slice) -> Any:
+        return (as_tensor(vectors[part]) if originals is None else originals[part]).to(device)
+
+    norm, error = _fill(torch, halves, along, vectors_of, scale)
+    return GpuTitles(halves, originals, scale, norm, error, lengths.wide, directions=along)
+
+
+class _Lengths:
+    """The longest and the shortest of some vectors, all-zero ones aside."""
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self.longest, self.shortest = 0.0, math.inf
+
+    def add(self, block: Any) -> None:
+        lengths = self._torch.linalg.vector_norm(block, dim=1, dtype=self._torch.float64)
+        self.longest = max(self.longest, float(lengths.max()))
+        self.shortest = min(self.shortest, float(self._torch.where(lengths > 0, lengths, math.inf).min()))
+
+    @property
+    def scale(self) -> float:
+        return 2.0 ** -min(max(math.ceil(math.log2(self.longest)), -126), 126) if self.longest > 0 else 1.0
+
+    @property
+    def wide(self) -> bool:
+        return self.longest > 0 and self.shortest * self.scale < LEAST_SCALED_LENGTH
+
+
+def as_tensor(array: Any) -> Any:
     """Give an array to torch, which warns of one that it may not write to, such as a mapped file's."""
+    if isinstance(array, load_torch().Tensor):
+        return array
     array = np.ascontiguousarray(array)
     return load_torch().from_numpy(array if array.flags.writeable else array.copy())
 

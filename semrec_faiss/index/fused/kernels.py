@@ -171,6 +171,12 @@ def write_maxima(
 
 
 @triton.jit
+def load_factors(factors, row, count, scale):
+    """Load what the halves of titles are worth, times ``scale``, in float32."""
+    return (tl.load(factors + row, mask=row < count, other=0.0) * scale).to(tl.float32)
+
+
+@triton.jit
 def load_tile(
     vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr
 ):  # fmt: skip
@@ -190,14 +196,15 @@ def load_tile(
 
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def chunk_maxima(
-    queries, titles, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride,
-    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
+    queries, titles, factors, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride, scale,
+    FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
 
     ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK), or with POINTERS the
-    matrices themselves. With SHARED all queries have the same bitmap.
+    matrices themselves. With FACTORED a title is its row times its number of ``factors``, times ``scale``. With SHARED
+    all queries have the same bitmap.
     """
     tile_m, tile_n = tile_of(tl.cdiv(query_count, BM), tl.cdiv(title_count, BN), GROUP)
     m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
@@ -209,4 +216,6 @@ def chunk_maxima(
         query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
         title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
         scores = tl.dot(query_tile, title_tile.T, scores)
+    if FACTORED:
+        scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
     write_maxima(scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride, MASKED, SHARED, SPAN, BM, BN)

@@ -108,6 +108,7 @@ class FusedPass:
         mask = (self.bounds if allowed is None else allowed, self.maxima)
         width = titles.dim if codes is None else code_width(titles.dim)
         sizes = (count, titles.count, width, self._chunks, allowed_stride)
+        factored = titles.factors is not None
         options = {
             "MASKED": allowed is not None,
             "SHARED": allowed_stride == 0,
@@ -121,7 +122,10 @@ class FusedPass:
             "num_stages": plan.stages,
         }
         if codes is None:
-            kernels.chunk_maxima[grid](self._query_tiles, self._title_tiles, *mask, *sizes, **options)
+            factors = titles.factors if factored else self.bounds
+            kernels.chunk_maxima[grid](
+                self._query_tiles, self._title_tiles, factors, *mask, *sizes, titles.scale, FACTORED=factored, **options
+            )
             return
         from semrec_faiss.index.fused.code_kernels import coded_chunk_maxima
 
@@ -172,9 +176,11 @@ class FusedPass:
 
         plan, titles = self.plan, self.titles
         members = plan.capacity * 2 * plan.span
-        tables = (self.rounded, titles.halves, self.bounds if allowed is None else allowed)
-        sizes = (titles.count, titles.dim, allowed_stride)
-        options = {"MASKED": allowed is not None, "SPAN": plan.span, "CAPACITY": plan.capacity}
+        factored = titles.factors is not None
+        factors = titles.factors if factored else self.bounds
+        tables = (self.rounded, titles.halves, factors, self.bounds if allowed is None else allowed)
+        sizes = (titles.count, titles.dim, allowed_stride, titles.scale)
+        options = {"FACTORED": factored, "MASKED": allowed is not None, "SPAN": plan.span, "CAPACITY": plan.capacity}
         ranking_kernels.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
         )
@@ -185,13 +191,15 @@ class FusedPass:
         from semrec_faiss.index.fused import ranking_kernels
 
         plan, titles = self.plan, self.titles
-        exact, mapped = titles.originals is not None, titles.origins is not None
-        vectors = titles.originals if exact else titles.halves
-        picked = (self.scaled, vectors, titles.origins if mapped else self.chosen, self.chosen, self.picked)
-        scale = titles.scale if exact else 1.0
+        factored, mapped = titles.factors is not None, titles.origins is not None
+        beside = titles.originals is not None
+        vectors = (titles.originals if beside else titles.halves, titles.factors if factored else self.bounds)
+        picked = (self.scaled, *vectors, titles.origins if mapped else self.chosen, self.chosen, self.picked)
+        scale = titles.scale if titles.proves else 1.0
         options = {
+            "FACTORED": factored,
             "MAPPED": mapped,
-            "ORIGINALS": exact,
+            "ORIGINALS": beside,
             "SPAN": plan.span,
             "CAPACITY": plan.capacity,
             "PICKS": plan.picks,

@@ -9,14 +9,24 @@ from typing import Literal
 Masking = Literal["none", "shared", "own"]
 """Which rows are allowed: all, the same ones for all queries of a batch, or other ones for each query."""
 
+Kept = Literal["gpu", "host", "halves", "none"]
+"""Where the originals are that answers are proven by: beside the float16 copies, on the host, in the copies themselves,
+or nowhere."""
+
 LEAST_CAPABILITY = (8, 0)
 """Compute capability that the kernels need, Ampere's: before it nothing is loaded while something else is computed."""
 
-WORK_BYTES = 512 << 20
-"""GPU memory that one block of queries may take besides the vectors."""
+WORK_BYTES = 1 << 30
+"""GPU memory that one block of queries may take besides the vectors; of very many titles `WORK_SHARE` of theirs."""
+
+WORK_SHARE = 0.045
+"""So that a block of a thousand queries fits, however many titles there are."""
 
 MOST_QUERIES = 16_384
 """The largest block: more would not be faster."""
+
+LARGEST_TILE = 128
+"""Queries that one program multiplies at most."""
 
 FEW_QUERIES, MANY_QUERIES = 32, 256
 """Up to the first reading the titles bounds the time, from the second on multiplying."""
@@ -109,6 +119,12 @@ def keeps_codes(titles: int, rescore: str) -> bool:
     return rescore == "float32" and titles >= CODED_TITLES
 
 
+def title_bytes(titles: int, dim: int, kept: Kept) -> int:
+    """Return the GPU memory of title vectors: float16 copies, and what proves answers."""
+    beside = {"gpu": 4 * dim, "host": 0, "halves": 8, "none": 0}[kept]
+    return titles * (2 * dim + beside) + (code_bytes(titles, dim) if kept != "none" and titles >= CODED_TITLES else 0)
+
+
 def code_width(dim: int) -> int:
     """Return the bytes of a title's codes: rows have to begin at multiples of 16."""
     return -(-dim // 16) * 16
@@ -157,7 +173,7 @@ def plan_search(
     tile_titles = 256 if wide else 64 if few and span == 8 else 128
     span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
-    tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else 128
+    tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     reached = _reached(k) if screened else 0
     keep, keep_rows = _kept_chunks(k, planes) + reached, k + max(4, k // 8) + reached
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
@@ -230,15 +246,24 @@ def repeat_queries(plan: FusedPlan, titles: int) -> int:
     return min(MOST_REPEATED, 1 << max(0, (WORK_BYTES // 8 // each).bit_length() - 1))
 
 
+def work_bytes(titles: int, dim: int) -> int:
+    """Return the GPU memory that one block of queries may take besides so many titles."""
+    return max(WORK_BYTES, int(WORK_SHARE * 2 * titles * dim))
+
+
 @lru_cache(maxsize=1024)
 def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, screened: bool = False) -> int:
-    """Return how many queries may be searched at once within `WORK_BYTES`."""
-    queries = MOST_QUERIES
-    while (
-        fitting := max(1, WORK_BYTES // _query_bytes(titles, dim, queries, k, masking, screened=screened))
-    ) < queries:
+    """Return how many queries may be searched at once within `work_bytes`."""
+    queries, work = MOST_QUERIES, work_bytes(titles, dim)
+    while (fitting := max(1, work // _query_bytes(titles, dim, queries, k, masking, screened=screened))) < queries:
         queries = min(fitting // 128 * 128 or fitting, queries - 1)
     return queries
+
+
+def even_block(queries: int, most: int) -> int:
+    """Return the size of the next block of a batch, so that its blocks, in whole tiles, are about as large."""
+    blocks = -(-queries // most)
+    return min(queries, most, -(-queries // (blocks * LARGEST_TILE)) * LARGEST_TILE)
 
 
 def search_bytes(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from semrec_faiss.index.fused.kernels import load_factors
+
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
 
@@ -80,8 +82,9 @@ def select_largest(
 
 @triton.jit(do_not_specialize=["allowed_stride"])
 def rescore_chunks(
-    queries, titles, allowed, chosen, scores, title_count, dim, allowed_stride,
-    MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
+    queries, titles, factors, allowed, chosen, scores, title_count, dim, allowed_stride, scale,
+    FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, ROWS: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """Score every title of the chosen chunks from the float16 copies; program (p, q) takes ROWS titles of query q."""
     query = tl.program_id(1).to(tl.int64)
@@ -105,18 +108,21 @@ def rescore_chunks(
             q = tl.load(queries + query * dim + start + column, mask=inside, other=0.0)
             x = tl.load(at + start, mask=valid[:, None] & inside[None, :], other=0.0)
             total += tl.sum(x.to(tl.float32) * q.to(tl.float32)[None, :], axis=1)
+        if FACTORED:
+            total = total * load_factors(factors, row, title_count, scale)
         tl.store(out, tl.where(valid, total, float("-inf")).to(tl.float16))
 
 
 @triton.jit
 def _keys_of(
-    queries, titles, origins, chosen, picked, query, slot, dim, title_scale,
-    MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, PICKS: tl.constexpr,
-    ROWS: tl.constexpr, BK: tl.constexpr,
+    queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
+    FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
+    PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score the picked titles at ``slot`` (ROWS,): int64 that sort by score, ties by row, the best ones largest.
 
-    With MAPPED the titles are some of a larger catalogue, and ``origins`` says which rows of it.
+    With MAPPED the titles are some of a larger catalogue, and ``origins`` says which rows of it. With FACTORED they are
+    halves, of which ``factors`` make the originals: rounded to float32, as those were.
     """
     pick = tl.load(picked + query * PICKS + slot)
     valid = pick >= 0
@@ -128,6 +134,8 @@ def _keys_of(
         row = tl.load(origins + row)
         if ORIGINALS:
             source = row
+    if FACTORED:
+        factor = tl.load(factors + source)
     column = tl.arange(0, BK)
     at = titles + source.to(tl.int64)[:, None] * dim + column[None, :]
     sums = tl.zeros((ROWS, BK), tl.float64)
@@ -135,6 +143,8 @@ def _keys_of(
         inside = start + column < dim
         q = tl.load(queries + query * dim + start + column, mask=inside, other=0.0)
         x = tl.load(at + start, mask=valid[:, None] & inside[None, :], other=0.0)
+        if FACTORED:
+            x = (x.to(tl.float64) * factor[:, None]).to(tl.float32)
         sums += (x.to(tl.float64) * title_scale) * q.to(tl.float64)[None, :]
     total = tl.sum(sums, axis=1).to(tl.float32)
     total = tl.where(valid, tl.where(total == 0.0, 0.0, total), float("-inf"))  # -0.0 would rank below 0.0
@@ -145,26 +155,26 @@ def _keys_of(
 
 @triton.jit
 def score_rows(
-    queries, titles, origins, chosen, picked, keys, dim, title_scale,
-    MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, PICKS: tl.constexpr,
-    ROWS: tl.constexpr, BK: tl.constexpr,
+    queries, titles, factors, origins, chosen, picked, keys, dim, title_scale,
+    FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
+    PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score picked titles that are too many for one program; program (p, q) writes the keys of ROWS of query q."""
     query = tl.program_id(1).to(tl.int64)
     slot = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     key = _keys_of(
-        queries, titles, origins, chosen, picked, query, slot, dim, title_scale,
-        MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, ROWS, BK,
+        queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
+        FACTORED, MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, ROWS, BK,
     )  # fmt: skip
     tl.store(keys + query * PICKS + slot, key)
 
 
 @triton.jit(do_not_specialize=["k_wanted"])
 def rank_rows(
-    queries, titles, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, proven,
+    queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, proven,
     dim, dropped_count, k_wanted, title_scale, title_unscale,
-    SORTED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
-    PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
+    SORTED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
+    CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score the picked titles from the original vectors, rank them, and tell whether the answer is proven.
 
@@ -177,8 +187,8 @@ def rank_rows(
         key = tl.load(keys + query * PICKS + slot)
     else:
         key = _keys_of(
-            queries, titles, origins, chosen, picked, query, slot, dim, title_scale,
-            MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, PICKS, BK,
+            queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
+            FACTORED, MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, PICKS, BK,
         )  # fmt: skip
         # Loaded anew: what a sum leaves, many threads holding the same elements, Triton sorts wrongly over several
         # warps.

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,23 @@ from semrec_faiss.index.fused.block_search import BlockSearch, LooseBoundsError,
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.known_filters import KnownFilters
-from semrec_faiss.index.fused.plan import MOST_QUERIES, SCREENED_TITLES, Masking, block_queries
+from semrec_faiss.index.fused.page_locked import PageLocked
+from semrec_faiss.index.fused.plan import (
+    MOST_QUERIES,
+    SCREENED_TITLES,
+    Masking,
+    block_queries,
+    even_block,
+    title_bytes,
+    work_bytes,
+)
 from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
 from semrec_faiss.index.hardware.out_of_memory import halved
+
+Originals = Literal["auto", "gpu", "host"]
+
+FREE_SHARE = 0.9
+"""How much of a GPU's free memory the titles, with what a search needs besides, may take to be held whole."""
 
 _interpreter = threading.RLock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
@@ -105,6 +119,8 @@ class FusedSearcher:
         *,
         rescore: str = "float32",
         directions: NDArray[np.float64] | None = None,
+        originals: Originals = "auto",
+        on_host: Callable[[], Any] | None = None,
     ) -> None:
         """Copy the vectors to the GPU.
 
@@ -112,9 +128,12 @@ class FusedSearcher:
             vectors: float32 (titles, dim); dim from 32 to 2,048 in steps of 8.
             device: a torch device; ``cpu`` only in Triton's interpreter.
             rescore: ``float32`` keeps the originals beside the float16 copies, and proves its answers; ``float16``
-                takes a third of the memory and proves nothing.
+                takes a third of the memory and proves nothing. Of titles that came as float16 the copies are the
+                originals.
             directions: float64 (kept, dim), orthonormal: keep bounds along these instead of float16 copies, where
                 answers are proven and the titles are many enough for it to pay; None for copies.
+            originals: where float32 originals are kept: ``gpu``, ``host``, or, ``auto``, on the GPU where they fit.
+            on_host: page-locks the originals; by itself it does so for itself alone.
 
         Raises:
             UsageError: a dimension that the kernels do not take.
@@ -129,17 +148,28 @@ class FusedSearcher:
             )
         torch = load_torch()
         self._torch = torch
-        self._device = torch.device(device)
-        Card.of(torch, self._device)  # refused before anything is copied
-        self.lock = threading.RLock() if self._device.type == "cuda" else _interpreter
+        self.device = torch.device(device)
+        Card.of(torch, self.device)  # refused before anything is copied
+        self.lock = threading.RLock() if self.device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
         pays = directions if self.proves and len(vectors) >= SCREENED_TITLES else None
         with self.current():
-            self.titles = upload_titles(vectors, self._device, keep_originals=self.proves, directions=pays)
+            host = (
+                (on_host or (lambda: PageLocked(vectors).part(slice(None))))
+                if self._on_host(originals, *vectors.shape)
+                else None
+            )
+            self.titles = upload_titles(vectors, self.device, keep_originals=self.proves, directions=pays, on_host=host)
         self._workspace = Workspace()
         self._all = BlockSearch(self.titles, self._workspace)
         self.filters = KnownFilters(self.titles, self._workspace)
         self._most = MOST_QUERIES
+
+    def _on_host(self, originals: Originals, titles: int, dim: int) -> bool:
+        if originals != "auto" or self.device.type != "cuda":
+            return originals == "host"
+        needed = title_bytes(titles, dim, "gpu") + 2 * work_bytes(titles, dim)
+        return bool(needed > FREE_SHARE * self._torch.cuda.mem_get_info(self.device)[0])
 
     def search(
         self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Exclusions | None = None
@@ -181,10 +211,10 @@ class FusedSearcher:
     def hold_users(self, host: HostUsers) -> GpuUsers | None:
         """Copy users to the GPU; None where its memory does not suffice."""
         with self.lock, self.current():
-            if not fit(host, self._device):
+            if not fit(host, self.device):
                 return None
             try:
-                return GpuUsers(host, self._device)
+                return GpuUsers(host, self.device)
             except self._torch.cuda.OutOfMemoryError:
                 self._torch.cuda.empty_cache()
                 return None
@@ -211,15 +241,15 @@ class FusedSearcher:
     @property
     def name(self) -> str:
         """The GPU, for messages."""
-        if self._device.type != "cuda":
-            return str(self._device)
-        return f"GPU {self._device.index} ({self._torch.cuda.get_device_name(self._device)})"
+        if self.device.type != "cuda":
+            return str(self.device)
+        return f"GPU {self.device.index} ({self._torch.cuda.get_device_name(self.device)})"
 
     def current(self) -> contextlib.AbstractContextManager[Any]:
         """Make the GPU the thread's current one: Triton launches there."""
-        if self._device.type != "cuda" or self._torch.cuda.current_device() == self._device.index:
+        if self.device.type != "cuda" or self._torch.cuda.current_device() == self.device.index:
             return contextlib.nullcontext()
-        current: contextlib.AbstractContextManager[Any] = self._torch.cuda.device(self._device)
+        current: contextlib.AbstractContextManager[Any] = self._torch.cuda.device(self.device)
         return current
 
     def _in_blocks(
@@ -227,14 +257,21 @@ class FusedSearcher:
     ) -> Generator[None, None, FusedResult]:
         search, bitmap, allowed = self._place(mask, len(batch))
         repeated = scanned = start = 0
+        coming = batch.part(slice(0))  # page-locked, from ``start`` on
         while allowed and start < len(batch):
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             its = search.titles
             most = min(self._most, block_queries(its.count, its.dim, k, masking, screened=its.screened))
-            part = slice(start, min(start + most, len(batch)))
+            part = slice(start, start + even_block(len(batch) - start, most))
             here = (part, slice(min(k, search.titles.count)))
+            size = part.stop - start
+            block = coming.part(slice(size)) if len(coming) >= size else batch.part(part)
             try:
-                counts = yield from search.answer(batch.part(part), bitmap, found.rows[here], found.scores[here])
+                steps = search.answer(block, bitmap, found.rows[here], found.scores[here])
+                next(steps)
+                yield
+                following = batch.part(slice(part.stop, part.stop + most)).staged(self.device)  # while it computes
+                counts = yield from steps
             except LooseBoundsError:
                 self._take_copies()
                 search, bitmap, allowed = self._place(mask, len(batch) - start)
@@ -245,7 +282,7 @@ class FusedSearcher:
                 self._torch.cuda.empty_cache()
                 search, bitmap, allowed = self._place(mask, len(batch) - start)
                 continue
-            repeated, scanned, start = repeated + counts[0], scanned + counts[1], part.stop
+            coming, repeated, scanned, start = following, repeated + counts[0], scanned + counts[1], part.stop
         filled = min(k, search.titles.count) if allowed else 0
         found.rows[:, filled:], found.scores[:, filled:] = -1, -np.inf
         return replace(found, repeated=repeated, scanned=scanned)
@@ -274,6 +311,6 @@ class FusedSearcher:
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""
         is_first = self._most == MOST_QUERIES
-        self._most = halved(size, self._device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
+        self._most = halved(size, self.device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
         self._workspace.kept = None
         self._all.forget_recorded()

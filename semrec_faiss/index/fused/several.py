@@ -10,6 +10,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,23 +20,18 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, part_of
-from semrec_faiss.index.fused.batches import COPIED_AT_ONCE
-from semrec_faiss.index.fused.gpu_titles import as_tensor, load_torch
+from semrec_faiss.index.fused.batches import staged
+from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
-from semrec_faiss.index.fused.plan import WORK_BYTES, code_bytes, keeps_codes
-from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+from semrec_faiss.index.fused.page_locked import PageLocked
+from semrec_faiss.index.fused.plan import LARGEST_TILE, MOST_QUERIES, title_bytes, work_bytes
+from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedResult, FusedSearcher, Originals, Running
 from semrec_faiss.index.hardware.device import load_faiss
 
 Layout = Literal["auto", "shards", "replicas"]
 
 LEAST_A_REPLICA = 512
 """Queries that are worth another GPU: fewer are done sooner on one than divided and put together."""
-
-FREE_SHARE = 0.9
-"""How much of a GPU's free memory the titles, with what a search needs besides, may take to be held whole."""
-
-TILE_QUERIES = 128
-"""Queries that one program multiplies: a part of a batch ends with a whole tile."""
 
 
 class SeveralGpus:
@@ -49,13 +45,14 @@ class SeveralGpus:
         rescore: str = "float32",
         layout: Layout = "auto",
         directions: NDArray[np.float64] | None = None,
+        originals: Originals = "auto",
     ) -> None:
         """Copy the vectors to the GPUs.
 
         Args:
             vectors: float32 (titles, dim).
             devices: torch devices, two or more.
-            rescore, directions: as for `FusedSearcher`.
+            rescore, directions, originals: as for `FusedSearcher`.
             layout: ``shards`` divides the titles, ``replicas`` the queries; ``auto`` takes replicas where they fit.
 
         Raises:
@@ -66,15 +63,24 @@ class SeveralGpus:
         shares = len(devices) if self.layout == "shards" else 1
         cuts = [self.count * share // shares for share in range(shares + 1)]
         self._shares = [slice(first, last) for first, last in itertools.pairwise(cuts)]
-        self._threads = ThreadPoolExecutor(len(devices), thread_name_prefix="semrec-gpu")
         self._turn = itertools.count()
         self._masks: OrderedDict[int, tuple[Mask, list[Mask]]] = OrderedDict()
         parts = self._shares if self.layout == "shards" else self._shares * len(devices)
 
-        def upload(share: slice, device: str) -> FusedSearcher:
-            return FusedSearcher(vectors[share], device, rescore=rescore, directions=directions)
+        locked = PageLocked(vectors)
 
-        self.searchers = list(self._threads.map(upload, parts, devices))
+        def upload(share: slice, device: str) -> FusedSearcher:
+            return FusedSearcher(
+                vectors[share],
+                device,
+                rescore=rescore,
+                directions=directions,
+                originals=originals,
+                on_host=lambda: locked.part(share),
+            )
+
+        with ThreadPoolExecutor(len(devices)) as threads:
+            self.searchers = list(threads.map(upload, parts, devices))
         self.proves = self.searchers[0].proves
 
     def search(
@@ -86,67 +92,52 @@ class SeveralGpus:
                 f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.count)} titles a query",
                 fix="lower k or take type flat",
             )
-        if self.layout == "shards":
-            return self._by_titles(queries, k, mask, excluded)
-        return self._by_queries(queries, k, mask, excluded)
-
-    def _by_queries(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
-        """Divide the queries; a thread for each GPU, because copying many queries takes a core's time."""
-        parts = max(1, min(len(self.searchers), len(queries) // LEAST_A_REPLICA))
-        cuts = [_whole_tiles(len(queries) * part // parts) for part in range(parts)] + [len(queries)]
-        room, turn = FusedResult.empty(len(queries), k), next(self._turn)
-
-        def search(part: int) -> FusedResult:
-            mine, searcher = slice(cuts[part], cuts[part + 1]), self.searchers[(turn + part) % len(self.searchers)]
-            with searcher.lock:
-                return searcher.start(queries[mine], mask, part_of(excluded, mine), room.part(mine)).result()
-
-        others = [self._threads.submit(search, part) for part in range(1, parts)]
-        try:
-            first = search(0)  # in this thread: one thread fewer to wake
-        finally:
-            for other in others:  # whatever happens, nobody still reads what the caller may change
-                other.exception()
-        found = [first, *(other.result() for other in others)]
-        repeated, scanned = sum(one.repeated for one in found), sum(one.scanned for one in found)
-        return FusedResult(room.rows, room.scores, repeated, scanned)
-
-    def _by_titles(self, queries: Vectors, k: int, mask: Mask | None, excluded: Exclusions | None) -> FusedResult:
-        """Divide the titles; one thread launches what all GPUs do before it waits for the first."""
-        masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
-        rows = np.full((len(self._shares), len(queries), k), -1, np.int64)
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        asked = self._pinned(queries)
+        shards, taking = self.layout == "shards", self._taking_part(len(queries))
+        most = MOST_QUERIES * (1 if shards else len(taking))
+        whole, repeated, scanned = FusedResult.empty(len(queries), k), 0, 0
         with contextlib.ExitStack() as held:
-            for searcher in self.searchers:
-                held.enter_context(searcher.lock)
-            running = [
-                searcher.start(asked, its_mask, _within(excluded, share), room)
-                for searcher, share, its_mask, room in zip(
-                    self.searchers, self._shares, masks, self._rooms(rows, scores), strict=True
-                )
+            for searcher in self.searchers:  # in this order, whoever asks
+                if searcher in taking:
+                    held.enter_context(searcher.lock)
+            for part in (slice(start, start + most) for start in range(0, len(queries), most)):
+                asked, its = staged(queries[part], self.searchers[0].device), part_of(excluded, part)
+                if shards:
+                    found = self._by_titles(asked, mask, its, whole.part(part))
+                else:
+                    found = _by_queries(taking, asked, mask, its, whole.part(part))
+                repeated, scanned = repeated + found.repeated, scanned + found.scanned
+        return FusedResult(whole.rows, whole.scores, repeated, scanned)
+
+    def _taking_part(self, queries: int) -> list[FusedSearcher]:
+        """Return who searches a batch: all shards, or of replicas as many as it is worth, in turns."""
+        if self.layout == "shards":
+            return self.searchers
+        turn, size = next(self._turn), len(self.searchers)
+        return [self.searchers[(turn + at) % size] for at in range(max(1, min(size, queries // LEAST_A_REPLICA)))]
+
+    def _by_titles(
+        self, queries: Vectors, mask: Mask | None, excluded: Exclusions | None, room: FusedResult
+    ) -> FusedResult:
+        """Divide the titles, and merge what their shards find."""
+        masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
+        rows = np.full((len(self._shares), *room.rows.shape), -1, np.int64)
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        rooms = self._rooms(rows, scores)
+        found = _finished(
+            [
+                searcher.start(queries, its_mask, _within(excluded, share), its)
+                for searcher, share, its_mask, its in zip(self.searchers, self._shares, masks, rooms, strict=True)
             ]
-            while sum(one.advance() for one in running):  # every one, each round
-                pass
-            found = [one.result() for one in running]
-        repeated, scanned = sum(one.repeated for one in found), sum(one.scanned for one in found)
-        merged_rows, merged_scores = merged(rows, scores, [share.start for share in self._shares])
-        return FusedResult(merged_rows, merged_scores, min(repeated, len(queries)), min(scanned, len(queries)))
+        )
+        room.rows[:], room.scores[:] = merged(rows, scores, [share.start for share in self._shares])
+        size = len(queries)
+        return FusedResult(room.rows, room.scores, min(found.repeated, size), min(found.scanned, size))
 
     def _rooms(self, rows: Rows, scores: Scores) -> Iterator[FusedResult]:
         """Lay each shard's room over its part of ``rows`` and ``scores``: it has no more titles than it has."""
         for shard, searcher in enumerate(self.searchers):
             kept = slice(min(rows.shape[2], searcher.titles.count))
             yield FusedResult(rows[shard, :, kept], scores[shard, :, kept])
-
-    def _pinned(self, queries: Vectors) -> Vectors:
-        """Copy many queries once to where every GPU fetches them by itself."""
-        if queries.nbytes <= COPIED_AT_ONCE or self.searchers[0].titles.halves.device.type != "cuda":
-            return queries
-        pinned = load_torch().empty(queries.shape, pin_memory=True)
-        pinned.copy_(as_tensor(queries))  # on several threads
-        copied: Vectors = pinned.numpy()
-        return copied
 
     def _masks_of(self, mask: Mask) -> list[Mask]:
         """Return the shards' parts of a mask, the same arrays each time: by them a shard knows a filter again."""
@@ -156,6 +147,32 @@ class SeveralGpus:
             if len(self._masks) > FILTERS_KNOWN:
                 self._masks.popitem(last=False)
         return known[1]
+
+
+def _by_queries(
+    searchers: Sequence[FusedSearcher],
+    queries: Vectors,
+    mask: Mask | None,
+    excluded: Exclusions | None,
+    room: FusedResult,
+) -> FusedResult:
+    """Divide the queries among replicas."""
+    parts = max(1, min(len(searchers), len(queries) // LEAST_A_REPLICA))
+    cuts = [_whole_tiles(len(queries) * part // parts) for part in range(parts)] + [len(queries)]
+    return _finished(
+        [
+            searcher.start(queries[mine], mask, part_of(excluded, mine), room.part(mine))
+            for searcher, mine in zip(searchers, map(slice, cuts[:-1], cuts[1:]), strict=False)
+        ]
+    )
+
+
+def _finished(running: Sequence[Running]) -> FusedResult:
+    """Go on with searches on several GPUs in one thread, each a step a round, and count what they had to repeat."""
+    while sum(one.advance() for one in running):
+        pass
+    found = [one.result() for one in running]
+    return replace(found[0], repeated=sum(one.repeated for one in found), scanned=sum(one.scanned for one in found))
 
 
 def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Scores]:
@@ -169,11 +186,24 @@ def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Sco
         starts: the shards' first titles, ascending.
     """
     rows += np.where(rows >= 0, np.asarray(starts)[:, None, None], 0)
-    best_scores, best_rows = load_faiss().merge_knn_results(
-        np.ascontiguousarray(scores[::-1]), np.ascontiguousarray(rows[::-1]), keep_max=True
-    )
+    with _one_core():
+        best_scores, best_rows = load_faiss().merge_knn_results(
+            np.ascontiguousarray(scores[::-1]), np.ascontiguousarray(rows[::-1]), keep_max=True
+        )
     best_scores[best_rows < 0] = -np.inf
     return best_rows, best_scores
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Have FAISS work in this thread alone: waking others takes longer than merging, and torch's may still spin."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # of regions that this thread begins, no other's
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _within(excluded: Exclusions | None, share: slice) -> Exclusions | None:
@@ -185,7 +215,7 @@ def _within(excluded: Exclusions | None, share: slice) -> Exclusions | None:
 
 
 def _whole_tiles(queries: int) -> int:
-    return queries // TILE_QUERIES * TILE_QUERIES
+    return queries // LARGEST_TILE * LARGEST_TILE
 
 
 def _layout(wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: str) -> Literal["shards", "replicas"]:
@@ -193,7 +223,6 @@ def _layout(wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: s
         return wanted
     cuda: Any = load_torch().cuda
     count, dim = vectors.shape
-    needed = count * dim * (6 if rescore == "float32" else 2) + 2 * WORK_BYTES
-    needed += code_bytes(count, dim) if keeps_codes(count, rescore) else 0
+    needed = title_bytes(count, dim, "gpu" if rescore == "float32" else "none") + 2 * work_bytes(count, dim)
     fits = all(device == "cpu" or needed <= FREE_SHARE * cuda.mem_get_info(device)[0] for device in devices)
     return "replicas" if fits else "shards"

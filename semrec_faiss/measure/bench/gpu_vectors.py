@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from semrec_faiss.index.fused.gpu_titles import load_torch
+from semrec_faiss.index.fused.gpu_titles import UPLOAD_BYTES, load_torch
 
 CLUSTERS = 2000
 SPREAD = 0.7
@@ -19,16 +19,13 @@ def clustered(count: int, dim: int, seed: int, device: Any) -> Any:
     """Draw unit vectors around random centres: float32 (count, dim) on the GPU."""
     torch = load_torch()
     random = torch.Generator(device=device).manual_seed(seed)
-
-    def unit(rows: int) -> Any:
-        drawn = torch.randn((rows, dim), device=device, generator=random)
-        return drawn / drawn.norm(dim=1, keepdim=True)
-
-    centres = unit(CLUSTERS)
+    centres = _unit(CLUSTERS, dim, device, random)
     vectors = torch.empty((count, dim), device=device)
     for part in _slices(count, MADE_AT_ONCE):
         rows = len(vectors[part])
-        near = centres[torch.randint(CLUSTERS, (rows,), device=device, generator=random)] + SPREAD * unit(rows)
+        near = centres[torch.randint(CLUSTERS, (rows,), device=device, generator=random)] + SPREAD * _unit(
+            rows, dim, device, random
+        )
         vectors[part] = near / near.norm(dim=1, keepdim=True)
     return vectors
 
@@ -69,3 +66,42 @@ def users_of(vectors: Any, count: int, seed: int) -> Any:
 
 def _slices(count: int, step: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, count, step))
+
+
+class Float16Titles:
+    """Titles that came as float16, made part by part on a GPU whenever they are read: more than a host would hold.
+
+    Each part is made of its own seed, so that the same slice is the same titles again: `part_rows` of them at once.
+    """
+
+    def __init__(self, count: int, dim: int, seed: int, device: Any) -> None:
+        """Make nothing yet."""
+        self.shape, self._seed, self._device = (count, dim), seed, device
+        self._centres = _unit(CLUSTERS, dim, device, load_torch().Generator(device=device).manual_seed(seed))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def part_rows(self) -> int:
+        """Titles to a part, as uploading reads them."""
+        return UPLOAD_BYTES // (4 * self.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Components of all titles."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, part: slice) -> Any:
+        """Return float32 (titles, dim) on the GPU: float16, brought to unit length and rounded once."""
+        first, last, _ = part.indices(len(self))
+        random = load_torch().Generator(device=self._device).manual_seed(self._seed + 1 + first)
+        of = load_torch().randint(CLUSTERS, (last - first,), device=self._device, generator=random)
+        near = self._centres[of] + SPREAD * _unit(last - first, self.shape[1], self._device, random)
+        halves = (near / near.norm(dim=1, keepdim=True)).half().double()
+        return (halves / halves.norm(dim=1, keepdim=True)).float()
+
+
+def _unit(rows: int, dim: int, device: Any, random: Any) -> Any:
+    drawn = load_torch().randn((rows, dim), device=device, generator=random)
+    return drawn / drawn.norm(dim=1, keepdim=True)

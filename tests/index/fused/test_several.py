@@ -10,6 +10,7 @@ from fused_worlds import PLACE, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.index.fused.plan import even_block
 from semrec_faiss.index.fused.several import SeveralGpus, merged
 
 
@@ -82,3 +83,18 @@ def test_merging_takes_the_best_and_ties_by_row(shards: int, queries: int, k: in
     found_rows, found_scores = merged(rows, scores, starts)
     np.testing.assert_array_equal(found_rows, expected_rows)
     np.testing.assert_array_equal(found_scores, expected_scores)
+
+
+@pytest.mark.parametrize(
+    ("queries", "most", "blocks"), [(100, 128, [100]), (300, 256, [256, 44]), (257, 256, [256, 1])]
+)
+def test_blocks_of_a_batch_are_about_as_large(queries: int, most: int, blocks: list[int]) -> None:
+    assert _blocks(queries, most) == blocks
+    assert _blocks(10_000, 7680) == [5120, 4880]
+
+
+def _blocks(queries: int, most: int) -> list[int]:
+    sizes: list[int] = []
+    while queries > sum(sizes):
+        sizes.append(even_block(queries - sum(sizes), most))
+    return sizes

@@ -85,7 +85,7 @@ def test_fused_on_a_gpu_by_hand() -> None:
         assert found is not None
         assert (found.vectors, found.structure, found.reserved) == (vectors, 0, 0)
         assert found.base == vectors + 400 * MIB
-        assert 0 < found.scratch < 600 * MIB
+        assert 0 < found.scratch < 1100 * MIB
     on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
     assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host
 

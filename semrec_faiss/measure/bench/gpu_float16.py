@@ -1,0 +1,165 @@
+"""``semrec bench gpu --float16``: catalogues as large as a GPU holds, of titles that came as float16."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from semrec_faiss.arrays import Vectors
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.fused.gpu_titles import load_torch
+from semrec_faiss.index.fused.plan import code_bytes, through_codes, title_bytes
+from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.hardware.device import choose_device
+from semrec_faiss.measure.bench.gpu import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
+from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, SPREAD, Float16Titles
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Time
+from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.documents.times import Times
+from semrec_faiss.measure.instruments.environment import stamp_of_this_run
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
+from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
+from semrec_faiss.progress import Progress, silent
+
+CHECKED_QUERIES = 64
+
+
+class Float16Batch(Part):
+    """A batch size: the whole search from numpy to numpy, and how far its answers are right.
+
+    Attributes:
+        repeated: queries searched again with more candidates for want of a proof.
+        compared_with_all: of these, compared with every title.
+        checked_queries: held against a float64 product with every title.
+        largest_error: the largest difference from the best possible scores.
+    """
+
+    queries: Positive
+    limit_ms: Time
+    numpy: Times
+    repeated: Count
+    compared_with_all: Count
+    checked_queries: Count
+    largest_error: Amount
+
+
+class Float16Catalogue(Part):
+    """A catalogue: its memory as predicted and as held, and how long making and uploading it took."""
+
+    titles: Positive
+    predicted_bytes: Count
+    vector_bytes: Count
+    peak_bytes: Count
+    uploaded_s: Amount
+    search: Annotated[list[Float16Batch], Field(min_length=1)]
+
+
+class Float16Results(BenchResults):
+    """A whole results file."""
+
+    environment: GpuStamp
+    device: str
+    data: MadeVectors
+    floor: HardwareLimits
+    catalogues: Annotated[list[Float16Catalogue], Field(min_length=1)]
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-gpu-h200-float16.json``."""
+        return f"bench-gpu-{self.device}-float16.json"
+
+
+def bench_float16(bench: GpuBench, progress: Progress = silent) -> Float16Results:
+    """Measure every catalogue on the first GPU.
+
+    Raises:
+        DeviceError: no GPU, or a catalogue that it does not hold.
+        MissingPackageError: no torch and Triton.
+    """
+    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
+    device = choose_device(wanted.device, wanted.index)
+    hardware = measure_limits(device)
+    if not isinstance(hardware, HardwareLimits):
+        raise DeviceError(f"the limits of the GPU are not to be had: {hardware.reason}")
+    catalogues = []
+    for done, titles in enumerate(bench.titles):
+        progress("float16 catalogues", done, len(bench.titles))
+        catalogues.append(_measure(bench, titles, hardware))
+        load_torch().cuda.empty_cache()
+    return Float16Results.whole(
+        environment=GpuStamp(**dict(stamp_of_this_run())),
+        device=device_name(device),
+        data=MadeVectors(dim=bench.dim, k=bench.k, seed=bench.seed, clusters=CLUSTERS, spread=SPREAD),
+        floor=hardware,
+        catalogues=catalogues,
+    )
+
+
+def _measure(bench: GpuBench, count: int, hardware: HardwareLimits) -> Float16Catalogue:
+    torch, place = load_torch(), f"cuda:{bench.gpus[0]}"
+    torch.cuda.reset_peak_memory_stats(place)
+    titles = Float16Titles(count, bench.dim, bench.seed, torch.device(place))
+    started = time.perf_counter()
+    searcher = FusedSearcher(titles, place)  # type: ignore[arg-type]  # read in slices, as an array is
+    uploaded_s = time.perf_counter() - started
+    rows = [_batch(bench, searcher, titles, queries, hardware) for queries in bench.batches]
+    return Float16Catalogue(
+        titles=count,
+        predicted_bytes=title_bytes(count, bench.dim, "halves"),
+        vector_bytes=searcher.titles.bytes,
+        peak_bytes=int(torch.cuda.max_memory_allocated(place)),
+        uploaded_s=round(uploaded_s, 2),
+        search=rows,
+    )
+
+
+def _batch(
+    bench: GpuBench, searcher: FusedSearcher, titles: Float16Titles, count: int, hardware: HardwareLimits
+) -> Float16Batch:
+    k, dim = bench.k, bench.dim
+    asked = _users(titles, count)
+    first = measure_steady(lambda: searcher.search(asked, k), warmup=3, repeats=1).median_ms
+    times = measure_paired(
+        {"": lambda: searcher.search(asked, k)}, warmup=1, repeats=repeats_of(bench.seconds, first)
+    ).timings[""]
+    coded = searcher.titles.codes is not None and through_codes(len(titles), count, k)
+    read = code_bytes(1, dim) if coded else 2 * dim
+    found = searcher.search(asked, k)
+    checked = min(CHECKED_QUERIES, count)
+    best = _best_scores(titles, asked[:checked], k)
+    return Float16Batch(
+        queries=count,
+        limit_ms=hardware.limit(count, len(titles), dim, k, float16=True, title_bytes=read).limit_ms,
+        numpy=times.told(),
+        repeated=found.repeated,
+        compared_with_all=found.scanned,
+        checked_queries=checked,
+        largest_error=float(np.abs(found.scores[:checked] - best).max()),
+    )
+
+
+def _users(titles: Float16Titles, count: int) -> Vectors:
+    """Make users: means of three of the first titles each, of unit length."""
+    some, random = titles[: titles.part_rows].cpu().numpy(), np.random.default_rng(count)
+    made = some[random.integers(len(some), size=(count, 3))].sum(axis=1)
+    users: Vectors = made / np.linalg.norm(made, axis=1, keepdims=True)
+    return users
+
+
+def _best_scores(titles: Float16Titles, asked: Vectors, k: int) -> Any:
+    """Return the k best scores of a float64 product with every title: (queries, k), descending."""
+    torch = load_torch()
+    best: Any = None
+    for start in range(0, len(titles), titles.part_rows):
+        block = titles[start : start + titles.part_rows]
+        queries = torch.from_numpy(asked).to(block.device).double()
+        scores = queries @ block.double().T
+        best = (scores if best is None else torch.cat([best, scores], dim=1)).topk(k, dim=1).values
+    return best.cpu().numpy()

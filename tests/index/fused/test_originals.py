@@ -1,0 +1,128 @@
+"""Where type fused keeps what answers are proven by: in titles that came as float16 themselves, or on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_worlds import PLACE, Truth, clustered, exclude, needs_kernels, searcher
+from numpy.typing import NDArray
+
+from semrec_faiss.index.fused.several import SeveralGpus
+
+
+def brought_to_unit_length(halves: NDArray[np.float16]) -> NDArray[np.float32]:
+    """As a data folder's vectors are: float64 divided by its length, rounded once."""
+    wide = halves.astype(np.float64)
+    made: NDArray[np.float32] = np.empty(halves.shape, np.float32)
+    np.divide(wide, np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None], out=made, casting="same_kind")
+    return made
+
+
+def halves(kind: str, rng: np.random.Generator, n: int, d: int) -> NDArray[np.float16]:
+    drawn = {
+        "of unit length": lambda: clustered(rng, n, d),
+        "of any length": lambda: rng.normal(size=(n, d)) * np.exp(rng.uniform(-3, 3, size=(n, 1))),
+        "heavy tails": lambda: np.clip(rng.standard_cauchy(size=(n, d)), -6e4, 6e4),
+        "few values": lambda: rng.integers(-9, 10, size=(n, d)),
+        "one-hot": lambda: np.eye(d)[rng.integers(d, size=n)],
+    }[kind]()
+    kept = drawn.astype(np.float16)
+    return kept[kept.any(axis=1)]
+
+
+KINDS = ("of unit length", "of any length", "heavy tails", "few values", "one-hot")
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [32, 100])
+def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: int) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.as_halves import exactly, halves_of
+
+    came = halves(kind, np.random.default_rng(dim), 400, dim)
+    for titles in (brought_to_unit_length(came), came.astype(np.float32)):
+        found = halves_of(torch, torch.from_numpy(titles))
+        assert found is not None
+        np.testing.assert_array_equal(exactly(*found).numpy().view(np.int32), titles.view(np.int32))
+
+
+@needs_kernels
+def test_float32_titles_are_no_halves_and_one_among_halves_is_enough() -> None:
+    import torch
+
+    from semrec_faiss.index.fused.as_halves import halves_of
+
+    rng = np.random.default_rng(4)
+    titles = brought_to_unit_length(halves("of unit length", rng, 300, 48))
+    titles[217] = clustered(rng, 1, 48)
+    assert halves_of(torch, torch.from_numpy(titles)) is None
+    assert halves_of(torch, torch.zeros((3, 48))) is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bytes a component and eight a title, the answers of float32 originals bit for bit, all proven."""
+    rng = np.random.default_rng(8)
+    titles = brought_to_unit_length(halves(kind, rng, 500, 64))
+    titles[rng.choice(500, 30)] = titles[7]
+    queries = np.concatenate((titles[7:8], clustered(rng, 2, 64)))
+    mask, seen = rng.random(len(titles)) < 0.3, exclude([rng.choice(500, 40, replace=False) for _ in queries])
+    ours = searcher(titles)
+    assert ours.proves
+    assert ours.titles.originals is None
+    assert ours.titles.bytes == len(titles) * (2 * 64 + 8 + (64 + 4 if read == "codes" else 0))
+    monkeypatch.setattr("semrec_faiss.index.fused.gpu_titles.halves_of", lambda *_: None)
+    beside = searcher(titles)
+    assert beside.titles.originals is not None
+    for options in ({}, {"mask": mask}, {"excluded": seen}):
+        found, expected = ours.search(queries, 12, **options), beside.search(queries, 12, **options)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+    Truth.of(titles, queries).check(ours.search(queries, 12), 12)
+
+
+@needs_kernels
+def test_gathered_halves_and_all_titles_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: 1e9)
+    monkeypatch.setattr("semrec_faiss.index.fused.block_search.repeats", lambda _: False)
+    rng = np.random.default_rng(3)
+    titles = brought_to_unit_length(np.tile(halves("of unit length", rng, 3, 32), (200, 1)))
+    mask = rng.random(600) < 0.5
+    index = searcher(titles)
+    found = index.search(titles[:2], 5, mask=mask)
+    assert found.scanned == 2, "nothing tells the copies apart"
+    for query in range(2):
+        np.testing.assert_array_equal(found.rows[query], [row for row in range(query, 600, 3) if mask[row]][:5])
+
+
+@needs_kernels
+def test_originals_on_the_host_give_the_same_answers(read: str) -> None:
+    rng = np.random.default_rng(12)
+    titles = clustered(rng, 500, 64)
+    queries, mask = clustered(rng, 3, 64), rng.random(500) < 0.3
+    here, there = searcher(titles, originals="gpu"), searcher(titles, originals="host")
+    assert there.titles.originals.device.type == "cpu"
+    if PLACE != "cpu":
+        assert there.titles.bytes == here.titles.bytes - 4 * titles.size
+    for options in ({}, {"mask": mask}):
+        for _ in range(1 if PLACE == "cpu" else 3):
+            found, expected = there.search(queries, 9, **options), here.search(queries, 9, **options)
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", ["shards", "replicas"])
+def test_several_gpus_share_what_is_on_the_host(layout: Any) -> None:
+    rng = np.random.default_rng(2)
+    titles = clustered(rng, 301, 32)
+    devices = ["cpu", "cpu"] if PLACE == "cpu" else ["cuda:0", "cuda:0"]
+    several = SeveralGpus(titles, devices, layout=layout, originals="host")
+    pointers = {one.titles.originals.untyped_storage().data_ptr() for one in several.searchers}
+    assert len(pointers) == 1
+    Truth.of(titles, titles[:2]).check(several.search(titles[:2], 5), 5)
