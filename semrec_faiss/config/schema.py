@@ -37,12 +37,15 @@ class DeviceConfig(Settings):
 
     ``float16`` halves a flat index's GPU memory (scores are then rounded and no longer exact); several ``gpus`` share
     the titles among them or, as replicas, the queries (``layout``; ``auto``: replicas for type fused where they fit,
-    shards otherwise); ``temp_memory_mb`` is FAISS's scratch space on each GPU (null: its own default, 1.5 GiB).
+    shards otherwise); ``originals`` says where type fused keeps the float32 vectors that it proves its answers by, on
+    the GPU or page-locked on the host (``auto``: on the GPU where they fit); ``temp_memory_mb`` is FAISS's scratch
+    space on each GPU (null: its own default, 1.5 GiB).
     """
 
     kind: Literal["auto", "cpu", "gpu"] = "auto"
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = (0,)
     layout: Literal["auto", "shards", "replicas"] = "auto"
+    originals: Literal["auto", "gpu", "host"] = "auto"
     float16: Annotated[bool, Field(strict=True)] = False
     temp_memory_mb: Annotated[int, Field(ge=0, strict=True)] | None = None
 
@@ -104,6 +107,8 @@ def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
         problems.append(
             "device.float16 changes type flat only; for float16 inverted lists take type ivf_sq, storage fp16"
         )
+    if device.originals != "auto" and not isinstance(index, FusedIndex):
+        problems.append("device.originals is a setting of type fused alone; leave it out")
     if device.kind != "gpu":
         return problems
     if isinstance(index, FactoryIndex) and not index.fits_gpu:

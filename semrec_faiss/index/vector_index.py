@@ -117,8 +117,17 @@ class VectorIndex(FaissIndex):
         devices = [f"cuda:{gpu}" for gpu in self.device.gpus]
         rescore, along = config.search.rescore, self._directions
         if len(devices) == 1:
-            return FusedSearcher(vectors, devices[0], rescore=rescore, directions=along)
-        return SeveralGpus(vectors, devices, rescore=rescore, layout=self.device.layout, directions=along)
+            return FusedSearcher(
+                vectors, devices[0], rescore=rescore, directions=along, originals=self.device.originals
+            )
+        return SeveralGpus(
+            vectors,
+            devices,
+            rescore=rescore,
+            layout=self.device.layout,
+            directions=along,
+            originals=self.device.originals,
+        )
 
     def _flat(self) -> Vectors | None:
         """Return what a flat index holds, float32 (count, dim); None of any other."""

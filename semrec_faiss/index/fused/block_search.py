@@ -18,6 +18,7 @@ from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
+    GRAPH_BYTES,
     FusedPlan,
     Masking,
     bitmap_words,
@@ -28,8 +29,8 @@ from semrec_faiss.index.fused.plan import (
     through_codes,
 )
 
-GRAPH_BYTES, GRAPHS_BYTES = 192 << 20, 384 << 20
-"""GPU memory of the largest batch that is captured as a CUDA graph, and of all that are kept."""
+GRAPHS_BYTES = 384 << 20
+"""GPU memory of all batches that are kept as CUDA graphs."""
 
 CODED_TRIED, CODED_LEFT = 256, 0.25
 """After so many queries, codes that leave more than this share of them unproven are read no more."""

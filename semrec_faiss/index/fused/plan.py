@@ -71,6 +71,9 @@ GATHERING_MS = 0.1
 RESCORED_AT_ONCE = 64
 """Titles that one program rescores in float16, at most."""
 
+GRAPH_BYTES = 192 << 20
+"""GPU memory of the largest batch that is captured as a CUDA graph."""
+
 _TITLE_PADDING = 256
 
 
@@ -119,10 +122,11 @@ def keeps_codes(titles: int, rescore: str) -> bool:
     return rescore == "float32" and titles >= CODED_TITLES
 
 
-def title_bytes(titles: int, dim: int, kept: Kept) -> int:
-    """Return the GPU memory of title vectors: float16 copies, and what proves answers."""
+def title_bytes(titles: int, dim: int, kept: Kept, *, width: int | None = None) -> int:
+    """Return the GPU memory of title vectors: float16 copies, or bounds of a ``width``, and what proves answers."""
     beside = {"gpu": 4 * dim, "host": 0, "halves": 8, "none": 0}[kept]
-    return titles * (2 * dim + beside) + (code_bytes(titles, dim) if kept != "none" and titles >= CODED_TITLES else 0)
+    codes = code_bytes(titles, width or dim) if kept != "none" and titles >= CODED_TITLES else 0
+    return titles * (2 * (width or dim) + beside) + codes
 
 
 def code_width(dim: int) -> int:

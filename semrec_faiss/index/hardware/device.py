@@ -141,6 +141,7 @@ class Device:
     float16: bool = False
     temp_memory_mb: int | None = None
     layout: Literal["auto", "shards", "replicas"] = "auto"
+    originals: Literal["auto", "gpu", "host"] = "auto"
 
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
@@ -176,7 +177,7 @@ def _gpus(wanted: DeviceConfig, available: int) -> Device:
         raise DeviceError(
             f"GPU {missing[0]} was asked for, but FAISS sees {available} GPUs", fix=_way_to_a_gpu(available)
         )
-    return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb, wanted.layout)
+    return Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb, wanted.layout, wanted.originals)
 
 
 def _way_to_a_gpu(available: int) -> str:

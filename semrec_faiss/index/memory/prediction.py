@@ -7,6 +7,7 @@ from FAISS's storage formats; the few constants are what FAISS allocates whateve
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +17,14 @@ from semrec_faiss.index.cpu.exact import GATHER_BYTES
 from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
-from semrec_faiss.index.fused.plan import block_queries, keeps_codes, search_bytes, through_codes
+from semrec_faiss.index.fused.plan import (
+    CODED_TITLES,
+    GRAPH_BYTES,
+    Kept,
+    block_queries,
+    search_bytes,
+    through_codes,
+)
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
@@ -47,6 +55,12 @@ SEARCH_BYTES = 3 << 19
 CUDA_CONTEXT_BYTES = 512 << 20
 """A CUDA context with FAISS's kernels, and cuBLAS's handle and work space. It varies with the GPU and the driver, so
 `predict_memory` takes the machine's own figure where that is known."""
+
+TORCH_BYTES = 82 << 20
+"""Torch's and Triton's kernels in the context of a GPU that type fused searches on, of an H200 as read there."""
+
+RECORDED_BYTES = 72 << 20
+"""What CUDA takes for recording the first batch, of an H200 as read there."""
 
 MOST_TITLES = 1 << 40
 """Where the search for the largest catalogue ends."""
@@ -132,6 +146,8 @@ def predict_memory(
     k: int = 10,
     context_bytes: int = CUDA_CONTEXT_BYTES,
     threads: int | None = None,
+    float16_titles: bool = False,
+    limit_bytes: int | None = None,
 ) -> MemoryPrediction:
     """Predict what searching an index takes; nothing is built, loaded or allocated.
 
@@ -139,12 +155,15 @@ def predict_memory(
         index: the index section of a config; autos are resolved for ``titles``.
         titles: how many.
         dim: dimensions of a vector.
-        device: where it is searched; several GPUs share the titles, unless as replicas, which type
-            fused takes by itself where they fit. The CPU by default.
+        device: where it is searched; several GPUs share the titles, unless as replicas. What is left to type fused, it
+            takes as it does itself: replicas, and originals on the GPU, where they fit ``limit_bytes``. The CPU by
+            default.
         batch: queries searched at once.
         k: titles returned a query.
         context_bytes: what a CUDA context takes on the GPU in question, where that is known.
         threads: with which FAISS searches on a CPU; as many as it takes by itself by default.
+        float16_titles: whether the titles came as float16, of which type fused needs no originals beside.
+        limit_bytes: the memory of a GPU; None for enough.
 
     Raises:
         ConfigError: settings that do not fit so many titles of that dimension.
@@ -168,10 +187,28 @@ def predict_memory(
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
         named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
         raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
-    whole = device.layout == "replicas" or (device.layout == "auto" and isinstance(index, FusedIndex))
-    share = titles if whole else -(-titles // len(device.gpus))
-    on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
+    shared = -(-titles // len(device.gpus))
+    if isinstance(resolved, FusedIndex):
+        choices = _fused_choices(resolved, device, titles, dim, shared, float16_titles=float16_titles)
+        predicted = [_fused_on_gpu(resolved, kept, share, dim, batch, k, context_bytes) for share, kept in choices]
+        on_gpu = next((one for one in predicted if limit_bytes is None or one.peak <= limit_bytes), predicted[-1])
+    else:
+        share = titles if device.layout == "replicas" else shared
+        on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
     return MemoryPrediction(titles, dim, batch, k, host, on_gpu)
+
+
+def _fused_choices(
+    index: FusedIndex, device: Device, titles: int, dim: int, shared: int, *, float16_titles: bool
+) -> Iterator[tuple[int, Kept]]:
+    """List how type fused may lie on GPUs, titles on each and what proves answers, as it prefers them."""
+    kept: tuple[Kept, ...] = ("gpu", "host") if device.originals == "auto" else (device.originals,)
+    if index.search.rescore == "float16":
+        kept = ("none",)
+    elif float16_titles and fused_width(index, titles, dim) == dim:
+        kept = ("halves",)
+    layouts = {"auto": (titles, shared), "replicas": (titles,), "shards": (shared,)}[device.layout]
+    return ((share, its) for its in kept for share in layouts)
 
 
 def largest_catalogue(
@@ -183,6 +220,7 @@ def largest_catalogue(
     batch: int = 1,
     k: int = 10,
     context_bytes: int = CUDA_CONTEXT_BYTES,
+    float16_titles: bool = False,
 ) -> int:
     """Return the most titles whose predicted peak stays within ``limit_bytes`` of the memory that is searched in.
 
@@ -192,7 +230,17 @@ def largest_catalogue(
 
     def peak(titles: int) -> int | None:
         try:
-            predicted = predict_memory(index, titles, dim, device, batch=batch, k=k, context_bytes=context_bytes)
+            predicted = predict_memory(
+                index,
+                titles,
+                dim,
+                device,
+                batch=batch,
+                k=k,
+                context_bytes=context_bytes,
+                float16_titles=float16_titles,
+                limit_bytes=limit_bytes,
+            )
         except ConfigError:  # too few titles for these settings: fewer than fit
             return None
         return predicted.searched.peak
@@ -244,17 +292,24 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
     )
 
 
+def _fused_on_gpu(
+    index: FusedIndex, kept: Kept, titles: int, dim: int, batch: int, k: int, context_bytes: int
+) -> MemoryParts:
+    """Of type fused, which takes nothing of FAISS's: no scratch space, no norms."""
+    width = fused_width(index, titles, dim)
+    screened = width != dim
+    block = min(batch, block_queries(titles, width, k, screened=screened))
+    coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k)
+    work = max(search_bytes(titles, width, block, k, coded=read, screened=screened) for read in {False, coded})
+    work += FLOAT_BYTES * block * dim
+    recorded = RECORDED_BYTES + work if work <= GRAPH_BYTES else 0  # beside the buffers of the first such batch
+    context = context_bytes + TORCH_BYTES
+    return MemoryParts(gpu_fused(index, titles, dim, kept), context=context, scratch=work + recorded)
+
+
 def _on_gpu(
     index: IndexConfig, titles: int, dim: int, device: Device, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
-    if isinstance(index, FusedIndex):  # which takes nothing of FAISS's: no scratch space, no norms
-        width = fused_width(index, titles, dim)
-        screened = width != dim
-        block = min(batch, block_queries(titles, width, k, screened=screened))
-        coded = keeps_codes(titles, index.search.rescore) and through_codes(titles, block, k)
-        work = max(search_bytes(titles, width, block, k, coded=read, screened=screened) for read in {False, coded})
-        scratch = work + FLOAT_BYTES * block * dim
-        return MemoryParts(gpu_fused(index, titles, dim), context=context_bytes, scratch=scratch)
     nlist = lists_of(index)
     if nlist:
         vectors, structure = gpu_lists(index, nlist, titles, dim)

@@ -17,7 +17,7 @@ from semrec_faiss.config.index_types import (
     IvfSqIndex,
 )
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
-from semrec_faiss.index.fused.plan import SCREENED_TITLES, code_bytes, keeps_codes
+from semrec_faiss.index.fused.plan import SCREENED_TITLES, Kept, title_bytes
 from semrec_faiss.index.hardware.device import Device, load_faiss
 from semrec_faiss.index.screening.spectrum import LEAST_TITLES, width_of
 
@@ -139,12 +139,9 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
     return _whole_pages(component * titles * dim), _whole_pages(FLOAT_BYTES * titles)
 
 
-def gpu_fused(index: FusedIndex, titles: int, dim: int) -> int:
-    """Return the bytes of the vectors of type fused: float16; float32 and codes too unless rescoring does without."""
-    width = fused_width(index, titles, dim)
-    originals = _whole_pages(FLOAT_BYTES * titles * dim) if index.search.rescore == "float32" else 0
-    codes = _whole_pages(code_bytes(titles, width)) if keeps_codes(titles, index.search.rescore) else 0
-    return _whole_pages(HALF_BYTES * titles * width) + originals + codes
+def gpu_fused(index: FusedIndex, titles: int, dim: int, kept: Kept) -> int:
+    """Return the bytes of the vectors of type fused: float16 copies, what proves answers, codes of many titles."""
+    return _whole_pages(title_bytes(titles, dim, kept, width=fused_width(index, titles, dim)))
 
 
 def gpu_lists(index: IndexConfig, nlist: int, titles: int, dim: int) -> tuple[int, int]:

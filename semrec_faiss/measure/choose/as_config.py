@@ -24,6 +24,7 @@ def config_of(record: Measured, *, dataset: str, output: str) -> SettingValues:
     if device.kind == "gpu":
         on |= {"gpus": device.gpus, "float16": device.float16}
         on |= {"layout": device.layout} if device.layout is not None else {}
+        on |= {"originals": device.originals} if device.originals is not None else {}
         on |= {"temp_memory_mb": device.temp_memory_mb} if device.temp_memory_mb is not None else {}
     index = record.index.model_dump(mode="json", exclude_none=isinstance(record.index, FactoryIndex))
     given = {key: value for key, value in index.items() if value != {}}

@@ -94,6 +94,7 @@ def settings_of(device: Device) -> Sequence[str]:
         "device.kind=gpu",
         f"device.gpus={list(device.gpus)}",
         f"device.layout={device.layout}",
+        f"device.originals={device.originals}",
         f"device.float16={str(device.float16).lower()}",
         f"device.temp_memory_mb={temp}",
     ]

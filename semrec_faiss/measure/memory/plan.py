@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pyarrow import parquet
 from pydantic import Field, JsonValue
 
@@ -192,17 +193,20 @@ def _devices(config: Config) -> dict[str, Device]:
         raise ConfigError("; ".join(problems))
     devices = {} if wanted.kind == "gpu" else {"cpu": Device()}
     if wanted.kind != "cpu" and not problems:
-        devices["gpu"] = Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb)
+        devices["gpu"] = Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb, wanted.layout, wanted.originals)
     return devices
 
 
 def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> DevicePrediction:
     index = plan.config.index
-    predicted = predict_memory(index, titles, dim, device, batch=plan.batch, k=plan.k)
     limit, limit_of = _limit(plan, device)
+    came = _came_as_float16(plan)
+    predicted = predict_memory(
+        index, titles, dim, device, batch=plan.batch, k=plan.k, float16_titles=came, limit_bytes=limit
+    )
     largest: int | NotMeasured = NotMeasured("this system does not tell its memory; give --limit-gb")
     if limit is not None:
-        largest = largest_catalogue(index, dim, limit, device, batch=plan.batch, k=plan.k)
+        largest = largest_catalogue(index, dim, limit, device, batch=plan.batch, k=plan.k, float16_titles=came)
     return DevicePrediction.of(
         **predicted.searched.as_dict(),
         host=predicted.host.as_dict(),
@@ -211,6 +215,14 @@ def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> Devic
         limit_of=limit_of,
         largest_catalogue=largest,
     )
+
+
+def _came_as_float16(plan: MemoryPlan) -> bool:
+    """Tell whether the titles of the dataset are float16; made ones are float32."""
+    folder = plan.config.dataset.folder
+    if folder is None or (plan.titles is not None and plan.dim is not None):
+        return False
+    return bool(open_vectors(find_data_folder(folder).media_vectors).dtype == np.float16)
 
 
 def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
@@ -265,7 +277,18 @@ def _measure_one(
             return NotMeasured("memory is measured on one GPU; set device.gpus=[0]")
     batches = sorted({ONE_QUERY, plan.batch})
     parts = [
-        (batch, predict_memory(plan.config.index, titles, dim, device, batch=batch, k=plan.k).searched)
+        (
+            batch,
+            predict_memory(
+                plan.config.index,
+                titles,
+                dim,
+                device,
+                batch=batch,
+                k=plan.k,
+                float16_titles=_came_as_float16(plan),
+            ).searched,
+        )
         for batch in batches
     ]
     found = measure_memory(index, settings_of(device), batches, plan.k)

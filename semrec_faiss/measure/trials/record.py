@@ -76,6 +76,7 @@ class TestedDevice(Part):
     cores: AtLeastOne | None = None
     threads: AtLeastOne | None = None
     layout: Literal["auto", "shards", "replicas"] | None = None
+    originals: Literal["gpu", "host"] | None = None
 
     @model_validator(mode="after")
     def _gpus_are_those_of_a_gpu(self) -> TestedDevice:
@@ -168,6 +169,7 @@ class TrialBase(TrialSettings, RecordHead):
             kind=on.kind,
             gpus=tuple(on.gpus) or (0,),
             layout=on.layout or "auto",
+            originals=on.originals or "auto",
             float16=on.float16,
             temp_memory_mb=on.temp_memory_mb,
         )

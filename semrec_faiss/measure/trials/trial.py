@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig
@@ -92,7 +93,7 @@ class Trial:
                 processor=processor.model,
                 cores=processor.cores,
                 threads=processor.threads,
-                **({"layout": self.device.layout} if len(self.device.gpus) > 1 else {}),
+                **self._placed,
             ),
             filter=self.where,
             k=self.k,
@@ -103,6 +104,12 @@ class Trial:
             slice=self.protocol.slice,
             faiss=self.faiss,
         )
+
+    @property
+    def _placed(self) -> dict[str, Any]:
+        """What a record tells of a device only where it matters: records without it keep their digests."""
+        layout = {"layout": self.device.layout} if len(self.device.gpus) > 1 else {}
+        return layout | ({} if self.device.originals == "auto" else {"originals": self.device.originals})
 
     @cached_property
     def digest(self) -> str:
@@ -140,7 +147,8 @@ class Trial:
         """The index's settings and where it is searched, short."""
         half = " float16" if self.device.float16 else ""
         layout = f" as {self.device.layout}" if len(self.device.gpus) > 1 and self.device.layout != "auto" else ""
-        return f"{describe(self.index)}{half} on {self.hardware}{layout}"
+        beside = "" if self.device.originals == "auto" else f" originals={self.device.originals}"
+        return f"{describe(self.index)}{half}{beside} on {self.hardware}{layout}"
 
     @property
     def what(self) -> str:

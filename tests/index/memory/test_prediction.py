@@ -15,6 +15,7 @@ from semrec_faiss.index.hardware.device import Device, load_faiss
 from semrec_faiss.index.memory.prediction import (
     PROGRAM_BYTES,
     SEARCH_BYTES,
+    TORCH_BYTES,
     MemoryParts,
     largest_catalogue,
     predict_memory,
@@ -84,10 +85,32 @@ def test_fused_on_a_gpu_by_hand() -> None:
         found = predict_memory(index, titles, 384, GPU, batch=10_000, context_bytes=400 * MIB).gpu
         assert found is not None
         assert (found.vectors, found.structure, found.reserved) == (vectors, 0, 0)
-        assert found.base == vectors + 400 * MIB
+        assert found.base == vectors + 400 * MIB + TORCH_BYTES
         assert 0 < found.scratch < 1100 * MIB
     on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
     assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host
+
+
+def test_fused_takes_what_fits() -> None:
+    """Originals on the GPU, on the host, or in titles that came as float16; replicas, or else shards."""
+    index, million = index_of({"type": "fused"}), 1 << 20
+
+    def vectors(gpus: int = 1, limit: int | None = None, *, came: bool = False, **device: Any) -> int:
+        on = Device(gpus=tuple(range(gpus)), **device)
+        found = predict_memory(index, million, 384, on, float16_titles=came, limit_bytes=limit).gpu
+        assert found is not None
+        return found.vectors
+
+    codes = (384 + 4) * MIB
+    assert vectors(originals="host") == 2 * 384 * MIB + codes
+    assert vectors(came=True) == (2 * 384 + 8) * MIB + codes
+    assert vectors(limit=4 << 30) == vectors(originals="gpu") == 6 * 384 * MIB + codes
+    assert vectors(limit=2 << 30) == vectors(originals="host")
+    assert vectors(2) == vectors(2, 4 << 30) == vectors()
+    assert vectors(2, 5 << 29) == vectors(2, layout="shards") == 3 * 384 * MIB + codes // 2
+    assert vectors(2, layout="replicas", limit=5 << 29) == vectors(originals="host")
+    most = [largest_catalogue(index, 384, 10**11, GPU, float16_titles=came) for came in (False, True)]
+    assert most[0] < most[1] < 1.01 * most[0], "eight bytes a title"
 
 
 def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
