@@ -27,6 +27,7 @@ from semrec_faiss.index.fused.page_locked import PageLocked
 from semrec_faiss.index.fused.plan import LARGEST_TILE, MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedResult, FusedSearcher, Originals, Running
 from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.faiss_threads import one_core
 
 Layout = Literal["auto", "shards", "replicas"]
 
@@ -186,24 +187,12 @@ def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Sco
         starts: the shards' first titles, ascending.
     """
     rows += np.where(rows >= 0, np.asarray(starts)[:, None, None], 0)
-    with _one_core():
+    with one_core():
         best_scores, best_rows = load_faiss().merge_knn_results(
             np.ascontiguousarray(scores[::-1]), np.ascontiguousarray(rows[::-1]), keep_max=True
         )
     best_scores[best_rows < 0] = -np.inf
     return best_rows, best_scores
-
-
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-    """Have FAISS work in this thread alone: waking others takes longer than merging, and torch's may still spin."""
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # of regions that this thread begins, no other's
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _within(excluded: Exclusions | None, share: slice) -> Exclusions | None:

@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
@@ -19,7 +19,7 @@ from semrec_faiss.measure.bench.gpu import GpuBench, repeats_of
 from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, SPREAD, Float16Titles
 from semrec_faiss.measure.bench.record import BenchResults
-from semrec_faiss.measure.documents.fields import Amount, Count, Part, Positive, Time
+from semrec_faiss.measure.documents.fields import Amount, Count, Part, Time
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
@@ -40,7 +40,7 @@ class Float16Batch(Part):
         largest_error: the largest difference from the best possible scores.
     """
 
-    queries: Positive
+    queries: PositiveInt
     limit_ms: Time
     numpy: Times
     repeated: Count
@@ -52,7 +52,7 @@ class Float16Batch(Part):
 class Float16Catalogue(Part):
     """A catalogue: its memory as predicted and as held, and how long making and uploading it took."""
 
-    titles: Positive
+    titles: PositiveInt
     predicted_bytes: Count
     vector_bytes: Count
     peak_bytes: Count
