@@ -110,7 +110,7 @@ def test_fused_takes_what_fits() -> None:
     assert vectors(2, 5 << 29) == vectors(2, layout="shards") == 3 * 384 * MIB + codes // 2
     assert vectors(2, layout="replicas", limit=5 << 29) == vectors(originals="host")
     most = [largest_catalogue(index, 384, 10**11, GPU, float16_titles=came) for came in (False, True)]
-    assert most[0] < most[1] < 1.01 * most[0], "eight bytes a title"
+    assert 0.99 * most[0] < most[1] < most[0], "eight bytes a title"
 
 
 def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
