@@ -93,7 +93,7 @@ def test_fused_on_a_gpu_by_hand() -> None:
 
 def test_fused_takes_what_fits() -> None:
     """Originals on the GPU, on the host, or in titles that came as float16; replicas, or else shards."""
-    index, million = index_of({"type": "fused"}), 1 << 20
+    index, million = index_of({"type": "fused", "build": {"directions": 0}}), 1 << 20
 
     def vectors(gpus: int = 1, limit: int | None = None, *, came: bool = False, **device: Any) -> int:
         on = Device(gpus=tuple(range(gpus)), **device)
