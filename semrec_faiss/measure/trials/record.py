@@ -94,10 +94,18 @@ def _whole_index(value: Any, handler: ValidatorFunctionWrapHandler) -> IndexConf
             if section in value and not isinstance(value[section], dict):
                 told = f"should be a group of settings, not {reprlib.repr(value[section])}"
                 raise _mistake("value_error", (section,), told)
+        value = _before_directions(value)
     index: IndexConfig = handler(value)
     if isinstance(value, dict):
         for place in _missing(index.model_dump(mode="json"), value):
             raise _mistake("missing", place, "")
+    return index
+
+
+def _before_directions(index: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with no principal directions where an exact index was measured before there were any."""
+    if index.get("type") in ("flat", "fused") and index.get("build") == {}:
+        return index | {"build": {"directions": 0}}
     return index
 
 
@@ -140,9 +148,15 @@ class TrialSettings(Part):
         return self.model_dump(mode="json", exclude_unset=True, include=set(TrialSettings.model_fields))
 
     def digest_in(self, form: str) -> str:
-        """SHA-256 in hex of the settings in a format; the data's name, which is nobody's concern, is left out."""
+        """SHA-256 in hex of the settings in a format.
+
+        Left out are the data's name, which is nobody's concern, and that there are no principal directions, which
+        trials from before there were any do not say.
+        """
         values = self.settings_as_json()
         del values["data"]["name"]
+        if values["index"]["build"].get("directions") == 0:
+            del values["index"]["build"]["directions"]
         hashed = json.dumps({"format": form, **values}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(hashed.encode()).hexdigest()
 
