@@ -155,8 +155,9 @@ class TrialSettings(Part):
         """
         values = self.settings_as_json()
         del values["data"]["name"]
-        if values["index"]["build"].get("directions") == 0:
-            del values["index"]["build"]["directions"]
+        build = values["index"].get("build", {})
+        if build.get("directions") == 0:
+            del build["directions"]
         hashed = json.dumps({"format": form, **values}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(hashed.encode()).hexdigest()
 

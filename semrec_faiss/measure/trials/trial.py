@@ -161,12 +161,17 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def _is_told(name: str, value: object) -> bool:
+    """Tell whether a setting tells trials apart: no seed, and no directions that a build chooses by the vectors."""
+    return value is not None and name != "seed" and (name, value) != ("directions", "auto")
+
+
 def describe(index: IndexConfig, device: DeviceConfig | None = None) -> str:
     """Name an index by its settings, short: ``ivf_flat nlist=64 nprobe=8 on cpu``."""
     parts = [getattr(index, "factory", None) or index.type]
     for group in (getattr(index, "build", None), index.search):
         values = {} if group is None else group.model_dump(mode="json")
-        parts += [f"{name}={value}" for name, value in values.items() if value is not None and name != "seed"]
+        parts += [f"{name}={value}" for name, value in values.items() if _is_told(name, value)]
     if not index.normalize:
         parts.append("unnormalised")
     if device is not None:

@@ -63,6 +63,8 @@ def series_of(record: Measured) -> str:
     build = {name: value for name, value in index.get("build", {}).items() if name not in ("seed", "nbits")}
     if build.get("efConstruction") == 200:
         build.pop("efConstruction")
+    if build.get("directions") == "auto":  # each build's own choice, by its vectors
+        build.pop("directions")
     parts = [index.get("factory") or index["type"], *(f"{name}={value}" for name, value in build.items())]
     parts += ["float16"] if record.device.float16 else []
     return " ".join(parts)

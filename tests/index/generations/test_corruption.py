@@ -57,6 +57,7 @@ def ask(path: Path) -> Any:
     ]
     for answer in answers:
         del answer["elapsed_ms"]
+    answers += recommender.recommend(["user_001", "user_003"], 3).to_arrow().to_pylist()
     seen = [part.tolist() for part in recommender.users.seen]
     manifest = recommender.saved.generation.manifest
     return answers, seen, recommender.users.ids, (manifest.count, manifest.dim, manifest.users, manifest.generation)
@@ -169,6 +170,7 @@ def test_the_index_is_as_it_should_be_before_it_is_damaged(index: Index) -> None
         "CURRENT",
         "MANIFEST.json",
         "MANIFEST.sha256",
+        "columns.arrow",
         "fields.json",
         "index.faiss",
         "items.parquet",

@@ -74,11 +74,12 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import duckdb, faiss, numpy.ma
 from semrec_faiss.errors import SemrecError
-import semrec_faiss.index.build.run, semrec_faiss.search.recommender
+import semrec_faiss.index.build.run, semrec_faiss.index.build.users, semrec_faiss.search.recommender
 from semrec_faiss.config.reading import config_from_dict
 output, folder, limits, kind = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
-module = semrec_faiss.index.build.run
+build = semrec_faiss.index.build
 for limit, step in limits:
+    module = build.users if hasattr(build.users, step) else build.run
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -89,7 +90,7 @@ for limit, step in limits:
             return real(*arguments, **options)
         setattr(module, step, limited)
         try:
-            module.build_index(config_from_dict({"dataset": folder, "output": output, "index": kind}))
+            build.run.build_index(config_from_dict({"dataset": folder, "output": output, "index": kind}))
             outcome = ["built", 0, ""]
         except SemrecError as error:
             outcome = [type(error).__name__, error.exit_code, str(error)]
@@ -107,7 +108,7 @@ for limit, step in limits:
 def build_limited(
     repo: Path, output: Path, folder: Path, limits: list[int], step: str = "choose_device"
 ) -> list[list[Any]]:
-    """Build in forks of one process, each limited in bytes a file from a ``step`` of build.py on."""
+    """Build in forks of one process, each limited in bytes a file from a ``step`` of index/build on."""
     steps = json.dumps([(limit, step) for limit in limits])
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(output), str(folder), steps, json.dumps(KIND)],

@@ -30,7 +30,8 @@ MB = 1_000_000
 @pytest.mark.parametrize(
     ("settings", "titles", "dim"),
     [
-        ({"type": "flat"}, 24_000, 256),
+        ({"type": "flat", "build": {"directions": 0}}, 24_000, 256),
+        ({"type": "flat", "build": {"directions": 64}}, 24_000, 256),
         ({"type": "ivf_flat", "build": {"nlist": 100}}, 16_000, 256),
         ({"type": "ivf_pq", "build": {"nlist": 64, "M": 16}}, 12_000, 128),
         ({"type": "hnsw", "build": {"M": 32, "efConstruction": 10}}, 8_000, 256),
