@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -242,6 +245,26 @@ def test_round_trip_through_hdf5(tmp_path: Path, make_folder: Callable[..., Any]
     imported, agreement = do_import(tmp_path / "a.hdf5", tmp_path / "back")
     assert (imported.titles, imported.users, agreement) == (150, 20, 1.0)
     np.testing.assert_allclose(np.load(tmp_path / "back/media/content_vectors.npy"), made.unit, atol=1e-6)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_an_export_is_no_failure_where_folders_cannot_be_flushed(
+    tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real, refused = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    made = make_folder(tmp_path / "data", titles=60, dim=8, users=5)
+    export_folder(made.root, tmp_path / "a.hdf5", k=10)
+    assert refused
+    imported, agreement = do_import(tmp_path / "a.hdf5", tmp_path / "back")
+    assert (imported.titles, imported.users, agreement) == (60, 5, 1.0)
 
 
 def test_exports_to_places_that_cannot_be_written_to(tmp_path: Path, make_folder: Callable[..., Any]) -> None:

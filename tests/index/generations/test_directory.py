@@ -20,6 +20,7 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.generations import held_files
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify
@@ -117,11 +118,37 @@ def test_an_index_that_was_opened_stays_whole_however_many_are_built_after_it(tm
     recommender = Recommender.open(tmp_path)
     build(tmp_path, "Two")
     build(tmp_path, "Three")
-    try:
-        assert str(recommender.recommend("user_001", 1).results[0].title).startswith("One")
-    except SemrecError as error:
-        assert not isinstance(error, DamagedIndexError), error
-        assert error.fix
+    assert not (tmp_path / "gen-000001").exists()
+    assert str(recommender.recommend("user_001", 1).results[0].title).startswith("One")
+
+
+def test_where_no_file_is_held_open_it_is_said_that_the_generation_was_removed(
+    tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_files, "_OPEN_FILES", tmp_path / "nowhere")
+    build(tmp_path, "One")
+    recommender = Recommender.open(tmp_path)
+    build(tmp_path, "Two")
+    build(tmp_path, "Three")
+    with pytest.raises(
+        NotFoundError, match=r"gen-000001 of .* was removed by later builds after it was opened"
+    ) as told:
+        recommender.recommend("user_001", 1)
+    assert told.value.fix == "open the index again"
+    assert str(Recommender.open(tmp_path).recommend("user_001", 1).results[0].title).startswith("Three")
+
+
+def test_current_is_read_again_when_its_generation_goes_while_it_is_opened(
+    tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, "One")
+    asked = IndexDirectory(tmp_path).current_ref()
+    build(tmp_path, "Two")
+    build(tmp_path, "Three")
+    refs = iter([asked])  # what a reader saw before both builds
+    real = IndexDirectory.current_ref
+    monkeypatch.setattr(IndexDirectory, "current_ref", lambda directory: next(refs, None) or real(directory))
+    assert IndexDirectory(tmp_path).current().name == "gen-000003"
 
 
 def test_an_open_index_does_not_depend_on_the_working_directory(
