@@ -21,8 +21,8 @@ LEAST_TITLES = 8_192
 SAMPLED_TITLES, COUNTED_TITLES, SAMPLED_QUERIES = 32_768, 262_144, 64
 """Titles that directions are found by, those that are counted where they reach too far, and queries for it."""
 
-BLOCK_TITLES = 16_384
-"""Titles that are multiplied at once."""
+BLOCK_TITLES, MULTIPLIED_ROWS = 16_384, 2_048
+"""Titles that are multiplied with queries at once, and with each other, in float64."""
 
 WANTED = 11
 """Results that the choice is made for: ten and the title that was asked about."""
@@ -71,9 +71,11 @@ def principal_directions(sample: Vectors) -> tuple[NDArray[np.float64], NDArray[
     Returns:
         float64 (dim, dim), orthonormal rows, those that hold most first; and what each holds, (dim,), 1 in all.
     """
-    wide = sample.astype(np.float64)
-    longest = float(np.abs(wide).max(initial=0.0)) or 1.0
-    moment = (wide / longest).T @ (wide / longest)
+    longest = max(float(sample.max(initial=0.0)), -float(sample.min(initial=0.0))) or 1.0
+    moment = np.zeros((sample.shape[1], sample.shape[1]))
+    for start in range(0, len(sample), MULTIPLIED_ROWS):
+        part = sample[start : start + MULTIPLIED_ROWS].astype(np.float64) / longest
+        moment += part.T @ part
     held, vectors = np.linalg.eigh(moment)
     held = np.maximum(held[::-1], 0.0)
     return np.ascontiguousarray(vectors.T[::-1]), held / max(float(held.sum()), 1e-300)
