@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.ray)
+            item.add_marker(pytest.mark.slow)  # each starts nodes or actors, which are processes
             if not HAS_RAY:
                 item.add_marker(pytest.mark.skip(reason="ray is not installed"))
 
