@@ -56,8 +56,8 @@ def shared_bytes(plan: FusedPlan, masking: Masking, card: Card) -> int:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from semrec_faiss.index.fused.code_kernels import coded_chunk_maxima
-    from semrec_faiss.index.fused.kernels import chunk_maxima
+    from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
+    from semrec_faiss.index.fused.kernels.scoring import chunk_maxima
 
     kernel: Any = coded_chunk_maxima if plan.planes else chunk_maxima
     component = "i8" if plan.planes else "fp16"

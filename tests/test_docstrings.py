@@ -23,7 +23,9 @@ pytest.importorskip("polars")
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [name for name in semrec_faiss.__all__ if name != "__version__"]
 OF_FORKS = ("go_on", "opened_anew")  # what forking calls, and nobody else
-MODULES = sorted({getattr(semrec_faiss, name).__module__ for name in NAMES} | {"semrec_faiss.search.living"})
+MODULES = sorted(
+    {getattr(semrec_faiss, name).__module__ for name in NAMES} | {"semrec_faiss.search.living.living_index"}
+)
 
 
 @pytest.fixture(scope="module")

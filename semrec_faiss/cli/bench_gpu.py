@@ -12,9 +12,9 @@ from semrec_faiss.cli.options import FiniteRange, json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.bench.gpu_float16 import Float16Results
-    from semrec_faiss.measure.bench.gpu_record import GpuResults
-    from semrec_faiss.measure.bench.gpus_record import GpusResults, SearcherTimes
+    from semrec_faiss.measure.bench.gpu.float16 import Float16Results
+    from semrec_faiss.measure.bench.gpu.record import GpuResults
+    from semrec_faiss.measure.bench.gpu.several_record import GpusResults, SearcherTimes
 
 
 def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -60,9 +60,9 @@ def gpu(
 
     With several --gpus, measure them as shards and as replicas, beside FAISS's own and beside the first alone.
     """
-    from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
-    from semrec_faiss.measure.bench.gpu_float16 import bench_float16
-    from semrec_faiss.measure.bench.gpus import bench_gpus
+    from semrec_faiss.measure.bench.gpu.float16 import bench_float16
+    from semrec_faiss.measure.bench.gpu.one import GpuBench, bench_gpu
+    from semrec_faiss.measure.bench.gpu.several import bench_gpus
 
     given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
     asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)

@@ -57,7 +57,7 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
 
 def _of_file(path: Path, out: Path) -> list[Path]:
     """Draw a results file for what it holds; return what was written."""
-    from semrec_faiss.measure.bench.gpu_record import GPU_RESULTS
+    from semrec_faiss.measure.bench.gpu.record import GPU_RESULTS
     from semrec_faiss.measure.documents.fields import Unsound, checked
     from semrec_faiss.measure.documents.results import read_results, save_bytes
     from semrec_faiss.measure.guide.record import GUIDE_RESULTS

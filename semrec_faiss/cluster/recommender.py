@@ -25,9 +25,9 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of, parts_of
 from semrec_faiss.search.arguments import names_of
-from semrec_faiss.search.batching import Searches
+from semrec_faiss.search.batching.batcher import Searches
 from semrec_faiss.search.likeness import Block
-from semrec_faiss.search.opened import Opened
+from semrec_faiss.search.living.opened import Opened
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish

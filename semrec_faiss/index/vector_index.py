@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
-    from semrec_faiss.index.fused.users import GpuUsers, HostUsers
+    from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers
     from semrec_faiss.index.screening.screen import Screen
 
 

@@ -18,7 +18,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block
-from semrec_faiss.search.living import LivingIndex
+from semrec_faiss.search.living.living_index import LivingIndex
 from semrec_faiss.search.profile.taste import Taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments

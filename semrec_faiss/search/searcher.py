@@ -24,7 +24,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.users import GpuUsers
+    from semrec_faiss.index.fused.titles.users import GpuUsers
 
 HELD_AT = 2
 """How many questions about users come before they are copied to the GPU."""

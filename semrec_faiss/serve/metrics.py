@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from semrec_faiss._version import __version__
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
-from semrec_faiss.search.batching import Batch
+from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.tallies import Spread, Tallies
 

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.api.app import App, Rules
 from semrec_faiss.serve.api.handlers import Handlers
 from semrec_faiss.serve.api.openapi import openapi_document

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores
 from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass, answers_in
 from semrec_faiss.index.fused.plan import Masking, plan_repeat, power_of_two, repeat_queries
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 
 Answers = tuple[Rows, Scores]
 """Rows and scores, (queries, k) each, to be filled in."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import Exclusions, part_of
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.plan import bitmap_words
-from semrec_faiss.index.fused.users import GpuUsers
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
+from semrec_faiss.index.fused.titles.users import GpuUsers
 
 COPIED_AT_ONCE = 256 << 10
 """Bytes of queries up to which numpy's copy is done before torch's has begun."""
@@ -252,11 +252,11 @@ def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:
         shared: int32 (`bitmap_words`,).
         lists: the rows to leave out.
     """
-    from semrec_faiss.index.fused import kernels
+    from semrec_faiss.index.fused.kernels import scoring
 
     words = bitmap_words(titles.count)
     origins = titles.origins
-    kernels.leave_out_rows[(-(-words // BITMAP_WORDS), len(table))](
+    scoring.leave_out_rows[(-(-words // BITMAP_WORDS), len(table))](
         table,
         shared,
         lists.offsets,

@@ -15,7 +15,6 @@ from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, allowed
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
@@ -28,6 +27,7 @@ from semrec_faiss.index.fused.plan import (
     search_bytes,
     through_codes,
 )
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 GRAPHS_BYTES = 384 << 20
 """GPU memory of all batches that are kept as CUDA graphs."""

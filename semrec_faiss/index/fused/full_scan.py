@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.plan import bitmap_words
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 
 SCAN_TITLES = 16_384
 SCAN_BYTES = 32 << 20
@@ -44,7 +44,7 @@ def scan_titles(titles: GpuTitles, queries: Vectors, k: int, allowed_of: Callabl
 
 
 def _best_keys(titles: GpuTitles, queries: Any, k: int, allowed: Any) -> Any:
-    """Return int64 (queries, k) that sort by score, ties by row, as `ranking_kernels` makes them; best first."""
+    """Return int64 (queries, k) that sort by score, ties by row, as `kernels.ranking` makes them; best first."""
     torch = load_torch()
     device = queries.device
     best = torch.full((len(queries), k), NOTHING, dtype=torch.int64, device=device)

@@ -15,8 +15,8 @@ import numpy as np
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, gathered_bytes, gathering_ms, masking_loss_ms
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 FILTERS_KNOWN = 64
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.plan import MANY_QUERIES, SORTED_APART, FusedPlan, code_rows, code_width, power_of_two
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 ROWS_A_PROGRAM = 64
 
@@ -90,14 +90,14 @@ class FusedPass:
     def _score(self, queries: Any, allowed: Any, allowed_stride: int) -> None:
         import triton
 
-        from semrec_faiss.index.fused import kernels
+        from semrec_faiss.index.fused.kernels import scoring
 
         plan, titles, count = self.plan, self.titles, len(queries)
         codes = titles.codes if plan.planes else None
         given, scaled = (queries, self.scaled) if not titles.screened else (self._project(queries), self._scaled_bounds)
         into = (self.rounded, scaled, self.bounds, self.codes, self.code_factors)
         errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
-        kernels.prepare_queries[(count,)](
+        scoring.prepare_queries[(count,)](
             given, *into, titles.dim, code_width(titles.dim), *errors, PLANES=plan.planes, D_BLOCK=128, num_warps=1
         )
         if titles.screened:  # by the same powers of two: what is ranked by
@@ -123,11 +123,11 @@ class FusedPass:
         }
         if codes is None:
             factors = titles.factors if factored else self.bounds
-            kernels.chunk_maxima[grid](
+            scoring.chunk_maxima[grid](
                 self._query_tiles, self._title_tiles, factors, *mask, *sizes, titles.scale, FACTORED=factored, **options
             )
             return
-        from semrec_faiss.index.fused.code_kernels import coded_chunk_maxima
+        from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
 
         its = (codes.steps, codes.rests, self.code_factors)
         coded_chunk_maxima[grid](
@@ -160,19 +160,19 @@ class FusedPass:
     def _largest(
         self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
     ) -> None:
-        from semrec_faiss.index.fused import ranking_kernels
+        from semrec_faiss.index.fused.kernels import ranking
 
         segments = self.plan.segments if chosen is self.listed else 1
         width = min(self.plan.width, power_of_two(length))
         given = (values, values.shape[1], values if through is None else through, length)
         into = (chosen, self.dropped[:, dropped_at:], self.dropped.shape[1])
         options = {"THROUGH": through is not None, "WIDTH": width, "CAPACITY": chosen.shape[-1]}
-        ranking_kernels.select_largest[(segments, count)](
+        ranking.select_largest[(segments, count)](
             *given, keep, *into, **options, num_warps=_selecting_warps(width, count)
         )
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
-        from semrec_faiss.index.fused import ranking_kernels
+        from semrec_faiss.index.fused.kernels import ranking
 
         plan, titles = self.plan, self.titles
         members = plan.capacity * 2 * plan.span
@@ -181,14 +181,14 @@ class FusedPass:
         tables = (self.rounded, titles.halves, factors, self.bounds if allowed is None else allowed)
         sizes = (titles.count, titles.dim, allowed_stride, titles.scale)
         options = {"FACTORED": factored, "MASKED": allowed is not None, "SPAN": plan.span, "CAPACITY": plan.capacity}
-        ranking_kernels.rescore_chunks[(members // plan.rescore_rows, count)](
+        ranking.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
         )
         self._largest(self.candidates, None, members, plan.keep_rows, self.picked, self.dropped.shape[1] - 1, count)
         self._rank(count)
 
     def _rank(self, count: int) -> None:
-        from semrec_faiss.index.fused import ranking_kernels
+        from semrec_faiss.index.fused.kernels import ranking
 
         plan, titles = self.plan, self.titles
         factored, mapped = titles.factors is not None, titles.origins is not None
@@ -208,14 +208,14 @@ class FusedPass:
         keys, apart = self._keys, plan.picks > SORTED_APART
         if apart:
             blocks = (plan.picks // ROWS_A_PROGRAM, count)
-            ranking_kernels.score_rows[blocks](
+            ranking.score_rows[blocks](
                 *picked, keys, titles.vector_dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
             )
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
         options |= {"SORTED": apart, "DROPPED": power_of_two(dropped), "num_warps": _warps(plan.picks)}
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.proven)
-        ranking_kernels.rank_rows[(count,)](
+        ranking.rank_rows[(count,)](
             *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options
         )
 

@@ -26,9 +26,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.cards import Card
-from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.known_filters import KnownFilters
-from semrec_faiss.index.fused.page_locked import PageLocked
 from semrec_faiss.index.fused.plan import (
     MOST_QUERIES,
     SCREENED_TITLES,
@@ -38,7 +36,9 @@ from semrec_faiss.index.fused.plan import (
     title_bytes,
     work_bytes,
 )
-from semrec_faiss.index.fused.users import GpuUsers, HostUsers, fit
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
+from semrec_faiss.index.fused.titles.page_locked import PageLocked
+from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, fit
 from semrec_faiss.index.hardware.out_of_memory import halved
 
 Originals = Literal["auto", "gpu", "host"]

@@ -21,11 +21,11 @@ from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, part_of
 from semrec_faiss.index.fused.batches import staged
-from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
-from semrec_faiss.index.fused.page_locked import PageLocked
 from semrec_faiss.index.fused.plan import LARGEST_TILE, MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedResult, FusedSearcher, Originals, Running
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 

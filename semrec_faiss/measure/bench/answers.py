@@ -23,7 +23,7 @@ from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender

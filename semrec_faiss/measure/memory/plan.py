@@ -17,7 +17,7 @@ from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.fused.users import users_bytes
+from semrec_faiss.index.fused.titles.users import users_bytes
 from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limit, out_of_k_limit
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory

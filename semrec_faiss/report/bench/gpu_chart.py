@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.measure.bench.gpu_record import GpuBatch, GpuResults
+from semrec_faiss.measure.bench.gpu.record import GpuBatch, GpuResults
 from semrec_faiss.report.page.axes import decades
 from semrec_faiss.report.page.charts import load_altair, titled
 from semrec_faiss.report.page.palette import GREYS, looks_of

@@ -29,7 +29,7 @@ from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.users import GpuUsers
+    from semrec_faiss.index.fused.titles.users import GpuUsers
     from semrec_faiss.search.user_rows import UserRows
 
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]

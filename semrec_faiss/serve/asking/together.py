@@ -19,7 +19,7 @@ import numpy as np
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching import (
+from semrec_faiss.search.batching.batcher import (
     MOST_TOGETHER,
     Asked,
     Batch,

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.server import Service, run, set_up_log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
-from semrec_faiss.search.batching import Batcher
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.serving import Served, Serving, warm
 from semrec_faiss.serve.workers.remote import RemoteDevice

@@ -41,7 +41,7 @@ KINDS = ("of unit length", "of any length", "heavy tails", "few values", "one-ho
 def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: int) -> None:
     import torch
 
-    from semrec_faiss.index.fused.as_halves import exactly, halves_of
+    from semrec_faiss.index.fused.titles.as_halves import exactly, halves_of
 
     came = halves(kind, np.random.default_rng(dim), 400, dim)
     for titles in (brought_to_unit_length(came), came.astype(np.float32)):
@@ -54,7 +54,7 @@ def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: i
 def test_float32_titles_are_no_halves_and_one_among_halves_is_enough() -> None:
     import torch
 
-    from semrec_faiss.index.fused.as_halves import halves_of
+    from semrec_faiss.index.fused.titles.as_halves import halves_of
 
     rng = np.random.default_rng(4)
     titles = brought_to_unit_length(halves("of unit length", rng, 300, 48))
@@ -76,7 +76,7 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
     assert ours.proves
     assert ours.titles.originals is None
     assert ours.titles.bytes == len(titles) * (2 * 64 + 8 + (64 + 4 if read == "codes" else 0))
-    monkeypatch.setattr("semrec_faiss.index.fused.gpu_titles.halves_of", lambda *_: None)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.halves_of", lambda *_: None)
     beside = searcher(titles)
     assert beside.titles.originals is not None
     for options in ({}, {"mask": mask}, {"excluded": seen}):

@@ -198,8 +198,8 @@ def test_float16_rescoring_rounds_and_proves_nothing() -> None:
 @needs_kernels
 def test_the_bound_holds_for_every_score() -> None:
     """The proof rests on it: no float16 score is further from the true one than the bound says."""
-    from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
     from semrec_faiss.index.fused.one_pass import FusedPass
+    from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
 
     torch = load_torch()
     rng = np.random.default_rng(6)
@@ -227,8 +227,8 @@ def _chunk_members(span: int, chunks: int) -> NDArray[np.int64]:
 @needs_kernels
 def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof rests on it; and a bound that lies far above proves too little."""
-    from semrec_faiss.index.fused.gpu_titles import load_torch, upload_titles
     from semrec_faiss.index.fused.one_pass import FusedPass
+    from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
 
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     torch = load_torch()

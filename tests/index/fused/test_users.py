@@ -10,7 +10,7 @@ import pytest
 from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused.users import FREE_SHARE, fit, users_bytes
+from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
 
 TIMES = 1 if PLACE == "cpu" else 3
 """The second time a GPU records, the third it replays."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from semrec_faiss.errors import DeviceError, UsageError
-from semrec_faiss.measure.bench.gpu import GpuBench, bench_gpu
-from semrec_faiss.measure.bench.gpus import bench_gpus
+from semrec_faiss.measure.bench.gpu.one import GpuBench, bench_gpu
+from semrec_faiss.measure.bench.gpu.several import bench_gpus
 
 
 @pytest.mark.gpu

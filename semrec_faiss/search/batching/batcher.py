@@ -25,9 +25,9 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.turn import Turn
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish, plain
 

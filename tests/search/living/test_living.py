@@ -119,7 +119,7 @@ def test_where_both_do_not_fit_the_old_one_goes_first_and_this_is_said(
     recommender = Recommender.open(index)
     update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
     room = LackingRoom("GPU 0", 5_000_000_000, 2_000_000_000)
-    monkeypatch.setattr("semrec_faiss.search.living.lacking_room", lambda *_: room)
+    monkeypatch.setattr("semrec_faiss.search.living.living_index.lacking_room", lambda *_: room)
     old = weakref.ref(recommender.index)
     running = [recommender.pinned()]
     was_there: list[bool] = []
@@ -145,7 +145,7 @@ def test_what_was_let_go_is_opened_again_where_the_newer_one_cannot_be(
     update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
     path = index / "gen-000002/seg-000002.replaced.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    monkeypatch.setattr("semrec_faiss.search.living.lacking_room", lambda *_: LackingRoom("memory", 2, 1))
+    monkeypatch.setattr("semrec_faiss.search.living.living_index.lacking_room", lambda *_: LackingRoom("memory", 2, 1))
     with warnings.catch_warnings(), pytest.raises(DamagedIndexError):
         warnings.simplefilter("ignore")
         recommender.refresh()

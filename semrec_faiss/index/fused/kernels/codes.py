@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semrec_faiss.index.fused.kernels import load_bits, load_tile, tile_of, write_maxima
+from semrec_faiss.index.fused.kernels.scoring import load_bits, load_tile, tile_of, write_maxima
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.gpu_titles import UPLOAD_BYTES, as_tensor, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, as_tensor, load_torch
 
 FREE_SHARE = 0.5
 """How much of a GPU's free memory users may take: what is left is for searches, and for titles that filters gather."""

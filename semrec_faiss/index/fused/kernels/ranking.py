@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semrec_faiss.index.fused.kernels import load_factors
+from semrec_faiss.index.fused.kernels.scoring import load_factors
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 

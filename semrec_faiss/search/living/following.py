@@ -12,7 +12,7 @@ from semrec_faiss.errors import SemrecError
 from semrec_faiss.forking import OWN_THREADS
 
 if TYPE_CHECKING:
-    from semrec_faiss.search.living import LivingIndex
+    from semrec_faiss.search.living.living_index import LivingIndex
 
 LOOK_SECONDS = 0.25
 """How often the directory is looked at."""

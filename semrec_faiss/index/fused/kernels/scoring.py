@@ -27,7 +27,7 @@ def prepare_queries(
     |q·x - q16·x16| ≤ |q|·|x - x16| + |q - q16|·|x16| (Cauchy-Schwarz), and ``rounding`` × |q|·|x16| for the sums.
     Writes per query: the bound, and the two factors that undo its scaling.
 
-    With PLANES also the query's int8 codes as `fused_code_kernels` wants them, in one row or as 128 × high + low in two
+    With PLANES also the query's int8 codes as `kernels.codes` wants them, in one row or as 128 × high + low in two
     that lie eight apart; and what one of them is worth, the query's norm, and the most that a title's score can gain by
     what the codes leave out of the query.
     """

@@ -26,10 +26,10 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import Name, names_of
-from semrec_faiss.search.batching import Searches
-from semrec_faiss.search.following import Following
+from semrec_faiss.search.batching.batcher import Searches
 from semrec_faiss.search.likeness import Likeness
-from semrec_faiss.search.opened import Opened
+from semrec_faiss.search.living.following import Following
+from semrec_faiss.search.living.opened import Opened
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.gpu_titles import load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 PORTABLE = 1
 """CUDA's flag for memory that is page-locked for all GPUs."""

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.index.screening.spectrum import FUSED_LEFT, choose
-from semrec_faiss.measure.bench.gpu_peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
-from semrec_faiss.measure.bench.gpu_record import (
+from semrec_faiss.measure.bench.gpu.peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
+from semrec_faiss.measure.bench.gpu.record import (
     GpuBatch,
     GpuPeak,
     GpuResults,
@@ -26,7 +26,7 @@ from semrec_faiss.measure.bench.gpu_record import (
     MadeVectors,
     MaskedBatch,
 )
-from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, texts, users_of
+from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, texts, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits

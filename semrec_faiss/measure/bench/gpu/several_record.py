@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
+from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.times import Times

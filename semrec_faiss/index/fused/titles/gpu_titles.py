@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError, MissingPackageError
-from semrec_faiss.index.fused.as_halves import exactly, halves_of
-from semrec_faiss.index.fused.codes import TitleCodes, encode
 from semrec_faiss.index.fused.plan import Kept, keeps_codes, title_bytes
+from semrec_faiss.index.fused.titles.as_halves import exactly, halves_of
+from semrec_faiss.index.fused.titles.codes import TitleCodes, encode
 from semrec_faiss.index.screening.spectrum import width_of
 
 UPLOAD_BYTES = 64 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from semrec_faiss.index.fused.gpu_titles import UPLOAD_BYTES, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, load_torch
 
 CLUSTERS = 2000
 SPREAD = 0.7

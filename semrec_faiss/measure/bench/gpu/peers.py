@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.cards import Card, fitted
-from semrec_faiss.index.fused.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, block_queries, plan_search, search_bytes, through_codes
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
 
 Search = Callable[[], Any]

@@ -11,13 +11,13 @@ from pydantic import Field, PositiveInt
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.plan import code_bytes, through_codes, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import choose_device
-from semrec_faiss.measure.bench.gpu import GpuBench, repeats_of
-from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
-from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, SPREAD, Float16Titles
+from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
+from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, Float16Titles
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, Count, Part, Time
 from semrec_faiss.measure.documents.results import device_name

@@ -10,14 +10,14 @@ import numpy as np
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.fused.gpu_titles import load_torch
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss, to_gpu
-from semrec_faiss.measure.bench.gpu import GpuBench, repeats_of
-from semrec_faiss.measure.bench.gpu_record import GpuStamp, MadeVectors
-from semrec_faiss.measure.bench.gpu_vectors import CLUSTERS, SPREAD, clustered, users_of
-from semrec_faiss.measure.bench.gpus_record import Faster, GpusBatch, GpusResults, SearcherTimes
+from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
+from semrec_faiss.measure.bench.gpu.several_record import Faster, GpusBatch, GpusResults, SearcherTimes
+from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, clustered, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady

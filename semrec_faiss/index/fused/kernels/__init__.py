@@ -1,0 +1,5 @@
+"""The Triton kernels, which `one_pass` and `batch` launch.
+
+`scoring` makes queries ready and finds the chunks' maxima, `codes` finds them by int8 codes, and `ranking` selects,
+rescores, ranks and proves. All of them run in Triton's interpreter too, which is how they are tested without a GPU.
+"""
