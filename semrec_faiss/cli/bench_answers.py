@@ -12,7 +12,7 @@ from semrec_faiss.cli.options import count_option, index_argument, json_option, 
 from semrec_faiss.cli.printing import as_ms, print_table
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.bench.answers import AnswersResults
+    from semrec_faiss.measure.bench.answers_record import AnswersResults
 
 
 @click.command(epilog="Example: semrec bench answers indexes/demo --questions 100 --out results")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.options import json_option, results_option
-from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import as_ms, as_size, print_table
+
+if TYPE_CHECKING:
+    from semrec_faiss.cluster.bench_record import ClusterResults
 
 
 @click.command(epilog="Example: semrec bench cluster --ray local --titles 20000 --users 5000")
@@ -28,37 +32,24 @@ def cluster(ray: str, out: Path, as_json: bool, **plan: Any) -> None:
     Run it on machines that do nothing else.
     """
     from semrec_faiss.cluster.bench import ClusterBench, bench_cluster
-    from semrec_faiss.measure.documents.results import save_results
-    from semrec_faiss.storage import check_new_folder
 
-    check_new_folder(out, "--out")
-    with progress_bars() as progress:
-        document = bench_cluster(ClusterBench(**plan), ray, progress)
-    path = out / f"bench-cluster-{'gpu' if plan['gpus'] else 'cpu'}.json"
-    save_results(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        _tell(document)
-    say(f"wrote {path}")
+    run_bench(lambda progress: bench_cluster(ClusterBench(**plan), ray, progress), _print, out, as_json=as_json)
 
 
-def _tell(document: dict[str, Any]) -> None:
-    hop, lists = document["hop"]["1"], document["lists"]
+def _print(results: ClusterResults) -> None:
+    hop = results.hop["1"]
     rows = [
-        ["a call to one shard", _ms(hop["one"]) + " ms"],
-        ["a call to all shards", _ms(hop["all"]) + " ms"],
+        ["a call to one shard", f"{as_ms(hop.one.median_ms)} ms"],
+        ["a call to all", f"{as_ms(hop.all.median_ms)} ms"],
     ]
-    rows += [[f"merge of {parts} shards", _ms(merge["1"]) + " ms"] for parts, merge in document["merge"].items()]
-    for batch, row in document["searches"].items():
-        rows.append([f"{batch} queries", f"{_ms(row['shards'])} ms; one process {_ms(row['one_process'])} ms"])
-    for name, row in lists.items():
-        if isinstance(row, dict):
-            rows.append([f"lists, {name.replace('_', ' ')}", f"{row['lists_per_second']:,.0f} a second"])
-    rows.append(["memory of a worker", as_size(lists["worker_rss_bytes"])])
-    rows.append(["memory of a shard", as_size(document["shards"][0]["rss_bytes"])])
+    rows += [
+        [f"merge of {parts} shards", f"{as_ms(merge['1'].median_ms)} ms"] for parts, merge in results.merge.items()
+    ]
+    for batch, row in results.searches.items():
+        shards, one = as_ms(row.shards.median_ms), as_ms(row.one_process.median_ms)
+        rows.append([f"{batch} queries", f"{shards} ms; one process {one} ms"])
+    for name, lists in results.lists.items():
+        rows.append([f"lists, {name.replace('_', ' ')}", f"{lists.lists_per_second:,.0f} a second"])
+    rows.append(["memory of a worker", as_size(results.worker_rss_bytes)])
+    rows.append(["memory of a shard", as_size(results.shards[0].rss_bytes)])
     print_table(["", ""], rows, header=False)
-
-
-def _ms(times: dict[str, Any]) -> str:
-    return as_ms(times["median_ms"])

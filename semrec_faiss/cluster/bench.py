@@ -14,6 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from semrec_faiss.cluster.bench_record import (
+    BesideOneProcess,
+    ClusterResults,
+    ClusterSettings,
+    Hop,
+    ListsMade,
+    Machine,
+    ShardHeld,
+)
 from semrec_faiss.cluster.building import build_shards
 from semrec_faiss.cluster.connection import connect, load_ray
 from semrec_faiss.cluster.lists import ListMaker, recommend_all
@@ -23,7 +32,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.measure.documents.results import settle
+from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
 from semrec_faiss.progress import Progress, silent
@@ -64,8 +73,8 @@ class ClusterBench:
     seed: int = 7
 
 
-def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent) -> dict[str, Any]:
-    """Measure on the cluster at ``address`` and return the document; raises what building and asking raise."""
+def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent) -> ClusterResults:
+    """Measure on the cluster at ``address``; raises what building and asking raise."""
     load = load_average()
     with _joined(address), tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -78,29 +87,29 @@ def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent)
         build_seconds = time.perf_counter() - started
         whole = Recommender.open(root / "whole", _of_one_process(plan))
         with ClusterRecommender.open(root / "sharded") as sharded:
-            measured = {
-                "shards": [{"titles": one.titles, "rss_bytes": one.rss_bytes} for one in sharded.shards.opened()],
-                "hop": _hops(sharded, plan),
-                "searches": {str(batch): _searches(whole, sharded, batch, plan) for batch in BATCHES},
-            }
+            held = [ShardHeld(titles=one.titles, rss_bytes=one.rss_bytes) for one in sharded.shards.opened()]
+            hop = _hops(sharded, plan)
+            searches = {str(batch): _searches(whole, sharded, batch, plan) for batch in BATCHES}
         lists = _lists(root, whole, plan, progress)
+        worker_bytes = _worker_memory(whole, plan)
         machines = [
-            {"cores": node["Resources"].get("CPU"), "gpus": node["Resources"].get("GPU", 0)}
+            Machine(cores=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
             for node in load_ray().nodes()
             if node["Alive"]
         ]
-    return settle(
-        {
-            "environment": stamp_of_this_run().as_json(),
-            "load_average_at_start": load,
-            "ray": load_ray().__version__,
-            "machines": machines,
-            "plan": asdict(plan),
-            "build_seconds": round(build_seconds, 3),
-            "merge": {str(parts): _merges(parts, plan) for parts in PARTS},
-            "lists": lists,
-            **measured,
-        }
+    return ClusterResults.whole(
+        environment=stamp_of_this_run(),
+        load_average_at_start=load,
+        ray=load_ray().__version__,
+        machines=machines,
+        settings=ClusterSettings(**asdict(plan)),
+        build_seconds=round(build_seconds, 3),
+        shards=held,
+        hop=hop,
+        merge={str(parts): _merges(parts, plan) for parts in PARTS},
+        searches=searches,
+        lists=lists,
+        worker_rss_bytes=worker_bytes,
     )
 
 
@@ -144,19 +153,19 @@ def _queries(plan: ClusterBench, count: int) -> Any:
     return np.random.default_rng(plan.seed).normal(size=(count, plan.dim)).astype(np.float32)
 
 
-def _hops(sharded: ClusterRecommender, plan: ClusterBench) -> dict[str, Any]:
+def _hops(sharded: ClusterRecommender, plan: ClusterBench) -> dict[str, Hop]:
     """Time a call that does nothing but come back, alone and to all shards at once, with one vector and many."""
     shards = sharded.shards
-    told: dict[str, Any] = {}
+    told = {}
     for count in (1, 1000):
         vectors = _queries(plan, count)
         one = measure_steady(partial(shards.ask, 0, "same", vectors), warmup=20, repeats=200)
         every = measure_steady(partial(shards.ask_all, "same", vectors), warmup=20, repeats=200)
-        told[str(count)] = {"one": one.told().as_json(), "all": every.told().as_json()}
+        told[str(count)] = Hop(one=one.told(), all=every.told())
     return told
 
 
-def _merges(parts: int, plan: ClusterBench) -> dict[str, Any]:
+def _merges(parts: int, plan: ClusterBench) -> dict[str, Times]:
     """Time the merge of what so many shards give, for one query and for a thousand."""
     random = np.random.default_rng(plan.seed)
     told = {}
@@ -172,11 +181,11 @@ def _merges(parts: int, plan: ClusterBench) -> dict[str, Any]:
             for part in range(parts)
         ]
         timing = measure_steady(partial(merged, found, plan.k, 0.0), warmup=5, repeats=100)
-        told[str(queries)] = timing.told().as_json()
+        told[str(queries)] = timing.told()
     return told
 
 
-def _searches(whole: Recommender, sharded: ClusterRecommender, batch: int, plan: ClusterBench) -> dict[str, Any]:
+def _searches(whole: Recommender, sharded: ClusterRecommender, batch: int, plan: ClusterBench) -> BesideOneProcess:
     """Time the same questions of one process and of the shards in turns; the answers are held against each other."""
     queries = whole.index.prepare(_queries(plan, batch))
     wish = Wish(plan.k)
@@ -186,10 +195,10 @@ def _searches(whole: Recommender, sharded: ClusterRecommender, batch: int, plan:
     }
     same = bool((asked["one_process"]().rows == asked["shards"]().rows).all())
     times = measure_paired(asked, warmup=3, repeats=plan.repeats)
-    return {name: times.timings[name].told().as_json() for name in asked} | {"same_titles": same}
+    return BesideOneProcess(same_titles=same, **{name: times.timings[name].told() for name in asked})
 
 
-def _lists(root: Path, whole: Recommender, plan: ClusterBench, progress: Progress) -> dict[str, Any]:
+def _lists(root: Path, whole: Recommender, plan: ClusterBench, progress: Progress) -> dict[str, ListsMade]:
     """Time every user's list: one process to a file, workers with an index each to parts, workers that ask shards."""
     ways: dict[str, Callable[[Path], ExportSummary]] = {
         "one_process": lambda out: export_all_users(whole, out / "lists.parquet", plan.k, progress=progress),
@@ -199,20 +208,19 @@ def _lists(root: Path, whole: Recommender, plan: ClusterBench, progress: Progres
             root / "sharded", out / "parts", plan.k, workers=2, progress=progress
         ),
     }
-    told: dict[str, Any] = {}
+    told = {}
     for name, make in ways.items():
         out = root / name
         out.mkdir()
         started = time.perf_counter()
         summary = make(out)
         seconds = time.perf_counter() - started
-        told[name] = {
-            "seconds": round(seconds, 3),
-            "lists_per_second": round(plan.users / seconds, 1),
-            "repeats": summary.repeats,
-            "titles_recommended": summary.titles_recommended,
-        }
-    told["worker_rss_bytes"] = _worker_memory(whole, plan)
+        told[name] = ListsMade(
+            seconds=round(seconds, 3),
+            lists_per_second=round(plan.users / seconds, 1),
+            repeats=summary.repeats,
+            titles_recommended=summary.titles_recommended,
+        )
     return told
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import io
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -30,8 +26,7 @@ from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
-from semrec_faiss.search.export import BLOCK_USERS, ExportSummary
-from semrec_faiss.search.profile.profile_search import changed_profile
+from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, parts_folder, what_lists_depend_on
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
@@ -141,8 +136,8 @@ def recommend_all(
         opened.searcher.check(wanted)
         maker = _Run(opened, wanted, include_seen, profile, workers or len(alive_nodes()), progress)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with only_writer(place), maker.work_folder(place) as work:
-            return maker.run(work, place)
+        with only_writer(place):
+            return maker.run(maker.work_folder(place), place)
     except OSError as error:
         raise StorageError(
             f"cannot write {place}: {error.strerror or error}", fix="free space or name another --out"
@@ -175,25 +170,9 @@ class _Run:
         users = opened.users.count
         self._blocks = [(first, min(first + BLOCK_USERS, users)) for first in range(0, users, BLOCK_USERS)]
 
-    @contextmanager
-    def work_folder(self, out: Path) -> Iterator[Path]:
-        """Give the folder of finished parts, named by everything they depend on; parts stay after an error."""
-        saved, (wish, include_seen, profile) = self._opened.saved, self._arguments
-        depends = {
-            "generation": saved.generation.ref.model_dump(),
-            "search": saved.config.index.model_dump(mode="json"),
-            "wish": asdict(wish),
-            "include_seen": include_seen,
-            "profile": changed_profile(saved.config.profile, profile).model_dump(),
-            "block": BLOCK_USERS,
-        }
-        digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        work = out.with_name(f".{out.name}.parts-{digest}")
-        for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
-            if remains != work:
-                shutil.rmtree(remains, ignore_errors=True)
-        work.mkdir(exist_ok=True)
-        yield work
+    def work_folder(self, out: Path) -> Path:
+        """Make the folder of finished parts, named by everything they depend on; parts stay after an error."""
+        return parts_folder(out, what_lists_depend_on(self._opened.saved, *self._arguments))
 
     def run(self, work: Path, out: Path) -> ExportSummary:
         """Make every part that is not there, and put the folder in its place."""

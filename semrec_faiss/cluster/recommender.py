@@ -25,7 +25,7 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of, parts_of
 from semrec_faiss.search.arguments import names_of
-from semrec_faiss.search.batching.batcher import Searches
+from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Block
 from semrec_faiss.search.living.opened import Opened
 from semrec_faiss.search.recommender import Recommender

@@ -22,6 +22,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.arguments import flag_of
@@ -116,7 +117,9 @@ def export_all_users(
         recommender = recommender.pinned()  # all lists are of one generation
         recommender.searcher.check(wanted)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with only_writer(out), _work_folder(recommender, out, wanted, include_seen, profile) as work:
+        saved = recommender.saved
+        depends = what_lists_depend_on(saved, wanted, include_seen, profile) | {"device": str(saved.device)}
+        with only_writer(out), _work_folder(out, depends) as work:
             staged = work / "joined.new"
             summary = _write(recommender, work, staged, wanted, include_seen, profile, progress)
             with staged.open("rb") as file:
@@ -197,32 +200,37 @@ def _titles_of(titles: Titles) -> TitlesOf:
 
 
 @contextmanager
-def _work_folder(
-    recommender: Recommender, out: Path, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None
-) -> Iterator[Path]:
-    """Give the folder of finished blocks, named by everything they depend on; it goes when the block ends well.
-
-    Remains of other settings are removed; blocks stay after an error.
-    """
-    saved = recommender.saved
-    depends = {
-        "generation": saved.generation.ref.model_dump(),
-        "search": saved.config.index.model_dump(mode="json"),
-        "device": str(saved.device),
-        "wish": asdict(wish),
-        "include_seen": include_seen,
-        "profile": changed_profile(saved.config.profile, profile).model_dump(),
-        "block": BLOCK_USERS,
-    }
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    work = out.with_name(f".{out.name}.parts-{digest}")
-    for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
-        if remains != work:
-            shutil.rmtree(remains, ignore_errors=True)
-    work.mkdir(exist_ok=True)
+def _work_folder(out: Path, depends: Mapping[str, Any]) -> Iterator[Path]:
+    """Give the folder of finished blocks; it goes when the block ends well, and stays after an error."""
+    work = parts_folder(out, depends)
     try:
         yield work
         shutil.rmtree(work)
     finally:
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()
+
+
+def what_lists_depend_on(
+    saved: SavedIndex, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Name everything that every user's list depends on; whoever makes lists adds where they are made."""
+    return {
+        "generation": saved.generation.ref.model_dump(),
+        "search": saved.config.index.model_dump(mode="json"),
+        "wish": asdict(wish),
+        "include_seen": include_seen,
+        "profile": changed_profile(saved.config.profile, profile).model_dump(),
+        "block": BLOCK_USERS,
+    }
+
+
+def parts_folder(out: Path, depends: Mapping[str, Any]) -> Path:
+    """Make the folder of finished parts beside ``out``, named by what they depend on; remains of others are removed."""
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    work = out.with_name(f".{out.name}.parts-{digest}")
+    for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
+        if remains != work:
+            shutil.rmtree(remains, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    return work

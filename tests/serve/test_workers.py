@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.batcher import Asked, Batcher
+from semrec_faiss.search.batching.asked import Asked
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.wish import Wish

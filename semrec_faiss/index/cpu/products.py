@@ -205,18 +205,6 @@ def in_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
     return [work(parts[0])] if len(parts) == 1 else list(_product_threads().map(work, parts))
 
 
-@contextlib.contextmanager
-def faiss_alone() -> Iterator[None]:
-    """Keep FAISS to the calling thread, which is all that its OpenMP is told of: what is small is done sooner so."""
-    faiss = load_faiss()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
 @lru_cache(maxsize=1)
 def _product_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix=f"{OWN_THREADS}products")

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.cpu.products import best_of_one, faiss_alone, in_threads
+from semrec_faiss.index.cpu.products import best_of_one, in_threads
 from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.screening.bounds import SINGLE, Rounding
 
 PART_ROWS = 16_384
@@ -134,7 +135,7 @@ def _half_precision(bounds: NDArray[np.float16]) -> Any:
 
 def _best_bounds(part: tuple[int, Any], bound: Vectors, first: int) -> tuple[Scores, Rows]:
     start, index = part
-    with faiss_alone():
+    with one_core():
         bounds, rows = index.search(bound, min(first, int(index.ntotal)))
     return bounds[0], rows[0] + start
 
@@ -161,6 +162,6 @@ def _scores(query: Vectors, rows: Rows, vectors: Vectors) -> Scores:
     scores = np.empty(len(rows), np.float32)
     rows = np.ascontiguousarray(rows)
     pointers = map(faiss.swig_ptr, (scores, query, vectors, rows))
-    with faiss_alone():
+    with one_core():
         faiss.fvec_inner_products_by_idx(*pointers, query.shape[1], 1, len(rows))
     return scores

@@ -7,91 +7,18 @@ then owns the device, without any delay of ours.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import dataclass
 
-import numpy as np
-
-from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.batching.asked import Asked, TooLateError
+from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
 from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.user_rows import UserRows
-from semrec_faiss.search.wish import Wish, plain
-
-MOST_TOGETHER = 4096
-"""Queries in one batch; what waits beyond that is the next one."""
-
-_due: ContextVar[float | None] = ContextVar("due", default=None)
-
-
-class TooLateError(SemrecError):
-    """A question whose deadline passed before its search began; the search is not made."""
-
-
-@contextlib.contextmanager
-def due_at(moment: float | None) -> Iterator[None]:
-    """Give up the searches made inside that have not begun at ``moment``, of `time.monotonic`; None sets no limit."""
-    token = _due.set(moment)
-    try:
-        yield
-    finally:
-        _due.reset(token)
-
-
-@dataclass(eq=False)
-class Asked:
-    """One caller's queries, on their way to the device.
-
-    Attributes:
-        searcher: what they are asked of.
-        queries: float32 (queries, dim), prepared by its index; or users.
-        wish: what is wanted; checked already, so that a mistake in it is not found in a batch.
-        exclusions: rows that single queries must not return.
-        due: when it is no longer wanted, by `time.monotonic`; None for never.
-        callers: how many have been joined in it.
-        since: when it began to wait, by `time.monotonic`.
-    """
-
-    searcher: Searcher
-    queries: Vectors | UserRows
-    wish: Wish
-    exclusions: Exclusions | None = None
-    due: float | None = None
-    callers: int = 1
-    since: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.found: Future[TopK] | Turn
-
-    @cached_property
-    def kind(self) -> tuple[Any, ...]:
-        """What must be the same for two to be searched together."""
-        wish = self.wish
-        limits = tuple(sorted(wish.variety.max_per.items()))
-        users = self.queries.kind if isinstance(self.queries, UserRows) else None
-        return (
-            id(self.searcher),
-            users,
-            wish.k,
-            wish.filter,
-            wish.exclude,
-            wish.variety.diversity,
-            limits,
-            wish.strategy,
-        )
 
 
 @dataclass(frozen=True)
@@ -252,104 +179,3 @@ def _is_wanted(asked: Asked, now: float) -> bool:
 def _too_late(asked: Asked, now: float) -> TooLateError:
     waited_ms = (now - asked.since) * 1e3
     return TooLateError(f"the search had not begun when its time was up, after {waited_ms:.0f} ms")
-
-
-def search_together(asked: Sequence[Asked]) -> None:
-    """Search for callers of one kind in one batch, and give each its own; a batch that fails is asked one by one."""
-    first = asked[0]
-    if len(asked) == 1:
-        _search_alone(first)
-        return
-    try:
-        queries = _queries_of(asked)
-        found = Searcher.run(first.searcher, queries, first.wish, exclusions_of(asked))
-    except Exception:  # whose mistake it was shows when they are asked alone
-        for one in asked:
-            _search_alone(one)
-        return
-    start = 0
-    for one in asked:
-        stop = start + len(one.queries)
-        one.found.set_result(part_of(found, start, stop))
-        start = stop
-
-
-def _search_alone(asked: Asked) -> None:
-    try:
-        asked.found.set_result(Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions))
-    except BaseException as error:
-        asked.found.set_exception(error)
-
-
-def _queries_of(asked: Sequence[Asked]) -> Vectors | UserRows:
-    users = [one.queries for one in asked if isinstance(one.queries, UserRows)]
-    if users:
-        return UserRows.joined(users)
-    return np.concatenate([one.queries for one in asked if not isinstance(one.queries, UserRows)])
-
-
-class Excluding(Protocol):
-    """Queries, and what each of them must not return."""
-
-    @property
-    def queries(self) -> Sized:
-        """Float32 (queries, dim), or users."""
-        ...
-
-    @property
-    def exclusions(self) -> Exclusions | None:
-        """What single queries must not return."""
-        ...
-
-
-def exclusions_of(asked: Sequence[Excluding]) -> Exclusions | None:
-    """Join what callers exclude, query by query."""
-    if all(one.exclusions is None for one in asked):
-        return None
-    counts: list[Rows] = [
-        np.zeros(len(one.queries), np.int64) if one.exclusions is None else one.exclusions.counts for one in asked
-    ]
-    offsets = np.concatenate(([0], np.cumsum(np.concatenate(counts)))).astype(np.int64)
-    rows = [one.exclusions.rows for one in asked if one.exclusions is not None]
-    return Exclusions(offsets, np.concatenate(rows))
-
-
-def part_of(found: TopK, start: int, stop: int) -> TopK:
-    """Return one caller's own of a batch; how it was found is the batch's."""
-    own = slice(start, stop)
-    return TopK(
-        found.rows[own], found.scores[own], found.matching[own], found.exact, found.strategy, list(found.stages)
-    )
-
-
-class Searches(Protocol):
-    """Who makes searches for many: a `Batcher`, or what hands them to one elsewhere."""
-
-    def submit(self, asked: Asked) -> Future[TopK]:
-        """Have queries searched; see `Batcher.submit`."""
-        ...
-
-    def run(self, asked: Asked) -> TopK:
-        """Have queries searched, and wait; see `Batcher.run`."""
-        ...
-
-
-class BatchedSearcher(Searcher):
-    """A searcher whose searches a `Batcher` makes, together with those of other threads."""
-
-    def __init__(self, index: VectorIndex, titles: Titles, batcher: Searches) -> None:
-        """Search ``index``, whose rows are ``titles``, through ``batcher``."""
-        super().__init__(index, titles)
-        self.batcher = batcher
-
-    def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
-        """Find what ``wish`` asks for; see `Searcher.run`, and `due_at` for a limit to the waiting.
-
-        A filter is understood, or not, in the caller's thread: nobody else waits for it.
-
-        Raises:
-            TooLateError: the search had not begun when its time was up.
-        """
-        if wish != plain(wish.k):
-            self.check(wish)
-        return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))

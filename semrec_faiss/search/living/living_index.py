@@ -10,7 +10,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,10 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import Name, names_of
-from semrec_faiss.search.batching.batcher import Searches
+from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Likeness
 from semrec_faiss.search.living.following import Following
+from semrec_faiss.search.living.in_a_cluster import IN_A_CLUSTER, cluster_recommender
 from semrec_faiss.search.living.opened import Opened
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries
@@ -36,18 +36,8 @@ from semrec_faiss.search.text import TextQueries
 if TYPE_CHECKING:
     from semrec_faiss.index.update.updating import UpdateSummary
 
-IN_A_CLUSTER = "ray://"
-CLUSTER_RECOMMENDER = ("semrec_faiss.cluster.recommender", "ClusterRecommender")
-"""What opens addresses that begin so."""
-
 LET_GO_SECONDS = 60
 """So long running questions are waited for, where their generation's memory is needed for the next."""
-
-
-def cluster_recommender() -> Any:
-    """Return the Recommender of indexes in shards; by its name, as a plug-in: its room stands on this one."""
-    module, name = CLUSTER_RECOMMENDER
-    return getattr(import_module(module), name)
 
 
 class LivingIndex(HoldsHandles):

@@ -16,7 +16,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching.batcher import BatchedSearcher, Searches
+from semrec_faiss.search.batching.asked import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Block, Likeness
 from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile

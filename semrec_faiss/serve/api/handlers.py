@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.facts import facts_of
-from semrec_faiss.search.batching.batcher import Batch, TooLateError, due_at
+from semrec_faiss.search.batching.asked import TooLateError, due_at
+from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.answering import ask, rendered
 from semrec_faiss.serve.asking.plain import plain
 from semrec_faiss.serve.asking.serving import Served, Serving, let_go

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from semrec_faiss._version import __version__
+from semrec_faiss.search.explanation import Explanation
 from semrec_faiss.serve.api.handlers import MOST_TITLES
 from semrec_faiss.serve.settings import Limits
 from semrec_faiss.serve.wire.messages import ARROW, JSON, PROBLEM
@@ -51,29 +52,6 @@ class SeveralAnswers(msgspec.Struct):
     """The answers to several queries, in their order."""
 
     answers: list[OneAnswer]
-
-
-class SeenTitle(msgspec.Struct):
-    """A seen title near the one explained."""
-
-    media_id: str
-    title: str
-    similarity: float
-    share: float
-
-
-class Why(msgspec.Struct):
-    """Why a title is, or is not, recommended to a user."""
-
-    user_id: str
-    media_id: str
-    title: str
-    score: float
-    rank: int
-    of: int
-    seen: bool
-    seen_titles: int | None
-    contributions: list[SeenTitle]
 
 
 class FoundTitles(msgspec.Struct):
@@ -142,7 +120,7 @@ _TYPES = (
     Explain,
     OneAnswer,
     SeveralAnswers,
-    Why,
+    Explanation,
     FoundTitles,
     IndexFacts,
     Readiness,
@@ -182,7 +160,7 @@ def described(limits: Limits, *, has_keys: bool) -> Json:
         "/v1/similar": {"post": _question("similar", "Titles like a title.", "Similar", answer)},
         "/v1/recommend": {"post": _question("recommend", "Titles for users, or for a taste.", "Recommend", answer)},
         "/v1/search": {"post": _question("search", "Titles near to a text or to vectors.", "Search", answer)},
-        "/v1/explain": {"post": _question("explain", "Why a title is recommended.", "Explain", _ref("Why"))},
+        "/v1/explain": {"post": _question("explain", "Why a title is recommended.", "Explain", _ref("Explanation"))},
         "/v1/titles": {"get": _read("titles", "Titles as one types.", "FoundTitles", _TYPED)},
         "/v1/index": {"get": _read("index", "What the index holds.", "IndexFacts")},
         "/v1/reload": {"post": _read("reload", "Take the generation that is published now.", "Taken")},

@@ -23,7 +23,7 @@ from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.answers.result import KeptTitles
 from semrec_faiss.search.batching.batcher import Batcher
-from semrec_faiss.search.living.living_index import cluster_recommender
+from semrec_faiss.search.living.in_a_cluster import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish

@@ -19,15 +19,9 @@ import numpy as np
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching.batcher import (
-    MOST_TOGETHER,
-    Asked,
-    Batch,
-    BatchedSearcher,
-    TooLateError,
-    exclusions_of,
-    part_of,
-)
+from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError
+from semrec_faiss.search.batching.batcher import Batch
+from semrec_faiss.search.batching.joined import MOST_TOGETHER, exclusions_of, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish

@@ -15,7 +15,7 @@ from semrec_faiss.errors import (
     SemrecError,
     UsageError,
 )
-from semrec_faiss.search.batching.batcher import TooLateError
+from semrec_faiss.search.batching.asked import TooLateError
 from semrec_faiss.serve.wire.messages import PROBLEM, Reply
 
 

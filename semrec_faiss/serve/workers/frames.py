@@ -13,7 +13,7 @@ from semrec_faiss import errors
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.batcher import TooLateError
+from semrec_faiss.search.batching.asked import TooLateError
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.wish import Wish
 

@@ -14,7 +14,8 @@ from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.search.batching.batcher import Asked, Batcher
+from semrec_faiss.search.batching.asked import Asked
+from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish

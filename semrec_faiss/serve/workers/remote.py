@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.search.batching.batcher import Asked
+from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.workers import frames

@@ -13,7 +13,8 @@ import pytest
 
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.batcher import Asked, Batch, BatchedSearcher, Batcher, TooLateError, due_at
+from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError, due_at
+from semrec_faiss.search.batching.batcher import Batch, Batcher
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher

@@ -1,0 +1,118 @@
+"""What ``semrec bench answers`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from semrec_faiss.arrays import Values
+from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
+
+
+class Spread(Part):
+    """Milliseconds: the median, and what 95 and 99 % stay under."""
+
+    p50_ms: Amount
+    p95_ms: Amount
+    p99_ms: Amount
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Sum up times in seconds."""
+        ms: Values = np.asarray(seconds) * 1e3
+        return cls.model_validate({f"p{share}_ms": round(float(np.percentile(ms, share)), 4) for share in (50, 95, 99)})
+
+
+class SingleQuestions(Part):
+    """Questions of one kind: in all, the bare search of the same vector, and in parts; ``beside`` is not search."""
+
+    asked: AtLeastOne
+    whole: Spread
+    bare_search: Spread
+    search: Spread
+    results: Spread
+    beside: Spread
+    beside_limit_ms: Amount
+    met: bool
+
+
+class FormCosts(Part):
+    """Microseconds a title, for each form that answers may be wanted in."""
+
+    to_arrow: Amount
+    as_json_bytes: Amount
+    results: Amount
+    titles: Amount
+
+
+class BatchOfUsers(Part):
+    """Many users at once: the bare search, rows and scores, of one genre too, and each form of answers.
+
+    ``titles`` reads the title of every result, which ``results`` leaves to whoever wants it. ``first_ms`` holds the
+    rounds before those that are counted: what is compiled, recorded, uploaded or mapped once is in them.
+    """
+
+    users: AtLeastOne
+    genre: str | None
+    bare_search: Spread
+    rows_and_scores: Spread
+    one_genre: Spread | None
+    to_arrow: Spread
+    as_json_bytes: Spread
+    results: Spread
+    titles: Spread
+    us_a_title: FormCosts
+    first_ms: dict[str, list[Amount]]
+
+
+class Threads(Spread):
+    """Several threads that ask for one user after the other."""
+
+    threads: AtLeastOne
+    users_per_second: Amount
+
+
+class EveryUser(Part):
+    """Every user's list to a Parquet file, what they have seen left out; and the bare search of all, seconds."""
+
+    bare_search_s: Amount
+    export_s: list[Amount]
+
+
+class AskedIndex(Part):
+    """The index that is asked."""
+
+    type: str
+    titles: AtLeastOne
+    users: Count
+
+
+class AnswersSettings(Part):
+    """What is asked."""
+
+    questions: AtLeastOne
+    k: AtLeastOne
+    seed: Count
+    batch: AtLeastOne
+
+
+class AnswersResults(BenchResults):
+    """A whole results file; ``threads`` ask through a `Batcher`, ``threads_alone`` each for itself."""
+
+    load_average_at_start: Amount | None
+    device: str
+    index: AskedIndex
+    settings: AnswersSettings
+    questions: dict[str, SingleQuestions]
+    batches: BatchOfUsers
+    threads: Threads
+    threads_alone: Threads
+    every_user: EveryUser
+    not_measured: dict[str, str]
+
+    @property
+    def file_name(self) -> str:
+        """``bench-answers-h200-fused.json``."""
+        return f"bench-answers-{self.device}-{self.index.type}.json"
