@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from conftest import Semrec
 
 
-def test_the_command_measures_shards_and_workers_beside_one_process(tmp_path: Path, semrec: Semrec) -> None:
-    arguments = ["--titles", "1000", "--users", "60", "--dim", "16", "--repeats", "2", "--out", tmp_path]
+def test_the_command_measures_shards_and_workers_beside_one_process(
+    cluster: Any, tmp_path: Path, semrec: Semrec
+) -> None:
+    arguments = [
+        "--ray",
+        cluster.address,
+        "--titles",
+        "1000",
+        "--users",
+        "60",
+        "--dim",
+        "16",
+        "--repeats",
+        "2",
+        "--out",
+        tmp_path,
+    ]
     result = semrec("bench", "cluster", *arguments)
     assert result.code == 0, result.err
     document = json.loads((tmp_path / "bench-cluster-cpu.json").read_text())
