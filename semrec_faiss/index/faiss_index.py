@@ -12,7 +12,7 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.forking import HoldsHandles
-from semrec_faiss.index.cpu.exact import original_vectors
+from semrec_faiss.index.cpu.exact import SPARE, original_vectors
 from semrec_faiss.index.cpu.lists import InvertedLists
 from semrec_faiss.index.cpu.products import best_by_numpy, best_of_one, multiplies_by_numpy
 from semrec_faiss.index.factory import apply_search_settings
@@ -148,7 +148,7 @@ class FaissIndex(HoldsHandles):
 
     def is_screened(self, queries: int, k: int) -> bool:
         """Tell whether a search leaves titles out by their bounds, so that its answers are proven."""
-        return queries == 1 and self._screen is not None and self._screen.suits(k + 1)
+        return queries == 1 and self._screen is not None and self._screen.suits(k + SPARE)
 
     def base_mask(self, mask: Mask) -> Mask:
         """Return a mask over the titles, bool (count,), as one over what FAISS's own index holds."""

@@ -29,6 +29,9 @@ SCAN_ROWS = 65_536
 UNIT_ROUNDOFF = 2.0**-24
 """The largest relative error of one float32 operation."""
 
+SPARE = 4
+"""Candidates beyond those wanted that a search is asked for: what is nearly tied hardly ever goes on past them."""
+
 MORE_CANDIDATES = 4
 """How many times as many candidates are looked at where what is nearly tied goes on past the last."""
 
@@ -152,7 +155,7 @@ def settled(
         scores float32 and rows int64 (queries, k), best first, ties by row. Where ``limit`` titles are nearly tied,
         those that ``search`` found are ordered.
     """
-    fetch = min(k + 1, limit)
+    fetch = min(k + SPARE, limit)
     scores, rows = search(queries, fetch)
     settle = ties_rescored if ties_alone else _all_rescored
     best_scores, best_rows = settle(queries, scores, rows, k, error, vectors_of)
