@@ -18,6 +18,7 @@ import pytest
 
 from semrec_faiss.data.synthetic import tastes, titles
 from semrec_faiss.data.synthetic.workers import Workers, processes_for, threads_for
+from semrec_faiss.data.synthetic.world import BLOCK_TITLES
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import SemrecError
 
@@ -127,8 +128,8 @@ def test_processes_end_with_what_they_are_for(tmp_path: Path, how: str) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "titles" and how == "interrupted":
             raise KeyboardInterrupt
-        if what == "titles":
-            multiprocessing.active_children()[1].kill()
+        if what == "titles" and done == BLOCK_TITLES:  # what was made before is still told after it
+            multiprocessing.active_children()[0].kill()
 
     with pytest.raises(KeyboardInterrupt if how == "interrupted" else SemrecError) as caught:
         write_synthetic(tmp_path / "x", titles=100_000, users=0, dim=48, processes=3, progress=stop)
@@ -156,7 +157,7 @@ def test_no_process_stays_when_the_one_that_asks_is_gone(tmp_path: Path, how: st
     assert done.returncode == (-signal.SIGINT if how == "interrupted" else -signal.SIGKILL)
     assert done.stderr.count("Traceback") == (how == "interrupted"), done.stderr
     children = [int(pid) for pid in done.stdout.split()]
-    assert len(children) == 2
+    assert children
     until = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < until:
         time.sleep(0.05)
