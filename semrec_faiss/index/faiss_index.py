@@ -134,9 +134,18 @@ class FaissIndex(HoldsHandles):
         Returns:
             scores float32 and rows int64 (queries, k), best first; -1 where it found fewer.
         """
+        found = self._by_bounds(queries, k)
+        return self.compare(queries, k, **options) if found is None else found
+
+    def _by_bounds(self, queries: Vectors, k: int) -> tuple[Scores, Rows] | None:
+        """Search for a single query by bounds; None where there are none, or they do not pay."""
+        if self._screen is None or self._flat_vectors is None or len(queries) != 1:
+            return None
+        return self._screen.search(queries, k, self._flat_vectors)
+
+    def compare(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+        """Do what `faiss_search` does, without bounds."""
         if self._flat_vectors is not None and len(queries) == 1:
-            if self._screen is not None and self._screen.suits(k):
-                return self._screen.search(queries, k, self._flat_vectors)
             return best_of_one(queries, k, self._flat_vectors)
         if self._flat_vectors is not None and multiplies_by_numpy(len(queries), k, len(self._flat_vectors)):
             return best_by_numpy(queries, k, self._flat_vectors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,10 @@ class Rounding:
     error: float
     norm: float
 
+    def with_others(self, other: Rounding) -> Rounding:
+        """Return what holds for these bounds and for others of the same scale."""
+        return Rounding(self.scale, max(self.error, other.error), max(self.norm, other.norm))
+
 
 def power_of_two_below_one(longest: float) -> float:
     """Return the power of two that brings a length to at most 1, within what float32 can hold."""
@@ -59,18 +64,36 @@ def write_bounds(
         count: how many.
         scale: see `Rounding`.
     """
-    kept, dim = directions.shape
-    single = directions.astype(np.float32)
-    error = norm = 0.0
-    with NpyWriter(file, (count, width_of(kept)), NARROW) as rows:
+    rounding = Rounding(scale, 0.0, 0.0)
+    with NpyWriter(file, (count, width_of(len(directions))), NARROW) as rows:
         for _, block in blocks():
-            step = max(1, BLOCK_BYTES // (4 * dim))
-            for start in range(0, len(block), step):
-                bounds, off = _bounds_of(block[start : start + step] * np.float32(scale), single)
+            for bounds, own in _in_pieces(block, directions, scale):
                 rows.write(bounds)
-                error = max(error, off)
-                norm = max(norm, float(_lengths(bounds.astype(np.float32)).max()))
-    return Rounding(scale, 1.0001 * error, 1.0001 * norm)
+                rounding = rounding.with_others(own)
+    return rounding
+
+
+def bounds_of(
+    vectors: Vectors, directions: NDArray[np.float64], scale: float
+) -> tuple[NDArray[np.float16], Rounding] | None:
+    """Return what `write_bounds` writes of vectors in memory; None where a float16 cannot hold it at that scale."""
+    found, rounding = [np.empty((0, width_of(len(directions))), NARROW)], Rounding(scale, 0.0, 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for bounds, own in _in_pieces(vectors, directions, scale):
+            found.append(bounds)
+            rounding = rounding.with_others(own)
+    return (np.concatenate(found), rounding) if math.isfinite(rounding.error + rounding.norm) else None
+
+
+def _in_pieces(
+    vectors: Vectors, directions: NDArray[np.float64], scale: float
+) -> Iterator[tuple[NDArray[np.float16], Rounding]]:
+    single = directions.astype(np.float32)
+    step = max(1, BLOCK_BYTES // (4 * directions.shape[1]))
+    for start in range(0, len(vectors), step):
+        bounds, error = _bounds_of(vectors[start : start + step] * np.float32(scale), single)
+        norm = float(_lengths(bounds.astype(np.float32)).max())
+        yield bounds, Rounding(scale, 1.0001 * error, 1.0001 * norm)
 
 
 def _bounds_of(scaled: Vectors, directions: Vectors) -> tuple[NDArray[np.float16], float]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.index.cpu.products import best_of_one, in_threads
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.index.cpu.products import in_threads
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
-from semrec_faiss.index.screening.bounds import SINGLE, Rounding
+from semrec_faiss.index.screening.bounds import SINGLE, Rounding, bounds_of
 
 PART_ROWS = 16_384
 """Titles whose bounds one thread looks through at a time."""
@@ -31,8 +33,49 @@ DEAR_SHARE, MEMORY, TRIED_AGAIN = 1 / 16, 0.9, 16
 searched by bounds."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Bounds that one thread looks through at a time.
+
+    Attributes:
+        start: the place of the first.
+        index: FAISS's view of ``bounds``, which have to be kept.
+        bounds: float16 (titles, width), C-contiguous.
+        left: bool (titles,), which are titles still; None where all are.
+    """
+
+    start: int
+    index: Any
+    bounds: NDArray[np.float16]
+    left: Mask | None = None
+
+    @property
+    def count(self) -> int:
+        """How many titles there are."""
+        return len(self.bounds)
+
+    def places(self, found: Rows) -> tuple[Mask | slice, Rows]:
+        """Tell which of the titles found are such still, and the places of those."""
+        if self.left is None:
+            return slice(None), found + self.start
+        kept = self.left[found]
+        return kept, found[kept] + self.start
+
+
+def _parts_of(bounds: NDArray[np.float16], first: int, left: Mask | None = None) -> list[_Part]:
+    """Cut the bounds of the titles from place ``first`` on into parts; ``left`` is bool (titles,), see `_Part`."""
+    slices = [slice(start, start + PART_ROWS) for start in range(0, len(bounds), PART_ROWS)]
+    return [
+        _Part(first + own.start, _half_precision(bounds[own]), bounds[own], None if left is None else left[own])
+        for own in slices
+    ]
+
+
 class Screen:
-    """The bounds of an index's titles; safe from many threads."""
+    """The bounds of an index's titles; safe from many threads.
+
+    A title's place is its row, unless there are segments: these come after all titles of the base, removed ones, too.
+    """
 
     def __init__(self, directions: NDArray[np.float64], bounds: NDArray[np.float16], rounding: Rounding) -> None:
         """Search ``bounds``.
@@ -44,9 +87,30 @@ class Screen:
         """
         self._directions, self._bounds, self._rounding = directions, bounds, rounding
         self._width = int(bounds.shape[1])
-        starts = range(0, len(bounds), PART_ROWS)
-        self._parts = [(start, _half_precision(bounds[start : start + PART_ROWS])) for start in starts]
+        self._parts = _parts_of(bounds, 0)
+        self._count = len(bounds)
         self._left, self._asked = 0.0, 0
+
+    def with_segments(self, left: Rows, fresh: Vectors) -> Screen | None:
+        """Return a screen of what is left of the titles, and of the segments' beside them.
+
+        Args:
+            left: int64, ascending, the titles that are left.
+            fresh: float32 (titles, dim), the segments' vectors: they are projected here.
+
+        Returns:
+            None where the segments' vectors are so much longer that float16 cannot hold their bounds.
+        """
+        made = bounds_of(fresh, self._directions, self._rounding.scale)
+        if made is None:
+            return None
+        is_left = np.zeros(len(self._bounds), np.bool_)
+        is_left[left] = True
+        bounds, rounding = made
+        screen = Screen(self._directions, self._bounds, self._rounding.with_others(rounding))
+        screen._parts = _parts_of(self._bounds, 0, is_left) + _parts_of(bounds, len(self._bounds))
+        screen._count = len(left) + len(fresh)
+        return screen
 
     @property
     def kept(self) -> int:
@@ -55,30 +119,33 @@ class Screen:
 
     def suits(self, k: int) -> bool:
         """Tell whether ``k`` results are searched for by bounds."""
-        return k <= min(MOST_RESULTS, len(self._bounds) // FIRST)
+        return k <= min(MOST_RESULTS, self._count // FIRST)
 
-    def search(self, query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
+    def search(self, query: Vectors, k: int, *vectors: Vectors) -> tuple[Scores, Rows] | None:
         """Find the k best titles, proven: whatever is not scored cannot reach the k-th score.
 
         Args:
             query: float32 (1, dim).
-            k: one that `suits`.
-            vectors: float32 (count, dim), C-contiguous, of all titles.
+            k: how many; at most as many as there are titles.
+            vectors: float32 (count, dim), C-contiguous, of all titles of the base; and of the segments, if any.
 
         Returns:
-            scores float32, as FAISS adds them up, and rows int64 (1, k), best first, ties by row.
+            scores float32, as FAISS adds them up, and places int64 (1, k), best first, ties by place; None where
+            ``k`` does not suit, or to compare all titles is cheaper.
         """
+        if not self.suits(k):
+            return None
         self._asked += 1
         length = math.sqrt(float(np.einsum("d,d->", query[0], query[0], dtype=np.float64)))
-        dear = self._left > DEAR_SHARE * len(vectors) and self._asked % TRIED_AGAIN
+        dear = self._left > DEAR_SHARE * self._count and self._asked % TRIED_AGAIN
         if dear or not 0.0 < length < math.inf:
-            return best_of_one(query, k, vectors)
+            return None
         bound, slack = self._bound_of(query[0].astype(np.float64) / length)
         unit = length / self._rounding.scale
-        rows, scores = self._search(query, bound, slack, unit, k, vectors)
-        self._left = MEMORY * self._left + (1.0 - MEMORY) * len(rows)
-        best = np.lexsort((rows, -scores))[:k]
-        return scores[best][None, :], rows[best][None, :]
+        places, scores = self._search(query, bound, slack, unit, k, vectors)
+        self._left = MEMORY * self._left + (1.0 - MEMORY) * len(places)
+        best = np.lexsort((places, -scores))[:k]
+        return scores[best][None, :], places[best][None, :]
 
     def _bound_of(self, query: NDArray[np.float64]) -> tuple[Vectors, float]:
         """Return the query's side of the bounds, float32 (1, width), and by how much a score may exceed its bound.
@@ -96,30 +163,30 @@ class Screen:
         return bound, self._rounding.error * math.sqrt(square) + rounding + 1e-12
 
     def _search(
-        self, query: Vectors, bound: Vectors, slack: float, unit: float, k: int, vectors: Vectors
+        self, query: Vectors, bound: Vectors, slack: float, unit: float, k: int, vectors: Sequence[Vectors]
     ) -> tuple[Rows, Scores]:
-        """Score every title that may be among the k best: rows int64 and scores float32, in no order."""
+        """Score every title that may be among the k best: places int64 and scores float32, in no order."""
         first = max(FIRST, k)
         found = in_threads(lambda part: _best_bounds(part, bound, first), self._parts)
-        highest = np.concatenate([bounds for bounds, _ in found])
-        rows = np.concatenate([rows for _, rows in found])
-        sure = np.argpartition(-highest, k - 1)[:k] if k < len(rows) else np.arange(len(rows))
-        scores = _scores(query, rows[sure], vectors)
-        least = _rounded_down(float(scores.min()) / unit - slack)  # k titles have a score of at least that
+        highest = np.concatenate([bounds for bounds, _, _ in found])
+        places = np.concatenate([own for _, own, _ in found])
+        sure = np.argpartition(-highest, k - 1)[:k] if k < len(places) else np.arange(len(places))
+        scores = _scores(query, places[sure], vectors)
+        least = _least([scores], k, unit, slack)  # k titles have a score of at least that
         others = highest >= least
         others[sure] = False
-        rows_found, scores_found = [rows[sure]], [scores]
+        places_found, scores_found = [places[sure]], [scores]
         if others.any():
-            rows_found.append(rows[others])
-            scores_found.append(_scores(query, rows[others], vectors))
-            least = max(least, _kth(scores_found, k, unit, slack))
-        cut = [part for part, (bounds, _) in zip(self._parts, found, strict=True) if bounds[-1] >= least]
+            places_found.append(places[others])
+            scores_found.append(_scores(query, places[others], vectors))
+            least = _least(scores_found, k, unit, slack)
+        cut = [part for part, (_, _, last) in zip(self._parts, found, strict=True) if last >= least]
         if cut:  # where the bounds looked at do not go down as far
             more = np.concatenate(in_threads(lambda part: _bounds_above(part, bound, least, MORE * first), cut))
-            more = np.setdiff1d(more, np.concatenate(rows_found), assume_unique=True)
-            rows_found.append(more)
+            more = np.setdiff1d(more, np.concatenate(places_found), assume_unique=True)
+            places_found.append(more)
             scores_found.append(_scores(query, more, vectors))
-        return np.concatenate(rows_found), np.concatenate(scores_found)
+        return np.concatenate(places_found), np.concatenate(scores_found)
 
 
 def _half_precision(bounds: NDArray[np.float16]) -> Any:
@@ -133,23 +200,27 @@ def _half_precision(bounds: NDArray[np.float16]) -> Any:
     return index
 
 
-def _best_bounds(part: tuple[int, Any], bound: Vectors, first: int) -> tuple[Scores, Rows]:
-    start, index = part
+def _best_bounds(part: _Part, bound: Vectors, first: int) -> tuple[Scores, Rows, float]:
+    """Return the best bounds, without those of removed titles, and their places; and the least that was looked at."""
     with one_core():
-        bounds, rows = index.search(bound, min(first, int(index.ntotal)))
-    return bounds[0], rows[0] + start
+        bounds, found = part.index.search(bound, min(first, part.count))
+    kept, places = part.places(found[0])
+    return bounds[0][kept], places, float(bounds[0, -1])
 
 
-def _bounds_above(part: tuple[int, Any], bound: Vectors, least: float, most: int) -> Rows:
+def _bounds_above(part: _Part, bound: Vectors, least: float, most: int) -> Rows:
     """List the titles whose bounds reach ``least``; all of them where those are more than ``most``."""
-    bounds, rows = _best_bounds(part, bound, most)
-    if len(bounds) < part[1].ntotal and bounds[-1] >= least:
-        return np.arange(part[0], part[0] + part[1].ntotal, dtype=np.int64)
-    return rows[bounds >= least]
+    bounds, places, last = _best_bounds(part, bound, most)
+    if most < part.count and last >= least:
+        return part.places(np.arange(part.count, dtype=np.int64))[1]
+    return places[bounds >= least]
 
 
-def _kth(scores: list[Scores], k: int, unit: float, slack: float) -> float:
+def _least(scores: list[Scores], k: int, unit: float, slack: float) -> float:
+    """Return what a bound has to reach for its title to be among the k best, where these scores are some titles'."""
     every = np.concatenate(scores)
+    if len(every) < k:
+        return -math.inf
     return _rounded_down(float(np.partition(every, len(every) - k)[len(every) - k]) / unit - slack)
 
 
@@ -157,7 +228,17 @@ def _rounded_down(value: float) -> float:
     return float(np.nextafter(np.float32(value), np.float32(-np.inf)))
 
 
-def _scores(query: Vectors, rows: Rows, vectors: Vectors) -> Scores:
+def _scores(query: Vectors, places: Rows, vectors: Sequence[Vectors]) -> Scores:
+    """Score titles by place, float32 (places,); ``vectors`` are the base's and then the segments'."""
+    scores, first = np.empty(len(places), np.float32), 0
+    for own in vectors:
+        here = slice(None) if len(vectors) == 1 else (places >= first) & (places < first + len(own))
+        scores[here] = _products(query, places[here] - first, own)
+        first += len(own)
+    return scores
+
+
+def _products(query: Vectors, rows: Rows, vectors: Vectors) -> Scores:
     faiss = load_faiss()
     scores = np.empty(len(rows), np.float32)
     rows = np.ascontiguousarray(rows)

@@ -21,8 +21,9 @@ from semrec_faiss.index.vector_index import VectorIndex
 if TYPE_CHECKING:
     from semrec_faiss.index.screening.screen import Screen
 
-_DEVIATIONS = 3
-"""So many times the usual spread of removed titles among the best is fetched, too: few queries are repeated."""
+_DEVIATIONS = 6
+"""So many times the usual spread of removed titles among the best is fetched, too: one query in a million is repeated.
+A few more cost nothing in a batch, and a single query that is repeated as much as a hundred do."""
 
 
 class SegmentedIndex(VectorIndex):
@@ -62,11 +63,14 @@ class SegmentedIndex(VectorIndex):
         """
         self._base_rows = base_rows
         self._fresh = fresh
-        self._row_of = np.full(int(cpu_index.ntotal), GONE, np.int64)
+        self._row_of = np.full(int(cpu_index.ntotal) + len(fresh), GONE, np.int64)
         self._row_of[base_rows] = np.arange(len(base_rows))
+        self._row_of[int(cpu_index.ntotal) :] = len(base_rows) + np.arange(len(fresh))
         super().__init__(cpu_index, config, device, originals=originals, screen=screen, directions=directions)
         self._base_count = self.count
         self.count = len(base_rows) + len(fresh)
+        if self._screen is not None:
+            self._screen = self._screen.with_segments(base_rows, fresh)
         self._fresh_searcher: Any = None
         if self.device.gpus and self.fused is None and len(fresh):
             self._fresh_searcher = self._on_gpu(fresh)
@@ -101,7 +105,14 @@ class SegmentedIndex(VectorIndex):
         found = fresh[positions] if len(fresh) else positions
         return self._merged(scores, self._rows_at(places), best, found, k)
 
-    def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+    def _by_bounds(self, queries: Vectors, k: int) -> tuple[Scores, Rows] | None:
+        """Search what is left of the base and the segments by bounds, as one."""
+        if self._screen is None or self._flat_vectors is None or len(queries) != 1:
+            return None
+        found = self._screen.search(queries, k, self._flat_vectors, self._fresh)
+        return None if found is None else (found[0], self._rows_at(found[1]))
+
+    def compare(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         """Search what is left of the base and, exactly, the segments; returns what `FaissIndex.faiss_search` does."""
         scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
         if not len(self._fresh):
@@ -115,7 +126,7 @@ class SegmentedIndex(VectorIndex):
         if not k:
             return _nothing(len(queries))
         if left == self._base_count:
-            scores, places = super().faiss_search(queries, k, **options)
+            scores, places = super().compare(queries, k, **options)
             return scores, places  # the base's places are its rows
         fetch = min(most, _enough(k, self._base_count / left))
         scores, rows, short = self._left_of(queries, fetch, k, options)
@@ -130,7 +141,7 @@ class SegmentedIndex(VectorIndex):
 
     def _left_of(self, queries: Vectors, fetch: int, k: int, options: Any) -> tuple[Scores, Rows, Rows]:
         """Fetch candidates and drop the removed ones; also tell the queries that may have more than were fetched."""
-        scores, places = super().faiss_search(queries, fetch, **options)
+        scores, places = super().compare(queries, fetch, **options)
         rows = self._rows_at(places)
         first = np.argsort(rows == GONE, axis=1, kind="stable")[:, :k]
         rows, kept = np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)

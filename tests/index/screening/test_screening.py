@@ -15,6 +15,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DamagedIndexError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 from semrec_faiss.index.screening import spectrum
 from semrec_faiss.index.screening.bounds import power_of_two_below_one, write_bounds
@@ -46,6 +47,11 @@ def screened(vectors: Vectors, kept: int) -> tuple[Screen, np.ndarray, np.ndarra
     file.seek(0)
     bounds = np.load(file)
     return Screen(directions, bounds, rounding), directions, bounds, rounding
+
+
+def found_by(screen: Screen, query: Vectors, k: int, vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:
+    """Search as an index does: where bounds do not pay, all titles are compared."""
+    return screen.search(query, k, vectors) or best_of_one(query, k, vectors)
 
 
 def adversarial() -> dict[str, Vectors]:
@@ -87,7 +93,7 @@ def test_answers_are_those_of_a_full_comparison(name: str, k: int) -> None:
     screen, *_ = screened(vectors, 15)
     assert screen.suits(k)
     for query in vectors[[0, 700, 1999]]:
-        scores, rows = screen.search(query[None], k, vectors)
+        scores, rows = found_by(screen, query[None], k, vectors)
         exact = vectors.astype(np.float64) @ query.astype(np.float64)
         best = np.sort(exact)[::-1][:k]
         error = 1e-5 * float(np.abs(exact).max())
@@ -102,7 +108,7 @@ def test_whatever_the_sizes(seed: int, kept: int, k: int, count: int) -> None:
     vectors = texts(count, seed)
     screen, *_ = screened(vectors, kept)
     query = texts(1, seed + 1)
-    _, rows = screen.search(query, k, vectors)
+    _, rows = found_by(screen, query, k, vectors)
     exact = vectors.astype(np.float64) @ query[0].astype(np.float64)
     assert set(rows[0].tolist()) == set(np.argsort(-exact)[:k].tolist())
 
@@ -113,18 +119,70 @@ def test_several_parts_and_more_than_were_looked_at_first() -> None:
     vectors[17_000:17_600] = unit(vectors[17_000:17_001] + 1e-3 * np.random.default_rng(0).standard_normal((600, DIM)))
     screen, *_ = screened(vectors, 7)
     exact = vectors.astype(np.float64) @ vectors[17_300].astype(np.float64)
-    _, rows = screen.search(vectors[17_300:17_301], 100, vectors)
+    _, rows = found_by(screen, vectors[17_300:17_301], 100, vectors)
     np.testing.assert_allclose(exact[rows[0]], np.sort(exact)[::-1][:100], rtol=0, atol=1e-6)
 
 
-def test_queries_that_leave_too_much_are_compared_with_all_titles() -> None:
+def living(base: Vectors, fresh: Vectors, left: np.ndarray, kept: int) -> Screen:
+    found = screened(base, kept)[0].with_segments(left, fresh)
+    assert found is not None
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1300, 20_000),
+    new=st.integers(0, 3000),
+    share=st.sampled_from([0.0, 0.1, 0.9]),
+    near=st.booleans(),
+    k=st.integers(1, 40),
+)
+def test_segments_and_removed_titles_are_searched_as_one(
+    seed: int, count: int, new: int, share: float, near: bool, k: int
+) -> None:
+    """Whether those removed lie anywhere, or are the very best, so that no bound looked at first is a title's still."""
+    random, base, fresh, query = (
+        np.random.default_rng(seed),
+        texts(count, seed),
+        texts(new, seed + 1),
+        texts(1, seed + 2),
+    )
+    exact = np.concatenate((base, fresh)).astype(np.float64) @ query[0].astype(np.float64)
+    order = np.argsort(-exact[:count]) if near else random.permutation(count)
+    left = np.sort(order[int(share * count) :])
+    k = min(k, (len(left) + new) // 32)
+    if not k:
+        return
+    exact[np.setdiff1d(np.arange(count), left)] = -np.inf
+    found = living(base, fresh, left, 20).search(query, k, base, fresh)
+    assert found is not None
+    assert set(found[1][0].tolist()) == set(np.argsort(-exact)[:k].tolist())
+    np.testing.assert_allclose(found[0][0], np.sort(exact)[::-1][:k], rtol=0, atol=1e-5)
+
+
+def test_longer_vectors_in_segments_have_bounds_that_hold_or_none() -> None:
+    base = texts(4000)
+    screen, query = screened(base, 15)[0], texts(1, 4)
+    for factor in (1e-3, 30.0, 1e4):
+        fresh = np.float32(factor) * texts(1000, 2)
+        grown = screen.with_segments(np.arange(100, 4000), fresh)
+        assert grown is not None
+        exact = np.concatenate((base, fresh)).astype(np.float64) @ query[0].astype(np.float64)
+        exact[:100] = -np.inf
+        found = grown.search(query, 20, base, fresh)
+        assert found is not None
+        assert set(found[1][0].tolist()) == set(np.argsort(-exact)[:20].tolist())
+    assert screen.with_segments(np.arange(4000), np.float32(1e6) * texts(1000, 2)) is None
+
+
+def test_queries_that_leave_too_much_are_left_to_a_full_comparison() -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((2000, DIM)))
     screen, *_ = screened(vectors, 3)
     for query in vectors[:8]:
         screen.search(query[None], 10, vectors)
     assert screen._left > 2000 / 16
-    _, rows = screen.search(vectors[5:6], 1, vectors)
-    assert rows.tolist() == [[5]]
+    assert screen.search(vectors[5:6], 1, vectors) is None
 
 
 def test_the_choice_follows_the_spectrum() -> None:

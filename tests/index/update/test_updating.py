@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from semrec_faiss.errors import DamagedIndexError, DataError, NotFoundError, Usa
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
 from semrec_faiss.search.export import export_all_users
@@ -110,6 +112,33 @@ def test_random_updates_answer_as_a_rebuild(seed: int, tmp_path: Path) -> None:
     assert IndexDirectory(index).current().manifest.segments is None
     assert everything(Recommender.open(index), model, draws) == before
     verify(index)
+
+
+def test_random_updates_of_an_index_with_bounds_answer_as_a_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single queries look at the bounds of what is left of the base, and of the segments, as one."""
+    settings = FLAT | {"build": {"directions": DIM - 1}}
+    model, draws = begun(9, titles=1600)
+    index = model.build(tmp_path / "first", settings)
+    for _ in range(3):
+        step(model, draws, index, tmp_path / "change")
+    titles = draws.titles(100) | draws.titles(0, draws.some(list(model.titles), 200))
+    gone = [each for each in draws.some(list(model.titles), 300) if each not in titles]
+    update_index(index, Change(write_folder(tmp_path / "change", titles), gone), compact_at=None)
+    model.remove(gone, [])
+    model.put_titles(titles)
+    answered, search = Counter[bool](), Screen.search
+
+    def counted(screen: Screen, *arguments: Any) -> Any:
+        found = search(screen, *arguments)
+        answered[found is not None and len(arguments) == 4] += 1
+        return found
+
+    monkeypatch.setattr(Screen, "search", counted)
+    assert_as_rebuilt(index, model, draws, tmp_path, settings)
+    assert Recommender.open(index).search(np.ones(DIM), 40)[0].exact == "proven"
+    assert answered[True] > 5
 
 
 APPROXIMATE: list[dict[str, Any]] = [
