@@ -269,7 +269,9 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
     type=FiniteRange(min=0, min_open=True),
     help="A liked title counts half as much for every so many liked since.",
 )
-@click.option("--liked", default=4.0, show_default=True, type=float, help="The rating from which a title is liked.")
+@click.option(
+    "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
+)
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of the decomposition.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @json_option

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.ending import tell
-from semrec_faiss.cli.options import index_argument, json_option, profile_changes, profile_options, set_option
+from semrec_faiss.cli.options import (
+    FiniteRange,
+    index_argument,
+    json_option,
+    profile_changes,
+    profile_options,
+    set_option,
+)
 from semrec_faiss.cli.printing import print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -32,7 +39,9 @@ BESIDE = {
 @click.option(
     "--hold-out", "held_out", default=5, show_default=True, type=click.IntRange(min=1), help="Titles left out a user."
 )
-@click.option("--liked", default=4.0, show_default=True, type=float, help="The rating from which a title is liked.")
+@click.option(
+    "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
+)
 @click.option(
     "--users", default=2000, show_default=True, type=click.IntRange(min=1), help="Users to evaluate, at most."
 )

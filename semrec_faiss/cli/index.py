@@ -54,6 +54,8 @@ def build(
     from semrec_faiss.index.build.run import build_index
     from semrec_faiss.index.saved.saved_index import config_of_index
 
+    if replicas != 1 and shards is None:
+        raise UsageError("--replicas goes with --shards", fix="--shards auto --ray auto")
     loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
     loaded = loaded if dataset is None else loaded.of(dataset)
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})

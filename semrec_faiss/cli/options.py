@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range; ``nan`` and ``inf``, which compare with no limit as numbers do, are refused."""
+    """A number, in a range or any; ``nan`` and ``inf``, which compare with no limit as numbers do, are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the number."""
@@ -150,9 +150,8 @@ def wish_arguments(options: dict[str, Any]) -> WishArguments:
     """Turn what `wish_options` collected into the keyword arguments of a Recommender's questions."""
     from semrec_faiss.search.filters.field_filters import parse_max_per
 
-    max_per = parse_max_per(options["max_per"])
-    if options["max_per_franchise"] is not None:
-        max_per["franchise"] = options["max_per_franchise"]
+    franchise = options["max_per_franchise"]
+    max_per = parse_max_per((*options["max_per"], *([] if franchise is None else [f"franchise={franchise}"])))
     return {
         "where": _filter(options),
         "exclude": options["exclude"],
@@ -181,12 +180,21 @@ def _filter(options: dict[str, Any]) -> Filter | None:
     )
 
 
-def parse_rating(text: str) -> tuple[str, float]:
-    """Read ``TITLE=STARS``; a title may hold equals signs.
+def parse_ratings(texts: Sequence[str]) -> dict[str, float]:
+    """Read each ``TITLE=STARS``; a title may hold equals signs.
 
     Raises:
-        UsageError: it is not of that form.
+        UsageError: one is not of that form, or a title is rated twice.
     """
+    ratings: dict[str, float] = {}
+    for title, stars in map(_rating, texts):
+        if title in ratings:
+            raise UsageError(f"{title!r} is rated {ratings[title]} and {stars}", fix="give one --rate for each title")
+        ratings[title] = stars
+    return ratings
+
+
+def _rating(text: str) -> tuple[str, float]:
     title, equals, stars = text.rpartition("=")
     try:
         return title.strip(), float(stars) if equals and title.strip() else float("")

@@ -12,7 +12,7 @@ from semrec_faiss.cli.options import (
     count_option,
     index_argument,
     json_option,
-    parse_rating,
+    parse_ratings,
     profile_changes,
     profile_options,
     question_options,
@@ -153,6 +153,10 @@ def recommend(
         raise UsageError(
             "--all-users and --out FILE go together", fix=f"semrec recommend {index} --all-users --out recs.parquet"
         )
+    if all_users and (options["account"] or options["show"] is not None):
+        raise UsageError("--explain and --show are of answers that are shown, not of --all-users", fix="leave them out")
+    if workers is not None and ray is None:
+        raise UsageError("--workers goes with --ray", fix="--ray auto")
     wish, profile = wish_arguments(options), profile_changes(options)
     if ray is not None:
         if out is None:
@@ -185,7 +189,7 @@ def recommend(
             "the profile of a taste is that of the index", fix=f"leave --{next(iter(profile)).replace('_', '-')} out"
         )
     if said:
-        taste = Taste(likes, dislikes, dict(map(parse_rating, ratings)))
+        taste = Taste(likes, dislikes, parse_ratings(ratings))
         answers = [recommender.recommend_for(taste, count, **wish)]
     else:
         answers = list(recommender.recommend(users, count, include_seen=include_seen, profile=profile, **wish))

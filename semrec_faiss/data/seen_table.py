@@ -85,7 +85,7 @@ def read_seen_rows(
             if not known.all() and (strict or not known.any() or _lacks_ids(connection, path)):
                 raise _unknown(connection, path)
         except (duckdb.Error, UnicodeError) as error:
-            raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
+            raise _unreadable(path, error) from error
     ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan)[known] if "rating" in more else None
     timestamps = _whole_column(path, found["timestamp"][known]) if "timestamp" in more else None
     rows = [np.ma.getdata(found[name])[known] for name in ("user_row", "title_row")]
@@ -102,7 +102,14 @@ def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str
             sql = f"SELECT DISTINCT {column}::VARCHAR FROM {parquet_source(path)} WHERE {column} IS NOT NULL ORDER BY 1"
             return [found for (found,) in connection.execute(sql).fetchall()]
         except (duckdb.Error, UnicodeError) as error:
-            raise DataError(f"{path}: cannot read what users have seen: {first_line(error)}") from error
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: cannot read what users have seen: {first_line(error)}",
+        fix="write Parquet with the columns user_id and media_id",
+    )
 
 
 def _lacks_ids(connection: DuckDBPyConnection, path: Path) -> bool:

@@ -20,6 +20,7 @@ from typing_extensions import Unpack
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.database import first_line
+from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -112,6 +113,8 @@ def export_all_users(
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
         if out.exists() and not out.is_file():
             raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
+        if promises_another(out, "parquet"):
+            raise UsageError(f"{out} promises another format; lists are written as Parquet", fix="end it in .parquet")
         check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
         recommender = recommender.pinned()  # all lists are of one generation

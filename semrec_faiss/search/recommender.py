@@ -19,7 +19,7 @@ from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block
 from semrec_faiss.search.living.living_index import LivingIndex
-from semrec_faiss.search.profile.taste import Taste, taste_vector
+from semrec_faiss.search.profile.taste import Taste, check_taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 
@@ -180,7 +180,7 @@ class Recommender(LivingIndex):
             wish: see `Recommender`.
 
         Raises:
-            UsageError: nothing is said, a rating is out of range, or likes and dislikes cancel out.
+            UsageError: nothing is said, a rating is out of range, a title is liked and disliked, or all cancels out.
             NotFoundError: a title that does not exist.
 
         Example:
@@ -195,6 +195,7 @@ class Recommender(LivingIndex):
         profile = now.saved.config.profile
         said, weights = zip(*taste.weights(profile), strict=True)
         rows = [now.row_of(title) for title in said]
+        check_taste(taste, rows)
         named = [record["title"] for record in now.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
         vector, exclusions = taste_vector(now.index, rows, weights), Exclusions.of([rows])

@@ -96,6 +96,12 @@ def test_config_mistakes_are_exit_code_2_and_leave_nothing(config: Path, tmp_pat
     assert not (tmp_path / "index").exists()
 
 
+def test_replicas_without_shards_are_refused(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    result = semrec("build", config, "--replicas", "2")
+    assert (result.code, "--replicas goes with --shards" in result.err) == (2, True)
+    assert not (tmp_path / "index").exists()
+
+
 def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, tmp_path: Path, semrec: Semrec) -> None:
     vectors = np.load(folder / "media" / "content_vectors.npy")
     vectors[17, 3] = np.nan

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_history, read_seen, read_user_ids
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, NotFoundError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify
 
@@ -168,9 +168,12 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
     whole = write_seen(tmp_path / "seen.parquet", [("u1", "20")]).read_bytes()
     (tmp_path / "short.parquet").write_bytes(whole[:-20])
     (tmp_path / "text.parquet").write_text("user_id,media_id\nu1,20\n")
-    for name in ("short.parquet", "text.parquet", "missing.parquet"):
-        with pytest.raises(DataError, match=f"{name}: cannot read what users have seen"):
+    for name in ("short.parquet", "text.parquet"):
+        with pytest.raises(DataError, match=f"{name}: cannot read what users have seen") as refused:
             read_seen(tmp_path / name, USERS, catalog)
+        assert refused.value.fix == "write Parquet with the columns user_id and media_id"
+    with pytest.raises(NotFoundError, match=r"there is no table .*missing.parquet"):
+        read_seen(tmp_path / "missing.parquet", USERS, catalog)
     path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, film VARCHAR")
     with pytest.raises(DataError, match="lacks the column user_id and media_id; it has person, film"):
         read_seen(path, USERS, catalog)

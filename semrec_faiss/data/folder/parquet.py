@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.data.folder.database import literal_path, quoted_text
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, NotFoundError
 
 _FIX = "leave only its .parquet parts there, or write one file"
 
@@ -16,8 +16,11 @@ def parquet_parts(path: Path) -> list[Path]:
     What writers put beside their parts (``_SUCCESS``, ``.part-0.parquet.crc``) is left out.
 
     Raises:
+        NotFoundError: there is nothing.
         DataError: the folder holds no part, or something else.
     """
+    if not path.exists():
+        raise NotFoundError(f"there is no table {path}", fix="name a Parquet file, or a folder of .parquet parts")
     if not path.is_dir():
         return [path]
     inside = [each for each in sorted(path.rglob("*")) if not _is_aside(each.relative_to(path)) and not each.is_dir()]

@@ -58,6 +58,12 @@ def format_of(path: Path) -> Format | None:
     return ENDINGS.get(Path(name).suffix)
 
 
+def promises_another(path: Path, *written: Format) -> bool:
+    """Tell a path whose ending promises another format than the ones that are written to it."""
+    kind = "json" if path.suffix.lower() == ".json" else format_of(path)
+    return kind is not None and kind not in written
+
+
 def find_files(source: Path) -> TableFiles:
     """Find the files of a table.
 

@@ -12,6 +12,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.exchange.formats import ANGULAR, BIN_ENDINGS, is_hdf5, new_hdf5, write_bin
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
+from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
@@ -107,6 +108,11 @@ def _check_place(out: Path) -> None:
     if is_hdf5(out):
         check_new_file(out, "OUT")
         return
+    if promises_another(out):
+        raise UsageError(
+            f"{out} promises a format that is not written",
+            fix="end it in .parquet or .arrow for a table, in .hdf5 for benchmarks; without an ending it is a folder",
+        )
     if out.suffix.lower() in BIN_ENDINGS:
         raise UsageError(
             f"{out} ends as one file does, but its vectors, questions and neighbours are four files in a folder",

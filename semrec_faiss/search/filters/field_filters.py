@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,20 +59,40 @@ def range_clause(catalog: Catalog, field: str, first: str | None, last: str | No
     name, kind = _known(catalog, field)
     if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP")) or kind == "JSON":
         raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix="use --any-of, or --where")
+    if first is not None and last is not None and _are_turned_round(first, last, kind, field):
+        raise UsageError(f"{first} to {last} is an empty span of {field!r}", fix=f"the lower first: {last} to {first}")
     bounds = [(">=", first), ("<=", last)]
     return " AND ".join(
         f"{quoted_name(name)} {sign} {_value(one, kind, field)}" for sign, one in bounds if one is not None
     )
 
 
+def _are_turned_round(first: str, last: str, kind: str, field: str) -> bool:
+    """Tell an empty span of numbers or texts; what else there is, such as times, is written in several ways."""
+    if _holds_numbers(kind):
+        return _number(first, field) > _number(last, field)
+    return kind == "VARCHAR" and first > last
+
+
+def _holds_numbers(kind: str) -> bool:
+    return kind in _NUMBERS or kind.startswith("DECIMAL")
+
+
 def _value(text: str, kind: str, field: str) -> str:
-    if kind not in _NUMBERS and not kind.startswith("DECIMAL"):
+    if not _holds_numbers(kind):
         return f"{quoted_text(text)}::{kind}"
-    try:
-        float(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no number, as {field!r} holds", fix=f"--range {field}=5..10") from error
+    _number(text, field)
     return f"{quoted_text(text)}::{'DOUBLE' if kind in _NUMBERS else kind}"
+
+
+def _number(text: str, field: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise UsageError(f"{text!r} is no number, as {field!r} holds", fix=f"--range {field}=5..10")
+    return number
 
 
 def _known(catalog: Catalog, field: str) -> tuple[str, str]:
@@ -104,9 +125,11 @@ def parse_ranges(assignments: Sequence[str]) -> Mapping[str, tuple[str | None, s
 
 def parse_max_per(assignments: Sequence[str]) -> dict[str, int]:
     """Read ``FIELD=N`` as ``--max-per`` gives it."""
-    found = {}
+    found: dict[str, int] = {}
     for text in assignments:
         field, number = _split(text, "--max-per", "brand=2")
+        if field in found:
+            raise UsageError(f"--max-per {text!r} is a second one of its field", fix="give one for each field")
         if not number.isascii() or not number.isdigit() or int(number) < 1:
             raise UsageError(f"--max-per {text!r}: {number!r} is no whole number from 1 on", fix="--max-per brand=2")
         found[field] = int(number)

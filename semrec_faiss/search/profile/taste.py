@@ -74,6 +74,23 @@ class Taste:
         return weights
 
 
+def check_taste(taste: Taste, rows: Sequence[int]) -> None:
+    """Refuse a title that is liked and disliked, however it is called.
+
+    Args:
+        taste: what was said.
+        rows: the titles' rows in the order of ``taste.weights()``.
+
+    Raises:
+        UsageError: there is such a title.
+    """
+    said = [*names_of(taste.likes, "likes"), *names_of(taste.dislikes, "dislikes")]
+    likes = len(said) - len(names_of(taste.dislikes, "dislikes"))
+    both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in rows[:likes]]
+    if both:
+        raise UsageError(f"{both[0]!r} is liked and disliked", fix="leave one of them out")
+
+
 def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:
     """Return the weighted mean of titles as a query: float32 (1, dim), of unit length where the index normalises.
 

@@ -247,6 +247,16 @@ def test_round_trip_through_hdf5(tmp_path: Path, make_folder: Callable[..., Any]
     np.testing.assert_allclose(np.load(tmp_path / "back/media/content_vectors.npy"), made.unit, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["films.csv", "films.JSON", "films.jsonl.gz", "films.feather"])
+def test_an_ending_that_promises_another_format_is_refused(
+    make_folder: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    made = make_folder(tmp_path / "data", titles=20, dim=4)
+    with pytest.raises(UsageError, match="promises a format that is not written"):
+        export_folder(made.root, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
 def test_an_export_is_no_failure_where_folders_cannot_be_flushed(
     tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, code: int

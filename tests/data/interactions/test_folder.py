@@ -152,5 +152,7 @@ def test_the_command(source: Path, tmp_path: Path, semrec: Semrec) -> None:
     arguments = ["dataset", "learn", str(source / "texts"), str(tmp_path / "out"), "--rank", "8", "--text-dim", "5"]
     told = semrec(*arguments, "--interactions", source / "ratings.csv", "--json").document
     assert (told["titles"], told["settings"]["rank"]) == (60, 8)
+    odd = semrec(*arguments, "--overwrite", "--liked", "nan")
+    assert (odd.code, "'nan' is not a finite number" in odd.err) == (2, True)
     again = semrec(*arguments)
     assert (again.code, "is not empty" in again.err) == (2, True)
