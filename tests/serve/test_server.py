@@ -55,9 +55,9 @@ class Process:
         self.until(lambda: self.ask("GET", "/readyz")[0] == 200)
 
     def ask(self, method: str, path: str, question: Any = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         if self.context is not None:
-            connection = http.client.HTTPSConnection("localhost", self.port, timeout=30, context=self.context)
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=60, context=self.context)
         with contextlib.closing(connection):
             connection.request(method, path, None if question is None else json.dumps(question))
             reply = connection.getresponse()
@@ -71,7 +71,7 @@ class Process:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_readmes_examples_run(demo: Process, language: str, runner: list[str
         pytest.skip(f"{needs} is not installed")
     (example,) = examples(language)
     text = example.replace("127.0.0.1:8080", f"127.0.0.1:{demo.port}")
-    result = subprocess.run([*runner, text], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([*runner, text], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert holds in result.stdout
 
@@ -151,7 +151,7 @@ def test_ten_swaps_and_a_sigterm_under_load_fail_and_mix_nothing(tmp_path: Path,
                 await asyncio.sleep(0.02)
             seen.append(wanted)
         code = await asyncio.to_thread(process.end)
-        await asyncio.wait_for(asyncio.gather(*callers), 30)
+        await asyncio.wait_for(asyncio.gather(*callers), 60)
         return code
 
     code = asyncio.run(load())

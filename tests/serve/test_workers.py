@@ -68,20 +68,20 @@ def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> 
     vectors, exclusions = here.index.vectors(rows), Exclusions.of([[3], [], [11, 12]])
     for wish in (Wish(5), Wish(4, Filter(years=(1960, None)), ("m00010",)), Wish.of(6, max_per={"year": 1})):
         expected = here.searcher.run(vectors, wish, exclusions)
-        found = there.submit(Asked(here.searcher, vectors, wish, exclusions)).result(30)
+        found = there.submit(Asked(here.searcher, vectors, wish, exclusions)).result(60)
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores, expected.scores)
         np.testing.assert_array_equal(found.matching, expected.matching)
         assert (found.exact, found.strategy) == (expected.exact, expected.strategy)
     with pytest.raises(UsageError, match="not understood"):
-        there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(30)
+        there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(60)
     with pytest.raises(NotFoundError, match="gen-000009"):
         device.open("gen-000009")
     assert set(owner._opened) == {"gen-000001"}
 
 
 def ask(port: int, question: dict[str, Any], route: str = "similar") -> tuple[int, Any, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", f"/v1/{route}", json.dumps(question))
     reply = connection.getresponse()
     return reply.status, json.loads(reply.read()), reply.headers["semrec-generation"]
@@ -103,9 +103,9 @@ def test_workers_answer_swap_fall_and_end(owner: str, tmp_path: Path, data: Path
         assert ask(process.port, {"title": "nothing such"})[0] == 404
         build(data, index)
         process.until(lambda: {ask(process.port, {"title": "m00003"})[2] for _ in range(8)} == {"gen-000002"})
-        workers = psutil.Process(process.process.pid).children()
+        workers = _children(process)
         assert len(workers) == 2 + (owner == "always")
-        fallen = workers[owner == "always"]
+        fallen = workers[-1]  # an owner is the first to begin
         fallen.send_signal(signal.SIGKILL)
         process.until(lambda: len(_alive(process)) == len(workers) and fallen.pid not in _alive(process))
         process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
@@ -123,6 +123,10 @@ def _alive(process: Process) -> set[int]:
     return {child.pid for child in psutil.Process(process.process.pid).children()}
 
 
+def _children(process: Process) -> list[psutil.Process]:
+    return sorted(psutil.Process(process.process.pid).children(), key=psutil.Process.create_time)
+
+
 def _status(port: int) -> int:
     try:
         return ask(port, {"title": "m00003"})[0]
@@ -131,7 +135,7 @@ def _status(port: int) -> int:
 
 
 def _requests(port: int) -> dict[tuple[str, str], float]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     families = {one.name: one for one in text_string_to_metric_families(connection.getresponse().read().decode())}
     samples = families["semrec_requests"].samples
@@ -141,17 +145,17 @@ def _requests(port: int) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 def test_the_owners_end_ends_the_service(tmp_path: Path, index: Path) -> None:
     process = Process(index, "--workers", "2", "--owner", "always")
-    owner = psutil.Process(process.process.pid).children()[0]
+    owner = _children(process)[0]
     owner.send_signal(signal.SIGKILL)
     assert process.process.wait(60) == 6
-    process._reader.join(10)
+    process._reader.join(60)
     assert "the owner of the device has fallen (SIGKILL)" in "".join(process.said)
 
 
 @pytest.mark.slow
 def test_workers_end_with_their_supervisor(index: Path) -> None:
     process = Process(index, "--workers", "2")
-    workers = psutil.Process(process.process.pid).children()
+    workers = _children(process)
     os.kill(process.process.pid, signal.SIGKILL)
-    gone, alive = psutil.wait_procs(workers, timeout=30)
+    gone, alive = psutil.wait_procs(workers, timeout=60)
     assert (len(gone), alive) == (2, [])

@@ -122,15 +122,19 @@ def run(*arguments: object) -> Any:
     return json.loads(ended.stdout)
 
 
+def nothing_is_left(early: dict[str, int], late: dict[str, int]) -> None:
+    """What every opening left would be there 40 times; a library's own pool may have a thread more or less."""
+    assert late["threads"] - early["threads"] < 20
+    assert late["files"] - early["files"] < 20
+    assert late["megabytes"] - early["megabytes"] < 12  # one open index takes more
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TYPES)
 def test_nothing_is_left_of_what_is_let_go(tmp_path: Path, make_folder: Any, name: str) -> None:
     made = make_folder(tmp_path / "data", titles=5_000, dim=32, users=50)
     build(made.root, tmp_path / "index", name)
-    early, late = run("again", tmp_path / "index", 10, 50)
-    assert late["threads"] == early["threads"]
-    assert late["files"] == early["files"]
-    assert late["megabytes"] - early["megabytes"] < 12  # one open index takes more
+    nothing_is_left(*run("again", tmp_path / "index", 10, 50))
 
 
 @pytest.mark.slow
@@ -138,24 +142,27 @@ def test_reopening_while_another_process_publishes(tmp_path: Path, folders: dict
     index = tmp_path / "index"
     build(folders["Old"], index)
     early, late = run("published", index, 10, REOPENINGS, folders["Mid"], folders["New"])
-    assert late["threads"] == early["threads"]
-    assert late["files"] == early["files"]
-    assert late["megabytes"] - early["megabytes"] < 12
+    nothing_is_left(early, late)
     assert late["generations"] > 1, "the other process published while this one read"
     assert late["mixed"] == 0
+
+
+def open_files_of(index: Path) -> list[str]:
+    """Files of the index that this process has open or in memory, whatever others it has."""
+    held = [str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    return [name for name in [*held, *Path("/proc/self/maps").read_text().split()] if name.startswith(f"{index}/")]
 
 
 def test_an_index_that_is_let_go_is_gone_at_once(tmp_path: Path, folders: dict[str, Path]) -> None:
     index = tmp_path / "index"
     build(folders["Old"], index)
-    before = len(list(Path("/proc/self/fd").iterdir()))
     gc.disable()
     try:
         recommender: Recommender | None = Recommender.open(index)
         assert recommender is not None
         assert len(recommender.recommend("user_001").results) == 10
-        assert len(list(Path("/proc/self/fd").iterdir())) > before
+        assert open_files_of(index)
         recommender = None
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert open_files_of(index) == []
     finally:
         gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import Any
 
 import made_records
 import numpy as np
-import psutil
 import pytest
 
 from semrec_faiss.errors import SemrecError, UsageError
@@ -314,10 +314,9 @@ def test_a_process_of_its_own_measures_the_same_and_its_death_costs_one_trial(
 
     def watch(state: State) -> None:
         if state.now == doomed and state.step[0] == "":
-            for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    os.kill(child.pid, signal.SIGSTOP)  # so that it cannot finish before it dies
-                    os.kill(child.pid, signal.SIGKILL)
+            for child in multiprocessing.active_children():  # the one that measures, unless it is dead already
+                os.kill(child.pid, signal.SIGSTOP)  # so that it cannot finish before it dies
+                os.kill(child.pid, signal.SIGKILL)
 
     outcome = run_sweep(plan, watch=watch)
     failed = [record for record in outcome.records if record.status == "failed"]

@@ -36,7 +36,7 @@ class Held:
         def slow(searcher: Searcher, queries: Any, wish: Wish, exclusions: Any = None) -> Any:
             self.batches.append(len(queries))
             self.held.set()
-            assert self.let_go.wait(30)
+            assert self.let_go.wait(60)
             if (np.abs(queries) > POISON / 2).any():
                 raise DataError("a score is larger than a float32 can hold")
             return run(searcher, queries, wish, exclusions)
@@ -50,7 +50,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    stop = time.monotonic() + 30
+    stop = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < stop
         time.sleep(0.001)
@@ -86,14 +86,14 @@ def test_what_comes_while_the_device_is_busy_goes_together_by_kind(library: Any,
     with Batcher() as batcher, ThreadPoolExecutor(16) as threads:
         together = Recommender.open(library.output, batcher=batcher)
         first = threads.submit(together.similar, "m00000", 5)
-        assert held.held.wait(30)
+        assert held.held.wait(60)
         assert batcher.waiting == 0, "an idle device is asked at once"
         fives = [threads.submit(together.similar, f"m{row:05d}", 5) for row in range(1, 8)]
         sixes = [threads.submit(together.similar, f"m{row:05d}", 6) for row in range(3)]
         until(lambda: batcher.waiting == 10)
         held.let_go.set()
         for future in [first, *fives, *sixes]:
-            future.result(30)
+            future.result(60)
     assert sorted(held.batches) == [1, 3, 7]
 
 
@@ -108,10 +108,10 @@ def test_a_mistake_is_the_callers_own(library: Any, held: Held) -> None:
         futures = [batcher.submit(one) for one in asked]
         held.let_go.set()
         with pytest.raises(DataError, match="larger than a float32"):
-            futures[2].result(30)
+            futures[2].result(60)
         for row, future in ((0, futures[0]), (1, futures[1]), (2, futures[3])):
-            assert row in future.result(30).rows[0]
-            np.testing.assert_allclose(future.result(30).scores[0, 0], 1.0, atol=1e-6)
+            assert row in future.result(60).rows[0]
+            np.testing.assert_allclose(future.result(60).scores[0, 0], 1.0, atol=1e-6)
 
 
 def test_what_can_be_said_to_a_caller_at_once_is(library: Any) -> None:
@@ -131,7 +131,7 @@ def test_a_question_whose_time_is_up_is_not_searched(library: Any, held: Held) -
     with Batcher() as batcher, ThreadPoolExecutor(4) as threads:
         together = Recommender.open(library.output, batcher=batcher)
         first = threads.submit(together.similar, "m00000", 5)
-        assert held.held.wait(30)
+        assert held.held.wait(60)
 
         def late() -> Any:
             with due_at(time.monotonic() + 0.01):
@@ -143,9 +143,9 @@ def test_a_question_whose_time_is_up_is_not_searched(library: Any, held: Held) -
         time.sleep(0.02)
         assert cancelled.cancel()
         held.let_go.set()
-        assert first.result(30).returned == 5
+        assert first.result(60).returned == 5
         with pytest.raises(TooLateError, match="had not begun"):
-            second.result(30)
+            second.result(60)
     assert held.batches == [1]
 
 
@@ -166,7 +166,7 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
     with Batcher() as batcher:
         searcher = BatchedSearcher(recommender.index, recommender.titles, batcher)
         batcher.submit(Asked(searcher, vectors[:1], Wish(2)))
-        assert held.held.wait(30)
+        assert held.held.wait(60)
         one = batcher.submit(Asked(searcher, vectors[1:2], Wish(3)))
         two = batcher.submit(Asked(searcher, vectors[2:], Wish(3), Exclusions.of([[9, 10]])))
         held.let_go.set()
@@ -175,6 +175,6 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
             (one, alone.run(vectors[1:2], Wish(3))),
             (two, alone.run(vectors[2:], Wish(3), Exclusions.of([[9, 10]]))),
         ):
-            assert future.result(30).rows.tolist() == expected.rows.tolist()
-            assert future.result(30).matching.tolist() == expected.matching.tolist()
+            assert future.result(60).rows.tolist() == expected.rows.tolist()
+            assert future.result(60).matching.tolist() == expected.matching.tolist()
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
