@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
 
 
 def _place() -> str | None:
     """Where the kernels run here: a GPU, Triton's interpreter on the CPU, or nowhere."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "triton")):
         return None
-    import torch
+    if gpu_states():  # without a driver torch, which takes seconds to import, is not asked
+        import torch
 
-    if torch.cuda.is_available():
-        return "cuda:0"
+        if torch.cuda.is_available():
+            return "cuda:0"
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported, which nothing has done yet
     return "cpu"
 

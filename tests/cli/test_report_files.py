@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPO, Semrec
 
-MEASURED = Path(__file__).parents[2] / "results" / "bench-gpu-h200.json"
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def report(repo: Path) -> Run:
-    """Run ``semrec`` with arguments."""
-    return lambda *arguments: subprocess.run(
-        [sys.executable, "-m", "semrec_faiss", *map(str, arguments)], cwd=repo, capture_output=True, text=True
-    )
+MEASURED = REPO / "results" / "bench-gpu-h200.json"
 
 
 def bench(**changes: Any) -> dict[str, Any]:
@@ -30,11 +18,11 @@ def bench(**changes: Any) -> dict[str, Any]:
     return whole | {"search": whole["search"][:2]} | changes
 
 
-def test_bench_gpu_becomes_a_picture(report: Run, tmp_path: Path) -> None:
+def test_bench_gpu_becomes_a_picture(semrec: Semrec, tmp_path: Path) -> None:
     path = tmp_path / "bench-gpu-x.json"
     path.write_text(json.dumps(bench()), encoding="utf-8")
-    ran = report("report", path)
-    assert ran.returncode == 0, ran.stderr
+    ran = semrec("report", path)
+    assert ran.code == 0, ran.err
     assert (tmp_path / "bench-gpu-x.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -50,23 +38,22 @@ def test_bench_gpu_becomes_a_picture(report: Run, tmp_path: Path) -> None:
         [1, 2],
     ],
 )
-def test_what_is_not_whole_is_bad_data_and_leaves_nothing(report: Run, tmp_path: Path, document: Any) -> None:
+def test_what_is_not_whole_is_bad_data_and_leaves_nothing(semrec: Semrec, tmp_path: Path, document: Any) -> None:
     path = tmp_path / "in" / "january.json"
     path.parent.mkdir()
     path.write_text(json.dumps(document), encoding="utf-8")
-    ran = report("report", path, "--out", tmp_path / "out")
-    assert (ran.returncode, ran.stdout) == (3, "")
-    assert "Traceback" not in ran.stderr
+    ran = semrec("report", path, "--out", tmp_path / "out")
+    assert (ran.code, ran.out) == (3, "")
     assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["january.json"]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_a_limit_that_is_no_number_is_refused(report: Run, value: str) -> None:
+def test_a_limit_that_is_no_number_is_refused(semrec: Semrec, value: str) -> None:
     for arguments in (
         ("pick", "results/sweep-demo", "--recall", value),
         ("check-regression", "results/sweep-demo", "results/sweep-demo", "--recall-tolerance", value),
         ("memory", "configs/flat.yaml", "--titles", "1000", "--dim", "32", "--limit-gb", value),
     ):
-        ran = report(*arguments)
-        assert ran.returncode == 2, (arguments, ran.stderr)
-        assert "finite" in ran.stderr or "range" in ran.stderr
+        ran = semrec(*arguments, cwd=REPO)
+        assert ran.code == 2, (arguments, ran.err)
+        assert "finite" in ran.err or "range" in ran.err
