@@ -69,10 +69,10 @@ def shared_bytes(plan: FusedPlan, masking: Masking, card: Card) -> int:
     )
     for name, rows in (("queries", plan.tile_queries), ("titles", plan.tile_titles)):
         kinds[name] = f"*{component}" if plan.pointers else f"tensordesc<{component}[{rows}, {plan.tile_dim}]>"
-    constants = {
-        "MASKED": masking != "none", "SHARED": masking != "own", "SPAN": plan.span, "BM": plan.tile_queries,
-        "BN": plan.tile_titles, "BK": plan.tile_dim, "GROUP": plan.group, "POINTERS": plan.pointers,
-    } | ({"PLANES": plan.planes} if plan.planes else {"FACTORED": True})  # fmt: skip
+    tile = {"BM": plan.tile_queries, "BN": plan.tile_titles, "BK": plan.tile_dim, "GROUP": plan.group}
+    masks = {"MASKED": masking != "none", "SHARED": masking != "own"}
+    form = {"PLANES": plan.planes} if plan.planes else {"FACTORED": True}
+    constants = masks | {"SPAN": plan.span} | tile | {"POINTERS": plan.pointers} | form
     at = kernel.arg_names.index
     multiples = [name for name, kind in kinds.items() if kind.startswith("*")] + ["width" if plan.planes else "dim"]
     source = ASTSource(

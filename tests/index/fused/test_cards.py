@@ -58,10 +58,9 @@ def test_compiled_a_plan_takes_no_more_than_is_reckoned_with() -> None:
         "print(json.dumps([chosen.stages * stage_bytes(chosen), shared_bytes(chosen, 'none', card)]))"
     )
     paths = [str(Path(__file__).parents[2]), *sys.path]
-    made = subprocess.run(
-        [sys.executable, "-c", script], env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    environment |= {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", script]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
     reckoned, taken = json.loads(made.stdout)
     assert 0 < taken <= reckoned
 

@@ -148,9 +148,20 @@ def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN:
 
 @triton.jit
 def write_maxima(
-    scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride,
-    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
+    scores,
+    bits,
+    maxima,
+    m,
+    tile_n,
+    query_count,
+    title_count,
+    maxima_stride,
+    MASKED: tl.constexpr,
+    SHARED: tl.constexpr,
+    SPAN: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
     """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned."""
     if (tile_n + 1) * BN > title_count:
         n = tile_n * BN + tl.arange(0, BN)
