@@ -35,9 +35,9 @@ PLACE = _place()
 
 
 def needs_kernels(test: Any) -> Any:
-    """Skip without torch and Triton; where there is a GPU the test is one of a GPU, and runs with ``-m gpu``."""
+    """Skip without torch and Triton; on a GPU the test is one of ``-m gpu``, in the interpreter it is slow."""
     test = pytest.mark.skipif(PLACE is None, reason="torch and triton are not installed")(test)
-    return pytest.mark.gpu(test) if PLACE == "cuda:0" else test
+    return pytest.mark.gpu(test) if PLACE == "cuda:0" else pytest.mark.slow(test)
 
 
 on_gpu = pytest.mark.gpu

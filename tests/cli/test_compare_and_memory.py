@@ -86,6 +86,7 @@ def test_compare_json_trace_users_and_batches(index: Path, tmp_path: Path, semre
     assert document == json.loads((tmp_path / "out" / "cpu_test_results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_tests_and_users_that_are_named_one_by_one_add_up(index: Path, tmp_path: Path, semrec: Semrec) -> None:
     # Once a fault: the last --only was all that counted.
     quick = ["--set", "repeats=2", "--out", str(tmp_path), "--json"]

@@ -134,6 +134,7 @@ def test_lazy_group_imports_a_command_only_when_asked() -> None:
     assert cli.get_command(click.Context(cli), "nothing") is None
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     command = f"{sys.executable} -m semrec_faiss doctor --json | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -142,6 +143,7 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["--help", "doctor", "dataset synth --help"])
 def test_a_closed_output_is_no_error(command: str) -> None:
     done = subprocess.run(

@@ -18,6 +18,7 @@ def bench(**changes: Any) -> dict[str, Any]:
     return whole | {"search": whole["search"][:2]} | changes
 
 
+@pytest.mark.slow
 def test_bench_gpu_becomes_a_picture(semrec: Semrec, tmp_path: Path) -> None:
     path = tmp_path / "bench-gpu-x.json"
     path.write_text(json.dumps(bench()), encoding="utf-8")

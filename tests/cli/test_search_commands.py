@@ -445,6 +445,7 @@ def test_an_index_without_users(semrec: Semrec, make_folder: Callable[..., Any],
 
 
 # An undecodable byte of the command line reaches Python as half a character.
+@pytest.mark.slow
 def test_the_process_ends_with_the_code_and_no_traceback(index: Path) -> None:
     base = [sys.executable, "-m", "semrec_faiss", "similar", str(index)]
     for arguments, code in (

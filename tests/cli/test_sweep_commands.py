@@ -198,6 +198,7 @@ def test_pick_without_a_winner_ends_with_4_and_writes_nothing(semrec: Semrec, sw
     assert not (tmp_path / "pick.yaml").exists()
 
 
+@pytest.mark.slow
 def test_report_writes_page_pictures_and_table(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
     ran = semrec("report", swept, "--out", tmp_path)
     assert ran.code == 0

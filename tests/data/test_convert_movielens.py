@@ -455,6 +455,7 @@ def sample(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield out
 
 
+@pytest.mark.slow
 def test_the_sample_equals_its_folder(movielens: Path, sample: Path) -> None:
     name = "users/user_ids.json"
     assert (sample / name).read_text("utf-8").strip() == (movielens / name).read_text("utf-8").strip()

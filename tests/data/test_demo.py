@@ -204,6 +204,7 @@ def script() -> dict[str, Any]:
     return runpy.run_path(str(DEMO / "make_demo.py"), run_name="make_demo")
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_people_again(script: dict[str, Any], tmp_path: Path) -> None:
     again = tmp_path / "demo"
     shutil.copytree(DEMO, again)

@@ -90,6 +90,7 @@ def test_euclidean_only_of_unit_vectors(tmp_path: Path, parts: dict[str, np.ndar
     assert agreement == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

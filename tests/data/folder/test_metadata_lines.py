@@ -138,6 +138,7 @@ def test_files_without_titles_are_refused(tmp_path: Path) -> None:
     assert error_of(tmp_path).startswith(f"{tmp_path}: cannot read the metadata")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_damaged_byte_is_data_or_an_error_of_ours(

@@ -237,6 +237,7 @@ def test_names_do_not_repeat() -> None:
     assert synthetic_names.invented_words(three - 1, 3) == [words[9999], *words[10_000:10_002]]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_titles(tmp_path: Path) -> None:
     write(tmp_path / "warm", titles=100)
     tracemalloc.start()

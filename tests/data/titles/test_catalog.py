@@ -270,6 +270,7 @@ def metadata(draw: st.DrawFn) -> list[Entry]:
     return entries
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(entries=metadata(), ascii_only=st.booleans())
 def test_anything_in_json_survives(
@@ -350,6 +351,7 @@ def test_importing_the_catalog_loads_no_duckdb() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_many_threads_read_at_once(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, titled(*(f"Film {row}, The ({1900 + row % 100})" for row in range(500))))
     problems: list[BaseException] = []

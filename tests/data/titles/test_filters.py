@@ -806,6 +806,7 @@ def grown(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.recursive(LEAVES, grown, max_leaves=12))
 def test_random_expressions_follow_three_valued_logic(catalog: Catalog, tree: Tree) -> None:

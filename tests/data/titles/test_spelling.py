@@ -240,6 +240,7 @@ def titles(draw: st.DrawFn) -> str:
     return text + draw(st.sampled_from(["", " (1984)", " [2020]", " (1984-1990)", " 1984"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(shelved=st.lists(titles(), min_size=40, max_size=40), asked=st.lists(titles(), min_size=15, max_size=15))
 def test_looking_in_sql_finds_what_comparing_all_titles_finds(

@@ -25,6 +25,7 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     return Recommender.open(root / "index")
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender) -> None:
     document = bench_answers(recommender, AnswersBench(questions=20, k=4)).as_json()
     assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}

@@ -128,6 +128,7 @@ def test_committed_ledgers_are_sound(name: str) -> None:
     assert len(SweepResults.read(RESULTS / name).records) == len(records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sweep-demo", "sweep-gpu"])
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_whatever_is_changed_in_a_record_is_noticed_unless_it_may_be_so(name: str, which: int) -> None:
