@@ -64,6 +64,37 @@ def test_float32_titles_are_no_halves_and_one_among_halves_is_enough() -> None:
 
 
 @needs_kernels
+def test_float32_titles_are_told_by_the_first_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.titles import as_halves
+
+    sizes, take_back = [], as_halves._take_back
+
+    def noting(torch: Any, vectors: Any, *more: Any) -> Any:
+        sizes.append(len(vectors))
+        return take_back(torch, vectors, *more)
+
+    monkeypatch.setattr(as_halves, "_take_back", noting)
+    assert as_halves.halves_of(torch, torch.from_numpy(clustered(np.random.default_rng(3), 1000, 48))) is None
+    assert set(sizes) == {as_halves.PROBED}
+
+
+@needs_kernels
+@pytest.mark.parametrize("dim", [32, 384])
+def test_ratios_tell_nearly_every_significand(dim: int) -> None:
+    """The few that are left are tried by all significands, which takes many times as long a title."""
+    import torch
+
+    from semrec_faiss.index.fused.titles import as_halves
+
+    titles = torch.from_numpy(brought_to_unit_length(halves("of unit length", np.random.default_rng(1), 5000, dim)))
+    room = as_halves._room(torch, titles)
+    left = as_halves._take_back(torch, titles, *room, as_halves.TRIED_BY, as_halves._by_ratios)
+    assert len(left) < len(titles) / 200
+
+
+@needs_kernels
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bytes a component and eight a title, the answers of float32 originals bit for bit, all proven."""

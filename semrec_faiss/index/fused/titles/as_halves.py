@@ -2,16 +2,19 @@
 
 A title that was float16 and then brought to unit length is float16 × factor, rounded to float32 once. Whatever the
 factor was, the largest component's float16 had one of 1,024 significands, up to a power of two; the right one makes
-float16 of all the others too. The factor is then bounded by every component's rounding, and the middle of what is left
-gives all components back. That is checked bit by bit: where it fails for one title, the titles are no halves.
+float16 of all the others too. Which one it was, ratios of components tell: each is nearly a fraction whose denominator
+divides it. The factor is then bounded by every component's rounding, and the middle of what is left gives all
+components back. That is checked bit by bit: where it fails, all significands are tried, by a few components and then by
+all; where that fails for one title, the titles are no halves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-SIGNIFICANDS = range(1024, 2048)
-"""Of a float16, as whole numbers."""
+LEAST_SIGNIFICAND, SIGNIFICANDS_END = 1024, 2048
+"""Significands of a float16, as whole numbers."""
 
 LARGEST = 4
 """2^4 × a significand, the largest component of every half: float16 holds 2^-28 of it to all its bits."""
@@ -20,17 +23,26 @@ TRIED_BY = 8
 """The largest components that a significand is tried by."""
 
 PROBED = 64
-"""Titles that are tried by all their components before others are: float32 ones fail here."""
+"""Titles that are looked at before others are, and that all significands are tried for together: float32 ones fail."""
 
 STILL_WHOLE = 2.0**-9
 """How far from a whole number, in units of its last place, a float32 product may be that stands for one."""
 
-AT_ONCE = 8192
-"""Titles whose significands are tried at once: 32 MiB for each array of them."""
+STILL_RATIO = 2.0**-23
+"""How far from a ratio of halves, of its size, that of two float32 numbers may be that stand for them."""
+
+FRACTION_STEPS = 16
+"""Steps of a continued fraction by which any denominator has reached `SIGNIFICANDS_END`, as Fibonacci numbers do."""
+
+AT_ONCE = 1 << 23
+"""Components that are taken back at once: 64 MiB of float64, some eight times."""
+
+Candidates = Callable[[Any, Any], Any]
+"""Significands to try for the largest component, float32 (titles or 1, candidates), by the largest components."""
 
 
 def halves_of(torch: Any, vectors: Any) -> tuple[Any, Any] | None:
-    """Take titles back to what they came as.
+    """Take titles back to what they came as; the first few tell of most titles that they did not come so.
 
     Args:
         torch: the module.
@@ -40,22 +52,39 @@ def halves_of(torch: Any, vectors: Any) -> tuple[Any, Any] | None:
         float16 (titles, dim) and float64 (titles,): `exactly` makes the vectors of them, to the bit. None where they
         did not come as float16.
     """
-    halves = torch.empty_like(vectors, dtype=torch.float16)
-    factors = torch.empty(len(vectors), dtype=torch.float64, device=vectors.device)
-    for part in (slice(start, start + AT_ONCE) for start in range(0, len(vectors), AT_ONCE)):
-        left = _take_back(torch, vectors[part], halves[part], factors[part], TRIED_BY)
-        for some in (left[:PROBED], left[PROBED:]):  # whose largest components alone fit several significands
-            again = vectors[part][some]
-            its = torch.empty_like(again, dtype=torch.float16), torch.empty_like(factors[part][some])
-            if len(some) and len(_take_back(torch, again, *its, vectors.shape[1])):
-                return None
-            halves[part][some], factors[part][some] = its
+    if not _fill(torch, vectors[:PROBED], *_room(torch, vectors[:PROBED])):
+        return None
+    halves, factors = _room(torch, vectors)
+    step = max(1, AT_ONCE // vectors.shape[1])
+    for part in (slice(start, start + step) for start in range(0, len(vectors), step)):
+        if not _fill(torch, vectors[part], halves[part], factors[part]):
+            return None
     return halves, factors
 
 
-def _take_back(torch: Any, vectors: Any, halves: Any, factors: Any, tried_by: int) -> Any:
+def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
+    """Fill in ``halves`` and ``factors``; tell whether they give all vectors back."""
+    left = _take_back(torch, vectors, halves, factors, TRIED_BY, _by_ratios)
+    for tried_by in (TRIED_BY, vectors.shape[1]):  # a few components alone may fit several significands
+        still = [left[:0]]
+        for some in left.split(PROBED):
+            its = _room(torch, vectors[some])
+            still.append(some[_take_back(torch, vectors[some], *its, tried_by, _every)])
+            if tried_by == vectors.shape[1] and len(still[-1]):
+                return False
+            halves[some], factors[some] = its
+        left = torch.cat(still)
+    return True
+
+
+def _room(torch: Any, vectors: Any) -> tuple[Any, Any]:
+    halves = torch.empty_like(vectors, dtype=torch.float16)
+    return halves, torch.empty(len(vectors), dtype=torch.float64, device=vectors.device)
+
+
+def _take_back(torch: Any, vectors: Any, halves: Any, factors: Any, tried_by: int, candidates: Candidates) -> Any:
     """Fill in ``halves`` and ``factors``; return the positions of the vectors that they do not give back."""
-    halves[:] = vectors * _inverse_factors(torch, vectors, tried_by)[:, None]
+    halves[:] = vectors * _inverse_factors(torch, vectors, tried_by, candidates)[:, None]
     factors[:] = _factors(torch, vectors, halves)
     return (exactly(halves, factors) != vectors).any(dim=1).nonzero()[:, 0]
 
@@ -65,16 +94,43 @@ def exactly(halves: Any, factors: Any) -> Any:
     return (halves.double() * factors[:, None]).float()
 
 
-def _inverse_factors(torch: Any, vectors: Any, tried_by: int) -> Any:
+def _inverse_factors(torch: Any, vectors: Any, tried_by: int, candidates: Candidates) -> Any:
     """Return what makes float16 of the titles, as far as their largest components tell: float64 (titles,)."""
     largest = vectors.abs().topk(min(tried_by, vectors.shape[1]), dim=1).values
-    significands = torch.arange(SIGNIFICANDS.start, SIGNIFICANDS.stop, dtype=torch.float32, device=vectors.device)
-    fits = torch.ones((len(vectors), len(SIGNIFICANDS)), dtype=torch.bool, device=vectors.device)
+    significands = candidates(torch, largest)
+    fits = torch.ones((len(vectors), significands.shape[1]), dtype=torch.bool, device=vectors.device)
     for other in range(1, largest.shape[1]):
         product = significands * (largest[:, other] / largest[:, 0])[:, None]
         product *= torch.exp2(10 - torch.floor(torch.log2(product)))  # NaN of a zero, which fits all
         fits &= ~((product - product.round()).abs() > STILL_WHOLE)
-    return significands[fits.int().argmax(dim=1)].double() * 2**LARGEST / largest[:, 0].double()
+        if other % TRIED_BY == 0 and not fits.any():
+            break
+    chosen = significands.expand(len(vectors), -1).gather(1, fits.int().argmax(dim=1, keepdim=True))[:, 0]
+    return chosen.double() * 2**LARGEST / largest[:, 0].double()
+
+
+def _every(torch: Any, largest: Any) -> Any:
+    return torch.arange(LEAST_SIGNIFICAND, SIGNIFICANDS_END, dtype=torch.float32, device=largest.device)[None]
+
+
+def _by_ratios(torch: Any, largest: Any) -> Any:
+    """Return a significand for each other component: the denominator of its ratio to the largest.
+
+    Mostly the two have no odd factor in common, so that the denominator is the significand up to a power of two. It is
+    that of a continued fraction's first convergent that is as near to the ratio as rounding lets it be.
+    """
+    exact = largest.double()
+    ratio = 2 * torch.frexp(exact[:, 1:] / exact[:, :1])[0]  # 1 to 2: powers of two do not matter; or 0, or NaN
+    rest, (above, below) = ratio, (torch.ones_like(ratio), torch.zeros_like(ratio))
+    before = below, above
+    for _ in range(FRACTION_STEPS):
+        whole = rest.floor()
+        longer = whole * above + before[0], whole * below + before[1]
+        goes_on = ((above - ratio * below).abs() > STILL_RATIO * ratio * below) & (longer[1] < SIGNIFICANDS_END)
+        before = torch.where(goes_on, above, before[0]), torch.where(goes_on, below, before[1])
+        above, below = torch.where(goes_on, longer[0], above), torch.where(goes_on, longer[1], below)
+        rest = torch.where(goes_on, 1 / (rest - whole), rest)
+    return (2048 * torch.frexp(below)[0]).float()
 
 
 def _factors(torch: Any, vectors: Any, halves: Any) -> Any:
