@@ -58,6 +58,8 @@ def compare(
     Five tests: similar titles, recommendations, batches, filters, memory; each with its criteria, met or not. Then
     whether CPU and GPU give the same answers, and what searches cost. A test that fails does not end the others. --set
     takes the keys of a compare file, and search and device settings of the index.
+
+    An index of type flat is searched as type fused where the GPU runs that; --set index.type=flat for FAISS's own.
     """
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings

@@ -33,6 +33,9 @@ from semrec_faiss.index.vector_index import VectorIndex
 
 INDEX_NAME = "index.faiss"
 VECTORS_NAME = "vectors.npy"
+SAME_FILES = {"flat", "fused"}
+"""Types that differ in how they are searched alone."""
+
 SCORE_TOLERANCE = 1e-4
 """Known answers may differ by this much: FAISS and BLAS versions sum in other orders."""
 
@@ -50,7 +53,8 @@ class SavedIndex:
 
         Args:
             path: the index directory.
-            overrides: search and device settings such as ``index.search.nprobe=32`` or ``device.kind=cpu``.
+            overrides: search and device settings such as ``index.search.nprobe=32`` or ``device.kind=cpu``; and
+                ``index.type`` of types that have the same files, flat and fused.
 
         Raises:
             NotFoundError: there is no index at ``path``.
@@ -319,14 +323,18 @@ def _read_faiss(path: Path, *, mapped: bool) -> Any:
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    values = config.model_dump(mode="json")
     for assignment in overrides:
-        key = assignment.partition("=")[0].strip()
-        if not key.startswith(("index.search.", "device.")):
+        key, _, value = (part.strip() for part in assignment.partition("="))
+        if key == "index.type" and {value, config.index.type} <= SAME_FILES:
+            if value != config.index.type:
+                values["index"] |= {"type": value, "search": {}}
+        elif not key.startswith(("index.search.", "device.")):
             raise UsageError(
                 f"--set {assignment!r}: {key!r} is fixed when the index is built",
-                fix="index.search.… and device.… may be set again; for the rest, build the index anew",
+                fix="index.search.… and device.… may be set again, and index.type from flat to fused and back; for the"
+                " rest, build the index anew",
             )
-    values = config.model_dump(mode="json")
     if values["device"]["kind"] == "gpu":  # where it was built; it opens wherever it is
         values["device"]["kind"] = "auto"
     if any(assignment.replace(" ", "") == "device.kind=cpu" for assignment in overrides):

@@ -7,13 +7,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows
+from semrec_faiss.config.index_types import FUSED_DIMS, FlatIndex
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
 from semrec_faiss.index.hardware.device import gpu_count
+from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.documents.gaps import WithGaps
@@ -32,6 +37,8 @@ FEWEST_REPEATS = 3
 """… but so often at least."""
 
 MEMORY_RAN_OUT = "memory on "
+
+AS_FUSED = "index.type=fused"
 
 FIRST_TIMES = 100
 """Titles, and users, drawn to be asked once each."""
@@ -127,6 +134,33 @@ def why_no_gpu(settings: Sequence[str]) -> str | None:
     if any(setting.replace(" ", "") == "device.kind=cpu" for setting in settings):
         return "device.kind=cpu was asked for"
     return None if gpu_count() else "FAISS sees no GPU on this machine"
+
+
+def as_fused(saved: SavedIndex, settings: Sequence[str]) -> tuple[str, ...]:
+    """Return what an index of type flat is to be opened with besides, for its GPU to search it as type fused.
+
+    Nothing where ``settings`` name a type or there is no such GPU; FAISS's own float16 vectors are another choice.
+    """
+    index, device = saved.config.index, saved.config.device
+    named = any(setting.partition("=")[0].strip() == "index.type" for setting in settings)
+    if named or not isinstance(index, FlatIndex) or saved.generation.manifest.dim not in FUSED_DIMS:
+        return ()
+    if why_no_gpu(settings) is not None or device.float16 or not _runs_fused(device.gpus):
+        return ()
+    return (AS_FUSED,)
+
+
+def _runs_fused(gpus: Sequence[int]) -> bool:
+    """Tell whether torch and Triton are here, for these GPUs."""
+    if any(find_spec(name) is None for name in ("torch", "triton")):
+        return False
+    import torch
+
+    known = {state.gpu: state.capability for state in gpu_states()}
+    untold = (0, 0)
+    return torch.cuda.is_available() and all(
+        known.get(gpu, untold) == untold or known[gpu] >= LEAST_CAPABILITY for gpu in gpus
+    )
 
 
 def _open(path: Path, settings: Sequence[str]) -> Side:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semrec_faiss.errors import SemrecError, UsageError
@@ -19,7 +19,7 @@ from semrec_faiss.measure.guide.config import CompareSettings, Prices
 from semrec_faiss.measure.guide.cost import costs_of
 from semrec_faiss.measure.guide.details import Cost, Details, FailedTest, Kind
 from semrec_faiss.measure.guide.filtering import filtering_test, genre_title
-from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Sides, open_sides, why_no_gpu
+from semrec_faiss.measure.guide.gpu_and_cpu import Outcome, Sides, as_fused, open_sides, why_no_gpu
 from semrec_faiss.measure.guide.memory import memory_test
 from semrec_faiss.measure.guide.parity import parity_certificate
 from semrec_faiss.measure.guide.personalization import chosen_users, personalization_test
@@ -86,7 +86,8 @@ def run_guide(
 ) -> GuideResults:
     """Run the tests.
 
-    A test that fails does not end the others: its numbers are None, and ``not_measured`` says why.
+    A test that fails does not end the others: its numbers are None, and ``not_measured`` says why. An index of type
+    flat is searched as type fused where there is a GPU that runs it, unless the settings name a type.
 
     Args:
         asked: what to run.
@@ -104,6 +105,9 @@ def run_guide(
         raise UsageError(f"there is no test {unknown or 'asked for'}", fix=f"tests: {', '.join(map(str, TESTS))}")
     started, load, others = time.perf_counter(), load_average(), OtherPrograms()
     saved = SavedIndex(asked.index, asked.settings)
+    if fused := as_fused(saved, asked.settings):
+        asked = replace(asked, settings=(*asked.settings, *fused))
+        saved = SavedIndex(asked.index, asked.settings)
     if saved.config.device.kind == "gpu":  # asked for by name: to go on without would be no answer
         choose_device(saved.config.device, saved.config.index)
     _check_names(saved, asked)

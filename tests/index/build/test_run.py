@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
+from semrec_faiss.config.index_types import FlatIndex
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.errors import ConfigError, DataError, DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.build import vectors as build_vectors
@@ -234,6 +235,22 @@ def test_search_and_device_settings_may_be_given_again(tmp_path: Path, make_fold
     assert recommender.index.exact
     assert recommender.index.config.search.nprobe == 10
     assert SavedIndex(tmp_path / "index").config.index.search.nprobe == 1, "the index on disk is as it was"
+
+
+def test_flat_and_fused_have_the_same_files(tmp_path: Path, make_folder: Callable[..., Any]) -> None:
+    made = make_folder(tmp_path / "data", titles=100, dim=32)
+    build(made.root, tmp_path / "index", {"type": "fused", "search": {"rescore": "float16"}})
+    as_flat = SavedIndex(tmp_path / "index", ["index.type=flat", "device.kind=cpu"])
+    assert as_flat.config.index == FlatIndex(build=as_flat.config.index.build)
+    assert SavedIndex(tmp_path / "index", ["index.type=fused"]).config.index.search.rescore == "float16"
+    for refused in ("index.type=ivf_flat", "index.type=", "index.type"):
+        with pytest.raises(SemrecError):
+            SavedIndex(tmp_path / "index", [refused])
+    build(made.root, tmp_path / "index", {"type": "flat"})
+    as_fused = SavedIndex(tmp_path / "index", ["index.type=fused", "index.search.rescore=float16"])
+    assert as_fused.config.index.search.rescore == "float16"
+    query = SavedIndex(tmp_path / "index").vectors.vectors([5])
+    assert as_fused.vectors.search(query, 3).rows[0, 0] == 5
 
 
 @pytest.mark.parametrize(

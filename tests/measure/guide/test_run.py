@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -17,6 +20,8 @@ from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.hardware.device import gpu_count
+from semrec_faiss.index.hardware.gpu_memory import GpuState
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.guide import run as guide_module
@@ -25,7 +30,15 @@ from semrec_faiss.measure.guide.batches import batch_criteria, batch_numbers, ba
 from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
 from semrec_faiss.measure.guide.details import MemoryDetails
 from semrec_faiss.measure.guide.filtering import genre_title
-from semrec_faiss.measure.guide.gpu_and_cpu import Side, Sides, hearing_of_memory, open_sides, steady
+from semrec_faiss.measure.guide.gpu_and_cpu import (
+    AS_FUSED,
+    Side,
+    Sides,
+    as_fused,
+    hearing_of_memory,
+    open_sides,
+    steady,
+)
 from semrec_faiss.measure.guide.memory import KEYS, memory_criteria, memory_numbers
 from semrec_faiss.measure.guide.personalization import chosen_users, commonest_genres, decades, genre_alignment
 from semrec_faiss.measure.guide.record import BatchNumbers, GuideResults, MemoryTest
@@ -335,6 +348,71 @@ def test_steady_repeats_as_often_as_there_is_time() -> None:
 @pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
 def test_a_machine_without_a_gpu_says_so(index: Path) -> None:
     assert open_sides(index, (), silent).no_gpu == NotMeasured("FAISS sees no GPU on this machine")
+
+
+# --- type fused where there is one ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let there seem to be one GPU of a compute capability, and torch and Triton that use it."""
+
+    def see(capability: tuple[int, int] = (9, 0), *, usable: bool = True, packages: bool = True) -> None:
+        state = GpuState(0, "NVIDIA Card", "580.1", 80 << 30, 0, capability=capability)
+        at = "semrec_faiss.measure.guide.gpu_and_cpu."
+        monkeypatch.setattr(at + "gpu_count", lambda: 1)
+        monkeypatch.setattr(at + "gpu_states", lambda: [state])
+        monkeypatch.setattr(at + "find_spec", lambda name: name if packages else None)
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: usable)))
+
+    return see
+
+
+@pytest.fixture(scope="module")
+def wide_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of dimensions that type fused takes."""
+    root = tmp_path_factory.mktemp("fused")
+    write_synthetic(root / "data", titles=60, users=9, dim=32, seed=3, seen_per_user=2)
+    build_index(config_from_dict({"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}))
+    return root / "index"
+
+
+def test_an_index_of_type_flat_is_asked_as_type_fused_where_a_gpu_runs_it(
+    wide_index: Path, index: Path, seen_gpu: Callable[..., None]
+) -> None:
+    seen_gpu()
+    assert as_fused(SavedIndex(wide_index), ()) == (AS_FUSED,)
+    assert as_fused(SavedIndex(wide_index), CPU) == ()
+    named = ("index.type=flat",)
+    assert as_fused(SavedIndex(wide_index, named), named) == ()
+    rounded = ("device.kind=auto", "device.float16=true")
+    assert as_fused(SavedIndex(wide_index, rounded), rounded) == ()
+    assert as_fused(SavedIndex(index), ()) == (), "of 24 dimensions"
+    seen_gpu((0, 0))
+    assert as_fused(SavedIndex(wide_index), ()) == (AS_FUSED,), "the driver does not tell"
+
+
+@pytest.mark.parametrize("lacking", [{"capability": (7, 5)}, {"usable": False}, {"packages": False}])
+def test_what_does_not_run_type_fused_is_asked_as_it_is(
+    wide_index: Path, seen_gpu: Callable[..., None], lacking: dict[str, Any]
+) -> None:
+    seen_gpu(**lacking)
+    assert as_fused(SavedIndex(wide_index), ()) == ()
+
+
+def test_the_whole_comparison_is_of_type_fused_then(wide_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide_module, "as_fused", lambda *_: (AS_FUSED,))
+    real, opened = guide_module.open_sides, []
+
+    def noting(path: Path, settings: Sequence[str], progress: Any) -> Sides:
+        opened.append((*settings,))
+        return real(path, settings, progress)
+
+    monkeypatch.setattr(guide_module, "open_sides", noting)
+    found = compare(GuideRun(wide_index, CPU, (1,), CompareSettings.model_validate(QUICK)))
+    assert opened == [(*CPU, AS_FUSED)]
+    assert found["index"]["config"]["type"] == "fused"
+    assert GuideResults.model_validate(found).index.type == "fused"
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
