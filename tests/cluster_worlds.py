@@ -76,6 +76,32 @@ def build_one_slowly(config: Any, part: Any) -> Any:
     return found
 
 
+def change_one_without_space(source: Any, ref: Any, target: Any, plan: Any, compact_at: Any) -> Any:
+    """Change the first shard, and have no space for others."""
+    from semrec_faiss import StorageError
+    from semrec_faiss.cluster import changing
+
+    if target.name != "00000":
+        raise StorageError("the disk is full", fix="free space")
+    return changing.change_one(source, ref, target, plan, compact_at)
+
+
+def change_one_killed_once(source: Any, ref: Any, target: Any, plan: Any, compact_at: Any) -> Any:
+    """Change a shard; the first one of all to be linked kills its process."""
+    from semrec_faiss.cluster import changing
+    from semrec_faiss.index.generations.linked import link_index
+    from semrec_faiss.index.generations.manifest import GenerationRef
+
+    mark = target.parent.parent.parent / "killed-0"
+    try:
+        mark.open("x").close()
+    except FileExistsError:
+        return changing.change_one(source, ref, target, plan, compact_at)
+    link_index(source, GenerationRef.model_validate(ref), target)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 class FakeEncoder:
     """Makes a vector of a text's checksum; kills its process at one text, while a file is there."""
 

@@ -11,7 +11,7 @@ import click
 from semrec_faiss.cli.options import index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
 from semrec_faiss.errors import DamagedIndexError, UsageError
-from semrec_faiss.index.generations.facts import facts_of
+from semrec_faiss.index.generations.facts import Facts, facts_of
 from semrec_faiss.index.generations.generation import Generation
 
 if TYPE_CHECKING:
@@ -99,33 +99,49 @@ def info(index: Path, every: bool, as_json: bool) -> None:
 
 @click.command("verify", epilog="Example: semrec verify indexes/demo")
 @index_argument
+@ray_option
 @json_option
-def verify_index(index: Path, as_json: bool) -> None:
+def verify_index(index: Path, ray: str | None, as_json: bool) -> None:
     """Hash every file of INDEX, cross-check its counts and replay its known answers.
 
-    Ends with exit code 5 when anything is not as it was built.
+    With --ray every shard is verified where it lies. Ends with exit code 5 when anything is not as it was built.
     """
+    with progress_bars() as progress:
+        facts = _verified(index) if ray is None else _verified_in_shards(index, ray, progress)
+    if as_json:
+        print_json({"verified": True, **facts})
+    else:
+        click.echo(
+            f"{index} {facts['generation']} is whole: {facts['files']} files of {as_size(facts['bytes'])} hashed,"
+            f" {facts['titles']} titles and {facts['users']} users counted,"
+            f" {facts['known_answers']} known answers replayed"
+        )
+
+
+def _verified(index: Path) -> Facts:
     from semrec_faiss.index.saved.saved_index import verify
 
     generation = verify(index)
     manifest = generation.manifest
-    facts = {
-        "verified": True,
+    return _verified_facts(generation, len(manifest.files), generation.bytes, len(manifest.known_answers))
+
+
+def _verified_in_shards(index: Path, ray: str, progress: Progress) -> Facts:
+    from semrec_faiss.cluster.verifying import verify_shards
+
+    found = verify_shards(index, address=ray, progress=progress)
+    return _verified_facts(found.generation, found.files, found.bytes, found.known_answers)
+
+
+def _verified_facts(generation: Generation, files: int, size: int, known_answers: int) -> Facts:
+    return {
         "generation": generation.name,
-        "files": len(manifest.files),
-        "bytes": generation.bytes,
-        "titles": manifest.count,
-        "users": manifest.users,
-        "known_answers": len(manifest.known_answers),
+        "files": files,
+        "bytes": size,
+        "titles": generation.manifest.count,
+        "users": generation.manifest.users,
+        "known_answers": known_answers,
     }
-    if as_json:
-        print_json(facts)
-    else:
-        click.echo(
-            f"{index} {generation.name} is whole: {facts['files']} files of {as_size(generation.bytes)} hashed,"
-            f" {manifest.count} titles and {manifest.users} users counted,"
-            f" {facts['known_answers']} known answers replayed"
-        )
 
 
 @click.command(epilog="Example: semrec rollback indexes/demo")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, index_argument, json_option
+from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
 
@@ -46,6 +48,7 @@ _wait_option = click.option(
 @_wait_option
 @_strict_option
 @_dry_run_option
+@ray_option
 @json_option
 def update(
     index: Path,
@@ -57,19 +60,22 @@ def update(
     wait: float,
     strict: bool,
     dry_run: bool,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Change INDEX by a FOLDER of new and changed titles and users, and remove others, in the time of the change.
 
     FOLDER is laid out as a data folder. What it names is added, or replaces what INDEX has under the same id; titles
     without vectors change their metadata alone. Answers are those of an index built anew from the merged data.
+
+    An index in shards is changed with --ray by the machines that have these; new and changed titles go to the last.
     """
     from semrec_faiss.index.update.plan import Change
 
     if folder is None and remove_titles is None and remove_users is None and where is None:
         raise UsageError("nothing is to be changed", fix="name a FOLDER, --remove-titles, --remove-users or --where")
     change = Change(folder, _ids(remove_titles), _ids(remove_users), where)
-    _change(index, change, compact_at, wait, strict=strict, dry_run=dry_run, as_json=as_json)
+    _change(index, change, compact_at, wait, ray, strict=strict, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("append-seen", epilog="Example: semrec append-seen indexes/demo since.parquet")
@@ -78,24 +84,33 @@ def update(
 @_compact_option
 @_wait_option
 @_strict_option
+@ray_option
 @json_option
-def append_seen(index: Path, file: Path, compact_at: float, wait: float, strict: bool, as_json: bool) -> None:
+def append_seen(
+    index: Path, file: Path, compact_at: float, wait: float, strict: bool, ray: str | None, as_json: bool
+) -> None:
     """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them."""
     from semrec_faiss.index.update.plan import Change
 
-    _change(index, Change(seen=file), compact_at, wait, strict=strict, dry_run=False, as_json=as_json)
+    _change(index, Change(seen=file), compact_at, wait, ray, strict=strict, dry_run=False, as_json=as_json)
 
 
 @click.command(epilog="Example: semrec compact indexes/demo")
 @index_argument
 @_wait_option
+@ray_option
 @json_option
-def compact(index: Path, wait: float, as_json: bool) -> None:
+def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
     """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are."""
-    from semrec_faiss.index.update.updating import compact_index
-
     with progress_bars() as progress:
-        generation = compact_index(index, progress, wait=wait)
+        if ray is None:
+            from semrec_faiss.index.update.updating import compact_index
+
+            generation = compact_index(index, progress, wait=wait)
+        else:
+            from semrec_faiss.cluster.updating import compact_shards
+
+            generation = compact_shards(index, address=ray, wait=wait, progress=progress)
     manifest = generation.manifest
     facts = {"generation": generation.name, "titles": manifest.count, "users": manifest.users}
     if as_json:
@@ -105,19 +120,36 @@ def compact(index: Path, wait: float, as_json: bool) -> None:
 
 
 def _change(
-    index: Path, change: Change, compact_at: float, wait: float, *, strict: bool, dry_run: bool, as_json: bool
+    index: Path,
+    change: Change,
+    compact_at: float,
+    wait: float,
+    ray: str | None,
+    *,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    from semrec_faiss.index.update.updating import update_index
-
     share = None if compact_at == 1 else compact_at
     with progress_bars() as progress:
-        summary = update_index(
+        summary = _updater(ray)(
             index, change, dry_run=dry_run, strict=strict, compact_at=share, wait=wait, progress=progress
         )
     if as_json:
         print_json(summary.as_dict() | {"dry_run": dry_run})
     else:
         click.echo("\n".join(_told(index, summary, dry_run=dry_run)))
+
+
+def _updater(ray: str | None) -> Callable[..., UpdateSummary]:
+    """Return what updates an index of one piece, or one in the shards of a cluster."""
+    if ray is None:
+        from semrec_faiss.index.update.updating import update_index
+
+        return update_index
+    from semrec_faiss.cluster.updating import update_shards
+
+    return partial(update_shards, address=ray)
 
 
 def _told(index: Path, summary: UpdateSummary, *, dry_run: bool) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray, told_as_ours
-from semrec_faiss.cluster.shards import Resources, at_node
+from semrec_faiss.cluster.remains import remove_unlisted
+from semrec_faiss.cluster.starting import Resources, at_node
 from semrec_faiss.config.schema import Config
-from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
+from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.index.build.run import build_front, build_index
 from semrec_faiss.index.build.source import TitleRange
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -65,7 +65,7 @@ def build_shards(
     build = _Build(made, shards, replicas, progress)
     generation = build_front(made, build.write, progress, strict=strict)
     with contextlib.suppress(UsageError), IndexDirectory(made.output or "").writing():  # unless another build began
-        build.remove_unlisted()
+        remove_unlisted(made.output or Path())
     return generation
 
 
@@ -80,11 +80,11 @@ class _Build:
 
     def write(self, name: str, count: int, fields: Mapping[str, str]) -> ShardList:
         """Build the shards of a generation."""
-        self.remove_unlisted()  # what a build that was killed has left
+        remove_unlisted(self._index)  # what a build that was killed has left
         try:
             return self._write(Path(SHARDS_FOLDER) / name, count, fields)
         except BaseException:
-            self.remove_unlisted()
+            remove_unlisted(self._index)
             raise
 
     def _write(self, folder: Path, count: int, fields: Mapping[str, str]) -> ShardList:
@@ -107,23 +107,6 @@ class _Build:
                 for at, part in enumerate(parts)
             )
         )
-
-    def remove_unlisted(self) -> None:
-        """Remove shards of generations that are no more, or never were, from every machine."""
-        keep = []
-        if (self._index / SHARDS_FOLDER).is_dir():
-            try:
-                keep = list(IndexDirectory(self._index).generations())
-            except NotFoundError:
-                keep = []  # a first build that did not end
-        _remove_but(str(self._index), keep)
-        ray = load_ray()
-        if ray.is_initialized():
-            others = [
-                ray.remote(_remove_but).options(num_cpus=0, **at_node(node)).remote(str(self._index), keep)
-                for node in set(self._nodes)
-            ]
-            ray.wait(others, num_returns=len(others), timeout=10)
 
     def _number(self, count: int) -> int:
         wanted = self._shards
@@ -200,10 +183,3 @@ def _sees(path: str, token: str) -> bool:
         return Path(path).read_text(encoding="ascii") == token
     except OSError:
         return False
-
-
-def _remove_but(index: str, keep: Sequence[str]) -> None:
-    folder = Path(index) / SHARDS_FOLDER
-    for one in folder.glob("*"):
-        if one.name not in keep:
-            shutil.rmtree(one, ignore_errors=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cluster.blocks import Pool
 from semrec_faiss.cluster.connection import alive_nodes, connect, load_ray
-from semrec_faiss.cluster.shards import A_PLACE
+from semrec_faiss.cluster.starting import A_PLACE
 from semrec_faiss.data.text.encoder import CPU_BATCH, GPU_BATCH, Encoder, EncoderLoader, ModelSource, load_encoder
 
 BATCHES_A_CALL = 8

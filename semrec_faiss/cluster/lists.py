@@ -18,7 +18,7 @@ from semrec_faiss.cluster.blocks import done_in_blocks
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.shard import rss_bytes
-from semrec_faiss.cluster.shards import A_PLACE
+from semrec_faiss.cluster.starting import A_PLACE
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.connection import OWN, SCHEME, connect, split_address
-from semrec_faiss.cluster.index import ShardedIndex
+from semrec_faiss.cluster.saved import ShardedSaved, opened_front
 from semrec_faiss.cluster.searcher import ShardedSearcher
-from semrec_faiss.cluster.shards import PATIENCE_SECONDS, OpenShards, start_shards
-from semrec_faiss.cluster.titles import ShardedTitles
+from semrec_faiss.cluster.shards import PATIENCE_SECONDS, OpenShards
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.saved.titles import fields_of, parts_of
 from semrec_faiss.search.arguments import names_of
 from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Block
@@ -32,34 +26,9 @@ from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
 
-
-class ShardedSaved(SavedIndex):
-    """The front of an index in shards: its users and settings are read here, titles and vectors asked for."""
-
-    def __init__(self, generation: Generation, settings: Sequence[str], shards: OpenShards) -> None:
-        """Wrap a generation that lists ``shards``, which are open."""
-        self._open(generation, settings)
-        self.shards = shards
-
-    def _check_kind(self, generation: Generation) -> None:
-        """Any front will do."""
-
-    @cached_property
-    def vectors(self) -> ShardedIndex:
-        """The vectors of all shards."""
-        return ShardedIndex(self.shards, self.config.index, self.generation.manifest.dim, self.shards.opened())
-
-    @cached_property
-    def titles(self) -> ShardedTitles:
-        """The titles of all shards, in row order."""
-        return ShardedTitles(self.shards, fields_of(self.generation))
-
-    def __reduce__(self) -> Any:
-        return _saved_again, (self.shards, self._overrides)
-
-
-def _saved_again(shards: OpenShards, settings: tuple[str, ...]) -> ShardedSaved:
-    return ShardedSaved(IndexDirectory(shards.index).current(), settings, shards)
+if TYPE_CHECKING:
+    from semrec_faiss.index.update.plan import Change
+    from semrec_faiss.index.update.updating import UpdateSummary
 
 
 class ShardedOpened(Opened):
@@ -70,8 +39,7 @@ class ShardedOpened(Opened):
 
     def searcher_by(self, batcher: Searches | None) -> ShardedSearcher:
         """Return what asks the shards, at once."""
-        saved = self.saved
-        return ShardedSearcher(saved.vectors, saved.titles, saved.shards, parts_of(saved.generation))
+        return self.saved.searcher
 
     def alike(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles whose cosine to one is the greatest, in all shards."""
@@ -92,7 +60,8 @@ class ClusterRecommender(Recommender):
     """A `Recommender` whose titles lie in shards, each served by actors of a Ray cluster.
 
     Answers of exact types are those of one index of all titles, bit for bit. It travels to other processes of the
-    cluster, where it asks the same actors; these end with the process that opened it, or by `close`.
+    cluster, where it asks the same actors; these end with the process that opened it, or by `close`. A newer generation
+    has actors of its own but for shards that have not changed; the others' end when nobody asks them any more.
     """
 
     opens = ShardedOpened
@@ -119,8 +88,8 @@ class ClusterRecommender(Recommender):
             address: the cluster; see `connect`.
             replicas: actors a shard; where one is lost, another answers.
             patience_s: how long a question waits for a shard that is lost, before UnavailableError.
-            follow: not taken: the actors stay with the generation that they opened.
             partial: answer without such a shard; answers say what share of the titles they saw.
+            follow: go to each newer generation soon after its publishing, as `refresh` does.
 
         Raises:
             NotFoundError: there is no index at ``path``.
@@ -135,17 +104,11 @@ class ClusterRecommender(Recommender):
             address, path = split_address(path)
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
             raise UsageError(f"replicas is {replicas!r}; a whole number from 1 on is expected")
-        folder, given = Path(path).absolute(), names_of(settings, "settings")
-        generation = IndexDirectory(folder).current()
-        listed = read_shards(generation)
-        if listed is None:
-            raise UsageError(
-                f"index {folder} is not in shards", fix="open it as it is, or build it with `semrec build --shards N`"
-            )
-        config = ShardedSaved(generation, given, OpenShards(folder, listed, [])).config
+        how = {"patience_s": patience_s, "partial": partial, "wanted": replicas}
+        saved = opened_front(Path(path).absolute(), names_of(settings, "settings"), **how)
         connect(address)
-        actors = start_shards(folder, listed, config, given, replicas)
-        return cls(ShardedSaved(generation, given, OpenShards(folder, listed, actors, patience_s, partial)))
+        saved.start()
+        return cls(saved, None, follow)
 
     @property
     def shards(self) -> OpenShards:
@@ -154,12 +117,30 @@ class ClusterRecommender(Recommender):
         assert isinstance(saved, ShardedSaved)
         return saved.shards
 
-    def refresh(self) -> bool:
-        """Refuse: the actors stay with the generation that they opened."""
-        raise UsageError("an index in shards stays with the generation that it opened", fix="open it again")
+    def _make_room(self, newer: SavedIndex) -> None:
+        """Let the open generation go where the next finds no GPUs beside it."""
+        assert isinstance(newer, ShardedSaved)
+        if self._opened is not None and newer.starter.lacks_gpus(newer.shards.listed, self.shards):
+            self._let_go(newer, "GPUs of its own, and the cluster has none left")
+
+    def _take(self, saved: SavedIndex, parts: tuple[bool, bool]) -> None:
+        assert isinstance(saved, ShardedSaved)
+        before = None if self._opened is None else self._opened.saved
+        assert before is None or isinstance(before, ShardedSaved)
+        saved.start(before)
+        super()._take(saved, parts)
+
+    def _change(self, change: Change, **options: Any) -> UpdateSummary:
+        """Change the index on disk by the cluster; see `update_shards`."""
+        from semrec_faiss.cluster.updating import update_shards
+
+        saved = self.saved
+        assert isinstance(saved, ShardedSaved)
+        return update_shards(saved.shards.index, change, asks=saved, **options)
 
     def close(self) -> None:
-        """End the actors; nothing can be asked afterwards."""
+        """End the actors, and follow the index no more; nothing can be asked afterwards."""
+        super().close()
         self.shards.close()
 
     def __enter__(self) -> ClusterRecommender:

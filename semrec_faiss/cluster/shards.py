@@ -1,9 +1,9 @@
-"""The actors of an index's shards: started where shards lie, asked together, another replica where one is lost."""
+"""The actors of an index's shards: asked together, another replica where one is lost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.cluster.connection import alive_nodes, load_ray, told_as_ours
-from semrec_faiss.cluster.shard import About, ShardServer
-from semrec_faiss.config.schema import Config
+from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
-from semrec_faiss.index.generations.shards import Shard, ShardList
+from semrec_faiss.index.generations.shards import ShardList
 
 OPEN_SECONDS = 180.0
 """How long a shard may take to find a place and to be opened."""
@@ -23,93 +22,12 @@ OPEN_SECONDS = 180.0
 PATIENCE_SECONDS = 30.0
 """How long a question waits for a shard that is lost: its actor is started anew elsewhere meanwhile."""
 
-A_PLACE = 0.01
-"""What an actor reserves of a core: it shares them, and never waits for a place that another holds."""
-
 RETRY_SECONDS = 0.1
-THREADS = 16
-"""Questions that one actor answers at a time."""
+
+LOST_FIX = "`ray status` tells which machines are there; with --replicas 2 another one answers for it"
 
 LEAST_PUT = 100_000
 """Arguments from so many bytes on are sent to each machine once."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What an actor uses: cores, which are shared with whoever else is there, and GPUs, which are its own."""
-
-    cores: int
-    gpus: int
-
-    @classmethod
-    def of(cls, config: Config, actors: int) -> Resources:
-        """Divide the cluster's GPUs, where it has one for each and the config takes them, and its cores."""
-        total = load_ray().cluster_resources()
-        gpus = int(config.device.kind != "cpu" and total.get("GPU", 0) >= actors)
-        return cls(max(1, int(total.get("CPU", 1) / actors)), gpus)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """What an index is opened with: the one GPU that the actor sees, or none."""
-        return ("device.gpus=[0]",) if self.gpus else ("device.kind=cpu",)
-
-
-def start_shards(
-    index: Path, shards: ShardList, config: Config, settings: Sequence[str], replicas: int
-) -> list[list[Any]]:
-    """Start the actors of each shard, spread over machines; of GPUs each has its own, by a placement group."""
-    ray = load_ray()
-    actors = replicas * len(shards.shards)
-    wanted = Resources.of(config, actors)
-    where = _gpu_places(ray, wanted, actors) if wanted.gpus else _cpu_places(ray, len(shards.shards), replicas)
-    given = (*settings, *wanted.settings)
-    started: list[list[Any]] = []
-    for number, shard in enumerate(shards.shards):
-        started.append([])
-        for replica in range(replicas):
-            place = shard.places[replica % len(shard.places)]
-            actor = ray.remote(ShardServer).options(
-                num_cpus=A_PLACE,
-                num_gpus=wanted.gpus,
-                max_restarts=-1,
-                max_concurrency=THREADS,
-                **(where[number * replicas + replica] if place.node is None else at_node(place.node)),
-            )
-            ref = place.generation.model_dump()
-            started[-1].append(actor.remote(str(index / shard.folder), ref, shard.first, given, wanted.cores))
-    return started
-
-
-def at_node(address: str) -> dict[str, Any]:
-    """Return the options that keep a task or an actor on the machine with this address."""
-    return {"resources": {f"node:{address}": 0.001}}
-
-
-def _cpu_places(ray: Any, shards: int, replicas: int) -> list[dict[str, Any]]:
-    """Return where each actor begins: replicas of a shard on machines of their own, while there are enough."""
-    nodes = [node["NodeID"] for node in alive_nodes()]
-    near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    return [
-        {"scheduling_strategy": near(nodes[(shard + replica) % len(nodes)], soft=True)}
-        for shard in range(shards)
-        for replica in range(replicas)
-    ]
-
-
-def _gpu_places(ray: Any, wanted: Resources, actors: int) -> list[dict[str, Any]]:
-    group = _gpu_group(ray, wanted, actors)
-    inside = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
-    return [{"scheduling_strategy": inside(group, placement_group_bundle_index=at)} for at in range(actors)]
-
-
-def _gpu_group(ray: Any, wanted: Resources, actors: int) -> Any:
-    group = ray.util.placement_group([{"CPU": A_PLACE, "GPU": wanted.gpus}] * actors, strategy="SPREAD")
-    if not group.wait(OPEN_SECONDS):
-        raise UnavailableError(
-            f"{actors} actors with a GPU each found no place within {OPEN_SECONDS:.0f} s",
-            fix="`ray status` tells who holds the GPUs; --set device.kind=cpu does without",
-        )
-    return group
 
 
 @dataclass
@@ -122,6 +40,8 @@ class OpenShards:
         replicas: the actors of each shard; any one answers for it.
         patience_s: how long a question waits for a shard that is lost.
         partial: whether it is answered without that shard then.
+        wanted: how many actors each shard is to have.
+        held: what the actors need for as long as they are asked; stays in this process.
     """
 
     index: Path
@@ -129,11 +49,20 @@ class OpenShards:
     replicas: list[list[Any]]
     patience_s: float = PATIENCE_SECONDS
     partial: bool = False
+    wanted: int = 1
+    held: tuple[object, ...] = ()
     _preferred: dict[int, int] = field(default_factory=dict)
     _lost: set[int] = field(default_factory=set)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"held": ()}
+
     def __len__(self) -> int:
         return len(self.listed.shards)
+
+    def unopened(self, listed: ShardList) -> OpenShards:
+        """Return shards that are asked in the same way, without actors yet."""
+        return OpenShards(self.index, listed, [], self.patience_s, self.partial, self.wanted)
 
     @property
     def count(self) -> int:
@@ -195,6 +124,10 @@ class OpenShards:
             for number, (shard, own) in enumerate(zip(self.listed.shards, pings, strict=True))
         ]
 
+    def lose(self, shard: int) -> None:
+        """Take a shard for lost until it answers: where partial answers are wanted, it is not waited for."""
+        self._lost.add(shard)
+
     def lost_one(self) -> UnavailableError:
         """Return the error for a question that a shard which is lost may know the answer to."""
         return self._lost_one(min(self._lost, default=0), "is lost")
@@ -204,6 +137,7 @@ class OpenShards:
         ray = load_ray()
         for actor in (actor for replicas in self.replicas for actor in replicas):
             ray.kill(actor, no_restart=True)
+        self.held = ()
 
     def _ask(self, arguments: Mapping[int, tuple[Any, ...]], method: str, patience_s: float) -> dict[int, Any]:
         ray = load_ray()
@@ -250,14 +184,15 @@ class OpenShards:
             reference = self._call(shard, method, arguments)
 
     def _lost_one(self, shard: int, what: str) -> UnavailableError:
-        return UnavailableError(
-            f"shard {shard} of {len(self)} ({_titles_of(self.listed.shards[shard])}) {what}",
-            fix="`ray status` tells which machines are there; with --replicas 2 another one answers for it",
-        )
+        return UnavailableError(f"{named(self.listed, shard)} {what}", fix=LOST_FIX)
 
 
-def _titles_of(shard: Shard) -> str:
-    return f"titles {shard.first:,} to {shard.first + shard.titles - 1:,}"
+def named(listed: ShardList, shard: int) -> str:
+    """Return what messages call a shard: which it is, its titles, and the machines whose disks hold it."""
+    one = listed.shards[shard]
+    nodes = [place.node for place in one.places if place.node is not None]
+    where = f", on {' and '.join(nodes)}" if nodes else ""
+    return f"shard {shard} of {len(listed.shards)} (titles {one.first:,} to {one.first + one.titles - 1:,}{where})"
 
 
 def _is_fine(ray: Any, ping: Any) -> bool:

@@ -22,6 +22,7 @@ class ShardedTitles(Titles):
         """Ask ``shards``, whose titles have ``fields``."""
         self._shards = shards
         self._columns = None
+        self._catalog = None
         self.fields = dict(fields)
         self.count = shards.count
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -27,7 +26,7 @@ from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest, Screening
 from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
-from semrec_faiss.index.saved.titles import FIELDS_NAME, write_titles
+from semrec_faiss.index.saved.titles import write_fields, write_titles
 from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.progress import Progress, silent
 
@@ -94,8 +93,7 @@ def build_front(config: Config, write_shards: ShardsWriter, progress: Progress =
     """
 
     def write(new: NewGeneration, source: Source, index: IndexConfig) -> WrittenTitles:
-        with new.create(FIELDS_NAME) as file:
-            file.write(json.dumps(source.catalog.fields, ensure_ascii=False).encode())
+        write_fields(new, source.catalog.fields)
         shards = write_shards(new.name, source.count, source.catalog.fields)
         with new.create(SHARDS_LIST) as file:
             file.write(shards.as_json())

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
-from semrec_faiss.index.generations.generation import Generation, NewGeneration, write_synced
+from semrec_faiss.index.generations.generation import Generation, NewGeneration, current_line, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
 from semrec_faiss.locks import only_writer
@@ -200,7 +200,7 @@ class IndexDirectory:
     def _point_at(self, ref: GenerationRef) -> None:
         staged = self.path / _STAGED_NAME
         try:
-            write_synced(staged, f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode())
+            write_synced(staged, current_line(ref))
             staged.replace(self.path / CURRENT_NAME)
         except OSError:
             staged.unlink(missing_ok=True)

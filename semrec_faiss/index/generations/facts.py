@@ -6,6 +6,7 @@ from typing import Any
 
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import Screening
+from semrec_faiss.index.generations.shards import read_shards
 
 Facts = dict[str, Any]
 
@@ -18,7 +19,7 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         generation: of it.
     """
     manifest = generation.manifest
-    config = manifest.config
+    config, shards = manifest.config, read_shards(generation)
     facts: Facts = {
         "index": index,
         "generation": generation.name,
@@ -29,6 +30,7 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "dim": manifest.dim,
         "users": manifest.users,
         "history_ignored": manifest.ignored_history,
+        "shards": None if shards is None else len(shards.shards),
         "segments": None if manifest.segments is None else len(manifest.segments.parts),
         "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
         "screening": None if manifest.screening is None else _screening(manifest.screening, manifest.base_count),

@@ -192,6 +192,11 @@ class NewGeneration:
         return GenerationRef(name=self.name, manifest_sha256=digest)
 
 
+def current_line(ref: GenerationRef) -> bytes:
+    """Return what CURRENT holds where this generation is in use."""
+    return f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode()
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and bring it to the disk; raises OSError when the disk refuses."""
     with path.open("wb") as file:

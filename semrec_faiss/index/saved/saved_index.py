@@ -16,6 +16,7 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -197,6 +198,10 @@ class SavedIndex:
         """The titles in DuckDB, loaded when this is first used."""
         return self.titles.catalog
 
+    def matching(self, where: str) -> Rows:
+        """Return the rows of titles for which a SQL expression holds, ascending; raises UsageError for a mistake."""
+        return matching_rows(self.catalog, where)
+
     @cached_property
     def transformation(self) -> Transformation | None:
         """What titles' vectors were learned by; None where not; raises DamagedIndexError where it cannot be read."""
@@ -243,7 +248,7 @@ def verify(path: str | Path) -> Generation:
 def verify_opened(saved: SavedIndex) -> None:
     """Do for an index that is open what `verify` does; raises DamagedIndexError when it is not as it was built."""
     saved.generation.check_all()
-    _check_nothing_omitted(saved.generation)
+    check_nothing_omitted(saved.generation)
     index = saved.load_base()
     for number, answer in enumerate(saved.generation.manifest.known_answers, start=1):
         _replay(index, answer, number)
@@ -253,10 +258,10 @@ def verify_opened(saved: SavedIndex) -> None:
         raise DamagedIndexError(f"{saved.catalog.count} titles, the manifest says {saved.generation.manifest.count}")
     _ = saved.transformation
     if saved.users is not None:
-        _check_users(saved.users, saved.titles.count)
+        check_users(saved.users, saved.titles.count)
 
 
-def _check_nothing_omitted(generation: Generation) -> None:
+def check_nothing_omitted(generation: Generation) -> None:
     """Refuse files that the manifest does not name: without its seen.parquet an index recommends what was seen."""
     known = {*generation.manifest.files, MANIFEST_NAME, MANIFEST_DIGEST_NAME}
     omitted = sorted(path.name for path in generation.folder.iterdir() if path.name not in known)
@@ -264,7 +269,8 @@ def _check_nothing_omitted(generation: Generation) -> None:
         raise damaged(generation.folder / omitted[0], "is not named in the manifest beside it")
 
 
-def _check_users(users: SavedUsers, titles: int) -> None:
+def check_users(users: SavedUsers, titles: int) -> None:
+    """Hold users' ids, vectors and histories against each other; raises DamagedIndexError."""
     if len(users.vectors) != len(users.ids):
         raise DamagedIndexError(f"{len(users.vectors)} user vectors and {len(users.ids)} user ids")
     if users.has_seen and len(users.seen[1]) and int(users.seen[1].max()) >= titles:

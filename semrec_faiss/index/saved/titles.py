@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.titles.catalog import Catalog
@@ -26,12 +27,17 @@ def write_titles(new: NewGeneration, catalog: Catalog) -> None:
     """Write items.parquet for filters, and the records with their look-up for everything else."""
     catalog.write_parquet(new.folder / ITEMS_NAME)
     new.adopt(ITEMS_NAME)
-    with new.create(FIELDS_NAME) as file:
-        file.write(json.dumps(catalog.fields, ensure_ascii=False).encode())
+    write_fields(new, catalog.fields)
     fields = {**LEADING_FIELDS, **catalog.fields}
     with ColumnsWriter(new.folder / COLUMNS_NAME, fields) as columns:
         write_texts(new, RECORDS, stored_records(catalog, columns.add))
     new.adopt(COLUMNS_NAME)
+
+
+def write_fields(new: NewGeneration, fields: Mapping[str, str]) -> None:
+    """Write fields.json: the DuckDB type of every metadata field."""
+    with new.create(FIELDS_NAME) as file:
+        file.write(json.dumps(fields, ensure_ascii=False).encode())
 
 
 def open_titles(generation: Generation, segments: OpenSegments | None = None) -> Titles:

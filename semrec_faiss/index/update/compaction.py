@@ -39,7 +39,7 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
         index, screening = write_screening(new, config.index, blocks, count, dim, progress)
         write_titles(new, saved.catalog)
         if saved.users is not None:
-            _write_users(new, saved.users, dim)
+            write_held_users(new, saved.users, dim)
         for name in (JSON_NAME, ARRAYS_NAME):
             if saved.generation.has(name):
                 new.link(saved.generation, name)
@@ -65,7 +65,8 @@ def _blocks(read: Callable[[Rows], Vectors], count: int, dim: int) -> Iterator[t
         yield first, read(np.arange(first, min(first + step, count)))
 
 
-def _write_users(new: NewGeneration, users: SavedUsers, dim: int) -> None:
+def write_held_users(new: NewGeneration, users: SavedUsers, dim: int) -> None:
+    """Write the users that an index holds as a build does."""
     with new.create(USERS_NAME) as file:
         write_npy(file, lambda: _blocks(users.vectors.__getitem__, users.count, dim), (users.count, dim))
     write_user_ids(new, users.ids)

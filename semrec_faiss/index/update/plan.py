@@ -14,7 +14,6 @@ from semrec_faiss.data.folder.change import ChangeFolder, find_change_folder
 from semrec_faiss.data.folder.layout import USER_VECTORS, open_vectors, read_float32
 from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.titles import Record, stored_records
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
@@ -251,7 +250,7 @@ def _removed_titles(saved: SavedIndex, change: Change) -> tuple[Rows, list[str]]
     unknown = [media_id for media_id, row in zip(asked, rows.tolist(), strict=True) if row < 0]
     found = rows[rows >= 0]
     if change.where is not None:
-        found = np.concatenate((found, matching_rows(saved.catalog, change.where)))
+        found = np.concatenate((found, saved.matching(change.where)))
     return np.unique(found), unknown
 
 

@@ -53,6 +53,8 @@ class Written:
 def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name: str, *, strict: bool) -> Written:
     """Write what ``plan`` brings to ``saved`` as a segment called ``name``.
 
+    The front of an index in shards is given a plan without the records of titles, and only takes note of their rows.
+
     Raises:
         DataError: what users have seen cannot be read, or ``strict`` and it names somebody or something unknown.
     """
@@ -60,7 +62,8 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     _write_titles(new, name, plan.titles, plan.lines, titles)
     written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
     write_users(new, name, written, plan.users.vectors, _replaced(plan.users, users))
-    segment = Segment(name=name, titles=len(plan.lines), users=len(written))
+    count = int(plan.titles.written.sum())
+    segment = Segment(name=name, titles=count, users=len(written))
     if not plan.seen:
         return Written(segment, 0, 0, ())
     seen, who = _read_seen(saved, plan, titles, users, strict=strict)
@@ -70,7 +73,7 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
         seen.ratings,
         seen.timestamps,
         len(users.now) + len(written),
-        len(titles.now) + len(plan.lines),
+        len(titles.now) + count,
     )
     write_seen(new, history, file_of(name, SEEN))
     return Written(segment, len(history.rows), seen.ignored, who)

@@ -119,22 +119,34 @@ def update_index(
     directory.current()  # no index: nothing is locked, nor made
     if dry_run:
         saved = SavedIndex(path, _ON_CPU)
-        plan = _checked(planned(saved, change), strict=strict)
-        return _summary(saved.generation, plan, None, 0, is_compacted=False, titles=_count_after(saved, plan))
+        plan = checked(planned(saved, change), strict=strict)
+        return summary_of(saved.generation, plan, None, 0, is_compacted=False, titles=count_after(saved, plan))
     with directory.writing(wait):
-        saved, is_compacted = SavedIndex(path, _ON_CPU), False
-        plan = _checked(planned(saved, change), strict=strict)
+        saved = SavedIndex(path, _ON_CPU)
+        plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
-            return _summary(saved.generation, plan, None, 0, is_compacted=False)
-        if _segments_of(saved) >= MOST_SEGMENTS:
-            compacted(directory, saved, progress)
-            saved, is_compacted = SavedIndex(path, _ON_CPU), True
-            plan = planned(saved, change)
-        generation, written, size = _publish(directory, saved, plan, strict=strict)
-        if compact_at is not None and generation.manifest.share_apart > compact_at:
-            generation = compacted(directory, SavedIndex(path, _ON_CPU), progress)
-            is_compacted = True
-        return _summary(generation, plan, written, size, is_compacted=is_compacted)
+            return summary_of(saved.generation, plan, None, 0, is_compacted=False)
+        return apply_plan(directory, saved, plan, strict=strict, compact_at=compact_at, progress=progress)
+
+
+def apply_plan(
+    directory: IndexDirectory,
+    saved: SavedIndex,
+    plan: UpdatePlan,
+    *,
+    strict: bool = False,
+    compact_at: float | None = COMPACT_AT,
+    progress: Progress = silent,
+) -> UpdateSummary:
+    """Do what was planned for ``saved``, the generation in use; hold `writing` around it; see `update_index`."""
+    is_compacted = segments_of(saved.generation) >= MOST_SEGMENTS
+    if is_compacted:  # rows stay as they are planned for
+        saved = SavedIndex.of(compacted(directory, saved, progress), _ON_CPU)
+    generation, written, size = _publish(directory, saved, plan, strict=strict)
+    if compact_at is not None and generation.manifest.share_apart > compact_at:
+        generation = compacted(directory, SavedIndex.of(generation, _ON_CPU), progress)
+        is_compacted = True
+    return summary_of(generation, plan, written, size, is_compacted=is_compacted)
 
 
 def compact_index(path: str | Path, progress: Progress = silent, *, wait: float = 0) -> Generation:
@@ -168,14 +180,16 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
         return saved.generation if saved.segments is None else compacted(directory, saved, progress)
 
 
-def _checked(plan: UpdatePlan, *, strict: bool) -> UpdatePlan:
+def checked(plan: UpdatePlan, *, strict: bool) -> UpdatePlan:
+    """Return a plan; raises NotFoundError where it is to be ``strict`` and would remove what is not there."""
     if strict:
         plan.refuse_unknown()
     return plan
 
 
-def _segments_of(saved: SavedIndex) -> int:
-    about = saved.generation.manifest.segments
+def segments_of(generation: Generation) -> int:
+    """Count the updates that a generation keeps apart from its base."""
+    about = generation.manifest.segments
     return 0 if about is None else len(about.parts)
 
 
@@ -188,7 +202,7 @@ def _publish(
             new.link(saved.generation, name)
         before = set(new.files)
         written = write_segment(new, saved, plan, f"seg-{new.name[4:]}", strict=strict)
-        manifest = _manifest(new, saved, plan, [written.segment])
+        manifest = manifest_after(new, saved, plan, [written.segment])
         if saved.config.profile is not None:
             manifest = _with_profiles(new, saved, plan, written, manifest)
         size = sum(entry.bytes for name, entry in new.files.items() if name not in before)
@@ -206,10 +220,11 @@ def _with_profiles(
     if not len(affected):
         return manifest
     more = write_affected(new, after, saved.config.profile, affected, f"{written.segment.name}-users")
-    return _manifest(new, saved, plan, [written.segment, more])
+    return manifest_after(new, saved, plan, [written.segment, more])
 
 
-def _manifest(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: list[Segment]) -> Manifest:
+def manifest_after(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: list[Segment]) -> Manifest:
+    """Return the manifest of a generation that ``parts`` bring ``plan`` to."""
     manifest = saved.generation.manifest
     about = manifest.segments or Segments(
         base_titles=manifest.count, base_users=manifest.users, parts=(), fields=plan.fields
@@ -219,7 +234,7 @@ def _manifest(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: li
             "generation": new.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "semrec_version": __version__,
-            "count": _count_after(saved, plan),
+            "count": count_after(saved, plan),
             "users": manifest.users + plan.users.new - len(plan.users.removed),
             "files": new.files,
             "previous": new.previous,
@@ -228,11 +243,12 @@ def _manifest(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: li
     )
 
 
-def _count_after(saved: SavedIndex, plan: UpdatePlan) -> int:
+def count_after(saved: SavedIndex, plan: UpdatePlan) -> int:
+    """Count the titles that there are after a change."""
     return saved.generation.manifest.count + plan.titles.new - len(plan.titles.removed)
 
 
-def _summary(
+def summary_of(
     generation: Generation,
     plan: UpdatePlan,
     written: Written | None,
@@ -241,6 +257,16 @@ def _summary(
     is_compacted: bool,
     titles: int | None = None,
 ) -> UpdateSummary:
+    """Say what was done.
+
+    Args:
+        generation: the one in use now.
+        plan: what was planned.
+        written: what was written of it; None where nothing was.
+        size: bytes of new files.
+        is_compacted: whether the index was built anew.
+        titles: how many there would be, where that is all that is asked; None counts what there is.
+    """
     manifest = generation.manifest
     about = manifest.segments
     return UpdateSummary(

@@ -34,6 +34,7 @@ from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries
 
 if TYPE_CHECKING:
+    from semrec_faiss.index.update.plan import Change
     from semrec_faiss.index.update.updating import UpdateSummary
 
 LET_GO_SECONDS = 60
@@ -94,7 +95,7 @@ class LivingIndex(HoldsHandles):
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
-            opened: Self = cluster_recommender().open(path, settings)
+            opened: Self = cluster_recommender().open(path, settings, follow=follow)
             return opened
         return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, follow)
 
@@ -178,15 +179,18 @@ class LivingIndex(HoldsHandles):
     def _make_room(self, newer: SavedIndex) -> None:
         """Let the open generation go where the next does not fit beside it, after the questions that it answers."""
         lacking = None if self._opened is None else lacking_room(newer, self._known)
-        if lacking is None:
-            return
+        if lacking is not None:
+            self._let_go(newer, str(lacking))
+
+    def _let_go(self, newer: SavedIndex, lacking: str) -> None:
         before = self._known.generation
         warnings.warn(
             f"{before.folder.parent}: {newer.generation.name} takes, beside {before.name}, {lacking}:"
             f" {before.name} is let go first, and questions wait until {newer.generation.name} is open",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+        assert self._opened is not None
         gone, self._opened = weakref.ref(self._opened), None
         until = time.monotonic() + LET_GO_SECONDS
         while gc.collect() >= 0 and gone() is not None and time.monotonic() < until:
@@ -256,7 +260,6 @@ class LivingIndex(HoldsHandles):
             (8, 1511)
         """
         from semrec_faiss.index.update.plan import Change
-        from semrec_faiss.index.update.updating import update_index
 
         change = Change(
             None if folder is None else Path(folder),
@@ -265,9 +268,14 @@ class LivingIndex(HoldsHandles):
             where,
             None if seen is None else Path(seen),
         )
-        summary = update_index(self._known.generation.folder.parent, change, **options)
+        summary = self._change(change, **options)
         self.refresh()
         return summary
+
+    def _change(self, change: Change, **options: Any) -> UpdateSummary:
+        from semrec_faiss.index.update.updating import update_index
+
+        return update_index(self._known.generation.folder.parent, change, **options)
 
     def close(self) -> None:
         """Follow the index no more; what is open stays, and goes with this object.

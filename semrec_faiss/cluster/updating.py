@@ -1,0 +1,263 @@
+"""Changes to an index in shards: each shard takes what concerns its titles, and all are published together, last.
+
+As in one piece, new and changed titles go to the end, which is the last shard's, so that rows stay those of an index
+built anew. A shard that nothing concerns is listed again as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss._version import __version__
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.cluster.changing import Work, changed_shards
+from semrec_faiss.cluster.connection import OWN, connect
+from semrec_faiss.cluster.remains import remove_unlisted
+from semrec_faiss.cluster.saved import ShardedSaved, opened_front
+from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
+from semrec_faiss.index.saved.titles import fields_of, write_fields
+from semrec_faiss.index.update.compaction import write_held_users
+from semrec_faiss.index.update.plan import Change, Kind, UpdatePlan, planned
+from semrec_faiss.index.update.profiles import affected_users, write_affected
+from semrec_faiss.index.update.segment import Written, write_segment
+from semrec_faiss.index.update.updating import (
+    COMPACT_AT,
+    MOST_SEGMENTS,
+    UpdateSummary,
+    checked,
+    count_after,
+    manifest_after,
+    segments_of,
+    summary_of,
+)
+from semrec_faiss.progress import Progress, silent
+
+_ON_CPU = ("device.kind=cpu",)
+
+
+def update_shards(
+    path: str | Path,
+    change: Change,
+    *,
+    address: str = OWN,
+    asks: ShardedSaved | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
+    compact_at: float | None = COMPACT_AT,
+    wait: float = 0,
+    progress: Progress = silent,
+) -> UpdateSummary:
+    """Change an index in shards as `update_index` does one in one piece; a reader sees it before or after, whole.
+
+    A shard is built anew by itself once ``compact_at`` of it lies apart, which the last one reaches first.
+
+    Args:
+        path: the index directory, as this machine reads it.
+        change: what is to be changed; only this machine reads it.
+        address: the cluster; see `connect`.
+        asks: the index as it is open already; without it, or where it is not the newest, actors are started.
+        dry_run: only count.
+        strict: refuse what names users or titles that there are not, instead of counting it.
+        compact_at: share of the index, or of a shard, in segments or removed, from which on it is built anew.
+        wait: seconds for another process that writes the index to end.
+        progress: told how many shards are done.
+
+    Raises:
+        UsageError: the index is not in shards; and as `update_index`.
+        UnavailableError: there is no cluster, or a shard is lost; the index is as it was.
+        SemrecError: as `update_index`.
+    """
+    directory = IndexDirectory(Path(path).absolute())
+    opened_front(directory.path, _ON_CPU)  # no index, or not in shards: nothing is locked, nor made
+    connect(address)
+    if dry_run:
+        with _opened(directory, asks) as saved:
+            plan = checked(planned(saved, change), strict=strict)
+            return summary_of(saved.generation, plan, None, 0, is_compacted=False, titles=count_after(saved, plan))
+    with directory.writing(wait), _opened(directory, asks) as saved:
+        plan = checked(planned(saved, change), strict=strict)
+        if plan.is_empty:
+            return summary_of(saved.generation, plan, None, 0, is_compacted=False)
+        generation, written, size = _publish(directory, saved, plan, strict, compact_at, progress)
+        is_compacted = segments_of(generation) >= MOST_SEGMENTS or (
+            compact_at is not None and generation.manifest.share_apart > compact_at
+        )
+        if is_compacted:
+            generation = _compacted(directory, opened_front(directory.path, _ON_CPU), progress)
+        return summary_of(generation, plan, written, size, is_compacted=is_compacted)
+
+
+def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, progress: Progress = silent) -> Generation:
+    """Build every shard anew that updates have touched, and the users; answers stay as they are.
+
+    Args:
+        path: the index directory.
+        address: the cluster; see `connect`.
+        wait: seconds for another process that writes the index to end.
+        progress: told how many shards are done.
+
+    Raises:
+        SemrecError: as `compact_index` and `update_shards`.
+    """
+    directory = IndexDirectory(Path(path).absolute())
+    opened_front(directory.path, _ON_CPU)
+    connect(address)
+    with directory.writing(wait):
+        front = opened_front(directory.path, _ON_CPU)
+        return front.generation if front.segments is None else _compacted(directory, front, progress)
+
+
+@contextlib.contextmanager
+def _opened(directory: IndexDirectory, asks: ShardedSaved | None) -> Iterator[ShardedSaved]:
+    """Open the index in use, with actors that tell what it holds."""
+    if asks is not None and not asks.shards.partial and asks.generation.ref == directory.current_ref():
+        yield asks
+        return
+    saved = opened_front(directory.path, _ON_CPU)
+    saved.start()
+    try:
+        yield saved
+    finally:
+        saved.shards.close()
+
+
+def _publish(
+    directory: IndexDirectory,
+    saved: ShardedSaved,
+    plan: UpdatePlan,
+    strict: bool,
+    compact_at: float | None,
+    progress: Progress,
+) -> tuple[Generation, Written, int]:
+    """Have the shards changed, write what the front knows of it, and publish all of it; or leave nothing of it."""
+    with _new_generation(directory) as new:
+        for name in saved.generation.manifest.files:
+            if name != SHARDS_LIST:
+                new.link(saved.generation, name)
+        before = set(new.files)
+        front = replace(plan, lines=())  # the titles themselves go to the shards
+        written = write_segment(new, saved, front, f"seg-{new.name[4:]}", strict=strict)
+        work = _work_of(saved.shards.listed, plan, fields_of(saved.generation))
+        listed = changed_shards(directory.path, new.name, saved.shards.listed, work, compact_at, progress)
+        _write_list(new, listed)
+        manifest = manifest_after(new, saved, plan, [written.segment])
+        profile = saved.config.profile
+        after = _Staged(Generation.staged(new, manifest), saved, plan.titles)
+        if profile is not None and after.users is not None and after.users.has_seen:
+            affected = affected_users(saved, after, plan, written.seen_users)
+            if len(affected):
+                more = write_affected(new, after, profile, affected, f"{written.segment.name}-users")
+                manifest = manifest_after(new, saved, plan, [written.segment, more])
+        size = sum(entry.bytes for name, entry in new.files.items() if name not in before)
+        return directory.publish(new, manifest), written, size
+
+
+@contextlib.contextmanager
+def _new_generation(directory: IndexDirectory) -> Iterator[NewGeneration]:
+    """Give a generation to write, and remove the shards of one that is not published, or of those that are no more."""
+    remove_unlisted(directory.path)  # what an update that was killed has left
+    try:
+        with directory.new_generation() as new:
+            yield new
+    finally:
+        remove_unlisted(directory.path)
+
+
+def _work_of(listed: ShardList, plan: UpdatePlan, fields: dict[str, str]) -> list[Work | None]:
+    """Divide a plan: each shard loses what is removed or changed, and the last one takes what is written."""
+    gone = np.sort(np.concatenate([plan.titles.replaced, plan.titles.removed]))
+    counts = np.diff(np.searchsorted(gone, listed.starts))
+    last = len(listed.shards) - 1
+    if not plan.lines:  # the last one that is left takes new fields, and nothing else
+        last = int(np.flatnonzero(counts < np.diff(listed.starts))[-1])
+    work: list[Work | None] = []
+    for number, shard in enumerate(listed.shards):
+        own = gone[(gone >= shard.first) & (gone < shard.first + shard.titles)] - shard.first
+        takes = plan.lines if number == last else ()
+        if len(own) or takes or fields != plan.fields:
+            work.append(Work(_plan_of(plan, own, takes=bool(takes)), shard.titles - len(own) + len(takes)))
+        else:
+            work.append(None)
+    return work
+
+
+def _plan_of(plan: UpdatePlan, gone: Rows, *, takes: bool) -> UpdatePlan:
+    """Return what a shard is to do: lose rows of its own, and take what is written where that is its part."""
+    titles, dim = plan.titles, plan.titles.vectors.shape[1]
+    ids = np.array(titles.ids, dtype=object)[titles.written].tolist() if takes else []
+    none = Kind((), np.empty(0, np.int64), np.empty(0, np.bool_), np.empty((0, dim), np.float32), np.empty(0, np.int64))
+    new = replace(
+        none,
+        ids=ids,
+        rows=np.full(len(ids), -1, np.int64),
+        written=np.ones(len(ids), np.bool_),
+        vectors=titles.vectors if takes else none.vectors,
+        removed=gone,
+    )
+    return UpdatePlan(new, none, plan.lines if takes else (), plan.fields)
+
+
+def _write_list(new: NewGeneration, listed: ShardList) -> None:
+    with new.create(SHARDS_LIST) as file:
+        file.write(listed.as_json())
+
+
+class _Staged(ShardedSaved):
+    """The front of a generation that is being written, whose titles' vectors are those before and those that come."""
+
+    def __init__(self, generation: Generation, before: ShardedSaved, titles: Kind) -> None:
+        super().__init__(generation, _ON_CPU, before.shards)
+        self._vectors = _VectorsAfter(before, titles)
+
+    @property
+    def vectors(self) -> Any:  # of which only `vectors.vectors` is asked
+        return self._vectors
+
+
+class _VectorsAfter:
+    def __init__(self, before: ShardedSaved, titles: Kind) -> None:
+        gone = np.concatenate([titles.replaced, titles.removed])
+        self._left = np.delete(np.arange(before.shards.count), gone)
+        self._before = before
+        self._fresh = titles.vectors
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return the vectors of rows of the new generation: float32 (rows, dim)."""
+        old = rows < len(self._left)
+        found = np.empty((len(rows), self._fresh.shape[1]), np.float32)
+        found[old] = self._before.vectors.vectors(self._left[rows[old]])
+        found[~old] = self._fresh[rows[~old] - len(self._left)]
+        return found
+
+
+def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progress) -> Generation:
+    """Build what updates have touched anew and publish it."""
+    manifest = saved.generation.manifest
+    with _new_generation(directory) as new:
+        work: list[Work | None] = [Work(None, shard.titles) for shard in saved.shards.listed.shards]
+        _write_list(new, changed_shards(directory.path, new.name, saved.shards.listed, work, None, progress))
+        if saved.users is not None:
+            write_held_users(new, saved.users, manifest.dim)
+        for name in (JSON_NAME, ARRAYS_NAME):
+            if saved.generation.has(name):
+                new.link(saved.generation, name)
+        write_fields(new, fields_of(saved.generation))
+        later = {
+            "generation": new.name,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "semrec_version": __version__,
+            "files": new.files,
+            "previous": new.previous,
+            "segments": None,
+        }
+        return directory.publish(new, manifest.model_copy(update=later))
