@@ -15,6 +15,8 @@ import numpy as np
 from conftest import MadeFolder
 from numpy.typing import NDArray
 
+from semrec_faiss.cluster.lists import ListMaker
+
 
 @dataclass(frozen=True)
 class World:
@@ -100,6 +102,26 @@ def change_one_killed_once(source: Any, ref: Any, target: Any, plan: Any, compac
     link_index(source, GenerationRef.model_validate(ref), target)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+class SlowListMaker(ListMaker):
+    """Makes the lists of the first users, and takes its time over those of others."""
+
+    def make(self, first: int, last: int) -> bytes:
+        time.sleep(60 if first >= 12 else 0)
+        return super().make(first, last)
+
+
+class GpuShard:
+    """Stands for a shard on a GPU: tells which one it sees, and what it was to be opened with."""
+
+    def __init__(self, folder: str, ref: Any, first: int, settings: Sequence[str], cores: int) -> None:
+        self._told = (first, tuple(settings))
+
+    def about(self) -> Any:
+        import ray
+
+        return (*self._told, os.environ["CUDA_VISIBLE_DEVICES"], ray.get_runtime_context().get_node_id())
 
 
 class FakeEncoder:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.connection import finished, head_answers, load_ray, told_as_ours
 from semrec_faiss.errors import UnavailableError
 
 Block = TypeVar("Block", bound=tuple[Any, ...])
@@ -61,7 +61,7 @@ class Pool:
             for number in range(len(self._actors)):
                 self._ask(number)
         while self._asked:
-            done, _ = self._ray.wait(list(self._asked), num_returns=1)
+            done, _ = finished(list(self._asked))
             if done[0] not in self._asked:
                 continue
             number, block = self._asked.pop(done[0])
@@ -96,6 +96,6 @@ class Pool:
             self._ask(number)
 
     def end(self) -> None:
-        """End the actors."""
-        for actor in self._actors:
+        """End the actors; without a head they end with their cluster."""
+        for actor in self._actors if head_answers() else ():
             self._ray.kill(actor, no_restart=True)

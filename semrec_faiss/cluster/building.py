@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray, told_as_ours
+from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, finished, head_answers, load_ray, told_as_ours
 from semrec_faiss.cluster.remains import remove_unlisted
 from semrec_faiss.cluster.starting import Resources, at_node
 from semrec_faiss.config.schema import Config
@@ -76,7 +76,7 @@ class _Build:
         self._replicas = replicas
         self._progress = progress
         self._index = Path(config.output or "")
-        self._nodes = [node["NodeManagerAddress"] for node in alive_nodes()]
+        self._nodes = list(dict.fromkeys(node["NodeManagerAddress"] for node in alive_nodes()))
 
     def write(self, name: str, count: int, fields: Mapping[str, str]) -> ShardList:
         """Build the shards of a generation."""
@@ -163,11 +163,11 @@ class _Build:
             with told_as_ours():
                 while left:
                     self._progress("building shards", len(found), len(waiting))
-                    done, left = ray.wait(left)
+                    done, left = finished(left)
                     for one in done:
                         found[waiting[one]] = GenerationRef.model_validate(ray.get(one))
         except BaseException:
-            for one in left:
+            for one in left if head_answers() else ():
                 ray.cancel(one, force=True)
             raise
         self._progress("building shards", len(found), len(waiting))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.connection import finished, head_answers, load_ray, told_as_ours
 from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -95,13 +95,13 @@ def _gathered(asked: dict[Any, tuple[int, Place]], progress: Progress) -> dict[i
         with told_as_ours():
             while left:
                 progress("changing shards", len(asked) - len(left), len(asked))
-                done, left = ray.wait(left)
+                done, left = finished(left)
                 for one in done:
                     number, place = asked[one]
                     ref = GenerationRef.model_validate(ray.get(one))
                     found.setdefault(number, {})[place] = Place(node=place.node, generation=ref)
     except BaseException:
-        for one in left:
+        for one in left if head_answers() else ():
             ray.cancel(one, force=True)
         raise
     progress("changing shards", len(asked), len(asked))

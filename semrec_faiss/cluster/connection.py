@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from semrec_faiss.errors import DeviceError, MissingPackageError, SemrecError, UnavailableError, UsageError
@@ -13,6 +16,9 @@ SCHEME = "ray://"
 
 OWN = "auto"
 """The address that stands for the cluster that this machine belongs to."""
+
+LOOK_SECONDS = 3.0
+"""How often the head is looked at, and how long it may take to answer."""
 
 
 def load_ray() -> Any:
@@ -70,6 +76,49 @@ def split_address(path: str) -> tuple[str, str]:
     if not slash or not index:
         raise UsageError(f"{path!r} names no index", fix="ray://HOST:PORT/INDEX, or ray://auto/INDEX")
     return OWN if host in ("", OWN) else f"{SCHEME}{host}", f"/{index}"
+
+
+def finished(references: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Wait until one of several results is there; return those that are, and the others.
+
+    Raises:
+        UnavailableError: the head of the cluster is lost. Ray would end this process a minute later, without an error.
+    """
+    ray = load_ray()
+    while True:
+        done, left = ray.wait(references, timeout=LOOK_SECONDS)
+        check_head()
+        if done:
+            return done, left
+
+
+def check_head() -> None:
+    """Raise UnavailableError where the head of the cluster takes no connections; looked at every few seconds."""
+    if not _answered(int(time.monotonic() // LOOK_SECONDS)):
+        raise UnavailableError(
+            "the head of the cluster does not answer any more",
+            fix="start it again, and give the same command: what was there before is unchanged",
+        )
+
+
+@lru_cache(maxsize=1)
+def _answered(at: int) -> bool:
+    return head_answers()
+
+
+def head_answers() -> bool:
+    """Tell whether this process belongs to a cluster whose head takes connections."""
+    ray = load_ray()
+    if not ray.is_initialized():
+        return False
+    if ray.util.client.ray.is_connected():  # by a proxy, which says itself when it loses the head
+        return True
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

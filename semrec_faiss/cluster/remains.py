@@ -7,25 +7,30 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from semrec_faiss.cluster.connection import alive_nodes, load_ray
+from semrec_faiss.cluster.connection import alive_nodes, head_answers, load_ray
 from semrec_faiss.cluster.starting import at_node
 from semrec_faiss.errors import DamagedIndexError, NotFoundError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER, read_shards
 
+REMOVE_SECONDS = 60.0
+"""So long machines may take to remove them; what they leave goes the next time."""
+
 
 def remove_unlisted(index: Path) -> None:
     """Remove shards that no generation of an index lists, here and on every machine; hold `writing` around it."""
     keep = _listed(index)
     _remove_but(str(index), keep)
-    ray = load_ray()
-    if ray.is_initialized():
+    if head_answers():
+        ray = load_ray()
         nodes = {node["NodeManagerAddress"] for node in alive_nodes()}
         others = [
             ray.remote(_remove_but).options(num_cpus=0, **at_node(node)).remote(str(index), keep) for node in nodes
         ]
-        ray.wait(others, num_returns=len(others), timeout=10)
+        _, late = ray.wait(others, num_returns=len(others), timeout=REMOVE_SECONDS)
+        for one in late:  # which would remove what the next build writes
+            ray.cancel(one, force=True)
 
 
 def _listed(index: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.connection import head_answers, load_ray, told_as_ours
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
@@ -133,9 +133,9 @@ class OpenShards:
         return self._lost_one(min(self._lost, default=0), "is lost")
 
     def close(self) -> None:
-        """End the actors."""
+        """End the actors; without a head they end with their cluster."""
         ray = load_ray()
-        for actor in (actor for replicas in self.replicas for actor in replicas):
+        for actor in (actor for replicas in self.replicas for actor in replicas) if head_answers() else ():
             ray.kill(actor, no_restart=True)
         self.held = ()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semrec_faiss.cluster.connection import alive_nodes, load_ray
+from semrec_faiss.cluster.connection import alive_nodes, head_answers, load_ray
 from semrec_faiss.cluster.shard import ShardServer
 from semrec_faiss.cluster.shards import LOST_FIX, OPEN_SECONDS, OpenShards, named
 from semrec_faiss.config.schema import Config
@@ -187,6 +187,6 @@ class _HeldGroup:
 
 def _let_go(group: Any) -> None:
     ray = load_ray()
-    if ray.is_initialized():
+    if head_answers():
         with contextlib.suppress(ray.exceptions.RayError):
             ray.util.remove_placement_group(group)

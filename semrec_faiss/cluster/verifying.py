@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.cluster.connection import OWN, connect, load_ray, told_as_ours
+from semrec_faiss.cluster.connection import OWN, connect, finished, load_ray, told_as_ours
 from semrec_faiss.cluster.saved import opened_front
 from semrec_faiss.cluster.shards import named
 from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
@@ -71,14 +71,17 @@ def verify_shards(path: str | Path, *, address: str = OWN, progress: Progress = 
             asked[task.remote(folder, place.generation.model_dump(), shard.titles)] = number
     manifest = front.manifest
     files, size, answers = len(manifest.files), front.bytes, 0
-    for done, (reference, number) in enumerate(asked.items()):
-        progress("verifying shards", done, len(asked))
-        try:
-            with told_as_ours():
-                own = load_ray().get(reference)
-        except DamagedIndexError as error:
-            raise DamagedIndexError(f"{named(listed, number)}: {error.message}", fix=error.fix) from error
-        files, size, answers = files + own[0], size + own[1], answers + own[2]
+    left = list(asked)
+    while left:
+        progress("verifying shards", len(asked) - len(left), len(asked))
+        done, left = finished(left)
+        for reference in done:
+            try:
+                with told_as_ours():
+                    own = load_ray().get(reference)
+            except DamagedIndexError as error:
+                raise DamagedIndexError(f"{named(listed, asked[reference])}: {error.message}", fix=error.fix) from error
+            files, size, answers = files + own[0], size + own[1], answers + own[2]
     progress("verifying shards", len(asked), len(asked))
     return Verified(front, files, size, answers)
 

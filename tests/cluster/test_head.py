@@ -1,0 +1,102 @@
+"""The head of a cluster is killed: who waits for it is told soon, nothing is half published, and a new head goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from cluster_worlds import World
+
+from semrec_faiss import Recommender
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.search.export import export_all_users
+
+DRIVER = """
+import json, sys, traceback
+import cluster_worlds
+from semrec_faiss import SemrecError
+from semrec_faiss.cluster import building, lists
+from semrec_faiss.config.reading import config_from_dict
+lists.BLOCK_USERS = 4
+work, address, slow, arguments = sys.argv[1], sys.argv[2], sys.argv[3] == "slow", json.loads(sys.argv[4])
+if slow:
+    building._build_one, lists.ListMaker = cluster_worlds.build_one_slowly, cluster_worlds.SlowListMaker
+try:
+    if work == "lists":
+        told = lists.recommend_all(*arguments, 5, address=address, workers=2).as_dict()
+    else:
+        told = building.build_shards(config_from_dict(arguments), 2, address=address).name
+    print(json.dumps(told))
+except SemrecError as error:
+    print(type(error).__name__, error.message)
+    sys.exit(error.exit_code)
+"""
+
+
+@contextmanager
+def _a_head() -> Iterator[Any]:
+    """A cluster of one machine beside the one of the other tests, which is not joined by this process."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+def _driver(work: str, address: str, arguments: Any, speed: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, work, address, speed, json.dumps(arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _until(is_so: Callable[[], bool], drivers: list[subprocess.Popen[str]]) -> None:
+    ends = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < ends
+        assert all(driver.poll() is None for driver in drivers), [driver.communicate() for driver in drivers]
+        time.sleep(0.05)
+
+
+def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
+    cluster: Any, world: World, tmp_path: Path
+) -> None:
+    from semrec_faiss.cluster.building import build_shards
+    from semrec_faiss.config.reading import config_from_dict
+
+    settings = world.config | {"output": str(tmp_path / "index")}
+    before = build_shards(config_from_dict(settings), 2).ref
+    lists = [str(world.whole), str(tmp_path / "lists")]
+    with _a_head() as head:
+        drivers = [_driver("build", head.address, settings, "slow"), _driver("lists", head.address, lists, "slow")]
+        fresh = tmp_path / "index" / "shards" / "gen-000002"
+        parts = lambda: len(list(tmp_path.glob(".lists*/*.parquet")))  # noqa: E731
+        _until(lambda: bool(list(fresh.rglob("slow-*"))) and parts() >= 2, drivers)
+        for process in (one for kind in ("gcs_server", "raylet") for one in head.head_node.all_processes[kind]):
+            os.kill(process.process.pid, signal.SIGKILL)
+        for driver in drivers:
+            out, said = driver.communicate(timeout=100)
+            assert "UnavailableError the head of the cluster does not answer any more" in out, (out, said)
+            assert driver.returncode == 6
+    assert IndexDirectory(tmp_path / "index").current().ref == before
+    assert not (tmp_path / "lists").exists()
+    assert parts() >= 2
+    with _a_head() as head:
+        drivers = [_driver("build", head.address, settings, "fast"), _driver("lists", head.address, lists, "fast")]
+        built, summary = (json.loads(driver.communicate(timeout=200)[0]) for driver in drivers)
+    assert built == IndexDirectory(tmp_path / "index").current().name == "gen-000002"
+    assert summary["resumed_users"] >= 8
+    assert (summary["users"], summary["repeats"]) == (40, 0)
+    export_all_users(Recommender.open(world.whole), tmp_path / "one.parquet", 5)
+    rows = [row for part in sorted((tmp_path / "lists").glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+    assert rows == pq.read_table(tmp_path / "one.parquet").to_pylist()
