@@ -19,6 +19,7 @@ COMMANDS = {
     "compact": ("update", "compact", "Build an index anew from what it holds."),
     "info": ("index", "info", "Show what an index holds and how it was built."),
     "verify": ("index", "verify_index", "Hash every file of an index and replay its known answers."),
+    "warm": ("warm", "warm", "Compile and read what an index's first questions need."),
     "rollback": ("index", "rollback", "Return an index to its previous generation."),
     "bundle": ("bundle", "bundle", "Pack an index into one file, to copy it to another machine."),
     "unbundle": ("bundle", "unbundle", "Unpack a bundled index; verify all of it first."),

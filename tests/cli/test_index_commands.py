@@ -44,6 +44,23 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     assert found["files"] == len(facts["files"]) == 7
 
 
+def test_warm_tells_what_it_asks_and_what_is_left_of_it(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    built = json.loads(semrec("build", config, "--json").out)
+    made = semrec("warm", tmp_path / "index", "-k", "3", "--json")
+    assert made.code == 0, made.err
+    facts = json.loads(made.out)
+    assert (facts["generation"], facts["device"], facts["k"]) == ("gen-000001", "cpu", 3)
+    assert facts["bytes_read"] == built["bytes"]
+    assert [one["queries"] for one in facts["warmed"] if one["what"] == "titles"] == [64, 32, 16, 8, 4, 2, 1]
+    shown = semrec("warm", tmp_path / "index")
+    assert "On a CPU nothing is compiled" in shown.out
+    assert semrec("warm", tmp_path / "nothing").code == 4
+    with (tmp_path / "index" / "gen-000001" / "index.faiss").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff")
+    assert semrec("warm", tmp_path / "index").code == 5, "what it reads is held against its digests"
+
+
 def test_output_and_dataset_options_override_the_config(
     config: Path, folder: Path, tmp_path: Path, semrec: Semrec
 ) -> None:

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.titles.type_ahead import TypeAhead
-from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
+from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
@@ -26,16 +25,13 @@ from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.warming import WARM_BATCHES, warm
 from semrec_faiss.search.wish import Wish
 
 log = logging.getLogger("semrec.serve")
 
 NAMES_REMEMBERED = 65_536
 """Titles whose row is kept by the name that they were asked by, and whose record is."""
-
-WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
-"""Queries asked together before a generation is used: kernels are compiled, memory is touched."""
 
 INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
@@ -196,7 +192,7 @@ class Serving:
         check_room(saved, None if self.current is None else self.current.recommender.saved)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
-        warm(recommender)
+        warm_and_log(recommender)
         return Served(recommender, _inline_queries(recommender))
 
 
@@ -220,13 +216,16 @@ def check_room(saved: SavedIndex, in_use: SavedIndex | None) -> None:
         )
 
 
-def warm(recommender: Recommender) -> None:
-    """Ask what will be asked: every size of batch, a name that is not known, a filter, a user."""
-    for size in WARM_BATCHES_GPU if recommender.index.device.gpus else WARM_BATCHES:
-        recommender.searcher.run(_first_vectors(recommender, size), Wish(10))
-    for question in _first_questions(recommender):
-        with suppress(NotFoundError):
-            question()
+def warm_and_log(recommender: Recommender) -> None:
+    """Ask what will be asked, and tell how long the longest kinds took."""
+    told = warm(recommender)
+    longest = sorted(told, key=lambda one: one.first_ms, reverse=True)[:3]
+    log.info(
+        "warmed %s by %d kinds of questions; longest: %s",
+        recommender.saved.generation.name,
+        len(told),
+        ", ".join(f"{one.queries} × {one.what} {one.first_ms:.0f} ms" for one in longest),
+    )
 
 
 def _warm_from_afar(recommender: Recommender) -> None:
@@ -265,19 +264,3 @@ def _quickest(search: Callable[[], object], times: int = 20) -> float:
         if least > 10 * INLINE_SECONDS:
             break
     return least
-
-
-def _first_questions(recommender: Recommender) -> list[Callable[[], object]]:
-    first = recommender.titles.records([0])[0]["media_id"]
-    questions: list[Callable[[], object]] = [
-        lambda: recommender.similar(first, 10).as_json_bytes(),
-        lambda: recommender.similar(first, 10, where="media_id IS NOT NULL"),
-        lambda: recommender.titles.catalog.find("no title that anybody made"),
-    ]
-    if recommender.saved.users is not None:
-        users = recommender.users
-        questions += [
-            lambda: users.rows_of(["no user that anybody knows"]),
-            lambda: recommender.recommend(users.ids[0], 10),
-        ]
-    return questions

@@ -7,7 +7,7 @@ from pathlib import Path
 from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.serve.asking.serving import Served, Serving, warm
+from semrec_faiss.serve.asking.serving import Served, Serving, warm_and_log
 from semrec_faiss.serve.workers.remote import RemoteDevice
 
 ON_CPU = "device.kind=cpu"
@@ -30,5 +30,5 @@ class RemoteServing(Serving):
         saved = SavedIndex(self.index, self._settings)
         verify_opened(saved)
         recommender = Recommender(saved, self._device.open(saved.generation.name))
-        warm(recommender)
+        warm_and_log(recommender)
         return Served(recommender, inline_queries=0)

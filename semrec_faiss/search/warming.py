@@ -1,0 +1,98 @@
+"""An open index made ready for what it will be asked: kernels compiled, batches recorded, memory touched; timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from semrec_faiss.errors import NotFoundError
+from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.wish import Wish
+
+WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
+"""Queries asked together. The largest come first: of what is recorded, that stays longest which came last."""
+
+TIMES_GPU = 3
+"""How often a batch is asked on a GPU: the first compiles, users are copied there for the second, both are recorded."""
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """One kind of question.
+
+    Attributes:
+        what: was asked.
+        queries: together.
+        first_ms: what the first took, with whatever had to be compiled, read or copied for it.
+        again_ms: what the last one took; None where it was asked once.
+    """
+
+    what: str
+    queries: int
+    first_ms: float
+    again_ms: float | None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    what: str
+    queries: int
+    ask: Callable[[], object]
+    times: int = 1
+
+
+def warm(recommender: Recommender, k: int = 10, progress: Progress = silent) -> list[Warmed]:
+    """Ask every kind of question that an index will be asked, so that nobody's first one waits for what that needs.
+
+    On a GPU batches of every size are asked for titles, for those that a filter lets through, and for users, as often
+    as it takes until they are recorded. On a CPU, where nothing is compiled, each is asked once.
+
+    Args:
+        recommender: the index, opened.
+        k: titles a query; kernels are compiled for some sizes of it.
+        progress: told the kinds done.
+    """
+    kinds = list(_kinds(recommender, k))
+    told = []
+    for done, kind in enumerate(kinds):
+        progress("warming", done, len(kinds))
+        times_ms = [_timed(kind.ask) for _ in range(kind.times)]
+        told.append(Warmed(kind.what, kind.queries, times_ms[0], times_ms[-1] if kind.times > 1 else None))
+    progress("warming", len(kinds), len(kinds))
+    return told
+
+
+def _timed(ask: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    with suppress(NotFoundError):
+        ask()
+    return round((time.perf_counter() - started) * 1e3, 3)
+
+
+def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
+    on_gpu = bool(recommender.index.device.gpus)
+    searched, users = recommender.searcher.run, recommender.saved.users
+    first = recommender.titles.records([0])[0]["media_id"]
+    wish, but_one = Wish(k), Wish.of(k, where="media_id <> '" + first.replace("'", "''") + "'")
+    for size in sorted(WARM_BATCHES_GPU if on_gpu else WARM_BATCHES, reverse=True):
+        rows = np.arange(size)
+        vectors = recommender.index.vectors(rows % recommender.index.count)
+        times, is_restricted = (TIMES_GPU, True) if on_gpu else (1, size == 1)
+        yield _Kind("titles", size, partial(searched, vectors, wish), times)
+        if is_restricted:
+            yield _Kind("titles, filtered", size, partial(searched, vectors, but_one), times)
+        if is_restricted and users is not None:
+            lists = partial(recommender.lists_for, rows % len(users.ids), wish, include_seen=False)
+            yield _Kind("users", size, lists, times)
+    yield _Kind("a title, as JSON", 1, lambda: recommender.similar(first, k).as_json_bytes())
+    find = recommender.titles.catalog.find
+    yield _Kind("a title that nobody made", 1, partial(find, "no title that anybody made"))
+    if users is not None:
+        yield _Kind("a user that nobody knows", 1, partial(users.rows_of, ["no user that anybody knows"]))
