@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import first_line, session
-from semrec_faiss.data.folder.parquet import parquet_source
+from semrec_faiss.data.folder.relation import ParquetRelation, Relation
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class SeenRows:
 
 
 def read_seen_rows(
-    path: Path, users: IdTable, titles: IdTable, *, with_ratings: bool = True, strict: bool = False
+    source: Path | Relation, users: IdTable, titles: IdTable, *, with_ratings: bool = True, strict: bool = False
 ) -> SeenRows:
     """Read what `read_history` reads, as rows in the order of the file.
 
     Args:
-        path: the file.
+        source: the file, or the rows in memory.
         users: the ids that count, and the number of each; see `numbered`.
         titles: the same of titles.
         with_ratings: whether to read the further columns where there are any.
@@ -69,21 +69,24 @@ def read_seen_rows(
     """
     import duckdb
 
+    source = ParquetRelation(source) if isinstance(source, Path) else source
+    path = source.name
     with session() as connection:
         try:
-            columns = _check_columns(connection, path)
+            file = source.sql(connection)
+            columns = _check_columns(connection, path, file)
             more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
             connection.register("user_rows", users)
             connection.register("title_rows", titles)
             found = connection.execute(
                 "SELECT u.number AS user_row, t.number AS title_row"
-                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {parquet_source(path)} AS s"
+                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {file} AS s"
                 " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
                 " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
             known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
-            if not known.all() and (strict or not known.any() or _lacks_ids(connection, path)):
-                raise _unknown(connection, path)
+            if not known.all() and (strict or not known.any() or _lacks_ids(connection, file)):
+                raise _unknown(connection, path, file)
         except (duckdb.Error, UnicodeError) as error:
             raise _unreadable(path, error) from error
     ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan)[known] if "rating" in more else None
@@ -98,8 +101,9 @@ def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str
 
     with session() as connection:
         try:
-            _check_columns(connection, path)
-            sql = f"SELECT DISTINCT {column}::VARCHAR FROM {parquet_source(path)} WHERE {column} IS NOT NULL ORDER BY 1"
+            file = ParquetRelation(path).sql(connection)
+            _check_columns(connection, path, file)
+            sql = f"SELECT DISTINCT {column}::VARCHAR FROM {file} WHERE {column} IS NOT NULL ORDER BY 1"
             return [found for (found,) in connection.execute(sql).fetchall()]
         except (duckdb.Error, UnicodeError) as error:
             raise _unreadable(path, error) from error
@@ -112,8 +116,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-def _lacks_ids(connection: DuckDBPyConnection, path: Path) -> bool:
-    sql = f"SELECT count(*) FROM {parquet_source(path)} WHERE user_id IS NULL OR media_id IS NULL"
+def _lacks_ids(connection: DuckDBPyConnection, file: str) -> bool:
+    sql = f"SELECT count(*) FROM {file} WHERE user_id IS NULL OR media_id IS NULL"
     return bool(connection.execute(sql).fetchall()[0][0])
 
 
@@ -122,7 +126,7 @@ def numbered(ids: NDArray[np.object_], numbers: NDArray[np.integer[Any]] | None 
     return {"id": ids, "number": np.arange(len(ids), dtype=np.int32) if numbers is None else numbers.astype(np.int32)}
 
 
-def _more_columns(path: Path, columns: dict[str, str]) -> dict[str, str]:
+def _more_columns(path: Path | str, columns: dict[str, str]) -> dict[str, str]:
     """Return the SQL that reads rating and timestamp, where the file has them."""
     found = {}
     if "rating" in columns:
@@ -149,7 +153,7 @@ def _whole_seconds(kind: str) -> str:
     return "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
 
 
-def _whole_column(path: Path, column: NDArray[Any]) -> NDArray[np.int64]:
+def _whole_column(path: Path | str, column: NDArray[Any]) -> NDArray[np.int64]:
     if np.ma.is_masked(column):
         raise DataError(
             f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is no number",
@@ -161,7 +165,7 @@ def _whole_column(path: Path, column: NDArray[Any]) -> NDArray[np.int64]:
     return times
 
 
-def _not_seconds(path: Path, first: int, last: int) -> DataError:
+def _not_seconds(path: Path | str, first: int, last: int) -> DataError:
     """Say which timestamp lies outside 1970 to 2100, and what the file seems to count in."""
     if first < 0:
         return DataError(
@@ -182,9 +186,9 @@ def date_of(seconds: int) -> str:
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 
-def _check_columns(connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
+def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -> dict[str, str]:
     """Return the columns' types by name."""
-    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {parquet_source(path)}").fetchall()}
+    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()}
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:
         raise DataError(
@@ -194,7 +198,7 @@ def _check_columns(connection: DuckDBPyConnection, path: Path) -> dict[str, str]
     return columns
 
 
-def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
+def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:
     """Say how many rows name unknown users or titles, with the first few of these."""
     problems = []
     for column, table, where in (
@@ -202,12 +206,12 @@ def _unknown(connection: DuckDBPyConnection, path: Path) -> DataError:
         ("media_id", "title_rows", "metadata.jsonl"),
     ):
         rows, ids, empty = connection.execute(
-            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {parquet_source(path)}"
+            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {file}"
             f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
         ).fetchall()[0]
         if ids:
             examples = connection.execute(
-                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {parquet_source(path)}"
+                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {file}"
                 f" WHERE {column}::VARCHAR NOT IN (SELECT id FROM {table}) ORDER BY id LIMIT {EXAMPLES}"
             ).fetchall()
             named = ", ".join(repr(name) for (name,) in examples)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import rows_partner
+from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.seen_table import numbered, read_seen_rows
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
@@ -94,7 +95,7 @@ def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[ND
 
 
 def read_history(
-    path: Path, user_ids: Sequence[str], catalog: Catalog, *, with_ratings: bool = True, strict: bool = False
+    path: Path | Relation, user_ids: Sequence[str], catalog: Catalog, *, with_ratings: bool = True, strict: bool = False
 ) -> History:
     """Read users/seen.parquet, a file or a folder of parts: user_id and media_id, a row for each title seen.
 
@@ -103,7 +104,7 @@ def read_history(
     counted and ignored.
 
     Args:
-        path: the file.
+        path: the file, or the rows in memory.
         user_ids: the m users, in order.
         catalog: the titles.
         with_ratings: whether to read the further columns where there are any.

@@ -1,4 +1,4 @@
-"""metadata.parquet: its columns as fields of titles, each with its own type, and everything that is wrong with them."""
+"""A table of metadata: its columns as fields of titles, each with its own type, and everything that is wrong there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
+from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
+from semrec_faiss.data.folder.relation import ROW_NUMBER, ParquetRelation, Relation
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,22 +34,28 @@ Note = Callable[[int, str, str], None]
 
 @dataclass(frozen=True)
 class MetadataTable:
-    """A metadata.parquet without mistakes.
+    """Metadata without mistakes.
 
     Attributes:
-        rows: the SQL of a table with the row number and a column a field, in record order.
+        source: where it is.
+        selected: the SQL of the fields' values, in record order.
         fields: the DuckDB type of each field.
         count: the number of titles.
     """
 
-    rows: str
+    source: Relation
+    selected: str
     fields: dict[str, str]
     count: int
+
+    def rows(self, connection: DuckDBPyConnection) -> str:
+        """Return the SQL of a table with the row number and a column a field, for queries of this connection."""
+        return f"({_rows(self.source.sql(connection, numbered=True), self.selected)})"
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each title's fields as JSON has them, in row order."""
         with session() as connection:
-            found = connection.execute(f"SELECT {json_text(self.fields)} FROM {self.rows}")
+            found = connection.execute(f"SELECT {json_text(self.fields)} FROM {self.rows(connection)}")
             while batch := found.fetchmany(BATCH):
                 yield from (read_record(text) for (text,) in batch)
 
@@ -64,7 +71,8 @@ def inspect_table(path: Path, *, expect_count: int | None = None, parts: Mapping
     def note(row: int, column: str, what: str) -> None:
         noted.append(f"{path}: row {row + 1:,}, column {column}: {what}")
 
-    found, count = checked_table(path, note, parts)
+    recipe, schema = read_recipe(path)
+    found, count = checked_table(ParquetRelation(path), recipe.with_parts(parts), schema.names, note)
     if expect_count is not None and found.count != expect_count:
         raise DataError(
             f"{path} has {found.count:,} rows, but there are {expect_count:,} vectors{rows_partner(path)}",
@@ -76,7 +84,7 @@ def inspect_table(path: Path, *, expect_count: int | None = None, parts: Mapping
     return found
 
 
-def joined_fields(path: Path, known: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+def joined_fields(path: Path | str, known: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
     """Return the types of the fields of ``known`` titles and of those of a table together.
 
     Raises:
@@ -92,49 +100,57 @@ def joined_fields(path: Path, known: Mapping[str, str], fields: Mapping[str, str
     return {**known, **{name: kind for name, kind in fields.items() if name not in known}}
 
 
-def checked_table(path: Path, note: Note, parts: Mapping[str, str] = NO_PARTS) -> tuple[MetadataTable, int]:
+def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note) -> tuple[MetadataTable, int]:
     """Look at all rows; tell ``note`` the first mistakes of each kind, and return how many there are.
+
+    Args:
+        source: the rows.
+        recipe: which column plays which part.
+        names: the columns of the rows.
+        note: is told the mistakes.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
     import duckdb
 
-    recipe, schema = read_recipe(path)
-    recipe = recipe.with_parts(parts)
-    _check_names(path, schema.names, recipe)
-    file = f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false, file_row_number = true)"
+    path = source.name
+    _check_names(path, names, recipe)
     try:
         with session() as connection:
+            file = source.sql(connection, numbered=True)
             described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
-            types = {name: kind for name, kind, *_ in described if name in schema.names}
+            types = {name: kind for name, kind, *_ in described if name in names}
             count = 0
-            if [name for name, *_ in described][: len(types)] != list(schema.names):
+            if [name for name, *_ in described][: len(types)] != list(names):
                 raise DataError(f"{path} has columns that its Parquet reader names otherwise", fix="rename them")
-            ours = _named(schema.names, recipe)
+            ours = _named(names, recipe)
             wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
             for name, (column, _, wrong) in wanted.items():
                 count += _note_wrong(connection, file, column, wrong, note) if wrong else 0
                 if name == "media_id":
                     count += _note_repeats(connection, file, column, note)
-            listed = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
-            rows = f"SELECT file_row_number AS {ROW}, {listed} FROM {file} ORDER BY file_row_number"
-            kinds = connection.execute(f"DESCRIBE {rows}").fetchall()
+            selected = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
+            kinds = connection.execute(f"DESCRIBE {_rows(file, selected)}").fetchall()
             fields = {name: kind for name, kind, *_ in kinds if name != ROW}
             total = connection.execute(f"SELECT count(*) FROM {file}").fetchall()[0][0]
     except (duckdb.Error, UnicodeError) as error:
         raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write or copy it again") from error
     if not total:
         raise DataError(f"{path} has no rows", fix="give a table that has some")
-    return MetadataTable(f"({rows})", fields, int(total)), count
+    return MetadataTable(source, selected, fields, int(total)), count
 
 
-def _check_names(path: Path, names: list[str], recipe: Recipe) -> None:
+def _rows(file: str, selected: str) -> str:
+    return f"SELECT {ROW_NUMBER} AS {ROW}, {selected} FROM {file} ORDER BY {ROW_NUMBER}"
+
+
+def _check_names(path: Path | str, names: list[str], recipe: Recipe) -> None:
     folded: dict[str, str] = {}
     for name in names:
         if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
             raise DataError(f"{path}: the column name {name!r} is empty or holds control characters", fix="rename it")
-        if name.lower() in (ROW, "file_row_number"):
+        if name.lower() in (ROW, ROW_NUMBER):
             raise DataError(f"{path}: the column name {name!r} is kept for the row number", fix="rename it")
         other = folded.setdefault(name.lower(), name)
         if names.count(name) > 1 or other != name:
@@ -164,7 +180,7 @@ def _named(names: list[str], recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _expression(name: str, column: str, kind: str, recipe: Recipe, path: Path) -> tuple[str, str, str]:
+def _expression(name: str, column: str, kind: str, recipe: Recipe, path: Path | str) -> tuple[str, str, str]:
     """Return the column, the SQL of a field's values, and the SQL of what is wrong with a value, null where nothing."""
     raw = quoted_name(column)
     if name in ("media_id", "title"):
@@ -176,7 +192,7 @@ def _expression(name: str, column: str, kind: str, recipe: Recipe, path: Path) -
     return column, _value(name, column, kind, recipe, path), ""
 
 
-def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path) -> str:
+def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path | str) -> str:
     """Return the SQL of a field that can hold anything of its type."""
     raw = quoted_name(column)
     if column in recipe.split or (name == "genres" and kind == "VARCHAR"):
@@ -191,7 +207,7 @@ def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path) -> str
     return f"{raw}::VARCHAR" if kind.strip('"') == "NULL" else raw
 
 
-def _year(path: Path, column: str, raw: str, kind: str) -> tuple[str, str]:
+def _year(path: Path | str, column: str, raw: str, kind: str) -> tuple[str, str]:
     if kind in _TIMES:
         return f"year({raw})::BIGINT", ""
     if kind.strip('"') == "NULL":
@@ -209,7 +225,7 @@ def _year(path: Path, column: str, raw: str, kind: str) -> tuple[str, str]:
     return f"TRY_CAST({raw} AS BIGINT)", said
 
 
-def _need(path: Path, column: str, kind: str, allowed: tuple[str, ...], what: str, part: str) -> None:
+def _need(path: Path | str, column: str, kind: str, allowed: tuple[str, ...], what: str, part: str) -> None:
     if kind.strip('"') not in allowed:
         raise DataError(
             f"{path}: column {column}, which is {part}, has type {kind}; {what} is expected",

@@ -36,7 +36,13 @@ def _is_aside(inner: Path) -> bool:
     return any(part.startswith(("_", ".")) for part in inner.parts)
 
 
-def parquet_source(path: Path) -> str:
-    """Return the SQL that reads a table of one file or of parts; raises as `parquet_parts` does."""
+def parquet_source(path: Path, *, numbered: bool = False) -> str:
+    """Return the SQL that reads a table of one file or of parts; raises as `parquet_parts` does.
+
+    Args:
+        path: the file or folder.
+        numbered: add the column file_row_number, which counts the rows of each file from 0.
+    """
     files = ", ".join(quoted_text(literal_path(part)) for part in parquet_parts(path))
-    return f"read_parquet([{files}], hive_partitioning = false)"
+    number = ", file_row_number = true" if numbered else ""
+    return f"read_parquet([{files}], hive_partitioning = false{number})"

@@ -76,3 +76,13 @@ def read_recipe(path: Path) -> tuple[Recipe, Any]:
         return (Recipe() if text is None else Recipe(**json.loads(text))), schema
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}", fix="write or copy it again") from error
+
+
+def check_parts(path: Path | str, parts: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    """Refuse a field that is said to play a part and that no title has; raises DataError."""
+    missing = [f"{field!r}, which is said to be {part}" for part, field in parts.items() if part not in fields]
+    if missing:
+        raise DataError(
+            f"{path}: no title has the field {', nor '.join(missing)}",
+            fix=f"mend dataset.fields; fields: {', '.join(fields)}",
+        )

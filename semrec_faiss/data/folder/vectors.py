@@ -44,14 +44,14 @@ class NormStats:
 
 
 def iter_float32_blocks(
-    vectors: NDArray[Any], *, normalize: bool, path: Path, block_bytes: int = 4 << 20
+    vectors: NDArray[Any], *, normalize: bool, path: Path | str, block_bytes: int = 4 << 20
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first_row, block) over ``vectors`` (n, d): float32, C-contiguous, of at most ``block_bytes`` bytes.
 
     Args:
         vectors: any float dtype, usually from :func:`open_vectors`; its pages are let go once read.
         normalize: whether to scale each vector to unit length.
-        path: the file the vectors come from, for messages.
+        path: the file, or what else, the vectors come from, for messages.
         block_bytes: the size of a block; at least one vector is yielded.
 
     Raises:
@@ -65,14 +65,14 @@ def iter_float32_blocks(
         yield first, block
 
 
-def read_float32(vectors: NDArray[Any], *, normalize: bool, path: Path) -> NDArray[np.float32]:
+def read_float32(vectors: NDArray[Any], *, normalize: bool, path: Path | str) -> NDArray[np.float32]:
     """Read all of ``vectors`` as float32 (n, d), C-contiguous; as :func:`iter_float32_blocks`, in one array."""
     result = np.empty(vectors.shape, dtype=np.float32)
     _convert(vectors, 0, result, normalize, path)
     return result
 
 
-def vector_norms(vectors: NDArray[Any], *, path: Path) -> NormStats:
+def vector_norms(vectors: NDArray[Any], *, path: Path | str) -> NormStats:
     """Measure the lengths of ``vectors`` (n, d) in float64, block by block, with the checks of reading.
 
     Raises:
@@ -125,7 +125,7 @@ def iter_float64_parts(vectors: NDArray[Any], first: int, last: int) -> Iterator
         release_pages(vectors, start, stop)
 
 
-def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normalize: bool, path: Path) -> None:
+def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normalize: bool, path: Path | str) -> None:
     """Write rows first… of ``vectors`` into ``out``, checked and, when asked, scaled to unit length."""
     for start, part in iter_float64_parts(vectors, first, first + len(out)):
         target = out[start - first : start - first + len(part)]
@@ -141,7 +141,7 @@ def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normal
 
 
 def _measured(
-    vectors: NDArray[Any], part: NDArray[np.float64], first: int, path: Path, *, check_float32: bool = False
+    vectors: NDArray[Any], part: NDArray[np.float64], first: int, path: Path | str, *, check_float32: bool = False
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
     """Return `_scales_and_norms` of a part of ``vectors``; where one cannot be used, all such are told."""
     try:
@@ -167,7 +167,7 @@ def _all_told(error: DataError, vectors: NDArray[Any]) -> DataError:
 
 
 def _scales_and_norms(
-    part: NDArray[np.float64], first: int, path: Path, *, check_float32: bool = False
+    part: NDArray[np.float64], first: int, path: Path | str, *, check_float32: bool = False
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
     """Return the norms (n,) of ``part`` (n, d), and what to divide rows by first where squares would overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -187,7 +187,7 @@ def _scales_and_norms(
     return scales, norms
 
 
-def _check_row(largest: float, row: NDArray[np.float64], number: int, path: Path, check_float32: bool) -> None:
+def _check_row(largest: float, row: NDArray[np.float64], number: int, path: Path | str, check_float32: bool) -> None:
     if not np.isfinite(largest):
         column = int(np.flatnonzero(~np.isfinite(row))[0])
         raise DataError(

@@ -6,31 +6,29 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS, find_data_folder, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.folder.vectors import read_float32
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
-from semrec_faiss.data.tables.columns import HISTORY_PARTS, find_columns
+from semrec_faiss.data.tables.columns import HISTORY_PARTS, Columns, find_columns
 from semrec_faiss.data.tables.files import Table, open_table
+from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
-from semrec_faiss.data.tables.times import TIME_UNITS, Times, find_times
+from semrec_faiss.data.tables.times import TIME_UNITS, Times
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.users import read_history
+from semrec_faiss.data.users import History, read_history
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 PROFILE_NAME = "users/profile.json"
 """How the users' vectors were made of what they did; a build serves the same, unless its config says otherwise."""
@@ -38,7 +36,16 @@ PROFILE_NAME = "users/profile.json"
 NONE = "-"
 """What ``--map`` gives a part that no column plays."""
 
-__all__ = ["PROFILE_NAME", "TIME_UNITS", "HistoryWish", "ImportedHistories", "import_histories"]
+__all__ = [
+    "PROFILE_NAME",
+    "TIME_UNITS",
+    "HistoryWish",
+    "ImportedHistories",
+    "checked_likes",
+    "default_profile",
+    "history_columns",
+    "import_histories",
+]
 
 
 @dataclass(frozen=True)
@@ -119,29 +126,16 @@ def write_histories(
         UsageError: columns that cannot be guessed, or that there are not.
         DataError: rows that cannot be used, the first ten with their place.
     """
-    import duckdb
-
-    given = {part: column for part, column in wish.columns.items() if column != NONE}
-    parts = [part for part in HISTORY_PARTS if wish.columns.get(part) != NONE]
-    columns = find_columns(table.name, table.schema.names, given, parts, ("user", "item"))
+    columns = history_columns(table, wish)
     catalog = Catalog.read(find_data_folder(folder, need_vectors=False).metadata)
     (folder / "users").mkdir(exist_ok=True)
     raw = folder / "users" / "raw.parquet"
     mistakes = Mistakes()
     _stage(table, raw, columns.by_part, mistakes, progress)
     mistakes.raise_all(table.name)
-    try:
-        with connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.register("titles", {"id": catalog.all_media_ids()})
-            work = _Staged(connection, table.name, raw, users)
-            times = find_times(connection, work.file, table.name, work.types["time"], wish.time_unit)
-            work.write_seen(folder / SEEN, times)
-            ids, counts = work.user_ids(), work.counts()
-    except (duckdb.Error, UnicodeError) as error:
-        raise DataError(
-            f"{table.name} cannot be read: {first_line(error)}", fix="mend it, or map other columns"
-        ) from error
+    with interactions(ParquetRelation(raw), table.name, catalog, users, wish.time_unit) as found:
+        found.write_seen(folder / SEEN)
+        ids, counts, times = found.user_ids(), found.counts(), found.times
     raw.unlink()
     without = 0
     if users is None:
@@ -158,10 +152,22 @@ def write_histories(
     )
 
 
+def history_columns(table: Table, wish: HistoryWish) -> Columns:
+    """Say which columns of interactions play which part; raises UsageError as `find_columns`."""
+    given = {part: column for part, column in wish.columns.items() if column != NONE}
+    parts = [part for part in HISTORY_PARTS if wish.columns.get(part) != NONE]
+    return find_columns(table.name, table.schema.names, given, parts, ("user", "item"))
+
+
+def default_profile(*, has_times: bool) -> Profile:
+    """Return how histories become vectors where nothing is said: what was rated counts by it, the latest most."""
+    return Profile(half_life=10.0 if has_times else None)
+
+
 def _write_made_users(
     folder: Path, ids: list[str], catalog: Catalog, profile: Profile | None, *, has_times: bool
 ) -> int:
-    profile = profile or Profile(half_life=10.0 if has_times else None)
+    profile = profile or default_profile(has_times=has_times)
     (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
     (folder / PROFILE_NAME).write_text(profile.model_dump_json() + "\n", encoding="utf-8")
     return _write_vectors(folder, ids, catalog, profile) if (folder / MEDIA_VECTORS).is_file() else 0
@@ -179,108 +185,28 @@ def _stage(table: Table, raw: Path, parts: Mapping[str, str], mistakes: Mistakes
             progress("reading histories", rows, rows)
 
 
-class _Staged:
-    """The interactions in a file of their own, with a table ``titles`` of known ids beside it."""
-
-    def __init__(self, connection: DuckDBPyConnection, name: str, raw: Path, users: Sequence[str] | None) -> None:
-        self._connection = connection
-        self._name = name
-        self.file = f"read_parquet({quoted_text(literal_path(raw))}, hive_partitioning = false)"
-        described = connection.execute(f"DESCRIBE FROM {self.file}").fetchall()
-        found = {column: kind for column, kind, *_ in described}
-        self.types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
-        for part in ("user", "item"):
-            if found[part].startswith(("FLOAT", "DOUBLE")):
-                whole = f"{part} = floor({part})"
-                odd = self._one(f"SELECT count(*) FROM {self.file} WHERE {part} IS NOT NULL AND NOT ({whole})")
-                if odd:
-                    raise DataError(
-                        f"{name}: column {part} holds {odd:,} numbers that are no whole ids",
-                        fix=f"map another column: --map {part}=COLUMN",
-                    )
-        self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
-        self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
-        if users is not None:
-            connection.register("people", {"id": np.array(users, dtype=object)})
-            self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
-
-    def write_seen(self, seen: Path, times: Times | None) -> None:
-        """Write users/seen.parquet: rows that are complete and name a title."""
-        columns = [f"{self._ids['user']} AS user_id", f"{self._ids['item']} AS media_id"]
-        if self.types["rating"] is not None:
-            columns.append(f"{self._rating()} AS rating")
-        if times is not None:
-            columns.append(f"{times.sql} AS timestamp")
-        if not self.counts()["kept"]:
-            asked = self._connection.execute(f"SELECT {self._ids['item']} FROM {self.file} LIMIT 3").fetchall()
-            known = self._connection.execute("SELECT id FROM titles LIMIT 3").fetchall()
-            raise DataError(
-                f"{self._name}: no row names a title; items look like {', '.join(repr(one) for (one,) in asked)},"
-                f" titles' ids like {', '.join(repr(one) for (one,) in known)}",
-                fix="map the column that holds the titles' ids: --map item=COLUMN",
-            )
-        self._connection.execute(
-            f"COPY (SELECT {', '.join(columns)} FROM {self.file} WHERE {self._complete} AND {self._known()})"
-            f" TO {quoted_text(str(seen))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-
-    def user_ids(self) -> list[str]:
-        """Return everybody who did something, sorted."""
-        sql = f"SELECT DISTINCT {self._ids['user']} AS id FROM {self.file} WHERE {self._complete} ORDER BY id"
-        return [user for (user,) in self._connection.execute(sql).fetchall()]
-
-    def counts(self) -> dict[str, int]:
-        """Count the rows that are kept and those that are not."""
-        item = self._ids["item"]
-        sql = (
-            f"SELECT count(*) FILTER ({self._known()} AND {self._complete}), count(*) FILTER (NOT {self._known()} AND"
-            f" {self._complete}), count(DISTINCT {item}) FILTER (NOT {self._known()} AND {self._complete}),"
-            f" count(*) FILTER (NOT coalesce({self._complete}, false)) FROM {self.file}"
-        )
-        found = self._connection.execute(sql).fetchall()[0]
-        return dict(zip(("kept", "unknown_rows", "unknown_items", "incomplete"), map(int, found), strict=True))
-
-    def _known(self) -> str:
-        return f"coalesce({self._ids['item']} IN (SELECT id FROM titles), false)"
-
-    def _rating(self) -> str:
-        raw = f"nullif(trim({quoted_name('rating')}::VARCHAR), '')"
-        wrong = f"{raw} IS NOT NULL AND TRY_CAST({raw} AS DOUBLE) IS NULL"
-        found = self._connection.execute(f"SELECT {raw} FROM {self.file} WHERE {wrong} LIMIT 3").fetchall()
-        if found:
-            raise DataError(
-                f"{self._name}: column rating holds {', '.join(repr(one) for (one,) in found)}, which is no number",
-                fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
-            )
-        number = f"TRY_CAST({raw} AS DOUBLE)"
-        return f"CASE WHEN isfinite({number}) THEN {number} END"
-
-    def _one(self, sql: str) -> int:
-        return int(self._connection.execute(sql).fetchall()[0][0])
-
-
-def _id_of(part: str, kind: str) -> str:
-    """Return the SQL of an id as a text; whole numbers that came as floats are written without a fraction."""
-    column = quoted_name(part)
-    return f"{column}::HUGEINT::VARCHAR" if kind.startswith(("FLOAT", "DOUBLE")) else f"{column}::VARCHAR"
-
-
 def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Profile) -> int:
     """Write the users' vectors: means of their titles' unit vectors; return how many users nothing is known of."""
     history = read_history(folder / SEEN, ids, catalog)
     path = folder / MEDIA_VECTORS
     titles = read_float32(open_vectors(path), normalize=True, path=path)
-    without = users_without_likes(history, profile)
-    if len(without) == len(ids):
-        raise DataError(
-            f"nobody likes anything: no rating weighs above nothing (weights: {profile.weights})",
-            fix="choose other --weights, or --map rating=- where the column is no rating",
-        )
+    without = checked_likes(history, profile)
     shape = (len(ids), titles.shape[1])
     with (folder / USER_VECTORS).open("wb") as file, NpyWriter(file, shape, np.float32) as writer:
         for block in _without_direction_mended(user_vectors(history, titles, profile)):
             writer.write(block)
     return len(without)
+
+
+def checked_likes(history: History, profile: Profile) -> Rows:
+    """Return the users of whom nothing is known that counts; raises DataError where that is everybody."""
+    without = users_without_likes(history, profile)
+    if len(without) == len(history.offsets) - 1:
+        raise DataError(
+            f"nobody likes anything: no rating weighs above nothing (weights: {profile.weights})",
+            fix="choose other --weights, or --map rating=- where the column is no rating",
+        )
+    return without
 
 
 def _without_direction_mended(blocks: Iterator[tuple[int, Vectors]]) -> Iterator[Vectors]:

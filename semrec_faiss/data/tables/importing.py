@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA_TABLE, open_vectors
-from semrec_faiss.data.folder.metadata_table import checked_table
+from semrec_faiss.data.folder.metadata_table import MetadataTable, checked_table
 from semrec_faiss.data.folder.npy import GrowingNpy
 from semrec_faiss.data.folder.recipe import Recipe
+from semrec_faiss.data.folder.relation import ParquetRelation, Relation
 from semrec_faiss.data.tables.columns import TABLE_PARTS, find_columns, is_text, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -100,20 +101,15 @@ def write_media(
         UsageError: columns that cannot be guessed, or that there are not; vectors in none or in two places.
         DataError: rows that cannot be used, the first ten with their place.
     """
-    schema = table.schema
-    chosen, notes = _vectors_of(table, wish, beside)
-    columns = find_columns(
-        table.name, [name for name in schema.names if name != chosen], wish.columns, TABLE_PARTS, _IDS
-    )
-    split, split_notes = _split(schema, columns.by_part, wish)
+    plan = plan_media(table, wish, beside)
+    schema, chosen = table.schema, plan.recipe.vector
     npy = None if chosen is not None or wish.without_vectors else wish.vectors or beside
     mistakes = Mistakes()
-    recipe = Recipe(dict(columns.by_part), split, chosen).with_schema(schema)
     (folder / MEDIA_VECTORS).parent.mkdir()
     with ExitStack() as stack:
         vectors = _Vectors(stack.enter_context((folder / MEDIA_VECTORS).open("w+b")), chosen, npy, mistakes)
         kept = schema.remove(schema.get_field_index(chosen)) if chosen is not None else schema
-        stored = kept.with_metadata({**(kept.metadata or {}), **recipe.metadata()})
+        stored = kept.with_metadata({**(kept.metadata or {}), **plan.recipe.metadata()})
         writer = stack.enter_context(pq.ParquetWriter(folder / METADATA_TABLE, stored, compression="zstd"))
         rows = 0
         for batch in table.batches(mistakes):
@@ -126,14 +122,42 @@ def write_media(
     if not rows:
         mistakes.raise_all(table.name)
         raise DataError(f"{table.name} has no rows", fix="give a table that has some")
-    noted = mistakes.count
-    checked, count = checked_table(folder / METADATA_TABLE, mistakes.note)
-    mistakes.add(count - (mistakes.count - noted))
-    mistakes.raise_all(table.name)
+    checked = check_media(ParquetRelation(folder / METADATA_TABLE), table.name, plan.recipe, kept.names, mistakes)
     if vectors.dim == 0:
         (folder / MEDIA_VECTORS).unlink()
-    told = (*columns.notes, *notes, *split_notes)
-    return ImportedTable(rows, vectors.dim, vectors.dtype, checked.fields, told)
+    return ImportedTable(rows, vectors.dim, vectors.dtype, checked.fields, plan.notes)
+
+
+@dataclass(frozen=True)
+class MediaPlan:
+    """What becomes of a table's columns.
+
+    Attributes:
+        recipe: which plays which part, and which holds the vectors.
+        notes: what was guessed, in sentences.
+    """
+
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+
+def plan_media(table: Table, wish: TableWish, beside: Path | None = None) -> MediaPlan:
+    """Say what becomes of a table's columns; raises UsageError as `write_media`."""
+    chosen, notes = _vectors_of(table, wish, beside)
+    names = [name for name in table.schema.names if name != chosen]
+    columns = find_columns(table.name, names, wish.columns, TABLE_PARTS, _IDS)
+    split, split_notes = _split(table.schema, columns.by_part, wish)
+    recipe = Recipe(dict(columns.by_part), split, chosen).with_schema(table.schema)
+    return MediaPlan(recipe, (*columns.notes, *notes, *split_notes))
+
+
+def check_media(rows: Relation, name: str, recipe: Recipe, names: list[str], mistakes: Mistakes) -> MetadataTable:
+    """Check the columns of a table that are no vectors; raises DataError with these and earlier ``mistakes``."""
+    noted = mistakes.count
+    checked, count = checked_table(rows, recipe, names, mistakes.note)
+    mistakes.add(count - (mistakes.count - noted))
+    mistakes.raise_all(name)
+    return checked
 
 
 def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str | None, tuple[str, ...]]:

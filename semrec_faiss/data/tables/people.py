@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import USER_IDS, USER_VECTORS, open_vectors
 from semrec_faiss.data.folder.npy import GrowingNpy
@@ -13,7 +16,6 @@ from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.vectors import VectorReader
-from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import DataError, UsageError
 
 
@@ -36,13 +38,18 @@ def import_users(source: Path, folder: Path, columns: Mapping[str, str], dim: in
         found = find_columns(table.name, table.schema.names, _of_users(columns), ("user",), ())
         table = open_table(files, list(found.by_part.values()))
     ids = write_users(table, folder, columns)
-    held = int(open_vectors(folder / USER_VECTORS).shape[1])
-    if dim and held != dim:
+    if dim:
+        check_dim(table.name, int(open_vectors(folder / USER_VECTORS).shape[1]), dim)
+    return ids
+
+
+def check_dim(name: str, held: int, dim: int) -> None:
+    """Refuse users' vectors of ``held`` dimensions beside titles' of ``dim``; raises DataError."""
+    if held != dim:
         raise DataError(
-            f"{table.name}: the users' vectors have {held} dimensions, the titles' have {dim}",
+            f"{name}: the users' vectors have {held} dimensions, the titles' have {dim}",
             fix="give vectors of one space for both",
         )
-    return ids
 
 
 def _of_users(columns: Mapping[str, str]) -> dict[str, str]:
@@ -59,8 +66,19 @@ def write_users(table: Table, folder: Path, columns: Mapping[str, str]) -> list[
 
     Raises:
         UsageError: a column cannot be guessed.
-        DataError: rows that cannot be used, or ids that repeat.
+        DataError: rows that cannot be used, such as ids that repeat, the first ten with their place.
     """
+    (folder / "users").mkdir(exist_ok=True)
+    with (folder / USER_VECTORS).open("w+b") as file:
+        npy = GrowingNpy(file)
+        ids = read_users(table, columns, npy.write)
+        npy.finish()
+    (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
+    return ids
+
+
+def read_users(table: Table, columns: Mapping[str, str], take: Callable[[NDArray[Any]], object]) -> list[str]:
+    """Hand ``take`` the users' vectors, float (some, dim) at a time, and return their ids; see `write_users`."""
     vector, _ = vector_column(table.name, table.schema, None)
     if vector is None:
         raise UsageError(f"{table.name} has no column of lists of floats for the users' vectors", fix="give one a row")
@@ -69,23 +87,23 @@ def write_users(table: Table, folder: Path, columns: Mapping[str, str]) -> list[
     mistakes = Mistakes()
     reader = VectorReader(vector, mistakes)
     ids: list[str] = []
-    (folder / "users").mkdir(exist_ok=True)
-    with (folder / USER_VECTORS).open("w+b") as file:
-        npy = GrowingNpy(file)
-        for batch in table.batches(mistakes):
-            found = reader.read(batch.column(vector), len(ids))
-            for row, user in enumerate(batch.column(who).to_pylist(), start=len(ids)):
-                if user is None:
-                    mistakes.note(row, who, "is null")
-                ids.append(str(user))
-            if len(found):
-                npy.write(found)
-        npy.finish()
+    first: dict[str, int] = {}
+    for batch in table.batches(mistakes):
+        found = reader.read(batch.column(vector), len(ids))
+        for row, user in enumerate(batch.column(who).to_pylist(), start=len(ids)):
+            ids.append("" if user is None else str(user))
+            problem = "is null" if user is None else _problem(ids[-1], first.setdefault(ids[-1], row), row)
+            if problem:
+                mistakes.note(row, who, problem)
+        if len(found):
+            take(found)
     mistakes.raise_all(table.name)
     if not ids:
         raise DataError(f"{table.name} has no rows", fix="leave the users out")
-    (folder / USER_IDS).write_text(json.dumps(ids) + "\n", encoding="utf-8")
-    try:
-        return read_user_ids(folder / USER_IDS)
-    except DataError as error:
-        raise DataError(error.message.replace(str(folder / USER_IDS), table.name), fix=error.fix) from None
+    return ids
+
+
+def _problem(user: str, first: int, row: int) -> str:
+    if not user.strip():
+        return "is empty"
+    return "" if first == row else f"{user!r} is also in row {first + 1:,} of the table"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.database import connect
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.metadata_lines import by_part, inspect_metadata, numbered_lines
-from semrec_faiss.data.folder.metadata_table import inspect_table, joined_fields
-from semrec_faiss.data.folder.recipe import NO_PARTS
+from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table, joined_fields
+from semrec_faiss.data.folder.recipe import NO_PARTS, check_parts
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.data.titles.table import (
@@ -99,17 +99,12 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: the first ten mistakes, each with file and line.
         """
-        connection = connect()
         if path.suffix == ".parquet":
             table = inspect_table(path, expect_count=expect_count, parts=parts)
-            _check_parts(path, parts, known or table.fields)
-            fields = joined_fields(path, known or {}, table.fields)
-            create_table(connection, fields)
-            connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows}")
-            progress("loading titles", table.count, table.count)
-            return cls(connection, table.count, fields, parts=parts)
+            return cls.of_table(table, progress=progress, known=known, parts=parts)
+        connection = connect()
         metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known, parts=parts)
-        _check_parts(path, parts, metadata.fields)
+        check_parts(path, parts, metadata.fields)
         create_table(connection, metadata.fields)
         lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         if parts:
@@ -117,6 +112,28 @@ class Catalog(HoldsHandles):
         for loaded in insert_titles(connection, metadata.fields, lines):
             progress("loading titles", loaded, metadata.count)
         return cls(connection, metadata.count, metadata.fields, metadata.mixtures, parts=parts)
+
+    @classmethod
+    def of_table(
+        cls,
+        table: MetadataTable,
+        *,
+        progress: Progress = silent,
+        known: Mapping[str, str] | None = None,
+        parts: Mapping[str, str] = NO_PARTS,
+    ) -> Catalog:
+        """Read metadata that was checked, wherever it is; see `read`.
+
+        Raises:
+            DataError: a field has another type than ``known`` has, or there is none of ``parts``.
+        """
+        connection = connect()
+        check_parts(table.source.name, parts, known or table.fields)
+        fields = joined_fields(table.source.name, known or {}, table.fields)
+        create_table(connection, fields)
+        connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows(connection)}")
+        progress("loading titles", table.count, table.count)
+        return cls(connection, table.count, fields, parts=parts)
 
     @classmethod
     def read_range(
@@ -130,7 +147,8 @@ class Catalog(HoldsHandles):
         connection, known = connect(), dict(fields)
         create_table(connection, known)
         if path.suffix == ".parquet":
-            source = f"FROM {inspect_table(path, parts=parts).rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
+            rows = inspect_table(path, parts=parts).rows(connection)
+            source = f"FROM {rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
             connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}")
         else:
             lines = (raw.decode("utf-8") for _, raw in islice(numbered_lines(path), first, last))
@@ -312,16 +330,6 @@ class Catalog(HoldsHandles):
         for first in range(0, self.count, BATCH_TITLES):
             sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
             yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
-
-
-def _check_parts(path: Path, parts: Mapping[str, str], fields: Mapping[str, str]) -> None:
-    """Refuse a field that is said to play a part and that no title has."""
-    missing = [f"{field!r}, which is said to be {part}" for part, field in parts.items() if part not in fields]
-    if missing:
-        raise DataError(
-            f"{path}: no title has the field {', nor '.join(missing)}",
-            fix=f"mend dataset.fields; fields: {', '.join(fields)}",
-        )
 
 
 def _is_text(value: object) -> bool:

@@ -1,10 +1,9 @@
-"""An index of tables in memory: the same checks and the same build as for a data folder."""
+"""An index of tables in memory: the checks of an import and the build of a data folder, without a file in between."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping
 from os import PathLike
@@ -14,12 +13,15 @@ from typing import Any
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.tables.columns import TABLE_PARTS
-from semrec_faiss.data.tables.histories import HistoryWish, write_histories
-from semrec_faiss.data.tables.importing import TableWish, write_media
+from semrec_faiss.data.tables.gathered import gather_histories, gather_titles, gather_users
+from semrec_faiss.data.tables.histories import HistoryWish
+from semrec_faiss.data.tables.importing import TableWish
 from semrec_faiss.data.tables.memory import as_table, titles_table
-from semrec_faiss.data.tables.people import write_users
+from semrec_faiss.data.tables.people import check_dim
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.build.source import Source, SourceUsers
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.progress import Progress, silent
 
@@ -36,24 +38,37 @@ def build_from_tables(
     progress: Progress = silent,
 ) -> Generation:
     """Build and publish an index; see `semrec_faiss.build`."""
-    named = dict(columns or {})
-    titles = {part: column for part, column in named.items() if part in TABLE_PARTS}
-    done = {part: column for part, column in named.items() if part not in TABLE_PARTS}
-    table, vector = titles_table(vectors, metadata)
     settings = config_of(config)
-    with tempfile.TemporaryDirectory(prefix="semrec-") as scratch:  # the build reads in blocks, as it does any folder
-        folder = Path(scratch)
-        write_media(table, folder, TableWish(titles, vector), progress=progress)
-        ids = None
-        if users is not None:
-            people = {"user": list(users), "vector": list(users.values())} if _by_id(users) else users
-            ids = write_users(as_table(people, "users"), folder, done)
-        if interactions is not None:
-            write_histories(
-                as_table(interactions, "interactions"), folder, HistoryWish(done), users=ids, progress=progress
-            )
-        built = settings.of(folder).model_copy(update={"output": Path(output)})
-        return build_index(built, progress, keep_dataset=False)
+    source = source_of_tables(vectors, metadata, users, interactions, columns or {}, settings.dataset.fields.parts)
+    return build_index(settings.model_copy(update={"output": Path(output)}), progress, source=source)
+
+
+def source_of_tables(
+    vectors: Any, metadata: Any, users: Any, interactions: Any, columns: Mapping[str, str], parts: Mapping[str, str]
+) -> Source:
+    """Check tables in memory and hold them against one another; see `semrec_faiss.build`.
+
+    Args:
+        vectors, metadata, users, interactions, columns: as there.
+        parts: fields that a config says play a part under another name.
+    """
+    titles = {**parts, **{part: column for part, column in columns.items() if part in TABLE_PARTS}}
+    done = {part: column for part, column in columns.items() if part not in TABLE_PARTS}
+    table, vector = titles_table(vectors, metadata)
+    held, fields = gather_titles(table, TableWish(titles, vector))
+    catalog = Catalog.of_table(fields, parts=parts)
+    people = None
+    if users is not None:
+        listed = {"user": list(users), "vector": list(users.values())} if _by_id(users) else users
+        people = gather_users(as_table(listed, "users"), done)
+    if interactions is not None:
+        people = gather_histories(as_table(interactions, "interactions"), HistoryWish(done), catalog, people)
+    if people is None:
+        return Source(table.name, held, catalog)
+    if people.vectors is not None:
+        check_dim("users", int(people.vectors.shape[1]), int(held.shape[1]))
+    found = SourceUsers(people.ids, people.vectors, "users", people.history)
+    return Source(table.name, held, catalog, found, people.profile)
 
 
 def goes_with(owner: object, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a data folder and a config to a published generation of an index directory."""
+"""From titles, users and a config to a published generation of an index directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from semrec_faiss.data.interactions.transformation_file import (
     ARRAYS_NAME,
     JSON_NAME,
 )
-from semrec_faiss.data.text.provenance import read_embedding
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.build.source import Source, TitleRange, open_source, profile_of
 from semrec_faiss.index.build.users import write_users
@@ -40,7 +39,7 @@ def build_index(
     progress: Progress = silent,
     *,
     strict: bool = False,
-    keep_dataset: bool = True,
+    source: Source | None = None,
     part: TitleRange | None = None,
 ) -> Generation:
     """Build the index that ``config`` describes and publish it in ``config.output``.
@@ -48,10 +47,10 @@ def build_index(
     Whatever index was there stays in use until the last step, and stays on disk for `semrec rollback`.
 
     Args:
-        config: needs ``dataset`` and ``output``.
+        config: needs ``output``, and ``dataset`` where no source is given.
         progress: told the steps.
         strict: refuse a history that names users or titles that there are not, instead of counting such rows.
-        keep_dataset: whether the index remembers where its data lay; False where that goes away.
+        source: titles and users in memory; by default those of ``dataset``.
         part: the titles that it has, as a shard, without users; all by default.
 
     Returns:
@@ -66,7 +65,7 @@ def build_index(
         StorageError: the disk is full or refuses.
         UsageError: the output is something else than an index, or another process writes it.
     """
-    _check_named(config)
+    output = _output_of(config, needs_dataset=source is None)
     device = choose_device(config.device, config.index)  # before anything is read
 
     def write(new: NewGeneration, source: Source, index: IndexConfig) -> WrittenTitles:
@@ -76,7 +75,9 @@ def build_index(
         write_titles(new, source.catalog)
         return known, resolved, screening
 
-    return _built(config, part, write, progress, strict=strict, keep_dataset=keep_dataset)
+    dataset = config.dataset.folder if source is None else None
+    opened = source or open_source(config.dataset, progress, part)
+    return _published(config.of(dataset), output, opened, write, progress, strict=strict)
 
 
 def build_front(config: Config, write_shards: ShardsWriter, progress: Progress = silent, *, strict: bool) -> Generation:
@@ -99,20 +100,13 @@ def build_front(config: Config, write_shards: ShardsWriter, progress: Progress =
             file.write(shards.as_json())
         return (), index, None
 
-    return _built(config, None, write, progress, strict=strict, keep_dataset=True)
+    output = _output_of(config)
+    return _published(config, output, open_source(config.dataset, progress), write, progress, strict=strict)
 
 
-def _built(
-    config: Config,
-    part: TitleRange | None,
-    write: TitlesWriter,
-    progress: Progress,
-    *,
-    strict: bool,
-    keep_dataset: bool,
+def _published(
+    config: Config, output: Path, source: Source, write: TitlesWriter, progress: Progress, *, strict: bool
 ) -> Generation:
-    output = _check_named(config)
-    source = open_source(config.dataset, progress, part)
     profile = profile_of(config, source)
     resolved = resolve(config.index, source.count, source.dim)
     directory = IndexDirectory(output)
@@ -129,14 +123,12 @@ def _built(
             faiss_version=load_faiss().__version__,
             count=source.count,
             dim=source.dim,
-            users=len(source.user_ids),
-            config=config.of(config.dataset.folder if keep_dataset else None).model_copy(
-                update={"index": resolved, "profile": profile}
-            ),
+            users=0 if source.users is None else len(source.users.ids),
+            config=config.model_copy(update={"index": resolved, "profile": profile}),
             files=new.files,
             known_answers=known,
             previous=new.previous,
-            embedding=read_embedding(source.folder.media_vectors),
+            embedding=source.embedding,
             ignored_history=ignored or None,
             screening=screening,
         )
@@ -145,9 +137,9 @@ def _built(
         return generation
 
 
-def _check_named(config: Config) -> Path:
+def _output_of(config: Config, *, needs_dataset: bool = True) -> Path:
     """Return where the index goes; raises ConfigError where that, or where the data is, is not said."""
-    if config.dataset.folder is None:
+    if needs_dataset and config.dataset.folder is None:
         raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
     if config.output is None:
         raise ConfigError("no output is given", fix="set output: in the config, or --output DIR")
@@ -155,8 +147,8 @@ def _check_named(config: Config) -> Path:
 
 
 def _carry_transformation(new: NewGeneration, source: Source) -> None:
-    if source.transformation is None:
+    if source.transformation is None or source.transformation_folder is None:
         return
     for name in (JSON_NAME, ARRAYS_NAME):
-        shutil.copyfile(source.folder.media_vectors.parent / name, new.folder / name)
+        shutil.copyfile(source.transformation_folder / name, new.folder / name)
         new.adopt(name)

@@ -1,9 +1,10 @@
-"""What an index is built from: a data folder, opened and cross-checked, and how its users are made."""
+"""What an index is built from: titles and users, opened and cross-checked, and how the users are made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,8 +27,9 @@ from semrec_faiss.data.interactions.transformation_file import (
     read_transformation,
 )
 from semrec_faiss.data.tables.histories import PROFILE_NAME
+from semrec_faiss.data.text.provenance import Embedding, read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.users import read_user_ids
+from semrec_faiss.data.users import History, read_history, read_user_ids
 from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.progress import Progress
@@ -50,15 +52,49 @@ class TitleRange:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data folder, opened and cross-checked."""
+class SourceUsers:
+    """Users that an index is built with.
 
-    folder: DataFolder
+    Attributes:
+        ids: of the users.
+        vectors: float (users, dim); None: they are made of the history.
+        name: where the vectors are from, for messages.
+        seen: what they have seen; None where that is not known.
+    """
+
+    ids: Sequence[str]
+    vectors: NDArray[Any] | None
+    name: Path | str
+    seen: Path | History | None
+
+    def history(self, catalog: Catalog, *, strict: bool) -> History | None:
+        """Return what they have seen; ``strict`` refuses what names users or titles that there are not."""
+        return read_history(self.seen, self.ids, catalog, strict=strict) if isinstance(self.seen, Path) else self.seen
+
+
+@dataclass(frozen=True)
+class Source:
+    """Titles and users, cross-checked, in a data folder or in memory.
+
+    Attributes:
+        name: where the titles' vectors are from, for messages.
+        vectors: float (n, dim).
+        catalog: the titles.
+        users: None where there are none.
+        profile: how users are made of what they did, unless a config says otherwise.
+        transformation: what the vectors were learned by.
+        transformation_folder: where its files are.
+        embedding: which model made the vectors of texts.
+    """
+
+    name: Path | str
     vectors: NDArray[Any]
     catalog: Catalog
-    user_vectors: NDArray[Any] | None
-    user_ids: Sequence[str]
+    users: SourceUsers | None = None
+    profile: Profile | None = None
     transformation: Transformation | None = None
+    transformation_folder: Path | None = None
+    embedding: Embedding | None = None
 
     @property
     def count(self) -> int:
@@ -82,9 +118,8 @@ class Source:
         Raises:
             DataError: a vector is not finite, all zero where it is to have a length, or too long for float32 scores.
         """
-        path = self.folder.media_vectors
-        for first, block in iter_float32_blocks(self.vectors, normalize=normalize, path=path):
-            check_products(block, first, path)
+        for first, block in iter_float32_blocks(self.vectors, normalize=normalize, path=self.name):
+            check_products(block, first, self.name)
             yield first, block
 
 
@@ -114,11 +149,24 @@ def open_source(dataset: Dataset, progress: Progress, part: TitleRange | None = 
         if has_transformation(media)
         else None
     )
-    if part is not None or folder.user_vectors is None or folder.user_ids is None:
-        return Source(folder, vectors, catalog, None, (), learned)
-    users = open_vectors(folder.user_vectors, expect_dim=vectors.shape[1])
-    ids = read_user_ids(folder.user_ids, expect_count=len(users))
-    return Source(folder, vectors, catalog, users, ids, learned)
+    return Source(
+        folder.media_vectors,
+        vectors,
+        catalog,
+        users=_users_of(folder, int(vectors.shape[1])) if part is None else None,
+        profile=_profile_of(folder) if learned is None else learned.settings.profile,
+        transformation=learned,
+        transformation_folder=media,
+        embedding=read_embedding(folder.media_vectors),
+    )
+
+
+def _users_of(folder: DataFolder, dim: int) -> SourceUsers | None:
+    if folder.user_vectors is None or folder.user_ids is None:
+        return None
+    vectors = open_vectors(folder.user_vectors, expect_dim=dim)
+    ids = read_user_ids(folder.user_ids, expect_count=len(vectors))
+    return SourceUsers(ids, vectors, folder.user_vectors, folder.seen)
 
 
 def profile_of(config: Config, source: Source) -> Profile | None:
@@ -129,25 +177,21 @@ def profile_of(config: Config, source: Source) -> Profile | None:
     """
     if source.transformation is not None and config.index.normalize:
         raise ConfigError(
-            f"{source.folder.media_vectors} holds learned vectors, whose lengths tell how well a title is liked;"
+            f"{source.name} holds learned vectors, whose lengths tell how well a title is liked;"
             " index.normalize is true",
             fix="set index.normalize: false, as configs/learned.yaml has it",
         )
     if config.profile is None:
-        return (
-            _profile_of_folder(source.folder)
-            if source.transformation is None
-            else (source.transformation.settings.profile)
-        )
-    if source.folder.seen is None:
+        return source.profile
+    if source.users is None or source.users.seen is None:
         raise ConfigError(
-            f"profile: is given, but {source.folder.root} does not know what its users have seen",
-            fix="add users/seen.parquet to the data, or leave profile: out",
+            f"profile: is given, but nothing beside {source.name} tells what users have seen",
+            fix="add users/seen.parquet to the data, or interactions from Python, or leave profile: out",
         )
     return config.profile
 
 
-def _profile_of_folder(folder: DataFolder) -> Profile | None:
+def _profile_of(folder: DataFolder) -> Profile | None:
     """Return how `semrec dataset import` made users of what they did, where it has made them."""
     path = folder.root / PROFILE_NAME
     if folder.seen is None or not path.is_file():

@@ -15,7 +15,7 @@ from semrec_faiss.data.folder.layout import (
 )
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
-from semrec_faiss.data.users import History, read_history
+from semrec_faiss.data.users import History
 from semrec_faiss.index.build.source import Source
 from semrec_faiss.index.build.vectors import check_products, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
@@ -36,22 +36,21 @@ def write_users(
     strict: bool,
 ) -> int:
     """Write the users; return how many rows of their history were ignored."""
-    folder, users, path = source.folder, source.user_vectors, source.folder.user_vectors
-    if users is None or path is None:
+    users = source.users
+    if users is None:
         return 0
-
-    history = None if folder.seen is None else read_history(folder.seen, source.user_ids, source.catalog, strict=strict)
-    blocks = (
-        iter_float32_blocks(users, normalize=config.normalize, path=path)
-        if profile is None or history is None
-        else _made_users(history, source, config, profile)
-    )
-    with new.create(USERS_NAME) as file, NpyWriter(file, (len(users), source.dim), np.float32) as vectors:
+    history = users.history(source.catalog, strict=strict)
+    if users.vectors is None or (profile is not None and history is not None):
+        assert history is not None and profile is not None, "users without vectors have a history"
+        blocks = _made_users(history, source, config, profile)
+    else:
+        blocks = iter_float32_blocks(users.vectors, normalize=config.normalize, path=users.name)
+    with new.create(USERS_NAME) as file, NpyWriter(file, (len(users.ids), source.dim), np.float32) as vectors:
         for first, block in blocks:
-            check_products(block, first, path)
-            progress("writing users", first + len(block), len(users))
+            check_products(block, first, users.name)
+            progress("writing users", first + len(block), len(users.ids))
             vectors.write(block)
-    write_user_ids(new, source.user_ids)
+    write_user_ids(new, users.ids)
     if history is not None:
         write_seen(new, history)
     if history is not None and profile is not None:
@@ -77,6 +76,6 @@ def _made_users(
     history: History, source: Source, config: IndexConfig, profile: Profile
 ) -> Iterator[tuple[int, Vectors]]:
     """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others."""
-    titles = read_float32(source.vectors, normalize=config.normalize, path=source.folder.media_vectors)
+    titles = read_float32(source.vectors, normalize=config.normalize, path=source.name)
     for first, block in user_vectors(history, titles, profile):
         yield first, of_unit_length(block, first) if config.normalize else block

@@ -59,7 +59,7 @@ def write_vectors(
     return _known_answers(VectorIndex(index, config, originals=originals))
 
 
-def check_products(block: Vectors, first: int, path: Path) -> None:
+def check_products(block: Vectors, first: int, path: Path | str) -> None:
     """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal.
 
     Args:

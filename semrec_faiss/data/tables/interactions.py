@@ -1,0 +1,147 @@
+"""Interactions as rows that DuckDB reads, held against the titles: who they are of, what is kept, and when it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semrec_faiss.data.folder.database import connect, first_line, quoted_name, quoted_text
+from semrec_faiss.data.folder.relation import Relation
+from semrec_faiss.data.tables.columns import HISTORY_PARTS
+from semrec_faiss.data.tables.times import find_times
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@contextmanager
+def interactions(
+    rows: Relation, name: str, catalog: Catalog, users: Sequence[str] | None, time_unit: str | None
+) -> Iterator[Interactions]:
+    """Look at interactions whose columns are named by their parts.
+
+    Args:
+        rows: the columns user and item, and rating and time where there are any.
+        name: the table, for messages.
+        catalog: the titles.
+        users: ids of those that count; None: everybody.
+        time_unit: of the times; None where it is to be told from the values.
+
+    Raises:
+        DataError: they cannot be read, or times are none.
+    """
+    import duckdb
+
+    try:
+        with connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("titles", {"id": catalog.all_media_ids()})
+            yield Interactions(connection, name, rows.sql(connection), users, time_unit)
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(f"{name} cannot be read: {first_line(error)}", fix="mend it, or map other columns") from error
+
+
+class Interactions:
+    """Rows of a connection that has a table ``titles`` of known ids beside them; use `interactions`.
+
+    Attributes:
+        times: in which unit times are; None without.
+    """
+
+    def __init__(
+        self, connection: DuckDBPyConnection, name: str, file: str, users: Sequence[str] | None, time_unit: str | None
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._file = file
+        described = connection.execute(f"DESCRIBE FROM {self._file}").fetchall()
+        found = {column: kind for column, kind, *_ in described}
+        self._types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
+        for part in ("user", "item"):
+            if found[part].startswith(("FLOAT", "DOUBLE")):
+                whole = f"{part} = floor({part})"
+                odd = self._one(f"SELECT count(*) FROM {self._file} WHERE {part} IS NOT NULL AND NOT ({whole})")
+                if odd:
+                    raise DataError(
+                        f"{name}: column {part} holds {odd:,} numbers that are no whole ids",
+                        fix=f"map another column: --map {part}=COLUMN",
+                    )
+        self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
+        self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
+        if users is not None:
+            connection.register("people", {"id": np.array(users, dtype=object)})
+            self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
+        self.times = find_times(connection, file, name, self._types["time"], time_unit)
+
+    def seen(self) -> Any:
+        """Return what was kept as an Arrow table."""
+        return self._connection.sql(self._kept()).to_arrow_table()
+
+    def write_seen(self, seen: Path) -> None:
+        """Write users/seen.parquet of what was kept."""
+        self._connection.execute(
+            f"COPY ({self._kept()}) TO {quoted_text(str(seen))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+
+    def _kept(self) -> str:
+        """Return the SQL of the rows that are complete and name a title, as a table of what users have seen."""
+        columns = [f"{self._ids['user']} AS user_id", f"{self._ids['item']} AS media_id"]
+        if self._types["rating"] is not None:
+            columns.append(f"{self._rating()} AS rating")
+        if self.times is not None:
+            columns.append(f"{self.times.sql} AS timestamp")
+        if not self.counts()["kept"]:
+            asked = self._connection.execute(f"SELECT {self._ids['item']} FROM {self._file} LIMIT 3").fetchall()
+            known = self._connection.execute("SELECT id FROM titles LIMIT 3").fetchall()
+            raise DataError(
+                f"{self._name}: no row names a title; items look like {', '.join(repr(one) for (one,) in asked)},"
+                f" titles' ids like {', '.join(repr(one) for (one,) in known)}",
+                fix="map the column that holds the titles' ids: --map item=COLUMN",
+            )
+        return f"SELECT {', '.join(columns)} FROM {self._file} WHERE {self._complete} AND {self._known()}"
+
+    def user_ids(self) -> list[str]:
+        """Return everybody who did something, sorted."""
+        sql = f"SELECT DISTINCT {self._ids['user']} AS id FROM {self._file} WHERE {self._complete} ORDER BY id"
+        return [user for (user,) in self._connection.execute(sql).fetchall()]
+
+    def counts(self) -> dict[str, int]:
+        """Count the rows that are kept and those that are not."""
+        item = self._ids["item"]
+        sql = (
+            f"SELECT count(*) FILTER ({self._known()} AND {self._complete}), count(*) FILTER (NOT {self._known()} AND"
+            f" {self._complete}), count(DISTINCT {item}) FILTER (NOT {self._known()} AND {self._complete}),"
+            f" count(*) FILTER (NOT coalesce({self._complete}, false)) FROM {self._file}"
+        )
+        found = self._connection.execute(sql).fetchall()[0]
+        return dict(zip(("kept", "unknown_rows", "unknown_items", "incomplete"), map(int, found), strict=True))
+
+    def _known(self) -> str:
+        return f"coalesce({self._ids['item']} IN (SELECT id FROM titles), false)"
+
+    def _rating(self) -> str:
+        raw = f"nullif(trim({quoted_name('rating')}::VARCHAR), '')"
+        wrong = f"{raw} IS NOT NULL AND TRY_CAST({raw} AS DOUBLE) IS NULL"
+        found = self._connection.execute(f"SELECT {raw} FROM {self._file} WHERE {wrong} LIMIT 3").fetchall()
+        if found:
+            raise DataError(
+                f"{self._name}: column rating holds {', '.join(repr(one) for (one,) in found)}, which is no number",
+                fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
+            )
+        number = f"TRY_CAST({raw} AS DOUBLE)"
+        return f"CASE WHEN isfinite({number}) THEN {number} END"
+
+    def _one(self, sql: str) -> int:
+        return int(self._connection.execute(sql).fetchall()[0][0])
+
+
+def _id_of(part: str, kind: str) -> str:
+    """Return the SQL of an id as a text; whole numbers that came as floats are written without a fraction."""
+    column = quoted_name(part)
+    return f"{column}::HUGEINT::VARCHAR" if kind.startswith(("FLOAT", "DOUBLE")) else f"{column}::VARCHAR"
