@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.schema import Config
-from semrec_faiss.index.build.from_tables import build_from_tables
+from semrec_faiss.index.build.from_tables import config_of, source_of_tables
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 
@@ -24,7 +25,7 @@ def build(
     output: str | PathLike[str],
     progress: Progress = silent,
 ) -> Recommender:
-    """Build an index of what is in memory, publish it in ``output`` and open it.
+    """Build an index of what is in memory, publish it in ``output`` and open it; nothing else is written.
 
     Tables are pandas or polars DataFrames, Arrow tables, dicts of columns, lists of dicts, or paths of files.
 
@@ -62,14 +63,7 @@ def build(
         ...     [(song.media_id, song.title) for song in shop.recommend("eve", k=2)]
         [('d', 'Outro'), ('c', 'March')]
     """
-    build_from_tables(
-        vectors,
-        metadata,
-        users=users,
-        interactions=interactions,
-        columns=columns,
-        config=config,
-        output=output,
-        progress=progress,
-    )
+    settings = config_of(config)
+    source = source_of_tables(settings, vectors, metadata, users, interactions, columns)
+    build_index(settings.model_copy(update={"output": Path(output)}), progress, source=source)
     return Recommender.open(Path(output))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import pickle
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss import DataError, Recommender, UsageError
+from semrec_faiss.index.generations.held_files import HeldFiles
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -18,6 +24,7 @@ pl = pytest.importorskip("polars")
 COUNT = 40
 VECTORS = np.random.default_rng(3).normal(size=(COUNT, 6)).astype(np.float32)
 UNIT = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+IVF_PQ = {"type": "ivf_pq", "build": {"nlist": 2, "M": 2, "nbits": 4}}
 SONGS = {"sku": [f"s{n:02d}" for n in range(COUNT)], "name": [f"Song {n}" for n in range(COUNT)]}
 
 
@@ -68,12 +75,84 @@ def test_users_that_come_with_vectors_keep_them() -> None:
     assert [title.media_id for title in again.recommend("v", 4)] == nearest(UNIT[9], set(), 4)
 
 
-def test_an_index_for_now_goes_with_its_object() -> None:
+def files_written(work: Callable[[], object]) -> list[str]:
+    """Return the paths that Python opens for writing, and the folders that it makes, while ``work`` runs."""
+    told: list[str] = []
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("os.mkdir", "tempfile.mkdtemp", "tempfile.mkstemp", "shutil.copyfile") or (
+            event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            told.append(str(arguments[0]))
+
+    listening.append(listen)
+    try:
+        work()
+    finally:
+        listening.remove(listen)
+    return told
+
+
+listening: list[Callable[[str, tuple[Any, ...]], None]] = []
+sys.addaudithook(lambda event, arguments: [listen(event, arguments) for listen in listening] and None)
+
+PLAYS = {
+    "user": ["eve", "eve", "adam"],
+    "item": ["s01", "s02", "s03"],
+    "when": [1_700_000_003, 1_700_000_001, 1_700_000_002],
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no anonymous memory on this system")
+@pytest.mark.parametrize("config", ["flat", "ivf_pq", "hnsw"])
+def test_an_index_for_now_is_in_memory_and_in_no_folder(config: str) -> None:
+    table = {"index": {"type": config}} if config != "ivf_pq" else {"index": IVF_PQ}
+    made: list[Recommender] = []
+    told = files_written(lambda: made.append(Recommender.from_arrays(VECTORS, SONGS, interactions=PLAYS, config=table)))
+    assert told and all(path.startswith("/proc/self/fd/") for path in told)
+    held = made[0].saved.generation.file("index.faiss")
+    assert str(held.readlink()) == "/memfd:index.faiss (deleted)"
+    assert len(made[0].recommend("eve", 4)) == 4 and made[0].refresh() is False
+    made.clear()
+    gc.collect()
+    assert not held.is_symlink() or "memfd" not in str(held.readlink())
+
+
+def test_an_index_for_now_is_neither_updated_nor_pickled_and_may_be_forked() -> None:
+    recommender = Recommender.from_arrays(VECTORS, SONGS)
+    with pytest.raises(UsageError, match="in memory cannot be updated"):
+        recommender.update(remove_titles="s01")
+    with pytest.raises(UsageError, match="in memory cannot be pickled"):
+        pickle.dumps(recommender)
+    child = os.fork()
+    if child == 0:
+        found = [title.media_id for title in recommender.similar("Song 7", 5, where="title <> 'Song 8'")]
+        os._exit(0 if found == nearest(UNIT[7], {7, 8}, 5) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_where_there_is_no_such_memory_a_folder_goes_with_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeldFiles, "can_create", staticmethod(lambda: False))
     recommender = Recommender.from_arrays(VECTORS)
     folder = recommender.saved.generation.folder.parent
     assert folder.is_dir() and recommender.similar("row_3", 1)[0].title.startswith("Vector ")
+    with pytest.raises(UsageError, match="cannot be updated"):
+        recommender.update(remove_titles="row_3")
     del recommender
+    gc.collect()
     assert not folder.exists()
+
+
+def test_a_build_writes_nothing_but_its_output(tmp_path: Path) -> None:
+    told = files_written(
+        lambda: semrec_faiss.build(VECTORS, SONGS, users={"eve": VECTORS[5]}, interactions=PLAYS, output=tmp_path / "i")
+    )
+    assert told and all(path.startswith((str(tmp_path), "/proc/self/fd")) for path in told)
+
+
+def test_histories_of_strangers_alone_are_refused_by_what_is_wrong() -> None:
+    with pytest.raises(DataError, match="names one of the users; users look like 'adam', 'eve', users' ids like 'u'"):
+        Recommender.from_arrays(VECTORS, SONGS, users={"u": VECTORS[5]}, interactions=PLAYS)
 
 
 def test_what_cannot_be_used_is_refused() -> None:

@@ -97,14 +97,23 @@ class Interactions:
         if self.times is not None:
             columns.append(f"{self.times.sql} AS timestamp")
         if not self.counts()["kept"]:
-            asked = self._connection.execute(f"SELECT {self._ids['item']} FROM {self._file} LIMIT 3").fetchall()
-            known = self._connection.execute("SELECT id FROM titles LIMIT 3").fetchall()
-            raise DataError(
-                f"{self._name}: no row names a title; items look like {', '.join(repr(one) for (one,) in asked)},"
-                f" titles' ids like {', '.join(repr(one) for (one,) in known)}",
-                fix="map the column that holds the titles' ids: --map item=COLUMN",
-            )
+            raise self._nothing_kept()
         return f"SELECT {', '.join(columns)} FROM {self._file} WHERE {self._complete} AND {self._known()}"
+
+    def _nothing_kept(self) -> DataError:
+        """Say that no row names a title, or, where some do, that those are of nobody whose vector came along."""
+        titles = self._one(f"SELECT count(*) FROM {self._file} WHERE {self._known()}")
+        part, what, table = ("user", "one of the users", "people") if titles else ("item", "a title", "titles")
+        whose = "users'" if titles else "titles'"
+        asked, known = (
+            self._connection.execute(f"SELECT DISTINCT {column} AS id FROM {rows} ORDER BY id LIMIT 3").fetchall()
+            for column, rows in ((self._ids[part], self._file), ("id", table))
+        )
+        return DataError(
+            f"{self._name}: no row names {what}; {part}s look like {', '.join(repr(one) for (one,) in asked)},"
+            f" {whose} ids like {', '.join(repr(one) for (one,) in known)}",
+            fix=f"map the column that holds these ids: --map {part}=COLUMN",
+        )
 
     def user_ids(self) -> list[str]:
         """Return everybody who did something, sorted."""

@@ -203,7 +203,7 @@ class Catalog(HoldsHandles):
         return cls(connection, count, dict(fields), parts=parts)
 
     def write_parquet(self, path: Path) -> None:
-        """Write all titles to a Parquet file, in row order; ``path`` is replaced only when it is complete.
+        """Write all titles to a Parquet file, in row order.
 
         Raises:
             StorageError: the file cannot be written.

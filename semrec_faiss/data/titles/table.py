@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,21 +126,17 @@ def _as_type(name: str, held: str | None, wanted: str) -> str:
 
 
 def copy_to_parquet(connection: DuckDBPyConnection, path: Path) -> None:
-    """Write the table to a file, in row order; ``path`` is replaced only when it is complete.
+    """Write the table to a file, in row order.
 
     Raises:
         StorageError: the file cannot be written.
     """
     import duckdb
 
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         connection.execute(
-            f"COPY (FROM {TABLE} ORDER BY {ROW}) TO {quoted_text(str(partial))}"
-            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+            f"COPY (FROM {TABLE} ORDER BY {ROW}) TO {quoted_text(str(path))}"
+            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP}, USE_TMP_FILE false)"
         )
-        partial.replace(path)
     except (duckdb.Error, OSError, UnicodeError) as error:
         raise StorageError(f"cannot write {path}: {first_line(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)

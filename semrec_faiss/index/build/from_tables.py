@@ -1,10 +1,7 @@
-"""An index of tables in memory: the checks of an import and the build of a data folder, without a file in between."""
+"""What an index is built from, of tables in memory: the checks of an import, without a file in between."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import weakref
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -20,40 +17,24 @@ from semrec_faiss.data.tables.memory import as_table, titles_table
 from semrec_faiss.data.tables.people import check_dim
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.build.source import Source, SourceUsers
-from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.progress import Progress, silent
-
-
-def build_from_tables(
-    vectors: Any,
-    metadata: Any,
-    *,
-    users: Any = None,
-    interactions: Any = None,
-    columns: Mapping[str, str] | None = None,
-    config: Config | Mapping[str, Any] | str | PathLike[str] | None = None,
-    output: str | PathLike[str],
-    progress: Progress = silent,
-) -> Generation:
-    """Build and publish an index; see `semrec_faiss.build`."""
-    settings = config_of(config)
-    source = source_of_tables(vectors, metadata, users, interactions, columns or {}, settings.dataset.fields.parts)
-    return build_index(settings.model_copy(update={"output": Path(output)}), progress, source=source)
 
 
 def source_of_tables(
-    vectors: Any, metadata: Any, users: Any, interactions: Any, columns: Mapping[str, str], parts: Mapping[str, str]
+    config: Config, vectors: Any, metadata: Any, users: Any, interactions: Any, columns: Mapping[str, str] | None
 ) -> Source:
-    """Check tables in memory and hold them against one another; see `semrec_faiss.build`.
+    """Check tables in memory and hold them against one another.
 
     Args:
-        vectors, metadata, users, interactions, columns: as there.
-        parts: fields that a config says play a part under another name.
+        config: says which fields play a part under another name.
+        vectors, metadata, users, interactions, columns: see `semrec_faiss.build`.
+
+    Raises:
+        UsageError, DataError: as there.
     """
-    titles = {**parts, **{part: column for part, column in columns.items() if part in TABLE_PARTS}}
-    done = {part: column for part, column in columns.items() if part not in TABLE_PARTS}
+    parts, named = config.dataset.fields.parts, dict(columns or {})
+    titles = parts | {part: column for part, column in named.items() if part in TABLE_PARTS}
+    done = {part: column for part, column in named.items() if part not in TABLE_PARTS}
     table, vector = titles_table(vectors, metadata)
     held, fields = gather_titles(table, TableWish(titles, vector))
     catalog = Catalog.of_table(fields, parts=parts)
@@ -69,16 +50,6 @@ def source_of_tables(
         check_dim("users", int(people.vectors.shape[1]), int(held.shape[1]))
     found = SourceUsers(people.ids, people.vectors, "users", people.history)
     return Source(table.name, held, catalog, found, people.profile)
-
-
-def goes_with(owner: object, folder: Path) -> None:
-    """Remove ``folder``, which holds an index, together with ``owner``, in the process that made it alone."""
-    weakref.finalize(owner, _remove_own, folder, os.getpid())
-
-
-def _remove_own(folder: Path, pid: int) -> None:
-    if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def config_of(config: Config | Mapping[str, Any] | str | PathLike[str] | None) -> Config:

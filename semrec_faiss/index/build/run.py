@@ -22,6 +22,7 @@ from semrec_faiss.index.build.vectors import write_vectors
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.in_memory import NewGenerationInMemory
 from semrec_faiss.index.generations.manifest import FORMAT_VERSION, KnownAnswer, Manifest, Screening
 from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
@@ -66,7 +67,25 @@ def build_index(
         UsageError: the output is something else than an index, or another process writes it.
     """
     output = _output_of(config, needs_dataset=source is None)
-    device = choose_device(config.device, config.index)  # before anything is read
+    write = _titles_writer(config, progress)  # which chooses the device before anything is read
+    dataset = config.dataset.folder if source is None else None
+    opened = source or open_source(config.dataset, progress, part)
+    return _published(config.of(dataset), output, opened, write, progress, strict=strict)
+
+
+def build_in_memory(config: Config, source: Source) -> Generation:
+    """Build the index of a source that ``config`` describes in memory, where no folder has it.
+
+    Only where `HeldFiles.can_create`; raises as `build_index`.
+    """
+    new = NewGenerationInMemory()
+    write = _titles_writer(config, silent)
+    return Generation.staged(new, _written(new, config.of(None), source, write, silent, strict=False))
+
+
+def _titles_writer(config: Config, progress: Progress) -> TitlesWriter:
+    """Return what trains, fills and writes an index; raises DeviceError where there is no device for it."""
+    device = choose_device(config.device, config.index)
 
     def write(new: NewGeneration, source: Source, index: IndexConfig) -> WrittenTitles:
         blocks = partial(source.blocks, normalize=index.normalize)
@@ -75,9 +94,7 @@ def build_index(
         write_titles(new, source.catalog)
         return known, resolved, screening
 
-    dataset = config.dataset.folder if source is None else None
-    opened = source or open_source(config.dataset, progress, part)
-    return _published(config.of(dataset), output, opened, write, progress, strict=strict)
+    return write
 
 
 def build_front(config: Config, write_shards: ShardsWriter, progress: Progress = silent, *, strict: bool) -> Generation:
@@ -107,34 +124,42 @@ def build_front(config: Config, write_shards: ShardsWriter, progress: Progress =
 def _published(
     config: Config, output: Path, source: Source, write: TitlesWriter, progress: Progress, *, strict: bool
 ) -> Generation:
-    profile = profile_of(config, source)
-    resolved = resolve(config.index, source.count, source.dim)
+    profile_of(config, source)  # refuses what does not fit before anything is made
+    resolve(config.index, source.count, source.dim)
     directory = IndexDirectory(output)
     with directory.writing(), directory.new_generation() as new:
-        known, resolved, screening = write(new, source, resolved)
-        ignored = write_users(new, resolved, profile, source, progress, strict=strict)
-        _carry_transformation(new, source)
+        manifest = _written(new, config, source, write, progress, strict=strict)
         progress("publishing", 0, 1)
-        manifest = Manifest(
-            format=FORMAT_VERSION,
-            generation=new.name,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            semrec_version=__version__,
-            faiss_version=load_faiss().__version__,
-            count=source.count,
-            dim=source.dim,
-            users=0 if source.users is None else len(source.users.ids),
-            config=config.model_copy(update={"index": resolved, "profile": profile}),
-            files=new.files,
-            known_answers=known,
-            previous=new.previous,
-            embedding=source.embedding,
-            ignored_history=ignored or None,
-            screening=screening,
-        )
         generation = directory.publish(new, manifest)
         progress("publishing", 1, 1)
         return generation
+
+
+def _written(
+    new: NewGeneration, config: Config, source: Source, write: TitlesWriter, progress: Progress, *, strict: bool
+) -> Manifest:
+    """Write all files of a generation but the manifest, which is returned."""
+    profile = profile_of(config, source)
+    known, resolved, screening = write(new, source, resolve(config.index, source.count, source.dim))
+    ignored = write_users(new, resolved, profile, source, progress, strict=strict)
+    _carry_transformation(new, source)
+    return Manifest(
+        format=FORMAT_VERSION,
+        generation=new.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        semrec_version=__version__,
+        faiss_version=load_faiss().__version__,
+        count=source.count,
+        dim=source.dim,
+        users=0 if source.users is None else len(source.users.ids),
+        config=config.model_copy(update={"index": resolved, "profile": profile}),
+        files=new.files,
+        known_answers=known,
+        previous=new.previous,
+        embedding=source.embedding,
+        ignored_history=ignored or None,
+        screening=screening,
+    )
 
 
 def _output_of(config: Config, *, needs_dataset: bool = True) -> Path:
@@ -150,5 +175,5 @@ def _carry_transformation(new: NewGeneration, source: Source) -> None:
     if source.transformation is None or source.transformation_folder is None:
         return
     for name in (JSON_NAME, ARRAYS_NAME):
-        shutil.copyfile(source.transformation_folder / name, new.folder / name)
+        shutil.copyfile(source.transformation_folder / name, new.path(name))
         new.adopt(name)

@@ -53,7 +53,7 @@ def write_vectors(
     if not holds_vectors_exactly(index):
         with new.create(VECTORS_NAME) as file:
             write_npy(file, blocks, (count, dim))
-        originals = np.load(new.folder / VECTORS_NAME, mmap_mode="r")
+        originals = np.load(new.path(VECTORS_NAME), mmap_mode="r")
     with new.create(INDEX_NAME) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     return _known_answers(VectorIndex(index, config, originals=originals))

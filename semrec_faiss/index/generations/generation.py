@@ -32,7 +32,12 @@ class Generation:
     """One whole version of an index on disk; files are held against their digests when they are first asked for.
 
     Its files stay readable for as long as it lives, whatever later builds remove.
+
+    Attributes:
+        for_now: whether it is no index on disk that others may open or change: it goes with this object.
     """
+
+    for_now = False
 
     def __init__(self, folder: Path, ref: GenerationRef) -> None:
         """Read the manifest and open the files; raises DamagedIndexError when ``ref`` names another manifest."""
@@ -47,9 +52,9 @@ class Generation:
         """Look at a generation that is being written as if ``manifest``, of what is there already, were its own."""
         generation = object.__new__(cls)
         generation.folder = new.folder
-        generation.ref = GenerationRef(name=new.name, manifest_sha256="")
+        generation.ref = GenerationRef(name=new.name, manifest_sha256=_text_of(manifest)[1])
         generation.manifest = manifest
-        generation._held = HeldFiles(new.folder, manifest.files)
+        generation._held = new.held()
         generation._checked = set()
         return generation
 
@@ -153,6 +158,14 @@ class NewGeneration:
         self.files: dict[str, FileEntry] = {}
         self._linked: set[str] = set()
 
+    def path(self, name: str) -> Path:
+        """Return where one of its files is written, and then read."""
+        return self.folder / name
+
+    def held(self) -> HeldFiles:
+        """Return its files as somebody holds them who reads them."""
+        return HeldFiles(self.folder, self.files)
+
     def link(self, generation: Generation, name: str) -> None:
         """Take in a file of another generation as it is, with its digest, by a hard link.
 
@@ -168,20 +181,19 @@ class NewGeneration:
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[HashingFile]:
         """Write one file through a `HashingFile`."""
-        with (self.folder / name).open("wb", buffering=1 << 20) as file:
+        with self.path(name).open("wb", buffering=1 << 20) as file:
             hashing = HashingFile(file)
             yield hashing
         self.files[name] = hashing.entry()
 
     def adopt(self, name: str) -> None:
-        """Take in a file that another library has written into the folder."""
-        path = self.folder / name
+        """Take in a file that another library has written at `path`."""
+        path = self.path(name)
         self.files[name] = FileEntry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
     def finish(self, manifest: Manifest) -> GenerationRef:
         """Write the manifest, hold every file written here against it and bring all to the disk."""
-        text = (manifest.model_dump_json(indent=1) + "\n").encode()
-        digest = hashlib.sha256(text).hexdigest()
+        text, digest = _text_of(manifest)
         write_synced(self.folder / MANIFEST_NAME, text)
         write_synced(self.folder / MANIFEST_DIGEST_NAME, manifest_digest_line(digest))
         for name, entry in self.files.items():
@@ -195,6 +207,11 @@ class NewGeneration:
 def current_line(ref: GenerationRef) -> bytes:
     """Return what CURRENT holds where this generation is in use."""
     return f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode()
+
+
+def _text_of(manifest: Manifest) -> tuple[bytes, str]:
+    text = (manifest.model_dump_json(indent=1) + "\n").encode()
+    return text, hashlib.sha256(text).hexdigest()
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -34,6 +34,16 @@ class HeldFiles:
             except OSError:
                 self.all_there = False
 
+    @staticmethod
+    def can_create() -> bool:
+        """Whether this system has anonymous memory that is read and written like files."""
+        return hasattr(os, "memfd_create") and _OPEN_FILES.is_dir()
+
+    def create(self, name: str) -> Path:
+        """Make an empty file of anonymous memory, where `can_create`, and hold it; return the path that it has here."""
+        self._descriptors[name] = os.memfd_create(name)
+        return _OPEN_FILES / str(self._descriptors[name])
+
     def path(self, name: str) -> Path | None:
         """Return the path under which a held file is read, None for one that is not held."""
         descriptor = self._descriptors.get(name)

@@ -40,6 +40,8 @@ SAME_FILES = {"flat", "fused"}
 SCORE_TOLERANCE = 1e-4
 """Known answers may differ by this much: FAISS and BLAS versions sum in other orders."""
 
+ON_DISK = "build it with an output: semrec_faiss.build(…, output=INDEX), and open that"
+
 
 class SavedIndex:
     """One generation of an index, opened; vectors are mapped, titles and users are read when first used.
@@ -91,7 +93,13 @@ class SavedIndex:
         return opened
 
     def __reduce__(self) -> tuple[type[SavedIndex], tuple[Path, tuple[str, ...]]]:
-        """Pickle as path and settings: what is in use there is opened, in another process or later."""
+        """Pickle as path and settings: what is in use there is opened, in another process or later.
+
+        Raises:
+            UsageError: it is one for now, which no other process has.
+        """
+        if self.generation.for_now:
+            raise UsageError("an index in memory cannot be pickled", fix=ON_DISK)
         return type(self), (self.generation.folder.parent, self._overrides)
 
     def opened_anew(self) -> SavedIndex:
@@ -109,6 +117,8 @@ class SavedIndex:
             NotFoundError: there is no index any more.
             DamagedIndexError: its manifest is not as it was written.
         """
+        if self.generation.for_now:
+            return None
         directory = IndexDirectory(self.generation.folder.parent)
         if directory.current_ref() == self.generation.ref:
             return None

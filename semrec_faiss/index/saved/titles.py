@@ -25,11 +25,11 @@ COLUMNS_NAME = "columns.arrow"
 
 def write_titles(new: NewGeneration, catalog: Catalog) -> None:
     """Write items.parquet for filters, and the records with their look-up for everything else."""
-    catalog.write_parquet(new.folder / ITEMS_NAME)
+    catalog.write_parquet(new.path(ITEMS_NAME))
     new.adopt(ITEMS_NAME)
     write_fields(new, catalog.fields)
     fields = {**LEADING_FIELDS, **catalog.fields}
-    with ColumnsWriter(new.folder / COLUMNS_NAME, fields) as columns:
+    with ColumnsWriter(new.path(COLUMNS_NAME), fields) as columns:
         write_texts(new, RECORDS, stored_records(catalog, columns.add))
     new.adopt(COLUMNS_NAME)
 

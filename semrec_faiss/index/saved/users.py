@@ -39,7 +39,9 @@ def _copy(connection: Any, query: str, target: Path) -> None:
     import duckdb
 
     try:
-        connection.execute(f"COPY ({query}) TO $1 (FORMAT parquet, COMPRESSION zstd)", [str(target)])
+        connection.execute(
+            f"COPY ({query}) TO $1 (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)", [str(target)]
+        )
     except duckdb.Error as error:
         raise StorageError(
             f"cannot write {target}: {first_line(error)}; what was there before is unchanged",
@@ -52,7 +54,7 @@ def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     with session() as connection:
         ids = np.array(user_ids, dtype=object)
         connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
-        _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.folder / USER_IDS_NAME)
+        _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.path(USER_IDS_NAME))
     new.adopt(USER_IDS_NAME)
     write_texts(new, USER_LOOKUP, ((line_of(user_id), (user_id,)) for user_id in user_ids))
 
@@ -66,7 +68,7 @@ def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> N
         more = {"rating": history.ratings, "timestamp": history.timestamps}
         columns |= {name: column for name, column in more.items() if column is not None}
         connection.register("seen", columns)
-        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.folder / name)
+        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.path(name))
     new.adopt(name)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import tempfile
 import threading
 import time
 import warnings
@@ -21,7 +19,7 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.memory.room import lacking_room
-from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.saved_index import ON_DISK, SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.arguments import Name, names_of
@@ -110,9 +108,10 @@ class LivingIndex(HoldsHandles):
         columns: Mapping[str, str] | None = None,
         config: Any = None,
     ) -> Self:
-        """Build an index for as long as this object lives, for notebooks and tests; see `semrec_faiss.build`.
+        """Build an index in memory for as long as this object lives, for notebooks and tests; see `semrec_faiss.build`.
 
-        Its files lie in a temporary folder that goes with the object.
+        On Linux nothing is written to any disk; other systems have no memory that FAISS and DuckDB read like files, and
+        there a temporary folder goes with the object. It is neither updated nor pickled.
 
         Example:
             >>> import numpy as np
@@ -120,25 +119,12 @@ class LivingIndex(HoldsHandles):
             >>> [title.title for title in Recommender.from_arrays(np.eye(3, dtype="float32") + 1).similar("row_0", k=2)]
             ['Vector 1', 'Vector 2']
         """
-        from semrec_faiss.index.build.from_tables import build_from_tables, goes_with
+        from semrec_faiss.index.build.for_now import build_for_now
+        from semrec_faiss.index.build.from_tables import config_of, source_of_tables
 
-        folder = Path(tempfile.mkdtemp(prefix="semrec-"))
-        try:
-            build_from_tables(
-                vectors,
-                metadata,
-                users=users,
-                interactions=interactions,
-                columns=columns,
-                config=config,
-                output=folder / "index",
-            )
-            opened = cls.open(folder / "index")
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        goes_with(opened, folder)
-        return opened
+        settings = config_of(config)
+        source = source_of_tables(settings, vectors, metadata, users, interactions, columns)
+        return cls(SavedIndex.of(build_for_now(settings, source)))
 
     def refresh(self) -> bool:
         """Go to the generation in use, where another was published or rolled back to; tell whether it was.
@@ -261,6 +247,8 @@ class LivingIndex(HoldsHandles):
         """
         from semrec_faiss.index.update.plan import Change
 
+        if self._known.generation.for_now:
+            raise UsageError("an index in memory cannot be updated", fix=ON_DISK)
         change = Change(
             None if folder is None else Path(folder),
             names_of(remove_titles, "remove_titles"),

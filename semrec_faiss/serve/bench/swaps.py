@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.index.build.from_tables import build_from_tables
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.search.building import build
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.bench.load import Plan, loaded
 from semrec_faiss.serve.bench.process import Server, post, server
@@ -49,7 +49,7 @@ def _publish(recommender: Recommender, count: int, world: str, output: Path) -> 
     config = {"index": {"type": saved.index.type, "normalize": saved.index.normalize}, "device": {"kind": "auto"}}
     if recommender.saved.device.gpus == ():
         config["device"] = {"kind": "cpu"}
-    build_from_tables(recommender.index.vectors(rows), metadata, config=config, output=output)
+    build(recommender.index.vectors(rows), metadata, config=config, output=output)
 
 
 def _ask_all(index: Path, count: int, connections: int, k: int, flags: Sequence[str]) -> Swaps:

@@ -18,7 +18,9 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.data.tables.exporting import export_table
 from semrec_faiss.data.tables.folder import import_folder
+from semrec_faiss.data.tables.gathered import gather_titles
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish
+from semrec_faiss.data.tables.memory import MemoryTable
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
@@ -26,6 +28,7 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.recommender import Recommender
 
 COUNT, DIM = 60, 8
+DEEP = pa.list_(pa.struct({"at": pa.timestamp("ms"), "to": pa.list_(pa.int8(), 1)}))
 
 
 def vectors(count: int = COUNT, dtype: str = "float32", dim: int = DIM) -> np.ndarray:
@@ -133,6 +136,35 @@ def test_fields_keep_their_types_into_the_index_and_its_filters(tmp_path: Path) 
     record = recommender.similar("00004", COUNT).results
     one = next(result for result in record if result.media_id == "00031")
     assert one.fields["released"] == "1991-05-01" and one.fields["maker"] == {"name": "m3", "since": 1931}
+
+
+def test_a_table_in_memory_has_the_fields_that_it_has_from_a_file(tmp_path: Path) -> None:
+    numbers = range(COUNT)
+    table = products()
+    for name, column in {
+        "seconds": pa.array(numbers, pa.timestamp("s")),
+        "millis": pa.array(numbers, pa.timestamp("ms", "UTC")),
+        "span": pa.array(numbers, pa.duration("s")),
+        "half": pa.array([n / 2 for n in numbers], pa.float16()),
+        "day": pa.array([n * 86_400_000 for n in numbers], pa.date64()),
+        "clock": pa.array(numbers, pa.time32("s")),
+        "nanos": pa.array(numbers, pa.time64("ns")),
+        "pair": pa.array([[n, 2] for n in numbers], pa.list_(pa.int32(), 2)),
+        "texts": pa.array([str(n) for n in numbers], pa.string_view()),
+        "bytes": pa.array([bytes([n]) for n in numbers]),
+        "counts": pa.array([[("a", n)] for n in numbers], pa.map_(pa.string(), pa.int64())),
+        "deep": pa.array([[{"at": n, "to": [n]}] for n in numbers], DEEP),
+        "uuid": pa.array([bytes([n] * 16) for n in numbers], pa.uuid()),
+    }.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, tmp_path / "t.parquet")
+    import_folder(tmp_path / "t.parquet", tmp_path / "data", TableWish())
+    filed = Catalog.read(find_data_folder(tmp_path / "data").metadata)
+    held, fields = gather_titles(MemoryTable("t", table), TableWish())
+    assert (held == vectors()).all()
+    in_memory = Catalog.of_table(fields)
+    assert in_memory.fields == filed.fields
+    assert in_memory.records(numbers) == filed.records(numbers)
 
 
 def test_csv_keeps_leading_zeros_and_reads_spelled_vectors(tmp_path: Path) -> None:
