@@ -196,7 +196,13 @@ def test_an_index_without_users_says_so(tmp_path: Path, make_folder: Callable[..
     made = make_folder(tmp_path / "data", titles=50)
     generation = build(made.root, tmp_path / "index")
     records = ["records.index", "records.jsonl", "records.lookup"]
-    assert sorted(generation.manifest.files) == ["fields.json", "index.faiss", "items.parquet", *records]
+    assert sorted(generation.manifest.files) == [
+        "columns.arrow",
+        "fields.json",
+        "index.faiss",
+        "items.parquet",
+        *records,
+    ]
     assert SavedIndex(tmp_path / "index").users is None
 
 
