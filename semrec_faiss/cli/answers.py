@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.printing import as_similarity, print_json, print_table
+from semrec_faiss.cli.printing import as_liked, as_similarity, print_json, print_table
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
@@ -40,9 +41,11 @@ def print_answer(answer: Answer, *, normalized: bool, account: bool = False, sho
     """Print the titles of one answer, best first, and when asked for how they were found."""
     from semrec_faiss.search.answers.shown import shown_columns
 
+    popular = answer.query.get("popular")
+    as_score = as_liked if popular else partial(as_similarity, normalized=normalized)
     columns = shown_columns(answer, None if show is None else show.split(","))
     rows = [
-        [f"{result.rank}.", result.title, as_similarity(result.score, normalized=normalized), *cells]
+        [f"{result.rank}.", result.title, as_score(result.score), *cells]
         for result, cells in zip(answer.results, columns, strict=True)
     ]
     if rows:

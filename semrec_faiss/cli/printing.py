@@ -109,6 +109,11 @@ def as_similarity(score: float, *, normalized: bool) -> str:
     return f"{score * 100:.1f}% similar" if normalized else f"{score:.4g}"
 
 
+def as_liked(score: float) -> str:
+    """Print the score of a popular title, which counts those who like it."""
+    return f"liked by {score:,.0f}"
+
+
 def as_size(count: int) -> str:
     """Print a number of bytes."""
     size = float(count)

@@ -109,7 +109,7 @@ def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str
             raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path | str, error: Exception) -> DataError:
     return DataError(
         f"{path}: cannot read what users have seen: {first_line(error)}",
         fix="write Parquet with the columns user_id and media_id",

@@ -185,7 +185,7 @@ def profile_of(config: Config, source: Source) -> Profile | None:
         return source.profile
     if source.users is None or source.users.seen is None:
         raise ConfigError(
-            f"profile: is given, but nothing beside {source.name} tells what users have seen",
+            f"profile: is given, but the data of {source.name} does not know what its users have seen",
             fix="add users/seen.parquet to the data, or interactions from Python, or leave profile: out",
         )
     return config.profile
