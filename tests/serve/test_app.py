@@ -12,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Semrec
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from semrec_faiss.search.answers.answer_json import numbers_json
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.serve.wire.messages import ARROW
+from semrec_faiss.search.user_rows import UserRows
+from semrec_faiss.serve.wire.messages import ARROW, scores_json
 
 
 def timeless(document: Any) -> Any:
@@ -215,9 +219,9 @@ def test_too_late_and_too_many(index: Path, new_asker: Any, monkeypatch: pytest.
     assert searched == [3], "what came too late is not searched for"
 
 
-@pytest.mark.parametrize("inline_queries", [64, 0])
+@pytest.mark.parametrize(("inline_queries", "beside"), [(64, 100), (64, 2), (0, 100)])
 def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
-    index: Path, new_asker: Any, inline_queries: int, monkeypatch: pytest.MonkeyPatch
+    index: Path, new_asker: Any, inline_queries: int, beside: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
 
@@ -238,6 +242,7 @@ def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
         questions += [asker._client.post("/v1/similar", json={"title": "m00001", "k": 2}, headers={"accept": ARROW})]
         return list(await asyncio.gather(*questions))
 
+    monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", beside)
     monkeypatch.setattr(Searcher, "run", counted)
     *replies, arrow = asker.loop.run_until_complete(together())
     monkeypatch.undo()
@@ -246,6 +251,45 @@ def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
         assert timeless(reply.json()) == timeless(alone.similar(f"m{row:05d}", 4).as_dict())
     expected = alone.similar("m00001", 2).to_arrow().to_pylist()
     assert pa.ipc.open_stream(arrow.content).read_all().to_pylist() == expected
+
+
+@pytest.mark.parametrize("inline_queries", [64, 0])
+def test_users_of_one_moment_keep_what_they_ask_for(
+    index: Path, new_asker: Any, inline_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    asker = new_asker(index)
+    asker.load().inline_queries = inline_queries
+    alone = Recommender.open(index)
+    asked: list[Any] = []
+    run = Searcher.run
+
+    def told(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
+        asked.append(queries)
+        return run(searcher, queries, wish, exclusions)
+
+    async def together() -> list[Any]:
+        questions = [
+            asker._client.post("/v1/recommend", json={"user": user, "k": 6, "include_seen": include_seen})
+            for user in alone.users.ids[:10]
+            for include_seen in (False, True)
+        ]
+        return list(await asyncio.gather(*questions))
+
+    monkeypatch.setattr(Searcher, "run", told)
+    replies = asker.loop.run_until_complete(together())
+    monkeypatch.undo()
+    assert all(isinstance(one, UserRows) for one in asked), "users on a GPU need no vectors"
+    assert max(map(len, asked)) > 1
+    for number, reply in enumerate(replies):
+        expected = alone.recommend(alone.users.ids[number // 2], 6, include_seen=bool(number % 2))
+        assert timeless(reply.json()) == timeless(expected.as_dict())
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_scores_are_written_as_json_does(scores: list[float]) -> None:
+    assert scores_json(scores) == numbers_json(scores) == [json.dumps(score).encode() for score in scores]
 
 
 def test_prometheus_reads_the_metrics(asker: Any) -> None:

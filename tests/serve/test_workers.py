@@ -22,6 +22,7 @@ from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers.owner import DeviceOwner
@@ -73,6 +74,14 @@ def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> 
         np.testing.assert_array_equal(found.scores, expected.scores)
         np.testing.assert_array_equal(found.matching, expected.matching)
         assert (found.exact, found.strategy) == (expected.exact, expected.strategy)
+    for include_seen in (False, True):
+        users = UserRows(here.users, np.array([4, 0, 19]), include_seen)
+        expected, found = (
+            here.searcher.run(users, Wish(5)),
+            there.submit(Asked(here.searcher, users, Wish(5))).result(30),
+        )
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.matching, expected.matching)
     with pytest.raises(UsageError, match="not understood"):
         there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(60)
     with pytest.raises(NotFoundError, match="gen-000009"):

@@ -82,8 +82,7 @@ def _scores_of(queries: Vectors, candidates: Rows, vectors_of: VectorsOf) -> Sco
     width = max(1, GATHER_BYTES // (8 * queries.shape[1] * max(1, len(queries))))
     for start in range(0, candidates.shape[1], width):
         block = candidates[:, start : start + width]
-        found, inverse = np.unique(np.maximum(block, 0), return_inverse=True)
-        gathered = vectors_of(found)[inverse.reshape(block.shape)]
+        gathered = vectors_of(np.maximum(block, 0).ravel()).reshape(*block.shape, -1)
         scores[:, start : start + width] = np.where(block < 0, -np.inf, inner_products(queries, gathered))
     return scores
 

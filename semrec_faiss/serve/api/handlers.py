@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -76,24 +76,25 @@ class Handlers:
 
     def close(self) -> None:
         """End the threads; what they have begun is finished."""
+        self._together.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._loader.shutdown(wait=True, cancel_futures=True)
 
-    async def similar(self, request: Request) -> Reply:
+    def similar(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/similar``."""
-        return await self._answer(request, Similar)
+        return self._answer(request, Similar)
 
-    async def recommend(self, request: Request) -> Reply:
+    def recommend(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/recommend``."""
-        return await self._answer(request, Recommend)
+        return self._answer(request, Recommend)
 
-    async def search(self, request: Request) -> Reply:
+    def search(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/search``."""
-        return await self._answer(request, Search)
+        return self._answer(request, Search)
 
-    async def explain(self, request: Request) -> Reply:
+    def explain(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/explain``."""
-        return await self._answer(request, Explain)
+        return self._answer(request, Explain)
 
     async def titles(self, request: Request) -> Reply:
         """``GET /v1/titles?q=…&k=…``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.asking.serving import Served
 from semrec_faiss.serve.wire.questions import Recommend, Search, Similar
 
@@ -30,9 +32,8 @@ class Plain:
         k: how many titles each.
         asked: what was asked, by name: a value a query each.
         is_single: whether one answer is wanted, or a list.
-        rows: titles whose vectors are the queries, and which are not among their own answers; None for other vectors.
-        vectors: those, float32 (queries, dim), prepared.
-        excluded: rows that single queries of ``vectors`` must not return.
+        queries: rows of titles, which are not among their own answers; users; or vectors, float32 (queries, dim),
+            prepared.
         as_arrow: whether as an Arrow stream, or as JSON.
     """
 
@@ -40,28 +41,28 @@ class Plain:
     k: int
     asked: dict[str, Sequence[Any]]
     is_single: bool
-    rows: Sequence[int] | None = None
-    vectors: Vectors | None = None
-    excluded: Exclusions | None = None
+    queries: tuple[int, ...] | UserRows | Vectors
     as_arrow: bool = False
 
     def __len__(self) -> int:
-        return len(next(iter(self.asked.values())))
+        return len(self.queries)
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """What must be the same for two to be searched and written together."""
-        return id(self.served), self.k, *self.asked
+        users = self.queries.kind if isinstance(self.queries, UserRows) else None
+        return id(self.served), self.k, users, *self.asked
 
-    @property
-    def queries(self) -> Vectors:
-        """Float32 (queries, dim), prepared."""
-        return self.served.recommender.index.vectors(list(self.rows or ())) if self.vectors is None else self.vectors
 
-    @property
-    def exclusions(self) -> Exclusions | None:
-        """Rows that single queries must not return."""
-        return self.excluded if self.rows is None else Exclusions(np.arange(len(self.rows) + 1), np.array(self.rows))
+def joined(plains: Sequence[Plain]) -> tuple[Vectors | UserRows, Exclusions | None]:
+    """Return the queries of questions of one kind as a search takes them, and the rows that single ones exclude."""
+    served, first = plains[0].served, plains[0].queries
+    if isinstance(first, tuple):
+        rows = list(chain.from_iterable(one.queries for one in plains))  # type: ignore[misc]
+        return served.recommender.index.vectors(rows), Exclusions.one_each(rows)
+    if isinstance(first, UserRows):
+        return UserRows.joined([one.queries for one in plains]), None  # type: ignore[misc]
+    return np.concatenate([one.queries for one in plains]), None
 
 
 def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None) -> Plain | None:
@@ -81,10 +82,9 @@ def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None
 
 
 def _similar(served: Served, question: Similar) -> Plain | None:
-    config = served.recommender.index.config
     is_single = question.titles is msgspec.UNSET
     titles = [question.title] if isinstance(question.titles, UnsetType) else question.titles
-    if question.by != "whole" or not config.normalize or len(titles) > MOST_QUERIES:
+    if question.by != "whole" or not served.normalizes or len(titles) > MOST_QUERIES:
         return None
     found = [title for title in map(served.known, map(str, titles)) if title is not None]
     if len(found) < len(titles):
@@ -105,13 +105,13 @@ def _recommend(served: Served, question: Recommend) -> Plain | None:
     rows = recommender.users.rows_of(ids)
     if np.isin(rows, recommender.users.without_likes).any():
         return None
-    vectors = np.ascontiguousarray(recommender.users.vectors[rows])
-    exclusions = None if question.include_seen else recommender.seen(rows)
-    return Plain(served, question.k, {"user_id": ids}, is_single, None, vectors, exclusions)
+    return Plain(
+        served, question.k, {"user_id": ids}, is_single, UserRows(recommender.users, rows, question.include_seen)
+    )
 
 
 def _search(served: Served, question: Search, vectors: NDArray[Any]) -> Plain | None:
     if len(vectors) > MOST_QUERIES:
         return None
     queries = served.recommender.index.prepare(vectors)
-    return Plain(served, question.k, {"position": range(len(queries))}, False, None, queries)
+    return Plain(served, question.k, {"position": range(len(queries))}, False, queries)

@@ -49,7 +49,7 @@ class RememberedTitles:
         """Return what holds the records of all titles found, and of others."""
         held = self._held
         asked = found[found >= 0].tolist()
-        missing = list(dict.fromkeys(row for row in asked if row not in held))
+        missing = list(set(asked) - held.keys())
         if missing:
             if len(held) + len(missing) > NAMES_REMEMBERED:
                 held.clear()
@@ -63,6 +63,7 @@ class Served:
 
     Attributes:
         name: of the generation.
+        normalizes: whether its index compares directions alone.
         recommender: asks it; its searches are made by the service's one batcher.
         type_ahead: its titles as one types.
         known: row, media_id and title by a name that needs no database; None for others.
@@ -76,6 +77,7 @@ class Served:
         self.in_cluster = in_cluster
         self.inline_queries = inline_queries
         self.name = recommender.saved.generation.name
+        self.normalizes = recommender.index.config.normalize
         titles = recommender.titles
         self.titles = RememberedTitles(titles)
         every = range(titles.count)

@@ -1,7 +1,8 @@
 """Plain questions of one event loop, searched and written together: what comes in one moment is one batch.
 
-Where the device answers a batch sooner than a thread is woken, it is asked between two requests, without one. Elsewhere
-the batcher's thread asks it, one batch at a time, and what comes meanwhile is the next one: no artificial delay.
+Where a device answers few queries sooner than a thread is woken, they are searched between two requests, without one.
+Else a thread searches one batch at a time, beside what is read and written here, and what comes meanwhile is the next
+one: no artificial delay.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -21,13 +22,17 @@ from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError
 from semrec_faiss.search.batching.batcher import Batch
-from semrec_faiss.search.batching.joined import MOST_TOGETHER, exclusions_of, part_of
+from semrec_faiss.search.batching.joined import MOST_TOGETHER, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.asking.plain import Plain
+from semrec_faiss.search.wish import plain as plain_wish
+from semrec_faiss.serve.asking.plain import Plain, joined
+from semrec_faiss.serve.asking.serving import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
-from semrec_faiss.serve.wire.messages import ARROW, Reply
+from semrec_faiss.serve.wire.messages import ARROW, Reply, scores_json
+
+BESIDE = 8
+"""So many queries are searched in a thread, which takes longer than waking it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +57,7 @@ class Together:
         self._observe = observe
         self._waiting: list[Waiting] = []
         self._is_busy = False
+        self._thread = ThreadPoolExecutor(1, "search")
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -75,26 +81,31 @@ class Together:
 
     def _next(self) -> None:
         """Search the next batch; the device is idle."""
+        loop = asyncio.get_running_loop()
         batch = self._taken()
         if not batch:
             self._is_busy = bool(self._waiting)
             if self._is_busy:
-                asyncio.get_running_loop().call_soon(self._next)
+                loop.call_soon(self._next)
             return
-        asked = _asked(batch)
-        if batch[0].plain.served.inline_queries:
-            self._search(batch, asked)
-            asyncio.get_running_loop().call_soon(self._next)
+        if batch[0].plain.served.inline_queries and sum(len(one.plain) for one in batch) < BESIDE:
+            self._search(batch)
+            loop.call_soon(self._next)
             return
-        loop = asyncio.get_running_loop()
-        assert isinstance(asked.searcher, BatchedSearcher)
         try:
-            found = asked.searcher.batcher.submit(asked)
-        except RuntimeError as error:  # it is closed
+            asked = _asked(batch)
+            found = self._handed_over(asked, batch[0].plain.served)
+        except Exception as error:  # it is closed
             self._failed(batch, error)
             loop.call_soon(self._next)
             return
         found.add_done_callback(lambda found: _soon(loop, lambda: self._found(batch, asked, found)))
+
+    def _handed_over(self, asked: Asked, served: Served) -> Future[TopK]:
+        if served.inline_queries:
+            return self._thread.submit(_searched, asked)
+        assert isinstance(asked.searcher, BatchedSearcher)
+        return asked.searcher.batcher.submit(asked)
 
     def _taken(self) -> list[Waiting]:
         """Take those of one kind with whom the longest-waiting is searched; who is too late is told."""
@@ -121,19 +132,31 @@ class Together:
         self._waiting = others
         return batch
 
-    def _search(self, batch: list[Waiting], asked: Asked) -> None:
-        started = time.monotonic()
+    def _search(self, batch: list[Waiting]) -> None:
         try:
-            with one_core():
-                found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
+            asked = _asked(batch)
+            found = _searched(asked)
         except Exception as error:
             self._failed(batch, error)
-            return
+        else:
+            self._tell(batch, asked, found, time.monotonic())
+
+    def _found(self, batch: list[Waiting], asked: Asked, found: Future[TopK]) -> None:
+        """Have the next batch searched while the replies to this one are written."""
         searched = time.monotonic()
-        _answer(batch, found, searched - started)
-        waited = [started - one.since for one in batch]
-        told = Batch(len(batch), len(asked.queries), waited, searched - started)
-        self._observe(told, time.monotonic() - searched)
+        self._next()
+        error = found.exception()
+        if error is None:
+            self._tell(batch, asked, found.result(), searched)
+        else:
+            self._failed(batch, error)
+
+    def _tell(self, batch: list[Waiting], asked: Asked, found: TopK, searched: float) -> None:
+        began, seconds = time.monotonic(), searched - asked.since
+        _answer(batch, found, seconds)
+        if batch[0].plain.served.inline_queries:  # a batcher tells itself
+            waited = [asked.since - one.since for one in batch]
+            self._observe(Batch(len(batch), len(asked.queries), waited, seconds), time.monotonic() - began)
 
     def _failed(self, batch: list[Waiting], error: BaseException) -> None:
         """One alone has its own mistake; of several each is asked alone."""
@@ -143,16 +166,16 @@ class Together:
                     one.reply.set_exception(error)
             return
         for one in batch:
-            self._search([one], _asked([one]))
+            self._search([one])
 
-    def _found(self, batch: list[Waiting], asked: Asked, found: Future[TopK]) -> None:
-        try:
-            result = found.result()
-        except Exception as error:
-            self._failed(batch, error)
-        else:
-            _answer(batch, result, time.monotonic() - asked.since)
-        self._next()
+    def close(self) -> None:
+        """End the thread that searches; what it has begun is finished."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _searched(asked: Asked) -> TopK:
+    with one_core():
+        return Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
 
 
 def _too_late(waiting: Waiting) -> TooLateError:
@@ -168,14 +191,9 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 def _asked(batch: list[Waiting]) -> Asked:
     """Join what callers ask; the batch is wanted as long as one of them is."""
     first = batch[0].plain
-    searcher, wish, due = first.served.recommender.searcher, Wish(first.k), max(one.due for one in batch)
-    plains = [one.plain for one in batch]
-    if first.rows is not None:  # looked up in one go
-        rows = list(chain.from_iterable(one.rows or () for one in plains))
-        first = replace(first, rows=rows)
-        return Asked(searcher, first.queries, wish, first.exclusions, due, len(batch))
-    queries = np.concatenate([one.queries for one in plains])
-    return Asked(searcher, queries, wish, exclusions_of(plains), due, len(batch))
+    queries, exclusions = joined([one.plain for one in batch])
+    due = max(one.due for one in batch)
+    return Asked(first.served.recommender.searcher, queries, plain_wish(first.k), exclusions, due, len(batch))
 
 
 def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
@@ -186,7 +204,7 @@ def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
     if "position" in asked:
         asked["position"] = [place for one in plains for place in range(len(one))]
     answers = Answers(found, first.k, asked, first.served.titles.of(found.rows), seconds * 1e3)
-    lines = answers_json(answers) if not all(one.as_arrow for one in plains) else []
+    lines = answers_json(answers, scores_json) if not all(one.as_arrow for one in plains) else []
     is_short = found.rows[:, -1] < 0 if found.rows.shape[1] == first.k else np.ones(len(found.rows), np.bool_)
     any_short = bool(is_short.any())
     start = 0

@@ -190,6 +190,8 @@ def check_one_of(question: msgspec.Struct) -> None:
     """Refuse a question that says nothing of what it needs one of, or says it twice; raises Refused (422)."""
     names = ONE_OF.get(type(question), ())
     said = [name for name in names if _says(getattr(question, name))]
+    if len(said) == 1:
+        return
     kinds = {"a taste" if name in TASTE else name for name in said}
     if names and len(kinds) != 1:
         given = f"both {' and '.join(said)}" if said else "none of them"
@@ -197,4 +199,4 @@ def check_one_of(question: msgspec.Struct) -> None:
 
 
 def _says(value: Any) -> bool:
-    return value is not UNSET and (bool(value) or not isinstance(value, list | dict))
+    return value is not UNSET and (bool(value) or not isinstance(value, (list, dict)))

@@ -13,29 +13,60 @@ from semrec_faiss import errors
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.search.batching import asked as batching
 from semrec_faiss.search.batching.asked import TooLateError
+from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 _LENGTH = struct.Struct("<Q")
 
 
 class Asked(msgspec.Struct, tag="search", array_like=True):
-    """A batch to search for: queries float32 (queries, dim), what is wanted, and rows that single queries exclude."""
+    """A batch to search for.
+
+    Attributes:
+        number: by which the reply is known.
+        generation: what is asked.
+        dim: of the queries; 0 where they are users.
+        queries: float32 (queries, dim), or the users' rows, int64.
+        include_seen: keep titles that those users have seen.
+        offsets, excluded: rows that single queries must not return; see `Exclusions`.
+        wish, due, callers: see `Asked` of search/batching.
+    """
 
     number: int
     generation: str
     dim: int
     queries: bytes
-    wish: Wish
+    include_seen: bool
     offsets: bytes | None
     excluded: bytes | None
+    wish: Wish
     due: float | None
     callers: int
 
-    @property
-    def vectors(self) -> Vectors:
-        """The queries as an array."""
+    @classmethod
+    def of(cls, number: int, generation: str, asked: batching.Asked) -> Asked:
+        """Pack arrays."""
+        exclusions = asked.exclusions
+        offsets = None if exclusions is None else np.asarray(exclusions.offsets, np.int64).tobytes()
+        excluded = None if exclusions is None else np.asarray(exclusions.rows, np.int64).tobytes()
+        if isinstance(asked.queries, UserRows):
+            dim, queries = 0, np.asarray(asked.queries.rows, np.int64).tobytes()
+            include_seen = asked.queries.include_seen
+        else:
+            dim, queries = asked.queries.shape[1], np.asarray(asked.queries, np.float32).tobytes()
+            include_seen = False
+        return cls(
+            number, generation, dim, queries, include_seen, offsets, excluded, asked.wish, asked.due, asked.callers
+        )
+
+    def queries_of(self, recommender: Recommender) -> Vectors | UserRows:
+        """Unpack the queries, of the recommender that is asked."""
+        if not self.dim:
+            return UserRows(recommender.users, np.frombuffer(self.queries, np.int64), self.include_seen)
         return np.frombuffer(self.queries, np.float32).reshape(-1, self.dim)
 
     @property

@@ -99,10 +99,11 @@ class DeviceOwner:
                     del self._opened[name]
 
     def _search(self, message: frames.Asked, reply: Callable[[frames.ToWorker], None]) -> None:
-        searcher = self._opened[message.generation].searcher
+        recommender = self._opened[message.generation]
+        searcher, queries = recommender.searcher, message.queries_of(recommender)
         if message.wish != Wish(message.wish.k):
             searcher.check(message.wish)
-        asked = Asked(searcher, message.vectors, message.wish, message.exclusions, message.due, message.callers)
+        asked = Asked(searcher, queries, message.wish, message.exclusions, message.due, message.callers)
         number = message.number
         self._batcher.submit(asked).add_done_callback(lambda found: reply(_result(number, found)))
 

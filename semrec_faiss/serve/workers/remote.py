@@ -9,12 +9,9 @@ from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 
-import numpy as np
-
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.restricted.found import TopK
-from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.workers import frames
 
 
@@ -50,22 +47,7 @@ class RemoteDevice:
     def search(self, generation: str, asked: Asked) -> Future[TopK]:
         """Have a batch searched."""
         found: Future[TopK] = Future()
-        queries, exclusions = (
-            (asked.queries.vectors, asked.queries.exclusions)  # mapped here, too
-            if isinstance(asked.queries, UserRows)
-            else (asked.queries, asked.exclusions)
-        )
-        message = frames.Asked(
-            self._number(),
-            generation,
-            queries.shape[1],
-            np.ascontiguousarray(queries, np.float32).tobytes(),
-            asked.wish,
-            None if exclusions is None else np.asarray(exclusions.offsets, np.int64).tobytes(),
-            None if exclusions is None else np.asarray(exclusions.rows, np.int64).tobytes(),
-            asked.due,
-            asked.callers,
-        )
+        message = frames.Asked.of(self._number(), generation, asked)
         self._told(message).add_done_callback(lambda reply: _pass_on(reply, found))
         return found
 

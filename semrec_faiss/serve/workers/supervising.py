@@ -84,7 +84,7 @@ class _Supervisor:
             self._watch()
         finally:
             self._close()
-        for number in range(self._config.workers):
+        for number in set(self._children) - {self._config.workers}:
             if self._children[number].returncode not in (0, -signal.SIGTERM):  # which ends one that is being started
                 raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
 
@@ -101,6 +101,8 @@ class _Supervisor:
             start_new_session=True,  # Ctrl-C is handed on once, not twice
         )
         self._children[number] = child
+        if self._is_ending:  # which it was not told
+            child.terminate()
         threading.Thread(target=self._listen_to, args=(number, child), daemon=True).start()
         assert child.stdin is not None
         with contextlib.suppress(OSError):  # it has fallen, which is told by its end
@@ -144,6 +146,7 @@ class _Supervisor:
                 running.discard(number)
             else:
                 log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
+                del self._children[number]
                 time.sleep(RESTART_SECONDS)
                 if self._is_ending:
                     running.discard(number)
@@ -174,7 +177,7 @@ class _Supervisor:
                 child.send_signal(number)
 
     def _kill(self) -> None:
-        for child in self._children.values():
+        for child in list(self._children.values()):
             if child.poll() is None:
                 child.kill()
 
