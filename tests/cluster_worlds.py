@@ -121,7 +121,7 @@ class GpuShard:
     def about(self) -> Any:
         import ray
 
-        return (*self._told, os.environ["CUDA_VISIBLE_DEVICES"], ray.get_runtime_context().get_node_id())
+        return (*self._told, os.environ.get("CUDA_VISIBLE_DEVICES", ""), ray.get_runtime_context().get_node_id())
 
 
 class FakeEncoder:

@@ -1,0 +1,141 @@
+"""Shards on machines' own disks: a second machine sees another disk where this one has the index, and is then lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cluster_worlds import World
+
+from semrec_faiss import Recommender, UnavailableError
+from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.connection import alive_nodes
+from semrec_faiss.cluster.recommender import ClusterRecommender
+from semrec_faiss.cluster.updating import update_shards
+from semrec_faiss.cluster.verifying import verify_shards
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.shards import ShardList, read_shards
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import update_index
+
+OTHER = "127.0.0.2"
+START = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
+
+
+def _may_mount() -> bool:
+    try:
+        return subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(not _may_mount(), reason="no mounts of one's own here")
+
+
+@contextmanager
+def _a_machine_with_its_own(disk: Path, cluster: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A node with an address of its own and an empty disk at ``disk``."""
+    options = f"--address {cluster.address} --node-ip-address {OTHER} --num-cpus 4 --object-store-memory 80000000"
+    ray = f'"$0" -c "$1" start {options} --disable-usage-stats --block'
+    script = f"mount -t tmpfs -o size=100m none '{disk}' && exec {ray}"
+    with subprocess.Popen(
+        ["unshare", "-rm", "sh", "-c", script, sys.executable, START],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as machine:
+        try:
+            _until_nodes_are(lambda addresses: OTHER in addresses)
+            yield machine
+        finally:
+            _lose(machine)
+
+
+def _lose(machine: subprocess.Popen[bytes]) -> None:
+    if machine.poll() is None:
+        os.killpg(machine.pid, signal.SIGKILL)
+        machine.wait(10)
+
+
+def _until_nodes_are(so: Any) -> None:
+    ends = time.monotonic() + 120
+    while not so([node["NodeManagerAddress"] for node in alive_nodes()]):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def _same(sharded: Recommender, whole: Path) -> None:
+    expected, found = (one.similar("m00010", 20) for one in (Recommender.open(whole), sharded))
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def _listed(index: Path) -> ShardList:
+    listed = read_shards(IndexDirectory(index).current())
+    assert listed is not None
+    return listed
+
+
+def _nodes(listed: ShardList) -> list[list[str | None]]:
+    return [[place.node for place in shard.places] for shard in listed.shards]
+
+
+def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
+    cluster: Any, world: World, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    index, twice = disk / "index", disk / "twice"
+    here = alive_nodes()[0]["NodeManagerAddress"]
+    whole = tmp_path / "whole"
+    with _a_machine_with_its_own(disk, cluster) as machine:
+        build_shards(config_from_dict(world.config | {"output": str(index)}), 2)
+        assert _nodes(_listed(index)) == [[here], [OTHER]]
+        assert [path.name for path in (index / "shards/gen-000001").iterdir()] == ["00000"], "the other lies there"
+        verify_shards(index)
+        with ClusterRecommender.open(index, patience_s=2) as sharded:
+            _same(sharded, world.whole)
+            change = {"where": "year = 1950", "compact_at": None}
+            assert sharded.update(**change).titles.removed == 5
+            assert _nodes(_listed(index)) == [[here], [OTHER]]
+            shutil.copytree(world.whole, whole)
+            update_index(whole, Change(where="year = 1950"), compact_at=None)
+            _same(sharded, whole)
+            verify_shards(index)
+
+            build_shards(config_from_dict(world.config | {"output": str(twice)}), 2, replicas=2)
+            assert _nodes(_listed(twice)) == [[here, OTHER], [OTHER, here]]
+            verify_shards(twice)
+            with ClusterRecommender.open(twice, replicas=2, patience_s=20) as both:
+                _same(both, world.whole)
+                _lose(machine)
+                _until_nodes_are(lambda addresses: OTHER not in addresses)
+                _same(both, world.whole)
+                lost = rf"shard 1 of 2 \(titles \d+ to \d+, on {OTHER}\)"
+                with pytest.raises(UnavailableError, match=f"{lost} did not answer within 2 s"):
+                    sharded.similar("m00011")
+                with pytest.raises(UnavailableError, match=f"{lost} lies on machines that the cluster does not have"):
+                    ClusterRecommender.open(index)
+                with pytest.raises(UnavailableError, match=lost):
+                    verify_shards(index)
+                with pytest.raises(UnavailableError, match=lost):
+                    update_shards(index, Change(remove_titles=["m00001"]))
+                with ClusterRecommender.open(index, patience_s=2, partial=True) as partial:
+                    answer = partial.similar("m00011", 5).as_dict()
+                    assert answer["titles_seen"] == pytest.approx(147 / 296, abs=0.01)
+                    with pytest.raises(UnavailableError):
+                        partial.similar("m00290")
+                assert both.update(remove_titles=["m00299"], compact_at=None).titles.removed == 1
+                assert _nodes(_listed(twice)) == [[here, OTHER], [here]], "what is away was not changed"
+                assert both.index.count == 300
