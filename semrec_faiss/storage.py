@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import SemrecError, StorageError, UsageError
 from semrec_faiss.locks import only_writer
 
 _NO_SUCH_STEP = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -239,6 +239,23 @@ def sync_tree(folder: Path) -> None:
         else:
             sync_file(path)
     sync_folder(folder)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder that goes with the block; errors that leave it do not name it, as nobody knows it.
+
+    Yields:
+        it.
+    """
+    with tempfile.TemporaryDirectory(prefix="semrec-") as name:
+        try:
+            yield Path(name)
+        except SemrecError as error:
+            known = name + os.sep
+            error.message = error.message.replace(known, "")
+            error.args = tuple(str(one).replace(known, "") for one in error.args)
+            raise
 
 
 def check_new_file(path: Path, option: str) -> None:

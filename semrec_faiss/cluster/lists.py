@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import Unpack
 
+from semrec_faiss.arguments import flag_of
 from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.blocks import done_in_blocks
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
@@ -25,7 +26,6 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.arguments import flag_of
 from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, parts_folder, what_lists_depend_on
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK

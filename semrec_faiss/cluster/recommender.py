@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semrec_faiss.arguments import names_of
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.connection import OWN, SCHEME, connect, split_address
 from semrec_faiss.cluster.saved import ShardedSaved, opened_front
@@ -18,7 +19,6 @@ from semrec_faiss.cluster.shards import PATIENCE_SECONDS, OpenShards
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.search.arguments import names_of
 from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Block
 from semrec_faiss.search.living.opened import Opened

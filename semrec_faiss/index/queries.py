@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import array_of
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.hardware.device import load_faiss
@@ -28,10 +29,7 @@ def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
     Raises:
         UsageError: not numbers, or not (queries, ``dim``).
     """
-    try:
-        given = np.asarray(queries)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"queries are no array of numbers: {error}") from error
+    given = array_of(queries, "queries")
     given = given[None, :] if or_one and given.ndim == 1 else given
     if given.ndim != 2 or given.shape[1] != dim or given.dtype.kind not in "fiu":
         raise UsageError(f"queries are {given.dtype} {given.shape}, the index takes float (queries, {dim})")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import Unpack
 
+from semrec_faiss.arguments import flag_of
 from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.tables.source import promises_another
@@ -26,7 +27,6 @@ from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.arguments import flag_of
 from semrec_faiss.search.lists_file import Counts, ListsFile, TitlesOf, read_block, write_block
 from semrec_faiss.search.profile.profile_search import changed_profile
 from semrec_faiss.search.wish import Wish, WishArguments

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
+from semrec_faiss.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.arrays import Mask, Rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.arguments import Name, Names, flag_of, is_name, name_of, names_of, text_of
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import Block
 from semrec_faiss.search.living.living_index import LivingIndex

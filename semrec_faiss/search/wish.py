@@ -9,9 +9,9 @@ from typing import Any, TypedDict, get_args
 
 from typing_extensions import Unpack
 
+from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.queries import checked_count
-from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.restricted.topk import Strategy

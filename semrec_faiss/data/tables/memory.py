@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from semrec_faiss.arguments import array_of
 from semrec_faiss.data.tables.columns import is_vector
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -69,7 +70,7 @@ def arrow_of(value: Any, name: str) -> Any:
             return pa.table({str(column): _column(values) for column, values in value.items()})
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             return pa.Table.from_pylist(value)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"{name} cannot be read as a table: {error}", fix="give columns of one type each") from error
     raise UsageError(
         f"{name} is {type(value).__name__}; a table is expected",
@@ -89,7 +90,7 @@ def vector_array(vectors: Any) -> Any:
     Raises:
         UsageError: it has another shape, or holds no floats.
     """
-    array = np.asarray(vectors)
+    array = array_of(vectors, "the vectors")
     if array.ndim != 2 or not array.size or array.dtype.kind != "f" or array.dtype.itemsize not in (2, 4, 8):
         raise UsageError(
             f"the vectors are {array.dtype} of shape {array.shape}; floats of shape (count, dimensions) are expected",

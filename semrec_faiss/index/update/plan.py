@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semrec_faiss.arguments import names_of
 from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.data.folder.change import ChangeFolder, find_change_folder
 from semrec_faiss.data.folder.layout import USER_VECTORS, open_vectors, read_float32
@@ -49,6 +50,11 @@ class Change:
     remove_users: Sequence[str] = ()
     where: str | None = None
     seen: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Take one id for a list of one; raises UsageError for what is no list of ids."""
+        for name in ("remove_titles", "remove_users"):
+            object.__setattr__(self, name, names_of(getattr(self, name), name))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import Names, array_of, names_of
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, update_index
+from semrec_faiss.storage import scratch_folder
 
 
 class IndexWriter:
@@ -46,7 +47,7 @@ class IndexWriter:
         """Write to the index in ``path``; see `update_index`."""
         self._path = path
         self._strict, self._compact_at, self._wait = strict, compact_at, wait
-        self._titles: dict[str, tuple[Mapping[str, Any], NDArray[Any]]] = {}
+        self._titles: dict[str, tuple[str, NDArray[Any]]] = {}  # a line of metadata and a vector by media_id
         self._users: dict[str, NDArray[Any]] = {}
         self._seen: dict[str, list[Any]] = {}
         self._removed: tuple[list[str], list[str]] = ([], [])
@@ -69,13 +70,12 @@ class IndexWriter:
             >>> writer.summary.titles.new, writer.summary.title_count
             (1, 1520)
         """
-        _check_counts(len(records), vectors, "records")
-        for record, vector in zip(records, vectors, strict=True):
-            media_id = str(record.get("media_id"))
+        lines = [_line_of(record, number) for number, record in enumerate(_listed(records, "records"))]
+        for (media_id, line), vector in zip(lines, _vectors_of(vectors, len(lines), "records"), strict=True):
             self._titles.pop(media_id, None)
-            self._titles[media_id] = (record, vector)
+            self._titles[media_id] = (line, vector)
 
-    def put_users(self, user_ids: Sequence[str], vectors: NDArray[Any]) -> None:
+    def put_users(self, user_ids: Names, vectors: NDArray[Any]) -> None:
         """Add or replace users: their ids, and float (users, dim).
 
         Example:
@@ -88,10 +88,10 @@ class IndexWriter:
             >>> writer.summary.users.new, writer.summary.user_count
             (1, 201)
         """
-        _check_counts(len(user_ids), vectors, "user ids")
-        for user_id, vector in zip(user_ids, vectors, strict=True):
-            self._users.pop(str(user_id), None)
-            self._users[str(user_id)] = vector
+        ids = names_of(user_ids, "user_ids")
+        for user_id, vector in zip(ids, _vectors_of(vectors, len(ids), "user ids"), strict=True):
+            self._users.pop(user_id, None)
+            self._users[user_id] = vector
 
     def append_seen(self, **columns: Sequence[Any]) -> None:
         """Add what users have seen: user_id and media_id, and rating and timestamp as the index has them.
@@ -105,12 +105,16 @@ class IndexWriter:
             >>> writer.summary.seen
             1
         """
+        given = {name: _listed(values, name) for name, values in columns.items()}
+        if len({len(values) for values in given.values()}) > 1:
+            lengths = ", ".join(f"{len(values)} of {name}" for name, values in given.items())
+            raise UsageError(f"the columns differ in length: {lengths}", fix="give each a value for every title seen")
         if self._seen and self._seen.keys() != columns.keys():
             raise UsageError(f"the columns are {', '.join(columns)}; before they were {', '.join(self._seen)}")
-        for name, values in columns.items():
+        for name, values in given.items():
             self._seen.setdefault(name, []).extend(values)
 
-    def remove_titles(self, media_ids: Iterable[str]) -> None:
+    def remove_titles(self, media_ids: Names) -> None:
         """Remove titles by media_id.
 
         Example:
@@ -122,9 +126,9 @@ class IndexWriter:
             >>> writer.summary.titles.removed, writer.summary.titles.unknown
             (1, 1)
         """
-        self._removed[0].extend(map(str, media_ids))
+        self._removed[0].extend(names_of(media_ids, "media_ids"))
 
-    def remove_users(self, user_ids: Iterable[str]) -> None:
+    def remove_users(self, user_ids: Names) -> None:
         """Remove users by id.
 
         Example:
@@ -136,7 +140,7 @@ class IndexWriter:
             >>> writer.summary.user_count
             199
         """
-        self._removed[1].extend(map(str, user_ids))
+        self._removed[1].extend(names_of(user_ids, "user_ids"))
 
     def __enter__(self) -> IndexWriter:
         return self
@@ -144,8 +148,7 @@ class IndexWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
             return
-        with tempfile.TemporaryDirectory(prefix="semrec-update-") as name:
-            folder = Path(name)
+        with scratch_folder() as folder:
             self._write(folder)
             change = Change(folder if any(folder.iterdir()) else None, *self._removed)
             self.summary = update_index(
@@ -156,8 +159,7 @@ class IndexWriter:
         """Write what was collected as a folder of changes."""
         if self._titles:
             (folder / "media").mkdir()
-            lines = [json.dumps(dict(record), ensure_ascii=False) + "\n" for record, _ in self._titles.values()]
-            (folder / METADATA).write_text("".join(lines), encoding="utf-8")
+            (folder / METADATA).write_text("".join(line for line, _ in self._titles.values()), encoding="utf-8")
             np.save(folder / MEDIA_VECTORS, np.stack([vector for _, vector in self._titles.values()]))
         if self._users or self._seen:
             (folder / "users").mkdir()
@@ -171,6 +173,36 @@ class IndexWriter:
             pq.write_table(pa.table(self._seen), folder / SEEN)
 
 
-def _check_counts(count: int, vectors: NDArray[Any], what: str) -> None:
-    if np.ndim(vectors) != 2 or len(vectors) != count:
-        raise UsageError(f"{count} {what} and vectors of shape {np.shape(vectors)}; (n, dim) is expected, n of both")
+def _listed(values: Any, what: str) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise UsageError(f"{what} is {type(values).__name__}; a list is expected", fix=f"{what}=[…]")
+    return list(values)
+
+
+def _line_of(record: Any, number: int) -> tuple[str, str]:
+    """Return the media_id of a record and its line of metadata.jsonl."""
+    if not isinstance(record, Mapping):
+        raise UsageError(f"record {number} is {record!r:.60}; a mapping is expected", fix="frame.to_dict('records')")
+    try:
+        line = json.dumps(dict(record), ensure_ascii=False, default=_plain)
+        line.encode()
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"record {number}, media_id {record.get('media_id')!r}, cannot be written: {error}",
+            fix="give texts, numbers, lists and mappings of them",
+        ) from error
+    return str(record.get("media_id")), line + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"it holds {type(value).__name__}, which JSON has not")
+
+
+def _vectors_of(vectors: Any, count: int, what: str) -> NDArray[Any]:
+    """Return vectors (count, dim) of one's own: the caller may use the array again for the next batch."""
+    array = array_of(vectors, "vectors")
+    if array.ndim != 2 or len(array) != count:
+        raise UsageError(f"{count} {what} and vectors of shape {array.shape}; (n, dim) is expected, n of both")
+    return np.array(array)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semrec_faiss.arguments import mapping_of, names_of
 from semrec_faiss.data.folder.database import quoted_name, quoted_text
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.search.arguments import mapping_of, names_of
 
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
 Ranges = tuple[tuple[str, str | None, str | None], ...]

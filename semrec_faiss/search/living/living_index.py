@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
+from semrec_faiss.arguments import Name, names_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
@@ -22,7 +23,6 @@ from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import ON_DISK, SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.arguments import Name, names_of
 from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Likeness
 from semrec_faiss.search.living.following import Following

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.arguments import Names, mapping_of, names_of, number_of
 
 DISLIKE_WEIGHT = -0.5
 """A disliked title pushes half as hard as a liked one pulls: the opposite of a film is no place for good films."""

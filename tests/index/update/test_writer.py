@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from semrec_faiss import IndexWriter, Recommender
-from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
@@ -44,6 +45,68 @@ def test_a_writer_publishes_all_of_its_batches_at_once_or_none(tmp_path: Path) -
     assert IndexDirectory(index).current().name == "gen-000002"
     with pytest.raises(UsageError, match="1 records and vectors of shape"):
         IndexWriter(index).put_titles([{"media_id": "a"}], vectors)
+
+
+def test_a_writer_takes_an_array_that_is_filled_again_for_the_next_batch(tmp_path: Path) -> None:
+    model, draws = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    first, second = draws.vector(), draws.vector()
+    buffer, record = np.empty((1, len(first)), np.float32), {"media_id": "a", "title": "A"}
+    with IndexWriter(index) as writer:
+        buffer[0] = first
+        writer.put_titles([record], buffer)
+        writer.put_users(["new"], buffer)
+        buffer[0] = second
+        record["title"] = "B"
+        writer.put_titles([record | {"media_id": "b"}], buffer)
+    found = Recommender.open(index).search(np.stack([first, second]), 1)
+    assert [one[0].title for one in found] == ["A", "B"]
+    assert Recommender.open(index).recommend("new", 1).results[0].media_id == "a"
+
+
+def test_one_id_is_a_list_of_one(tmp_path: Path) -> None:
+    model, _ = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.remove_titles("m00003")
+        writer.remove_users("u3")
+    assert writer.summary is not None
+    assert (writer.summary.titles.removed, writer.summary.users.removed) == (1, 1)
+    assert update_index(index, Change(remove_titles="m00004"), compact_at=None).titles.removed == 1
+
+
+def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path: Path) -> None:
+    model, draws = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    vectors = np.stack([draws.vector()])
+    record = {"media_id": "a", "title": "A"}
+    masked = np.ma.masked_array(vectors, mask=vectors > 0)
+    calls: list[tuple[str, Callable[[IndexWriter], None]]] = [
+        (
+            "record 0, media_id 'a', cannot be written: it holds set",
+            lambda w: w.put_titles([record | {"x": {1}}], vectors),
+        ),
+        ("surrogates not allowed", lambda w: w.put_titles([record | {"x": "\ud800"}], vectors)),
+        ("record 0 is 'a'; a mapping is expected", lambda w: w.put_titles(["a"], vectors)),  # type: ignore[list-item]
+        ("records is str; a list is expected", lambda w: w.put_titles("a", vectors)),  # type: ignore[arg-type]
+        ("vectors hold .* masked values", lambda w: w.put_titles([record], masked)),
+        ("vectors are no array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),  # type: ignore[arg-type]
+        ("one of user_ids is None", lambda w: w.put_users([None], vectors)),  # type: ignore[list-item]
+        ("columns differ in length: 1 of user_id, 0 of media_id", lambda w: w.append_seen(user_id=["u1"], media_id=[])),
+        ("media_ids is None", lambda w: w.remove_titles(None)),  # type: ignore[arg-type]
+    ]
+    for says, call in calls:
+        with pytest.raises(UsageError, match=says), IndexWriter(index) as writer:
+            call(writer)
+    with (
+        pytest.raises(DataError, match=r"^media/content_vectors.npy: the vectors have 2 dim"),
+        IndexWriter(index) as writer,
+    ):
+        writer.put_titles([record], vectors[:, :2])
+    assert IndexDirectory(index).current().name == "gen-000001"
+    with IndexWriter(index) as writer:
+        writer.put_titles([record | {"year": np.int64(1979)}], vectors)
+    assert Recommender.open(index).search(vectors, 1)[0][0].year == 1979
 
 
 def test_two_writers_never_both_win(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
 
@@ -81,6 +82,20 @@ def mapping_of(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{what} is {_shown(value)}; a mapping is expected")
     return {name_of(name, f"a name in {what}"): number for name, number in value.items()}
+
+
+def array_of(value: Any, what: str) -> NDArray[Any]:
+    """Return ``value`` as numpy has it; raises UsageError where it is ragged, of no type of numpy's, or masked."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise UsageError(f"{what} are no array of numbers: {error}", fix="give a numpy array of floats") from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UsageError(
+            f"{what} hold {int(np.ma.getmaskarray(value).sum()):,} masked values, which are no numbers",
+            fix="leave their rows out, or fill them: vectors.filled(0)",
+        )
+    return array
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from semrec_faiss import Filter, Recommender, SemrecError, Taste
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.export import export_all_users
 
@@ -185,3 +185,41 @@ def test_an_export_refuses_wrong_types(numbered: Recommender, tmp_path: Path) ->
     with pytest.raises(UsageError, match="a path is expected"):
         export_all_users(numbered, 3)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+class Odd:
+    """What numpy cannot take, as a tensor with a gradient or of bfloat16."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("call detach first")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        (Odd(), "no array of numbers: call detach first"),
+        ([[1.0] * DIM, [1.0]], "no array of numbers: .*inhomogeneous"),
+        (np.ma.masked_array(np.ones((2, DIM), np.float32), mask=np.eye(2, DIM, dtype=bool)), "hold 2 masked values"),
+    ],
+)
+def test_vectors_that_are_no_numbers_are_refused(numbered: Recommender, vectors: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        numbered.search(vectors, 1)
+    with pytest.raises(UsageError, match=says):
+        Recommender.from_arrays(vectors)
+
+
+def test_a_masked_array_without_masked_values_is_an_array(numbered: Recommender) -> None:
+    vectors = np.ones((2, DIM), np.float32)
+    found = numbered.search(np.ma.masked_array(vectors, mask=False), 1)
+    assert found[0].results == numbered.search(vectors, 1)[0].results
+
+
+def test_whole_numbers_beyond_64_bits_and_columns_of_another_kind_are_refused() -> None:
+    vectors = np.ones((2, DIM), np.float32)
+    with pytest.raises(UsageError, match="metadata cannot be read as a table"):
+        Recommender.from_arrays(vectors, {"media_id": ["a", "b"], "title": ["A", "B"], "x": [2**70, 1]})
+    with pytest.raises(
+        DataError, match=r"^media/metadata.parquet: column media_id, which is media_id, has type DOUBLE"
+    ):
+        Recommender.from_arrays(vectors, {"media_id": [0.5, 1.5], "title": ["A", "B"]})
