@@ -74,8 +74,8 @@ def fields_of(generation: Generation) -> dict[str, str]:
         return generation.manifest.segments.fields
     if not generation.has(FIELDS_NAME):
         raise UsageError(
-            f"semrec {generation.manifest.semrec_version} built {generation.folder.parent}, which cannot be updated",
-            fix="build it again, once",
+            f"{generation.folder.parent} was built by an earlier version of semrec and cannot be updated as it is",
+            fix=f"semrec build {generation.folder.parent} builds it again as it was",
         )
     return _read_fields(generation)
 
