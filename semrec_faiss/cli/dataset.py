@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from semrec_faiss.data.check import FolderReport, VectorsReport
+    from semrec_faiss.data.interactions.divided import Workers
     from semrec_faiss.data.text.embed import EmbedArguments
     from semrec_faiss.data.text.encoder import EncoderLoader
 
@@ -243,6 +245,16 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
         say(f"went on after {made.titles if made.up_to_date else made.resumed} vectors of an interrupted run")
 
 
+def _learners(address: str | None) -> Workers:
+    from semrec_faiss.data.interactions.divided import HERE
+
+    if address is None:
+        return HERE
+    from semrec_faiss.cluster.learning import ClusterWorkers
+
+    return ClusterWorkers(address)
+
+
 @dataset.command(epilog="Example: semrec dataset learn data/ml-text data/ml --interactions ratings.csv")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -274,6 +286,7 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
 )
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of the decomposition.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
+@ray_option
 @json_option
 def learn(
     folder: Path,
@@ -282,13 +295,14 @@ def learn(
     half_life: float,
     liked: float,
     overwrite: bool,
+    ray: str | None,
     as_json: bool,
     **how: Any,
 ) -> None:
     """Make the data folder OUT of FOLDER, its titles' vectors learned from what people did and from text vectors.
 
     FOLDER/media/content_vectors.npy are the text vectors; without them the ratings alone speak. Build OUT with
-    `index.normalize: false`, as configs/learned.yaml has it.
+    `index.normalize: false`, as configs/learned.yaml has it. With --ray the workers of a cluster do what divides.
     """
     from semrec_faiss.config.profile import Profile
     from semrec_faiss.data.interactions.folder import learn_folder
@@ -297,7 +311,8 @@ def learn(
 
     settings = LearnSettings(profile=Profile(weights="liked", half_life=half_life, liked=liked), **how)
     with progress_bars() as progress:
-        report = learn_folder(folder, out, settings, interactions=interactions, overwrite=overwrite, progress=progress)
+        made = partial(learn_folder, folder, out, settings, interactions=interactions, overwrite=overwrite)
+        report = made(progress=progress, workers=_learners(ray))
     if as_json:
         stamp = stamp_of_this_run().as_json()
         print_json({"environment": stamp, "settings": settings.model_dump(mode="json"), **report.as_dict()})

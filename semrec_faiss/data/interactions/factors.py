@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.data.interactions.divided import DividedRatings
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import MissingPackageError
 
@@ -41,14 +42,16 @@ def rating_matrix(history: History, titles: int) -> csr_matrix[Any]:
     return csr_matrix((values, history.rows, history.offsets), shape=(len(history.offsets) - 1, titles))
 
 
-def title_factors(ratings: csr_matrix[Any], rank: int, iterations: int, shrinkage: float, seed: int) -> Vectors:
+def title_factors(
+    ratings: csr_matrix[Any] | DividedRatings, rank: int, iterations: int, shrinkage: float, seed: int
+) -> Vectors:
     """Return the titles' collaborative vectors: float32 (titles, r), r at most ``rank``.
 
     With ratings ≈ U S Vᵀ (Halko, Martinsson and Tropp 2011), title j is V_j · √(s² / (s² + shrinkage · s₁²)): the inner
     product of two titles is then what a ridge regression on the strongest r directions says of one by the other.
 
     Args:
-        ratings: from `rating_matrix`.
+        ratings: from `rating_matrix`, whole or divided.
         rank: directions to keep; fewer where the matrix has fewer, or some of no weight.
         iterations: power iterations.
         shrinkage: in proportion to the largest squared singular value; more trusts the strongest directions only.
@@ -57,7 +60,10 @@ def title_factors(ratings: csr_matrix[Any], rank: int, iterations: int, shrinkag
     from sklearn.utils.extmath import randomized_svd
 
     wanted = min(rank, *ratings.shape)
-    _, strengths, directions = randomized_svd(ratings, wanted, n_iter=iterations, random_state=seed)
+    if isinstance(ratings, DividedRatings):
+        strengths, directions = ratings.svd(wanted, iterations, seed)
+    else:
+        _, strengths, directions = randomized_svd(ratings, wanted, n_iter=iterations, random_state=seed)
     kept = strengths > strengths[0] * 1e-6
     squares = strengths[kept].astype(np.float64) ** 2
     scales = np.sqrt(squares / (squares + shrinkage * squares[0]))

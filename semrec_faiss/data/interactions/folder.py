@@ -25,6 +25,7 @@ from semrec_faiss.data.folder.layout import (
 )
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.vectors import vector_norms
+from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.factors import check_installed
 from semrec_faiss.data.interactions.hybrid import LearnSettings, learn
 from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, weight_matrix
@@ -80,6 +81,7 @@ def learn_folder(
     interactions: Path | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
+    workers: Workers = HERE,
 ) -> LearnReport:
     """Make the data folder ``out``; it appears only when everything is written.
 
@@ -90,6 +92,7 @@ def learn_folder(
         interactions: what people did, instead of the folder's users/seen.parquet; see `write_seen`.
         overwrite: replace an earlier data folder at ``out``.
         progress: told the steps.
+        workers: who does what divides into blocks; see `learn`.
 
     Raises:
         NotFoundError: no such folder or file.
@@ -112,7 +115,8 @@ def learn_folder(
             history = read_history(made / SEEN, ids, catalog)
             _check_history(history, settings, interactions or source.seen)
             fitting = time.perf_counter()
-            vectors, transformation = learn(history, catalog.count if texts is None else texts, settings, progress)
+            titles = catalog.count if texts is None else texts
+            vectors, transformation = learn(history, titles, settings, progress, workers)
             fitted = time.perf_counter() - fitting
             _write_vectors(made, vectors, history, settings)
             write_transformation(made / "media", transformation, made / MEDIA_VECTORS)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.profile import LEARNED, Profile
+from semrec_faiss.data.interactions.divided import HERE, DividedRatings, Workers
 from semrec_faiss.data.interactions.factors import new_title_map, rating_matrix, title_factors
 from semrec_faiss.data.interactions.profiles import profile_weights, weight_matrix
 from semrec_faiss.data.interactions.text_block import TextProjection
@@ -100,7 +101,11 @@ class Transformation:
 
 
 def learn(
-    history: History, texts: NDArray[Any] | int, settings: LearnSettings, progress: Progress = silent
+    history: History,
+    texts: NDArray[Any] | int,
+    settings: LearnSettings,
+    progress: Progress = silent,
+    workers: Workers = HERE,
 ) -> tuple[Vectors, Transformation]:
     """Learn the vectors of all titles.
 
@@ -109,21 +114,22 @@ def learn(
         texts: float (titles, text dim), or only how many titles there are.
         settings: how.
         progress: told the steps.
+        workers: who does what divides into blocks.
 
     Returns:
         float32 (titles, dim), and what new titles get theirs by.
     """
     progress("text directions", 0, 3)
-    projection = None if isinstance(texts, int) else TextProjection.fit(texts, settings.directions)
-    block = np.empty((texts, 0), np.float32) if isinstance(texts, int) else _projected(projection, texts)
-    vectors, transformation = learn_beside(history, block, settings, projection, progress)
+    projection = None if isinstance(texts, int) else TextProjection.fit(texts, settings.directions, workers)
+    block = np.empty((texts, 0), np.float32) if isinstance(texts, int) else _projected(projection, texts, workers)
+    vectors, transformation = learn_beside(history, block, settings, projection, progress, workers)
     progress("learning", 3, 3)
     return vectors, transformation
 
 
-def _projected(projection: TextProjection | None, texts: NDArray[Any]) -> Vectors:
+def _projected(projection: TextProjection | None, texts: NDArray[Any], workers: Workers) -> Vectors:
     assert projection is not None
-    return projection.project(texts)
+    return projection.project(texts, workers)
 
 
 def learn_beside(
@@ -132,6 +138,7 @@ def learn_beside(
     settings: LearnSettings,
     projection: TextProjection | None = None,
     progress: Progress = silent,
+    workers: Workers = HERE,
 ) -> tuple[Vectors, Transformation]:
     """Learn what depends on people, beside text blocks that are there already; see `learn`.
 
@@ -141,11 +148,13 @@ def learn_beside(
         settings: how.
         projection: what made the block, to be kept.
         progress: told the steps.
+        workers: who does what divides into blocks of users; sums of several machines' round otherwise than here.
     """
     titles = len(block)
     progress("collaborative directions", 1, 3)
     ratings = rating_matrix(history, titles)
-    factors = title_factors(ratings, settings.rank, settings.iterations, settings.shrinkage, settings.seed)
+    divided = ratings if workers is HERE else DividedRatings(ratings, workers)
+    factors = title_factors(divided, settings.rank, settings.iterations, settings.shrinkage, settings.seed)
     counts = np.bincount(history.rows, minlength=titles)
     progress("collaborative directions", 2, 3)
     to_factors = new_title_map(block, factors, counts).astype(np.float32)

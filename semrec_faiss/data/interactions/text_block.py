@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.data.interactions.divided import HERE, Workers
 
 BLOCK_ROWS = 65_536
 """Vectors projected at once: bounds the float32 copies."""
@@ -33,16 +34,15 @@ class TextProjection:
     components: Vectors
 
     @classmethod
-    def fit(cls, texts: NDArray[Any], directions: int) -> TextProjection:
+    def fit(cls, texts: NDArray[Any], directions: int, workers: Workers = HERE) -> TextProjection:
         """Fit to float (titles, dim); as many directions as there are dimensions at most."""
         mean = np.zeros(texts.shape[1])
-        for block in _blocks(texts):
-            mean += block.sum(axis=0, dtype=np.float64)
+        for part in workers.each(_sum, _blocks(texts), None):
+            mean += part
         mean /= len(texts)
         products = np.zeros((texts.shape[1], texts.shape[1]))
-        for block in _blocks(texts):
-            centred = _unit(block - mean.astype(np.float32))
-            products += centred.T @ centred
+        for own in workers.each(_products, _blocks(texts), mean.astype(np.float32)):
+            products += own
         _, vectors = np.linalg.eigh(products)
         strongest = vectors[:, ::-1][:, : min(directions, texts.shape[1])].T
         # An eigenvector's sign is a matter of the library; ours does not depend on it.
@@ -54,15 +54,28 @@ class TextProjection:
         """How many dimensions the block has."""
         return len(self.components)
 
-    def project(self, texts: NDArray[Any]) -> Vectors:
+    def project(self, texts: NDArray[Any], workers: Workers = HERE) -> Vectors:
         """Return the block of float (n, dim) text vectors: float32 (n, directions); zeros for the mean text itself."""
-        parts = [_unit(block - self.mean) @ self.components.T for block in _blocks(texts)]
+        parts = workers.each(_projected, _blocks(texts), self)
         return np.concatenate([np.empty((0, self.directions), np.float32), *parts])
 
 
 def _blocks(texts: NDArray[Any]) -> Iterator[Vectors]:
     for first in range(0, len(texts), BLOCK_ROWS):
         yield np.asarray(texts[first : first + BLOCK_ROWS], dtype=np.float32)
+
+
+def _sum(block: Vectors, _: None) -> NDArray[np.float64]:
+    return np.asarray(block.sum(axis=0, dtype=np.float64))
+
+
+def _products(block: Vectors, mean: Vectors) -> Vectors:
+    centred = _unit(block - mean)
+    return np.asarray(centred.T @ centred)
+
+
+def _projected(block: Vectors, by: TextProjection) -> Vectors:
+    return np.asarray(_unit(block - by.mean) @ by.components.T)
 
 
 def _unit(vectors: Vectors) -> Vectors:
