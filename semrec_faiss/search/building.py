@@ -35,8 +35,8 @@ def build(
         users: a table of user ids and vectors, or a dict of vectors by id.
         interactions: a table of who did what: user, item, and rating and time where they are known. Without ``users``
             it makes them, as means of what they liked, the latest most.
-        columns: the column that plays a part, such as ``{"media_id": "sku", "title": "name", "user": "customer"}``;
-            what has a common name is guessed.
+        columns: the column that plays a part, such as ``{"media_id": "sku", "title": "name", "user": "customer"}``,
+            or ``{"vector": "embedding"}``; ``"-"`` where none plays time or rating; what has a common name is guessed.
         config: a `Config`, a mapping with the keys of a config file, the path of one, or the name of one that is
             shipped; ``flat`` by default.
         output: the index directory.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import semrec_faiss
-from semrec_faiss import DataError, Recommender, UsageError
+from semrec_faiss import DataError, Recommender, SemrecError, UsageError
 from semrec_faiss.index.generations.held_files import HeldFiles
 
 pd = pytest.importorskip("pandas")
@@ -153,6 +153,50 @@ def test_a_build_writes_nothing_but_its_output(tmp_path: Path) -> None:
 def test_histories_of_strangers_alone_are_refused_by_what_is_wrong() -> None:
     with pytest.raises(DataError, match="names one of the users; users look like 'adam', 'eve', users' ids like 'u'"):
         Recommender.from_arrays(VECTORS, SONGS, users={"u": VECTORS[5]}, interactions=PLAYS)
+
+
+def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
+    pl.DataFrame(SONGS).write_csv(tmp_path / "songs.csv")
+    both = {**SONGS, "one": list(VECTORS), "other": list(-VECTORS[::-1])}
+    pd.DataFrame(both).to_parquet(tmp_path / "songs.parquet")
+    expected = nearest(UNIT[7], {7}, 3)
+    by_name = Recommender.from_arrays(VECTORS, tmp_path / "songs.csv")
+    assert [title.media_id for title in by_name.similar("Song 7", 3)] == expected
+    named = Recommender.from_arrays(metadata=tmp_path / "songs.parquet", columns={"vector": "one"})
+    assert [title.media_id for title in named.similar("Song 7", 3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "fix"),
+    [
+        ({"columns": {"titel": "name"}}, "'titel', which is no part; did you mean 'title'", "the parts are media_id"),
+        ({"metadata": {"a": ["x"] * COUNT}}, "no column can be guessed", '{"media_id": "COLUMN", "title": "COLUMN"}'),
+        ({"columns": {"title": "nmae"}}, "no column 'nmae' for title; did you mean 'name'", 'columns={"media_id"'),
+        ({"columns": {"vector": "name"}}, "the vectors are given, and column 'name'", "one of the two"),
+        ({"vectors": None}, "no column of lists or tensors", "give vectors=, a row for each title"),
+        ({"interactions": {"u": ["a"]}}, "guessed for user; no column can be", 'columns={"user": "COLUMN"}'),
+        ({"interactions": {"user": ["a"], "item": ["s01"], "time": [5]}}, "looks like several", "give datetimes, or"),
+        ({"interactions": {"user": pa.array([], "str"), "item": pa.array([], "str")}}, "has no rows", "leave the"),
+        ({"interactions": {"user": ["a"], "item": ["s01"], "rating": [1]}}, "nobody likes", 'columns={"rating": "-"}'),
+        (
+            {"users": {"user": ["a", "b", "a"], "vector": VECTORS[:3]}},
+            "row 3, column user: 'a' is also in row 1",
+            "mend",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_in_words_of_python(arguments: dict[str, Any], says: str, fix: str) -> None:
+    with pytest.raises(SemrecError) as told:
+        Recommender.from_arrays(**{"vectors": VECTORS, "metadata": SONGS, **arguments})
+    assert says in told.value.message and fix in str(told.value.fix) and "--" not in str(told.value)
+
+
+def test_what_nobody_likes_is_a_matter_of_the_configs_profile() -> None:
+    plays = {"user": ["a", "a", "b"], "item": ["s01", "s02", "s03"], "rating": [1, 1, 1]}
+    made = Recommender.from_arrays(
+        VECTORS, SONGS, interactions=plays, config={"profile": {"weights": "liked", "liked": 1}}
+    )
+    assert [title.media_id for title in made.recommend("b", 2)] == nearest(UNIT[3], {3}, 2)
 
 
 def test_what_cannot_be_used_is_refused() -> None:

@@ -172,7 +172,9 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
     for text in assignments:
         part, equals, column = text.partition("=")
         if not equals or part not in parts or not column or part in found:
-            what = "names a part twice" if part in found else "is not of the form PART=COLUMN"
+            what = "is not of the form PART=COLUMN"
+            if equals and column:
+                what = "names a part twice" if part in found else f"names {part!r}, which is no part"
             raise UsageError(
                 f"--map {text!r} {what}; the parts are {', '.join(parts)}", fix=f"for example: --map {parts[0]}=sku"
             )

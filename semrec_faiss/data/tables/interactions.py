@@ -102,6 +102,8 @@ class Interactions:
 
     def _nothing_kept(self) -> DataError:
         """Say that no row names a title, or, where some do, that those are of nobody whose vector came along."""
+        if not self._one(f"SELECT count(*) FROM {self._file}"):
+            return DataError(f"{self._name} has no rows", fix="leave the interactions out")
         titles = self._one(f"SELECT count(*) FROM {self._file} WHERE {self._known()}")
         part, what, table = ("user", "one of the users", "people") if titles else ("item", "a title", "titles")
         whose = "users'" if titles else "titles'"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from semrec_faiss.arguments import array_of
-from semrec_faiss.data.tables.columns import is_vector
+from semrec_faiss.data.tables.columns import is_vector, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
@@ -100,12 +100,13 @@ def vector_array(vectors: Any) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(native.reshape(-1)), native.shape[1])
 
 
-def titles_table(vectors: Any, metadata: Any) -> tuple[Table, str | None]:
+def titles_table(vectors: Any, metadata: Any, vector: str | None = None) -> tuple[Table, str | None]:
     """Join vectors and metadata to one table; return it and its column of vectors, None where that is to be guessed.
 
     Args:
         vectors: float (n, d); a frame of numbers alone, a column a dimension; or None where the metadata has them.
         metadata: a table with a row for each vector; None: titles are named by their row.
+        vector: the column of vectors, where that is named.
 
     Raises:
         UsageError: they are none of these, or have different numbers of rows.
@@ -113,14 +114,24 @@ def titles_table(vectors: Any, metadata: Any) -> tuple[Table, str | None]:
     if vectors is None and metadata is None:
         raise UsageError("neither vectors nor metadata are given", fix="give vectors=, a row for each title")
     if vectors is None:
-        return as_table(metadata, "metadata"), None
+        table = as_table(metadata, "metadata")
+        chosen, _ = vector_column(table.name, table.schema, vector)
+        if chosen is None:
+            raise UsageError(
+                f"{table.name} has no column of lists or tensors of floats; its columns are"
+                f" {', '.join(f'{one.name} ({one.type})' for one in table.schema)}",
+                fix="give vectors=, a row for each title",
+            )
+        return table, chosen
+    if vector is not None:
+        raise UsageError(f"the vectors are given, and column {vector!r} is named for them", fix="give one of the two")
     column = vector_array(_numbers(vectors))
     rows = len(column)
     if metadata is None:
         numbers = range(rows)
         named = {"media_id": [f"row_{row}" for row in numbers], "title": [f"Vector {row}" for row in numbers]}
         return MemoryTable("the titles", pa.table(named | {VECTOR: column})), VECTOR
-    table = arrow_of(metadata, "metadata")
+    table = _read(as_table(metadata, "metadata"))
     if table.num_rows != rows:
         raise UsageError(
             f"there are {rows:,} vectors, but {table.num_rows:,} rows of metadata",
@@ -130,6 +141,16 @@ def titles_table(vectors: Any, metadata: Any) -> tuple[Table, str | None]:
     while name in table.column_names:
         name += "_"
     return MemoryTable("metadata", table.append_column(name, column)), name
+
+
+def _read(table: Table) -> Any:
+    """Return all of a table as Arrow has it; raises DataError with every row that cannot be read."""
+    if isinstance(table, MemoryTable):
+        return table.table
+    mistakes = Mistakes()
+    found = pa.Table.from_batches(table.batches(mistakes), table.schema)
+    mistakes.raise_all(table.name)
+    return found
 
 
 def _numbers(vectors: Any) -> Any:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config
-from semrec_faiss.data.tables.columns import TABLE_PARTS
+from semrec_faiss.data.tables.columns import HISTORY_PARTS, TABLE_PARTS
 from semrec_faiss.data.tables.gathered import gather_histories, gather_titles, gather_users
 from semrec_faiss.data.tables.histories import HistoryWish
 from semrec_faiss.data.tables.importing import TableWish
 from semrec_faiss.data.tables.memory import as_table, titles_table
 from semrec_faiss.data.tables.people import check_dim
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.build.source import Source, SourceUsers
 
 
@@ -32,10 +34,19 @@ def source_of_tables(
     Raises:
         UsageError, DataError: as there.
     """
-    parts, named = config.dataset.fields.parts, dict(columns or {})
+    try:
+        return _source(config, vectors, metadata, users, interactions, _checked(columns or {}))
+    except (UsageError, DataError) as error:
+        raise type(error)(error.message, fix=None if error.fix is None else as_arguments(error.fix)) from error
+
+
+def _source(
+    config: Config, vectors: Any, metadata: Any, users: Any, interactions: Any, named: Mapping[str, str]
+) -> Source:
+    parts = config.dataset.fields.parts
     titles = parts | {part: column for part, column in named.items() if part in TABLE_PARTS}
-    done = {part: column for part, column in named.items() if part not in TABLE_PARTS}
-    table, vector = titles_table(vectors, metadata)
+    done = {part: column for part, column in named.items() if part in HISTORY_PARTS}
+    table, vector = titles_table(vectors, metadata, named.get("vector"))
     held, fields = gather_titles(table, TableWish(titles, vector))
     catalog = Catalog.of_table(fields, parts=parts)
     people = None
@@ -43,13 +54,41 @@ def source_of_tables(
         listed = {"user": list(users), "vector": list(users.values())} if _by_id(users) else users
         people = gather_users(as_table(listed, "users"), done)
     if interactions is not None:
-        people = gather_histories(as_table(interactions, "interactions"), HistoryWish(done), catalog, people)
+        wish = HistoryWish(done, None, config.profile)
+        people = gather_histories(as_table(interactions, "interactions"), wish, catalog, people)
     if people is None:
         return Source(table.name, held, catalog)
     if people.vectors is not None:
         check_dim("users", int(people.vectors.shape[1]), int(held.shape[1]))
     found = SourceUsers(people.ids, people.vectors, "users", people.history)
     return Source(table.name, held, catalog, found, people.profile)
+
+
+def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
+    known = (*TABLE_PARTS, "vector", *HISTORY_PARTS)
+    for part in columns:
+        if part not in known:
+            near = get_close_matches(str(part), known, n=1)
+            raise UsageError(
+                f"columns names {part!r}, which is no part" + (f"; did you mean {near[0]!r}?" if near else ""),
+                fix=f"the parts are {', '.join(known)}",
+            )
+    return columns
+
+
+def as_arguments(fix: str) -> str:
+    """Return what to do about tables with arguments of Python in the place of options of the command line."""
+
+    def columns(options: re.Match[str]) -> str:
+        pairs = re.findall(r"--map (\w+)=(-|\w+)|--(vector) (\w+)", options[0])
+        return (
+            "columns={" + ", ".join(f'"{part or vector}": "{at or column}"' for part, at, vector, column in pairs) + "}"
+        )
+
+    fix = re.sub(r"say which it is: --time-unit \w+", "give datetimes", fix)
+    fix = re.sub("choose other --weights", 'choose other weights: config={"profile": {"weights": …}}', fix)
+    option = r"(?:--map \w+=(?:-|\w+)|--vector \w+)"
+    return re.sub(f"{option}(?: {option})*", columns, fix)
 
 
 def config_of(config: Config | Mapping[str, Any] | str | PathLike[str] | None) -> Config:
