@@ -82,18 +82,20 @@ def unasked(path: str, settings: list[str]) -> Any:
     return in_fork(lambda: type(recommender).__name__)
 
 
+def said(work: Callable[[], Any]) -> str:
+    """The error that a piece of work ends with."""
+    try:
+        work()
+    except SemrecError as error:
+        return f"{type(error).__name__}: {error.message}"
+    return "nothing"
+
+
 def parts(path: str, settings: list[str]) -> Any:
     """Ask parts that cannot open themselves anew."""
     saved = SavedIndex(path, settings)
     vectors, catalog = saved.vectors, saved.catalog
     vectors.search(QUERIES, 5)
-
-    def said(work: Callable[[], Any]) -> str:
-        try:
-            work()
-        except SemrecError as error:
-            return f"{type(error).__name__}: {error.message}"
-        return "nothing"
 
     return in_fork(lambda: [said(lambda: vectors.search(QUERIES, 5)), said(lambda: catalog.records([0]))])
 
@@ -102,13 +104,6 @@ def refused(path: str, settings: list[str]) -> Any:
     """Ask in a child what the parent, and then what the child itself, opened; and in a process of its own."""
     recommender = Recommender.open(path, settings)
     want = ask(recommender)
-
-    def said(work: Callable[[], Any]) -> str:
-        try:
-            work()
-        except SemrecError as error:
-            return f"{type(error).__name__}: {error.message}"
-        return "nothing"
 
     child = in_fork(lambda: [said(lambda: ask(recommender)), said(lambda: ask(Recommender.open(path, settings)))])
     context = multiprocessing.get_context("spawn")

@@ -23,8 +23,8 @@ from semrec_faiss.index.fused.plan import (
     bitmap_words,
     plan_search,
     power_of_two,
+    query_bytes,
     repeats,
-    search_bytes,
     through_codes,
 )
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
@@ -176,7 +176,7 @@ class BlockSearch:
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
         plan = self._plan(queries, k, masking, coded=coded)
-        size = search_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
+        size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < self._recorded_at:

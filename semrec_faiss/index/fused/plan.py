@@ -259,7 +259,7 @@ def work_bytes(titles: int, dim: int) -> int:
 def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, screened: bool = False) -> int:
     """Return how many queries may be searched at once within `work_bytes`."""
     queries, work = MOST_QUERIES, work_bytes(titles, dim)
-    while (fitting := max(1, work // _query_bytes(titles, dim, queries, k, masking, screened=screened))) < queries:
+    while (fitting := max(1, work // query_bytes(titles, dim, queries, k, masking, screened=screened))) < queries:
         queries = min(fitting // 128 * 128 or fitting, queries - 1)
     return queries
 
@@ -270,24 +270,10 @@ def even_block(queries: int, most: int) -> int:
     return min(queries, most, -(-queries // (blocks * LARGEST_TILE)) * LARGEST_TILE)
 
 
-def search_bytes(
-    titles: int,
-    dim: int,
-    queries: int,
-    k: int,
-    masking: Masking = "none",
-    *,
-    coded: bool = False,
-    screened: bool = False,
-) -> int:
-    """Return the GPU memory that a block of queries takes besides the vectors."""
-    return queries * _query_bytes(titles, dim, queries, k, masking, coded=coded, screened=screened)
-
-
-def _query_bytes(
+def query_bytes(
     titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False, screened: bool = False
 ) -> int:
-    """Return the GPU memory that each query of a block takes."""
+    """Return the GPU memory that each query of a block of so many takes besides the vectors; see `plan_search`."""
     plan = plan_search(titles, dim, queries, k, masking, coded=coded, screened=screened)
     members = plan.capacity * 2 * plan.span
     sorting = 4 * 8 if plan.picks > SORTED_APART else 8

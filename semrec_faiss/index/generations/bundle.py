@@ -113,9 +113,7 @@ def bundle_index(index: Path, out: Path, progress: Progress = silent) -> Bundle:
                 _add(tar, name, io.BytesIO(content))
             _add_files(tar, generation, progress)
     except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror or error}", fix="free space or name another"
-        ) from error
+        raise _cannot_write(out, error) from error
     return found
 
 
@@ -185,10 +183,12 @@ def unbundle_index(file: Path, out: Path, progress: Progress = silent) -> Bundle
                 raise _damaged(file, "does not hold the files that its manifest names")
             write_synced(folder / CURRENT_NAME, f"{ref.name}\nsha256:{ref.manifest_sha256}\n".encode())
     except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror or error}", fix="free space or name another"
-        ) from error
+        raise _cannot_write(out, error) from error
     return found
+
+
+def _cannot_write(out: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot write {out}: {error.strerror or error}", fix="free space or name another")
 
 
 def _check_space(found: Bundle, folder: Path) -> None:

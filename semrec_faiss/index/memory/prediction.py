@@ -22,7 +22,7 @@ from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
     Kept,
     block_queries,
-    search_bytes,
+    query_bytes,
     through_codes,
 )
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
@@ -300,7 +300,8 @@ def _fused_on_gpu(
     screened = width != dim
     block = min(batch, block_queries(titles, width, k, screened=screened))
     coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k)
-    work = max(search_bytes(titles, width, block, k, coded=read, screened=screened) for read in {False, coded})
+    asked = (titles, width, block, k)
+    work = block * max(query_bytes(*asked, "none", coded=read, screened=screened) for read in {False, coded})
     work += FLOAT_BYTES * block * dim
     recorded = RECORDED_BYTES + work if work <= GRAPH_BYTES else 0  # beside the buffers of the first such batch
     context = context_bytes + TORCH_BYTES

@@ -93,3 +93,9 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_digest(told: str, of_settings: str) -> None:
+    """Raise ValueError where the digest that a record tells is not that of the settings beside it."""
+    if told != of_settings:
+        raise ValueError("digest is not that of the settings beside it: one of them was changed after it was measured")

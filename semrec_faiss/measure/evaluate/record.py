@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, TypeAdapter, field_serializer, model_validator
 
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text, check_digest
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, BESIDE, CHANCE, METRICS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.trials.plan_record import PlannedTrial, PlanRecord
@@ -156,10 +156,7 @@ class ProfileRecord(ProfileSettings, RecordHead):
 
     @model_validator(mode="after")
     def _digest_is_that_of_the_settings(self) -> ProfileRecord:
-        if self.digest != self.settings_digest:
-            raise ValueError(
-                "digest is not that of the settings beside it: one of them was changed after it was measured"
-            )
+        check_digest(self.digest, self.settings_digest)
         return self
 
     @property

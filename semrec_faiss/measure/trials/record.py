@@ -29,7 +29,7 @@ from pydantic_core import InitErrorDetails
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig, device_problems
-from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Text
+from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Text, check_digest
 from semrec_faiss.measure.trials.record_parts import (
     ROUNDED_MS,
     BuildCosts,
@@ -194,10 +194,7 @@ class TrialBase(TrialSettings, RecordHead):
 
     @model_validator(mode="after")
     def _digest_is_that_of_the_settings(self) -> TrialBase:
-        if self.digest != self.digest_in(self.format):
-            raise ValueError(
-                "digest is not that of the settings beside it: one of them was changed after it was measured"
-            )
+        check_digest(self.digest, self.digest_in(self.format))
         return self
 
     @property

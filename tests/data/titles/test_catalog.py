@@ -14,29 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_titles import Entry, catalog_of, titled, write_lines
 
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
-
-Entry = dict[str, Any]
-
-
-def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join((line.encode() if isinstance(line, str) else line) + end for line in lines))
-    return path
-
-
-def catalog_of(folder: Path, entries: Sequence[Entry]) -> Catalog:
-    return Catalog.read(write_lines(folder / "metadata.jsonl", [json.dumps(entry) for entry in entries]))
-
-
-def titled(*titles: str, **more: Sequence[Any]) -> list[Entry]:
-    columns = [dict(zip(more, values, strict=True)) for values in zip(*more.values(), strict=True)] or [{}] * len(
-        titles
-    )
-    return [{"media_id": f"m{n}", "title": title, **columns[n]} for n, title in enumerate(titles)]
-
 
 FILMS: list[Entry] = [
     {"media_id": "ml_1", "title": "Toy Story (1995)", "year": 1995, "genres": ["Animation", "Comedy"], "rating": 3.9},

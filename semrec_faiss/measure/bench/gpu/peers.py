@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, block_queries, plan_search, search_bytes, through_codes
+from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, block_queries, plan_search, query_bytes, through_codes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
 
@@ -38,7 +38,7 @@ class FusedPeer:
         plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: Any = None
-        held = search_bytes(titles.count, titles.dim, self._step, k, masking, **kind)
+        held = self._step * query_bytes(titles.count, titles.dim, self._step, k, masking, **kind)
         if self._step == len(queries) and held <= GRAPH_BYTES:
             self._graph = recorded(lambda: self._work.run(queries, allowed, 0), titles.halves.device)
 
