@@ -24,9 +24,11 @@ from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
+from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
+from semrec_faiss.serve.workers.supervising import _Supervisor
 from tests.serve.conftest import build
 from tests.serve.test_server import Process
 
@@ -116,7 +118,8 @@ def test_workers_answer_swap_fall_and_end(owner: str, tmp_path: Path, data: Path
         assert len(workers) == 2 + (owner == "always")
         fallen = workers[-1]  # an owner is the first to begin
         fallen.send_signal(signal.SIGKILL)
-        process.until(lambda: len(_alive(process)) == len(workers) and fallen.pid not in _alive(process))
+        others = {worker.pid for worker in workers} - {fallen.pid}
+        process.until(lambda: len(_alive(process) - others - {fallen.pid}) == 1)
         process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
         requests = _requests(process.port)
         assert requests["/v1/similar", "200"] >= 16, "counted over all workers, whoever is asked"
@@ -149,6 +152,27 @@ def _requests(port: int) -> dict[tuple[str, str], float]:
     families = {one.name: one for one in text_string_to_metric_families(connection.getresponse().read().decode())}
     samples = families["semrec_requests"].samples
     return {(one.labels["route"], one.labels["status"]): one.value for one in samples if one.name.endswith("_total")}
+
+
+@pytest.mark.slow
+def test_an_end_before_a_fallen_one_is_started_again_is_an_end_like_any(index: Path) -> None:
+    """Once a fault: it ended with 6, as if the worker had fallen at the end."""
+    process = Process(index, "--workers", "2", "--owner", "never")
+    _children(process)[-1].send_signal(signal.SIGKILL)
+    process.until(lambda: any("has fallen" in line for line in process.said))
+    assert process.end() == 0, "".join(process.said)
+
+
+@pytest.mark.slow
+def test_who_is_started_while_the_end_comes_is_told_of_it(index: Path) -> None:
+    """Once a fault: SIGTERM while a fallen worker was started anew went to the others alone, and it was killed."""
+    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
+    supervisor._is_ending = True
+    try:
+        supervisor._begin(0)
+        assert supervisor._children[0].wait(60) in (0, -signal.SIGTERM)
+    finally:
+        supervisor._close()
 
 
 @pytest.mark.slow
