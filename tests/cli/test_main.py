@@ -92,6 +92,7 @@ def test_missing_index_is_exit_code_4_without_a_traceback(tmp_path: Path) -> Non
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["front", "back"])
 def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
     arguments = ["similar", str(tmp_path / "none"), "Toy Story"]

@@ -473,6 +473,7 @@ except StorageError as error:
 
 
 # Once a fault: DuckDB's error of a full disk is no OSError.
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
 @pytest.mark.parametrize("limit", [1000, 12_000])  # one block; the joined file
 def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any, tmp_path: Path, limit: int) -> None:

@@ -420,6 +420,7 @@ def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommen
     return open_index(movielens, tmp_path_factory.mktemp("films") / "index")
 
 
+@pytest.mark.slow
 def test_toy_story_has_its_sequels_first(films: Recommender) -> None:
     titles = [result.title for result in films.similar("toy story 1995", 5)]
     assert {"Toy Story 2 (1999)", "Toy Story 3 (2010)"} <= set(titles)

@@ -63,6 +63,7 @@ def lists(answers: Any) -> Lists:
     return [([r.media_id for r in answer.results], [r.score for r in answer.results]) for answer in answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_same_answer_however_it_is_asked(kind: str, folder: Path, tmp_path: Path) -> None:
     recommender = build(folder, tmp_path / "index", TYPES[kind])

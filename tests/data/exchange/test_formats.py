@@ -117,6 +117,7 @@ def test_inconsistent_hdf5_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "test", "neighbors", "distances"])
 @pytest.mark.parametrize(
     ("put", "message"),

@@ -58,6 +58,7 @@ def test_old_kernels_give_way_to_those_of_haswell_and_multiply_right() -> None:
     assert done.stdout.splitlines() == expected
 
 
+@pytest.mark.slow
 def test_kernels_that_somebody_named_stay() -> None:
     if not can_replace():
         pytest.skip("no OpenBLAS with kernels to choose, or a processor without AVX2")

@@ -35,6 +35,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "hnsw": {"type": "hnsw", "build": {"M": 16}},
     "factory": {"factory": "OPQ8_32,IVF16,PQ8"},
 }
+QUICK = [kind for kind in CONFIGS if kind != "factory"]
+"""FAISS takes half a minute of processor time to train OPQ."""
 
 
 def index_of(values: dict[str, Any]) -> Any:
@@ -139,7 +141,7 @@ def test_a_graph_is_no_gpu_index() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*few to train")
-@pytest.mark.parametrize("kind", list(CONFIGS))
+@pytest.mark.parametrize("kind", [*QUICK, pytest.param("factory", marks=pytest.mark.slow)])
 def test_what_is_stored_is_what_faiss_writes(kind: str, clusters: Any) -> None:
     faiss = load_faiss()
     titles, dim = 4000, 32

@@ -102,6 +102,7 @@ def test_answers_are_those_of_a_full_comparison(name: str, k: int) -> None:
         np.testing.assert_allclose(scores[0], best, rtol=0, atol=error)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), kept=st.integers(1, 60), k=st.integers(1, 40), count=st.integers(1300, 3000))
 def test_whatever_the_sizes(seed: int, kept: int, k: int, count: int) -> None:

@@ -97,6 +97,7 @@ def step(model: Model, draws: Draws, index: Path, folder: Path, update: Any = up
     model.see([row for row in rows if row in kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_random_updates_answer_as_a_rebuild(seed: int, tmp_path: Path) -> None:
     model, draws = begun(seed)

@@ -201,6 +201,7 @@ def damaged(tmp_path: Path) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "wrong", "told"),
     [

@@ -129,6 +129,7 @@ def test_csv_has_a_line_a_profile(results: EvaluationResults) -> None:
     assert rows[0]["half_life_days"] == ""
 
 
+@pytest.mark.slow
 def test_files_are_written(results: EvaluationResults, tmp_path: Path) -> None:
     written = write_evaluation_report(results, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written)

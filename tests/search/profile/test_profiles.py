@@ -60,6 +60,7 @@ def build(root: Path, name: str, **more: Any) -> Recommender:
     return Recommender.open(root / name)
 
 
+@pytest.mark.slow
 def test_the_index_keeps_what_was_learned(learned: Path) -> None:
     recommender = Recommender.open(learned / "index")
     profile = recommender.saved.config.profile

@@ -235,6 +235,7 @@ def test_2000_random_filters_give_what_brute_force_gives(built: Built, filters: 
     assert len(sizes) > 100
 
 
+@pytest.mark.slow
 def test_no_mask_but_exclusions(built: Built) -> None:
     rng = np.random.default_rng(12)
     everything = np.ones(len(built.world.titles), np.bool_)
