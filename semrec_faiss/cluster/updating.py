@@ -154,7 +154,7 @@ def _publish(
         profile = saved.config.profile
         after = _Staged(Generation.staged(new, manifest), saved, plan.titles)
         if profile is not None and after.users is not None and after.users.has_seen:
-            affected = affected_users(saved, after, plan, written.seen_users)
+            affected = affected_users(saved, after, plan, written)
             if len(affected):
                 more = write_affected(new, after, profile, affected, f"{written.segment.name}-users")
                 manifest = manifest_after(new, saved, plan, [written.segment, more])
@@ -247,7 +247,7 @@ def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progres
         work: list[Work | None] = [Work(None, shard.titles) for shard in saved.shards.listed.shards]
         _write_list(new, changed_shards(directory.path, new.name, saved.shards.listed, work, None, progress))
         if saved.users is not None:
-            write_held_users(new, saved.users, manifest.dim)
+            write_held_users(new, saved, saved.users)
         for name in (JSON_NAME, ARRAYS_NAME):
             if saved.generation.has(name):
                 new.link(saved.generation, name)

@@ -80,7 +80,7 @@ def read_seen_rows(
             connection.register("title_rows", titles)
             found = connection.execute(
                 "SELECT u.number AS user_row, t.number AS title_row"
-                f"{''.join(f', {sql} AS {name}' for name, sql in more.items())} FROM {file} AS s"
+                f"{_named(more)} FROM {file} AS s"
                 " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
                 " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
@@ -93,6 +93,63 @@ def read_seen_rows(
     timestamps = _whole_column(path, found["timestamp"][known]) if "timestamp" in more else None
     rows = [np.ma.getdata(found[name])[known] for name in ("user_row", "title_row")]
     return SeenRows(rows[0], rows[1], ratings, timestamps, int((~known).sum()))
+
+
+@dataclass(frozen=True)
+class DelistedRows:
+    """Rows of what known users have seen that name titles there are not; they count as soon as there are.
+
+    Attributes:
+        users: int (n,), the users' numbers.
+        media_ids: str (n,), what they have seen.
+        ratings: float32 (n,), NaN where there is none; None where the table has none.
+        timestamps: int64 (n,), seconds since 1970; None where the table has none.
+    """
+
+    users: NDArray[np.integer[Any]]
+    media_ids: NDArray[np.object_]
+    ratings: NDArray[np.float32] | None
+    timestamps: NDArray[np.int64] | None
+
+    def take(self, at: NDArray[np.int64]) -> DelistedRows:
+        """Return some of the rows, int64, in that order."""
+        return DelistedRows(
+            self.users[at],
+            self.media_ids[at],
+            None if self.ratings is None else self.ratings[at],
+            None if self.timestamps is None else self.timestamps[at],
+        )
+
+
+def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: IdTable) -> DelistedRows:
+    """Read the rows that `read_seen_rows` ignores for want of their titles, in the order of the file."""
+    import duckdb
+
+    source = ParquetRelation(source) if isinstance(source, Path) else source
+    path = source.name
+    with session() as connection:
+        try:
+            file = source.sql(connection)
+            more = _more_columns(path, _check_columns(connection, path, file))
+            connection.register("user_rows", users)
+            connection.register("title_rows", titles)
+            found = connection.execute(
+                f"SELECT u.number AS user_row, s.media_id::VARCHAR AS media_id{_named(more)}"
+                f" FROM {file} AS s JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+                " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+            ).fetchnumpy()
+        except (duckdb.Error, UnicodeError) as error:
+            raise _unreadable(path, error) from error
+    return DelistedRows(
+        np.ma.getdata(found["user_row"]),
+        np.ma.getdata(found["media_id"]),
+        np.ma.filled(found["rating"].astype(np.float32), np.nan) if "rating" in more else None,
+        _whole_column(path, found["timestamp"]) if "timestamp" in more else None,
+    )
+
+
+def _named(columns: dict[str, str]) -> str:
+    return "".join(f", {sql} AS {name}" for name, sql in columns.items())
 
 
 def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str]:

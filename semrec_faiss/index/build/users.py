@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from semrec_faiss.data.folder.layout import (
 )
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.seen_table import numbered, read_delisted_rows
 from semrec_faiss.data.users import History
 from semrec_faiss.index.build.source import Source
 from semrec_faiss.index.build.vectors import check_products, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.saved.delisted import write_delisted
 from semrec_faiss.index.saved.users import LIKELESS_NAME, write_seen, write_user_ids
 from semrec_faiss.progress import Progress
 
@@ -53,6 +56,9 @@ def write_users(
     write_user_ids(new, users.ids)
     if history is not None:
         write_seen(new, history)
+    if history is not None and history.ignored and isinstance(users.seen, Path):
+        known = numbered(np.array(users.ids, dtype=object)), numbered(source.catalog.all_media_ids())
+        write_delisted(new, read_delisted_rows(users.seen, *known), len(users.ids))
     if history is not None and profile is not None:
         write_rows(new, LIKELESS_NAME, users_without_likes(history, profile))
     return 0 if history is None else history.ignored

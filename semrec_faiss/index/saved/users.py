@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
 from json.encoder import encode_basestring_ascii
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.folder.database import first_line, literal_path, session
+from semrec_faiss.data.seen_table import DelistedRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
+from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
 from semrec_faiss.index.segments.joined import JoinedVectors
-from semrec_faiss.index.segments.opened import OpenSegments
+from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
 from semrec_faiss.index.segments.places import GONE
 
 USERS_NAME = "users.npy"
@@ -233,6 +236,39 @@ class SavedUsers:
             timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])[left]
         count = self._generation.manifest.count
         return grouped_history(users[left], titles[left], ratings, timestamps, self.count, count)
+
+    def delisted(self) -> DelistedRows | None:
+        """Return what users have seen of titles that there are not, oldest first, by user row; None where nothing.
+
+        Of titles that have come since, some is told, too, though it counts already.
+        """
+        segments = self._segments
+        if segments is None:
+            return read_delisted(self._generation, DELISTED)
+        parts: list[DelistedRows] = []
+        for prefix in ("", *(f"{name}." for name in segments.names)):
+            kept = read_delisted(self._generation, prefix + DELISTED)
+            parts += [] if kept is None else [kept]
+            if self._generation.has(prefix + SEEN_NAME):
+                parts.append(self._of_removed(prefix + SEEN_NAME, segments))
+        rows = joined_rows(parts)
+        if rows is None:
+            return None
+        users = segments.users.now[rows.users]
+        return replace(rows, users=users).take(np.flatnonzero(users != GONE))
+
+    def _of_removed(self, name: str, segments: OpenSegments) -> DelistedRows:
+        columns = self._columns(name, "*")
+        gone = np.array([place for place in segments.removed if segments.titles.now[place] == GONE], np.int64)
+        last = segments.titles.last[columns["title_row"]]
+        rows = np.flatnonzero(np.isin(last, gone))
+        places, at = np.unique(last[rows], return_inverse=True)
+        return DelistedRows(
+            columns["user_row"][rows],
+            np.array([segments.removed[place] for place in places.tolist()], dtype=object)[at],
+            _ratings_of(columns)[rows] if "rating" in columns else None,
+            np.ma.getdata(columns["timestamp"])[rows] if "timestamp" in columns else None,
+        )
 
     def history_of(self, user: int) -> History:
         """What one user has seen: a history of one."""

@@ -24,6 +24,8 @@ USER_IDS = "user_ids"
 USERS_REPLACED = "users_replaced.npy"
 LIKELESS = "users_without_likes.npy"
 SEEN = "seen.parquet"
+DELISTED = "seen_delisted.parquet"
+REMOVED = "removed.parquet"
 
 
 def file_of(segment: str, name: str) -> str:
@@ -76,6 +78,23 @@ class OpenSegments:
         places = np.concatenate([start + own for start, own in zip(self.users.starts, lists, strict=True)])
         rows = self.users.row_of[places]
         return np.sort(rows[rows != GONE])
+
+    @property
+    def names(self) -> list[str]:
+        """The segments' names, oldest first."""
+        return [part.name for part in self.about.parts]
+
+    @cached_property
+    def removed(self) -> dict[int, str]:
+        """The media_ids of titles that were removed, by the place of each; some have come back since."""
+        import pyarrow.parquet as pq
+
+        found: dict[int, str] = {}
+        for name in [file_of(part, REMOVED) for part in self.names]:
+            if self._generation.has(name):  # an earlier version wrote none
+                table = pq.read_table(self._generation.file(name))
+                found |= zip(table["place"].to_pylist(), table["media_id"].to_pylist(), strict=True)
+        return found
 
     @property
     def seen(self) -> list[str]:

@@ -15,7 +15,9 @@ GONE = -1
 """Stands for the new place of what was removed, and for the row of what has none."""
 
 Replaced = NDArray[np.int64]
-"""(n, 2): a place, and the later one where the same title or user stands since; `GONE` where it was removed."""
+"""(n, 2): a place, and the later one where the same title or user stands since; `GONE` where it was removed.
+
+A place that was removed may be named again by a later segment, in which the title has come back."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Places:
         counts: how many things the base and each segment hold.
         rows: int64 (rows,), the place of each row, ascending.
         now: int64 (places,), the row of what was written there, wherever it stands now; `GONE` where it was removed.
+        last: int64 (places,), the last place of what was written there, whether it was removed from that or not.
     """
 
     counts: tuple[int, ...]
     rows: Rows
     now: Rows
+    last: Rows
 
     @classmethod
     def of(cls, counts: Sequence[int], replaced: Sequence[Replaced]) -> Places:
@@ -40,13 +44,18 @@ class Places:
             counts: things in the base and in each segment.
             replaced: for each segment, which earlier places it replaced.
         """
-        target = np.arange(sum(counts), dtype=np.int64)
+        last = np.arange(sum(counts), dtype=np.int64)
         for moves in reversed(replaced):  # what a later segment did with the new places is known already
-            target[moves[:, 0]] = np.where(moves[:, 1] == GONE, GONE, target[moves[:, 1]])
-        rows = np.flatnonzero(target == np.arange(len(target)))
-        row_of = np.full(len(target) + 1, GONE, np.int64)  # the last one answers for GONE
+            moved = moves[moves[:, 1] != GONE]
+            last[moved[:, 0]] = last[moved[:, 1]]
+        is_row = last == np.arange(len(last))
+        for moves in replaced:
+            gone = moves[moves[:, 1] == GONE, 0]
+            is_row[gone[last[gone] == gone]] = False  # the others have come back
+        rows = np.flatnonzero(is_row)
+        row_of = np.full(len(last), GONE, np.int64)
         row_of[rows] = np.arange(len(rows))
-        return cls(tuple(counts), rows, row_of[target])
+        return cls(tuple(counts), rows, row_of[last], last)
 
     @property
     def base(self) -> int:

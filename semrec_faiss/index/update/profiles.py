@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
@@ -18,17 +16,17 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.segments.opened import LIKELESS, file_of
 from semrec_faiss.index.update.plan import UpdatePlan
-from semrec_faiss.index.update.segment import places_of, write_users
+from semrec_faiss.index.update.segment import Written, places_of, write_users
 
 
-def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, seen_users: Sequence[str]) -> Rows:
+def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, written: Written) -> Rows:
     """Return the users of ``after`` whose vectors have to be made anew: int64, ascending.
 
-    They are new, have seen something since, or had seen a title that has changed or is gone.
+    They are new, have seen something since, or had seen a title that has changed, is gone, or is back.
     """
     assert after.users is not None
-    written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
-    named = list(dict.fromkeys([*written, *seen_users]))
+    those = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
+    named = list(dict.fromkeys([*those, *written.seen_users]))
     rows = after.users.known_rows(named) if named else np.empty(0, np.int64)
     touched = np.concatenate([plan.titles.replaced, plan.titles.removed])
     if before.users is not None and before.users.has_seen and len(touched):
@@ -37,6 +35,10 @@ def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, seen
         own = np.unique(of[np.isin(titles, touched)])
         old, new = places_of(before)[1], places_of(after)[1]
         rows = np.concatenate([rows, new.now[old.rows[own]]])
+    if written.returned:
+        offsets, titles = after.users.seen
+        of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        rows = np.concatenate([rows, of[titles >= after.titles.count - written.segment.titles]])
     return np.unique(rows[rows >= 0])
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.data.seen_table import IdTable, SeenRows, distinct_ids, numbered, read_seen_rows
+from semrec_faiss.data.seen_table import (
+    DelistedRows,
+    IdTable,
+    SeenRows,
+    distinct_ids,
+    numbered,
+    read_delisted_rows,
+    read_seen_rows,
+)
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.users import grouped_history
 from semrec_faiss.errors import DataError
@@ -17,9 +25,11 @@ from semrec_faiss.index.build.vectors import write_npy, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.generations.texts import write_texts
+from semrec_faiss.index.saved.delisted import joined_rows, write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers, line_of, write_seen
 from semrec_faiss.index.segments.opened import (
+    DELISTED,
     RECORDS,
     REPLACED,
     SEEN,
@@ -31,6 +41,7 @@ from semrec_faiss.index.segments.opened import (
 )
 from semrec_faiss.index.segments.places import GONE, Places
 from semrec_faiss.index.update.plan import Kind, UpdatePlan
+from semrec_faiss.index.update.returning import returning, write_removed
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,14 @@ class Written:
         seen_rows: rows of what users have seen since.
         ignored: further such rows, which name users or titles that there are not.
         seen_users: the ids of the users who have seen something since.
+        returned: whether new titles had been seen before.
     """
 
     segment: Segment
     seen_rows: int
     ignored: int
     seen_users: Sequence[str]
+    returned: bool
 
 
 def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name: str, *, strict: bool) -> Written:
@@ -59,24 +72,32 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
         DataError: what users have seen cannot be read, or ``strict`` and it names somebody or something unknown.
     """
     titles, users = places_of(saved)
-    _write_titles(new, name, plan.titles, plan.lines, titles)
+    back = returning(saved, plan.titles, titles)
+    write_removed(new, name, saved, plan.titles.removed, titles)
+    _write_titles(new, name, plan.titles, plan.lines, np.concatenate((_replaced(plan.titles, titles), back.moves)))
     written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
     write_users(new, name, written, plan.users.vectors, _replaced(plan.users, users))
     count = int(plan.titles.written.sum())
     segment = Segment(name=name, titles=count, users=len(written))
-    if not plan.seen:
-        return Written(segment, 0, 0, ())
-    seen, who = _read_seen(saved, plan, titles, users, strict=strict)
+    if not plan.seen and not back.seen:
+        return Written(segment, 0, 0, (), returned=back.any)
+    since, who, unlisted = _read_seen(saved, plan, titles, users, strict=strict)
+    known = len(users.now) + len(written)
+    if unlisted is not None:
+        write_delisted(new, unlisted, known, file_of(name, DELISTED))
+    seen = _joined([*back.seen, *since])
     history = grouped_history(
         seen.users,
         seen.titles,
         seen.ratings,
         seen.timestamps,
-        len(users.now) + len(written),
+        known,
         len(titles.now) + count,
     )
     write_seen(new, history, file_of(name, SEEN))
-    return Written(segment, len(history.rows), seen.ignored, who)
+    own = [np.stack([one.users, one.titles]) for one in since]
+    added = np.unique(np.concatenate(own, axis=1), axis=1).shape[1] if own else 0
+    return Written(segment, added, seen.ignored, who, returned=back.any)
 
 
 def places_of(saved: SavedIndex) -> tuple[Places, Places]:
@@ -104,12 +125,12 @@ def write_users(new: NewGeneration, name: str, ids: Sequence[str], vectors: Vect
 
 
 def _write_titles(
-    new: NewGeneration, name: str, kind: Kind, lines: Sequence[tuple[bytes, Iterable[str]]], places: Places
+    new: NewGeneration, name: str, kind: Kind, lines: Sequence[tuple[bytes, Iterable[str]]], replaced: Rows
 ) -> None:
     if lines:
         _write_vectors(new, file_of(name, VECTORS), kind.vectors)
         write_texts(new, file_of(name, RECORDS), lines)
-    write_rows(new, file_of(name, REPLACED), _replaced(kind, places))
+    write_rows(new, file_of(name, REPLACED), replaced)
 
 
 def _write_vectors(new: NewGeneration, name: str, vectors: Vectors) -> None:
@@ -129,19 +150,20 @@ def _replaced(kind: Kind, places: Places) -> Rows:
 
 def _read_seen(
     saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool
-) -> tuple[SeenRows, list[str]]:
-    """Read what users have seen since, by place, and the ids of these users."""
-    parts, who = [], []
+) -> tuple[list[SeenRows], list[str], DelistedRows | None]:
+    """Read what users have seen since, by place, the ids of these users, and what they have seen that is not there."""
+    parts, who, unlisted = [], [], []
     for path in plan.seen:
         user_table = _table(plan.users, users, distinct_ids(path, "user_id"), saved.users)
         title_table = _table(plan.titles, titles, distinct_ids(path, "media_id"), saved.titles)
         found = read_seen_rows(path, user_table, title_table, strict=strict)
         _check_timestamps(saved, found, path)
         parts.append(found)
+        unlisted += [read_delisted_rows(path, user_table, title_table)] if found.ignored else []
         who += user_table["id"][np.isin(user_table["number"], found.users)].tolist()
     if any((part.timestamps is None) != (parts[0].timestamps is None) for part in parts):
         raise DataError(f"{plan.seen[0]} or {plan.seen[1]} lacks timestamps", fix="give them to all rows, or to none")
-    return _joined(parts), list(dict.fromkeys(who))
+    return parts, list(dict.fromkeys(who)), joined_rows(unlisted)
 
 
 def _check_timestamps(saved: SavedIndex, found: SeenRows, path: Path) -> None:

@@ -88,8 +88,8 @@ def update_index(
 ) -> UpdateSummary:
     """Change an index: new and changed titles and users go to its end, in the folder's order; removed ones are gone.
 
-    A reader sees the index before or after, whole. What users have seen of a title goes with it when it changes, and is
-    forgotten when it is removed. Where nothing changes, no generation is made.
+    A reader sees the index before or after, whole. What users have seen of a title goes with it when it changes; of one
+    that is removed it counts no more, until the title comes back. Where nothing changes, no generation is made.
 
     Args:
         path: the index directory.
@@ -216,7 +216,7 @@ def _with_profiles(
     after = SavedIndex.of(Generation.staged(new, manifest), _ON_CPU)
     if saved.config.profile is None or after.users is None or not after.users.has_seen:
         return manifest
-    affected = affected_users(saved, after, plan, written.seen_users)
+    affected = affected_users(saved, after, plan, written)
     if not len(affected):
         return manifest
     more = write_affected(new, after, saved.config.profile, affected, f"{written.segment.name}-users")

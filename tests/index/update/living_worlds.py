@@ -60,7 +60,10 @@ def write_folder(
 
 @dataclass
 class Model:
-    """What an index holds, in its order; a change takes what it names out and puts it at the end."""
+    """What an index holds, in its order; a change takes what it names out and puts it at the end.
+
+    What was seen of a title that is not there stays, and counts when it comes; a user who goes is forgotten.
+    """
 
     titles: dict[str, tuple[dict[str, Any], Vector]] = field(default_factory=dict)
     users: dict[str, Vector] = field(default_factory=dict)
@@ -85,10 +88,10 @@ class Model:
             self.titles.pop(media_id, None)
         for user_id in users:
             self.users.pop(user_id, None)
-        self.seen = [row for row in self.seen if row[0] not in users and row[1] not in titles]
+        self.seen = [row for row in self.seen if row[0] not in users]
 
     def see(self, rows: list[Row]) -> None:
-        self.seen += [row for row in rows if row[0] in self.users and row[1] in self.titles]
+        self.seen += [row for row in rows if row[0] in self.users]
 
     def write(self, root: Path) -> Path:
         return write_folder(root, self.titles, self.users, self.seen if self.users else None)
@@ -128,6 +131,10 @@ class Draws:
         ids = known or [f"m{self.made + number:05d}" for number in range(count)]
         self.made += 0 if known else count
         return {media_id: (self.record(), self.vector()) for media_id in ids}
+
+    def absent(self, model: Model) -> list[str]:
+        """Titles that were once and are no more."""
+        return [media_id for number in range(self.made) if (media_id := f"m{number:05d}") not in model.titles]
 
     def some(self, ids: list[str], most: int) -> list[str]:
         count = min(len(ids), int(self.random.integers(0, most + 1)))

@@ -138,7 +138,8 @@ def state_of(index: Path) -> tuple[State, Answers]:
 
 
 def state_by(model: Model) -> State:
-    return list(model.titles), list(model.users), {(user, title) for user, title, *_ in model.seen}
+    seen = {(user, title) for user, title, *_ in model.seen if title in model.titles}
+    return list(model.titles), list(model.users), seen
 
 
 @dataclass
@@ -207,15 +208,18 @@ def drawn(draws: Draws, model: Model, index: Path, folder: Path) -> tuple[str, i
         return "compact", 1, lambda: compact_index(index), after
     here = list(model.titles)
     many = max(1, 20 + (TITLES - len(here)) // 5)
-    titles = draws.titles(int(draws.random.integers(many, many + 4))) | draws.titles(0, draws.some(here, 70))
+    many, absent = int(draws.random.integers(many, many + 4)), draws.absent(model)
+    back = [] if draws.made < 2 * TITLES else absent[:: max(1, len(absent) // many)]
+    titles = draws.titles(0 if back else many, back) | draws.titles(0, draws.some(here, 70))
     users = {f"u{draws.random.integers(60)}": draws.vector() for _ in range(15)}
     gone = [each for each in draws.some(here, 50) if each not in titles]
-    rows = draws.rows(list(users), list(titles), 40)
+    rows = draws.rows(list(users), [*titles, *draws.some(absent, 20)], 40)
     write_folder(folder, titles, users, rows)
     after.remove(gone, [])
     after.put_titles(titles)
     after.put_users(users)
     after.see(rows)
+    after.seen = list({row[:2]: row for row in after.seen}.values())
     share = 0.1 if draws.random.random() < 0.1 else None
     count = len(titles) + len(users) + len(gone) + len(rows)
     return "update", count, lambda: update_index(index, Change(folder, gone), compact_at=share), after
@@ -256,7 +260,12 @@ def main() -> None:
     reader, killer, counts, done, publication = _reader(index, root), Killer(), Counter[str](), 0, 0
     started = time.monotonic()
     for name, count, known in publications(index, root, model, draws, killer):
-        truths.setdefault(IndexDirectory(index).current().ref.manifest_sha256, Truth.of(known))
+        current = IndexDirectory(index).current()
+        # An update that compacts, too, publishes twice: the reader may have seen the first of them.
+        truth = Truth.of(known)
+        for each in (current.ref, current.manifest.previous):
+            if each is not None:
+                truths.setdefault(each.manifest_sha256, truth)
         counts[name] += 1
         done, publication = done + count, publication + 1
         if publication % 500 == 0:

@@ -76,17 +76,18 @@ def assert_as_rebuilt(index: Path, model: Model, draws: Draws, tmp_path: Path, s
 def step(model: Model, draws: Draws, index: Path, folder: Path, update: Any = update_index) -> None:
     """Do something to an index and to its model."""
     titles = draws.titles(int(draws.random.integers(0, 5))) | draws.titles(0, draws.some(list(model.titles), 5))
+    titles |= draws.titles(0, draws.some([each for each in draws.absent(model) if each not in titles], 3))
     users = {f"u{draws.random.integers(30)}": draws.vector() for _ in range(int(draws.random.integers(0, 3)))}
-    rows = draws.rows(
-        [*model.users, *users, "u77"], [*model.titles, *titles, "m99999"], int(draws.random.integers(0, 9))
-    )
+    coming = [f"m{draws.made + more:05d}" for more in range(3)]
+    named = [*model.titles, *titles, *draws.absent(model), *coming, "m99999"]
+    rows = draws.rows([*model.users, *users, "u77"], named, int(draws.random.integers(0, 19)))
     rows += [(next(iter(model.users)), next(iter(model.titles)), 3.0, 5)]
     write_folder(folder, titles, users, rows)
     gone = [each for each in draws.some(list(model.titles), 3) if each not in titles]
     lost = [each for each in draws.some(list(model.users), 1) if each not in users and len(model.users) > 3]
-    kept = {row for row in rows if row[0] not in lost and row[1] not in gone}
-    if not kept:
-        rows = []
+    kept = {row for row in rows if row[0] not in lost}
+    if not any(row[1] not in gone and (row[1] in titles or row[1] in model.titles) for row in kept):
+        rows, kept = [], set()
         write_folder(folder, titles, users)
     if not (titles or users or rows):
         return
@@ -242,18 +243,46 @@ def test_metadata_changes_without_vectors_and_new_titles_need_them(tmp_path: Pat
         update_index(index, Change(write_folder(changed, {"new": (record, vector[0])}, with_vectors=False)))
 
 
-def test_a_title_that_comes_back_has_no_history(tmp_path: Path) -> None:
-    model, _ = begun(7)
-    index = model.build(tmp_path / "first", FLAT)
+@pytest.mark.parametrize("compacting", range(8), ids="{:03b}".format)
+def test_a_title_that_comes_back_has_its_history(compacting: int, tmp_path: Path) -> None:
+    """Also what was told of it while it was away, and before it ever came; whenever the index is compacted."""
+    model, draws = begun(7)
     media_id = model.seen[0][1]
     title = {media_id: model.titles[media_id]}
-    update_index(index, Change(remove_titles=[media_id]), compact_at=None)
-    update_index(index, Change(write_folder(tmp_path / "change", title)), compact_at=None)
-    recommender = Recommender.open(index)
-    row = recommender.titles.find(media_id)
-    assert row == 59
-    assert row not in recommender.users.history.rows
-    assert len(recommender.users.history.rows) < len({(user, title) for user, title, *_ in model.seen})
+    model.seen += [("u3", "later", 2.5, 7), ("u4", "later", 2.5, 7)]
+    index, change = model.build(tmp_path / "first", FLAT), tmp_path / "change"
+
+    def compact_in(turn: int) -> None:
+        if compacting >> turn & 1:
+            compact_index(index)
+
+    for turn in range(2):
+        again = {media_id: (title[media_id][0] | {"year": 1901 + turn}, title[media_id][1])}
+        update_index(index, Change(write_folder(change, again)), compact_at=None)
+        update_index(index, Change(remove_titles=[media_id]), compact_at=None)
+        compact_in(0)
+        rows = [("u2", media_id, 4.0, 8), ("u4", "later", 4.0, 6), ("u1", "m00003", 4.0, 8)]
+        update_index(index, Change(write_folder(change, {}, None, rows)), compact_at=None)
+        model.remove([media_id], [])
+        model.see(rows)
+        assert Recommender.open(index).users.history.offsets[-1] == len(
+            {row[:2] for row in model.seen if row[1] in model.titles}
+        )
+        compact_in(1)
+        update_index(index, Change(write_folder(change, title | {"later": draws_of_later(draws)})), compact_at=None)
+        model.put_titles(title | {"later": draws_of_later(draws)})
+        compact_in(2)
+        recommender = Recommender.open(index)
+        seen = {(user, recommender.titles.find(title)) for user, title, *_ in model.seen}
+        history = recommender.users.history
+        of = np.repeat(np.arange(12), np.diff(history.offsets))
+        assert set(zip((f"u{user}" for user in of), history.rows.tolist(), strict=True)) == seen
+    assert_as_rebuilt(index, model, draws, tmp_path, FLAT)
+    verify(index)
+
+
+def draws_of_later(draws: Draws) -> tuple[dict[str, Any], Any]:
+    return {"title": "Later", "year": 1999}, draws.vectors[3]
 
 
 def test_segments_are_compacted_by_themselves_past_a_share_and_past_a_number(
@@ -305,18 +334,20 @@ def test_users_made_of_their_histories_are_made_anew(normalize: bool, tmp_path: 
     profile = {"weights": "centred", "half_life": 5}
     settings = {**FLAT, "normalize": normalize}
     index = model.build(tmp_path / "first", settings, profile)
-    for number in range(3):
+    for number in range(4):
         titles = draws.titles(2) | draws.titles(0, draws.some(list(model.titles), 4))
+        titles |= draws.titles(0, draws.absent(model)[:1])  # one comes back, which some have seen
         users = {f"new{number}": draws.vector()}
         rows = draws.rows([*model.users, *users], [*model.titles, *titles], 8)
-        gone = [each for each in draws.some(list(model.titles), 2) if each not in titles]
-        rows = [row for row in rows if row[1] not in gone]
+        gone = [next(each for _, each, *_ in model.seen if each in model.titles and each not in titles)]
         folder = write_folder(tmp_path / "change", titles, users, rows)
         update_index(index, Change(folder, gone), compact_at=None)
         model.remove(gone, [])
         model.put_titles(titles)
         model.put_users(users)
         model.see(rows)
+        if number == 1:
+            compact_index(index)
     ours = Recommender.open(index)
     rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", settings, profile))
     assert sorted(ours.users.ids) == sorted(rebuilt.users.ids)

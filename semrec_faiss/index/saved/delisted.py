@@ -1,0 +1,72 @@
+"""What users have seen of titles that there are not, kept by media_id: it counts as soon as such a title comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from semrec_faiss.data.seen_table import DelistedRows
+from semrec_faiss.data.users import grouped_history
+from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.segments.opened import DELISTED
+
+
+def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name: str = DELISTED) -> None:
+    """Write the latest of each user's rows about a title, sorted by both; no file where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not len(rows.users):
+        return
+    ids, numbers = np.unique(rows.media_ids.astype(str), return_inverse=True)
+    latest = grouped_history(rows.users, numbers, rows.ratings, rows.timestamps, user_count, len(ids))
+    users = np.repeat(np.arange(user_count, dtype=np.int64), np.diff(latest.offsets))
+    columns: dict[str, Any] = {"user_row": users, "media_id": pa.array(ids[latest.rows].tolist(), pa.string())}
+    more = {"rating": latest.ratings, "timestamp": latest.timestamps}
+    columns |= {column: values for column, values in more.items() if values is not None}
+    pq.write_table(pa.table(columns), new.folder / name, compression="zstd")
+    new.adopt(name)
+
+
+def read_delisted(generation: Generation, name: str, media_ids: Sequence[str] | None = None) -> DelistedRows | None:
+    """Read what `write_delisted` wrote of these titles, or of all.
+
+    Returns:
+        None where there is no such file.
+
+    Raises:
+        DamagedIndexError: it is not as it was written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not generation.has(name):
+        return None
+    try:
+        table = pq.read_table(
+            generation.file(name), filters=None if media_ids is None else [("media_id", "in", list(media_ids))]
+        )
+        users, media_ids = (table[column].to_numpy() for column in ("user_row", "media_id"))
+        ratings, timestamps = (
+            table[column].to_numpy() if column in table.column_names else None for column in ("rating", "timestamp")
+        )
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DamagedIndexError(f"{name} cannot be read: {error}", fix="build the index again") from error
+    return DelistedRows(users, np.asarray(media_ids, dtype=object), ratings, timestamps)
+
+
+def joined_rows(parts: Sequence[DelistedRows]) -> DelistedRows | None:
+    """Put rows one after the other, ratings NaN where a part has none; None where there is no part."""
+    if not parts:
+        return None
+    ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
+    times = [one.timestamps for one in parts if one.timestamps is not None]
+    return DelistedRows(
+        np.concatenate([one.users for one in parts]),
+        np.concatenate([one.media_ids for one in parts]),
+        None if all(one.ratings is None for one in parts) else np.concatenate(ratings),
+        np.concatenate(times) if len(times) == len(parts) else None,
+    )
