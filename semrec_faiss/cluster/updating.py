@@ -247,7 +247,7 @@ def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progres
         work: list[Work | None] = [Work(None, shard.titles) for shard in saved.shards.listed.shards]
         _write_list(new, changed_shards(directory.path, new.name, saved.shards.listed, work, None, progress))
         if saved.users is not None:
-            write_held_users(new, saved, saved.users)
+            write_held_users(new, saved.users, manifest.dim)
         for name in (JSON_NAME, ARRAYS_NAME):
             if saved.generation.has(name):
                 new.link(saved.generation, name)

@@ -238,17 +238,17 @@ class SavedUsers:
         return grouped_history(users[left], titles[left], ratings, timestamps, self.count, count)
 
     def delisted(self) -> DelistedRows | None:
-        """Return what users have seen of titles that there are not, oldest first, by user row; None where nothing.
-
-        Of titles that have come since, some is told, too, though it counts already.
-        """
+        """Return what users have seen of titles that there are not, oldest first, by user row; None where nothing."""
         segments = self._segments
         if segments is None:
             return read_delisted(self._generation, DELISTED)
         parts: list[DelistedRows] = []
-        for prefix in ("", *(f"{name}." for name in segments.names)):
+        came = {media_id: segments.titles.part_of(place) for place, media_id in segments.media_ids.items()}
+        for number, prefix in enumerate(("", *(f"{name}." for name in segments.names))):
             kept = read_delisted(self._generation, prefix + DELISTED)
-            parts += [] if kept is None else [kept]
+            if kept is not None:  # what was there when the title came has come with it
+                still = [came.get(media_id, number) <= number for media_id in kept.media_ids.tolist()]
+                parts.append(kept.take(np.flatnonzero(still)))
             if self._generation.has(prefix + SEEN_NAME):
                 parts.append(self._of_removed(prefix + SEEN_NAME, segments))
         rows = joined_rows(parts)
@@ -259,13 +259,13 @@ class SavedUsers:
 
     def _of_removed(self, name: str, segments: OpenSegments) -> DelistedRows:
         columns = self._columns(name, "*")
-        gone = np.array([place for place in segments.removed if segments.titles.now[place] == GONE], np.int64)
+        gone = np.array([place for place in segments.media_ids if segments.titles.now[place] == GONE], np.int64)
         last = segments.titles.last[columns["title_row"]]
         rows = np.flatnonzero(np.isin(last, gone))
         places, at = np.unique(last[rows], return_inverse=True)
         return DelistedRows(
             columns["user_row"][rows],
-            np.array([segments.removed[place] for place in places.tolist()], dtype=object)[at],
+            np.array([segments.media_ids[place] for place in places.tolist()], dtype=object)[at],
             _ratings_of(columns)[rows] if "rating" in columns else None,
             np.ma.getdata(columns["timestamp"])[rows] if "timestamp" in columns else None,
         )

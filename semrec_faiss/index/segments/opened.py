@@ -25,7 +25,7 @@ USERS_REPLACED = "users_replaced.npy"
 LIKELESS = "users_without_likes.npy"
 SEEN = "seen.parquet"
 DELISTED = "seen_delisted.parquet"
-REMOVED = "removed.parquet"
+MEDIA_IDS = "media_ids.parquet"
 
 
 def file_of(segment: str, name: str) -> str:
@@ -85,16 +85,16 @@ class OpenSegments:
         return [part.name for part in self.about.parts]
 
     @cached_property
-    def removed(self) -> dict[int, str]:
-        """The media_ids of titles that were removed, by the place of each; some have come back since."""
+    def media_ids(self) -> dict[int, str]:
+        """The media_ids of titles by place: of those that were removed, and of those that brought history along."""
         import pyarrow.parquet as pq
 
         found: dict[int, str] = {}
-        for name in [file_of(part, REMOVED) for part in self.names]:
+        for name in [file_of(part, MEDIA_IDS) for part in self.names]:
             if self._generation.has(name):  # an earlier version wrote none
                 table = pq.read_table(self._generation.file(name))
                 found |= zip(table["place"].to_pylist(), table["media_id"].to_pylist(), strict=True)
-        return found
+        return dict(sorted(found.items()))
 
     @property
     def seen(self) -> list[str]:

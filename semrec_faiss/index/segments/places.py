@@ -85,6 +85,10 @@ class Places:
         first, last = np.searchsorted(self.rows, [start, start + self.counts[part]])
         return self.rows[first:last] - start
 
+    def part_of(self, place: int) -> int:
+        """Return which part a place is of, 0 for the base."""
+        return int(np.searchsorted(self.starts, place, side="right")) - 1
+
     def parts_of(self, rows: Rows) -> tuple[Rows, Rows]:
         """Return in which part each row lies, 0 for the base, and its position there: both int64 (rows,)."""
         places = self.rows[rows]

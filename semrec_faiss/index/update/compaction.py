@@ -20,7 +20,6 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import write_titles
 from semrec_faiss.index.saved.users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
 from semrec_faiss.index.screening.written import write_screening
-from semrec_faiss.index.update.returning import delisted_of
 from semrec_faiss.progress import Progress, silent
 
 _BLOCK_BYTES = 4 << 20
@@ -41,7 +40,7 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
         index, screening = write_screening(new, config.index, blocks, count, dim, progress)
         write_titles(new, saved.catalog)
         if saved.users is not None:
-            write_held_users(new, saved, saved.users)
+            write_held_users(new, saved.users, dim)
         for name in (JSON_NAME, ARRAYS_NAME):
             if saved.generation.has(name):
                 new.link(saved.generation, name)
@@ -67,15 +66,14 @@ def _blocks(read: Callable[[Rows], Vectors], count: int, dim: int) -> Iterator[t
         yield first, read(np.arange(first, min(first + step, count)))
 
 
-def write_held_users(new: NewGeneration, saved: SavedIndex, users: SavedUsers) -> None:
+def write_held_users(new: NewGeneration, users: SavedUsers, dim: int) -> None:
     """Write the users that an index holds as a build does."""
-    dim = saved.generation.manifest.dim
     with new.create(USERS_NAME) as file:
         write_npy(file, lambda: _blocks(users.vectors.__getitem__, users.count, dim), (users.count, dim))
     write_user_ids(new, users.ids)
     if users.has_seen:
         write_seen(new, users.history)
-    delisted = delisted_of(saved, users)
+    delisted = users.delisted()
     if delisted is not None:
         write_delisted(new, delisted, users.count)
     write_rows(new, LIKELESS_NAME, users.without_likes)

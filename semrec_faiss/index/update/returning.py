@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.data.seen_table import DelistedRows, SeenRows
+from semrec_faiss.data.seen_table import SeenRows
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.saved.delisted import read_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.saved.users import SavedUsers
-from semrec_faiss.index.segments.opened import DELISTED, REMOVED, file_of
+from semrec_faiss.index.segments.opened import DELISTED, MEDIA_IDS, file_of
 from semrec_faiss.index.segments.places import GONE, Places
 from semrec_faiss.index.update.plan import Kind
 
@@ -29,10 +28,12 @@ class Returning:
     Attributes:
         moves: int64 (n, 2), a `Replaced`: from where each was last to where it will be.
         seen: rows by user place and title place, oldest first.
+        media_ids: of the titles in ``seen``, by place.
     """
 
     moves: Rows
     seen: Sequence[SeenRows]
+    media_ids: dict[int, str]
 
     @property
     def any(self) -> bool:
@@ -45,40 +46,43 @@ def returning(saved: SavedIndex, titles: Kind, places: Places) -> Returning:
     written = np.flatnonzero(titles.written)
     new = np.flatnonzero(titles.rows[written] < 0)
     ids = [titles.ids[at] for at in written[new].tolist()]
-    removed = {} if saved.segments is None else {each: place for place, each in saved.segments.removed.items()}
-    last = np.array([removed.get(each, GONE) for each in ids], np.int64)  # the latest one
+    known = {} if saved.segments is None else {each: place for place, each in saved.segments.media_ids.items()}
+    last = np.array([known.get(each, GONE) for each in ids], np.int64)  # the latest one
     back = np.flatnonzero(last != GONE)
     moves = np.stack([last[back], len(places.now) + new[back]], axis=1)
     # What was kept by media_id until a title's last place was written, has come back with that.
-    since = np.full(len(ids), GONE, np.int64)
-    since[back] = np.searchsorted(places.starts, last[back], side="right") - 1
+    since = np.array([places.part_of(place) if place != GONE else GONE for place in last.tolist()], np.int64)
     names = [] if saved.segments is None else saved.segments.names
-    seen = []
+    seen, brought = [], dict[int, str]()
     for number, prefix in enumerate(("", *(f"{name}." for name in names))):
         here = {ids[at]: len(places.now) + int(new[at]) for at in np.flatnonzero(since < number).tolist()}
         kept = read_delisted(saved.generation, prefix + DELISTED, list(here)) if here else None
         if kept is not None and len(kept.users):
             rows = np.array([here[media_id] for media_id in kept.media_ids.tolist()], np.int64)
+            brought |= zip(rows.tolist(), kept.media_ids.tolist(), strict=True)
             seen.append(SeenRows(kept.users.astype(np.int32), rows.astype(np.int32), kept.ratings, kept.timestamps, 0))
-    return Returning(moves, seen)
+    return Returning(moves, seen, brought)
 
 
-def write_removed(new: NewGeneration, name: str, saved: SavedIndex, rows: Rows, places: Places) -> None:
-    """Write the media_ids of the titles in ``rows``, which segment ``name`` removes; no file where there are none."""
+def write_media_ids(
+    new: NewGeneration, name: str, saved: SavedIndex, removed: Rows, places: Places, back: Returning
+) -> None:
+    """Write how history is found of the titles that segment ``name`` removes, and of those that bring some.
+
+    Args:
+        new: where it is written; no file where there are none.
+        name: the segment's.
+        saved: the index before.
+        removed: int64, rows of it.
+        places: of its titles.
+        back: what comes back.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not len(rows) or saved.users is None:
+    if saved.users is None or not (len(removed) or back.media_ids):
         return
-    ids = [str(record["media_id"]) for record in saved.titles.records(rows)]
-    pq.write_table(pa.table({"place": places.rows[rows], "media_id": ids}), new.folder / file_of(name, REMOVED))
-    new.adopt(file_of(name, REMOVED))
-
-
-def delisted_of(saved: SavedIndex, users: SavedUsers) -> DelistedRows | None:
-    """Return what users have seen of titles that there are not, oldest first, by user row; None where nothing."""
-    rows = users.delisted()
-    if rows is None or not len(rows.users):
-        return None
-    ids, at = np.unique(rows.media_ids.astype(str), return_inverse=True)
-    return rows.take(np.flatnonzero(saved.titles.known_rows(ids.tolist())[at] < 0))
+    ids = [str(record["media_id"]) for record in saved.titles.records(removed)] if len(removed) else []
+    table = {"place": [*places.rows[removed].tolist(), *back.media_ids], "media_id": [*ids, *back.media_ids.values()]}
+    pq.write_table(pa.table(table), new.folder / file_of(name, MEDIA_IDS))
+    new.adopt(file_of(name, MEDIA_IDS))

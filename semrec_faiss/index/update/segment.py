@@ -41,7 +41,7 @@ from semrec_faiss.index.segments.opened import (
 )
 from semrec_faiss.index.segments.places import GONE, Places
 from semrec_faiss.index.update.plan import Kind, UpdatePlan
-from semrec_faiss.index.update.returning import returning, write_removed
+from semrec_faiss.index.update.returning import returning, write_media_ids
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     """
     titles, users = places_of(saved)
     back = returning(saved, plan.titles, titles)
-    write_removed(new, name, saved, plan.titles.removed, titles)
+    write_media_ids(new, name, saved, plan.titles.removed, titles, back)
     _write_titles(new, name, plan.titles, plan.lines, np.concatenate((_replaced(plan.titles, titles), back.moves)))
     written = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
     write_users(new, name, written, plan.users.vectors, _replaced(plan.users, users))
