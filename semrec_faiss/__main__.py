@@ -1,5 +1,5 @@
 """``python -m semrec_faiss``: the same as ``semrec``."""
 
-from semrec_faiss.cli.main import run
+from semrec_faiss.cli.start import run
 
 run()

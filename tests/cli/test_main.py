@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def semrec(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -127,6 +130,15 @@ def test_what_a_person_can_mend_asks_for_no_report(
     heard = capfd.readouterr().err
     assert told in heard
     assert "a mistake in semrec" not in heard
+
+
+def test_ctrl_c_while_semrec_still_imports_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    ended = subprocess.run(
+        [sys.executable, "-m", "semrec_faiss", "--help"], env=environment, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\ninterrupted\n")
 
 
 def test_lazy_group_imports_a_command_only_when_asked() -> None:
