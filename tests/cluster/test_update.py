@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
         now = [about.pid for about in sharded.shards.opened()]
         assert now[:2] == was[:2], "the actors of shards that stay are kept"
         assert now[2] != was[2]
+        _until_ended(was[2])
 
         done = sharded.update(remove_titles=[*ids[20:40], "m77777"], where=f"media_id = '{ids[0]}'", compact_at=None)
         model.remove([*ids[20:40], ids[0]], [])
@@ -115,6 +117,15 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
     verify_shards(index)
     kept = sorted(path.name for path in (index / "shards").iterdir())
     assert kept == ["gen-000003", "gen-000005"], "gen-000004 only left one of them out"
+
+
+def _until_ended(pid: int) -> None:
+    """Nobody asks the actor any more: Ray ends it."""
+    ends = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        gc.collect()
+        assert time.monotonic() < ends
+        time.sleep(0.1)
 
 
 def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_path: Path) -> None:

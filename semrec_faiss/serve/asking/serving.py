@@ -187,7 +187,7 @@ class Serving:
 
     def _opened(self) -> Served:
         if self._cluster is not None:
-            recommender = cluster_recommender().open(self.index, self._settings, **self._cluster)
+            recommender = self._asks_a_cluster(self._cluster)
             _warm_from_afar(recommender)
             return Served(recommender, 0, in_cluster=True)
         saved = SavedIndex(self.index, self._settings)
@@ -196,6 +196,15 @@ class Serving:
         recommender = Recommender(saved, self.batcher)
         warm_and_log(recommender)
         return Served(recommender, _inline_queries(recommender))
+
+    def _asks_a_cluster(self, cluster: Mapping[str, Any]) -> Recommender:
+        """Start actors for shards; those of the generation in use stay for shards that have not changed."""
+        if self.current is None:
+            opened: Recommender = cluster_recommender().open(self.index, self._settings, **cluster)
+            return opened
+        later = self.current.recommender.pinned()
+        later.refresh()
+        return later
 
 
 def let_go() -> None:
