@@ -147,6 +147,10 @@ def quote_escaped(text: str) -> str:
     return text.replace("'", "''")
 
 
+GENRES_NAMED = 40
+"""The genres that an error names at most: a shop may have thousands of tags."""
+
+
 class _Genres:
     """The genres of a catalog, found without regard to case and Unicode form, each in all of its spellings."""
 
@@ -171,13 +175,19 @@ class _Genres:
             near = difflib.get_close_matches(asked, self._spellings, n=1, cutoff=0.5)
             offer = f"did you mean {self._spellings[near[0]][0]!r}? " if near else ""
             known = sorted(spelling for spellings in self._spellings.values() for spelling in spellings)
-            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {', '.join(known)}")
+            more = f", … and {len(known) - GENRES_NAMED:,} more" if len(known) > GENRES_NAMED else ""
+            listed = ", ".join(known[:GENRES_NAMED]) + more
+            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {listed}")
         return self._spellings[asked]
 
 
 def _need_field(catalog: Catalog, name: str) -> None:
     if name not in catalog.fields:
-        raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.fields)}")
+        raise UsageError(
+            f"the titles have no field {name!r}",
+            fix=f"fields: {', '.join(catalog.fields)}; where one of them plays this part, build the index with"
+            f" dataset.fields: {{{name}: FIELD}}",
+        )
 
 
 class Selection:

@@ -119,13 +119,22 @@ def test_an_unknown_genre_names_the_nearest(selections: Selections) -> None:
     assert str(caught.value.fix).startswith("genres: ")
 
 
+def test_of_thousands_of_tags_an_error_names_some(tmp_path: Path, index: VectorIndex) -> None:
+    catalog = catalog_of(tmp_path, [{"genres": [f"tag {n:04d}"]} for n in range(2_000)])
+    with pytest.raises(UsageError) as caught:
+        Selections(catalog, index).get(Filter(genres=("tga 0001",)))
+    fix = str(caught.value.fix)
+    assert fix.startswith("did you mean 'tag 0001'? genres: tag 0000, ") and fix.endswith(", … and 1,960 more")
+
+
 def test_titles_without_such_a_field(tmp_path: Path, index: VectorIndex) -> None:
     bare = Selections(catalog_of(tmp_path, [{"length": 3}]), index)
     for wanted, field in ((Filter(genres=("Drama",)), "genres"), (Filter(years=(1990, None)), "year")):
         with pytest.raises(UsageError) as caught:
             bare.get(wanted)
         assert caught.value.message == f"the titles have no field {field!r}"
-        assert caught.value.fix == "fields: media_id, title, length"
+        assert str(caught.value.fix).startswith("fields: media_id, title, length; where one of them plays this part")
+        assert f"dataset.fields: {{{field}: FIELD}}" in str(caught.value.fix)
 
 
 # Once a fault: `_Genres` keeps one of the spellings, whichever DuckDB gives last.
