@@ -15,7 +15,7 @@ import numpy as np
 from conftest import MadeFolder
 from numpy.typing import NDArray
 
-from semrec_faiss.cluster.lists import ListMaker
+from semrec_faiss.cluster.workers.lists import ListMaker
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Worker:
 
 def build_one_killed_once(config: Any, part: Any) -> Any:
     """Build a shard; the first one of all to begin kills its process."""
-    from semrec_faiss.cluster import building
+    from semrec_faiss.cluster.publish import building
 
     mark = Path(config.output).parent / "killed-0"
     try:
@@ -61,7 +61,7 @@ def build_one_killed_once(config: Any, part: Any) -> Any:
 def build_one_without_space(config: Any, part: Any) -> Any:
     """Build the first shard, and have no space for others."""
     from semrec_faiss import StorageError
-    from semrec_faiss.cluster import building
+    from semrec_faiss.cluster.publish import building
 
     if part.first:
         raise StorageError("the disk is full", fix="free space")
@@ -70,7 +70,7 @@ def build_one_without_space(config: Any, part: Any) -> Any:
 
 def build_one_slowly(config: Any, part: Any) -> Any:
     """Build a shard, say so and take a long time to end."""
-    from semrec_faiss.cluster import building
+    from semrec_faiss.cluster.publish import building
 
     found = building._build_one(config, part)
     (Path(config.output).parent / f"slow-{part.first}").touch()
@@ -81,7 +81,7 @@ def build_one_slowly(config: Any, part: Any) -> Any:
 def change_one_without_space(source: Any, ref: Any, target: Any, plan: Any, compact_at: Any) -> Any:
     """Change the first shard, and have no space for others."""
     from semrec_faiss import StorageError
-    from semrec_faiss.cluster import changing
+    from semrec_faiss.cluster.publish import changing
 
     if target.name != "00000":
         raise StorageError("the disk is full", fix="free space")
@@ -90,7 +90,7 @@ def change_one_without_space(source: Any, ref: Any, target: Any, plan: Any, comp
 
 def change_one_killed_once(source: Any, ref: Any, target: Any, plan: Any, compact_at: Any) -> Any:
     """Change a shard; the first one of all to be linked kills its process."""
-    from semrec_faiss.cluster import changing
+    from semrec_faiss.cluster.publish import changing
     from semrec_faiss.index.generations.linked import link_index
     from semrec_faiss.index.generations.manifest import GenerationRef
 

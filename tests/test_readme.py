@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -165,3 +166,16 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     page = (package / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for name in re.findall(r"`((?:[a-z_]+/)+(?:\w+\.py)?)`", page):
         assert (package / name).exists() or (ROOT / name).exists(), name
+    modules = {path.name for path in package.rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", page)) <= modules
+
+
+@pytest.mark.parametrize(
+    "room", sorted((ROOT / "semrec_faiss").rglob("__init__.py")), ids=lambda room: room.parent.name
+)
+def test_what_a_room_says_of_itself_is_in_it(room: Path) -> None:
+    """Modules and rooms that it names, in it or by their way from the package; three sentences after the first."""
+    said = ast.get_docstring(ast.parse(room.read_text(encoding="utf-8"))) or ""
+    for name in re.findall(r"`([a-z][a-z_/]*(?:\.py)?)`", said):
+        ways = [place / way for place in (room.parent, ROOT / "semrec_faiss") for way in (name, f"{name}.py")]
+        assert any(way.exists() for way in ways), name

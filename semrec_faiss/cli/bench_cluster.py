@@ -12,7 +12,7 @@ from semrec_faiss.cli.options import json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
-    from semrec_faiss.cluster.bench_record import ClusterResults
+    from semrec_faiss.cluster.bench.record import ClusterResults
 
 
 @click.command(epilog="Example: semrec bench cluster --ray local --titles 20000 --users 5000")
@@ -31,7 +31,7 @@ def cluster(ray: str, out: Path, as_json: bool, **plan: Any) -> None:
 
     Run it on machines that do nothing else.
     """
-    from semrec_faiss.cluster.bench import ClusterBench, bench_cluster
+    from semrec_faiss.cluster.bench.run import ClusterBench, bench_cluster
 
     run_bench(lambda progress: bench_cluster(ClusterBench(**plan), ray, progress), _print, out, as_json=as_json)
 

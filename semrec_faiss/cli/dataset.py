@@ -160,7 +160,7 @@ def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _workers_of(address: str) -> AbstractContextManager[EncoderLoader]:
-    from semrec_faiss.cluster.embedding import encoders_of
+    from semrec_faiss.cluster.workers.embedding import encoders_of
 
     return encoders_of(address)
 
@@ -250,7 +250,7 @@ def _learners(address: str | None) -> Workers:
 
     if address is None:
         return HERE
-    from semrec_faiss.cluster.learning import ClusterWorkers
+    from semrec_faiss.cluster.workers.learning import ClusterWorkers
 
     return ClusterWorkers(address)
 

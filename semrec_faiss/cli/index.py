@@ -76,7 +76,7 @@ def _in_shards(
         raise UsageError("--shards N and --ray ADDRESS go together", fix="--shards auto --ray auto")
     if shards != "auto" and not (shards.isascii() and shards.isdigit()):
         raise UsageError(f"--shards {shards!r} is neither a number nor auto", fix="--shards auto")
-    from semrec_faiss.cluster.building import build_shards
+    from semrec_faiss.cluster.publish.building import build_shards
 
     number: int | Literal["auto"] = "auto" if shards == "auto" else int(shards)
     return build_shards(config, number, address=ray, replicas=replicas, strict=strict, progress=progress)
@@ -127,7 +127,7 @@ def _verified(index: Path) -> Facts:
 
 
 def _verified_in_shards(index: Path, ray: str, progress: Progress) -> Facts:
-    from semrec_faiss.cluster.verifying import verify_shards
+    from semrec_faiss.cluster.publish.verifying import verify_shards
 
     found = verify_shards(index, address=ray, progress=progress)
     return _verified_facts(found.generation, found.files, found.bytes, found.known_answers)

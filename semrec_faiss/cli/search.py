@@ -163,7 +163,7 @@ def recommend(
             raise UsageError(
                 "--ray goes with --all-users --out DIR", fix=f"or ask a cluster by its name: ray://{ray}/… as INDEX"
             )
-        from semrec_faiss.cluster.lists import recommend_all
+        from semrec_faiss.cluster.workers.lists import recommend_all
 
         with progress_bars() as progress:
             summary = recommend_all(

@@ -108,7 +108,7 @@ def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
 
             generation = compact_index(index, progress, wait=wait)
         else:
-            from semrec_faiss.cluster.updating import compact_shards
+            from semrec_faiss.cluster.publish.updating import compact_shards
 
             generation = compact_shards(index, address=ray, wait=wait, progress=progress)
     manifest = generation.manifest
@@ -147,7 +147,7 @@ def _updater(ray: str | None) -> Callable[..., UpdateSummary]:
         from semrec_faiss.index.update.updating import update_index
 
         return update_index
-    from semrec_faiss.cluster.updating import update_shards
+    from semrec_faiss.cluster.publish.updating import update_shards
 
     return partial(update_shards, address=ray)
 

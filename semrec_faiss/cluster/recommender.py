@@ -132,7 +132,7 @@ class ClusterRecommender(Recommender):
 
     def _change(self, change: Change, **options: Any) -> UpdateSummary:
         """Change the index on disk by the cluster; see `update_shards`."""
-        from semrec_faiss.cluster.updating import update_shards
+        from semrec_faiss.cluster.publish.updating import update_shards
 
         saved = self.saved
         assert isinstance(saved, ShardedSaved)

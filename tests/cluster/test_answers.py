@@ -10,7 +10,7 @@ import pytest
 from cluster_worlds import World
 
 from semrec_faiss import AmbiguousTitleError, NotFoundError, Recommender, SemrecError, Taste, UsageError
-from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory

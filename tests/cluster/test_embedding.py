@@ -10,7 +10,7 @@ import cluster_worlds
 import numpy as np
 from cluster_worlds import World
 
-from semrec_faiss.cluster.embedding import encoders_of
+from semrec_faiss.cluster.workers.embedding import encoders_of
 from semrec_faiss.data.text.embed import embed_folder
 
 

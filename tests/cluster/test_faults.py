@@ -17,9 +17,9 @@ import pytest
 from cluster_worlds import World
 
 from semrec_faiss import DamagedIndexError, Recommender, StorageError, UnavailableError
-from semrec_faiss.cluster import building
-from semrec_faiss.cluster.building import build_shards
 from semrec_faiss.cluster.connection import alive_nodes
+from semrec_faiss.cluster.publish import building
+from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -138,7 +138,7 @@ def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world
 KILLED_BUILD = """
 import sys, os, threading, time
 import cluster_worlds
-from semrec_faiss.cluster import building
+from semrec_faiss.cluster.publish import building
 from semrec_faiss.config.reading import config_from_dict
 building._build_one = cluster_worlds.build_one_slowly
 building.build_shards(config_from_dict(eval(sys.argv[1])), 2, address=sys.argv[2])

@@ -24,7 +24,8 @@ DRIVER = """
 import json, sys, traceback
 import cluster_worlds
 from semrec_faiss import SemrecError
-from semrec_faiss.cluster import building, lists
+from semrec_faiss.cluster.publish import building
+from semrec_faiss.cluster.workers import lists
 from semrec_faiss.config.reading import config_from_dict
 lists.BLOCK_USERS = 4
 work, address, slow, arguments = sys.argv[1], sys.argv[2], sys.argv[3] == "slow", json.loads(sys.argv[4])
@@ -71,7 +72,7 @@ def _until(is_so: Callable[[], bool], drivers: list[subprocess.Popen[str]]) -> N
 def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
     cluster: Any, world: World, tmp_path: Path
 ) -> None:
-    from semrec_faiss.cluster.building import build_shards
+    from semrec_faiss.cluster.publish.building import build_shards
     from semrec_faiss.config.reading import config_from_dict
 
     settings = world.config | {"output": str(tmp_path / "index")}

@@ -12,7 +12,7 @@ from cluster_worlds import World
 from conftest import make_data_folder
 
 from semrec_faiss import Recommender
-from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.interactions.folder import learn_folder

@@ -12,7 +12,7 @@ import pytest
 from cluster_worlds import World
 
 from semrec_faiss import UsageError
-from semrec_faiss.cluster.learning import ClusterWorkers
+from semrec_faiss.cluster.workers.learning import ClusterWorkers
 from semrec_faiss.data.interactions import divided, text_block
 from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.folder import learn_folder

@@ -11,9 +11,9 @@ import pytest
 from cluster_worlds import Worker, World
 
 from semrec_faiss import NotFoundError, Recommender, UnavailableError, UsageError
-from semrec_faiss.cluster import lists
-from semrec_faiss.cluster.blocks import done_in_blocks
-from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.workers import lists
+from semrec_faiss.cluster.workers.blocks import done_in_blocks
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.search.export import export_all_users
 

@@ -18,11 +18,11 @@ import pytest
 from cluster_worlds import World
 
 from semrec_faiss import Recommender, UnavailableError
-from semrec_faiss.cluster.building import build_shards
 from semrec_faiss.cluster.connection import alive_nodes
+from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.publish.updating import update_shards
+from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
-from semrec_faiss.cluster.updating import update_shards
-from semrec_faiss.cluster.verifying import verify_shards
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import ShardList, read_shards

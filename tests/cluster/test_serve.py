@@ -11,8 +11,8 @@ import pytest
 from cluster_worlds import World
 
 from semrec_faiss import Recommender
-from semrec_faiss.cluster.building import build_shards
-from semrec_faiss.cluster.updating import update_shards
+from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.publish.updating import update_shards
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.update.plan import Change
 

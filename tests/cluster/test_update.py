@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from semrec_faiss import DamagedIndexError, NotFoundError, Recommender, StorageError, UsageError
-from semrec_faiss.cluster import changing
-from semrec_faiss.cluster.building import build_shards
+from semrec_faiss.cluster.publish import changing
+from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.publish.updating import compact_shards, update_shards
+from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
-from semrec_faiss.cluster.updating import compact_shards, update_shards
-from semrec_faiss.cluster.verifying import verify_shards
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import ShardList, read_shards

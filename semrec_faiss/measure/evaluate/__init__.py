@@ -1,6 +1,6 @@
 """How good recommendations are: would they have brought back what users liked last?
 
-`holdout` leaves those titles out, `taste_profile` makes queries of the rest, `evaluator` looks for them in the lists
-beside two `baselines` that know the same. `run` tries many profiles and judges the winner on titles that it was not
-chosen by.
+`holdout` leaves those titles out, `lists` makes lists of the rest by a profile, and `evaluator` looks for them there
+and in those of two `baselines` that know the same. `run` tries many profiles and judges the winner on titles that it
+was not chosen by.
 """

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.cluster.bench_record import (
+from semrec_faiss.cluster.bench.record import (
     BesideOneProcess,
     ClusterResults,
     ClusterSettings,
@@ -23,11 +23,11 @@ from semrec_faiss.cluster.bench_record import (
     Machine,
     ShardHeld,
 )
-from semrec_faiss.cluster.building import build_shards
 from semrec_faiss.cluster.connection import connect, load_ray
-from semrec_faiss.cluster.lists import ListMaker, recommend_all
 from semrec_faiss.cluster.merging import merged
+from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
+from semrec_faiss.cluster.workers.lists import ListMaker, recommend_all
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic

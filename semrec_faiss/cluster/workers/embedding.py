@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.cluster.blocks import Pool
 from semrec_faiss.cluster.connection import alive_nodes, connect, load_ray
 from semrec_faiss.cluster.starting import A_PLACE
+from semrec_faiss.cluster.workers.blocks import Pool
 from semrec_faiss.data.text.encoder import CPU_BATCH, GPU_BATCH, Encoder, EncoderLoader, ModelSource, load_encoder
 
 BATCHES_A_CALL = 8

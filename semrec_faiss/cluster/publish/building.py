@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, finished, head_answers, load_ray, told_as_ours
-from semrec_faiss.cluster.remains import remove_unlisted
+from semrec_faiss.cluster.publish.remains import remove_unlisted
 from semrec_faiss.cluster.starting import Resources, at_node
 from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import ConfigError, UsageError

@@ -17,9 +17,9 @@ import numpy as np
 
 from semrec_faiss._version import __version__
 from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.cluster.changing import Work, changed_shards
 from semrec_faiss.cluster.connection import OWN, connect
-from semrec_faiss.cluster.remains import remove_unlisted
+from semrec_faiss.cluster.publish.changing import Work, changed_shards
+from semrec_faiss.cluster.publish.remains import remove_unlisted
 from semrec_faiss.cluster.saved import ShardedSaved, opened_front
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
 from semrec_faiss.index.generations.directory import IndexDirectory

@@ -15,11 +15,11 @@ from typing_extensions import Unpack
 
 from semrec_faiss.arguments import flag_of
 from semrec_faiss.arrays import Rows
-from semrec_faiss.cluster.blocks import done_in_blocks
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.shard import rss_bytes
 from semrec_faiss.cluster.starting import A_PLACE
+from semrec_faiss.cluster.workers.blocks import done_in_blocks
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
