@@ -37,8 +37,8 @@ import ray
 
 from conftest import make_data_folder
 from semrec_faiss import Recommender
-from semrec_faiss.cluster.building import build_shards
-from semrec_faiss.cluster.lists import recommend_all
+from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.workers.lists import recommend_all
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
