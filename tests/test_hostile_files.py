@@ -29,7 +29,8 @@ from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, StorageError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.measure.documents.results import read_results
 from semrec_faiss.measure.trials.kind import kind_of
 from semrec_faiss.measure.trials.ledger import Ledger, read_ledger

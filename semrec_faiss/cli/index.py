@@ -119,7 +119,7 @@ def verify_index(index: Path, ray: str | None, as_json: bool) -> None:
 
 
 def _verified(index: Path) -> Facts:
-    from semrec_faiss.index.saved.saved_index import verify
+    from semrec_faiss.index.saved.verifying import verify
 
     generation = verify(index)
     manifest = generation.manifest

@@ -19,7 +19,8 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_history, read_seen, read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 
 # Ids
 

@@ -16,7 +16,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.bundle import bundle_index, unbundle_index
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 
 Member = tuple[tarfile.TarInfo, bytes]
 

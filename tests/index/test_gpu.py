@@ -20,7 +20,8 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import Device, choose_device, gpu_count, gpu_resources, load_faiss
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.vector_index import VectorIndex
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*few to train")]

@@ -23,7 +23,7 @@ from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.manifest import MANIFEST_NAME
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.writer import IndexWriter
 from semrec_faiss.search import text as text_module
 from semrec_faiss.search.recommender import Recommender

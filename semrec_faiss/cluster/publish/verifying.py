@@ -13,7 +13,8 @@ from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import GenerationRef
-from semrec_faiss.index.saved.saved_index import SavedIndex, check_nothing_omitted, check_users, verify_opened
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import check_nothing_omitted, check_users, verify_opened
 from semrec_faiss.progress import Progress, silent
 
 ATTEMPTS = 3

@@ -19,7 +19,8 @@ from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify_opened
 from semrec_faiss.search.answers.result import KeptTitles
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify_opened
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify_opened
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.serving import Served, Serving, warm_and_log

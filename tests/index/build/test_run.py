@@ -20,7 +20,8 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.hardware import device as device_module
 from semrec_faiss.index.hardware.device import Device, load_faiss
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*few to train")
 

@@ -28,7 +28,7 @@ import semrec_faiss.search.recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 
 CHANGES = frozenset(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.truncate"))
 

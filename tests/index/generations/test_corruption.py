@@ -19,7 +19,7 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 

@@ -23,7 +23,8 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations import held_files
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 
 Build = Callable[..., Generation]
 
@@ -228,7 +229,7 @@ def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) ->
         "from semrec_faiss.index.generations.directory import IndexDirectory\n"
         "from semrec_faiss.errors import StorageError\n"
         f"path = {str(read_only)!r}\n"
-        "semrec_faiss.index.saved.saved_index.verify(path)\n"
+        "semrec_faiss.index.saved.verifying.verify(path)\n"
         "recommender = semrec_faiss.search.recommender.Recommender.open(path)\n"
         "print(recommender.similar('m00007', 3).returned, recommender.recommend('user_001', 3).returned)\n"
         "try:\n"

@@ -25,7 +25,7 @@ from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations import directory as store
 from semrec_faiss.index.generations import generation
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 

@@ -12,8 +12,8 @@ from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.build import run as build
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.saved import users as saved_users
-from semrec_faiss.index.saved.saved_index import verify
 from semrec_faiss.index.saved.titles import ITEMS_NAME
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.search.recommender import Recommender
 
 

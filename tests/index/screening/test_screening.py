@@ -16,7 +16,8 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DamagedIndexError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.cpu.products import best_of_one
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.screening import spectrum
 from semrec_faiss.index.screening.bounds import power_of_two_below_one, write_bounds
 from semrec_faiss.index.screening.screen import Screen

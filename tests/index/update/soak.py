@@ -33,7 +33,8 @@ from living_worlds import DIM, Draws, Model, begun, write_folder
 
 from semrec_faiss import Recommender
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
 

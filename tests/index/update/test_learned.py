@@ -16,7 +16,8 @@ from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.saved.saved_index import SavedIndex, verify
+from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
 from tests.index.update.living_worlds import begun, write_folder, write_seen

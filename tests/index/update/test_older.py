@@ -11,7 +11,7 @@ import pytest
 from semrec_faiss import Recommender
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index
 from tests.index.update.living_worlds import DIM, begun

@@ -15,7 +15,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DamagedIndexError, DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import compact_index, update_index

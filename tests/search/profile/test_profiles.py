@@ -19,7 +19,7 @@ from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.errors import ConfigError, DataError, UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.saved.saved_index import verify
+from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluator
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
