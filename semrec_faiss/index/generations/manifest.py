@@ -81,11 +81,15 @@ class Segment(_Record):
         name: for example ``seg-000007``.
         titles: how many titles it holds, new ones and new versions of old ones.
         users: the same of users.
+        bounds_error: of its titles' bounds; see `semrec_faiss.index.screening.bounds.Rounding`. None where it has none.
+        bounds_norm: the same.
     """
 
     name: str
     titles: int
     users: int
+    bounds_error: float | None = None
+    bounds_norm: float | None = None
 
 
 class Segments(_Record):

@@ -28,6 +28,7 @@ from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.screening.written import open_directions, open_screen
 from semrec_faiss.index.segments.joined import gathered
 from semrec_faiss.index.segments.opened import OpenSegments
+from semrec_faiss.index.segments.screened import open_joined_screen
 from semrec_faiss.index.segments.segmented_index import SegmentedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 
@@ -150,7 +151,12 @@ class SavedIndex:
     def _screening(self, config: IndexConfig, device: Device) -> dict[str, Any]:
         """Open what a search leaves titles out by: on a CPU their bounds, which type fused makes itself on a GPU."""
         if not device.gpus:
-            return {"screen": open_screen(self.generation)}
+            segments = self.segments
+            return {
+                "screen": open_screen(self.generation)
+                if segments is None
+                else open_joined_screen(self.generation, segments)
+            }
         return {"directions": open_directions(self.generation)} if isinstance(config, FusedIndex) else {}
 
     def load_base(self) -> VectorIndex:

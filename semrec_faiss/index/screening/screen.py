@@ -14,7 +14,7 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.index.cpu.products import in_threads
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
-from semrec_faiss.index.screening.bounds import SINGLE, Rounding, bounds_of
+from semrec_faiss.index.screening.bounds import SINGLE, Rounding
 
 PART_ROWS = 16_384
 """Titles whose bounds one thread looks through at a time."""
@@ -75,6 +75,9 @@ class Screen:
     """The bounds of an index's titles; safe from many threads.
 
     A title's place is its row, unless there are segments: these come after all titles of the base, removed ones, too.
+
+    Attributes:
+        width: how many numbers a bound is.
     """
 
     def __init__(self, directions: NDArray[np.float64], bounds: NDArray[np.float16], rounding: Rounding) -> None:
@@ -86,30 +89,24 @@ class Screen:
             rounding: how they were made.
         """
         self._directions, self._bounds, self._rounding = directions, bounds, rounding
-        self._width = int(bounds.shape[1])
+        self.width = int(bounds.shape[1])
         self._parts = _parts_of(bounds, 0)
         self._count = len(bounds)
         self._left, self._asked = 0.0, 0
 
-    def with_segments(self, left: Rows, fresh: Vectors) -> Screen | None:
+    def with_segments(self, left: Rows, bounds: NDArray[np.float16], rounding: Rounding) -> Screen:
         """Return a screen of what is left of the titles, and of the segments' beside them.
 
         Args:
             left: int64, ascending, the titles that are left.
-            fresh: float32 (titles, dim), the segments' vectors: they are projected here.
-
-        Returns:
-            None where the segments' vectors are so much longer that float16 cannot hold their bounds.
+            bounds: float16 (titles, width), the segments'; see `bounds_of`.
+            rounding: how they were made.
         """
-        made = bounds_of(fresh, self._directions, self._rounding.scale)
-        if made is None:
-            return None
         is_left = np.zeros(len(self._bounds), np.bool_)
         is_left[left] = True
-        bounds, rounding = made
         screen = Screen(self._directions, self._bounds, self._rounding.with_others(rounding))
         screen._parts = _parts_of(self._bounds, 0, is_left) + _parts_of(bounds, len(self._bounds))
-        screen._count = len(left) + len(fresh)
+        screen._count = len(left) + len(bounds)
         return screen
 
     @property
@@ -154,12 +151,12 @@ class Screen:
         part along the directions, ``error``; float32 sums are off by n·u·|q|·|x| (Higham, 3.1).
         """
         along = np.einsum("pd,d->p", self._directions, query)
-        bound = np.zeros((1, self._width), np.float32)
+        bound = np.zeros((1, self.width), np.float32)
         bound[0, : self.kept] = along
         square = float(along @ along)
         rest = math.sqrt(max(0.0, 1.0 - square) + 1e-12)
         bound[0, self.kept] = rest * 1.000001
-        rounding = 1.01 * (self._width + 3) * SINGLE * math.sqrt(square + rest * rest) * self._rounding.norm
+        rounding = 1.01 * (self.width + 3) * SINGLE * math.sqrt(square + rest * rest) * self._rounding.norm
         return bound, self._rounding.error * math.sqrt(square) + rounding + 1e-12
 
     def _search(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
@@ -16,6 +17,7 @@ from semrec_faiss.index.screening.bounds import (
     BOUNDS_NAME,
     DIRECTIONS_NAME,
     Rounding,
+    bounds_of,
     power_of_two_below_one,
     write_bounds,
 )
@@ -99,6 +101,27 @@ def open_screen(generation: Generation) -> Screen | None:
     if bounds.shape != expected or bounds.dtype != np.float16:
         raise DamagedIndexError(f"{BOUNDS_NAME} is {bounds.dtype} {bounds.shape}, the manifest says float16 {expected}")
     return Screen(directions, bounds, Rounding(about.scale, about.error, about.norm))
+
+
+def write_segment_bounds(new: NewGeneration, name: str, before: Generation, vectors: Vectors) -> dict[str, float]:
+    """Write the bounds of a segment's titles in the directions of its base; where it has none, do nothing.
+
+    Args:
+        new: where they are written.
+        name: the file's.
+        before: a generation with that base.
+        vectors: float32 (titles, dim).
+
+    Returns:
+        What `Segment` says of them.
+    """
+    about, directions = before.manifest.screening, open_directions(before)
+    made = None if about is None or directions is None else bounds_of(vectors, directions, about.scale)
+    if made is None:
+        return {}
+    with new.create(name) as file:
+        np.lib.format.write_array(file, made[0], allow_pickle=False)
+    return {"bounds_error": made[1].error, "bounds_norm": made[1].norm}
 
 
 def open_directions(generation: Generation) -> NDArray[np.float64] | None:

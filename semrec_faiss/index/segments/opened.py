@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.stored import StoredTexts
@@ -17,6 +18,7 @@ from semrec_faiss.index.segments.joined import JoinedTexts
 from semrec_faiss.index.segments.places import GONE, Places, Replaced
 
 VECTORS = "vectors.npy"
+BOUNDS = "bounds.npy"
 RECORDS = "records"
 REPLACED = "replaced.npy"
 USER_VECTORS = "users.npy"
@@ -56,12 +58,18 @@ class OpenSegments:
     @cached_property
     def title_vectors(self) -> Vectors:
         """The vectors of the rows after the base's: float32 (n, dim), C-contiguous."""
-        return self._vectors(self.titles, VECTORS)
+        found = self._joined(self.titles, VECTORS, self._generation.manifest.dim, np.float32)
+        return np.ascontiguousarray(found, dtype=np.float32)
+
+    def title_bounds(self, width: int) -> NDArray[np.float16]:
+        """Return the bounds of the rows after the base's: float16 (n, width), C-contiguous; all segments have some."""
+        return np.ascontiguousarray(self._joined(self.titles, BOUNDS, width, np.float16))
 
     @cached_property
     def user_vectors(self) -> Vectors:
         """The same of users, float32 (users, dim)."""
-        return self._vectors(self.users, USER_VECTORS)
+        found = self._joined(self.users, USER_VECTORS, self._generation.manifest.dim, np.float32)
+        return np.ascontiguousarray(found, dtype=np.float32)
 
     def records(self, base: StoredTexts) -> JoinedTexts:
         """Join the records of the base with those of the segments."""
@@ -115,19 +123,19 @@ class OpenSegments:
             raise DamagedIndexError(f"{len(places.rows)} are left by {name}, the manifest says {expected}")
         return places
 
-    def _vectors(self, places: Places, name: str) -> Vectors:
-        dim = self._generation.manifest.dim
+    def _joined(self, places: Places, name: str, width: int, kind: type[np.generic]) -> NDArray[Any]:
+        """Put together what is left of an array of all segments: (rows, width)."""
         counts = places.counts[1:]
         parts = []
         for number, (part, count) in enumerate(zip(self.about.parts, counts, strict=True), start=1):
             if not count:
                 continue
-            vectors = self._array(part.name, name, (count, dim))
+            vectors = self._array(part.name, name, (count, width))
             left = places.within(number)
             parts.append(vectors if len(left) == count else vectors[left])
         if len(parts) == 1:
-            return np.ascontiguousarray(parts[0], dtype=np.float32)
-        return np.concatenate([np.empty((0, dim), np.float32), *parts])
+            return np.asarray(parts[0])
+        return np.concatenate([np.empty((0, width), kind), *parts])
 
     def _texts(self, name: str, counts: list[int]) -> list[StoredTexts]:
         return [

@@ -69,8 +69,6 @@ class SegmentedIndex(VectorIndex):
         super().__init__(cpu_index, config, device, originals=originals, screen=screen, directions=directions)
         self._base_count = self.count
         self.count = len(base_rows) + len(fresh)
-        if self._screen is not None:
-            self._screen = self._screen.with_segments(base_rows, fresh)
         self._fresh_searcher: Any = None
         if self.device.gpus and self.fused is None and len(fresh):
             self._fresh_searcher = self._on_gpu(fresh)

@@ -28,7 +28,9 @@ from semrec_faiss.index.generations.texts import write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers, line_of, write_seen
+from semrec_faiss.index.screening.written import write_segment_bounds
 from semrec_faiss.index.segments.opened import (
+    BOUNDS,
     DELISTED,
     RECORDS,
     REPLACED,
@@ -79,6 +81,9 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     write_users(new, name, written, plan.users.vectors, _replaced(plan.users, users))
     count = int(plan.titles.written.sum())
     segment = Segment(name=name, titles=count, users=len(written))
+    if plan.lines:
+        bounds = write_segment_bounds(new, file_of(name, BOUNDS), saved.generation, plan.titles.vectors)
+        segment = segment.model_copy(update=bounds)
     if not plan.seen and not back.seen:
         return Written(segment, 0, 0, (), returned=back.any)
     since, who, unlisted = _read_seen(saved, plan, titles, users, strict=strict)

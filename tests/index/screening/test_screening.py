@@ -19,7 +19,7 @@ from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.screening import spectrum
-from semrec_faiss.index.screening.bounds import power_of_two_below_one, write_bounds
+from semrec_faiss.index.screening.bounds import Rounding, bounds_of, power_of_two_below_one, write_bounds
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.screening.spectrum import choose, principal_directions, told_of, width_of
 from semrec_faiss.index.train import VectorBlocks
@@ -39,7 +39,7 @@ def unit(vectors: np.ndarray) -> Vectors:
     return np.ascontiguousarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def screened(vectors: Vectors, kept: int) -> tuple[Screen, np.ndarray, np.ndarray, object]:
+def screened(vectors: Vectors, kept: int) -> tuple[Screen, np.ndarray, np.ndarray, Rounding]:
     """Make a screen; return it with its directions, its bounds and how they were rounded."""
     directions = np.ascontiguousarray(principal_directions(vectors)[0][:kept])
     file = io.BytesIO()
@@ -126,9 +126,10 @@ def test_several_parts_and_more_than_were_looked_at_first() -> None:
 
 
 def living(base: Vectors, fresh: Vectors, left: np.ndarray, kept: int) -> Screen:
-    found = screened(base, kept)[0].with_segments(left, fresh)
-    assert found is not None
-    return found
+    screen, directions, _, rounding = screened(base, kept)
+    made = bounds_of(fresh, directions, rounding.scale)
+    assert made is not None
+    return screen.with_segments(left, *made)
 
 
 @settings(max_examples=30, deadline=None)
@@ -165,17 +166,17 @@ def test_segments_and_removed_titles_are_searched_as_one(
 
 def test_longer_vectors_in_segments_have_bounds_that_hold_or_none() -> None:
     base = texts(4000)
-    screen, query = screened(base, 15)[0], texts(1, 4)
+    query = texts(1, 4)
     for factor in (1e-3, 30.0, 1e4):
         fresh = np.float32(factor) * texts(1000, 2)
-        grown = screen.with_segments(np.arange(100, 4000), fresh)
-        assert grown is not None
+        grown = living(base, fresh, np.arange(100, 4000), 15)
         exact = np.concatenate((base, fresh)).astype(np.float64) @ query[0].astype(np.float64)
         exact[:100] = -np.inf
         found = grown.search(query, 20, base, fresh)
         assert found is not None
         assert set(found[1][0].tolist()) == set(np.argsort(-exact)[:20].tolist())
-    assert screen.with_segments(np.arange(4000), np.float32(1e6) * texts(1000, 2)) is None
+    _, directions, _, rounding = screened(base, 15)
+    assert bounds_of(np.float32(1e6) * texts(1000, 2), directions, rounding.scale) is None
 
 
 def test_queries_that_leave_too_much_are_left_to_a_full_comparison() -> None:
