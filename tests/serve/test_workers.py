@@ -192,3 +192,14 @@ def test_workers_end_with_their_supervisor(index: Path) -> None:
     os.kill(process.process.pid, signal.SIGKILL)
     gone, alive = psutil.wait_procs(workers, timeout=60)
     assert (len(gone), alive) == (2, [])
+
+
+@pytest.mark.slow
+def test_an_end_before_a_fallen_worker_is_replaced_is_no_failure(index: Path) -> None:
+    process = Process(index, "--workers", "2")
+    try:
+        psutil.Process(process.process.pid).children()[0].send_signal(signal.SIGKILL)
+        process.until(lambda: any("has fallen" in line for line in process.said))
+        assert process.end() == 0, "".join(process.said)
+    finally:
+        process.process.kill()
