@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.options import count_option, index_argument, json_option, results_option, set_option
-from semrec_faiss.cli.printing import as_ms, print_table
+from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.answers_record import AnswersResults
@@ -42,6 +42,9 @@ def _print(results: AnswersResults) -> None:
     click.echo("One by one, median ms; beside is all that is not search:")
     heads = ["", "", "whole", "search", "results", "beside", "bare search", "p99"]
     print_table(heads, rows, right=(2, 3, 4, 5, 6, 7))
+    if results.memory is not None:
+        told = [f"{as_size(one.own_bytes)} {name}" for name, one in results.memory.items()]
+        click.echo(f"Memory of the process without pages of mapped files: {', '.join(told)}")
     batches = results.batches
     click.echo(f"\n{batches.users:,} users at once, median ms:")
     costs = batches.us_a_title.model_dump()

@@ -24,18 +24,22 @@ from semrec_faiss.measure.bench.answers_record import (
     BatchOfUsers,
     EveryUser,
     FormCosts,
+    HeldMemory,
     SingleQuestions,
     Spread,
     Threads,
 )
-from semrec_faiss.measure.documents.results import device_name
+from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
+from semrec_faiss.measure.instruments.host_memory import status_bytes
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
+
+UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped files (/proc/self/status)")
 
 BATCH = 1000
 THREADS = 16
@@ -77,7 +81,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
     Raises:
         UsageError: the index has fewer users or titles than are to be asked.
     """
-    load = load_average()
+    load, opened = load_average(), held_memory()
     rng = np.random.default_rng(bench.seed)
     users, titles = recommender.users, recommender.titles
     if min(users.count, titles.count) < bench.questions + WARMUP:
@@ -102,6 +106,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         progress("asking one by one", number, len(singles))
         questions[name] = _one_by_one(recommender, asked, np.ascontiguousarray(vectors), ask, bench.k)
     progress("asking one by one", len(singles), len(singles))
+    asked_all = held_memory()
     batches = _batches(recommender, rng, bench, progress)
     return AnswersResults.whole(
         environment=stamp_of_this_run(),
@@ -110,11 +115,18 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         index=AskedIndex(type=recommender.index.config.type, titles=titles.count, users=users.count),
         settings=AnswersSettings(questions=bench.questions, k=bench.k, seed=bench.seed, batch=BATCH),
         questions=questions,
+        memory={"opened": opened, "asked": asked_all} if opened and asked_all else UNTOLD,
         batches=batches,
         threads=_batched_threads(recommender, rng, bench),
         threads_alone=_threads(recommender, rng, bench),
         every_user=_every_user(recommender, bench, progress),
     )
+
+
+def held_memory() -> HeldMemory | None:
+    """Count what this process holds; None where the system does not tell."""
+    own, mapped = status_bytes("RssAnon"), status_bytes("RssFile")
+    return None if own is None or mapped is None else HeldMemory(own_bytes=own, mapped_bytes=mapped)
 
 
 def _named(recommender: Recommender, rows: Rows, bench: AnswersBench) -> tuple[list[str], Vectors, Any]:

@@ -81,6 +81,13 @@ class EveryUser(Part):
     export_s: list[Amount]
 
 
+class HeldMemory(Part):
+    """Memory of the process: its own, and pages of mapped files, which the system takes back where it needs them."""
+
+    own_bytes: Count
+    mapped_bytes: Count
+
+
 class AskedIndex(Part):
     """The index that is asked."""
 
@@ -99,13 +106,18 @@ class AnswersSettings(Part):
 
 
 class AnswersResults(BenchResults):
-    """A whole results file; ``threads`` ask through a `Batcher`, ``threads_alone`` each for itself."""
+    """A whole results file; ``threads`` ask through a `Batcher`, ``threads_alone`` each for itself.
+
+    ``memory`` is what the process holds when the index is opened, and when ``questions`` are asked; before anything is
+    asked in batches.
+    """
 
     load_average_at_start: Amount | None
     device: str
     index: AskedIndex
     settings: AnswersSettings
     questions: dict[str, SingleQuestions]
+    memory: dict[str, HeldMemory] | None = None
     batches: BatchOfUsers
     threads: Threads
     threads_alone: Threads

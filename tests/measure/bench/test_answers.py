@@ -10,7 +10,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers
+from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers, held_memory
 from semrec_faiss.search.recommender import Recommender
 
 SHARES = {"p50_ms", "p95_ms", "p99_ms"}
@@ -43,7 +43,14 @@ def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender
     assert document["batches"]["genre"]
     assert all(document[threads]["users_per_second"] > 0 for threads in ("threads", "threads_alone"))
     assert len(document["every_user"]["export_s"]) == 1
+    assert document["memory"]["asked"]["own_bytes"] >= document["memory"]["opened"]["own_bytes"] - (1 << 20) > 0
+    assert document["memory"]["opened"]["mapped_bytes"] > 0
     assert (document["device"], document["index"]) == ("cpu", {"type": "flat", "titles": 300, "users": 60})
+
+
+def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.status_bytes", lambda _: None)
+    assert held_memory() is None
 
 
 def test_more_questions_than_users_are_refused(recommender: Recommender) -> None:
