@@ -41,6 +41,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """Validate a mapping with the keys of a config file; see `load_config`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"the settings are {type(values).__name__}; a mapping is expected", fix="{'dataset': …}")
     refuse_huge_numbers(values, "the settings")
     return _validate(YamlSource(copy.deepcopy(values)), overrides)
 

@@ -577,3 +577,9 @@ def test_labels_of_profiles_have_no_fractions_that_say_nothing() -> None:
     """Once a fault: ``half_life_days=100.0``."""
     assert Profile(half_life_days=100.0, popularity=0.45).describe() == "half_life_days=100, popularity=0.45"
     assert Profile().describe() == "defaults"
+
+
+@pytest.mark.parametrize("values", [None, [], 3, "flat"])
+def test_settings_that_are_no_mapping_are_refused(values: Any) -> None:
+    with pytest.raises(ConfigError, match=f"the settings are {type(values).__name__}; a mapping is expected"):
+        config_from_dict(values)

@@ -116,7 +116,8 @@ class IndexDirectory:
                 ) from error
             except OSError as error:
                 raise StorageError(
-                    f"cannot write in {self.path}: {error.strerror or error}", fix="name another --output"
+                    f"cannot write in {self.path}: {error.strerror or error}",
+                    fix="let this user write there, or take another directory",
                 ) from error
             if made:
                 held.callback(self._remove_if_unused, made)
@@ -158,7 +159,7 @@ class IndexDirectory:
         except OSError as error:
             raise StorageError(
                 f"cannot write the index in {self.path}: {error.strerror or error}; what was there before is unchanged",
-                fix="free space on that disk or name another --output",
+                fix="free space on that disk, or take another directory",
             ) from error
         finally:
             if folder is not None:

@@ -48,7 +48,7 @@ def _copy(connection: Any, query: str, target: Path) -> None:
     except duckdb.Error as error:
         raise StorageError(
             f"cannot write {target}: {first_line(error)}; what was there before is unchanged",
-            fix="free space on that disk or name another --output",
+            fix="free space on that disk, or take another directory",
         ) from error
 
 

@@ -91,7 +91,9 @@ def _number(text: str, field: str) -> float:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise UsageError(f"{text!r} is no number, as {field!r} holds", fix=f"--range {field}=5..10")
+        raise UsageError(
+            f"{text!r} is no number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
+        )
     return number
 
 
