@@ -140,11 +140,14 @@ def _actors_by_shard(shards: OpenShards) -> dict[tuple[Any, ...], list[Any]]:
 
 def _options(slots: Sequence[_Slot], wanted: Resources) -> tuple[list[dict[str, Any]], tuple[object, ...]]:
     """Return where each actor begins, and what holds its place for it."""
-    if not slots or not wanted.gpus:
-        return _cpu_options(slots), ()
-    group = _gpu_group([_bundle(slot) for slot in slots])
+    options = _cpu_options(slots)
+    there = [at for at, slot in enumerate(slots) if wanted.gpus and alive_places([slot.place])]
+    if not there:
+        return options, ()
+    group = _gpu_group([_bundle(slots[at]) for at in there])
     inside = load_ray().util.scheduling_strategies.PlacementGroupSchedulingStrategy
-    options = [{"scheduling_strategy": inside(group, placement_group_bundle_index=at)} for at in range(len(slots))]
+    for bundle, at in enumerate(there):
+        options[at] = {"scheduling_strategy": inside(group, placement_group_bundle_index=bundle)}
     return options, (_HeldGroup(group),)
 
 

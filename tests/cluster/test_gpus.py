@@ -81,6 +81,19 @@ def test_each_shard_has_a_gpu_of_its_own(two_gpus: Any, tmp_path: Any, monkeypat
     _until_free(2)
 
 
+def test_a_machine_that_is_away_holds_up_no_other(two_gpus: Any, tmp_path: Any) -> None:
+    import ray
+
+    shards = _shards(tmp_path, None, "127.0.0.9")
+    starter = ShardStarter(config_from_dict({"device": "auto"}), (), 1)
+    with pytest.raises(UnavailableError, match=r"shard 1 of 2 \(titles 10 to 19, on 127.0.0.9\) lies on machines"):
+        starter.start(shards)
+    shards.partial = True
+    starter.start(shards)
+    assert ray.get(shards.replicas[0][0].about.remote(), timeout=60)[2] in ("0", "1")
+    shards.close()
+
+
 def test_without_enough_gpus_shards_are_served_by_cpus(two_gpus: Any, tmp_path: Any) -> None:
     for device, nodes in (("auto", (None, None, None)), ("cpu", (None,))):
         shards = _shards(tmp_path, *nodes)
