@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semrec_faiss.cluster.connection import finished, head_answers, load_ray, told_as_ours
+from semrec_faiss.cluster.shards import named
 from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -66,6 +68,10 @@ def changed_shards(
         places = alive_places(shard.places)  # a machine that is away holds what is listed no more
         if not places:
             raise lost_machines(listed, number)
+        if len(places) < len(shard.places):
+            away = " and ".join(str(place.node) for place in shard.places if place not in places)
+            message = f"{named(listed, number)} is changed without {away}, which is away and will serve it no more"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
         plan = load_ray().put(one.plan)
         for place in places:
             asked[_begin(index / shard.folder, index / folders[number], place, plan, compact_at)] = (number, place)

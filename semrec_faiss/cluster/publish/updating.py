@@ -176,10 +176,7 @@ def _new_generation(directory: IndexDirectory) -> Iterator[NewGeneration]:
 def _work_of(listed: ShardList, plan: UpdatePlan, fields: dict[str, str]) -> list[Work | None]:
     """Divide a plan: each shard loses what is removed or changed, and the last one takes what is written."""
     gone = np.sort(np.concatenate([plan.titles.replaced, plan.titles.removed]))
-    counts = np.diff(np.searchsorted(gone, listed.starts))
     last = len(listed.shards) - 1
-    if not plan.lines:  # the last one that is left takes new fields, and nothing else
-        last = int(np.flatnonzero(counts < np.diff(listed.starts))[-1])
     work: list[Work | None] = []
     for number, shard in enumerate(listed.shards):
         own = gone[(gone >= shard.first) & (gone < shard.first + shard.titles)] - shard.first
