@@ -9,7 +9,8 @@ a file opened for writing, a link, a rename, a removal or a sync; n goes through
 be what it was or what the publication makes of it, as a model of dicts and numpy has it: no title lost, none back from
 the dead, none twice, and the best titles of three queries those of brute force. The reader follows the index and asks
 the same queries; whatever it was answered must be what the model says of the generation that answered. Prints one JSON
-object. On /dev/shm the disk costs nothing.
+object. Ctrl-C ends it after the publication at hand, and what was done is told. Several at a time, each with a folder
+and a seed of its own, share the cores. On /dev/shm the disk costs nothing.
 """
 
 from __future__ import annotations
@@ -259,7 +260,8 @@ def main() -> None:
     index = model.build(root / "first", {"type": "flat"})
     truths = {IndexDirectory(index).current().ref.manifest_sha256: Truth.of(model)}
     reader, killer, counts, done, publication = _reader(index, root), Killer(), Counter[str](), 0, 0
-    started = time.monotonic()
+    started, interrupted = time.monotonic(), list[int]()
+    signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
     for name, count, known in publications(index, root, model, draws, killer):
         current = IndexDirectory(index).current()
         # An update that compacts, too, publishes twice: the reader may have seen the first of them.
@@ -271,7 +273,7 @@ def main() -> None:
         done, publication = done + count, publication + 1
         if publication % 500 == 0:
             print(f"{done:,} operations, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        if done >= operations:
+        if done >= operations or interrupted:
             break
     (root / "ending").touch()
     status = os.waitpid(reader, 0)[1]
