@@ -27,7 +27,7 @@ def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name
     columns: dict[str, Any] = {"user_row": users, "media_id": pa.array(ids[latest.rows].tolist(), pa.string())}
     more = {"rating": latest.ratings, "timestamp": latest.timestamps}
     columns |= {column: values for column, values in more.items() if values is not None}
-    pq.write_table(pa.table(columns), new.folder / name, compression="zstd")
+    pq.write_table(pa.table(columns), new.path(name), compression="zstd")
     new.adopt(name)
 
 

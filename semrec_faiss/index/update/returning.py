@@ -84,5 +84,5 @@ def write_media_ids(
         return
     ids = [str(record["media_id"]) for record in saved.titles.records(removed)] if len(removed) else []
     table = {"place": [*places.rows[removed].tolist(), *back.media_ids], "media_id": [*ids, *back.media_ids.values()]}
-    pq.write_table(pa.table(table), new.folder / file_of(name, MEDIA_IDS))
+    pq.write_table(pa.table(table), new.path(file_of(name, MEDIA_IDS)))
     new.adopt(file_of(name, MEDIA_IDS))
