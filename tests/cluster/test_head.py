@@ -86,7 +86,7 @@ def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
         for process in (one for kind in ("gcs_server", "raylet") for one in head.head_node.all_processes[kind]):
             os.kill(process.process.pid, signal.SIGKILL)
         for driver in drivers:
-            out, said = driver.communicate(timeout=100)
+            out, said = driver.communicate(timeout=200)
             assert "UnavailableError the head of the cluster does not answer any more" in out, (out, said)
             assert driver.returncode == 6
     assert IndexDirectory(tmp_path / "index").current().ref == before

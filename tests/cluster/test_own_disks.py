@@ -104,7 +104,7 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
         assert _nodes(_listed(index)) == [[here], [OTHER]]
         assert [path.name for path in (index / "shards/gen-000001").iterdir()] == ["00000"], "the other lies there"
         verify_shards(index)
-        with ClusterRecommender.open(index, patience_s=2) as sharded:
+        with ClusterRecommender.open(index, patience_s=60) as sharded:
             _same(sharded, world.whole)
             change = {"where": "year = 1950", "compact_at": None}
             assert sharded.update(**change).titles.removed == 5
@@ -117,12 +117,13 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
             build_shards(config_from_dict(world.config | {"output": str(twice)}), 2, replicas=2)
             assert _nodes(_listed(twice)) == [[here, OTHER], [OTHER, here]]
             verify_shards(twice)
-            with ClusterRecommender.open(twice, replicas=2, patience_s=20) as both:
+            with ClusterRecommender.open(twice, replicas=2, patience_s=60) as both:
                 _same(both, world.whole)
                 _lose(machine)
                 _until_nodes_are(lambda addresses: OTHER not in addresses)
                 _same(both, world.whole)
                 lost = rf"shard 1 of 2 \(titles \d+ to \d+, on {OTHER}\)"
+                sharded.shards.patience_s = 2
                 with pytest.raises(UnavailableError, match=f"{lost} did not answer within 2 s"):
                     sharded.similar("m00011")
                 with pytest.raises(UnavailableError, match=f"{lost} lies on machines that the cluster does not have"):
@@ -131,7 +132,7 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
                     verify_shards(index)
                 with pytest.raises(UnavailableError, match=lost):
                     update_shards(index, Change(remove_titles=["m00001"]))
-                with ClusterRecommender.open(index, patience_s=2, partial=True) as partial:
+                with ClusterRecommender.open(index, patience_s=5, partial=True) as partial:
                     answer = partial.similar("m00011", 5).as_dict()
                     assert answer["titles_seen"] == pytest.approx(147 / 296, abs=0.01)
                     with pytest.raises(UnavailableError):
