@@ -65,11 +65,11 @@ def _a_machine_with_its_own(disk: Path, cluster: Any) -> Iterator[subprocess.Pop
 def _lose(machine: subprocess.Popen[bytes]) -> None:
     if machine.poll() is None:
         os.killpg(machine.pid, signal.SIGKILL)
-        machine.wait(10)
+        machine.wait(60)
 
 
 def _until_nodes_are(so: Any) -> None:
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 300
     while not so([node["NodeManagerAddress"] for node in alive_nodes()]):
         assert time.monotonic() < ends
         time.sleep(0.1)
