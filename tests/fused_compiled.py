@@ -167,10 +167,8 @@ def _kind(value: Any) -> str:
     """Return Triton's name of an argument's type."""
     import torch
 
-    names = {
-        torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64", torch.int8: "i8", torch.int32: "i32",
-        torch.int64: "i64",
-    }  # fmt: skip
+    floats = {torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
+    names = floats | {torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
     if isinstance(value, torch.Tensor):
         return f"*{names[value.dtype]}"
     if isinstance(value, bool | int):

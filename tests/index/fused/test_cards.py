@@ -68,8 +68,11 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
     made = subprocess.run(
         [sys.executable, str(script), "--samples", "".join(map(str, card.capability))],
         env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True, text=True, timeout=400, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=True,
+    )
     names = set()
     for _, name, sizes, shared, registers, spilled in map(json.loads, made.stdout.splitlines()):
         names.add(name)
