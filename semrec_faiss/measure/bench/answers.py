@@ -125,8 +125,10 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
 
 def held_memory() -> HeldMemory | None:
     """Count what this process holds; None where the system does not tell."""
-    own, mapped = status_bytes("RssAnon"), status_bytes("RssFile")
-    return None if own is None or mapped is None else HeldMemory(own_bytes=own, mapped_bytes=mapped)
+    own, mapped, shared = (status_bytes(name) for name in ("RssAnon", "RssFile", "RssShmem"))
+    if own is None or mapped is None or shared is None:
+        return None
+    return HeldMemory(own_bytes=own, mapped_bytes=mapped + shared)  # shared: mapped from a file system in memory
 
 
 def _named(recommender: Recommender, rows: Rows, bench: AnswersBench) -> tuple[list[str], Vectors, Any]:
