@@ -222,7 +222,7 @@ def read_only(build: Build) -> Iterator[Path]:
 def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) -> None:
     program = (
         "import os, sys\n"
-        "import semrec_faiss.index.saved.saved_index, semrec_faiss.search.recommender\n"
+        "import semrec_faiss.index.saved.verifying, semrec_faiss.search.recommender\n"
         "import faiss, duckdb\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "os.chdir('/')\n"
