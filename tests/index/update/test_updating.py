@@ -392,7 +392,7 @@ def test_damage_to_any_file_of_a_segment_is_found_and_links_that_are_refused_are
     assert (generation.folder / "index.faiss").stat().st_nlink == 1
     verify(index)
     own = [name for name in generation.manifest.files if name.startswith("seg-")]
-    assert len(own) == 11
+    assert len(own) == 12
     for name in own:
         path = generation.folder / name
         whole = path.read_bytes()
