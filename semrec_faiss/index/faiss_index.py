@@ -109,7 +109,7 @@ class FaissIndex(HoldsHandles):
         while start < len(queries):
             piece = queries[start : start + self.block_rows]
             try:
-                pieces.append(self.faiss_search(piece, k))
+                pieces.append(self._by_bounds(piece, k) or self.faiss_search(piece, k))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise DeviceError(f"FAISS failed on {self.device}: {first_line(error)}") from error
@@ -124,7 +124,7 @@ class FaissIndex(HoldsHandles):
         return np.concatenate([d for d, _ in pieces]), np.concatenate([i for _, i in pieces])
 
     def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
-        """Search all queries at once.
+        """Search all queries at once, without bounds.
 
         Args:
             queries: float32 (queries, dim), prepared.
@@ -134,17 +134,6 @@ class FaissIndex(HoldsHandles):
         Returns:
             scores float32 and rows int64 (queries, k), best first; -1 where it found fewer.
         """
-        found = self._by_bounds(queries, k)
-        return self.compare(queries, k, **options) if found is None else found
-
-    def _by_bounds(self, queries: Vectors, k: int) -> tuple[Scores, Rows] | None:
-        """Search for a single query by bounds; None where there are none, or they do not pay."""
-        if self._screen is None or self._flat_vectors is None or len(queries) != 1:
-            return None
-        return self._screen.search(queries, k, self._flat_vectors)
-
-    def compare(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
-        """Do what `faiss_search` does, without bounds."""
         if self._flat_vectors is not None and len(queries) == 1:
             return best_of_one(queries, k, self._flat_vectors)
         if self._flat_vectors is not None and multiplies_by_numpy(len(queries), k, len(self._flat_vectors)):
@@ -154,6 +143,12 @@ class FaissIndex(HoldsHandles):
         with self.locked():
             scores, rows = self.faiss_index.search(queries, k, **options)
         return scores, rows
+
+    def _by_bounds(self, queries: Vectors, k: int) -> tuple[Scores, Rows] | None:
+        """Search for a single query by bounds; None where there are none, or they do not pay."""
+        if self._screen is None or self._flat_vectors is None or len(queries) != 1:
+            return None
+        return self._screen.search(queries, k, self._flat_vectors)
 
     def is_screened(self, queries: int, k: int) -> bool:
         """Tell whether a search leaves titles out by their bounds, so that its answers are proven."""

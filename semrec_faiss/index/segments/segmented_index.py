@@ -110,7 +110,7 @@ class SegmentedIndex(VectorIndex):
         found = self._screen.search(queries, k, self._flat_vectors, self._fresh)
         return None if found is None else (found[0], self._rows_at(found[1]))
 
-    def compare(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
+    def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         """Search what is left of the base and, exactly, the segments; returns what `FaissIndex.faiss_search` does."""
         scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
         if not len(self._fresh):
@@ -124,7 +124,7 @@ class SegmentedIndex(VectorIndex):
         if not k:
             return _nothing(len(queries))
         if left == self._base_count:
-            scores, places = super().compare(queries, k, **options)
+            scores, places = super().faiss_search(queries, k, **options)
             return scores, places  # the base's places are its rows
         fetch = min(most, _enough(k, self._base_count / left))
         scores, rows, short = self._left_of(queries, fetch, k, options)
@@ -139,7 +139,7 @@ class SegmentedIndex(VectorIndex):
 
     def _left_of(self, queries: Vectors, fetch: int, k: int, options: Any) -> tuple[Scores, Rows, Rows]:
         """Fetch candidates and drop the removed ones; also tell the queries that may have more than were fetched."""
-        scores, places = super().compare(queries, fetch, **options)
+        scores, places = super().faiss_search(queries, fetch, **options)
         rows = self._rows_at(places)
         first = np.argsort(rows == GONE, axis=1, kind="stable")[:, :k]
         rows, kept = np.take_along_axis(rows, first, axis=1), np.take_along_axis(scores, first, axis=1)
