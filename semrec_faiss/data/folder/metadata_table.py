@@ -120,6 +120,8 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
         with session() as connection:
             file = source.sql(connection, numbered=True)
             described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
+            held = connection.sql(f"FROM {file}")
+            nested = dict(zip(held.columns, held.types, strict=True))
             types = {name: kind for name, kind, *_ in described if name in names}
             count = 0
             if [name for name, *_ in described][: len(types)] != list(names):
@@ -127,7 +129,8 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
             ours = _named(names, recipe)
             wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
             for name, (column, _, wrong) in wanted.items():
-                count += _note_wrong(connection, file, column, wrong, note) if wrong else 0
+                mistake = wrong or _too_large(column, nested[column])
+                count += _note_wrong(connection, file, column, mistake, note) if mistake else 0
                 if name == "media_id":
                     count += _note_repeats(connection, file, column, note)
             selected = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
@@ -205,6 +208,29 @@ def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path | str) 
     if kind in ("FLOAT", "DOUBLE"):
         return f"CASE WHEN isfinite({raw}) THEN {raw} END"  # not a number is what no filter can compare
     return f"{raw}::VARCHAR" if kind.strip('"') == "NULL" else raw
+
+
+def _too_large(column: str, kind: Any) -> str:
+    """Return the SQL of what is wrong with a field that has numbers: records are JSON, which has no infinite ones.
+
+    Not a number is what tables without a value often hold, and is read as that.
+    """
+    found = _infinite(quoted_name(column), kind)
+    return f"CASE WHEN {found} THEN 'holds an infinite number' END" if found else ""
+
+
+def _infinite(raw: str, kind: Any, depth: int = 0) -> str:
+    """Return the SQL of whether ``raw`` of DuckDB's type ``kind`` holds an infinite number, "" where it cannot."""
+    if kind.id in ("float", "double"):
+        return f"isinf({raw})"
+    if kind.id in ("list", "array", "map"):
+        values, each = f"map_values({raw})" if kind.id == "map" else raw, f"x{depth}"
+        inner = _infinite(each, kind.children[kind.id == "map"][1], depth + 1)
+        return f"len(list_filter({values}, lambda {each}: {inner})) > 0" if inner else ""
+    if kind.id == "struct":
+        parts = [_infinite(f"struct_extract({raw}, {quoted_text(name)})", part, depth) for name, part in kind.children]
+        return " OR ".join(f"({part})" for part in parts if part)
+    return ""
 
 
 def _year(path: Path | str, column: str, raw: str, kind: str) -> tuple[str, str]:

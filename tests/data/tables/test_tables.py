@@ -313,6 +313,28 @@ def test_a_year_that_is_none_is_told(tmp_path: Path) -> None:
     assert error.message == f"{tmp_path}/p.parquet: row 2, column year: 2000.5 is no whole year"
 
 
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, -INF, None],
+        [[1.0], [2.0, INF], []],
+        [{"a": 1.0, "b": "inf"}, {"a": INF, "b": ""}, None],
+        [[{"a": [1.0]}], [{"a": [INF]}], []],
+        pa.array([[("a", 1.0)], [("b", INF)], []], pa.map_(pa.string(), pa.float64())),
+    ],
+    ids=["number", "list", "struct", "nested", "map"],
+)
+def test_an_infinite_number_is_told_not_dropped(tmp_path: Path, values: Any) -> None:
+    """Records are JSON, which has none; not a number, which stands for a missing value, is read as that."""
+    table = pa.table({"id": ["a", "b", "c"], "title": ["A", "B", "C"], "x": values})
+    pq.write_table(table.append_column("v", lists(vectors(3))), tmp_path / "p.parquet")
+    error = refusal(tmp_path / "p.parquet", tmp_path / "data", vector="v")
+    assert error.message == f"{tmp_path}/p.parquet: row 2, column x: holds an infinite number"
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("x")
     (tmp_path / "p.parquet").write_bytes(b"PAR1 nonsense")
