@@ -69,8 +69,12 @@ _TIMES = {"bin": 8, "to_binary": 8, "url_encode": 3} | dict.fromkeys(
 _LISTED_FIX = "ask for fewer at once, or give the titles a field that says the same and ask for that"
 
 
+MOST_OPEN = 500
+"""Brackets that may stay open before the parser is asked: its time grows with their square, 10,000 took 50 s."""
+
+
 def check_length(where: str) -> None:
-    """Refuse, by UsageError, a text that is too long to be parsed soon."""
+    """Refuse, by UsageError, a text that is too long, or of too many open brackets, to be parsed soon."""
     if len(where) > MOST_CHARACTERS:
         raise UsageError(
             f"the filter has {len(where):,} characters; at most {MOST_CHARACTERS:,} are allowed", fix=_LISTED_FIX
@@ -80,6 +84,12 @@ def check_length(where: str) -> None:
         raise UsageError(
             f"the filter holds {words:,} names and values; at most {MOST_WORDS:,} are allowed", fix=_LISTED_FIX
         )
+    for opening, closing in ("()", "[]", "{}"):
+        open_ones = where.count(opening) - where.count(closing)
+        if open_ones > MOST_OPEN:
+            raise UsageError(
+                f"the filter leaves {open_ones:,} of its {where.count(opening):,} {opening!r} open", fix="close each"
+            )
 
 
 def check_work(expression: dict[str, Any], parts: Sequence[dict[str, Any]]) -> None:

@@ -58,6 +58,8 @@ def nested(name: str, times: int, arguments: str = "") -> str:
         (" OR ".join(f"year = {year}" for year in range(2_000)), f"at most {MOST_STEPS:,} are allowed"),
         ("NOT " * 5_000 + "true", "deeper than 1,000 levels"),
         ("(" * 90_000 + "true" + ")" * 90_000, "deeper than 1,000 levels"),
+        ("(" * 10_000, r"leaves 10,000 of its 10,000 '\(' open"),
+        ("[" * 600 + "year]", r"leaves 599 of its 600 '\[' open"),
     ],
 )
 def test_what_would_take_all_memory_or_time_is_refused_with_the_limit(catalog: Catalog, where: str, told: str) -> None:
