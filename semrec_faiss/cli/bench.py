@@ -14,7 +14,7 @@ from semrec_faiss.cli.bench_learn import learn
 from semrec_faiss.cli.bench_serve import serve
 from semrec_faiss.cli.bench_update import update
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import json_option, results_option, set_option
+from semrec_faiss.cli.options import FilePath, json_option, results_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_table, say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def bench() -> None:
 
 
 @bench.command(epilog="Example: semrec bench search --device cpu --out results")
-@click.argument("index", required=False, type=click.Path(path_type=Path))
+@click.argument("index", required=False, type=FilePath())
 @click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=1), help="Titles to make up.")
 @click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=0), help="Users to make up.")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import FiniteRange, count_option, index_argument, json_option, results_option, set_option
+from semrec_faiss.cli.options import (
+    FilePath,
+    FiniteRange,
+    count_option,
+    index_argument,
+    json_option,
+    results_option,
+    set_option,
+)
 from semrec_faiss.cli.printing import as_ms, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Kept open.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that answer.")
 @click.option("--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Of each measurement.")
-@click.option("--costs", type=click.Path(path_type=Path), help="Prices of machines; see configs/costs.yaml.")
+@click.option("--costs", type=FilePath(), help="Prices of machines; see configs/costs.yaml.")
 @count_option
 @set_option
 @results_option

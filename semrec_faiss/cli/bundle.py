@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.options import index_argument, json_option
+from semrec_faiss.cli.options import FilePath, index_argument, json_option
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 
 
 @click.command(epilog="Example: semrec bundle indexes/demo demo.tar.zst")
 @index_argument
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FilePath())
 @json_option
 def bundle(index: Path, out: Path, as_json: bool) -> None:
     """Pack the generation of INDEX that is in use into one file OUT.tar.zst, digests included."""
@@ -30,8 +30,8 @@ def bundle(index: Path, out: Path, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: semrec unbundle demo.tar.zst indexes/demo")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
+@click.argument("out", type=FilePath())
 @json_option
 def unbundle(file: Path, out: Path, as_json: bool) -> None:
     """Unpack FILE, which `semrec bundle` made, to a new index directory OUT.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
@@ -31,12 +31,10 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
     "--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of some of all; may be repeated."
 )
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeat it.")
-@click.option("--config", type=click.Path(path_type=Path), help="Questions and targets; see configs/compare.yaml.")
-@click.option("--costs", type=click.Path(path_type=Path), help="Prices of machines; see configs/costs.yaml.")
-@click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where JSON and report go."
-)
-@click.option("--profile", "trace", type=click.Path(path_type=Path), help="A Chrome trace of one query of each test.")
+@click.option("--config", type=FilePath(), help="Questions and targets; see configs/compare.yaml.")
+@click.option("--costs", type=FilePath(), help="Prices of machines; see configs/costs.yaml.")
+@click.option("--out", default="results", show_default=True, type=FilePath(), help="Where JSON and report go.")
+@click.option("--profile", "trace", type=FilePath(), help="A Chrome trace of one query of each test.")
 @click.option("--check", is_flag=True, help="End with exit code 1 when a criterion is not met.")
 @set_option
 @json_option

@@ -11,7 +11,7 @@ import click
 from typing_extensions import Unpack
 
 from semrec_faiss.cli.dataset_exchange import export_files, import_file
-from semrec_faiss.cli.options import FiniteRange, json_option, ray_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ dataset.add_command(export_files)
 
 
 @dataset.command(epilog="Example: semrec dataset check data/demo")
-@click.argument("folder", type=click.Path(path_type=Path, readable=False))
+@click.argument("folder", type=FilePath(readable=False))
 @json_option
 def check(folder: Path, as_json: bool) -> None:
     """Read all of FOLDER, refuse what is inconsistent, and print what was found, norms included.
@@ -87,7 +87,7 @@ def _norms(vectors: VectorsReport) -> str:
 
 
 @dataset.command(epilog="Example: semrec dataset synth scratch/synth --titles 62423 --users 119743 --dim 384 --seed 7")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FilePath())
 @click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=1), help="Media vectors.")
 @click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=0), help="User vectors.")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions.")
@@ -168,7 +168,7 @@ def _workers_of(address: str) -> AbstractContextManager[EncoderLoader]:
 @dataset.command(
     epilog="Example: semrec dataset embed MY_FOLDER --model sentence-transformers/all-MiniLM-L6-v2 --fields keywords"
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FilePath())
 @_embed_options
 @click.option("--fields", default="", metavar="A,B", help="Metadata fields to add to title, genres and tags.")
 @click.option("--overwrite", is_flag=True, help="Replace vectors that were made with other settings.")
@@ -206,8 +206,8 @@ def embed(
 
 
 @dataset.command(epilog="Example: semrec dataset movielens ml-latest-small.zip data/ml --device cpu")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("path", type=FilePath())
+@click.argument("out", type=FilePath())
 @_embed_options
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @json_option
@@ -256,11 +256,11 @@ def _learners(address: str | None) -> Workers:
 
 
 @dataset.command(epilog="Example: semrec dataset learn data/ml-text data/ml --interactions ratings.csv")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("folder", type=FilePath())
+@click.argument("out", type=FilePath())
 @click.option(
     "--interactions",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="user_id, media_id, and rating and timestamp where known, .csv or .parquet. [default: FOLDER's seen titles]",
 )
 @click.option("--rank", default=256, show_default=True, type=click.IntRange(1, 4096), help="Collaborative dimensions.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import json_option, profile_changes, profile_options
+from semrec_faiss.cli.options import FilePath, json_option, profile_changes, profile_options
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
@@ -18,8 +18,8 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 
 
 @click.command("import", epilog="Example: semrec dataset import products.parquet data/shop --map media_id=sku")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", type=FilePath())
+@click.argument("out", type=FilePath())
 @click.option(
     "--map",
     "maps",
@@ -29,19 +29,17 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
     " (- for none). [default: guessed by names]",
 )
 @click.option("--vector", metavar="COLUMN", help="The column of vectors. [default: guessed]")
-@click.option("--vectors", type=click.Path(path_type=Path), help="A .npy with a vector a row, instead of a column.")
+@click.option("--vectors", type=FilePath(), help="A .npy with a vector a row, instead of a column.")
 @click.option("--without-vectors", is_flag=True, help="There are none; semrec dataset embed makes them of texts.")
 @click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A column of texts that are lists.")
-@click.option("--users", type=click.Path(path_type=Path), help="A table of user ids and their vectors.")
-@click.option(
-    "--interactions", type=click.Path(path_type=Path), help="A table of what people did, which makes them users of OUT."
-)
+@click.option("--users", type=FilePath(), help="A table of user ids and their vectors.")
+@click.option("--interactions", type=FilePath(), help="A table of what people did, which makes them users of OUT.")
 @click.option(
     "--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="Of its times. [default: told from the values]"
 )
 @profile_options
-@click.option("--queries", type=click.Path(path_type=Path), help="The .fbin of questions beside a .fbin.")
-@click.option("--neighbors", type=click.Path(path_type=Path), help="The .ibin of their neighbours.")
+@click.option("--queries", type=FilePath(), help="The .fbin of questions beside a .fbin.")
+@click.option("--neighbors", type=FilePath(), help="The .ibin of their neighbours.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
 @json_option
 def import_file(
@@ -189,8 +187,8 @@ def _import_benchmark(
 
 
 @click.command("export", epilog="Example: semrec dataset export data/demo scratch/demo.parquet")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("folder", type=FilePath())
+@click.argument("out", type=FilePath())
 @click.option(
     "--queries",
     default=1000,

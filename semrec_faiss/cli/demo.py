@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import print_json, progress_bars, say
 
 TITLE = "Toy Story (1995)"
@@ -18,7 +18,7 @@ USER = "user_033"
     "--output",
     default="indexes/demo",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Where to save the demo index.",
 )
 @json_option

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import print_json, print_table
 
 
 @click.command(epilog="Example: semrec doctor indexes/demo")
-@click.argument("index", required=False, type=click.Path(path_type=Path))
+@click.argument("index", required=False, type=FilePath())
 @json_option
 def doctor(index: Path | None, as_json: bool) -> int:
     """Check Python, FAISS and its GPUs, the driver, torch, memory and optional packages; INDEX too where it is given.

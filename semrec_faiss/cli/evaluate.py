@@ -11,6 +11,7 @@ import click
 
 from semrec_faiss.cli.ending import tell
 from semrec_faiss.cli.options import (
+    FilePath,
     FiniteRange,
     index_argument,
     json_option,
@@ -54,7 +55,7 @@ BESIDE = {
     show_default=True,
     help="Leave out what a user liked less since the first title left out, too, or let it tell.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write the whole document to this JSON file.")
+@click.option("--out", type=FilePath(), help="Write the whole document to this JSON file.")
 @set_option
 @json_option
 def evaluate(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from semrec_faiss.cli.options import index_argument, json_option, ray_option, set_option
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
 from semrec_faiss.errors import DamagedIndexError, UsageError
 from semrec_faiss.index.generations.facts import Facts, facts_of
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: semrec build configs/flat.yaml --dataset data/demo --output indexes/demo")
-@click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
-@click.option("--output", type=click.Path(path_type=Path), help="The index directory, instead of the config's.")
+@click.argument("config", type=FilePath(), required=False)
+@click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
+@click.option("--output", type=FilePath(), help="The index directory, instead of the config's.")
 @click.option("--shards", metavar="N", help="With --ray: in so many shards; auto for one a machine or GPU.")
 @click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Machines a shard lies on.")
 @ray_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import tell
-from semrec_faiss.cli.options import FiniteRange, json_option, set_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, set_option
 from semrec_faiss.cli.printing import as_size, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ SUMS = ("base_bytes", "peak_bytes")
 
 
 @click.command(epilog="Example: semrec memory configs/flat.yaml --titles 1000000 --dim 384 --measure")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
+@click.argument("config", type=FilePath())
+@click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
 @click.option("--titles", type=click.IntRange(min=1), help="How many titles. [default: the dataset's]")
 @click.option("--dim", type=click.IntRange(min=1), help="Dimensions of a vector. [default: the dataset's]")
 @click.option(

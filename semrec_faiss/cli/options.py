@@ -27,6 +27,19 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """A file or folder; an empty text, as a variable that is not set leaves, is no name of the present folder."""
+
+    def __init__(self, *, readable: bool = True) -> None:
+        super().__init__(path_type=Path, readable=readable)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the path."""
+        if value == "":
+            self.fail("the path is empty; write . for the present folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 count_option = click.option(
     "-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles to return."
@@ -42,11 +55,11 @@ show_option = click.option(
 explain_option = click.option("--explain", "account", is_flag=True, help="Show how the titles were found.")
 
 
-class IndexPath(click.Path):
+class IndexPath(FilePath):
     """An index directory, or ``ray://HOST:PORT/INDEX`` as it stands."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, readable=False)
+        super().__init__(readable=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Take an address of a cluster for no path: that would lose a slash."""
@@ -203,5 +216,5 @@ def _rating(text: str) -> tuple[str, float]:
 
 
 results_option = click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Where the JSON goes."
+    "--out", default="results", show_default=True, type=FilePath(), help="Where the JSON goes."
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, json_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", type=FilePath())
 @click.option("--recall", type=FiniteRange(0, 1), help="At least this recall.")
 @click.option("--p95-ms", type=FiniteRange(min=0), help="95 % of the searches in at most so many ms.")
 @click.option("--p50-ms", type=FiniteRange(min=0), help="Half of the searches in at most so many ms.")
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     type=click.Choice(["qps", "p50", "p95", "recall", "memory", "build"]),
     help="What to choose by among those that meet all.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The YAML to write. [default: RESULTS/pick.yaml]")
+@click.option("--out", type=FilePath(), help="The YAML to write. [default: RESULTS/pick.yaml]")
 @json_option
 def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int:
     """Choose the best index of a sweep that meets what is required, say why the others lost, write its config.

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, json_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, json_option
 from semrec_faiss.cli.printing import print_json, print_table, say
 from semrec_faiss.errors import DataError
 
 
 @click.command(epilog="Example: semrec report results/sweep-demo")
-@click.argument("results", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--compare", nargs=2, metavar="A B", type=click.Path(path_type=Path), help="Set sweep B against sweep A instead."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to write to. [default: RESULTS, or B]")
+@click.argument("results", required=False, type=FilePath())
+@click.option("--compare", nargs=2, metavar="A B", type=FilePath(), help="Set sweep B against sweep A instead.")
+@click.option("--out", type=FilePath(), help="The folder to write to. [default: RESULTS, or B]")
 @json_option
 def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | None, as_json: bool) -> None:
     """Make a page that works offline, with pictures of its charts, of what was measured before.
@@ -83,8 +81,8 @@ def _of_file(path: Path, out: Path) -> list[Path]:
 
 
 @click.command("check-regression", epilog="Example: semrec check-regression results/main results/mine --tolerance 10%")
-@click.argument("baseline", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("baseline", type=FilePath())
+@click.argument("new", type=FilePath())
 @click.option(
     "--tolerance",
     default="10%",

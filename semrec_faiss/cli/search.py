@@ -9,6 +9,7 @@ import click
 
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.options import (
+    FilePath,
     count_option,
     index_argument,
     json_option,
@@ -114,7 +115,7 @@ def search(
 @click.option("--dislike", "dislikes", multiple=True, metavar="TITLE", help="Instead of a user: one that is disliked.")
 @click.option("--rate", "ratings", multiple=True, metavar="TITLE=STARS", help="Instead of a user: a rating, 0.5 to 5.")
 @click.option("--all-users", is_flag=True, help="Every user, to the Parquet file given with --out.")
-@click.option("--out", type=click.Path(path_type=Path), help="With --all-users: the file to write; resumable.")
+@click.option("--out", type=FilePath(), help="With --all-users: the file to write; resumable.")
 @ray_option
 @click.option("--workers", type=click.IntRange(min=1), help="With --ray: how many. [default: one a machine]")
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")

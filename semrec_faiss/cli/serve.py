@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import ray_option, set_option
+from semrec_faiss.cli.options import FilePath, ray_option, set_option
 from semrec_faiss.cli.printing import say
 from semrec_faiss.errors import MissingPackageError
 
@@ -38,14 +38,14 @@ def serve() -> None:
 
 
 @serve.command(DEFAULT, epilog="Example: semrec serve run indexes/demo --port 8080")
-@click.argument("index", required=False, type=click.Path(path_type=Path, readable=False))
-@click.option("--config", type=click.Path(path_type=Path), help="A YAML file; flags go over it.")
+@click.argument("index", required=False, type=FilePath(readable=False))
+@click.option("--config", type=FilePath(), help="A YAML file; flags go over it.")
 @click.option("--host", help="Where to listen; others than this machine need --keys. [default: 127.0.0.1]")
 @click.option("--port", type=int, help="0 takes a free one. [default: 8080]")
-@click.option("--keys", type=click.Path(path_type=Path), help="A file that `semrec serve keys add` writes.")
+@click.option("--keys", type=FilePath(), help="A file that `semrec serve keys add` writes.")
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; repeat it.")
-@click.option("--tls-certificate", type=click.Path(path_type=Path), help="A PEM file, for HTTPS.")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="The PEM file of its key.")
+@click.option("--tls-certificate", type=FilePath(), help="A PEM file, for HTTPS.")
+@click.option("--tls-key", type=FilePath(), help="The PEM file of its key.")
 @click.option("--max-k", type=int, help="Titles in one answer, at most. [default: 1000]")
 @click.option("--max-queries", type=int, help="Queries in one request, at most. [default: 1000]")
 @click.option("--max-body-mb", type=int, help="The largest body. [default: 16]")
@@ -90,9 +90,7 @@ def keys() -> None:
 
 @keys.command(epilog="Example: semrec serve keys add website --keys keys.txt")
 @click.argument("name")
-@click.option(
-    "--keys", "path", required=True, type=click.Path(path_type=Path), help="The file; made where there is none."
-)
+@click.option("--keys", "path", required=True, type=FilePath(), help="The file; made where there is none.")
 @click.option(
     "--role", default="read", show_default=True, type=click.Choice(["read", "admin"]), help="admin may also reload."
 )

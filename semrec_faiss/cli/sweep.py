@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.live import Picture, live
-from semrec_faiss.cli.options import json_option
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import BUSY, as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: semrec sweep configs/sweep-demo.yaml --dry-run")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=FilePath())
 @click.option("--dataset", "datasets", multiple=True, metavar="DIR", help="A data folder, instead of the file's.")
 @click.option("--name", help="The results' name, instead of the file's.")
 @click.option("--results", metavar="DIR", help="The folder that results/NAME lies in, instead of the file's.")

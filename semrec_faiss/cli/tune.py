@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, json_option, set_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
 
 MOST_BATCH = 1_000_000
@@ -15,7 +15,7 @@ MOST_BATCH = 1_000_000
 
 
 @click.command(epilog="Example: semrec tune configs/ivf_flat.yaml --recall 0.95")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=FilePath())
 @click.option("--recall", required=True, type=FiniteRange(0, 1, min_open=True), help="How much is to be found.")
 @click.option("--p95-ms", type=FiniteRange(min=0), help="And 95 % of the searches in at most so many ms.")
 @click.option(
@@ -28,8 +28,8 @@ MOST_BATCH = 1_000_000
 @click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles that are asked.")
 @click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users that are asked.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
-@click.option("--dataset", type=click.Path(path_type=Path), help="The data folder, instead of the config's.")
-@click.option("--out", type=click.Path(path_type=Path), help="A YAML file to write with what was found.")
+@click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
+@click.option("--out", type=FilePath(), help="A YAML file to write with what was found.")
 @set_option
 @json_option
 def tune(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import FiniteRange, index_argument, json_option, ray_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, index_argument, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.update.plan import Change
     from semrec_faiss.index.update.updating import Counts, UpdateSummary
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Count what would change, and change nothing.")
 _strict_option = click.option(
     "--strict", is_flag=True, help="Refuse what names unknown titles or users, instead of counting it."

@@ -56,6 +56,15 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize(("name", "command"), all_commands())
+def test_an_empty_path_is_refused(name: str, command: click.Command) -> None:
+    """A variable of the shell that is not set leaves one: it is not the present folder."""
+    paths = [param for param in command.params if isinstance(param.type, click.Path)]
+    for param in paths:
+        with pytest.raises(click.BadParameter, match="the path is empty; write . for the present folder"):
+            param.type.convert("", param, None)
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
 def test_every_command_has_help_with_an_example(name: str, command: click.Command) -> None:
     assert command.help
     assert command.epilog
