@@ -169,8 +169,8 @@ def _methods_table(methods: Mapping[str, Summary], k: int) -> Table:
         ]
         for name, method in methods.items()
     ]
-    columns: list[str | Column] = [f"lists of {k}", *(Column(one.replace("_", " "), right=True) for one in PER_USER)]
-    return Table([*columns, Column("coverage", ".1%"), Column("novelty, bits", ".1f")], rows)
+    columns: list[str | Column] = ["method", *(Column(one.replace("_", " "), right=True) for one in PER_USER)]
+    return Table([*columns, Column("coverage", ".1%"), Column("novelty, bits", ".1f")], rows, f"Lists of {k}")
 
 
 def _profiles_table(measured: Sequence[MeasuredProfile], *, several: bool) -> Table:
