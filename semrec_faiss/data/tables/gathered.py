@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.metadata_table import MetadataTable
-from semrec_faiss.data.folder.relation import ArrowRelation
+from semrec_faiss.data.tables.arrow_relation import ArrowRelation
 from semrec_faiss.data.tables.files import Table
 from semrec_faiss.data.tables.histories import HistoryWish, checked_likes, default_profile, history_columns
 from semrec_faiss.data.tables.importing import TableWish, check_media, plan_media
