@@ -141,6 +141,7 @@ TAKES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_is_given_the_answer_is_an_answer_or_an_error_of_ours(numbered: Recommender, data: Any) -> None:
@@ -158,6 +159,7 @@ def test_whatever_is_given_the_answer_is_an_answer_or_an_error_of_ours(numbered:
         assert str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_tastes_and_filters_refuse_what_they_do_not_understand(data: Any) -> None:

@@ -154,6 +154,7 @@ def test_a_changed_file_is_exit_code_5(config: Path, tmp_path: Path, semrec: Sem
         assert result.out == ""
 
 
+@pytest.mark.slow
 def test_doctor_finds_this_faiss(semrec: Semrec) -> None:
     result = semrec("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(result.out)["checks"]}

@@ -83,6 +83,7 @@ def test_sweep_prints_the_frontier_and_goes_on_where_it_was(semrec: Semrec, plac
     assert "measured" in semrec("sweep", place / "sweep.yaml", "--dry-run").out
 
 
+@pytest.mark.slow
 def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, make_folder: Any) -> None:
     other = make_folder(place / "others", titles=120, dim=16, users=12, seed=9).root
     options = ["--dataset", other, "--name", "odd", "--results", place / "elsewhere", "--slice", "genres"]

@@ -89,6 +89,7 @@ def test_it_prints_as_evaluate_does_and_goes_on_where_it_was(
     assert [one["state"] for one in states["trials"]] == ["measured"] * 3
 
 
+@pytest.mark.slow
 def test_a_budget_leaves_the_rest_and_says_so(semrec: Semrec, place: Path) -> None:
     given = ("sweep", place / "sweep.yaml", "--name", "short", "--set", "time_budget_s=1e-9")
     ran = semrec(*given)

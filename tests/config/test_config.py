@@ -435,6 +435,7 @@ def test_an_override_through_a_plain_value_is_refused() -> None:
         config_from_dict({"output": "x"}, ["output.name=3"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [
@@ -541,6 +542,7 @@ def test_no_mapping_gives_anything_but_a_config_or_our_error(values: dict[Any, A
         assert config_from_dict(config.model_dump(mode="json")) == config
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.text(st.sampled_from("ab:-[]{}&*!?#|>'\"%@`,.0189_=~<\n\t "), max_size=40)

@@ -156,6 +156,7 @@ def test_a_factory_string_that_faiss_does_not_take_is_our_error(factory: str) ->
         empty_index(section(factory=factory), 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factory",
     [
@@ -200,6 +201,7 @@ def test_a_factory_string_that_faiss_cannot_fill_is_our_error_or_works(
         assert found.rows[:, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["HNSW0,Flat", "IVF0,Flat", "IVF1000000000,Flat", "HNSW99999999,Flat"])
 def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory: str, repo: Path) -> None:
     # Once a fault: HNSW0 aborted in C++, IVF1000000000 ended in MemoryError.

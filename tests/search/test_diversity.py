@@ -89,6 +89,7 @@ def pool_of(world: Any, query: int, allowed: Mask, size: int) -> list[int]:
     return [row for place, row in enumerate(ranked.tolist()) if place < size or world.scores[query][row] > last - 1e-6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.05, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("k", [1, 2, 10, 25])
 def test_each_choice_is_the_best_of_its_pool(world: Any, searcher: Searcher, weight: float, k: int) -> None:

@@ -314,6 +314,7 @@ def test_metadata_is_read_when_it_is_first_looked_at(exact: Recommender, monkeyp
     assert sorted(read) == sorted({row for one in answers for row in one.rows.tolist()}), "a title is read once"
 
 
+@pytest.mark.slow
 def test_a_question_about_a_title_loads_no_database(exact: Recommender) -> None:
     code = (
         "import sys; from semrec_faiss import Recommender; recommender = Recommender.open(sys.argv[1]);"

@@ -651,6 +651,7 @@ TOKENS = (
 
 
 # Once a fault: ``titles`` and ``_`` alone bring the row column into the message, as above.
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=9).map(" ".join))
 def test_any_row_of_tokens_is_answered_or_refused(catalog: Catalog, where: str) -> None:

@@ -32,6 +32,7 @@ def test_type_flat(kind: str, dim: int, make_index: Callable[..., VectorIndex]) 
         check_rounded_once(titles, queries[:size], found.rows, found.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [96, 768])
 @pytest.mark.parametrize("kind", ADVERSARIES)
 def test_screened_by_a_few_directions(kind: str, dim: int, make_index: Callable[..., Any]) -> None:

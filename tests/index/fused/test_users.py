@@ -114,6 +114,7 @@ def test_more_seen_titles_than_a_recording_has_room_for(monkeypatch: pytest.Monk
         Truth.of(titles, queries, allowed).check(index.search(queries, 4, excluded=exclude(lists)), 4)
 
 
+@pytest.mark.slow
 def test_users_leave_room_for_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     users = Users(np.zeros((1000, 64), np.float32), [np.arange(5)] * 1000)

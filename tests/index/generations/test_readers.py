@@ -48,6 +48,7 @@ def folders(tmp_path: Path, make_folder: Any) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TYPES)
 def test_what_is_open_outlives_its_generation(tmp_path: Path, folders: dict[str, Path], name: str) -> None:
     index = tmp_path / "index"

@@ -132,6 +132,7 @@ def living(base: Vectors, fresh: Vectors, left: np.ndarray, kept: int) -> Screen
     return screen.with_segments(left, *made)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

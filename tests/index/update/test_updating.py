@@ -116,6 +116,7 @@ def test_random_updates_answer_as_a_rebuild(seed: int, tmp_path: Path) -> None:
     verify(index)
 
 
+@pytest.mark.slow
 def test_random_updates_of_an_index_with_bounds_answer_as_a_rebuild(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ APPROXIMATE: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*few to train")
 @pytest.mark.parametrize("settings", APPROXIMATE, ids=lambda one: f"{one['type']}-{len(str(one))}")
 def test_any_type_finds_what_was_added_and_nothing_that_was_removed(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -243,6 +245,7 @@ def test_metadata_changes_without_vectors_and_new_titles_need_them(tmp_path: Pat
         update_index(index, Change(write_folder(changed, {"new": (record, vector[0])}, with_vectors=False)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compacting", range(8), ids="{:03b}".format)
 def test_a_title_that_comes_back_has_its_history(compacting: int, tmp_path: Path) -> None:
     """Also what was told of it while it was away, and before it ever came; whenever the index is compacted."""
@@ -328,6 +331,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     assert sorted(path.name for path in index.iterdir() if path.name != ".lock") == ["CURRENT", "gen-000001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 def test_users_made_of_their_histories_are_made_anew(normalize: bool, tmp_path: Path) -> None:
     model, draws = begun(10)

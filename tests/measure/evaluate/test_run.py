@@ -143,6 +143,7 @@ def test_a_second_run_measures_nothing_and_a_new_value_its_own_profiles_alone(
     assert (fewer.measured_now, len(fewer.records)) == (0, 6)
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path) -> None:
     expected = run(plan(top={"name": "whole"}))
 
@@ -207,6 +208,7 @@ def test_a_choice_among_fewer_profiles_is_not_that_of_more(plan: MakePlan) -> No
     assert EvaluationResults.read(plan().sweep.folder).document is None
 
 
+@pytest.mark.slow
 def test_rerun_measures_again(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = {"interests": [2]}
     tried = Evaluator.try_profile
@@ -253,6 +255,7 @@ def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index
     assert [trial.digest for trial in again.trials] == [trial.digest for trial in plan(grid=grid).trials]
 
 
+@pytest.mark.slow
 def test_each_index_has_its_own_winner(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
     from semrec_faiss.config.reading import config_from_dict
     from semrec_faiss.index.build.run import build_index

@@ -290,6 +290,7 @@ def test_time_budget_leaves_the_rest_for_the_next_run(
     assert run(plan).measured_now == 8 - outcome.measured_now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),

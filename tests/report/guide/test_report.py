@@ -35,6 +35,8 @@ from semrec_faiss.report.page.numbers import (
     as_unit,
 )
 
+pytestmark = pytest.mark.slow  # a comparison is run for it
+
 QUICK = {"repeats": 2, "batch": {"sizes": [10, 100]}, "memory": {"batches": [100]}, "parity": {"queries": 20}}
 
 

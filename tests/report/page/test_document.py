@@ -67,6 +67,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_loads_nothing() -> None:
     page = Balanced()
     page.feed(html_page(DOCUMENT))

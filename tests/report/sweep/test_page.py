@@ -29,6 +29,8 @@ from semrec_faiss.report.sweep.page import sweep_document, write_report
 from semrec_faiss.report.sweep.rows import crossings, representatives, row_of, where
 from semrec_faiss.report.sweep.two_sweeps import compare_document
 
+pytestmark = pytest.mark.slow  # a sweep is run for it
+
 GRID = [
     {"type": "flat", "device": "cpu"},
     {"type": "ivf_flat", "device": ["cpu", "gpu"], "build": {"nlist": 6}, "search": {"nprobe": [1, 2, 6]}},

@@ -263,6 +263,7 @@ def test_one_title_at_most_left_out_of_each_query(built: Built) -> None:
         assert found.strategy.startswith(("index", "refine", "overfetch", "masked"))
 
 
+@pytest.mark.slow
 def test_an_approximate_index_loses_little_by_a_filter(built: Built, filters: list[tuple[Filter, Mask]]) -> None:
     k, asked = 10, np.arange(20)
     shares: dict[bool, list[float]] = {True: [], False: []}
@@ -519,6 +520,7 @@ def run_every_shape(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(selector is None for selector in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.gpu])
 def test_no_selector_reaches_an_index_that_says_it_is_on_a_gpu(
     world: Any, make_index: Callable[..., VectorIndex], monkeypatch: pytest.MonkeyPatch, name: str
