@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,6 +120,18 @@ class DelistedRows:
             None if self.ratings is None else self.ratings[at],
             None if self.timestamps is None else self.timestamps[at],
         )
+
+
+def joined_ratings_and_times(
+    parts: Sequence[SeenRows | DelistedRows],
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    """Put ratings one after the other, NaN where a part has none; and timestamps, None where any part has none."""
+    ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
+    times = [one.timestamps for one in parts if one.timestamps is not None]
+    return (
+        None if all(one.ratings is None for one in parts) else np.concatenate(ratings),
+        np.concatenate(times) if len(times) == len(parts) else None,
+    )
 
 
 def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: IdTable) -> DelistedRows:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.data.seen_table import DelistedRows
+from semrec_faiss.data.seen_table import DelistedRows, joined_ratings_and_times
 from semrec_faiss.data.users import grouped_history
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
@@ -62,11 +62,8 @@ def joined_rows(parts: Sequence[DelistedRows]) -> DelistedRows | None:
     """Put rows one after the other, ratings NaN where a part has none; None where there is no part."""
     if not parts:
         return None
-    ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
-    times = [one.timestamps for one in parts if one.timestamps is not None]
     return DelistedRows(
         np.concatenate([one.users for one in parts]),
         np.concatenate([one.media_ids for one in parts]),
-        None if all(one.ratings is None for one in parts) else np.concatenate(ratings),
-        np.concatenate(times) if len(times) == len(parts) else None,
+        *joined_ratings_and_times(parts),
     )

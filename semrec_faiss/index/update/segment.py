@@ -14,6 +14,7 @@ from semrec_faiss.data.seen_table import (
     IdTable,
     SeenRows,
     distinct_ids,
+    joined_ratings_and_times,
     numbered,
     read_delisted_rows,
     read_seen_rows,
@@ -197,12 +198,9 @@ def _table(kind: Kind, places: Places, ids: Sequence[str], held: SavedUsers | Ti
 
 
 def _joined(parts: Sequence[SeenRows]) -> SeenRows:
-    ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
-    times = [one.timestamps for one in parts if one.timestamps is not None]
     return SeenRows(
         np.concatenate([one.users for one in parts]),
         np.concatenate([one.titles for one in parts]),
-        None if all(one.ratings is None for one in parts) else np.concatenate(ratings),
-        np.concatenate(times) if times else None,
+        *joined_ratings_and_times(parts),
         sum(one.ignored for one in parts),
     )
