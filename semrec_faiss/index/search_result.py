@@ -14,6 +14,9 @@ from semrec_faiss.arrays import Rows, Scores
 Exactness = bool | Literal["proven"]
 """Whether a brute-force scan would give the same titles, ties aside; proven where the answer itself showed it."""
 
+_MERGED_AT_ONCE = 1 << 17
+"""Scores that are merged at a time: these and their keys stay in a core's cache."""
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -61,10 +64,32 @@ def best_of_parts(scores: Sequence[Scores], rows: Sequence[Rows], k: int) -> tup
     Returns:
         scores and rows (queries, k), best first, ties by row; -inf and -1 after the last.
     """
-    all_scores, all_rows = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
-    order = np.argsort(-all_scores, axis=1, kind="stable")[:, :k]
-    best, found = np.take_along_axis(all_scores, order, axis=1), np.take_along_axis(all_rows, order, axis=1)
-    return (best, found) if found.shape[1] == k else (padded(best, -np.inf, k), padded(found, -1, k))
+    width = sum(part.shape[1] for part in scores)
+    best = np.empty((len(scores[0]), min(k, width)), np.float32)
+    found = np.empty(best.shape, np.int64)
+    step = max(1, _MERGED_AT_ONCE // max(1, width))
+    for first in range(0, len(best), step):
+        at = slice(first, first + step)
+        own = np.concatenate([part[at] for part in scores], axis=1, dtype=np.float32)
+        order = _best_columns(own, best.shape[1])
+        best[at] = np.take_along_axis(own, order, axis=1)
+        found[at] = np.take_along_axis(np.concatenate([part[at] for part in rows], axis=1), order, axis=1)
+    return (best, found) if width >= k else (padded(best, -np.inf, k), padded(found, -1, k))
+
+
+def _best_columns(scores: Scores, k: int) -> NDArray[np.int64]:
+    """Return the columns of the ``k`` greatest of each line, ties by column: int64 (lines, k).
+
+    Score and column are one number each, the score's bits above, so that they are partitioned whole: a stable sort of
+    all of them takes many times as long, and FAISS's `merge_knn_results` leaves ties in any order.
+    """
+    bits = (0.0 - scores).view(np.int32)  # in which -0.0 is 0.0
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)  # whole numbers in the order of the floats
+    keys <<= 32
+    keys |= np.arange(scores.shape[1])
+    if k < scores.shape[1]:
+        keys = np.partition(keys, k - 1, axis=1)[:, :k]
+    return np.sort(keys, axis=1) & 0xFFFFFFFF
 
 
 def padded(table: NDArray[Any], value: float, width: int) -> NDArray[Any]:
