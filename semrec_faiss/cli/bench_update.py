@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 )
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where.")
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
 @results_option
 @json_option
-def update(titles: int, dim: int, index_type: str, repeats: int, out: Path, as_json: bool) -> None:
+def update(titles: int, dim: int, index_type: str, device: str, repeats: int, out: Path, as_json: bool) -> None:
     """Measure updates of 200 new, 300 changed and 50 removed titles, and searches with a tenth new and a tenth removed.
 
     Updates are timed from the change's arrays to the published generation. Searches of the base and of the changed
@@ -32,7 +33,7 @@ def update(titles: int, dim: int, index_type: str, repeats: int, out: Path, as_j
     """
     from semrec_faiss.measure.bench.update import UpdateBench, bench_update
 
-    bench = UpdateBench(titles, dim, index_type, repeats=repeats)
+    bench = UpdateBench(titles, dim, index_type, device, repeats=repeats)
     run_bench(lambda progress: bench_update(bench, progress), _print, out, as_json=as_json)
 
 

@@ -70,13 +70,17 @@ class FaissIndex(HoldsHandles):
         self.faiss_index = cpu_index
         self.resources: list[GpuResources] = []
         if device.gpus and not isinstance(config, FusedIndex):
-            self.faiss_index, self.resources = to_gpu(cpu_index, device)
+            self.faiss_index, self.resources = to_gpu(self._for_gpus(config), device)
         self.apply(config)
         is_flat = isinstance(config, FlatIndex | FusedIndex) and not device.gpus
         self._flat_vectors = original_vectors(cpu_index) if is_flat else None
         self._screen = screen if is_flat else None
         self._lists = None if device.gpus else InvertedLists.of(cpu_index)
         self.block_rows = QUERY_BLOCK_ROWS
+
+    def _for_gpus(self, config: IndexConfig) -> Any:
+        """Return the CPU index that GPUs are given a copy of."""
+        return self.cpu_index
 
     def apply(self, config: IndexConfig) -> None:
         """Search with the settings of ``config``; raises ConfigError at one that the index does not have."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.config.index_types import FusedIndex, IndexConfig
+from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.interactions.hybrid import Transformation
@@ -167,7 +167,9 @@ class SavedIndex:
 
     def _read_base(self, config: IndexConfig, device: Device) -> tuple[Any, Vectors | None]:
         manifest = self.generation.manifest
-        index = read_for_search(self.generation.file(INDEX_NAME), config, device)
+        # On GPUs, what is left of a flat base is copied from where it lies.
+        is_gathered = self.segments is not None and isinstance(config, FlatIndex)
+        index = read_for_search(self.generation.file(INDEX_NAME), config, Device() if is_gathered else device)
         if (index.ntotal, index.d) != (manifest.base_count, manifest.dim):
             raise DamagedIndexError(
                 f"{INDEX_NAME} holds {index.ntotal} vectors of {index.d} dimensions, "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.index.cpu.products import in_threads
+from semrec_faiss.index.cpu.views import halves_over
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.screening.bounds import SINGLE, Rounding
@@ -66,7 +67,7 @@ def _parts_of(bounds: NDArray[np.float16], first: int, left: Mask | None = None)
     """Cut the bounds of the titles from place ``first`` on into parts; ``left`` is bool (titles,), see `_Part`."""
     slices = [slice(start, start + PART_ROWS) for start in range(0, len(bounds), PART_ROWS)]
     return [
-        _Part(first + own.start, _half_precision(bounds[own]), bounds[own], None if left is None else left[own])
+        _Part(first + own.start, halves_over(bounds[own]), bounds[own], None if left is None else left[own])
         for own in slices
     ]
 
@@ -184,17 +185,6 @@ class Screen:
             places_found.append(more)
             scores_found.append(_scores(query, more, vectors))
         return np.concatenate(places_found), np.concatenate(scores_found)
-
-
-def _half_precision(bounds: NDArray[np.float16]) -> Any:
-    """Let FAISS search bounds where they lie: what it calls fp16 codes are float16 numbers."""
-    faiss = load_faiss()
-    index = faiss.IndexScalarQuantizer(bounds.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.is_trained, index.ntotal = True, len(bounds)
-    held = bounds.view(np.uint8)
-    codes, at = index.codes, faiss.swig_ptr(held)
-    codes.is_owned, codes.view_data, codes.view_size, codes.c_ptr, codes.c_size = False, at, held.size, at, held.size
-    return index
 
 
 def _best_bounds(part: _Part, bound: Vectors, first: int) -> tuple[Scores, Rows, float]:

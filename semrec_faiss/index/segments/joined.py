@@ -13,6 +13,9 @@ from semrec_faiss.data.titles.stored import StoredTexts
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.segments.places import GONE, Places
 
+_BLOCK_ROWS = 16_384
+"""Rows that are gathered at once where all are wanted."""
+
 
 class JoinedVectors:
     """Vectors of which those of the base stay where they are, mapped: read like an array, by rows or by a slice."""
@@ -35,11 +38,14 @@ class JoinedVectors:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Vectors:
-        chosen = np.arange(len(self), dtype=np.int64)[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
+        chosen = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         return gathered(chosen, self._base_rows, self._fresh, self._base.__getitem__)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype=dtype)
+        found = np.empty(self.shape, dtype or np.float32)
+        for start in range(0, len(self), _BLOCK_ROWS):
+            found[start : start + _BLOCK_ROWS] = self[start : start + _BLOCK_ROWS]
+        return found
 
 
 def gathered(rows: Rows, base_rows: Rows, fresh: Vectors, of_base: Any) -> Vectors:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
-from semrec_faiss.config.index_types import IndexConfig
+from semrec_faiss.config.index_types import FlatIndex, IndexConfig
 from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, scan
 from semrec_faiss.index.cpu.products import best_of_batch
-from semrec_faiss.index.hardware.device import Device, load_faiss, to_gpu
+from semrec_faiss.index.cpu.views import flat_over
+from semrec_faiss.index.hardware.device import Device, to_gpu
 from semrec_faiss.index.search_result import best_of_parts, padded
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
 from semrec_faiss.index.segments.places import GONE
@@ -29,8 +30,9 @@ A few more cost nothing in a batch, and a single query that is repeated as much 
 class SegmentedIndex(VectorIndex):
     """A `VectorIndex` whose base lacks removed titles and whose segments are searched exactly.
 
-    Its rows are those of an index built anew. Type fused on a GPU holds only those and is searched as ever; any other
-    base is asked for more than are wanted, what was removed is dropped, and the best of the segments are merged in.
+    Its rows are those of an index built anew. Types flat and fused on a GPU hold only those and are searched as ever;
+    any other base is asked for more than are wanted, what was removed is dropped, and the best of the segments are
+    merged in.
     """
 
     def __init__(
@@ -66,17 +68,21 @@ class SegmentedIndex(VectorIndex):
         self._row_of = np.full(int(cpu_index.ntotal) + len(fresh), GONE, np.int64)
         self._row_of[base_rows] = np.arange(len(base_rows))
         self._row_of[int(cpu_index.ntotal) :] = len(base_rows) + np.arange(len(fresh))
+        # Whether FAISS searches what is left and the segments in one piece.
+        self._is_one = device is not None and bool(device.gpus) and isinstance(config, FlatIndex)
         super().__init__(cpu_index, config, device, originals=originals, screen=screen, directions=directions)
         self._base_count = self.count
         self.count = len(base_rows) + len(fresh)
         self._fresh_searcher: Any = None
-        if self.device.gpus and self.fused is None and len(fresh):
+        if self.device.gpus and self.fused is None and not self._is_one and len(fresh):
             self._fresh_searcher = self._on_gpu(fresh)
 
+    def _for_gpus(self, config: IndexConfig) -> Any:
+        """Return what is left and the segments, as one flat index, for type flat; of any other the base."""
+        return flat_over(np.asarray(self._flat())) if isinstance(config, FlatIndex) else super()._for_gpus(config)
+
     def _on_gpu(self, fresh: Vectors) -> Any:
-        flat = load_faiss().IndexFlatIP(self.dim)
-        flat.add(fresh)
-        searcher, resources = to_gpu(flat, self.device)
+        searcher, resources = to_gpu(flat_over(fresh), self.device)
         self.resources += [resource for resource in resources if resource not in self.resources]
         return searcher
 
@@ -112,6 +118,8 @@ class SegmentedIndex(VectorIndex):
 
     def faiss_search(self, queries: Vectors, k: int, **options: Any) -> tuple[Scores, Rows]:
         """Search what is left of the base and, exactly, the segments; returns what `FaissIndex.faiss_search` does."""
+        if self._is_one:
+            return super().faiss_search(queries, k, **options)
         scores, rows = self._base_search(queries, min(k, len(self._base_rows)), **options)
         if not len(self._fresh):
             return scores, rows

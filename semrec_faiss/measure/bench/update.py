@@ -40,6 +40,7 @@ class UpdateBench:
         titles: titles of the made-up data.
         dim: dimensions of its vectors.
         index_type: of the index, with its usual settings.
+        device: where it is searched: ``auto``, ``cpu`` or ``gpu``.
         new, changed, removed: titles of one update.
         updates: how many are timed.
         apart: the share of new titles, and of removed ones, that searches are timed with.
@@ -50,6 +51,7 @@ class UpdateBench:
     titles: int = 1_000_000
     dim: int = 384
     index_type: str = "flat"
+    device: str = "auto"
     new: int = 200
     changed: int = 300
     removed: int = 50
@@ -119,8 +121,8 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> UpdateResult
     with tempfile.TemporaryDirectory() as scratch:
         data, output = Path(scratch) / "data", Path(scratch) / "index"
         write_synthetic(data, titles=plan.titles, users=0, dim=plan.dim, seed=plan.seed, progress=progress)
-        settings = {"index": {"type": plan.index_type}, "device": "cpu", "dataset": str(data), "output": str(output)}
-        build_index(config_from_dict(settings), progress)
+        paths = {"dataset": str(data), "output": str(output)}
+        build_index(config_from_dict({"index": {"type": plan.index_type}, "device": plan.device} | paths), progress)
         base = Recommender.open(output)
         ids = base.catalog.all_media_ids().tolist()
         total = sum(entry.bytes for entry in base.saved.generation.manifest.files.values())
@@ -139,7 +141,7 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> UpdateResult
         update=_judged(updates, total),
         updates=updates,
         searches=searches,
-        **{name: value for name, value in asdict(plan).items() if name not in ("updates", "repeats")},
+        **{name: value for name, value in asdict(plan).items() if name not in ("device", "updates", "repeats")},
     )
 
 
