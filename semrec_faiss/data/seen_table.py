@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import first_line, session
+from semrec_faiss.data.folder.field_types import refuse_bytes
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
 from semrec_faiss.errors import DataError
 
@@ -258,14 +259,17 @@ def date_of(seconds: int) -> str:
 
 def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -> dict[str, str]:
     """Return the columns' types by name."""
-    columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()}
+    held = connection.sql(f"FROM {file}")
+    columns = dict(zip(held.columns, held.types, strict=True))
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:
         raise DataError(
             f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}",
             fix="name the columns user_id and media_id",
         )
-    return columns
+    for name in ("user_id", "media_id"):
+        refuse_bytes(path, name, columns[name])
+    return {name: str(kind) for name, kind in columns.items()}
 
 
 def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:

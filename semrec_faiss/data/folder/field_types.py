@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from semrec_faiss.errors import DataError
 
 ROW = "_semrec_row"
 """The column that holds a title's row; no field may have this name."""
@@ -37,6 +40,25 @@ _HELD: dict[str, tuple[type, ...]] = {
     "JSON": (dict,),
 }
 """What a field of each type has held; an object can only be kept as JSON."""
+
+
+def refuse_bytes(path: Path | str, column: str, kind: Any) -> None:
+    """Refuse a column of DuckDB's type ``kind`` that has bytes anywhere: to tell them as text would be to make some up.
+
+    Raises:
+        DataError: it has.
+    """
+    if _has_bytes(kind):
+        raise DataError(
+            f"{path}: column {column} has type {kind}; bytes are neither text nor numbers",
+            fix="leave the column out, or write it as text: decoded where the bytes spell some, else as base64",
+        )
+
+
+def _has_bytes(kind: Any) -> bool:
+    if kind.id in ("list", "array", "map", "struct", "union"):
+        return any(_has_bytes(part) for _, part in kind.children if not isinstance(part, int))
+    return bool(kind.id == "blob")
 
 
 class FieldTypes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
-from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW
+from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW, refuse_bytes
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
@@ -110,7 +110,7 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
         note: is told the mistakes.
 
     Raises:
-        DataError: it cannot be read, or lacks a column.
+        DataError: it cannot be read, lacks a column, or one holds bytes.
     """
     import duckdb
 
@@ -129,6 +129,7 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
             ours = _named(names, recipe)
             wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
             for name, (column, _, wrong) in wanted.items():
+                refuse_bytes(path, column, nested[column])
                 mistake = wrong or _too_large(column, nested[column])
                 count += _note_wrong(connection, file, column, mistake, note) if mistake else 0
                 if name == "media_id":

@@ -33,11 +33,18 @@ class ParquetRelation:
     """The rows of a Parquet file, or of a folder of parts.
 
     Attributes:
-        name: the file or folder.
+        path: the file or folder.
+        told: what messages call it, where that is not its path.
     """
 
-    name: Path
+    path: Path
+    told: str = ""
+
+    @property
+    def name(self) -> Path | str:
+        """Where the rows are from, for messages."""
+        return self.told or self.path
 
     def sql(self, connection: DuckDBPyConnection, *, numbered: bool = False) -> str:
         """Return ``read_parquet(…)``; raises DataError for a folder that is none of parts."""
-        return parquet_source(self.name, numbered=numbered)
+        return parquet_source(self.path, numbered=numbered)

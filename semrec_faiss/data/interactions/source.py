@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.field_types import refuse_bytes
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
@@ -40,8 +41,10 @@ def write_seen(source: Path, target: Path) -> list[str]:
     try:
         with connect() as connection:
             rows = _rows_of(source)
-            names = [name for name, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()]
-            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, names).items())
+            held = connection.sql(f"FROM {rows}")
+            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns).items())
+            for name, kind in zip(held.columns, held.types, strict=True):
+                refuse_bytes(source, name, kind)
             connection.execute(
                 f"COPY (SELECT {columns} FROM {rows}) TO {quoted_text(str(target))} (FORMAT parquet, COMPRESSION zstd)"
             )

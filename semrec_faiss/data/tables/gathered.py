@@ -62,7 +62,7 @@ def gather_titles(table: Table, wish: TableWish) -> tuple[NDArray[Any], Metadata
         rows = ArrowRelation.of(table.name, rest)
     except pa.ArrowException as error:
         raise DataError(f"{table.name} cannot be read: {error}", fix="write these values as another type") from error
-    return vectors, check_media(rows, table.name, recipe, rest.column_names, mistakes)
+    return vectors, check_media(rows, recipe, rest.column_names, mistakes)
 
 
 def gather_users(table: Table, columns: Mapping[str, str]) -> GatheredUsers:

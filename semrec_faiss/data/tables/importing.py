@@ -122,7 +122,8 @@ def write_media(
     if not rows:
         mistakes.raise_all(table.name)
         raise DataError(f"{table.name} has no rows", fix="give a table that has some")
-    checked = check_media(ParquetRelation(folder / METADATA_TABLE), table.name, plan.recipe, kept.names, mistakes)
+    stored_rows = ParquetRelation(folder / METADATA_TABLE, table.name)
+    checked = check_media(stored_rows, plan.recipe, kept.names, mistakes)
     if vectors.dim == 0:
         (folder / MEDIA_VECTORS).unlink()
     return ImportedTable(rows, vectors.dim, vectors.dtype, checked.fields, plan.notes)
@@ -151,12 +152,12 @@ def plan_media(table: Table, wish: TableWish, beside: Path | None = None) -> Med
     return MediaPlan(recipe, (*columns.notes, *notes, *split_notes))
 
 
-def check_media(rows: Relation, name: str, recipe: Recipe, names: list[str], mistakes: Mistakes) -> MetadataTable:
+def check_media(rows: Relation, recipe: Recipe, names: list[str], mistakes: Mistakes) -> MetadataTable:
     """Check the columns of a table that are no vectors; raises DataError with these and earlier ``mistakes``."""
     noted = mistakes.count
     checked, count = checked_table(rows, recipe, names, mistakes.note)
     mistakes.add(count - (mistakes.count - noted))
-    mistakes.raise_all(name)
+    mistakes.raise_all(str(rows.name))
     return checked
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.data.folder.database import connect, first_line, quoted_name, quoted_text
+from semrec_faiss.data.folder.field_types import refuse_bytes
 from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.times import find_times
@@ -60,8 +61,10 @@ class Interactions:
         self._connection = connection
         self._name = name
         self._file = file
-        described = connection.execute(f"DESCRIBE FROM {self._file}").fetchall()
-        found = {column: kind for column, kind, *_ in described}
+        held = connection.sql(f"FROM {self._file}")
+        for column, kind in zip(held.columns, held.types, strict=True):
+            refuse_bytes(name, column, kind)
+        found = {column: str(kind) for column, kind in zip(held.columns, held.types, strict=True)}
         self._types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
         for part in ("user", "item"):
             if found[part].startswith(("FLOAT", "DOUBLE")):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from numpy.typing import NDArray
 
@@ -91,8 +92,8 @@ def read_users(table: Table, columns: Mapping[str, str], take: Callable[[NDArray
     for batch in table.batches(mistakes):
         found = reader.read(batch.column(vector), len(ids))
         for row, user in enumerate(batch.column(who).to_pylist(), start=len(ids)):
-            ids.append("" if user is None else str(user))
-            problem = "is null" if user is None else _problem(ids[-1], first.setdefault(ids[-1], row), row)
+            ids.append(_as_text(user))
+            problem = _unfit(user) or _problem(ids[-1], first.setdefault(ids[-1], row), row)
             if problem:
                 mistakes.note(row, who, problem)
         if len(found):
@@ -101,6 +102,20 @@ def read_users(table: Table, columns: Mapping[str, str], take: Callable[[NDArray
     if not ids:
         raise DataError(f"{table.name} has no rows", fix="leave the users out")
     return ids
+
+
+def _as_text(user: Any) -> str:
+    """Return an id as interactions have it: whole numbers that came as floats are written without a fraction."""
+    return str(int(user)) if isinstance(user, float) and user.is_integer() else str(user)
+
+
+def _unfit(user: Any) -> str:
+    """Return why a value is no id: neither a text, nor a whole number, nor a UUID."""
+    if user is None:
+        return "is null"
+    if isinstance(user, bool) or not isinstance(user, str | int | float | UUID):
+        return f"is {user!r}; a text or a whole number is expected"
+    return f"{user} is no whole number" if isinstance(user, float) and not user.is_integer() else ""
 
 
 def _problem(user: str, first: int, row: int) -> str:

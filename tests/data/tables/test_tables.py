@@ -151,7 +151,6 @@ def test_a_table_in_memory_has_the_fields_that_it_has_from_a_file(tmp_path: Path
         "nanos": pa.array(numbers, pa.time64("ns")),
         "pair": pa.array([[n, 2] for n in numbers], pa.list_(pa.int32(), 2)),
         "texts": pa.array([str(n) for n in numbers], pa.string_view()),
-        "bytes": pa.array([bytes([n]) for n in numbers]),
         "counts": pa.array([[("a", n)] for n in numbers], pa.map_(pa.string(), pa.int64())),
         "deep": pa.array([[{"at": n, "to": [n]}] for n in numbers], DEEP),
         "uuid": pa.array([bytes([n] * 16) for n in numbers], pa.uuid()),
