@@ -13,6 +13,7 @@ from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.gpu.float16 import Float16Results
+    from semrec_faiss.measure.bench.gpu.originals import OriginalsResults
     from semrec_faiss.measure.bench.gpu.record import GpuResults
     from semrec_faiss.measure.bench.gpu.several_record import GpusResults, SearcherTimes
 
@@ -43,6 +44,7 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
     help="What vectors are made: text is as a text model's are, and searched by bounds of fewer dimensions too.",
 )
 @click.option("--float16", is_flag=True, help="Titles that came as float16, made part by part: the largest catalogues.")
+@click.option("--originals", is_flag=True, help="float32 originals page-locked on the host, beside those on the GPU.")
 @results_option
 @json_option
 def gpu(
@@ -53,6 +55,7 @@ def gpu(
     gpus: tuple[int, ...],
     spectrum: Literal["round", "text"],
     float16: bool,
+    originals: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -62,12 +65,16 @@ def gpu(
     """
     from semrec_faiss.measure.bench.gpu.float16 import bench_float16
     from semrec_faiss.measure.bench.gpu.one import GpuBench, bench_gpu
+    from semrec_faiss.measure.bench.gpu.originals import bench_originals
     from semrec_faiss.measure.bench.gpu.several import bench_gpus
 
     given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
     asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)
     if float16:
         run_bench(lambda progress: bench_float16(asked, progress), _print_float16, out, as_json=as_json)
+        return
+    if originals:
+        run_bench(lambda progress: bench_originals(asked, progress), _print_originals, out, as_json=as_json)
         return
     if len(gpus) > 1:
         run_bench(lambda progress: bench_gpus(asked, progress), _print_gpus, out, as_json=as_json)
@@ -129,3 +136,17 @@ def _print_float16(results: Float16Results) -> None:
     ]
     columns = ["titles", "queries", "limit", "numpy", "repeated", "compared with all", "largest error", "vectors"]
     print_table(columns, rows, right=tuple(range(len(columns))))
+
+
+def _print_originals(results: OriginalsResults) -> None:
+    rows = [
+        [
+            *(f"{one.titles:,}", f"{row.queries:,}", as_ms(row.gpu.median_ms), as_ms(row.host.median_ms)),
+            *(f"×{row.ratio:.2f}", as_size(one.gpu_bytes), as_size(one.host_bytes)),
+            "the same" if row.same_answers else "differ",
+        ]
+        for one in results.catalogues
+        for row in one.search
+    ]
+    columns = ["titles", "queries", "originals on the GPU", "host", "", "GPU memory", "host's", "answers"]
+    print_table(columns, rows, right=tuple(range(len(columns) - 1)))

@@ -13,9 +13,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Mask, Rows, Scores
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
 from semrec_faiss.index.fused.one_pass import FusedPass, answers_in
 from semrec_faiss.index.fused.plan import Masking, plan_repeat, power_of_two, repeat_queries
@@ -24,10 +23,14 @@ from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, loa
 Answers = tuple[Rows, Scores]
 """Rows and scores, (queries, k) each, to be filled in."""
 
-Proven = Generator[None, None, Mask]
-"""A search under way: it yields when its kernels are launched, and returns whether each query's answers are proven."""
+Searching = Generator[None, None, Scores]
+"""A search under way: it yields when kernels are launched, and returns the score that each query's k-th best would have
+to exceed for its answer to be proven: -inf where it is."""
 
 FEWEST_REPEATED = 16
+
+PAGE_LOCKED_BYTES = 32 << 20
+"""Answers that are fetched to page-locked memory, at most."""
 
 
 class DirectSearch:
@@ -36,10 +39,11 @@ class DirectSearch:
     def __init__(self, work: FusedPass) -> None:
         """Search with the buffers of ``work``."""
         self.work = work
-        self._repeats: dict[int, FusedPass] = {}
+        self._fetched = _Fetched(work)
+        self._repeats: dict[int, tuple[FusedPass, _Fetched]] = {}
         self._allowed: tuple[Any, int] = (None, 0)
 
-    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Proven:
+    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Searching:
         """Search a batch.
 
         Args:
@@ -50,25 +54,30 @@ class DirectSearch:
         """
         device = self.work.rows.device
         self._allowed = allowed_by(self.work.titles, batch, shared, everything)
-        self.work.run(batch.queries_on(device), *self._allowed)
+        self.work.score(batch.queries_on(device), *self._allowed)
+        yield  # another GPU begins to score, which takes longer than launching the rest
+        self.work.rank(len(batch), *self._allowed)
+        self._fetched.fetch()
         yield
-        return _read(self.work, into)
+        return self._fetched.copied(into)
 
-    def repeat(self, which: Rows, into: Answers) -> Proven:
+    def repeat(self, which: Rows, into: Answers) -> Searching:
         """Search the queries ``which``, int64 (some,), of the batch just searched again, with more candidates."""
-        proven = np.empty(len(which), np.bool_)
+        needed = np.empty(len(which), np.float32)
         for part, room in _in_rooms(which, self.work):
-            proven[part] = yield from self._repeat(which[part], room, _part(into, part))
+            needed[part] = yield from self._repeat(which[part], room, _part(into, part))
         self._allowed = (None, 0)
-        return proven
+        return needed
 
-    def _repeat(self, which: Rows, room: int, into: Answers) -> Proven:
+    def _repeat(self, which: Rows, room: int, into: Answers) -> Searching:
         if room not in self._repeats:
-            self._repeats = {room: _repeat_pass(self.work, room)}
-        work = self._repeats[room]
+            again = _repeat_pass(self.work, room)
+            self._repeats = {room: (again, _Fetched(again))}
+        work, fetched = self._repeats[room]
         work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), *self._allowed)
+        fetched.fetch()
         yield
-        return _read(work, into)
+        return fetched.copied(into)
 
 
 def allowed_by(titles: GpuTitles, batch: Batch, shared: Any, everything: Any) -> tuple[Any, int]:
@@ -79,6 +88,29 @@ def allowed_by(titles: GpuTitles, batch: Batch, shared: Any, everything: Any) ->
     table = torch.empty((len(batch), len(everything)), dtype=torch.int32, device=everything.device)
     leave_out(titles, table, everything if shared is None else shared, batch.lists_on(everything.device))
     return table, len(everything)
+
+
+class _Fetched:
+    """What a pass has found, on the host: page-locked, unless it is much, so that the GPU sends it by itself."""
+
+    def __init__(self, work: FusedPass) -> None:
+        """Make room for the answers of ``work``, and the views of them: that takes longer than copying a few."""
+        self._torch, self._answers, self._device = load_torch(), work.answers, work.rows.device
+        locked = self._device.type == "cuda" and work.answers.nbytes <= PAGE_LOCKED_BYTES
+        self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
+        self._found = tuple(part.numpy() for part in answers_in(self._held, len(work.rows), work.k))
+
+    def fetch(self) -> None:
+        """Launch the copy, or record it."""
+        self._held.copy_(self._answers, non_blocking=True)
+
+    def copied(self, into: Answers) -> Scores:
+        """Wait for it, copy as many answers as are asked for, and return what would prove them."""
+        if self._device.type == "cuda":
+            self._torch.cuda.current_stream(self._device).synchronize()
+        rows, scores, needed = (part[: len(into[0])] for part in self._found)
+        into[0][:], into[1][:] = rows, scores
+        return np.array(needed)
 
 
 class CapturedSearch:
@@ -94,12 +126,10 @@ class CapturedSearch:
             everything: the bitmap of all titles.
         """
         torch = load_torch()
-        self._torch = torch
         self.work = work
         self.feed = feed
         self._device = work.rows.device
-        self._answers_out = torch.empty_like(work.answers, device="cpu", pin_memory=True)
-        self._found = _views(self._answers_out, work)  # once: making them takes longer than copying a few answers
+        self._fetched = _Fetched(work)
         self._shared = self._loaded = None if masking == "none" else everything.clone()
         self._allowed, self._stride = self._shared, 0
         if masking == "own":
@@ -114,9 +144,9 @@ class CapturedSearch:
             assert self.feed.lists is not None
             leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
         self.work.run(self.feed.queries, self._allowed, self._stride)
-        self._answers_out.copy_(self.work.answers, non_blocking=True)
+        self._fetched.fetch()
 
-    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Proven:
+    def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Searching:
         """Search a batch like the one that was recorded; see `DirectSearch.search`."""
         self.feed.put(batch)
         wanted = everything if shared is None else shared
@@ -125,18 +155,18 @@ class CapturedSearch:
             self._loaded = wanted
         self._whole.replay()
         yield
-        return _after(self._torch, self._found, into, self._device)
+        return self._fetched.copied(into)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
         self._repeat_of(next(_in_rooms(np.zeros(1, np.int64), self.work))[1])
 
-    def repeat(self, which: Rows, into: Answers) -> Proven:
+    def repeat(self, which: Rows, into: Answers) -> Searching:
         """Search ``which``, int64 (some,), of that batch again, with more candidates; its bitmap is here still."""
-        proven = np.empty(len(which), np.bool_)
+        needed = np.empty(len(which), np.float32)
         for part, room in _in_rooms(which, self.work):
-            proven[part] = yield from self._repeat_of(room).search(which[part], _part(into, part))
-        return proven
+            needed[part] = yield from self._repeat_of(room).search(which[part], _part(into, part))
+        return needed
 
     def _repeat_of(self, room: int) -> _CapturedRepeat:
         if room not in self._repeats:
@@ -148,28 +178,27 @@ class _CapturedRepeat:
     """A repetition of a fixed number of queries, recorded."""
 
     def __init__(self, earlier: FusedPass, room: int, allowed: Any, stride: int) -> None:
-        torch = self._torch = load_torch()
+        torch = load_torch()
         self._room = room
-        device = self._device = earlier.rows.device
+        device = earlier.rows.device
         self._work = _repeat_pass(earlier, room)
         self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
-        self._answers_out = torch.empty_like(self._work.answers, device="cpu", pin_memory=True)
-        self._found = _views(self._answers_out, self._work)
+        self._fetched = _Fetched(self._work)
         # Kept as long as the graph, which has its address: once it was not, and others' memory was written to.
         self._which = torch.zeros(room, dtype=torch.int64, device=device)
 
         def launches() -> None:
             self._which.copy_(self._which_in, non_blocking=True)
             self._work.resume(earlier, self._which, allowed, stride)
-            self._answers_out.copy_(self._work.answers, non_blocking=True)
+            self._fetched.fetch()
 
         self._graph = recorded(launches, device)
 
-    def search(self, which: Rows, into: Answers) -> Proven:
+    def search(self, which: Rows, into: Answers) -> Searching:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
         yield
-        return _after(self._torch, self._found, into, self._device)
+        return self._fetched.copied(into)
 
 
 def recorded(launches: Callable[[], None], device: Any) -> Any:
@@ -184,26 +213,6 @@ def recorded(launches: Callable[[], None], device: Any) -> Any:
     with torch.cuda.device(device), torch.cuda.graph(graph, **own):
         launches()
     return graph
-
-
-def _views(answers: Any, work: FusedPass) -> tuple[NDArray[Any], ...]:
-    return tuple(part.numpy() for part in answers_in(answers, len(work.rows), work.k))
-
-
-def _after(torch: Any, found: tuple[NDArray[Any], ...], into: Answers, device: Any) -> Mask:
-    """Wait for what was replayed and copy as many answers as are asked for out of pinned memory."""
-    torch.cuda.current_stream(device).synchronize()
-    count = len(into[0])
-    into[0][:], into[1][:] = found[0][:count], found[1][:count]
-    return np.asarray(found[2][:count] != 0)
-
-
-def _read(work: FusedPass, into: Answers) -> Mask:
-    torch = load_torch()
-    count = len(into[0])
-    for mine, its in zip(into, (work.rows, work.scores), strict=True):
-        torch.from_numpy(mine).copy_(its[:count])
-    return np.asarray(work.proven[:count].cpu().numpy() != 0)
 
 
 def _part(into: Answers, part: slice) -> Answers:

@@ -151,6 +151,7 @@ class VectorFeed:
         torch = load_torch()
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
+        self._is_large = self._queries_in.nbytes > COPIED_AT_ONCE
         self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:
@@ -172,10 +173,10 @@ class VectorFeed:
         """Put a batch into pinned memory; what is left of the room keeps its queries, and leaves nothing out."""
         assert isinstance(batch, VectorBatch)
         size = len(batch)
-        if batch.vectors.nbytes <= COPIED_AT_ONCE:
-            np.copyto(self._queries_view[:size], batch.vectors)
+        if self._is_large:
+            self._send(as_tensor(batch.vectors), size)
         else:
-            self._queries_in[:size].copy_(as_tensor(batch.vectors))  # on several threads
+            np.copyto(self._queries_view[:size], batch.vectors)
         if self.lists is not None and batch.excluded is not None:
             count = len(batch.excluded.rows)
             np.copyto(self._offsets_view[: size + 1], batch.excluded.offsets)
@@ -184,9 +185,16 @@ class VectorFeed:
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
 
+    def _send(self, given: Any, size: int) -> None:
+        """Send many queries, from where they lie if that is page-locked; that is not recorded."""
+        if not given.is_pinned():
+            given = self._queries_in[:size].copy_(given)  # on several threads
+        self.queries[:size].copy_(given, non_blocking=True)
+
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
-        self.queries.copy_(self._queries_in, non_blocking=True)
+        if not self._is_large:
+            self.queries.copy_(self._queries_in, non_blocking=True)
         if self.lists is not None:
             self.lists.offsets.copy_(self._offsets_in, non_blocking=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,9 @@ from semrec_faiss.index.fused.plan import (
     through_codes,
 )
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
+
+KthScores = Callable[[Rows], Scores]
+"""The k-th best score that is known of each of some queries, positions in a block: of all shards' titles."""
 
 GRAPHS_BYTES = 384 << 20
 """GPU memory of all batches that are kept as CUDA graphs."""
@@ -103,7 +106,14 @@ class BlockSearch:
         self._graphs.clear()
 
     def answer(
-        self, batch: Batch, shared: Any, rows: Rows, scores: Scores, *, coded: bool = True
+        self,
+        batch: Batch,
+        shared: Any,
+        rows: Rows,
+        scores: Scores,
+        *,
+        coded: bool = True,
+        kth: KthScores | None = None,
     ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
 
@@ -114,6 +124,7 @@ class BlockSearch:
             shared: the bitmap of titles that all queries may return, on the GPU; None for all titles.
             rows, scores: (queries, k), to be filled in; k is at most the number of titles.
             coded: whether codes may be read.
+            kth: where these titles are a shard, the best that is known of all: what those prove is proven.
 
         Returns:
             How many queries were searched again, and how many of them compared with all titles.
@@ -125,16 +136,20 @@ class BlockSearch:
             search = self._search_for(batch, k, masking, coded=coded)
         else:  # what codes have left: any number of queries, too many sizes to record each
             search = self._direct(self._plan(len(batch), k, masking, coded=False), len(batch), k)
-        proven = yield from search.search(batch, shared, self._everything, (rows, scores))
+        needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
-        unproven = np.flatnonzero(~proven) if not self.titles.wide else np.arange(len(batch))
+        unproven = np.arange(len(batch))
+        if not self.titles.wide:
+            if kth is not None and needed.max() > -np.inf:
+                yield  # the other shards write down what they have found
+            unproven = _left(unproven, needed, kth)
         repeated = len(unproven)
         if repeated and repeats(k) and not self.titles.wide:
             again = _room_for(unproven, k)
-            proven = yield from search.repeat(unproven, again)
+            needed = yield from search.repeat(unproven, again)
             rows[unproven], scores[unproven] = again
-            unproven = unproven[~proven]
+            unproven = _left(unproven, needed, kth)
         if coded:
             self._count_coded(len(batch), len(unproven))
         if not len(unproven):
@@ -143,7 +158,8 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             del search  # with it its buffers may go
-            _, scanned = yield from self.answer(left, shared, *again, coded=False)
+            its = None if kth is None else lambda queries: kth(unproven[queries])
+            _, scanned = yield from self.answer(left, shared, *again, coded=False, kth=its)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         self._check_bounds(len(batch), len(unproven))
@@ -227,6 +243,13 @@ class BlockSearch:
 def recorded_queries(queries: int) -> int:
     """Return how many queries a recording is made for that searches so many: of small batches only a few sizes."""
     return power_of_two(queries) if queries <= ROUNDED_UP else queries
+
+
+def _left(queries: Rows, needed: Scores, kth: KthScores | None) -> Rows:
+    """Return which of some queries are not proven by themselves, nor by the k-th best scores of all shards."""
+    left = needed != -np.inf
+    queries, needed = queries[left], needed[left]
+    return queries if kth is None or not len(queries) else queries[~(kth(queries) > needed)]
 
 
 def _room_for(queries: Rows, k: int) -> tuple[Rows, Scores]:

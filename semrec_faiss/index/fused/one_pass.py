@@ -42,7 +42,7 @@ class FusedPass:
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
         self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
-        self.rows, self.scores, self.proven = answers_in(self.answers, queries, k)
+        self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
         if plan.planes:
             shape = (code_rows(queries, plan.planes), code_width(titles.dim))
@@ -58,7 +58,7 @@ class FusedPass:
         return self.titles is titles and self.plan == plan and self.k == k and len(self.rows) >= queries
 
     def run(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
-        """Search; the answers are in ``scores``, ``rows`` and ``proven`` when the GPU has come to the end of it.
+        """Search; the answers are in ``scores``, ``rows`` and ``needed`` when the GPU has come to the end of it.
 
         Args:
             queries: float32 (queries, `vector_dim`) on the GPU, at most as many as there are buffers for.
@@ -66,9 +66,8 @@ class FusedPass:
                 once for all with ``allowed_stride`` 0.
             allowed_stride: words from one query's bitmap to the next one's.
         """
-        self._score(queries, allowed, allowed_stride)
-        self._select(len(queries))
-        self._rescore(len(queries), allowed, allowed_stride)
+        self.score(queries, allowed, allowed_stride)
+        self.rank(len(queries), allowed, allowed_stride)
 
     def resume(self, earlier: FusedPass, which: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
         """Search some of an earlier pass's queries again; of the titles' scores the maxima that it left are enough.
@@ -84,10 +83,15 @@ class FusedPass:
             torch.index_select(its, 0, which, out=mine)
         if allowed_stride:
             allowed = allowed.index_select(0, which)
-        self._select(len(which))
-        self._rescore(len(which), allowed, allowed_stride)
+        self.rank(len(which), allowed, allowed_stride)
 
-    def _score(self, queries: Any, allowed: Any, allowed_stride: int) -> None:
+    def rank(self, count: int, allowed: Any = None, allowed_stride: int = 0) -> None:
+        """Second half of `run`: the best of ``count`` queries by the maxima that `score` has left."""
+        self._select(count)
+        self._rescore(count, allowed, allowed_stride)
+
+    def score(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
+        """First half of `run`, which takes the GPU longest."""
         import triton
 
         from semrec_faiss.index.fused.kernels import scoring
@@ -214,33 +218,33 @@ class FusedPass:
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
         options |= {"SORTED": apart, "DROPPED": power_of_two(dropped), "num_warps": _warps(plan.picks)}
-        tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.proven)
+        tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed)
         ranking.rank_rows[(count,)](
             *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options
         )
 
 
 def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
-    """Lay rows, scores and proofs over one buffer of bytes, so that a single copy moves them.
+    """Lay rows, scores and what proves them over one buffer of bytes, so that a single copy moves them.
 
     Returns:
-        Views: int64 (queries, k), float32 (queries, k), int8 (queries,).
+        Views: int64 (queries, k), float32 (queries, k), float32 (queries,), see `kernels.ranking.rank_rows`.
     """
     torch = load_torch()
-    rows, scores, proven = buffer.split(_answer_bytes(queries, k))
+    rows, scores, needed = buffer.split(_answer_bytes(queries, k))
     return (
         rows[: 8 * queries * k].view(torch.int64).view(queries, k),
         scores[: 4 * queries * k].view(torch.float32).view(queries, k),
-        proven[:queries].view(torch.int8),
+        needed[: 4 * queries].view(torch.float32),
     )
 
 
 def _answer_bytes(queries: int, k: int) -> list[int]:
-    """Return the bytes of rows, scores and proofs, each of them up to a multiple of 16.
+    """Return the bytes of rows, scores and what proves them, each of them up to a multiple of 16.
 
     For pointers that are no multiples of 16 Triton compiles a kernel anew: for every other number of queries, once.
     """
-    return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, queries)]
+    return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, 4 * queries)]
 
 
 def _warps(elements: int) -> int:

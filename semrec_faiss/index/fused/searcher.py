@@ -14,6 +14,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import BlockSearch, LooseBoundsError, Workspace
+from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import (
@@ -226,17 +227,25 @@ class FusedSearcher:
                 fix="lower k or take type flat",
             )
 
-    def start(self, queries: Vectors, mask: Mask | None, excluded: Exclusions | None, room: FusedResult) -> Running:
+    def start(
+        self,
+        queries: Vectors,
+        mask: Mask | None,
+        excluded: Exclusions | None,
+        room: FusedResult,
+        kth: KthScores | None = None,
+    ) -> Running:
         """Start a search whose answers go to ``room``; whoever does holds ``lock`` until it has ended.
 
         Args:
             queries, mask, excluded: as for `search`.
             room: for k answers a query, contiguous or not; k is at most the number of titles.
+            kth: where these titles are a shard, what is known of all shards, see `BlockSearch.answer`.
 
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        return Running(self, self._in_blocks(VectorBatch(queries, excluded), room.rows.shape[1], mask, room))
+        return Running(self, self._in_blocks(VectorBatch(queries, excluded), room.rows.shape[1], mask, room, kth))
 
     @property
     def name(self) -> str:
@@ -253,7 +262,7 @@ class FusedSearcher:
         return current
 
     def _in_blocks(
-        self, batch: Batch, k: int, mask: Mask | None, found: FusedResult
+        self, batch: Batch, k: int, mask: Mask | None, found: FusedResult, kth: KthScores | None = None
     ) -> Generator[None, None, FusedResult]:
         search, bitmap, allowed = self._place(mask, len(batch))
         repeated = scanned = start = 0
@@ -267,7 +276,8 @@ class FusedSearcher:
             size = part.stop - start
             block = coming.part(slice(size)) if len(coming) >= size else batch.part(part)
             try:
-                steps = search.answer(block, bitmap, found.rows[here], found.scores[here])
+                known = None if kth is None else partial(_from, kth, start)
+                steps = search.answer(block, bitmap, found.rows[here], found.scores[here], kth=known)
                 next(steps)
                 yield
                 following = batch.part(slice(part.stop, part.stop + most)).staged(self.device)  # while it computes
@@ -314,3 +324,8 @@ class FusedSearcher:
         self._most = halved(size, self.device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
         self._workspace.kept = None
         self._all.forget_recorded()
+
+
+def _from(kth: KthScores, start: int, queries: Rows) -> Scores:
+    """Ask for the scores of a block that begins at query ``start``."""
+    return kth(queries + start)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,9 @@ from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
+
+MERGED_BY_MANY = 100_000
+"""Answers of shards that FAISS merges with several threads: fewer are merged sooner than those are awake."""
 
 Layout = Literal["auto", "shards", "replicas"]
 
@@ -101,8 +105,9 @@ class SeveralGpus:
                 if searcher in taking:
                     held.enter_context(searcher.lock)
             for part in (slice(start, start + most) for start in range(0, len(queries), most)):
-                asked, its = staged(queries[part], self.searchers[0].device), part_of(excluded, part)
+                asked, its = queries[part], part_of(excluded, part)
                 if shards:
+                    asked = staged(asked, self.searchers[0].device)  # once for all
                     found = self._by_titles(asked, mask, its, whole.part(part))
                 else:
                     found = _by_queries(taking, asked, mask, its, whole.part(part))
@@ -121,12 +126,12 @@ class SeveralGpus:
     ) -> FusedResult:
         """Divide the titles, and merge what their shards find."""
         masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
-        rows = np.full((len(self._shares), *room.rows.shape), -1, np.int64)
+        rows = np.empty((len(self._shares), *room.rows.shape), np.int64)
         scores = np.full(rows.shape, -np.inf, np.float32)
-        rooms = self._rooms(rows, scores)
+        rooms, kth = self._rooms(rows, scores), partial(_kth_of, scores)
         found = _finished(
             [
-                searcher.start(queries, its_mask, _within(excluded, share), its)
+                searcher.start(queries, its_mask, _within(excluded, share), its, kth)
                 for searcher, share, its_mask, its in zip(self.searchers, self._shares, masks, rooms, strict=True)
             ]
         )
@@ -135,10 +140,10 @@ class SeveralGpus:
         return FusedResult(room.rows, room.scores, min(found.repeated, size), min(found.scanned, size))
 
     def _rooms(self, rows: Rows, scores: Scores) -> Iterator[FusedResult]:
-        """Lay each shard's room over its part of ``rows`` and ``scores``: it has no more titles than it has."""
-        for shard, searcher in enumerate(self.searchers):
-            kept = slice(min(rows.shape[2], searcher.titles.count))
-            yield FusedResult(rows[shard, :, kept], scores[shard, :, kept])
+        """Lay the shards' rooms over ``rows`` and ``scores``, the last shard's first, as `merged` has it."""
+        for its_rows, its_scores, searcher in zip(rows[::-1], scores[::-1], self.searchers, strict=True):
+            kept = slice(min(rows.shape[2], searcher.titles.count))  # no more titles than it has
+            yield FusedResult(its_rows[:, kept], its_scores[:, kept])
 
     def _masks_of(self, mask: Mask) -> list[Mask]:
         """Return the shards' parts of a mask, the same arrays each time: by them a shard knows a filter again."""
@@ -176,22 +181,29 @@ def _finished(running: Sequence[Running]) -> FusedResult:
     return replace(found[0], repeated=sum(one.repeated for one in found), scanned=sum(one.scanned for one in found))
 
 
+def _kth_of(scores: Scores, queries: Rows) -> Scores:
+    """Return the k-th best of what shards, (shards, queries, k), have found of some queries so far."""
+    k = scores.shape[2]
+    known = scores[:, queries].swapaxes(0, 1).reshape(len(queries), -1)
+    kth: Scores = np.partition(known, -k, axis=1)[:, -k]
+    return kth
+
+
 def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Scores]:
     """Put answers of several shards together: the k best of each query, ties by row.
 
-    FAISS's merge takes of equal scores the later shard's first, hence the reversed order.
+    FAISS's merge takes of equal scores the later part's first, so the last shard's part has to be the first.
 
     Args:
-        rows: int64 (shards, queries, k), counted from each shard's first title; -1 where there is none. Changed.
+        rows: int64 (shards, queries, k), counted from each shard's first title; anything where there is none. Changed.
         scores: float32 (shards, queries, k), descending; -inf where there is no title.
         starts: the shards' first titles, ascending.
     """
-    rows += np.where(rows >= 0, np.asarray(starts)[:, None, None], 0)
-    with one_core():
-        best_scores, best_rows = load_faiss().merge_knn_results(
-            np.ascontiguousarray(scores[::-1]), np.ascontiguousarray(rows[::-1]), keep_max=True
-        )
-    best_scores[best_rows < 0] = -np.inf
+    rows += np.asarray(starts[::-1])[:, None, None]
+    with one_core() if rows.size < MERGED_BY_MANY else contextlib.nullcontext():
+        best_scores, best_rows = load_faiss().merge_knn_results(scores, rows, keep_max=True)
+    none = np.isneginf(best_scores) | (best_rows < 0)
+    best_rows[none], best_scores[none] = -1, -np.inf
     return best_rows, best_scores
 
 

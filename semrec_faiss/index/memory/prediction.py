@@ -205,8 +205,8 @@ def _fused_choices(
     kept: tuple[Kept, ...] = ("gpu", "host") if device.originals == "auto" else (device.originals,)
     if index.search.rescore == "float16":
         kept = ("none",)
-    elif float16_titles and fused_width(index, titles, dim) == dim:
-        kept = ("halves",)
+    elif float16_titles:  # bounds only where float32 originals fit beside them
+        kept = (*(its for its in kept if its == "gpu" and fused_width(index, titles, dim) != dim), "halves")
     layouts = {"auto": (titles, shared), "replicas": (titles,), "shards": (shared,)}[device.layout]
     return ((share, its) for its in kept for share in layouts)
 
@@ -296,7 +296,7 @@ def _fused_on_gpu(
     index: FusedIndex, kept: Kept, titles: int, dim: int, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
     """Of type fused, which takes nothing of FAISS's: no scratch space, no norms."""
-    width = fused_width(index, titles, dim)
+    width = dim if kept == "halves" else fused_width(index, titles, dim)
     screened = width != dim
     block = min(batch, block_queries(titles, width, k, screened=screened))
     coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k)

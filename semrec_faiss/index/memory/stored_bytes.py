@@ -141,7 +141,8 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
 
 def gpu_fused(index: FusedIndex, titles: int, dim: int, kept: Kept) -> int:
     """Return the bytes of the vectors of type fused: float16 copies, what proves answers, codes of many titles."""
-    return _whole_pages(title_bytes(titles, dim, kept, width=fused_width(index, titles, dim)))
+    width = dim if kept == "halves" else fused_width(index, titles, dim)
+    return _whole_pages(title_bytes(titles, dim, kept, width=width))
 
 
 def gpu_lists(index: IndexConfig, nlist: int, titles: int, dim: int) -> tuple[int, int]:

@@ -48,6 +48,24 @@ def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_kernels
+@pytest.mark.parametrize(("near", "repeated"), [(12, 0), (5, 1)])
+def test_a_shard_is_proven_by_what_others_found(near: int, repeated: int) -> None:
+    """The second shard's titles are so alike that it cannot tell which are its best, which matters if any is wanted."""
+    rng, devices = np.random.default_rng(7), (_devices() * 2)[:2]
+    query = np.eye(1, 64, dtype=np.float32)
+    titles = 0.01 * rng.normal(size=(1400, 64))
+    titles[:near, 0] += np.linspace(0.7, 0.9, near)
+    titles[700:] = 0.3 * query + np.hstack((1e-6 * rng.normal(size=(700, 1)), 0.05 * rng.normal(size=(700, 63))))
+    titles = titles.astype(np.float32)
+    assert searcher(titles[700:]).search(query, 12).repeated == 1
+    found = SeveralGpus(titles, devices, layout="shards").search(query, 12)
+    expected = searcher(titles).search(query, 12)
+    assert found.repeated == repeated
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+
+
+@needs_kernels
 def test_a_gpu_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = clustered(np.random.default_rng(1), 300, 32)
     devices = (_devices() * 2)[:2]
@@ -80,7 +98,8 @@ def test_merging_takes_the_best_and_ties_by_row(shards: int, queries: int, k: in
     starts = [5000 * shard for shard in range(shards)]
     placed = np.where(rows < 0, -1, rows + np.array(starts)[:, None, None])
     expected_rows, expected_scores = _by_sorting(placed, scores, k)
-    found_rows, found_scores = merged(rows, scores, starts)
+    last_first = (np.ascontiguousarray(part[::-1]) for part in (rows, scores))
+    found_rows, found_scores = merged(*last_first, starts)
     np.testing.assert_array_equal(found_rows, expected_rows)
     np.testing.assert_array_equal(found_scores, expected_scores)
 

@@ -171,15 +171,16 @@ def score_rows(
 
 @triton.jit(do_not_specialize=["k_wanted"])
 def rank_rows(
-    queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, proven,
+    queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed,
     dim, dropped_count, k_wanted, title_scale, title_unscale,
     SORTED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
     CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Score the picked titles from the original vectors, rank them, and tell whether the answer is proven.
+    """Score the picked titles from the original vectors, rank them, and tell what would prove the answer.
 
-    It is proven when the k-th score exceeds whatever was dropped on the way by the error that a float16 score can have.
-    ``keys`` has room for PICKS int64 a query; with SORTED it holds them, scored and sorted already.
+    It is proven when the k-th score exceeds whatever was dropped on the way by the error that a float16 score can have:
+    ``needed`` is -inf then, else the score that has to be exceeded, by k titles of other shards perhaps. ``keys`` has
+    room for PICKS int64 a query; with SORTED it holds them, scored and sorted already.
     """
     query = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, PICKS)
@@ -210,4 +211,9 @@ def rank_rows(
     lost = tl.max(lost, axis=0)
     kth = tl.min(tl.where(wanted, score, float("inf")), axis=0)
     rounded = tl.abs(lost) * 4.8828125e-04  # what was dropped had been rounded to float16: 2^-11 of it
-    tl.store(proven + query, ((kth > lost + rounded + bound) | (lost == float("-inf"))).to(tl.int8))
+    reached = lost + rounded + bound
+    is_proven = (kth > reached) | (lost == float("-inf"))
+    told = reached * unscale_second * title_unscale  # powers of two: unless it vanishes or overflows, it stays exact
+    told = tl.where(tl.abs(told) >= 1.0e-37, told * unscale_first, float("inf"))
+    told = tl.where(told >= -3.0e38, told, float("inf"))
+    tl.store(needed + query, tl.where(is_proven, float("-inf"), told))

@@ -19,8 +19,8 @@ LEAST_SIGNIFICAND, SIGNIFICANDS_END = 1024, 2048
 LARGEST = 4
 """2^4 × a significand, the largest component of every half: float16 holds 2^-28 of it to all its bits."""
 
-TRIED_BY = 8
-"""The largest components that a significand is tried by."""
+TRIED_BY, TRIED_ON_BY = 8, 32
+"""The largest components that a significand is tried by, and that those few are for which so many did not tell."""
 
 PROBED = 64
 """Titles that are looked at before others are, and that all significands are tried for together: float32 ones fail."""
@@ -34,25 +34,26 @@ STILL_RATIO = 2.0**-23
 FRACTION_STEPS = 16
 """Steps of a continued fraction by which any denominator has reached `SIGNIFICANDS_END`, as Fibonacci numbers do."""
 
-AT_ONCE = 1 << 23
-"""Components that are taken back at once: 64 MiB of float64, some eight times."""
+AT_ONCE = 1 << 24
+"""Components that are taken back at once: 128 MiB of float64, some eight times. With fewer, launching takes longer."""
 
 Candidates = Callable[[Any, Any], Any]
 """Significands to try for the largest component, float32 (titles or 1, candidates), by the largest components."""
 
 
-def halves_of(torch: Any, vectors: Any) -> tuple[Any, Any] | None:
+def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, Any] | None:
     """Take titles back to what they came as; the first few tell of most titles that they did not come so.
 
     Args:
         torch: the module.
         vectors: float32 (titles, dim).
+        probed: whether others of the catalogue came as float16, so that these are not probed.
 
     Returns:
         float16 (titles, dim) and float64 (titles,): `exactly` makes the vectors of them, to the bit. None where they
         did not come as float16.
     """
-    if not _fill(torch, vectors[:PROBED], *_room(torch, vectors[:PROBED])):
+    if not probed and not _fill(torch, vectors[:PROBED], *_room(torch, vectors[:PROBED])):
         return None
     halves, factors = _room(torch, vectors)
     step = max(1, AT_ONCE // vectors.shape[1])
@@ -65,8 +66,10 @@ def halves_of(torch: Any, vectors: Any) -> tuple[Any, Any] | None:
 def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
     """Fill in ``halves`` and ``factors``; tell whether they give all vectors back."""
     left = _take_back(torch, vectors, halves, factors, TRIED_BY, _by_ratios)
-    for tried_by in (TRIED_BY, vectors.shape[1]):  # a few components alone may fit several significands
-        still = [left[:0]]
+    for tried_by in (TRIED_BY, TRIED_ON_BY, vectors.shape[1]):  # a few components alone may fit several significands
+        if not len(left):
+            break
+        still = []
         for some in left.split(PROBED):
             its = _room(torch, vectors[some])
             still.append(some[_take_back(torch, vectors[some], *its, tried_by, _every)])

@@ -143,7 +143,8 @@ def upload_titles(
         device: a torch device.
         keep_originals: whether the float32 vectors are kept too, and of many titles int8 codes. Titles that came as
             float16 are kept as that, and 8 bytes each.
-        directions: float64 (kept, dim): keep bounds along these instead of float16 copies.
+        directions: float64 (kept, dim): keep bounds along these instead of float16 copies, unless the titles came as
+            float16 and there is no room for float32 beside them.
         on_host: page-locks the float32 vectors, where they are not to be copied to the GPU.
 
     Raises:
@@ -151,7 +152,8 @@ def upload_titles(
     """
     torch = load_torch()
     try:
-        found = _as_they_came(torch, vectors, device) if keep_originals and directions is None else None
+        whole = directions is None or on_host is not None  # rather than float32 on the host
+        found = _as_they_came(torch, vectors, device) if keep_originals and whole else None
         titles = found or _rounded(torch, vectors, device, directions, keep_originals=keep_originals, on_host=on_host)
         if keep_originals and not titles.wide and keeps_codes(titles.count, "float32"):
             titles = _with_codes(torch, titles)
@@ -217,7 +219,7 @@ def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None
     lengths = _Lengths(torch)
     for part in _parts(vectors):
         block = as_tensor(vectors[part]).to(device)
-        found = halves_of(torch, block)
+        found = halves_of(torch, block, probed=part.start > 0)
         if found is None:
             return None
         halves[part], factors[part] = found

@@ -14,7 +14,8 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.plan import code_bytes, through_codes, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.index.hardware.device import choose_device
+from semrec_faiss.index.hardware.device import Device, choose_device
+from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, Float16Titles
@@ -50,10 +51,19 @@ class Float16Batch(Part):
 
 
 class Float16Catalogue(Part):
-    """A catalogue: its memory as predicted and as held, and how long making and uploading it took."""
+    """A catalogue: its memory as predicted and as held, and how long making and uploading it took.
+
+    Attributes:
+        predicted_bytes: by ``semrec memory``: of the whole GPU while the largest batch is searched.
+        used_bytes: in use on the whole GPU after that, by the driver: CUDA's context and what torch keeps with it.
+        predicted_vector_bytes, vector_bytes: of the vectors in it.
+        peak_bytes: the most that torch has allocated on the way, what finding out float16 needs included.
+    """
 
     titles: PositiveInt
     predicted_bytes: Count
+    used_bytes: Count
+    predicted_vector_bytes: Count
     vector_bytes: Count
     peak_bytes: Count
     uploaded_s: Amount
@@ -109,22 +119,27 @@ def _measure(bench: GpuBench, count: int, hardware: HardwareLimits) -> Float16Ca
     started = time.perf_counter()
     searcher = FusedSearcher(titles, place)  # type: ignore[arg-type]  # read in slices, as an array is
     uploaded_s = time.perf_counter() - started
-    rows = [_batch(bench, searcher, titles, queries, hardware) for queries in bench.batches]
+    peak_bytes = int(torch.cuda.max_memory_allocated(place))
+    batches = [_batch(bench, searcher, titles, queries, hardware) for queries in bench.batches]
     return Float16Catalogue(
         titles=count,
-        predicted_bytes=title_bytes(count, bench.dim, "halves"),
+        predicted_bytes=_predicted(bench, count),
+        used_bytes=max(used for _, used in batches),
+        predicted_vector_bytes=title_bytes(count, bench.dim, "halves"),
         vector_bytes=searcher.titles.bytes,
-        peak_bytes=int(torch.cuda.max_memory_allocated(place)),
+        peak_bytes=max(peak_bytes, int(torch.cuda.max_memory_allocated(place))),
         uploaded_s=round(uploaded_s, 2),
-        search=rows,
+        search=[batch for batch, _ in batches],
     )
 
 
 def _batch(
     bench: GpuBench, searcher: FusedSearcher, titles: Float16Titles, count: int, hardware: HardwareLimits
-) -> Float16Batch:
-    k, dim = bench.k, bench.dim
+) -> tuple[Float16Batch, int]:
+    """Time and check one batch size; return also what is in use on the GPU before the checking."""
+    torch, k, dim = load_torch(), bench.k, bench.dim
     asked = _users(titles, count)
+    torch.cuda.empty_cache()
     first = measure_steady(lambda: searcher.search(asked, k), warmup=3, repeats=1).median_ms
     times = measure_paired(
         {"": lambda: searcher.search(asked, k)}, warmup=1, repeats=repeats_of(bench.seconds, first)
@@ -132,9 +147,10 @@ def _batch(
     coded = searcher.titles.codes is not None and through_codes(len(titles), count, k)
     read = code_bytes(1, dim) if coded else 2 * dim
     found = searcher.search(asked, k)
+    free, total = torch.cuda.mem_get_info(searcher.device)
     checked = min(CHECKED_QUERIES, count)
     best = _best_scores(titles, asked[:checked], k)
-    return Float16Batch(
+    batch = Float16Batch(
         queries=count,
         limit_ms=hardware.limit(count, len(titles), dim, k, float16=True, title_bytes=read).limit_ms,
         numpy=times.told(),
@@ -143,6 +159,15 @@ def _batch(
         checked_queries=checked,
         largest_error=float(np.abs(found.scores[:checked] - best).max()),
     )
+    return batch, total - free
+
+
+def _predicted(bench: GpuBench, titles: int) -> int:
+    """Ask what ``semrec memory`` says: of the GPU, by copies rather than bounds."""
+    index = config_from_dict({"index": {"type": "fused", "build": {"directions": 0}}}).index
+    on = Device((bench.gpus[0],))
+    batch = max(bench.batches)
+    return predict_memory(index, titles, bench.dim, on, batch=batch, k=bench.k, float16_titles=True).searched.peak
 
 
 def _users(titles: Float16Titles, count: int) -> Vectors:

@@ -57,7 +57,7 @@ class FusedPeer:
         for start in range(0, len(self._queries), self._step):
             block = self._queries[start : start + self._step]
             self._work.run(block, self._allowed, 0)
-            unproven.append(start + np.flatnonzero(self._work.proven[: len(block)].cpu().numpy() == 0))
+            unproven.append(start + np.flatnonzero(self._work.needed[: len(block)].cpu().numpy() != -np.inf))
         return np.concatenate(unproven)
 
 
