@@ -17,8 +17,9 @@ from semrec_faiss.config.schema import Config, device_problems
 from semrec_faiss.errors import DamagedIndexError, MissingPackageError
 from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
 from semrec_faiss.index.hardware.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
-from semrec_faiss.index.hardware.gpu_drivers import TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
-from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.gpu_code import code_in, has_code, is_newer
+from semrec_faiss.index.hardware.gpu_drivers import NEWEST_TORCH, TORCH_FOR_OLD_DRIVERS, faiss_cuda, too_old
+from semrec_faiss.index.hardware.gpu_memory import GpuState, gpu_states
 from semrec_faiss.index.hardware.kernels import CHOICE, LIBRARIES, SAFE, kernels_of
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def _gpus() -> Check:
     except MissingPackageError:
         usable = 0
     if usable:
+        without = _without_code(code_in(Path(load_faiss().__file__).parent.glob("*.so")), states)
+        if without:
+            return Check("gpu", "problem", f"FAISS is {without}: searches there fail", _CPU_FAISS)
         named = "; ".join(str(state) for state in states) or f"{usable} GPUs (install nvidia-ml-py to see their memory)"
         return Check("gpu", "ok", f"FAISS sees {usable}: {named}")
     if not driver:
@@ -134,6 +138,18 @@ def _gpus() -> Check:
         "an NVIDIA driver is here, but FAISS sees no GPU",
         "check `nvidia-smi`, and that CUDA_VISIBLE_DEVICES names GPUs that are there, each once",
     )
+
+
+_CPU_FAISS = "pip uninstall -y faiss-gpu && pip install 'semrec-faiss[cpu]', or set device.kind=cpu"
+
+
+def _without_code(built: list[str], states: list[GpuState]) -> str:
+    """Say for which GPU there is no code in what is built for these architectures; "" where there is, or none tells."""
+    for state in states if built else ():
+        if state.capability > (0, 0) and not has_code(built, state.capability):
+            number = ".".join(map(str, state.capability))
+            return f"built for {', '.join(built)}; GPU {state.gpu} ({state.name}) has compute capability {number}"
+    return ""
 
 
 def _torch_detail() -> str:
@@ -188,9 +204,26 @@ def _used(package: Check, gpus: Check) -> Check:
     built, states = re.search(r"CUDA (\d+)", package.found), gpu_states()
     least = too_old(states[0].driver, int(built.group(1))) if built and states else None
     if least is None:
-        return package
+        return _built_for(package, states)
     why = f"which needs driver {least} or later; this is {states[0].driver}: FAISS works, type fused does not"
     return Check("torch", "problem", f"{package.found}, {why}", f"{TORCH_FOR_OLD_DRIVERS}, or install a newer driver")
+
+
+def _built_for(torch: Check, states: list[GpuState]) -> Check:
+    """Object to a torch that has no code for a GPU of this machine: one too new for it, or too old."""
+    built = _torch_architectures()
+    without = _without_code(built, states)
+    if not without:
+        return torch
+    newer = any(is_newer(built, state.capability) for state in states)
+    fix = NEWEST_TORCH if newer else TORCH_FOR_OLD_DRIVERS
+    return Check("torch", "problem", f"{torch.found}, {without}: FAISS works, type fused does not", fix)
+
+
+def _torch_architectures() -> list[str]:
+    import torch
+
+    return list(torch.cuda.get_arch_list())
 
 
 def _cards() -> list[Check]:

@@ -127,3 +127,51 @@ def test_a_card_too_old_for_type_fused_is_named(monkeypatch: pytest.MonkeyPatch)
     (found,) = diagnosis._cards()
     assert found.found == "GPU 0 (NVIDIA Card) has compute capability 7.5; type fused needs 8.0"
     assert found.fix == "take type flat there"
+
+
+TORCH_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+TORCH_126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "fix"),
+    [
+        (TORCH_13, (9, 0), None),
+        (TORCH_13, (8, 9), None),  # runs the code for 8.6
+        (TORCH_13, (7, 0), "uv pip install --torch-backend cu126 --reinstall-package torch torch"),
+        (TORCH_126, (12, 0), "pip install --upgrade --force-reinstall torch"),
+        ([*TORCH_126, "compute_90"], (12, 0), None),  # the driver compiles it
+        ([], (12, 0), None),  # nothing is told
+        (TORCH_126, (0, 0), None),
+    ],
+)
+def test_a_torch_without_code_for_a_card_is_named_with_the_line_that_mends_it(
+    built: list[str], capability: tuple[int, int], fix: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.65.06"), state("580.65.06", capability)])
+    monkeypatch.setattr(diagnosis, "_torch_architectures", lambda: [*built])
+    torch = Check("torch", "ok", "2.13.0 CUDA 12.6, 2 GPUs")
+    found = diagnosis._used(torch, Check("gpu", "ok", "FAISS sees 2"))
+    assert found.fix == fix
+    if fix is None:
+        assert found is torch
+    else:
+        number = f"{capability[0]}.{capability[1]}"
+        assert found.found == (
+            f"2.13.0 CUDA 12.6, 2 GPUs, built for {', '.join(built)}; GPU 0 (NVIDIA Card) has compute capability"
+            f" {number}: FAISS works, type fused does not"
+        )
+
+
+def test_a_faiss_without_code_for_a_card_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.65.06", (6, 1))])
+    monkeypatch.setattr(diagnosis, "gpu_count", lambda: 1)
+    monkeypatch.setattr(diagnosis, "code_in", lambda _: ["sm_70", "sm_90", "compute_90"])
+    found = diagnosis._gpus()
+    assert (found.state, found.fix) == ("problem", diagnosis._CPU_FAISS)
+    assert found.found == (
+        "FAISS is built for sm_70, sm_90, compute_90; GPU 0 (NVIDIA Card) has compute capability 6.1: searches there"
+        " fail"
+    )
+    monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.65.06", (12, 0))])
+    assert diagnosis._gpus().state == "ok", "newer cards run PTX"

@@ -9,7 +9,12 @@ LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 """CUDA's major version and the driver branch that it needs (NVIDIA's CUDA Compatibility guide, minor versions)."""
 
 TORCH_FOR_OLD_DRIVERS = "uv pip install --torch-backend cu126 --reinstall-package torch torch"
-"""PyTorch's own builds for CUDA 12; what a plain pip install brings is for the newest CUDA."""
+"""PyTorch's own builds for CUDA 12; what a plain pip install brings is for the newest CUDA.
+
+They have code for older cards too, which the builds for the newest CUDA have dropped."""
+
+NEWEST_TORCH = "pip install --upgrade --force-reinstall torch"
+"""The build for the newest CUDA, which has code for the newest cards."""
 
 
 def faiss_cuda(wheel: str) -> int | None:
