@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -282,11 +283,18 @@ class VectorIndex(FaissIndex):
         return self.fused.hold_users(users) if isinstance(self.fused, FusedSearcher) else None
 
     def search_users(
-        self, users: GpuUsers, rows: Rows, k: int, mask: Mask | None = None, *, without_seen: bool
+        self,
+        users: GpuUsers,
+        rows: Rows,
+        k: int,
+        mask: Mask | None = None,
+        *,
+        without_seen: bool,
+        meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the ``k`` best titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
         fused: FusedSearcher = self.fused  # type: ignore[assignment]  # which holds them
-        return fused.search_users(users, rows, k, mask=mask, without_seen=without_seen)
+        return fused.search_users(users, rows, k, mask=mask, without_seen=without_seen, meanwhile=meanwhile)
 
     def _checked_k(self, k: int) -> int:
         k = checked_count(k)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -157,20 +157,28 @@ def _write(
         ThreadPoolExecutor(1) as counting,
     ):
         under_way: deque[Future[None]] = deque()
-        for start in range(0, users.count, BLOCK_USERS):
-            block = np.arange(start, min(start + BLOCK_USERS, users.count), dtype=np.int64)
-            path = work / f"users-{start:010d}.lists"
+
+        def listed(first: int) -> _Block:
+            block = np.arange(first, min(first + BLOCK_USERS, users.count), dtype=np.int64)
+            path = work / f"users-{first:010d}.lists"
             kept = read_block(path, len(block))
-            if kept is None:
-                found, _ = recommender.lists_for(block, wish, include_seen=include_seen, profile=profile)
-                kept = found.rows, found.scores
-                under_way.append(counting.submit(write_block, path, *kept))
+            if kept is not None:
+                return _Block(path, *kept, is_new=False)
+            found, _ = recommender.lists_for(block, wish, include_seen=include_seen, profile=profile)
+            return _Block(path, found.rows, found.scores, is_new=True)
+
+        done = 0
+        for block in _in_order(listed, range(0, users.count, BLOCK_USERS), _searched_at_once(recommender)):
+            if block.is_new:
+                under_way.append(counting.submit(write_block, block.path, block.rows, block.scores))
             else:
-                resumed += len(block)
-            under_way += [encoding.submit(lists.add, *kept), counting.submit(counts.add, kept[0])]
+                resumed += len(block.rows)
+            under_way.append(encoding.submit(lists.add, block.rows, block.scores))
+            under_way.append(counting.submit(counts.add, block.rows))
             while len(under_way) > MOST_UNDER_WAY or (under_way and under_way[0].done()):
                 under_way.popleft().result()
-            progress("recommending", int(block[-1]) + 1, users.count)
+            done += len(block.rows)
+            progress("recommending", done, users.count)
         for future in under_way:
             future.result()
     return ExportSummary(
@@ -183,6 +191,37 @@ def _write(
         seen_leaks=counts.leaks,
         resumed_users=resumed,
     )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The lists of a block of users, int64 and float32 (users, k), and where they are kept."""
+
+    path: Path
+    rows: Rows
+    scores: Scores
+    is_new: bool
+
+
+def _searched_at_once(recommender: Recommender) -> int:
+    """While FAISS searches for one block on a GPU, what the users of another have seen is left out here."""
+    index = recommender.index
+    return 2 if index.device.gpus and index.fused is None else 1
+
+
+def _in_order(work: Callable[[int], _Block], firsts: Iterable[int], at_once: int) -> Iterator[_Block]:
+    """Make blocks in threads, so many at once, and yield them in order."""
+    if at_once == 1:
+        yield from map(work, firsts)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        coming: deque[Future[_Block]] = deque()
+        for first in firsts:
+            coming.append(threads.submit(work, first))
+            if len(coming) > at_once:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _titles_of(titles: Titles) -> TitlesOf:

@@ -26,8 +26,8 @@ GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 <<
 GATHERED_GRAPHS_BYTES = 64 << 20
 """GPU memory of the recorded batches of one filter's titles; counted with them."""
 
-GATHERED_RECORDED_AT = 6
-"""How many batches of a kind a filter sees before one is recorded: recording takes as long as many launches."""
+GATHERED_RECORDED_AT = 3
+"""How many batches of a kind a filter sees before one is recorded: recording takes as long as two are longer without."""
 
 
 @dataclass

@@ -193,7 +193,14 @@ class FusedSearcher:
             return self.start(queries, mask, excluded, FusedResult.empty(len(queries), k)).result()
 
     def search_users(
-        self, users: GpuUsers, rows: Rows, k: int, *, mask: Mask | None = None, without_seen: bool = True
+        self,
+        users: GpuUsers,
+        rows: Rows,
+        k: int,
+        *,
+        mask: Mask | None = None,
+        without_seen: bool = True,
+        meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the k best allowed titles of users on this GPU; see `search`.
 
@@ -203,11 +210,15 @@ class FusedSearcher:
             k: titles a user.
             mask: as for `search`.
             without_seen: leave out what each has seen, where that is known.
+            meanwhile: is called once, while the GPU searches.
         """
         self._check(k)
         with self.lock:
             batch = UserBatch(users, np.ascontiguousarray(rows), without_seen)
-            return Running(self, self._in_blocks(batch, k, mask, FusedResult.empty(len(rows), k))).result()
+            running = Running(self, self._in_blocks(batch, k, mask, FusedResult.empty(len(rows), k)))
+            if meanwhile is not None:
+                meanwhile()
+            return running.result()
 
     def hold_users(self, host: HostUsers) -> GpuUsers | None:
         """Copy users to the GPU; None where its memory does not suffice."""

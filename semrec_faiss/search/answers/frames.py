@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.search.answers.result import OURS, shown_names
 
@@ -18,41 +18,54 @@ if TYPE_CHECKING:
 
     from semrec_faiss.search.answers.batch import Answers
 
+BITS_A_ROW = 32
+"""Where the last row is below so many times their number, distinct rows are found by a mask, and else by sorting."""
+
 
 def arrow_table(answers: Answers) -> pa.Table:
     """Return a row a query and title; see `Answers.to_arrow`."""
     import pyarrow as pa
 
-    kept = answers.rows >= 0
-    query_of, place = np.nonzero(kept)
-    rows = answers.rows[kept]
-    titles = answers.titles.columns(rows)
+    query_of, place, rows, scores = _pairs(answers)
+    distinct, place_of = _distinct(rows)
+    titles = answers.titles.columns(distinct)  # in their order: what is taken here and there waits for memory each time
+    at = pa.array(place_of, pa.int32())
     asked = {f"query_{name}": _asked(values) for name, values in answers.asked.items()}
     columns = {name: values.take(pa.array(query_of)) for name, values in asked.items()}
     columns["rank"] = pa.array(place + 1, pa.int32())
-    columns["media_id"] = titles["media_id"]
-    columns["title"] = _encoded(titles["title"], rows)
-    columns["score"] = pa.array(answers.scores[kept], pa.float32())
+    columns["media_id"] = titles["media_id"].take(at)
+    columns["title"] = pa.DictionaryArray.from_arrays(at, titles["title"].combine_chunks())
+    columns["score"] = pa.array(scores, pa.float32())
     fields = answers.titles.fields
     names = shown_names(fields, (*asked, *OURS))
     for name in fields:
         if name not in ("media_id", "title"):
-            columns[names[name]] = titles[name]
+            columns[names[name]] = titles[name].take(at)
     return pa.table(columns)
 
 
-def _encoded(texts: pa.ChunkedArray, rows: Rows) -> pa.Array:
-    """Encode titles by a dictionary that has each row's once: rows are told apart sooner than texts."""
-    import pyarrow as pa
+def _pairs(answers: Answers) -> tuple[Rows, Rows, Rows, Scores]:
+    """Return query, place, title row and score of each title found, in order: four arrays (titles found,)."""
+    queries, k = answers.rows.shape
+    if answers.rows.size and int(answers.rows.min()) >= 0:  # as nearly always
+        query_of, place = np.repeat(np.arange(queries), k), np.tile(np.arange(k), queries)
+        return query_of, place, answers.rows.ravel(), answers.scores.ravel()
+    kept = answers.rows >= 0
+    return *np.nonzero(kept), answers.rows[kept], answers.scores[kept]
 
-    last_of = np.empty(int(rows.max(initial=0)) + 1, np.int32)  # only where there are such rows is it touched
-    places = np.arange(len(rows), dtype=np.int32)
-    last_of[rows] = places
-    last = last_of[rows]
-    is_last = last == places
-    at = (np.cumsum(is_last, dtype=np.int32) - 1)[last]
-    distinct = texts.take(pa.array(np.flatnonzero(is_last))).combine_chunks()
-    return pa.DictionaryArray.from_arrays(pa.array(at, pa.int32()), distinct)
+
+def _distinct(rows: Rows) -> tuple[Rows, Rows]:
+    """Return the distinct ones of some rows, ascending, and the place of each row among them."""
+    most = int(rows.max(initial=0)) + 1
+    if most > BITS_A_ROW * len(rows):
+        distinct, at = np.unique(rows, return_inverse=True)
+        return distinct, at.reshape(-1)
+    is_there = np.zeros(most, np.bool_)
+    is_there[rows] = True
+    distinct = np.flatnonzero(is_there)
+    place_of = np.empty(most, np.int64)
+    place_of[distinct] = np.arange(len(distinct))
+    return distinct, place_of[rows]
 
 
 def pandas_frame(table: pa.Table) -> Any:
@@ -77,7 +90,7 @@ def _asked(values: Sequence[Any]) -> pa.Array:
         return pa.array(np.asarray(values), pa.int64())
     if values and isinstance(values[0], int):
         return pa.array(values, pa.int64())
-    if all(type(value) is str for value in values):
+    if set(map(type, values)) <= {str}:
         return pa.array(values, pa.string())
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())

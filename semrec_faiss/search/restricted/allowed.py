@@ -22,6 +22,9 @@ MARGIN = 8
 OVERFETCH_GROWTH = 4
 """How much more is asked for when a query came up short."""
 
+PROBED, PROBED_OF = 64, 1024
+"""So many queries of at least so many show how much the others need."""
+
 
 def score_one_way(
     index: VectorIndex, queries: Vectors, block: Rows, result: TopK, fetched: int, *, exact: Exactness
@@ -118,32 +121,48 @@ def _collected(
     fetch: int,
     width: int,
 ) -> TopK:
-    """Ask for more and more until each query has ``width`` titles that it may return, or all that match."""
+    """Ask for more and more until each query has ``width`` titles that it may return, or all that match.
+
+    Of many queries of an exact search, which finds the same however much is fetched, a few are asked first: as much
+    as nine in ten of them needed, the others are asked for at once.
+    """
     found = TopK.empty(len(block), width)
     wanted = np.minimum(width, result.matching[block])
-    active = np.flatnonzero(wanted > 0)
-    fetch = min(way.limit, fetch)
-    while len(active):
-        started = time.perf_counter()
-        scores, rows = search(np.ascontiguousarray(queries[block[active]]), fetch)
-        keep = restriction.take(block[active]).allows(rows)
-        take_first(rows, scores, keep, active, found)
-        result.stages.append(Stage(way.name, len(active), way.looked_at or fetch, since(started)))
-        active = active[keep.sum(axis=1) < wanted[active]]
-        if fetch == way.limit:
-            break
-        fetch = min(way.limit, OVERFETCH_GROWTH * fetch)
+
+    def fill(active: Rows, fetch: int) -> Rows:
+        """Fill in the lists of some of the queries, and return how much each had to be asked for."""
+        needed = np.full(len(found.rows), fetch, np.int64)
+        asked = active
+        while len(active):
+            started = time.perf_counter()
+            mine = block[active]
+            is_whole = len(mine) == len(queries)  # nothing is copied then
+            scores, rows = search(np.ascontiguousarray(queries if is_whole else queries[mine]), fetch)
+            keep = (restriction if is_whole else restriction.take(mine)).allows(rows)
+            take_first(rows, scores, keep, active, found)
+            result.stages.append(Stage(way.name, len(active), way.looked_at or fetch, since(started)))
+            active = active[keep.sum(axis=1) < wanted[active]]
+            if fetch == way.limit:
+                break
+            fetch = min(way.limit, OVERFETCH_GROWTH * fetch)
+            needed[active] = fetch
+        return needed[asked]
+
+    active, fetch = np.flatnonzero(wanted > 0), min(way.limit, fetch)
+    if way.unsettled is not None and len(active) >= PROBED_OF:
+        fetch = int(np.percentile(fill(active[:PROBED], fetch), 90, method="higher"))
+        active = active[PROBED:]
+    fill(active, fetch)
     return found
 
 
 def take_first(rows: Rows, scores: Scores, keep: NDArray[np.bool_], queries: Rows, result: TopK) -> None:
     """Move the first k kept candidates of each query to the result."""
-    k = result.rows.shape[1]
-    first = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    kept = np.take_along_axis(keep, first, axis=1)
-    width = first.shape[1]
-    result.rows[queries, :width] = np.where(kept, np.take_along_axis(rows, first, axis=1), -1)
-    result.scores[queries, :width] = np.where(kept, np.take_along_axis(scores, first, axis=1), -np.inf)
+    place = np.cumsum(keep, axis=1) - 1
+    of, at = np.nonzero(keep & (place < result.rows.shape[1]))
+    to = queries[of], place[of, at]
+    result.rows[queries], result.scores[queries] = -1, -np.inf
+    result.rows[to], result.scores[to] = rows[of, at], scores[of, at]
 
 
 def since(started: float) -> float:

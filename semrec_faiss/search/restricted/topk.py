@@ -23,7 +23,7 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.restricted.allowed import Way, best_allowed, score_one_way, since, take_first
+from semrec_faiss.search.restricted.allowed import MARGIN, Way, best_allowed, score_one_way, since, take_first
 from semrec_faiss.search.restricted.found import Stage, TopK, merged
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
@@ -117,15 +117,19 @@ def users_top_k(index: VectorIndex, held: GpuUsers, asked: UserRows, k: int, res
         restriction: the mask that they share.
     """
     started = time.perf_counter()
-    excluded = asked.excluded_counts
-    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=not asked.include_seen)
-    if restriction.mask is None:
-        strategy = "index" if excluded.max(initial=0) <= 1 else "masked"
-    else:
-        strategy, mine = "masked", replace(restriction, exclusions=asked.exclusions)
-        excluded = mine.excluded_counts(len(asked))
+    matching = np.empty(len(asked), np.int64)
+
+    def count() -> None:
+        mine = None if restriction.mask is None else replace(restriction, exclusions=asked.exclusions)
+        excluded = asked.excluded_counts if mine is None else mine.excluded_counts(len(asked))
+        np.subtract(restriction.allowed, excluded, out=matching)
+
+    without_seen = not asked.include_seen
+    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=without_seen, meanwhile=count)
+    is_plain = restriction.mask is None and restriction.allowed - matching.min(initial=restriction.allowed) <= 1
     stages = [Stage("masked", len(asked), k, since(started))]
-    result = TopK(found.rows, found.scores, restriction.allowed - excluded, index.exact, strategy, stages)
+    strategy = "index" if is_plain else "masked"
+    result = TopK(found.rows, found.scores, matching, index.exact, strategy, stages)
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
     _check_finite(index, result)
     return result
@@ -256,14 +260,28 @@ def _over_fetch(
 
 
 def _first_fetch(index: VectorIndex, k: int, block: Rows, restriction: Restriction) -> int:
-    """Ask for what fills most queries at once: k over the share allowed, and what they exclude."""
+    """Ask for what fills most queries at once: k over the share allowed, and what they may exclude of the best."""
     share = max(restriction.allowed, 1) / index.count
-    return math.ceil(((k if share == 1 else 1.25 * k) + _excluded_by_most(index, block, restriction)) / share)
+    excluded = _excluded_by_most(index, block, restriction)
+    if index.exact:
+        excluded = _among_the_best(k, excluded)
+    return math.ceil(((k if share == 1 else 1.25 * k) + excluded) / share)
+
+
+def _among_the_best(k: int, excluded: int) -> int:
+    """Return how many more than k to ask for at first, of queries that exclude so many: few of them are near the top.
+
+    Fetching all that a user has seen would take a GPU five times as long; whom that leaves short is asked about again.
+    FAISS's selection there takes as long for any number up to the next power of two.
+    """
+    wanted = k + MARGIN
+    return min(excluded, (1 << (wanted + wanted // 2 - 1).bit_length()) - wanted)
 
 
 def _excluded_by_most(index: VectorIndex, block: Rows, restriction: Restriction) -> int:
     """Return what nine in ten queries exclude; of an approximate index what all of their kind may exclude."""
-    mine = restriction.take(block)
+    is_whole = restriction.exclusions is None or len(block) == len(restriction.exclusions)
+    mine = restriction if is_whole else restriction.take(block)
     if index.exact or mine.exclusions is None:
         return int(np.percentile(mine.excluded_counts(len(block)), 90))
     return int(_up_to(mine.exclusions.counts).max(initial=0))
@@ -285,9 +303,10 @@ def _subset(
     def unsettled(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
         return scan_rows(index, asked, fetch, rows, gathered, settle=False)
 
-    excluded = int(np.percentile(restriction.excluded_counts(len(queries))[block], 90))
+    k = result.rows.shape[1]
+    excluded = _among_the_best(k, int(np.percentile(restriction.excluded_counts(len(queries))[block], 90)))
     way = Way("subset", search, unsettled, len(rows), len(rows))
-    best_allowed(index, queries, block, restriction, result, way, result.rows.shape[1] + excluded)
+    best_allowed(index, queries, block, restriction, result, way, k + excluded)
 
 
 def _selector(
