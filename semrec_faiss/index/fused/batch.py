@@ -107,7 +107,9 @@ class _Fetched:
     def copied(self, into: Answers) -> Scores:
         """Wait for it, copy as many answers as are asked for, and return what would prove them."""
         if self._device.type == "cuda":
-            self._torch.cuda.current_stream(self._device).synchronize()
+            stream = self._torch.cuda.current_stream(self._device)
+            if not stream.query():  # which, unlike waiting, does not let go of the interpreter: others would take it
+                stream.synchronize()
         rows, scores, needed = (part[: len(into[0])] for part in self._found)
         into[0][:], into[1][:] = rows, scores
         return np.array(needed)

@@ -67,19 +67,8 @@ class Asked:
     @cached_property
     def kind(self) -> tuple[Any, ...]:
         """What must be the same for two to be searched together."""
-        wish = self.wish
-        limits = tuple(sorted(wish.variety.max_per.items()))
         users = self.queries.kind if isinstance(self.queries, UserRows) else None
-        return (
-            id(self.searcher),
-            users,
-            wish.k,
-            wish.filter,
-            wish.exclude,
-            wish.variety.diversity,
-            limits,
-            wish.strategy,
-        )
+        return id(self.searcher), users, self.wish
 
 
 class Searches(Protocol):

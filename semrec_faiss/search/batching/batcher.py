@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from semrec_faiss.search.batching.asked import Asked, TooLateError
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
@@ -48,11 +49,12 @@ class Batcher:
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        self._coming: SimpleQueue[Asked | None] = SimpleQueue()  # whose hand-over is cheaper than a Condition's
         self._waiting: list[Asked] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._device = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._ended = False
 
     def __enter__(self) -> Batcher:
         return self
@@ -63,7 +65,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
-        return len(self._waiting)
+        return self._coming.qsize() + len(self._waiting)
 
     def run(self, asked: Asked) -> TopK:
         """Have queries searched: by this thread where the device is idle, or else together with others.
@@ -77,7 +79,7 @@ class Batcher:
         """
         if self._process != os.getpid():
             self._begin()
-        if self._waiting or self._closed or not self._device.acquire(blocking=False):
+        if self._waiting or self._closed or not self._coming.empty() or not self._device.acquire(blocking=False):
             asked.found = turn = Turn()
             self._wait(asked)
             return turn.result()
@@ -108,21 +110,20 @@ class Batcher:
         """Put a question among those that wait."""
         if self._process != os.getpid():
             self._begin()
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._own, name="device-owner", daemon=True)
                 self._thread.start()
-            self._waiting.append(asked)
-            self._changed.notify()
+            self._coming.put(asked)
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-            thread = self._thread
+        with self._lock:
+            if not self._closed:
+                self._coming.put(None)  # the last to come
+            self._closed, thread = True, self._thread
         if thread is not None and self._process == os.getpid():
             thread.join()
 
@@ -133,24 +134,29 @@ class Batcher:
 
     def _somebody_waits(self) -> bool:
         """Wait for callers; False when there are none and there will be no more."""
-        with self._changed:
-            while not self._waiting and not self._closed:
-                self._changed.wait()
-            return bool(self._waiting)
+        if not self._waiting and not self._ended:
+            self._receive()
+        return bool(self._waiting)
+
+    def _receive(self) -> None:
+        asked = self._coming.get()
+        if asked is None:
+            self._ended = True
+        else:
+            self._waiting.append(asked)
 
     def _next(self) -> list[Asked]:
         """Return those of one kind with whom the longest-waiting is searched."""
-        with self._changed:
-            together: list[Asked] = []
-            others: list[Asked] = []
-            queries = 0
-            for asked in self._waiting:
-                fits = not together or (
-                    asked.kind == together[0].kind and queries + len(asked.queries) <= MOST_TOGETHER
-                )
-                (together if fits else others).append(asked)
-                queries += len(asked.queries) if fits else 0
-            self._waiting = others
+        for _ in range(self._coming.qsize()):  # nobody else takes from it
+            self._receive()
+        together: list[Asked] = []
+        others: list[Asked] = []
+        kind, queries = self._waiting[0].kind, 0
+        for asked in self._waiting:
+            fits = not together or (queries + len(asked.queries) <= MOST_TOGETHER and asked.kind == kind)
+            (together if fits else others).append(asked)
+            queries += len(asked.queries) if fits else 0
+        self._waiting = others
         return together
 
     def _serve(self, together: list[Asked]) -> None:

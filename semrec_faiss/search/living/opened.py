@@ -122,9 +122,9 @@ class Opened:
         if not wanted.is_one_search or (wanted is not served and wanted != served):
             return self.profile_search.run(rows, wanted, wish, asked.exclusions)
         found = self.searcher.run(asked, wish)
-        popular = np.zeros(len(rows), np.bool_)
-        if len(self.users.without_likes):
-            popular = np.isin(rows, self.users.without_likes)
+        if not len(self.users.without_likes):
+            return found, np.zeros(len(rows), np.bool_)
+        popular = np.isin(rows, self.users.without_likes)
         if popular.any():
             self.profile_search.fill_popular(found, np.flatnonzero(popular), wanted.liked, wish, asked.exclusions)
         return found, popular
