@@ -103,7 +103,8 @@ class Exclusions:
             known.sort()
         asked = own[:, None] + candidates
         at = np.minimum(known.searchsorted(asked), len(known) - 1)
-        return (known[at] == asked) & (candidates >= 0)
+        contained: Mask = (known[at] == asked) & (candidates >= 0)
+        return contained
 
 
 def part_of(exclusions: Exclusions | None, part: slice) -> Exclusions | None:

@@ -19,7 +19,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from semrec_faiss.arguments import flag_of
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.data.titles.titles import Titles

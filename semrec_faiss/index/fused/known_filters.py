@@ -27,7 +27,7 @@ GATHERED_GRAPHS_BYTES = 64 << 20
 """GPU memory of the recorded batches of one filter's titles; counted with them."""
 
 GATHERED_RECORDED_AT = 3
-"""How many batches of a kind a filter sees before one is recorded: recording takes as long as two are longer without."""
+"""How many batches of a kind a filter sees before one is recorded, which takes as long as two more of them."""
 
 
 @dataclass

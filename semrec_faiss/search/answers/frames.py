@@ -51,7 +51,8 @@ def _pairs(answers: Answers) -> tuple[Rows, Rows, Rows, Scores]:
         query_of, place = np.repeat(np.arange(queries), k), np.tile(np.arange(k), queries)
         return query_of, place, answers.rows.ravel(), answers.scores.ravel()
     kept = answers.rows >= 0
-    return *np.nonzero(kept), answers.rows[kept], answers.scores[kept]
+    query_of, place = np.nonzero(kept)
+    return query_of, place, answers.rows[kept], answers.scores[kept]
 
 
 def _distinct(rows: Rows) -> tuple[Rows, Rows]:
