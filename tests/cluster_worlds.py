@@ -45,34 +45,36 @@ class Worker:
         return number * number
 
 
-def build_one_killed_once(config: Any, part: Any) -> Any:
+def build_one_killed_once(config: Any, *more: Any) -> Any:
     """Build a shard; the first one of all to begin kills its process."""
     from semrec_faiss.cluster.publish import building
 
-    mark = Path(config.output).parent / "killed-0"
+    mark = Path(config.output).parents[3] / "killed-0"
     try:
         mark.open("x").close()
     except FileExistsError:
-        return building._build_one(config, part)
+        return building._build_one(config, *more)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
-def build_one_without_space(config: Any, part: Any) -> Any:
+def build_one_without_space(config: Any, part: Any, beside: str) -> Any:
     """Build the first shard, and have no space for others."""
     from semrec_faiss import StorageError
     from semrec_faiss.cluster.publish import building
 
     if part.first:
         raise StorageError("the disk is full", fix="free space")
-    return building._build_one(config, part)
+    return building._build_one(config, part, beside)
 
 
-def build_one_slowly(config: Any, part: Any) -> Any:
-    """Build a shard, say so and take a long time to end."""
+def build_one_slowly(config: Any, part: Any, beside: str) -> Any:
+    """Build the first shard, say so and take a long time to end; of others, to begin."""
     from semrec_faiss.cluster.publish import building
 
-    found = building._build_one(config, part)
+    if part.first:
+        time.sleep(60)
+    found = building._build_one(config, part, beside)
     (Path(config.output).parent / f"slow-{part.first}").touch()
     time.sleep(60)
     return found
@@ -135,17 +137,18 @@ class GpuShard:
 
 
 class FakeEncoder:
-    """Makes a vector of a text's checksum; kills its process at one text, while a file is there."""
+    """Makes a vector of a text's checksum; kills its process at one text, or once while there is a file."""
 
     device = "cpu"
 
-    def __init__(self, batch_size: int, dies: str = "", at: str = "") -> None:
+    def __init__(self, batch_size: int, at: str = "", once: str = "") -> None:
         self.batch_size = batch_size
-        self._dies, self._at = Path(dies), at
+        self._at, self._once = at, once
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if self._at and any(self._at in text for text in texts) and self._dies.exists():
-            self._dies.unlink()
+        if self._at and any(self._at in text for text in texts) and (not self._once or Path(self._once).exists()):
+            if self._once:
+                Path(self._once).unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return np.stack([np.random.default_rng(zlib.crc32(text.encode())).normal(size=8) for text in texts]).astype(
             "f4"
@@ -158,10 +161,10 @@ def load_fake(source: Any, *, batch_size: int | None, device: str | None) -> Fak
 
 
 class LoadMortal:
-    """Loads an encoder that dies once."""
+    """Loads an encoder that dies at a text: always, or once while there is a file."""
 
-    def __init__(self, dies: str, at: str) -> None:
-        self._told = (dies, at)
+    def __init__(self, at: str, once: str = "") -> None:
+        self._told = (at, once)
 
     def __call__(self, source: Any, *, batch_size: int | None, device: str | None) -> FakeEncoder:
         return FakeEncoder(batch_size or 1, *self._told)

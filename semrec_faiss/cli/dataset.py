@@ -159,10 +159,17 @@ def _embed_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _workers_of(address: str) -> AbstractContextManager[EncoderLoader]:
-    from semrec_faiss.cluster.workers.embedding import encoders_of
+def _embedders(address: str | None) -> tuple[AbstractContextManager[EncoderLoader], int | None]:
+    """Return what loads the model, and how many titles it makes at a time."""
+    if address is None:
+        from contextlib import nullcontext
 
-    return encoders_of(address)
+        from semrec_faiss.data.text.encoder import load_encoder
+
+        return nullcontext(load_encoder), None
+    from semrec_faiss.cluster.workers.embedding import BLOCK_ROWS, encoders_of
+
+    return encoders_of(address), BLOCK_ROWS
 
 
 @dataset.command(
@@ -187,15 +194,15 @@ def embed(
     An interrupted run goes on where it was when the same command is given again. With --ray the workers of a cluster
     make the vectors, one a GPU; they must be able to load the model.
     """
-    from contextlib import nullcontext
     from dataclasses import asdict
 
     from semrec_faiss.data.text.embed import embed_folder
-    from semrec_faiss.data.text.encoder import load_encoder
 
     names = tuple(name.strip() for name in fields.split(",") if name.strip())
-    with _workers_of(ray) if ray else nullcontext(load_encoder) as load, progress_bars() as progress:
-        report = embed_folder(folder, fields=names, overwrite=overwrite, progress=progress, load=load, **embedding)
+    everywhere, rows = _embedders(ray)
+    with everywhere as load, progress_bars() as progress:
+        how = partial(embed_folder, folder, fields=names, overwrite=overwrite, block_rows=rows)
+        report = how(progress=progress, load=load, **embedding)
     if as_json:
         print_json(asdict(report))
         return

@@ -15,8 +15,8 @@ from semrec_faiss.cluster.starting import A_PLACE
 from semrec_faiss.cluster.workers.blocks import Pool
 from semrec_faiss.data.text.encoder import CPU_BATCH, GPU_BATCH, Encoder, EncoderLoader, ModelSource, load_encoder
 
-BATCHES_A_CALL = 8
-"""Batches of the model that a worker is given at a time."""
+BLOCK_ROWS = 16_384
+"""Titles in a block, what an interruption loses at most: all workers share one, so it is larger than one machine's."""
 
 
 class TextWorker:
@@ -43,13 +43,14 @@ class ClusterEncoder:
     def __init__(self, pool: Pool, workers: int, gpus: bool, batch_size: int) -> None:
         """Encode by a pool of `TextWorker`, each of which takes ``batch_size`` texts at a time."""
         self._pool = pool
-        self._share = batch_size * BATCHES_A_CALL
+        self._workers = workers
         self.device = f"{workers} workers with a {'GPU' if gpus else 'CPU'} each"
         self.batch_size = workers * batch_size
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a vector for each of n ``texts``, float32 (n, d); raises as `Encoder`, and UnavailableError."""
-        blocks = [(at, tuple(texts[at : at + self._share])) for at in range(0, len(texts), self._share)]
+        share = max(1, -(-len(texts) // self._workers))  # each has as much, whatever its device takes at a time
+        blocks = [(at, tuple(texts[at : at + share])) for at in range(0, len(texts), share)]
         found = {block[0]: vectors for block, vectors in self._pool.done(blocks)}
         return np.concatenate([found[at] for at, _ in blocks])
 
