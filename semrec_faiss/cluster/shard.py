@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.finder import Answering, Near
+from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -84,6 +85,8 @@ class ShardServer:
         self._settings = tuple(settings)
         self._lock = threading.Lock()
         self._open: Recommender | None = None
+        self._typing = threading.Lock()
+        self._type_ahead: TypeAhead | None = None
 
     @property
     def _asked(self) -> Recommender:
@@ -176,6 +179,13 @@ class ShardServer:
     def is_title_of_another(self, media_id: str) -> bool:
         """Tell whether a title with another id is called so."""
         return self._asked.titles.is_title_of_another(media_id)
+
+    def typed(self, text: str, count: int) -> list[Hit]:
+        """Return what answers to a text that is typed; the titles are read for the first one."""
+        with self._typing:
+            if self._type_ahead is None:
+                self._type_ahead = self._asked.titles.type_ahead()
+        return [hit._replace(row=hit.row + self._first) for hit in self._type_ahead.hits(text, count)]
 
     def genres(self) -> list[str]:
         """Return the genres that titles have."""

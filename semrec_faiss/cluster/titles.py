@@ -12,6 +12,7 @@ from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.finder import Answering, Near, decided, readable
 from semrec_faiss.data.titles.titles import Record, Titles
+from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
 
@@ -43,6 +44,10 @@ class ShardedTitles(Titles):
                 for position, line in zip(at.tolist(), lines, strict=True):
                     found[position] = line
         return found
+
+    def type_ahead(self) -> ShardedTypeAhead:
+        """Return what asks the shards, each of which reads its titles when it is first asked."""
+        return ShardedTypeAhead(self._shards)
 
     def find(self, title_or_id: str) -> int:
         """Return the row of the title that a person means, as `Titles.find` of one index does."""
@@ -102,3 +107,15 @@ class ShardedTitles(Titles):
             for position, name in zip(at.tolist(), found, strict=True):
                 names[position] = name
         return names
+
+
+class ShardedTypeAhead(TypeAhead):
+    """Finds titles of all shards as one types; nothing of them is held here."""
+
+    def __init__(self, shards: OpenShards) -> None:
+        """Ask ``shards``."""
+        self._shards = shards
+
+    def hits(self, typed: str, count: int) -> list[Hit]:
+        """Return what `TypeAhead.hits` of all titles would."""
+        return sorted(hit for found in self._shards.ask_all("typed", typed, count).values() for hit in found)[:count]

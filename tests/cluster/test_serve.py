@@ -72,7 +72,9 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         assert told[1]["results"] == whole.similar("Film 150", 5, where="year > 1960").as_dict()["results"]
         assert told[2]["results"] == whole.recommend("user_003", 4).as_dict()["results"]
         assert len(told[3]["answers"][0]["results"]) == 3
-        assert service.ask("GET", "/v1/titles?q=film%201&k=2").status_code == 200
+        for typed in ("film 15", "5", "m 1"):
+            found = service.ask("GET", f"/v1/titles?q={typed}&k=20").json()["titles"]
+            assert found == whole.titles.records(whole.titles.type_ahead().find(typed, 20)), typed
         ready = service.ask("GET", "/readyz")
         assert ready.status_code == 200
         assert [(one["first"], one["titles"], one["answering"]) for one in ready.json()["shards"]] == [

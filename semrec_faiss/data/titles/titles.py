@@ -17,12 +17,16 @@ from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.titles.table import TABLE
+from semrec_faiss.data.titles.type_ahead import TypeAhead
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Record = dict[str, Any]
 """A title's metadata as JSON has it."""
+
+_BLOCK = 4096
+"""Records that are read at a time where all are."""
 
 
 class Titles:
@@ -90,6 +94,11 @@ class Titles:
     def records(self, rows: RowsLike) -> list[Record]:
         """Return `lines` as new dicts: media_id, title, year and genres first, where there are such fields."""
         return [json.loads(line) for line in self.lines(rows)]
+
+    def type_ahead(self) -> TypeAhead:
+        """Read all titles, and return what finds them as one types."""
+        blocks = (range(first, min(first + _BLOCK, self.count)) for first in range(0, self.count, _BLOCK))
+        return TypeAhead(record["title"] for block in blocks for record in self.records(list(block)))
 
     @property
     def has_columns(self) -> bool:

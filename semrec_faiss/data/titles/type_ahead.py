@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,20 @@ from semrec_faiss.data.titles.spelling import words
 
 _BLOCK = 4096
 """Hits that are looked at of one way to find a title."""
+
+
+class Hit(NamedTuple):
+    """A title that answers to what is typed; the least comes first.
+
+    Attributes:
+        way: 0 where it begins so, 1 where a word does, 2 where it holds it.
+        length: of its words.
+        row: its row.
+    """
+
+    way: int
+    length: int
+    row: int
 
 
 class TypeAhead:
@@ -27,16 +42,20 @@ class TypeAhead:
 
         Among equals the shorter comes first, then the earlier row.
         """
+        return [hit.row for hit in self.hits(typed, count)]
+
+    def hits(self, typed: str, count: int) -> list[Hit]:
+        """Return what `find` does, and how each answers."""
         asked = " ".join(words(typed)).encode()
         if not asked:
             return []
-        found: dict[int, None] = {}
-        for pattern in (b"\n " + asked, b" " + asked, asked):
-            rows = sorted(dict.fromkeys(self._rows(pattern)), key=lambda row: (self._length(row), row))
-            found |= dict.fromkeys(rows)
+        found: dict[int, Hit] = {}
+        for way, pattern in enumerate((b"\n " + asked, b" " + asked, asked)):
+            hits = sorted(Hit(way, self._length(row), row) for row in self._rows(pattern) if row not in found)
+            found |= {hit.row: hit for hit in hits}
             if len(found) >= count:
                 break
-        return list(found)[:count]
+        return list(found.values())[:count]
 
     def _rows(self, pattern: bytes) -> Iterator[int]:
         at = self._text.find(pattern)

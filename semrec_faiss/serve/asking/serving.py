@@ -14,7 +14,6 @@ from typing import Any
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.data.titles.type_ahead import TypeAhead
 from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.faiss_threads import one_core
@@ -81,9 +80,7 @@ class Served:
         self.normalizes = recommender.index.config.normalize
         titles = recommender.titles
         self.titles = RememberedTitles(titles)
-        every = range(titles.count)
-        blocks = (every[start : start + 4096] for start in range(0, titles.count, 4096))
-        self.type_ahead = TypeAhead(record["title"] for block in blocks for record in titles.records(list(block)))
+        self.type_ahead = titles.type_ahead()
         self.known = lru_cache(NAMES_REMEMBERED)(self._known)
 
     def _known(self, name: str) -> tuple[int, str, str] | None:
@@ -245,6 +242,7 @@ def _warm_from_afar(recommender: Recommender) -> None:
     first = recommender.titles.records([0])[0]["media_id"]
     recommender.similar(first, 10).as_json_bytes()
     recommender.similar(first, 10, where="media_id IS NOT NULL")
+    recommender.titles.type_ahead().find("a", 10)
     if recommender.saved.users is not None:
         recommender.recommend(recommender.users.ids[0], 10)
 
