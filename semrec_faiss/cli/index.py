@@ -15,6 +15,7 @@ from semrec_faiss.index.generations.facts import Facts, facts_of
 from semrec_faiss.index.generations.generation import Generation
 
 if TYPE_CHECKING:
+    from semrec_faiss.cluster.publish.building import BuiltShards
     from semrec_faiss.config.schema import Config
     from semrec_faiss.index.generations.directory import IndexDirectory
     from semrec_faiss.progress import Progress
@@ -46,7 +47,8 @@ def build(
     CONFIG may also be the name of a config that semrec ships, such as flat or ivf_flat; without one every setting has
     its default, which is exact search.
 
-    With --shards and --ray the machines of a Ray cluster build it together, and answer from it together.
+    With --shards and --ray the machines of a Ray cluster build it together, and answer from it together. Where that is
+    cut off, the same command takes the shards that were whole, once they are proven, and says how many.
 
     The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
     """
@@ -60,18 +62,20 @@ def build(
     loaded = loaded if dataset is None else loaded.of(dataset)
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
     started = time.perf_counter()
+    more: dict[str, object] = {}
     with progress_bars() as progress:
         if ray is None and shards is None:
             generation = build_index(loaded, progress, strict=strict)
         else:
-            generation = _in_shards(loaded, shards, replicas, ray, strict, progress)
-    seconds = time.perf_counter() - started
-    _show(loaded.output, generation, as_json, {"build_seconds": round(seconds, 3)})
+            built = _in_shards(loaded, shards, replicas, ray, strict, progress)
+            generation, more["shards_kept"] = built.generation, built.kept
+    more["build_seconds"] = round(time.perf_counter() - started, 3)
+    _show(loaded.output, generation, as_json, more)
 
 
 def _in_shards(
     config: Config, shards: str | None, replicas: int, ray: str | None, strict: bool, progress: Progress
-) -> Generation:
+) -> BuiltShards:
     if shards is None or ray is None:
         raise UsageError("--shards N and --ray ADDRESS go together", fix="--shards auto --ray auto")
     if shards != "auto" and not (shards.isascii() and shards.isdigit()):

@@ -183,7 +183,7 @@ def test_the_manifest_lists_the_shards(pair: Pair, world: World) -> None:
 
 def test_a_build_again_keeps_the_shards_of_the_one_before(pair: Pair, world: World, tmp_path: Any) -> None:
     config = config_from_dict(world.config | {"output": str(tmp_path / "index")})
-    names = [build_shards(config, number).name for number in (3, 2, 1)]
+    names = [build_shards(config, number).generation.name for number in (3, 2, 1)]
     kept = sorted(path.name for path in (tmp_path / "index" / "shards").iterdir())
     assert kept == names[1:]
     listed = read_shards(IndexDirectory(tmp_path / "index").rollback())
@@ -198,7 +198,7 @@ def test_a_build_again_keeps_the_shards_of_the_one_before(pair: Pair, world: Wor
 
 def test_of_itself_a_build_makes_a_shard_a_machine(pair: Pair, world: World, tmp_path: Any) -> None:
     """Both nodes of the cluster are of this one."""
-    built = build_shards(config_from_dict(world.config | {"output": str(tmp_path / "index")}), "auto")
+    built = build_shards(config_from_dict(world.config | {"output": str(tmp_path / "index")}), "auto").generation
     listed = read_shards(built)
     assert listed is not None
     assert [shard.folder for shard in listed.shards] == [f"shards/{built.name}/00000"]

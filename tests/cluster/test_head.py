@@ -35,7 +35,8 @@ try:
     if work == "lists":
         told = lists.recommend_all(*arguments, 5, address=address, workers=2).as_dict()
     else:
-        told = building.build_shards(config_from_dict(arguments), 2, address=address).name
+        built = building.build_shards(config_from_dict(arguments), 2, address=address)
+        told = [built.generation.name, built.kept]
     print(json.dumps(told))
 except SemrecError as error:
     print(type(error).__name__, error.message)
@@ -76,7 +77,7 @@ def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
     from semrec_faiss.config.reading import config_from_dict
 
     settings = world.config | {"output": str(tmp_path / "index")}
-    before = build_shards(config_from_dict(settings), 2).ref
+    before = build_shards(config_from_dict(settings), 2).generation.ref
     lists = [str(world.whole), str(tmp_path / "lists")]
     with _a_head() as head:
         drivers = [_driver("build", head.address, settings, "slow"), _driver("lists", head.address, lists, "slow")]
@@ -94,8 +95,9 @@ def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
     assert parts() >= 2
     with _a_head() as head:
         drivers = [_driver("build", head.address, settings, "fast"), _driver("lists", head.address, lists, "fast")]
-        built, summary = (json.loads(driver.communicate(timeout=200)[0]) for driver in drivers)
+        (built, kept), summary = (json.loads(driver.communicate(timeout=200)[0]) for driver in drivers)
     assert built == IndexDirectory(tmp_path / "index").current().name == "gen-000002"
+    assert kept == 1, "the first shard was whole"
     assert summary["resumed_users"] >= 8
     assert (summary["users"], summary["repeats"]) == (40, 0)
     export_all_users(Recommender.open(world.whole), tmp_path / "one.parquet", 5)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, finished, head_answers, load_ray, told_as_ours
+from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray, told_as_ours
+from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
+from semrec_faiss.cluster.publish.kept import BuiltOf, digest_beside, kept_shard
 from semrec_faiss.cluster.publish.remains import remove_unlisted
 from semrec_faiss.cluster.starting import Resources, at_node
 from semrec_faiss.config.schema import Config
-from semrec_faiss.errors import ConfigError, UsageError
+from semrec_faiss.errors import ConfigError, UnavailableError, UsageError
 from semrec_faiss.index.build.run import build_front, build_index
 from semrec_faiss.index.build.source import TitleRange
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -24,10 +28,20 @@ from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER, Place, Shard, ShardList
 from semrec_faiss.progress import Progress, silent
 
-ATTEMPTS = 3
-"""How often a shard is begun anew whose worker or machine is lost."""
-
 _TOKEN = ".here"
+
+
+@dataclass(frozen=True)
+class BuiltShards:
+    """What a build has made.
+
+    Attributes:
+        generation: that is in use now.
+        kept: how many of its shards a build that did not end had left whole; of replicas each counts.
+    """
+
+    generation: Generation
+    kept: int
 
 
 def build_shards(
@@ -38,12 +52,13 @@ def build_shards(
     replicas: int = 1,
     strict: bool = False,
     progress: Progress = silent,
-) -> Generation:
+) -> BuiltShards:
     """Build an index in shards and publish it in ``config.output``; what was there stays in use until the last step.
 
     The data must be readable on every machine. Where all machines share the output's storage, shards are built anywhere
     and served anywhere; where they do not, each shard lies on the disks of ``replicas`` machines. A shard whose worker
-    or machine is lost is built again by another.
+    or machine is lost is built again by another. Where this process or the cluster is lost, shards that are whole stay,
+    and the next build of the same data and settings takes them, once it has hashed their files.
 
     Args:
         config: needs ``dataset`` and ``output``.
@@ -66,7 +81,7 @@ def build_shards(
     generation = build_front(made, build.write, progress, strict=strict)
     with contextlib.suppress(UsageError), IndexDirectory(made.output or "").writing():  # unless another build began
         remove_unlisted(made.output or Path())
-    return generation
+    return BuiltShards(generation, build.kept)
 
 
 class _Build:
@@ -76,14 +91,18 @@ class _Build:
         self._replicas = replicas
         self._progress = progress
         self._index = Path(config.output or "")
+        self.kept = 0
         self._nodes = list(dict.fromkeys(node["NodeManagerAddress"] for node in alive_nodes()))
 
     def write(self, name: str, count: int, fields: Mapping[str, str]) -> ShardList:
         """Build the shards of a generation."""
-        remove_unlisted(self._index)  # what a build that was killed has left
+        folder = f"{SHARDS_FOLDER}/{name}"
+        remove_unlisted(self._index, [folder])  # what a build that was killed has left is the same, or built over
         try:
-            return self._write(Path(SHARDS_FOLDER) / name, count, fields)
-        except BaseException:
+            return self._write(Path(folder), count, fields)
+        except UnavailableError:
+            raise
+        except Exception:
             remove_unlisted(self._index)
             raise
 
@@ -95,14 +114,17 @@ class _Build:
         parts = [TitleRange(first, last, fields) for first, last in pairwise(bounds)]
         folders = [str(folder / f"{at:05d}") for at in range(number)]
         each = [(at, node) for at in range(number) for node in where[at]]
-        found = self._gathered({self._begin(folders[at], parts[at], node, resources): (at, node) for at, node in each})
+        begin = partial(self._begin, resources, digest_beside(self._config.dataset))
+        asked = {begin(folders[at], parts[at], node): (at, node) for at, node in each}
+        found = gathered(asked, "building shards", self._progress)
+        self.kept = sum(is_kept for _, is_kept in found.values())
         return ShardList(
             shards=tuple(
                 Shard(
                     folder=folders[at],
                     first=part.first,
                     titles=part.last - part.first,
-                    places=tuple(Place(node=node, generation=found[at, node]) for node in where[at]),
+                    places=tuple(Place(node=node, generation=found[at, node][0]) for node in where[at]),
                 )
                 for at, part in enumerate(parts)
             )
@@ -145,7 +167,7 @@ class _Build:
             )
         return [[self._nodes[(at + own) % len(self._nodes)] for own in range(self._replicas)] for at in range(number)]
 
-    def _begin(self, folder: str, part: TitleRange, node: str | None, resources: Resources) -> Any:
+    def _begin(self, resources: Resources, beside: str, folder: str, part: TitleRange, node: str | None) -> Any:
         ray = load_ray()
         device = self._config.device.model_copy(
             update={"gpus": (0,)} if resources.gpus else {"kind": "cpu", "float16": False}
@@ -153,29 +175,14 @@ class _Build:
         config = self._config.model_copy(update={"output": self._index / folder, "profile": None, "device": device})
         where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
         task = ray.remote(_build_one).options(num_cpus=1, num_gpus=resources.gpus, max_retries=ATTEMPTS, **where)
-        return task.remote(config, part)
-
-    def _gathered(self, waiting: Mapping[Any, tuple[int, str | None]]) -> dict[tuple[int, str | None], GenerationRef]:
-        ray = load_ray()
-        found: dict[tuple[int, str | None], GenerationRef] = {}
-        left = list(waiting)
-        try:
-            with told_as_ours():
-                while left:
-                    self._progress("building shards", len(found), len(waiting))
-                    done, left = finished(left)
-                    for one in done:
-                        found[waiting[one]] = GenerationRef.model_validate(ray.get(one))
-        except BaseException:
-            for one in left if head_answers() else ():
-                ray.cancel(one, force=True)
-            raise
-        self._progress("building shards", len(found), len(waiting))
-        return found
+        return task.remote(config, part, beside)
 
 
-def _build_one(config: Config, part: TitleRange) -> dict[str, Any]:
-    return build_index(config, part=part).ref.model_dump()
+def _build_one(config: Config, part: TitleRange, beside: str) -> tuple[GenerationRef, bool]:
+    """Build a shard, unless the same is there already; name its generation, and tell whether it was there."""
+    kept = kept_shard(Path(config.output or ""), BuiltOf.of(config, part, beside))
+    generation = build_index(config, part=part) if kept is None else kept
+    return generation.ref, kept is not None
 
 
 def _sees(path: str, token: str) -> bool:

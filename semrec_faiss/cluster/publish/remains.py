@@ -18,9 +18,14 @@ REMOVE_SECONDS = 60.0
 """So long machines may take to remove them; what they leave goes the next time."""
 
 
-def remove_unlisted(index: Path) -> None:
-    """Remove shards that no generation of an index lists, here and on every machine; hold `writing` around it."""
-    keep = _listed(index)
+def remove_unlisted(index: Path, but: Sequence[str] = ()) -> None:
+    """Remove shards that no generation of an index lists, here and on every machine; hold `writing` around it.
+
+    Args:
+        index: the index directory.
+        but: folders in it that stay with all that is in them.
+    """
+    keep = [*_listed(index), *but]
     _remove_but(str(index), keep)
     if head_answers():
         ray = load_ray()
@@ -59,6 +64,15 @@ def _remove_but(index: str, keep: Sequence[str]) -> None:
             continue
         for shard in generation.glob("*"):
             if shard not in kept:
-                shutil.rmtree(shard, ignore_errors=True)
+                _remove(shard)
         if not any(one.parent == generation for one in kept):
             shutil.rmtree(generation, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a shard, or the record beside it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
