@@ -101,7 +101,10 @@ def append_seen(
 @ray_option
 @json_option
 def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
-    """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are."""
+    """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are.
+
+    Shards of which one has grown far beyond the others, as `semrec info` tells, are made of as many titles each again.
+    """
     with progress_bars() as progress:
         if ray is None:
             from semrec_faiss.index.update.updating import compact_index

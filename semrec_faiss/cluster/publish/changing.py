@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.cluster.connection import finished, head_answers, load_ray, told_as_ours
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.cluster.connection import load_ray
+from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
 from semrec_faiss.cluster.shards import named
 from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.linked import link_index
 from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER, Place, Shard, ShardList
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.update.plan import UpdatePlan
+from semrec_faiss.index.update.plan import Kind, UpdatePlan
 from semrec_faiss.index.update.updating import apply_plan, compact_index
 from semrec_faiss.progress import Progress
-
-ATTEMPTS = 3
-"""How often a shard is begun anew whose worker or machine is lost."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,11 @@ def changed_shards(
         plan = load_ray().put(one.plan)
         for place in places:
             asked[_begin(index / shard.folder, index / folders[number], place, plan, compact_at)] = (number, place)
-    done = _gathered(asked, progress)
+    done = gathered(asked, "changing shards", progress)
     shards: list[Shard] = []
     for number, (shard, one) in enumerate(zip(listed.shards, work, strict=True)):
         first = shards[-1].first + shards[-1].titles if shards else 0
-        places_now = tuple(done.get(number, ()))
+        places_now = tuple(Place(node=at.node, generation=done[n, at]) for n, at in asked.values() if n == number)
         if one is None or places_now == shard.places:  # nothing came of it
             shards.append(shard.model_copy(update={"first": first}))
         elif one.titles:
@@ -93,38 +96,47 @@ def _begin(source: Path, target: Path, place: Place, plan: Any, compact_at: floa
     return task.remote(source, place.generation.model_dump(), target, plan, compact_at)
 
 
-def _gathered(asked: dict[Any, tuple[int, Place]], progress: Progress) -> dict[int, list[Place]]:
-    ray = load_ray()
-    found: dict[int, dict[Place, Place]] = {}
-    left = list(asked)
-    try:
-        with told_as_ours():
-            while left:
-                progress("changing shards", len(asked) - len(left), len(asked))
-                done, left = finished(left)
-                for one in done:
-                    number, place = asked[one]
-                    ref = GenerationRef.model_validate(ray.get(one))
-                    found.setdefault(number, {})[place] = Place(node=place.node, generation=ref)
-    except BaseException:
-        for one in left if head_answers() else ():
-            ray.cancel(one, force=True)
-        raise
-    progress("changing shards", len(asked), len(asked))
-    return {number: [found[number][place] for at, place in asked.values() if at == number] for number in found}
-
-
 def change_one(
     source: Path, ref: dict[str, Any], target: Path, plan: UpdatePlan | None, compact_at: float | None
-) -> dict[str, Any]:
+) -> GenerationRef:
     """Link the generation ``ref`` of a shard to ``target``, change it there, and name what is in use there then."""
     try:
         link_index(source, GenerationRef.model_validate(ref), target)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}", fix="free space there") from error
     if plan is None:
-        return compact_index(target).ref.model_dump()
+        return only_generation(target, compact_index(target))
     directory = IndexDirectory(target)
     with directory.writing():
         apply_plan(directory, SavedIndex(target, ("device.kind=cpu",)), plan, compact_at=compact_at)
-    return directory.current().ref.model_dump()
+    return only_generation(target, directory.current())
+
+
+def only_generation(folder: Path, generation: Generation) -> GenerationRef:
+    """Remove what else a shard's directory has: the index of all keeps what came before."""
+    for other in folder.glob("gen-*"):
+        if other.name != generation.name:
+            shutil.rmtree(other, ignore_errors=True)
+    return generation.ref
+
+
+def shard_plan(
+    ids: Sequence[str],
+    vectors: Vectors,
+    lines: Sequence[tuple[bytes, list[str]]],
+    gone: Rows,
+    fields: dict[str, str],
+) -> UpdatePlan:
+    """Return what a shard is to do: lose rows of its own, and take titles that it has not.
+
+    Args:
+        ids: of the titles that come.
+        vectors: theirs, as they are compared: float32 (ids, dim).
+        lines: their records, as `UpdatePlan` has them.
+        gone: the rows that it loses, ascending.
+        fields: of all titles afterwards.
+    """
+    none = np.empty(0, np.int64)
+    nobody = Kind((), none, np.empty(0, np.bool_), vectors[:0], none)
+    come = replace(nobody, ids=ids, rows=np.full(len(ids), -1), written=np.ones(len(ids), np.bool_), vectors=vectors)
+    return UpdatePlan(replace(come, removed=gone), nobody, lines, fields)

@@ -7,6 +7,7 @@ built anew. A shard that nothing concerns is listed again as it is.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,9 +19,10 @@ import numpy as np
 from semrec_faiss._version import __version__
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.connection import OWN, connect
-from semrec_faiss.cluster.publish.changing import Work, changed_shards
+from semrec_faiss.cluster.publish.changing import Work, changed_shards, shard_plan
+from semrec_faiss.cluster.publish.dividing import divided_shards, is_to_be_divided
 from semrec_faiss.cluster.publish.remains import remove_unlisted
-from semrec_faiss.cluster.saved import ShardedSaved, opened_front
+from semrec_faiss.cluster.saved import ShardedSaved, listed_in, opened_front
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
@@ -59,7 +61,8 @@ def update_shards(
 ) -> UpdateSummary:
     """Change an index in shards as `update_index` does one in one piece; a reader sees it before or after, whole.
 
-    A shard is built anew by itself once ``compact_at`` of it lies apart, which the last one reaches first.
+    A shard is built anew by itself once ``compact_at`` of it lies apart, which the last one reaches first. A
+    RuntimeWarning says when it has grown far beyond the others, as `ShardList.uneven` does.
 
     Args:
         path: the index directory, as this machine reads it.
@@ -94,11 +97,15 @@ def update_shards(
         )
         if is_compacted:
             generation = _compacted(directory, opened_front(directory.path, _ON_CPU), progress)
+        _tell_uneven(listed_in(generation))
         return summary_of(generation, plan, written, size, is_compacted=is_compacted)
 
 
 def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, progress: Progress = silent) -> Generation:
     """Build every shard anew that updates have touched, and the users; answers stay as they are.
+
+    Where one has grown far beyond the others, and all machines see the storage, titles are divided anew among as many
+    shards: see `ShardList.uneven`.
 
     Args:
         path: the index directory.
@@ -114,7 +121,14 @@ def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, pro
     connect(address)
     with directory.writing(wait):
         front = opened_front(directory.path, _ON_CPU)
-        return front.generation if front.segments is None else _compacted(directory, front, progress)
+        if front.segments is None and not is_to_be_divided(front.shards.listed):
+            return front.generation
+        return _compacted(directory, front, progress)
+
+
+def _tell_uneven(listed: ShardList) -> None:
+    if listed.uneven is not None:
+        warnings.warn(listed.uneven, RuntimeWarning, stacklevel=3)
 
 
 @contextlib.contextmanager
@@ -190,18 +204,10 @@ def _work_of(listed: ShardList, plan: UpdatePlan, fields: dict[str, str]) -> lis
 
 def _plan_of(plan: UpdatePlan, gone: Rows, *, takes: bool) -> UpdatePlan:
     """Return what a shard is to do: lose rows of its own, and take what is written where that is its part."""
-    titles, dim = plan.titles, plan.titles.vectors.shape[1]
+    titles = plan.titles
     ids = np.array(titles.ids, dtype=object)[titles.written].tolist() if takes else []
-    none = Kind((), np.empty(0, np.int64), np.empty(0, np.bool_), np.empty((0, dim), np.float32), np.empty(0, np.int64))
-    new = replace(
-        none,
-        ids=ids,
-        rows=np.full(len(ids), -1, np.int64),
-        written=np.ones(len(ids), np.bool_),
-        vectors=titles.vectors if takes else none.vectors,
-        removed=gone,
-    )
-    return UpdatePlan(new, none, plan.lines if takes else (), plan.fields)
+    vectors = titles.vectors if takes else titles.vectors[:0]
+    return shard_plan(ids, vectors, plan.lines if takes else (), gone, plan.fields)
 
 
 def _write_list(new: NewGeneration, listed: ShardList) -> None:
@@ -238,17 +244,21 @@ class _VectorsAfter:
 
 
 def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progress) -> Generation:
-    """Build what updates have touched anew and publish it."""
-    manifest = saved.generation.manifest
+    """Build what updates have touched anew, or divide all anew, and publish it."""
+    manifest, listed, fields = saved.generation.manifest, saved.shards.listed, fields_of(saved.generation)
     with _new_generation(directory) as new:
-        work: list[Work | None] = [Work(None, shard.titles) for shard in saved.shards.listed.shards]
-        _write_list(new, changed_shards(directory.path, new.name, saved.shards.listed, work, None, progress))
+        if is_to_be_divided(listed):
+            fresh = divided_shards(directory.path, new.name, listed, fields, progress)
+        else:
+            work: list[Work | None] = [Work(None, shard.titles) for shard in listed.shards]
+            fresh = changed_shards(directory.path, new.name, listed, work, None, progress)
+        _write_list(new, fresh)
         if saved.users is not None:
             write_held_users(new, saved.users, manifest.dim)
         for name in (JSON_NAME, ARRAYS_NAME):
             if saved.generation.has(name):
                 new.link(saved.generation, name)
-        write_fields(new, fields_of(saved.generation))
+        write_fields(new, fields)
         later = {
             "generation": new.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.cluster.connection import OWN, connect, finished, load_ray, told_as_ours
+from semrec_faiss.cluster.publish.gathering import ATTEMPTS
 from semrec_faiss.cluster.saved import opened_front
 from semrec_faiss.cluster.shards import named
 from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
@@ -16,9 +17,6 @@ from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import check_nothing_omitted, check_users, verify_opened
 from semrec_faiss.progress import Progress, silent
-
-ATTEMPTS = 3
-"""How often a shard is begun anew whose worker is lost."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "users": manifest.users,
         "history_ignored": manifest.ignored_history,
         "shards": None if shards is None else len(shards.shards),
+        "uneven": None if shards is None else shards.uneven,
         "segments": None if manifest.segments is None else len(manifest.segments.parts),
         "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
         "screening": None if manifest.screening is None else _screening(manifest.screening, manifest.base_count),

@@ -20,6 +20,10 @@ SHARDS_FOLDER = "shards"
 """Where in the index directory they lie, a folder a generation."""
 
 
+UNEVEN = 1.5
+"""From so many times the mean on the largest shard is told: every question waits for it, and its machine holds it."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,6 +70,24 @@ class ShardList(_Record):
     def count(self) -> int:
         """How many titles all of them have."""
         return sum(shard.titles for shard in self.shards)
+
+    @property
+    def uneven(self) -> str | None:
+        """What is to be told of a shard that has grown far beyond the others; None where none has."""
+        largest = max(range(len(self.shards)), key=lambda at: self.shards[at].titles)
+        titles, mean = self.shards[largest].titles, self.count / len(self.shards)
+        if titles <= UNEVEN * mean:
+            return None
+        return (
+            f"shard {largest} of {len(self.shards)} has {titles:,} of {self.count:,} titles, {titles / mean:.1f} times"
+            f" the mean, and every question waits for it: {self._evened} divides them anew"
+        )
+
+    @property
+    def _evened(self) -> str:
+        """What divides titles anew: to take some of another shard a machine has to see its files."""
+        lies_apart = any(place.node is not None for shard in self.shards for place in shard.places)
+        return "a build of all data" if lies_apart else "`semrec compact`"
 
     def as_json(self) -> bytes:
         """Return the file's content."""

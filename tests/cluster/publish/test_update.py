@@ -11,6 +11,7 @@ from typing import Any
 import cluster_worlds
 import numpy as np
 import pytest
+from conftest import Semrec
 
 from semrec_faiss import DamagedIndexError, NotFoundError, Recommender, StorageError, UsageError
 from semrec_faiss.cluster.publish import changing
@@ -229,3 +230,32 @@ def test_an_index_is_followed_and_damage_is_found_where_it_lies(cluster: Any, tm
     verify_shards(index)
     with pytest.raises(UsageError, match="is not in shards"):
         verify_shards(model.build(tmp_path / "whole", FLAT))
+
+
+def test_a_shard_that_has_grown_far_beyond_the_others_is_told_and_divided_anew(
+    cluster: Any, tmp_path: Path, semrec: Semrec
+) -> None:
+    model, draws = begun(9)
+    index = _built(model, tmp_path / "first")
+    assert _listed(index).uneven is None
+    new, gone = draws.titles(63), list(model.titles)[2:5]
+    folder = write_folder(tmp_path / "change", new)
+    (tmp_path / "gone").write_text("\n".join(gone))
+    model.put_titles(new)
+    model.remove(gone, [])
+    result = semrec("update", index, folder, "--remove-titles", tmp_path / "gone", "--compact-at", "1", "--ray", "auto")
+    told = "shard 2 of 3 has 83 of 120 titles, 2.1 times the mean, and every question waits for it"
+    assert told in " ".join(result.err.split())
+    assert semrec("info", index, "--json").document["uneven"] == f"{told}: `semrec compact` divides them anew"
+    with ClusterRecommender.open(index) as sharded:
+        before = everything(sharded, model, draws)
+        semrec("compact", index, "--ray", "auto")
+        assert [shard.titles for shard in _listed(index).shards] == [40, 40, 40]
+        assert semrec("info", index, "--json").document["uneven"] is None
+        assert sharded.refresh()
+        assert everything(sharded, model, draws) == before
+        _assert_as_rebuilt(sharded, model, draws, tmp_path / "rebuilt")
+    verify_shards(index)
+    assert all(len(list((index / shard.folder).glob("gen-*"))) == 1 for shard in _listed(index).shards)
+    assert IndexDirectory(index).rollback().manifest.count == 120
+    verify_shards(index)
