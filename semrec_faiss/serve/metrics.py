@@ -114,8 +114,7 @@ class Metrics:
         tallies.observe(tallies.callers, batch.callers)
         tallies.observe(tallies.queries, batch.queries)
         tallies.observe(tallies.batch_seconds, batch.seconds)
-        for seconds in batch.waited_seconds:
-            tallies.observe(tallies.wait_seconds, seconds)
+        tallies.observe_all(tallies.wait_seconds, batch.waited_seconds)
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""

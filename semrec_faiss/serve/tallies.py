@@ -87,10 +87,17 @@ class Tallies:
         """Hold a number of now."""
         self._own[place] = value
 
-    def observe(self, spread: Spread, value: float) -> None:
+    def observe(self, spread: Spread, value: float, times: int = 1) -> None:
         """Count a value in its bucket."""
-        self._own[spread.first + bisect_left(spread.bounds, value)] += 1
-        self._own[spread.sum_at] += value
+        self._own[spread.first + bisect_left(spread.bounds, value)] += times
+        self._own[spread.sum_at] += value * times
+
+    def observe_all(self, spread: Spread, values: Sequence[float]) -> None:
+        """Count several."""
+        own, first, bounds = self._own, spread.first, spread.bounds
+        for value in values:
+            own[first + bisect_left(bounds, value)] += 1
+        own[spread.sum_at] += sum(values)
 
     def total(self, place: int) -> float:
         """Return the sum over all processes."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from semrec_faiss.search.answers.result import OURS, record_of, shown_names
+from semrec_faiss.arrays import Rows
+from semrec_faiss.search.answers.result import OURS, Lines, record_of, shown_names
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.batch import Answers
@@ -24,29 +24,35 @@ def numbers_json(numbers: list[float]) -> list[bytes]:
     return repr(numbers)[1:-1].encode().split(b", ")
 
 
-def answers_json(answers: Answers, written: Callable[[list[float]], list[bytes]] = numbers_json) -> list[bytes]:
+def answers_json(
+    answers: Answers,
+    written: Callable[[list[float]], list[bytes]] = numbers_json,
+    records: Callable[[Rows], list[bytes]] | None = None,
+) -> list[bytes]:
     """Return each answer as one JSON object, what `Answer.as_dict` holds.
 
     Args:
         answers: finite scores, as every search's are.
         written: does what `numbers_json` does.
+        records: does what `shown_records` does for rows of the answers' titles, which None reads.
     """
     kept = answers.rows >= 0
-    ends = np.cumsum(kept.sum(axis=1)).tolist()
-    # All scores at once, and slices put together: a Python loop over all titles would take most of the time.
-    scores = written(answers.scores[kept].tolist())
-    records = [b"," + line[1:] for line in _lines(answers)]
+    counts = kept.sum(axis=1).tolist()
+    rows = answers.rows[kept]
     heads = _heads(answers.rows.shape[1])
+    # All at once, and slices put together: a Python loop over all titles would take most of the time.
+    results = [b""] * (3 * len(rows))
+    results[0::3] = list(chain.from_iterable(heads[:count] for count in counts))
+    results[1::3] = written(answers.scores[kept].tolist()) if len(rows) else []
+    results[2::3] = shown_records(answers.titles, rows) if records is None else records(rows)
     facts = {name: value for name, value in answers[0].head().items() if name not in OWN} if len(answers) else {}
     same_for_all = _json(facts)[1:-1]
     lines, start = [], 0
-    for query, matching, end in zip(_queries_json(answers.asked), answers.matching.tolist(), ends, strict=True):
-        count = end - start
-        results = [b""] * (3 * count)
-        results[0::3], results[1::3], results[2::3] = heads[:count], scores[start:end], records[start:end]
+    for query, matching, count in zip(_queries_json(answers.asked), answers.matching.tolist(), counts, strict=True):
         own = b'{"query":{%s},"requested":%d,"matching":%d,"returned":%d,' % (query, answers.requested, matching, count)
-        lines.append(b'%s%s,"results":[%s]}' % (own, same_for_all, b"".join(results)))
-        start = end
+        stop = start + 3 * count
+        lines.append(b"".join((own, same_for_all, b',"results":[', *results[start:stop], b"]}")))
+        start = stop
     return lines
 
 
@@ -80,15 +86,12 @@ def _json(value: object) -> bytes:
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
-def _lines(answers: Answers) -> list[bytes]:
-    """Return the record of every title of every answer, one after the other."""
-    rows = answers.rows[answers.rows >= 0]
-    lines = answers.titles.lines(rows)
-    names = shown_names(answers.titles.fields, OURS)
+def shown_records(titles: Lines, rows: Rows | list[int]) -> list[bytes]:
+    """Return what each title's record says behind rank and score, as a result goes on: ``,"media_id": …}``."""
+    lines = titles.lines(rows)
+    names = shown_names(titles.fields, OURS)
     if all(name == shown for name, shown in names.items()):
-        return lines
+        return [b"," + line[1:] for line in lines]
     records = (record_of(line) for line in lines)
-    return [
-        json.dumps({names.get(name, name): value for name, value in record.items()}, ensure_ascii=False).encode()
-        for record in records
-    ]
+    shown = ({names.get(name, name): value for name, value in record.items()} for record in records)
+    return [b"," + json.dumps(record, ensure_ascii=False).encode()[1:] for record in shown]

@@ -70,9 +70,8 @@ class Handlers:
     def _batch(self, batch: Batch, render_seconds: float) -> None:
         self._metrics.batch(batch)
         tallies = self._tallies
-        for waited in batch.waited_seconds:
-            tallies.observe(tallies.parts["search"], waited + batch.seconds)
-            tallies.observe(tallies.parts["render"], render_seconds / batch.callers)
+        tallies.observe_all(tallies.parts["search"], [waited + batch.seconds for waited in batch.waited_seconds])
+        tallies.observe(tallies.parts["render"], render_seconds / batch.callers, batch.callers)
 
     def close(self) -> None:
         """End the threads; what they have begun is finished."""
@@ -197,9 +196,8 @@ class Handlers:
             looked_up = plain(served, question, vectors)
             self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
             if looked_up is not None:
-                looked_up.as_arrow = request.wants_arrow
                 try:
-                    return await self._together.ask(looked_up, request.due)
+                    return await self._together.ask(looked_up, request.due, as_arrow=request.wants_arrow)
                 except TooLateError as error:
                     raise _late() from error
             reply = await self._in_thread(lambda: self._slowly(served, question, vectors, request), request)
@@ -213,11 +211,12 @@ class Handlers:
     def _decoded(
         self, request: Request, kind: type[msgspec.Struct], served: Served
     ) -> tuple[msgspec.Struct, NDArray[Any] | None]:
-        dim = served.recommender.index.dim
         if kind is Search and request.sends_arrow:
-            return arrow_question(request, dim)
+            return arrow_question(request, served.recommender.index.dim)
         question = question_in(request, kind)
-        return question, vectors_of(question, dim) if isinstance(question, Search) else None
+        if not isinstance(question, Search):
+            return question, None
+        return question, vectors_of(question, served.recommender.index.dim)
 
     def _check(self, question: msgspec.Struct, vectors: NDArray[Any] | None) -> None:
         """Refuse (422) what is over the limits."""

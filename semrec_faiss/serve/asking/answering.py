@@ -72,7 +72,7 @@ def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answer
         )
     if profile:
         raise UsageError("the profile of a taste is that of the index", fix="leave profile out")
-    taste = Taste(tuple(question.likes), tuple(question.dislikes), question.ratings)
+    taste = Taste(question.likes, question.dislikes, question.ratings)
     return recommender.recommend_for(taste, question.k, **question.wish())
 
 

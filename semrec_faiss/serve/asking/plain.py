@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -34,7 +34,8 @@ class Plain:
         is_single: whether one answer is wanted, or a list.
         queries: rows of titles, which are not among their own answers; users; or vectors, float32 (queries, dim),
             prepared.
-        as_arrow: whether as an Arrow stream, or as JSON.
+        size: how many queries.
+        kind: what must be the same for two to be searched and written together.
     """
 
     served: Served
@@ -42,16 +43,12 @@ class Plain:
     asked: dict[str, Sequence[Any]]
     is_single: bool
     queries: tuple[int, ...] | UserRows | Vectors
-    as_arrow: bool = False
+    size: int = field(init=False)
+    kind: tuple[Any, ...] = field(init=False)
 
-    def __len__(self) -> int:
-        return len(self.queries)
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What must be the same for two to be searched and written together."""
+    def __post_init__(self) -> None:
         users = self.queries.kind if isinstance(self.queries, UserRows) else None
-        return id(self.served), self.k, users, *self.asked
+        self.size, self.kind = len(self.queries), (id(self.served), self.k, users, *self.asked)
 
 
 def joined(plains: Sequence[Plain]) -> tuple[Vectors | UserRows, Exclusions | None]:
@@ -82,15 +79,21 @@ def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None
 
 
 def _similar(served: Served, question: Similar) -> Plain | None:
-    is_single = question.titles is msgspec.UNSET
-    titles = [question.title] if isinstance(question.titles, UnsetType) else question.titles
-    if question.by != "whole" or not served.normalizes or len(titles) > MOST_QUERIES:
+    if question.by != "whole" or not served.normalizes:
         return None
-    found = [title for title in map(served.known, map(str, titles)) if title is not None]
-    if len(found) < len(titles):
+    if isinstance(question.titles, UnsetType):
+        one = served.known(str(question.title))
+        if one is None:
+            return None
+        row, media_id, name = one
+        return Plain(served, question.k, {"media_id": (media_id,), "title": (name,)}, True, (row,))
+    if len(question.titles) > MOST_QUERIES:
+        return None
+    found = [title for title in map(served.known, map(str, question.titles)) if title is not None]
+    if len(found) < len(question.titles):
         return None
     rows, ids, names = zip(*found, strict=True)
-    return Plain(served, question.k, {"media_id": ids, "title": names}, is_single, rows)
+    return Plain(served, question.k, {"media_id": ids, "title": names}, False, rows)
 
 
 def _recommend(served: Served, question: Recommend) -> Plain | None:

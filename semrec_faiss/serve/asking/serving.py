@@ -20,7 +20,7 @@ from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
-from semrec_faiss.search.answers.result import KeptTitles
+from semrec_faiss.search.answers.answer_json import shown_records
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
@@ -38,24 +38,27 @@ INLINE_SECONDS = 0.008
 
 
 class RememberedTitles:
-    """Titles' records as JSON, kept once they are read; for one thread."""
+    """What answers say of titles, as JSON, kept once it is made; for one thread."""
 
     def __init__(self, titles: Titles) -> None:
-        self._fields = titles.fields
         self._titles = titles
         self._held: dict[int, bytes] = {}
 
-    def of(self, found: Rows) -> KeptTitles:
-        """Return what holds the records of all titles found, and of others."""
-        held = self._held
-        asked = found[found >= 0].tolist()
-        missing = list(set(asked) - held.keys())
-        if missing:
-            if len(held) + len(missing) > NAMES_REMEMBERED:
-                held.clear()
-                missing = list(dict.fromkeys(asked))
-            held.update(zip(missing, self._titles.lines(missing), strict=True))
-        return KeptTitles(self._fields, held)
+    def records(self, rows: Rows) -> list[bytes]:
+        """Return what `shown_records` does."""
+        asked = rows.tolist()
+        try:
+            return [self._held[row] for row in asked]
+        except KeyError:
+            self._remember(set(asked))
+            return [self._held[row] for row in asked]
+
+    def _remember(self, rows: set[int]) -> None:
+        missing = [row for row in rows if row not in self._held]
+        if len(self._held) + len(missing) > NAMES_REMEMBERED:
+            self._held.clear()
+            missing = list(rows)
+        self._held.update(zip(missing, shown_records(self._titles, missing), strict=True))
 
 
 class Served:
@@ -67,7 +70,7 @@ class Served:
         recommender: asks it; its searches are made by the service's one batcher.
         type_ahead: its titles as one types.
         known: row, media_id and title by a name that needs no database; None for others.
-        titles: the records, for the event loop's thread.
+        titles: what answers say of them, for the event loop's thread.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
         in_cluster: whether shards elsewhere answer, so that nothing is looked up between two requests.
     """

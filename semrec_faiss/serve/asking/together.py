@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -37,12 +37,13 @@ BESIDE = 8
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A plain question on its way: its deadline, since when (both by `time.monotonic`), and the reply."""
+    """A plain question on its way: its deadline and since when, both by `time.monotonic`, and the reply."""
 
     plain: Plain
     due: float
     reply: asyncio.Future[Reply]
-    since: float = field(default_factory=time.monotonic)
+    since: float
+    as_arrow: bool
 
 
 class Together:
@@ -62,10 +63,10 @@ class Together:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def ask(self, plain: Plain, due: float) -> asyncio.Future[Reply]:
+    def ask(self, plain: Plain, due: float, *, as_arrow: bool) -> asyncio.Future[Reply]:
         """Have a question searched with those that come in the same moment; the future may raise TooLateError."""
         loop = asyncio.get_running_loop()
-        waiting = Waiting(plain, due, loop.create_future())
+        waiting = Waiting(plain, due, loop.create_future(), time.monotonic(), as_arrow)
         self._waiting.append(waiting)
         if not plain.served.inline_queries:
             timer = loop.call_later(due - waiting.since, self._give_up, waiting)
@@ -88,7 +89,7 @@ class Together:
             if self._is_busy:
                 loop.call_soon(self._next)
             return
-        if batch[0].plain.served.inline_queries and sum(len(one.plain) for one in batch) < BESIDE:
+        if batch[0].plain.served.inline_queries and sum(one.plain.size for one in batch) < BESIDE:
             self._search(batch)
             loop.call_soon(self._next)
             return
@@ -120,7 +121,7 @@ class Together:
             if waiting.due < now:
                 waiting.reply.set_exception(_too_late(waiting))
                 continue
-            size = len(waiting.plain)
+            size = waiting.plain.size
             if not batch:
                 kind = waiting.plain.kind
                 most = waiting.plain.served.inline_queries or MOST_TOGETHER
@@ -202,24 +203,26 @@ def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
     first = plains[0]
     asked = {name: list(chain.from_iterable(one.asked[name] for one in plains)) for name in first.asked}
     if "position" in asked:
-        asked["position"] = [place for one in plains for place in range(len(one))]
-    answers = Answers(found, first.k, asked, first.served.titles.of(found.rows), seconds * 1e3)
-    lines = answers_json(answers, scores_json) if not all(one.as_arrow for one in plains) else []
+        asked["position"] = [place for one in plains for place in range(one.size)]
+    answers = Answers(found, first.k, asked, first.served.recommender.titles, seconds * 1e3)
+    all_arrow = all(one.as_arrow for one in batch)
+    lines = [] if all_arrow else answers_json(answers, scores_json, first.served.titles.records)
     is_short = found.rows[:, -1] < 0 if found.rows.shape[1] == first.k else np.ones(len(found.rows), np.bool_)
     any_short = bool(is_short.any())
     start = 0
     for one in batch:
-        stop = start + len(one.plain)
+        stop = start + one.plain.size
         if not one.reply.done():
-            reply = _reply(one.plain, found, lines, start, stop, seconds)
+            reply = _reply(one, found, lines, start, stop, seconds)
             reply.short = int(is_short[start:stop].sum()) if any_short else 0
             one.reply.set_result(reply)
         start = stop
 
 
-def _reply(plain: Plain, found: TopK, lines: list[bytes], start: int, stop: int, seconds: float) -> Reply:
+def _reply(one: Waiting, found: TopK, lines: list[bytes], start: int, stop: int, seconds: float) -> Reply:
+    plain = one.plain
     generation = plain.served.name
-    if plain.as_arrow:
+    if one.as_arrow:
         part = part_of(found, start, stop)
         answers = Answers(part, plain.k, plain.asked, plain.served.recommender.titles, seconds * 1e3)
         return Reply(arrow_stream(answers[0] if plain.is_single else answers), kind=ARROW, generation=generation)

@@ -40,13 +40,13 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     k: Annotated[int, Meta(ge=1)] = 10
     where: Text | None = None
-    genres: list[str] = []
-    any_genres: list[str] = []
-    not_genres: list[str] = []
+    genres: tuple[str, ...] = ()  # and not lists, of which each question would make its own
+    any_genres: tuple[str, ...] = ()
+    not_genres: tuple[str, ...] = ()
     years: tuple[Year, Year] | None = None
     any_of: dict[str, Annotated[list[Name], Meta(min_length=1)]] = {}
     ranges: dict[str, tuple[Bound, Bound]] = {}
-    exclude: list[Name] = []
+    exclude: tuple[Name, ...] = ()
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     max_per: dict[str, Annotated[int, Meta(ge=1, le=2**31)]] = {}
     strategy: Literal["auto", "overfetch", "subset", "selector", "masked"] = "auto"
@@ -74,16 +74,16 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             return {}
         filters = Filter(
             self.where,
-            tuple(self.genres),
-            tuple(self.any_genres),
-            tuple(self.not_genres),
+            self.genres,
+            self.any_genres,
+            self.not_genres,
             self.years,
             any_of_from(self.any_of),
             ranges_from(self.ranges),
         )
         return {
             "where": filters if filters.says_something else None,
-            "exclude": tuple(self.exclude),
+            "exclude": self.exclude,
             "diversity": self.diversity,
             "max_per": self.max_per,
             "strategy": self.strategy,
@@ -119,8 +119,8 @@ class Recommend(Wanted, kw_only=True):
 
     user: Name | UnsetType = UNSET
     users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
-    likes: list[Name] = []
-    dislikes: list[Name] = []
+    likes: tuple[Name, ...] = ()
+    dislikes: tuple[Name, ...] = ()
     ratings: dict[str, Stars] = {}
     include_seen: bool = False
     profile: dict[str, Any] = {}
@@ -199,4 +199,4 @@ def check_one_of(question: msgspec.Struct) -> None:
 
 
 def _says(value: Any) -> bool:
-    return value is not UNSET and (bool(value) or not isinstance(value, (list, dict)))
+    return value is not UNSET and (bool(value) or not isinstance(value, (list, tuple, dict)))
