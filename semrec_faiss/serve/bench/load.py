@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import re
 import time
 from collections import Counter, deque
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from semrec_faiss.measure.documents.fields import Amount, Count, Part
+from semrec_faiss.measure.instruments.environment import usable_cores
 
 SPARE_CORES = 4
 """One process asks for every so many cores."""
@@ -77,7 +77,7 @@ def loaded(plan: Plan, requests: Sequence[bytes]) -> tuple[Load, Counter[str]]:
         plan: how.
         requests: whole HTTP requests, asked in turn.
     """
-    count = min(MOST_PROCESSES, max(1, (os.cpu_count() or 1) // SPARE_CORES), plan.connections)
+    count = min(MOST_PROCESSES, max(1, (usable_cores() or 1) // SPARE_CORES), plan.connections)
     if count == 1:
         return _summed([asyncio.run(_asked(plan, requests, 0, 1))])
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:

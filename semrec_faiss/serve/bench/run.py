@@ -97,8 +97,8 @@ def bench_serve(
     device = device_name(recommender.index.device)
     progress("swaps and SIGTERM under load", 0, 8)
     swaps = swapped(recommender, bench.connections, bench.k, flags)
+    size = _answer_bytes(recommender, bench)
     del recommender
-    size = _answer_bytes(index, flags, asked)
     with server(index, [*flags, "--fixed-body", str(size)]) as started:
         measure = _Measuring(started, bench, progress)
         measure("warming", asked.similar, seconds=1.0)
@@ -174,11 +174,11 @@ def _lists(load: Load | None) -> Lists | None:
     )
 
 
-def _answer_bytes(index: Path, flags: Sequence[str], asked: _Asked) -> int:
-    """Return the size of the largest of the first answers: the fixed body's."""
-    with server(index, flags) as started:
-        found, _ = loaded(Plan(started.port, 1, 0.5), asked.similar)
-    return max(2, found.body_bytes)
+def _answer_bytes(recommender: Recommender, bench: ServeBench) -> int:
+    """Return the size of the largest of some answers, the fixed body's: over HTTP they are the same, word for word."""
+    rows = np.random.default_rng(bench.seed).integers(0, recommender.titles.count, SEARCHES).tolist()
+    names = [record["media_id"] for record in recommender.titles.records(rows)]
+    return max(len(recommender.similar(name, bench.k).as_json_bytes()) for name in names)
 
 
 def _bare_search_ms(recommender: Recommender, bench: ServeBench) -> float:
