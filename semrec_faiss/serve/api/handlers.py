@@ -25,7 +25,8 @@ from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits
 from semrec_faiss.serve.wire.arrow import arrow_question, vectors_of
-from semrec_faiss.serve.wire.messages import Reply, Request
+from semrec_faiss.serve.wire.media import body_kind, reply_kind
+from semrec_faiss.serve.wire.messages import ARROW, Reply, Request
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar, question_in
 
@@ -190,6 +191,7 @@ class Handlers:
         self._tallies.set(self._tallies.in_flight, self.in_flight)
         try:
             served = self._in_use()
+            as_arrow = reply_kind(request, kind) == ARROW
             question, vectors = self._decoded(request, kind, served)
             self._check(question, vectors)
             started = time.perf_counter()
@@ -197,10 +199,12 @@ class Handlers:
             self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
             if looked_up is not None:
                 try:
-                    return await self._together.ask(looked_up, request.due, as_arrow=request.wants_arrow)
+                    return await self._together.ask(looked_up, request.due, as_arrow=as_arrow)
                 except TooLateError as error:
                     raise _late() from error
-            reply = await self._in_thread(lambda: self._slowly(served, question, vectors, request), request)
+            reply = await self._in_thread(
+                lambda: self._slowly(served, question, vectors, request.due, as_arrow=as_arrow), request
+            )
             self._tallies.observe(self._tallies.parts["thread"], time.perf_counter() - started)
         finally:
             self.in_flight -= 1
@@ -211,7 +215,7 @@ class Handlers:
     def _decoded(
         self, request: Request, kind: type[msgspec.Struct], served: Served
     ) -> tuple[msgspec.Struct, NDArray[Any] | None]:
-        if kind is Search and request.sends_arrow:
+        if body_kind(request, kind) == ARROW:
             return arrow_question(request, served.recommender.index.dim)
         question = question_in(request, kind)
         if not isinstance(question, Search):
@@ -233,10 +237,10 @@ class Handlers:
             raise Refused(422, f"{queries} queries in one request; this service takes at most {limits.max_queries}")
 
     def _slowly(
-        self, served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None, request: Request
+        self, served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None, due: float, *, as_arrow: bool
     ) -> Reply:
-        with due_at(request.due):
-            return rendered(ask(served, question, vectors), as_arrow=request.wants_arrow)
+        with due_at(due):
+            return rendered(ask(served, question, vectors), as_arrow=as_arrow)
 
     async def _in_thread(self, work: Callable[[], Result], request: Request) -> Result:
         return await self._by_deadline(self._threads.submit(work), request)

@@ -83,8 +83,8 @@ def server(index: Path, flags: Sequence[str]) -> Iterator[Server]:
 def post(path: str, question: dict[str, Any], accept: str = "application/json") -> bytes:
     """Return a whole request."""
     body = json.dumps(question).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    length = f"content-type: application/json\r\ncontent-length: {len(body)}"
+    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n{length}\r\n\r\n".encode() + body
 
 
 def get(path: str) -> bytes:

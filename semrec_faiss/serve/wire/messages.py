@@ -13,7 +13,6 @@ from semrec_faiss.search.answers.answer_json import numbers_json
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 ARROW = "application/vnd.apache.arrow.stream"
-ARROW_BYTES = ARROW.encode()
 
 
 @dataclass(slots=True)
@@ -52,20 +51,6 @@ class Request:
         """Return a header, empty where there is none."""
         value = self.headers.get(name.encode())
         return "" if value is None else value.decode("latin-1")
-
-    @property
-    def wants_arrow(self) -> bool:
-        """Whether the caller takes Arrow, and names it before JSON."""
-        if ARROW_BYTES not in self.headers.get(b"accept", b""):
-            return False
-        accepted = self.header("accept")
-        arrow, json = accepted.find(ARROW), accepted.find(JSON)
-        return json < 0 or arrow < json
-
-    @property
-    def sends_arrow(self) -> bool:
-        """Whether the body is an Arrow stream."""
-        return self.header("content-type").partition(";")[0].strip().lower() == ARROW
 
 
 @dataclass(slots=True)
