@@ -121,32 +121,37 @@ class _Server(uvicorn.Server):
         self._service = service
         self._listening = listening
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.failure: BaseException | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.started:
             return
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError, AttributeError):  # Windows has no SIGHUP
-            self._loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload()))
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(loop, self._reload()))
         port = self.servers[0].sockets[0].getsockname()[1]
         config = self._service.config
         scheme = "http" if config.tls_certificate is None else "https"
         host = f"[{config.host}]" if ":" in config.host else config.host
         self._listening(f"{scheme}://{host}:{port}")
-        self._begin(self._open())
+        self._begin(loop, self._open())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; a second signal does not wait."""
+        """Begin to end; a second signal does not wait, nor does one before anybody could ask."""
+        if self._loop is None:
+            self.should_exit = True
+            return
         if self._service.handlers.is_draining:
             self.should_exit = self.force_exit = True
             return
         self._service.handlers.is_draining = True
-        self._loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
+        loop = self._loop
+        loop.call_soon_threadsafe(lambda: self._begin(loop, self._drain()))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
+    def _begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -160,7 +165,7 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return
         if service.config.watch_seconds:
-            self._begin(service.handlers.watch(service.config.watch_seconds))
+            self._begin(asyncio.get_running_loop(), service.handlers.watch(service.config.watch_seconds))
 
     async def _reload(self) -> None:
         """Take what is published, and the keys as their file has them now."""
@@ -204,6 +209,8 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         SemrecError: the first generation is refused; see `Service` too.
     """
     set_up_log(config)
+    with contextlib.suppress(AttributeError, ValueError):  # nothing is open yet that could be reloaded
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     service = service or Service(config)
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(OBJECTS_A_COLLECTION, *gc.get_threshold()[1:])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import http.client
 import json
 import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,12 @@ def test_processes_count_in_rows_of_their_own_and_tell_the_sum() -> None:
 @pytest.fixture
 def owned(index: Path, tmp_path: Path) -> Any:
     """A device's owner in a thread, and a connection to it."""
+    with owning(index, tmp_path) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def owning(index: Path, tmp_path: Path) -> Iterator[tuple[DeviceOwner, RemoteDevice]]:
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     door.bind(str(tmp_path / "device"))
     door.listen()
@@ -172,6 +181,58 @@ def test_who_is_started_while_the_end_comes_is_told_of_it(index: Path) -> None:
         supervisor._begin(0)
         assert supervisor._children[0].wait(60) in (0, -signal.SIGTERM)
     finally:
+        supervisor._close()
+
+
+def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_path: Path) -> None:
+    """Once a fault: a swap there and back under load, and the owner let go of what was asked."""
+    index = tmp_path / "index"
+    build(data, index)
+    build(data, index)
+    here = Recommender.open(index)
+    asked = Asked(here.searcher, here.index.vectors([3]), Wish(2), None)
+    with owning(index, tmp_path) as (owner, device):
+        before = device.open("gen-000001")
+        between = device.open("gen-000002")
+        again = device.open("gen-000001")
+        del before
+        gc.collect()
+        device.open("gen-000002")  # told after the leaving, which nobody waits for
+        assert set(owner._opened) == {"gen-000001", "gen-000002"}
+        for batcher in (again, between):
+            np.testing.assert_array_equal(batcher.run(asked).rows, here.searcher.run(asked.queries, Wish(2)).rows)
+        del again, batcher
+        gc.collect()
+        device.open("gen-000002")
+        assert set(owner._opened) == {"gen-000002"}
+
+
+class _Child:
+    """A process that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def poll(self) -> None:
+        return None
+
+    def send_signal(self, number: int) -> None:
+        self.sent.append(number)
+
+
+def test_sighup_waits_for_a_worker_that_does_not_listen_yet(index: Path) -> None:
+    """Once a fault: it ended workers that were opening the index, and with them the service."""
+    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
+    ready, starting = _Child(), _Child()
+    supervisor._children = {0: ready, 1: starting}  # type: ignore[dict-item]
+    try:
+        supervisor._listens(0)
+        supervisor._reload()
+        assert (ready.sent, starting.sent) == ([signal.SIGHUP], [])
+        supervisor._listens(1)
+        assert (ready.sent, starting.sent) == ([signal.SIGHUP], [signal.SIGHUP])
+    finally:
+        supervisor._children = {}
         supervisor._close()
 
 

@@ -106,7 +106,11 @@ class Handlers:
             lines = served.recommender.titles.lines(served.type_ahead.find(typed, count))
             return b'{"titles":[%s]}' % b",".join(lines)
 
-        return Reply(await self._in_thread(found, request), generation=served.name)
+        self._accept()
+        try:
+            return Reply(await self._in_thread(found, request), generation=served.name)
+        finally:
+            self._answered()
 
     async def index(self, _: Request) -> Reply:
         """``GET /v1/index``: what `semrec info --json` says."""
@@ -150,9 +154,10 @@ class Handlers:
         """Take what is published, in a thread of its own; raises what `Serving.load` does."""
         try:
             served = await asyncio.get_running_loop().run_in_executor(self._loader, self.serving.load)
-        except SemrecError as error:
+        except Exception as error:
             self._tallies.add(self._tallies.refused)
-            log.error("what was published is refused: %s", error.message)
+            known = isinstance(error, SemrecError)
+            log.error("what was published is refused: %s", error, exc_info=None if known else error)
             raise
         self._tallies.add(self._tallies.taken)
         after = self._limits.deadline_ms / 1e3 + 1  # when nothing is left that was asked of the one before
@@ -169,12 +174,8 @@ class Handlers:
         while True:
             await asyncio.sleep(seconds)
             if await loop.run_in_executor(self._loader, self.serving.has_news):
-                try:
+                with contextlib.suppress(Exception):  # which is told, by the log, /readyz and a metric
                     await self.load()
-                except SemrecError:
-                    continue  # which is told, by the log, /readyz and a metric
-                except Exception:
-                    log.exception("looking at what was published failed")
 
     def _in_use(self) -> Served:
         if self.serving.current is None:
@@ -183,12 +184,7 @@ class Handlers:
 
     async def _answer(self, request: Request, kind: type[msgspec.Struct]) -> Reply:
         """Answer a question from one generation, the one in use when it came."""
-        if self.in_flight >= self._limits.max_waiting:
-            raise Refused(
-                429, f"{self.in_flight} questions wait already, the most that may", headers={"retry-after": "1"}
-            )
-        self.in_flight += 1
-        self._tallies.set(self._tallies.in_flight, self.in_flight)
+        self._accept()
         try:
             served = self._in_use()
             as_arrow = reply_kind(request, kind) == ARROW
@@ -207,10 +203,22 @@ class Handlers:
             )
             self._tallies.observe(self._tallies.parts["thread"], time.perf_counter() - started)
         finally:
-            self.in_flight -= 1
-            self._tallies.set(self._tallies.in_flight, self.in_flight)
+            self._answered()
         reply.generation = served.name
         return reply
+
+    def _accept(self) -> None:
+        """Count what will wait for a search or a thread; raises Refused (429) where as many wait as may."""
+        if self.in_flight >= self._limits.max_waiting:
+            raise Refused(
+                429, f"{self.in_flight} questions wait already, the most that may", headers={"retry-after": "1"}
+            )
+        self.in_flight += 1
+        self._tallies.set(self._tallies.in_flight, self.in_flight)
+
+    def _answered(self) -> None:
+        self.in_flight -= 1
+        self._tallies.set(self._tallies.in_flight, self.in_flight)
 
     def _decoded(
         self, request: Request, kind: type[msgspec.Struct], served: Served

@@ -165,8 +165,9 @@ class Serving:
             started = time.monotonic()
             try:
                 served = self._opened()
-            except SemrecError as error:
-                self.refused = Refusal(told, error.message, time.time())
+            except Exception as error:  # a mistake of ours is no reason to try the same again every second
+                reason = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
+                self.refused = Refusal(told, reason, time.time())
                 raise
             self.current, self._taken, self.refused = served, told, None
             self.loads += 1

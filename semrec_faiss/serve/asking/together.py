@@ -154,7 +154,7 @@ class Together:
 
     def _tell(self, batch: list[Waiting], asked: Asked, found: TopK, searched: float) -> None:
         began, seconds = time.monotonic(), searched - asked.since
-        _answer(batch, found, seconds)
+        _answer_each(batch, found, seconds)
         if batch[0].plain.served.inline_queries:  # a batcher tells itself
             waited = [asked.since - one.since for one in batch]
             self._observe(Batch(len(batch), len(asked.queries), waited, seconds), time.monotonic() - began)
@@ -195,6 +195,22 @@ def _asked(batch: list[Waiting]) -> Asked:
     queries, exclusions = joined([one.plain for one in batch])
     due = max(one.due for one in batch)
     return Asked(first.served.recommender.searcher, queries, plain_wish(first.k), exclusions, due, len(batch))
+
+
+def _answer_each(batch: list[Waiting], found: TopK, seconds: float) -> None:
+    """Answer all; where something cannot be written, all but those whose it is."""
+    try:
+        _answer(batch, found, seconds)
+    except Exception as error:
+        if len(batch) == 1:
+            if not batch[0].reply.done():
+                batch[0].reply.set_exception(error)
+            return
+        start = 0
+        for one in batch:
+            stop = start + one.plain.size
+            _answer_each([one], part_of(found, start, stop), seconds)
+            start = stop
 
 
 def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:

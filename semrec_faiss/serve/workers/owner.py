@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -34,7 +35,7 @@ class DeviceOwner:
         self._settings = settings
         self._batcher = batcher
         self._opened: dict[str, Recommender] = {}
-        self._held: dict[socket.socket, set[str]] = {}
+        self._held: dict[socket.socket, Counter[str]] = {}  # how often: one left late may be in use again
         self._lock = threading.Lock()
 
     def serve(self, door: socket.socket) -> None:
@@ -53,7 +54,7 @@ class DeviceOwner:
             with sending, contextlib.suppress(OSError):  # the worker is gone
                 frames.send(connection, message)
 
-        self._held[connection] = set()
+        self._held[connection] = Counter()
         while (message := frames.message_for_owner(connection)) is not None:
             try:
                 if isinstance(message, frames.Asked):
@@ -62,8 +63,7 @@ class DeviceOwner:
                 if isinstance(message, frames.Open):
                     self._open(message.generation, connection)
                 else:
-                    self._held[connection].discard(message.generation)
-                    self._drop_unused()
+                    self._leave(message.generation, connection)
                 reply(frames.Done(message.number))
             except Exception as error:
                 reply(_failed(message.number, error))
@@ -80,7 +80,12 @@ class DeviceOwner:
                 warm_and_log(recommender)
                 self._opened[name] = recommender
                 log.info("the device holds %s", name)
-            self._held[connection].add(name)
+            self._held[connection][name] += 1
+
+    def _leave(self, name: str, connection: socket.socket) -> None:
+        with self._lock:
+            self._held[connection][name] -= 1
+        self._drop_unused()
 
     def _generation(self, name: str) -> Generation:
         found = IndexDirectory(self._index).generations().get(name)
@@ -93,7 +98,7 @@ class DeviceOwner:
     def _drop_unused(self) -> None:
         """Let go of what no worker holds."""
         with self._lock:
-            used = set().union(*self._held.values())
+            used = {name for held in self._held.values() for name, times in held.items() if times > 0}
             if used:  # workers that are all gone will be back
                 for name in set(self._opened) - used:
                     del self._opened[name]

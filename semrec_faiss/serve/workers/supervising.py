@@ -62,6 +62,8 @@ class _Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="semrec-"))
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._listening_workers: set[int] = set()
+        self._to_reload: set[int] = set()
         self._is_ending = False
 
     def run(self) -> None:
@@ -70,7 +72,7 @@ class _Supervisor:
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda *_: self._end())
         with contextlib.suppress(AttributeError):  # Windows has no SIGHUP
-            signal.signal(signal.SIGHUP, lambda *_: self._hand_on(signal.SIGHUP))
+            signal.signal(signal.SIGHUP, lambda *_: self._reload())
         try:
             if self._has_owner:
                 self._begin(self._config.workers)
@@ -112,8 +114,12 @@ class _Supervisor:
     def _listen_to(self, number: int, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
         for line in child.stdout:
-            self._events.put((number, json.loads(line)))
+            told = json.loads(line)
+            if "listening" in told:
+                self._listens(number)
+            self._events.put((number, told))
         child.wait()
+        self._listening_workers.discard(number)
         self._events.put((number, None))
 
     def _wait_for(self, numbers: set[int]) -> str:
@@ -172,9 +178,27 @@ class _Supervisor:
 
     def _hand_on(self, number: int) -> None:
         for worker in range(self._config.workers):
-            child = self._children.get(worker)
-            if child is not None and child.poll() is None:
-                child.send_signal(number)
+            self._send(worker, number)
+
+    def _send(self, worker: int, number: int) -> None:
+        child = self._children.get(worker)
+        if child is not None and child.poll() is None:
+            child.send_signal(number)
+
+    def _reload(self) -> None:
+        """Hand SIGHUP on; whom it would end, as it does not listen yet, is sent it later."""
+        for worker in range(self._config.workers):
+            self._to_reload.add(worker)
+            self._catch_up(worker)
+
+    def _listens(self, worker: int) -> None:
+        self._listening_workers.add(worker)
+        self._catch_up(worker)
+
+    def _catch_up(self, worker: int) -> None:
+        if worker in self._listening_workers and worker in self._to_reload:
+            self._to_reload.discard(worker)
+            self._send(worker, signal.SIGHUP)
 
     def _kill(self) -> None:
         for child in list(self._children.values()):

@@ -1,0 +1,104 @@
+"""What goes wrong inside: nobody else is failed by it, nothing hangs, and it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.serve.asking.serving import Serving
+from semrec_faiss.serve.server import _Server
+from semrec_faiss.serve.wire.messages import ARROW
+
+
+@pytest.mark.parametrize("beside", [1, 1000])
+def test_what_cannot_be_written_is_nobody_elses_and_the_next_is_answered(
+    beside: int, index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: all of the batch, and all who came afterwards, waited for ever."""
+
+    def fails(_: Any) -> bytes:
+        raise ValueError("a field that no table can hold")
+
+    asker = new_asker(index)
+    asker.load().inline_queries = 64
+    monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", beside)
+    monkeypatch.setattr("semrec_faiss.serve.asking.together.arrow_stream", fails)
+
+    async def together() -> list[Any]:
+        kinds = ["*/*", ARROW, "*/*", ARROW, "*/*"]
+        asked = [
+            asker._client.post("/v1/similar", json={"title": f"m{row:05d}", "k": 3}, headers={"accept": kind})
+            for row, kind in enumerate(kinds)
+        ]
+        return list(await asyncio.wait_for(asyncio.gather(*asked), 30))
+
+    replies = asker.loop.run_until_complete(together())
+    assert [reply.status_code for reply in replies] == [200, 500, 200, 500, 200]
+    asked = [reply.json()["query"]["media_id"] for reply in replies[::2]]
+    assert asked == ["m00000", "m00002", "m00004"]
+    assert asker.post("/v1/similar", {"title": "m00001", "k": 3}).status_code == 200
+
+
+def test_what_a_record_says_no_more_fails_one_question_alone(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = new_asker(index)
+    served = asker.load()
+    monkeypatch.setattr(served.recommender.titles, "lines", _damaged)
+    reply = asker.post("/v1/similar", {"title": "m00001", "k": 3})
+    assert (reply.status_code, reply.json()["detail"]) == (503, "records.jsonl is damaged")
+    monkeypatch.undo()
+    assert asker.post("/v1/similar", {"title": "m00001", "k": 3}).status_code == 200
+
+
+def _damaged(_: Any) -> list[bytes]:
+    raise DamagedIndexError("records.jsonl is damaged")
+
+
+def test_a_generation_that_fails_as_nobody_foresaw_is_refused_once(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: it was opened, hashed and failed again every second."""
+    asker = new_asker(index)
+
+    def odd(_: Serving) -> Any:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(Serving, "_opened", odd)
+    with pytest.raises(RuntimeError):
+        asker.load()
+    serving = asker.service.serving
+    assert not serving.has_news()
+    refused = asker.get("/readyz").json()["refused"]
+    assert refused == {"generation": "gen-000001", "reason": "RuntimeError: out of luck"}
+    assert 'semrec_generation_loads_total{result="refused"} 1.0' in asker.get("/metrics").text
+    monkeypatch.undo()
+    asker.load()  # by hand it is tried again
+    assert asker.get("/readyz").json()["refused"] is None
+
+
+def test_titles_as_one_types_wait_in_the_same_queue(index: Path, new_asker: Any) -> None:
+    asker = new_asker(index, limits={"max_waiting": 2})
+    asker.load()
+    handlers = asker.service.handlers
+    assert asker.get("/v1/titles?q=film").status_code == 200
+    assert handlers.in_flight == 0
+    handlers.in_flight = 2
+    reply = asker.get("/v1/titles?q=film")
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
+    handlers.in_flight = 0
+
+
+def test_a_signal_before_the_loop_runs_ends_it(index: Path, new_asker: Any) -> None:
+    """Once a fault: an AttributeError and its traceback."""
+    service = new_asker(index).service
+    server = _Server(uvicorn.Config(service.asgi), service, print)
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert not service.handlers.is_draining
