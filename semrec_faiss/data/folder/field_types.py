@@ -19,7 +19,8 @@ MAX_FIELDS = 1000
 INT64 = 1 << 63
 """The first integer that 64 bits with a sign cannot hold."""
 
-_EXACT_IN_DOUBLE = 1 << 53
+EXACT_IN_DOUBLE = 1 << 53
+"""Whole numbers up to this are all doubles."""
 
 _KINDS: dict[type, str] = {
     str: "text",
@@ -161,6 +162,6 @@ def _scalar_type(kinds: set[type], largest: int) -> str:
         return "BOOLEAN"
     if kinds == {int} and largest < INT64:
         return "BIGINT"
-    if kinds <= {int, float} and largest <= _EXACT_IN_DOUBLE:
+    if kinds <= {int, float} and largest <= EXACT_IN_DOUBLE:
         return "DOUBLE"
     return "JSON"

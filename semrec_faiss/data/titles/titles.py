@@ -88,7 +88,7 @@ class Titles:
         asked = self.catalog.checked(rows).tolist()
         with self._lock:
             if self._lines is None:  # all at once: a query a question would cost milliseconds each
-                self._lines = [_line(record) for record in _records(self.catalog)]
+                self._lines = [line_of(record) for record in _records(self.catalog)]
         return [self._lines[row] for row in asked]
 
     def records(self, rows: RowsLike) -> list[Record]:
@@ -212,12 +212,13 @@ def stored_records(
         parts = TitleParts.of(record["title"], record.get("year"))
         names = dict.fromkeys((key(parts.whole), key(parts.main)))
         keys = [f"media_id:{record['media_id']}", f"title:{record['title']}", *(f"name:{name}" for name in names)]
-        yield _line(record), keys
+        yield line_of(record), keys
 
 
 def _records(catalog: Catalog) -> Iterator[Record]:
     return (read_record(text) for text in catalog.json_texts())
 
 
-def _line(record: Record) -> bytes:
+def line_of(record: Record) -> bytes:
+    """Return a title's record as JSON in UTF-8."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()

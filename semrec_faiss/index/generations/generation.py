@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.generations.held_files import HeldFiles
@@ -26,6 +26,13 @@ from semrec_faiss.index.generations.manifest import (
     read_manifest,
 )
 from semrec_faiss.storage import flush_to_disk, sha256_of_file, sync_file, sync_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+_ROW_GROUP = 131_072
+"""Rows of a Parquet file's groups, which several threads share the reading of."""
 
 
 class Generation:
@@ -185,6 +192,14 @@ class NewGeneration:
             hashing = HashingFile(file)
             yield hashing
         self.files[name] = hashing.entry()
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a table as a Parquet file; raises OSError when the disk is full."""
+        import pyarrow.parquet as pq
+
+        with self.path(name).open("wb") as file:  # of Python's, whose errors come out as they are
+            pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
+        self.adopt(name)
 
     def adopt(self, name: str) -> None:
         """Take in a file that another library has written at `path`."""

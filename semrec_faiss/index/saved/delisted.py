@@ -17,7 +17,6 @@ from semrec_faiss.index.segments.opened import DELISTED
 def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name: str = DELISTED) -> None:
     """Write the latest of each user's rows about a title, sorted by both; no file where there are none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not len(rows.users):
         return
@@ -27,8 +26,7 @@ def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name
     columns: dict[str, Any] = {"user_row": users, "media_id": pa.array(ids[latest.rows].tolist(), pa.string())}
     more = {"rating": latest.ratings, "timestamp": latest.timestamps}
     columns |= {column: values for column, values in more.items() if values is not None}
-    pq.write_table(pa.table(columns), new.path(name), compression="zstd")
-    new.adopt(name)
+    new.write_table(name, pa.table(columns))
 
 
 def read_delisted(generation: Generation, name: str, media_ids: Sequence[str] | None = None) -> DelistedRows | None:

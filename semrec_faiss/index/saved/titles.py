@@ -9,6 +9,7 @@ from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns
 from semrec_faiss.data.titles.titles import Titles, stored_records
+from semrec_faiss.data.titles.widened import WidenedTexts
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
@@ -56,7 +57,8 @@ def open_titles(generation: Generation, segments: OpenSegments | None = None) ->
     stored = read_texts(generation, RECORDS, generation.manifest.base_count)
     if segments is not None:
         joined = segments.records(stored)
-        return Titles(lambda: _load_joined(generation, segments, joined), joined, segments.about.fields)
+        texts = joined if segments.about.fields == fields else WidenedTexts(joined, segments.about.fields)
+        return Titles(lambda: _load_joined(generation, segments, joined), texts, segments.about.fields)
     columns = None
     if generation.has(COLUMNS_NAME):  # an earlier version wrote none
         count = generation.manifest.base_count

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
 from json.encoder import encode_basestring_ascii
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
-from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError
+from semrec_faiss.errors import DamagedIndexError, NotFoundError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
@@ -38,41 +37,28 @@ MANY_IDS, MOST_KEPT_IDS = 64, 1 << 20
 _NAMED_IN_ERRORS = 5
 
 
-def _copy(connection: Any, query: str, target: Path) -> None:
-    import duckdb
-
-    try:
-        connection.execute(
-            f"COPY ({query}) TO $1 (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)", [str(target)]
-        )
-    except duckdb.Error as error:
-        raise StorageError(
-            f"cannot write {target}: {first_line(error)}; what was there before is unchanged",
-            fix="free space on that disk, or take another directory",
-        ) from error
-
-
 def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
     """Write users.parquet: user_id in row order."""
-    with session() as connection:
-        ids = np.array(user_ids, dtype=object)
-        connection.register("ids", {"position": np.arange(len(ids)), "user_id": ids})
-        _copy(connection, "SELECT user_id FROM ids ORDER BY position", new.path(USER_IDS_NAME))
-    new.adopt(USER_IDS_NAME)
+    import pyarrow as pa
+
+    new.write_table(USER_IDS_NAME, pa.table({"user_id": pa.array(user_ids, pa.string())}))
     write_texts(new, USER_LOOKUP, ((line_of(user_id), (user_id,)) for user_id in user_ids))
 
 
 def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> None:
     """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
-    with session() as connection:
-        offsets = history.offsets
-        user_rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
-        columns: dict[str, NDArray[Any]] = {"user_row": user_rows, "title_row": history.rows}
-        more = {"rating": history.ratings, "timestamp": history.timestamps}
-        columns |= {name: column for name, column in more.items() if column is not None}
-        connection.register("seen", columns)
-        _copy(connection, "FROM seen ORDER BY user_row, title_row", new.path(name))
-    new.adopt(name)
+    import pyarrow as pa
+
+    offsets = history.offsets
+    columns: dict[str, Any] = {
+        "user_row": np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets)),
+        "title_row": history.rows,
+    }
+    if history.ratings is not None:
+        columns["rating"] = pa.array(history.ratings, from_pandas=True)  # NaN, where there is none, is null
+    if history.timestamps is not None:
+        columns["timestamp"] = history.timestamps
+    new.write_table(name, pa.table(columns))
 
 
 def line_of(user_id: str) -> bytes:

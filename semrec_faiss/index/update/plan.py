@@ -22,6 +22,7 @@ from semrec_faiss.index.build.users import of_unit_length
 from semrec_faiss.index.build.vectors import check_products
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import fields_of, parts_of
+from semrec_faiss.index.update.fields import held_exactly
 from semrec_faiss.index.update.learned import text_dim, texts_of, vectors_by_texts
 
 _NAMED = 3
@@ -206,7 +207,7 @@ def _titles(
     return (
         Kind(ids, rows, written, kept, removed, unknown),
         [line for line, is_written in zip(lines, written.tolist(), strict=True) if is_written],
-        dict(catalog.fields),
+        held_exactly(saved, known, catalog.fields),
     )
 
 

@@ -78,11 +78,9 @@ def write_media_ids(
         back: what comes back.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if saved.users is None or not (len(removed) or back.media_ids):
         return
     ids = [str(record["media_id"]) for record in saved.titles.records(removed)] if len(removed) else []
     table = {"place": [*places.rows[removed].tolist(), *back.media_ids], "media_id": [*ids, *back.media_ids.values()]}
-    pq.write_table(pa.table(table), new.path(file_of(name, MEDIA_IDS)))
-    new.adopt(file_of(name, MEDIA_IDS))
+    new.write_table(file_of(name, MEDIA_IDS), pa.table(table))

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from semrec_faiss import Recommender
@@ -26,6 +28,8 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations import directory as store
 from semrec_faiss.index.generations import generation
 from semrec_faiss.index.saved.verifying import verify
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import update_index
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 
@@ -241,6 +245,31 @@ def test_an_error_at_any_operation_keeps_the_old_index_or_has_published_the_new(
             assert sorted(path.name for path in index.iterdir()) == [".lock", "CURRENT", "gen-000001"], done[-1]
     assert len(done) == number - 1 >= 20, "an operation failed and nobody minded"
     assert verify(index).name == "gen-000002"
+
+
+def test_an_error_at_any_operation_of_an_update_is_told_as_ours(
+    index: Path, disk: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once a fault: of seen.parquet the user was shown what DuckDB said, with the name of a temporary file."""
+    since = tmp_path / "since.parquet"
+    pq.write_table(pa.table({"user_id": ["user_003", "user_004"], "media_id": ["m00007", "m00009"]}), since)
+    failed: set[str] = set()
+    for number in range(1, 200):
+        done = disk(number)
+        try:
+            update_index(index, Change(seen=since, remove_titles=["m00011"]), compact_at=None)
+        except StorageError as error:
+            failed.add(done[-1])
+            assert str(error).startswith(f"cannot write the index in {index}: {os.strerror(errno.ENOSPC)}; what was")
+        else:
+            break
+        finally:
+            monkeypatch.undo()
+        if f"replace {store.CURRENT_NAME}" in done[: number - 1]:
+            store.IndexDirectory(index).rollback()
+        assert verify(index).name == "gen-000001", done[-1]
+    assert len(done) == number - 1
+    assert failed >= {"open seg-000002.seen.parquet", "open seg-000002.media_ids.parquet", "fsync", "rename gen-000002"}
 
 
 def test_an_error_that_faiss_meets_while_it_writes_is_the_disk_s(

@@ -6,7 +6,7 @@ from semrec_faiss.measure.bench.update import UpdateBench, UpdateResults, bench_
 
 
 def test_the_document_tells_of_updates_and_searches_that_were_made() -> None:
-    plan = UpdateBench(titles=1500, dim=16, new=20, changed=30, removed=5, updates=2, repeats=2)
+    plan = UpdateBench(titles=1500, dim=16, device="cpu", new=20, changed=30, removed=5, updates=2, repeats=2)
     results = bench_update(plan)
     first, second = results.updates
     assert (first.titles, second.titles in range(1500, 1536)) == (1515, True)
