@@ -20,18 +20,19 @@ from semrec_faiss.index.screening.bounds import SINGLE, Rounding
 PART_ROWS = 16_384
 """Titles whose bounds one thread looks through at a time."""
 
-FIRST = 32
+FIRST = 48
 """The best bounds of each part that are looked at in any case; more where more results are wanted."""
 
 MORE = 8
 """How many times as many are looked at where those do not suffice; if these do not either, all titles of the part."""
 
-MOST_RESULTS = 128
-"""With more results than this all titles are compared: too many bounds would have to be kept in order."""
+MOST_RESULTS, TITLES_A_RESULT = 128, 32
+"""With more results than this, or fewer titles for each, all are compared: too many bounds would have to be kept in
+order."""
 
 DEAR_SHARE, MEMORY, TRIED_AGAIN = 1 / 16, 0.9, 16
-"""Where queries leave more than this share of the titles on average over some ten of them, only every so-manieth is
-searched by bounds."""
+"""A query that leaves more than this share of the titles is given up, as to compare all is cheaper; where queries do so
+on average over some ten of them, only every so-manieth is searched by bounds."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Screen:
 
     def suits(self, k: int) -> bool:
         """Tell whether ``k`` results are searched for by bounds."""
-        return k <= min(MOST_RESULTS, self._count // FIRST)
+        return k <= min(MOST_RESULTS, self._count // TITLES_A_RESULT)
 
     def search(self, query: Vectors, k: int, *vectors: Vectors) -> tuple[Scores, Rows] | None:
         """Find the k best titles, proven: whatever is not scored cannot reach the k-th score.
@@ -142,6 +143,8 @@ class Screen:
         unit = length / self._rounding.scale
         places, scores = self._search(query, bound, slack, unit, k, vectors)
         self._left = MEMORY * self._left + (1.0 - MEMORY) * len(places)
+        if scores is None:
+            return None
         best = np.lexsort((places, -scores))[:k]
         return scores[best][None, :], places[best][None, :]
 
@@ -162,26 +165,30 @@ class Screen:
 
     def _search(
         self, query: Vectors, bound: Vectors, slack: float, unit: float, k: int, vectors: Sequence[Vectors]
-    ) -> tuple[Rows, Scores]:
-        """Score every title that may be among the k best: places int64 and scores float32, in no order."""
+    ) -> tuple[Rows, Scores | None]:
+        """Score every title that may be among the k best, those of the highest bounds first, until no other can be.
+
+        Returns:
+            places int64 and scores float32, in no order; None for scores where to compare all titles is cheaper.
+        """
         first = max(FIRST, k)
         found = in_threads(lambda part: _best_bounds(part, bound, first), self._parts)
         highest = np.concatenate([bounds for bounds, _, _ in found])
-        places = np.concatenate([own for _, own, _ in found])
-        sure = np.argpartition(-highest, k - 1)[:k] if k < len(places) else np.arange(len(places))
-        scores = _scores(query, places[sure], vectors)
-        least = _least([scores], k, unit, slack)  # k titles have a score of at least that
-        others = highest >= least
-        others[sure] = False
-        places_found, scores_found = [places[sure]], [scores]
-        if others.any():
-            places_found.append(places[others])
-            scores_found.append(_scores(query, places[others], vectors))
-            least = _least(scores_found, k, unit, slack)
+        order = np.argsort(-highest)
+        highest, places = highest[order], np.concatenate([own for _, own, _ in found])[order]
+        places_found, scores_found = [places[:0]], [np.empty(0, np.float32)]
+        least, end, step = -math.inf, 0, k  # k titles have a score of at least ``least``
+        while end < len(places) and highest[end] >= least:
+            few = slice(end, end + int(np.count_nonzero(highest[end : end + step] >= least)))
+            places_found.append(places[few])
+            scores_found.append(_scores(query, places[few], vectors))
+            least, end, step = _least(scores_found, k, unit, slack), end + step, 2 * step
         cut = [part for part, (_, _, last) in zip(self._parts, found, strict=True) if last >= least]
         if cut:  # where the bounds looked at do not go down as far
             more = np.concatenate(in_threads(lambda part: _bounds_above(part, bound, least, MORE * first), cut))
             more = np.setdiff1d(more, np.concatenate(places_found), assume_unique=True)
+            if len(more) > max(PART_ROWS, DEAR_SHARE * self._count):
+                return more, None
             places_found.append(more)
             scores_found.append(_scores(query, more, vectors))
         return np.concatenate(places_found), np.concatenate(scores_found)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DamagedIndexError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
+from semrec_faiss.index.screening import screen as screen_module
 from semrec_faiss.index.screening import spectrum
 from semrec_faiss.index.screening.bounds import Rounding, bounds_of, power_of_two_below_one, write_bounds
 from semrec_faiss.index.screening.screen import Screen
@@ -48,6 +49,20 @@ def screened(vectors: Vectors, kept: int) -> tuple[Screen, np.ndarray, np.ndarra
     file.seek(0)
     bounds = np.load(file)
     return Screen(directions, bounds, rounding), directions, bounds, rounding
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many titles were scored together, time after time."""
+    counts: list[int] = []
+    products = screen_module._products
+
+    def counted(query: Vectors, rows: Rows, vectors: Vectors) -> Scores:
+        counts.append(len(rows))
+        return products(query, rows, vectors)
+
+    monkeypatch.setattr(screen_module, "_products", counted)
+    return counts
 
 
 def found_by(screen: Screen, query: Vectors, k: int, vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +202,29 @@ def test_queries_that_leave_too_much_are_left_to_a_full_comparison() -> None:
         screen.search(query[None], 10, vectors)
     assert screen._left > 2000 / 16
     assert screen.search(vectors[5:6], 1, vectors) is None
+
+
+def test_a_query_that_leaves_more_than_is_soon_scored_is_given_up(scored: list[int]) -> None:
+    """Once a fault: nearly all titles were scored one by one, which took five times as long as to compare them all."""
+    vectors = unit(np.random.default_rng(0).standard_normal((40_000, DIM)))
+    screen, *_ = screened(vectors, 3)
+    assert screen.search(vectors[:1], 10, vectors) is None
+    assert sum(scored) <= 3 * screen_module.FIRST
+    assert screen._left > 40_000 / 16
+
+
+def test_bounds_are_looked_at_from_the_highest_down(scored: list[int]) -> None:
+    """Not many more titles are scored than have bounds above the last score, and those far below never are."""
+    vectors = texts(40_000)
+    screen, directions, bounds, rounding = screened(vectors, 31)
+    for query in vectors[:20]:
+        scored.clear()
+        found = screen.search(query[None], 10, vectors)
+        assert found is not None
+        side, slack = screen._bound_of(query.astype(np.float64))
+        upper = (bounds.astype(np.float64) @ side[0].astype(np.float64) + slack) / rounding.scale
+        needed = int(np.count_nonzero(upper >= found[0][0, -1]))
+        assert needed <= sum(scored) + 1 <= 2 * needed + 2 * 10 + 1
 
 
 def test_the_choice_follows_the_spectrum() -> None:

@@ -34,6 +34,7 @@ from living_worlds import DIM, Draws, Model, begun, write_folder
 
 from semrec_faiss import Recommender
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
@@ -252,23 +253,39 @@ def publications(
         yield f"{name} {'killed' if was_killed else 'ended'}", count, model
 
 
+def register(index: Path, truths: dict[str, Truth], before: Truth, after: Truth) -> None:
+    """Tell the truth of the generations that a publication made, of which the reader may have seen any.
+
+    An update that compacts publishes twice, or three times: what it compacts first holds what was there before.
+    """
+    generation: Generation | None = IndexDirectory(index).current()
+    truths.setdefault(generation.ref.manifest_sha256, after)  # type: ignore[union-attr]
+    while generation is not None and (previous := generation.manifest.previous) is not None:
+        if previous.manifest_sha256 in truths:
+            break
+        if not (index / previous.name).is_dir():  # two before the one in use
+            truths[previous.manifest_sha256] = before
+            break
+        generation = Generation(index, previous)
+        titles = SavedIndex.of(generation, ["device.kind=cpu"]).titles
+        ids = [json.loads(line)["media_id"] for line in titles.lines(range(titles.count))]
+        (truths[previous.manifest_sha256],) = [each for each in (before, after) if list(each.ids) == ids][:1]
+
+
 def main() -> None:
     """Do as many operations as wanted."""
     root, operations, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     root.mkdir(parents=True, exist_ok=True)
     model, draws = begun(seed, titles=TITLES, users=40)
     index = model.build(root / "first", {"type": "flat"})
-    truths = {IndexDirectory(index).current().ref.manifest_sha256: Truth.of(model)}
+    truth = Truth.of(model)
+    truths = {IndexDirectory(index).current().ref.manifest_sha256: truth}
     reader, killer, counts, done, publication = _reader(index, root), Killer(), Counter[str](), 0, 0
     started, interrupted = time.monotonic(), list[int]()
     signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
     for name, count, known in publications(index, root, model, draws, killer):
-        current = IndexDirectory(index).current()
-        # An update that compacts, too, publishes twice: the reader may have seen the first of them.
-        truth = Truth.of(known)
-        for each in (current.ref, current.manifest.previous):
-            if each is not None:
-                truths.setdefault(each.manifest_sha256, truth)
+        before, truth = truth, Truth.of(known)
+        register(index, truths, before, truth)
         counts[name] += 1
         done, publication = done + count, publication + 1
         if publication % 500 == 0:
