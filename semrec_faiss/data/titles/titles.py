@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
+from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.columns import StoredColumns, columns_of
@@ -118,7 +119,8 @@ class Titles:
         if self._columns is not None:
             return self._columns.take(rows, names)
         distinct, at = np.unique(rows, return_inverse=True)
-        fields = self.fields if names is None else {name: self.fields[name] for name in names}
+        known = {**LEADING_FIELDS, **self.fields}  # as they are stored
+        fields = known if names is None else {name: known[name] for name in names}
         return columns_of(self.records(distinct), fields).take(at.reshape(-1))
 
     def find(self, title_or_id: str) -> int:

@@ -175,7 +175,9 @@ def test_segments_and_removed_titles_are_searched_as_one(
         return
     exact[np.setdiff1d(np.arange(count), left)] = -np.inf
     found = living(base, fresh, left, 20).search(query, k, base, fresh)
-    assert found is not None
+    if found is None:  # all that was looked at first is removed, and the others are more than are soon scored
+        assert near
+        return
     assert set(found[1][0].tolist()) == set(np.argsort(-exact)[:k].tolist())
     np.testing.assert_allclose(found[0][0], np.sort(exact)[::-1][:k], rtol=0, atol=1e-5)
 
@@ -216,7 +218,7 @@ def test_a_query_that_leaves_more_than_is_soon_scored_is_given_up(scored: list[i
 def test_bounds_are_looked_at_from_the_highest_down(scored: list[int]) -> None:
     """Not many more titles are scored than have bounds above the last score, and those far below never are."""
     vectors = texts(40_000)
-    screen, directions, bounds, rounding = screened(vectors, 31)
+    screen, _, bounds, rounding = screened(vectors, 31)
     for query in vectors[:20]:
         scored.clear()
         found = screen.search(query[None], 10, vectors)
