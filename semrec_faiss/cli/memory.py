@@ -97,7 +97,8 @@ def _print(report: MemoryReport) -> None:
             fits = f"{one.largest_catalogue:,} titles fit {as_size(one.limit_bytes)} ({one.limit_of})"
             click.echo(f"{name.upper()}: {fits}")
     if report.gpu_users_bytes is not None:
-        click.echo(f"GPU: {as_size(report.gpu_users_bytes)} more for the users, where they fit")
+        size = as_size(report.gpu_users_bytes)
+        click.echo(f"GPU: {size} more for the users, where they fit; else page-locked in the host's memory")
     _print_measured(report)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
     from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
-    from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers
+    from semrec_faiss.index.fused.titles.users import HeldUsers, HostUsers
     from semrec_faiss.index.screening.screen import Screen
 
 
@@ -276,15 +276,13 @@ class VectorIndex(FaissIndex):
             )
         return self.fused.search(np.ascontiguousarray(queries), k, mask=mask, excluded=excluded)
 
-    def hold_users(self, users: HostUsers) -> GpuUsers | None:
-        """Copy users beside the titles of type fused on one GPU; None where that is not so, or they do not fit."""
-        from semrec_faiss.index.fused.searcher import FusedSearcher
-
-        return self.fused.hold_users(users) if isinstance(self.fused, FusedSearcher) else None
+    def hold_users(self, users: HostUsers) -> HeldUsers | None:
+        """Copy users beside the titles of type fused on GPUs; None where that is not so, or there is no room."""
+        return None if self.fused is None else self.fused.hold_users(users)
 
     def search_users(
         self,
-        users: GpuUsers,
+        users: HeldUsers,
         rows: Rows,
         k: int,
         mask: Mask | None = None,
@@ -293,8 +291,11 @@ class VectorIndex(FaissIndex):
         meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the ``k`` best titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
-        fused: FusedSearcher = self.fused  # type: ignore[assignment]  # which holds them
-        return fused.search_users(users, rows, k, mask=mask, without_seen=without_seen, meanwhile=meanwhile)
+        fused: Any = self.fused  # which holds them
+        found: FusedResult = fused.search_users(
+            users, rows, k, mask=mask, without_seen=without_seen, meanwhile=meanwhile
+        )
+        return found
 
     def _checked_k(self, k: int) -> int:
         k = checked_count(k)

@@ -24,7 +24,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.titles.users import GpuUsers
+    from semrec_faiss.index.fused.titles.users import HeldUsers
 
 HELD_AT = 2
 """How many questions about users come before they are copied to the GPU."""
@@ -39,7 +39,7 @@ class Searcher:
         self.titles = titles
         self._groups: dict[str, Groups] = {}
         self._lock = threading.Lock()
-        self._held: GpuUsers | None = None
+        self._held: HeldUsers | None = None
         self._user_questions = 0
 
     @cached_property
@@ -82,7 +82,7 @@ class Searcher:
             found.stages.insert(0, filtering)
         return found
 
-    def _on_gpu(self, asked: UserRows, wish: Wish) -> GpuUsers | None:
+    def _on_gpu(self, asked: UserRows, wish: Wish) -> HeldUsers | None:
         """Return the users on the GPU where they are, and the wish is one that the kernels grant.
 
         They are copied there when the second question about users comes: for one it would not pay.

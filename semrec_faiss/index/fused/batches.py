@@ -121,7 +121,9 @@ class UserBatch:
 
     def queries_on(self, device: Any) -> Any:
         """Gather the queries."""
-        return self.users.vectors.index_select(0, self._which_on(device)).float()
+        given = load_torch().empty((len(self), self.users.vectors.shape[1]), dtype=load_torch().float32, device=device)
+        self.users.gather(self._which_on(device), given)
+        return given
 
     def lists_on(self, device: Any) -> Lists:
         """Name the rows to leave out, which are on the GPU."""
@@ -224,10 +226,7 @@ class UserFeed:
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
         self._which.copy_(self._which_in, non_blocking=True)
-        if self._users.vectors.dtype == self.queries.dtype:
-            load_torch().index_select(self._users.vectors, 0, self._which, out=self.queries)
-        else:
-            self.queries.copy_(self._users.vectors.index_select(0, self._which))
+        self._users.gather(self._which, self.queries)
 
 
 Feed: TypeAlias = VectorFeed | UserFeed

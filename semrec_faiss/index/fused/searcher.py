@@ -39,7 +39,7 @@ from semrec_faiss.index.fused.plan import (
 )
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
-from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, fit
+from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
 from semrec_faiss.index.hardware.out_of_memory import halved
 
 Originals = Literal["auto", "gpu", "host"]
@@ -190,7 +190,7 @@ class FusedSearcher:
         """
         self._check(k)
         with self.lock:
-            return self.start(queries, mask, excluded, FusedResult.empty(len(queries), k)).result()
+            return self.start(VectorBatch(queries, excluded), mask, FusedResult.empty(len(queries), k)).result()
 
     def search_users(
         self,
@@ -215,12 +215,19 @@ class FusedSearcher:
         self._check(k)
         with self.lock:
             batch = UserBatch(users, np.ascontiguousarray(rows), without_seen)
-            running = Running(self, self._in_blocks(batch, k, mask, FusedResult.empty(len(rows), k)))
+            running = self.start(batch, mask, FusedResult.empty(len(rows), k))
             if meanwhile is not None:
                 meanwhile()
             return running.result()
 
     def hold_users(self, host: HostUsers) -> GpuUsers | None:
+        """Copy users to the GPU, or page-lock them on the host where they do not fit; None where neither is possible.
+
+        A question is answered all the same from `HostUsers`, whose vectors are then sent.
+        """
+        return self.copied(host) or (self.reading(host, LockedUsers(host)) if may_be_locked(host) else None)
+
+    def copied(self, host: HostUsers) -> GpuUsers | None:
         """Copy users to the GPU; None where its memory does not suffice."""
         with self.lock, self.current():
             if not fit(host, self.device):
@@ -231,6 +238,12 @@ class FusedSearcher:
                 self._torch.cuda.empty_cache()
                 return None
 
+    def reading(self, host: HostUsers, locked: LockedUsers) -> GpuUsers | None:
+        """Read users from the host's memory; None where the system does not page-lock so much."""
+        with self.lock, self.current(), contextlib.suppress(DeviceError):
+            return GpuUsers(host, self.device, locked)
+        return None
+
     def _check(self, k: int) -> None:
         if not 1 <= k <= min(FUSED_K_LIMIT, self.titles.count):
             raise UsageError(
@@ -238,25 +251,19 @@ class FusedSearcher:
                 fix="lower k or take type flat",
             )
 
-    def start(
-        self,
-        queries: Vectors,
-        mask: Mask | None,
-        excluded: Exclusions | None,
-        room: FusedResult,
-        kth: KthScores | None = None,
-    ) -> Running:
+    def start(self, batch: Batch, mask: Mask | None, room: FusedResult, kth: KthScores | None = None) -> Running:
         """Start a search whose answers go to ``room``; whoever does holds ``lock`` until it has ended.
 
         Args:
-            queries, mask, excluded: as for `search`.
+            batch: vectors, or users on this GPU.
+            mask: as for `search`.
             room: for k answers a query, contiguous or not; k is at most the number of titles.
             kth: where these titles are a shard, what is known of all shards, see `BlockSearch.answer`.
 
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        return Running(self, self._in_blocks(VectorBatch(queries, excluded), room.rows.shape[1], mask, room, kth))
+        return Running(self, self._in_blocks(batch, room.rows.shape[1], mask, room, kth))
 
     @property
     def name(self) -> str:

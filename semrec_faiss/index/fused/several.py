@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,12 +21,13 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, part_of
-from semrec_faiss.index.fused.batches import staged
+from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch, staged
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import LARGEST_TILE, MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedResult, FusedSearcher, Originals, Running
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
+from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, ShareOfUsers, may_be_locked
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 
@@ -34,6 +35,9 @@ MERGED_BY_MANY = 100_000
 """Answers of shards that FAISS merges with several threads: fewer are merged sooner than those are awake."""
 
 Layout = Literal["auto", "shards", "replicas"]
+
+Asked = tuple[FusedSearcher, Batch]
+"""Who searches, and what it is asked."""
 
 LEAST_A_REPLICA = 512
 """Queries that are worth another GPU: fewer are done sooner on one than divided and put together."""
@@ -92,25 +96,77 @@ class SeveralGpus:
         self, queries: Vectors, k: int, *, mask: Mask | None = None, excluded: Exclusions | None = None
     ) -> FusedResult:
         """Find the k best allowed titles of each query; see `FusedSearcher.search`."""
+
+        def batches(part: slice) -> list[Batch]:
+            asked, its = queries[part], part_of(excluded, part)
+            if self.layout == "replicas":
+                return [VectorBatch(asked, its)] * len(self.searchers)
+            asked = staged(asked, self.searchers[0].device)  # once for all
+            return [VectorBatch(asked, _within(its, share)) for share in self._shares]
+
+        return self._search(len(queries), k, mask, batches)
+
+    def search_users(
+        self,
+        users: Sequence[GpuUsers],
+        rows: Rows,
+        k: int,
+        *,
+        mask: Mask | None = None,
+        without_seen: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> FusedResult:
+        """Find the k best allowed titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
+        if meanwhile is not None:
+            meanwhile()
+
+        def batches(part: slice) -> list[Batch]:
+            which = np.ascontiguousarray(rows[part])
+            return [UserBatch(held, which, without_seen) for held in users]
+
+        return self._search(len(rows), k, mask, batches)
+
+    def hold_users(self, host: HostUsers) -> list[GpuUsers] | None:
+        """Copy users to every GPU, or page-lock them on the host for all; see `FusedSearcher.hold_users`.
+
+        A shard has all vectors, and of what users have seen what is in its share.
+        """
+        hosts = [host] * len(self.searchers)
+        if self.layout == "shards":
+            hosts = [ShareOfUsers(host, share) for share in self._shares]
+        copied = [searcher.copied(its) for searcher, its in zip(self.searchers, hosts, strict=True)]
+        if None not in copied:
+            return [held for held in copied if held is not None]
+        copied.clear()
+        if not may_be_locked(host):
+            return None
+        locked = LockedUsers(host)
+        reading = [
+            searcher.reading(its, locked if its is host else LockedUsers(its, locked.vectors))
+            for searcher, its in zip(self.searchers, hosts, strict=True)
+        ]
+        return None if None in reading else [held for held in reading if held is not None]
+
+    def _search(self, queries: int, k: int, mask: Mask | None, batches: Callable[[slice], list[Batch]]) -> FusedResult:
+        """Search for a number of queries; ``batches`` gives a part of them to each searcher, all of it."""
         if not 1 <= k <= min(FUSED_K_LIMIT, self.count):
             raise UsageError(
                 f"k is {k}; type fused returns 1 to {min(FUSED_K_LIMIT, self.count)} titles a query",
                 fix="lower k or take type flat",
             )
-        shards, taking = self.layout == "shards", self._taking_part(len(queries))
-        most = MOST_QUERIES * (1 if shards else len(taking))
-        whole, repeated, scanned = FusedResult.empty(len(queries), k), 0, 0
+        taking = self._taking_part(queries)
+        most = MOST_QUERIES * (1 if self.layout == "shards" else len(taking))
+        whole, repeated, scanned = FusedResult.empty(queries, k), 0, 0
         with contextlib.ExitStack() as held:
             for searcher in self.searchers:  # in this order, whoever asks
                 if searcher in taking:
                     held.enter_context(searcher.lock)
-            for part in (slice(start, start + most) for start in range(0, len(queries), most)):
-                asked, its = queries[part], part_of(excluded, part)
-                if shards:
-                    asked = staged(asked, self.searchers[0].device)  # once for all
-                    found = self._by_titles(asked, mask, its, whole.part(part))
+            for part in (slice(start, start + most) for start in range(0, queries, most)):
+                asked = list(zip(self.searchers, batches(part), strict=True))
+                if self.layout == "shards":
+                    found = self._by_titles(asked, mask, whole.part(part))
                 else:
-                    found = _by_queries(taking, asked, mask, its, whole.part(part))
+                    found = _by_queries([(one, its) for one, its in asked if one in taking], mask, whole.part(part))
                 repeated, scanned = repeated + found.repeated, scanned + found.scanned
         return FusedResult(whole.rows, whole.scores, repeated, scanned)
 
@@ -121,9 +177,7 @@ class SeveralGpus:
         turn, size = next(self._turn), len(self.searchers)
         return [self.searchers[(turn + at) % size] for at in range(max(1, min(size, queries // LEAST_A_REPLICA)))]
 
-    def _by_titles(
-        self, queries: Vectors, mask: Mask | None, excluded: Exclusions | None, room: FusedResult
-    ) -> FusedResult:
+    def _by_titles(self, asked: Sequence[Asked], mask: Mask | None, room: FusedResult) -> FusedResult:
         """Divide the titles, and merge what their shards find."""
         masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
         rows = np.empty((len(self._shares), *room.rows.shape), np.int64)
@@ -131,12 +185,12 @@ class SeveralGpus:
         rooms, kth = self._rooms(rows, scores), partial(_kth_of, scores)
         found = _finished(
             [
-                searcher.start(queries, its_mask, _within(excluded, share), its, kth)
-                for searcher, share, its_mask, its in zip(self.searchers, self._shares, masks, rooms, strict=True)
+                searcher.start(batch, its_mask, its, kth)
+                for (searcher, batch), its_mask, its in zip(asked, masks, rooms, strict=True)
             ]
         )
         room.rows[:], room.scores[:] = merged(rows, scores, [share.start for share in self._shares])
-        size = len(queries)
+        size = len(room.rows)
         return FusedResult(room.rows, room.scores, min(found.repeated, size), min(found.scanned, size))
 
     def _rooms(self, rows: Rows, scores: Scores) -> Iterator[FusedResult]:
@@ -155,20 +209,15 @@ class SeveralGpus:
         return known[1]
 
 
-def _by_queries(
-    searchers: Sequence[FusedSearcher],
-    queries: Vectors,
-    mask: Mask | None,
-    excluded: Exclusions | None,
-    room: FusedResult,
-) -> FusedResult:
+def _by_queries(asked: Sequence[Asked], mask: Mask | None, room: FusedResult) -> FusedResult:
     """Divide the queries among replicas."""
-    parts = max(1, min(len(searchers), len(queries) // LEAST_A_REPLICA))
-    cuts = [_whole_tiles(len(queries) * part // parts) for part in range(parts)] + [len(queries)]
+    queries = len(room.rows)
+    parts = max(1, min(len(asked), queries // LEAST_A_REPLICA))
+    cuts = [_whole_tiles(queries * part // parts) for part in range(parts)] + [queries]
     return _finished(
         [
-            searcher.start(queries[mine], mask, part_of(excluded, mine), room.part(mine))
-            for searcher, mine in zip(searchers, map(slice, cuts[:-1], cuts[1:]), strict=False)
+            searcher.start(batch.part(mine), mask, room.part(mine))
+            for (searcher, batch), mine in zip(asked, map(slice, cuts[:-1], cuts[1:]), strict=False)
         ]
     )
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.host_memory import available_bytes
 from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, SavedIndex
 
@@ -57,12 +56,3 @@ def _is_shared(newer: SavedIndex, beside: SavedIndex) -> bool:
     """Tell whether both map the same vectors: an update links the file."""
     files = [saved.generation.manifest.files.get(INDEX_NAME) for saved in (newer, beside)]
     return files[0] is not None and files[0] == files[1]
-
-
-def available_bytes() -> int | None:
-    """Return what Linux could give to a program without swapping; None where that is not known."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None

@@ -44,7 +44,10 @@ UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped file
 BATCH = 1000
 THREADS = 16
 EACH_THREAD = 250
-"""Users that each thread asks for, one after the other."""
+"""Users that each thread asks for, one after the other, at most."""
+
+THREADS_SECONDS = 20.0
+"""When threads stop to ask, where a question takes long: on a slow machine the command is to end, too."""
 
 WARMUP = 5
 FIRST_ROUNDS, ROUNDS = 3, 15
@@ -240,10 +243,12 @@ def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads
     """Let several threads ask for one user after the other at the same time, each once for what is done once."""
     ids = np.array(recommender.users.ids, object)
 
-    def ask(mine: Sequence[str]) -> list[float]:
-        times = []
+    def ask(mine: Sequence[str], end: float) -> list[float]:
+        times: list[float] = []
         for user in mine:
             started = time.perf_counter()
+            if times and started > end:
+                break
             _ = recommender.recommend(user, bench.k).results
             times.append(time.perf_counter() - started)
         return times
@@ -252,9 +257,13 @@ def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads
         for each in (max(1, EACH_THREAD // 5), EACH_THREAD):
             drawn = [ids[rng.choice(len(ids), each)].tolist() for _ in range(THREADS)]
             started = time.perf_counter()
-            times = [seconds for some in pool.map(ask, drawn) for seconds in some]
+            times = [
+                seconds for some in pool.map(ask, drawn, [started + THREADS_SECONDS] * THREADS) for seconds in some
+            ]
             whole = time.perf_counter() - started
-    return Threads(**dict(Spread.of(times)), threads=THREADS, users_per_second=round(len(times) / whole, 1))
+    return Threads(
+        **dict(Spread.of(times)), threads=THREADS, asked=len(times), users_per_second=round(len(times) / whole, 1)
+    )
 
 
 def _every_user(recommender: Recommender, bench: AnswersBench, progress: Progress) -> EveryUser:

@@ -68,9 +68,10 @@ class BatchOfUsers(Part):
 
 
 class Threads(Spread):
-    """Several threads that ask for one user after the other."""
+    """Several threads that ask for one user after the other, ``asked`` in all."""
 
     threads: AtLeastOne
+    asked: AtLeastOne | None = None
     users_per_second: Amount
 
 

@@ -29,7 +29,7 @@ from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
 
 if TYPE_CHECKING:
-    from semrec_faiss.index.fused.titles.users import GpuUsers
+    from semrec_faiss.index.fused.titles.users import HeldUsers
     from semrec_faiss.search.user_rows import UserRows
 
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
@@ -106,7 +106,7 @@ def _check_finite(index: VectorIndex, result: TopK) -> None:
         raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
 
 
-def users_top_k(index: VectorIndex, held: GpuUsers, asked: UserRows, k: int, restriction: Restriction) -> TopK:
+def users_top_k(index: VectorIndex, held: HeldUsers, asked: UserRows, k: int, restriction: Restriction) -> TopK:
     """Find the k best titles that users may be given whose vectors and seen titles are on the GPU.
 
     Args:

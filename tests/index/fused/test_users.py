@@ -10,6 +10,7 @@ import pytest
 from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
+from semrec_faiss.index.fused.several import SeveralGpus
 from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
 
 TIMES = 1 if PLACE == "cpu" else 3
@@ -47,14 +48,26 @@ def made(titles: NDArray[np.float32], *, halves: bool = False) -> Users:
     return Users(vectors, lists)
 
 
+def too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no users fit the GPU, so that they are page-locked on the host."""
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.fit", lambda *_: False)
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.may_be_locked", lambda _: True)
+    monkeypatch.setattr("semrec_faiss.index.fused.several.may_be_locked", lambda _: True)
+
+
 @needs_kernels
+@pytest.mark.parametrize("locked", [False, True], ids=["copied", "locked"])
 @pytest.mark.parametrize("halves", [False, True], ids=["float32", "float16"])
-def test_users_are_answered_as_their_vectors_are(halves: bool) -> None:
+def test_users_are_answered_as_their_vectors_are(halves: bool, locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     titles = clustered(np.random.default_rng(1), 1500 * SIZE, 32)
     users = made(titles, halves=halves)
     index = searcher(titles)
+    if locked:
+        too_many(monkeypatch)
     held = index.hold_users(users)
-    assert held is not None
+    assert held is not None and held.is_locked is locked
+    if PLACE == "cuda:0":
+        assert held.vectors.is_pinned() is locked and held.vectors.is_cuda is not locked
     assert (held.vectors.element_size() == 2) is halves, "float16 where that loses nothing"
     assert users.lists is not None
     rows = np.array([3, 8, 2, 3, 0])
@@ -69,6 +82,45 @@ def test_users_are_answered_as_their_vectors_are(halves: bool) -> None:
     again = index.search(users.vectors[rows], 7, excluded=exclude([users.lists[user] for user in rows]))
     np.testing.assert_array_equal(unseen.rows, again.rows)
     np.testing.assert_array_equal(unseen.scores, again.scores)
+
+
+@needs_kernels
+@pytest.mark.parametrize("locked", [False, True], ids=["copied", "locked"])
+@pytest.mark.parametrize("layout", ["shards", "replicas"])
+def test_several_gpus_answer_users_as_one_does(layout: Any, locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU, or the interpreter, stands for two of them."""
+    monkeypatch.setattr("semrec_faiss.index.fused.several.LEAST_A_REPLICA", 1)
+    titles = clustered(np.random.default_rng(8), 701 * SIZE, 32)
+    users, rows = made(titles), np.array([3, 8, 2, 7, 0])
+    one, several = searcher(titles), SeveralGpus(titles, [PLACE, PLACE], layout=layout)  # type: ignore[list-item]
+    assert users.lists is not None
+    seen = exclude([users.lists[user] for user in rows])
+    mask = np.random.default_rng(9).random(len(titles)) < 0.4
+    if locked:
+        too_many(monkeypatch)
+    held = several.hold_users(users)
+    assert held is not None and [its.is_locked for its in held] == [locked] * 2
+    called: list[int] = []
+    for options in ({}, {"mask": mask}):
+        for excluded in (None, seen):
+            expected = one.search(users.vectors[rows], 7, excluded=excluded, **options)
+            for _ in range(TIMES):
+                found = several.search_users(
+                    held, rows, 7, without_seen=excluded is seen, meanwhile=lambda: called.append(1), **options
+                )
+                np.testing.assert_array_equal(found.rows, expected.rows)
+                np.testing.assert_array_equal(found.scores, expected.scores)
+    assert len(called) == 4 * TIMES
+
+
+@needs_kernels
+def test_users_that_fit_nowhere_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = clustered(np.random.default_rng(4), 300, 32)
+    too_many(monkeypatch)
+    for place in ("searcher", "several"):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.{place}.may_be_locked", lambda _: False)
+    assert searcher(titles).hold_users(made(titles)) is None
+    assert SeveralGpus(titles, [PLACE, PLACE], layout="replicas").hold_users(made(titles)) is None  # type: ignore[list-item]
 
 
 @needs_kernels

@@ -1,4 +1,4 @@
-"""Title vectors that stay on the host, page-locked, so that kernels read single rows of them over the bus."""
+"""Vectors that stay on the host, page-locked, so that kernels read single rows of them over the bus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
@@ -19,8 +18,8 @@ PORTABLE = 1
 class PageLocked:
     """Vectors that are page-locked when they are first asked for, for all GPUs; unlocked when the last tensor goes."""
 
-    def __init__(self, vectors: Vectors) -> None:
-        """Lock nothing yet of float32 (titles, dim)."""
+    def __init__(self, vectors: Any) -> None:
+        """Lock nothing yet of float32 or float16 (vectors, dim), or of int32 (rows,)."""
         self._vectors, self._locking = vectors, threading.Lock()
         self._held: Any = None
 
@@ -36,11 +35,11 @@ class PageLocked:
             return self._held[rows]
 
 
-def _locked(vectors: Vectors) -> Any:
+def _locked(vectors: Any) -> Any:
     """Lock vectors where they lie or, mapped or joined as they may be, a copy."""
     torch = load_torch()
     in_place = isinstance(vectors, np.ndarray) and vectors.flags.c_contiguous and vectors.flags.writeable
-    array = vectors.view() if in_place else np.array(vectors[:], np.float32)
+    array = vectors.view() if in_place else np.array(vectors[:])
     held = torch.from_numpy(array)
     if not torch.cuda.is_available():
         return held
@@ -48,7 +47,7 @@ def _locked(vectors: Vectors) -> Any:
     problem = cuda.cudaHostRegister(held.data_ptr(), held.nbytes, PORTABLE)
     if int(problem) != 0:
         raise DeviceError(
-            f"{held.nbytes / 2**30:.1f} GiB of title vectors cannot be page-locked on the host: {problem}",
+            f"{held.nbytes / 2**30:.1f} GiB cannot be page-locked on the host: {problem}",
             fix="set device.originals=gpu or index.search.rescore=float16, or take type ivf_pq",
         )
     weakref.finalize(array, cuda.cudaHostUnregister, held.data_ptr()).atexit = False
