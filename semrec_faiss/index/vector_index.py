@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -288,13 +287,10 @@ class VectorIndex(FaissIndex):
         mask: Mask | None = None,
         *,
         without_seen: bool,
-        meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the ``k`` best titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
         fused: Any = self.fused  # which holds them
-        found: FusedResult = fused.search_users(
-            users, rows, k, mask=mask, without_seen=without_seen, meanwhile=meanwhile
-        )
+        found: FusedResult = fused.search_users(users, rows, k, mask=mask, without_seen=without_seen)
         return found
 
     def _checked_k(self, k: int) -> int:

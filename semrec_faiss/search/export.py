@@ -204,9 +204,9 @@ class _Block:
 
 
 def _searched_at_once(recommender: Recommender) -> int:
-    """While FAISS searches for one block on a GPU, what the users of another have seen is left out here."""
+    """While FAISS searches for one block on a GPU, what the users of others have seen is left out here."""
     index = recommender.index
-    return 2 if index.device.gpus and index.fused is None else 1
+    return 3 if index.device.gpus and index.fused is None else 1
 
 
 def _in_order(work: Callable[[int], _Block], firsts: Iterable[int], at_once: int) -> Iterator[_Block]:

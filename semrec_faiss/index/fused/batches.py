@@ -16,8 +16,8 @@ from semrec_faiss.index.fused.plan import bitmap_words
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
 
-COPIED_AT_ONCE = 256 << 10
-"""Bytes of queries up to which numpy's copy is done before torch's has begun."""
+COPIED_AT_ONCE = 2 << 20
+"""Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
 
 LEAST_LISTED, LISTED_EACH = 1 << 14, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""

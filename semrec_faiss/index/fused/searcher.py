@@ -200,7 +200,6 @@ class FusedSearcher:
         *,
         mask: Mask | None = None,
         without_seen: bool = True,
-        meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the k best allowed titles of users on this GPU; see `search`.
 
@@ -210,15 +209,11 @@ class FusedSearcher:
             k: titles a user.
             mask: as for `search`.
             without_seen: leave out what each has seen, where that is known.
-            meanwhile: is called once, while the GPU searches.
         """
         self._check(k)
         with self.lock:
             batch = UserBatch(users, np.ascontiguousarray(rows), without_seen)
-            running = self.start(batch, mask, FusedResult.empty(len(rows), k))
-            if meanwhile is not None:
-                meanwhile()
-            return running.result()
+            return self.start(batch, mask, FusedResult.empty(len(rows), k)).result()
 
     def hold_users(self, host: HostUsers) -> GpuUsers | None:
         """Copy users to the GPU, or page-lock them on the host where they do not fit; None where neither is possible.

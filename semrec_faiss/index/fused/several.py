@@ -114,11 +114,8 @@ class SeveralGpus:
         *,
         mask: Mask | None = None,
         without_seen: bool = True,
-        meanwhile: Callable[[], None] | None = None,
     ) -> FusedResult:
         """Find the k best allowed titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
-        if meanwhile is not None:
-            meanwhile()
 
         def batches(part: slice) -> list[Batch]:
             which = np.ascontiguousarray(rows[part])

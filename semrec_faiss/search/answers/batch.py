@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -28,7 +29,6 @@ class Answers(Sequence[Answer]):
     Attributes:
         rows: int64 (queries, k), title rows, best first; -1 where fewer than k match.
         scores: float32 (queries, k); -inf where there is no title.
-        matching: int64 (queries,), how many titles each query might have returned.
         asked: what was asked, by name: a value a query each.
         requested: how many titles were asked for.
         titles_seen: the share of all titles that was looked at; 1 but for partial answers of an index in shards.
@@ -56,7 +56,7 @@ class Answers(Sequence[Answer]):
         """Hold what a search has found for ``asked``."""
         self.rows: Rows = found.rows
         self.scores: Scores = found.scores
-        self.matching: Rows = found.matching
+        self._found = found
         self.strategy: str = found.strategy
         self.exact: Exactness = found.exact
         self.titles_seen = found.titles_seen
@@ -67,6 +67,11 @@ class Answers(Sequence[Answer]):
         self.elapsed_ms = elapsed_ms
         self.text = text
         self._near: tuple[int, Neighbours] | None = None
+
+    @cached_property
+    def matching(self) -> Rows:
+        """How many titles each query might have returned: int64 (queries,)."""
+        return self._found.matching
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +121,8 @@ class Answers(Sequence[Answer]):
     def __getstate__(self) -> dict[str, Any]:
         """Take the records of the titles found along, and nothing of the index."""
         asked = {name: list(values) for name, values in self.asked.items()}
-        return self.__dict__ | {"titles": KeptTitles.of(self.titles, self.rows), "asked": asked, "_near": None}
+        own = {"titles": KeptTitles.of(self.titles, self.rows), "asked": asked, "matching": self.matching}
+        return self.__dict__ | own | {"_near": None, "_found": None}
 
     def as_dict(self) -> Record:
         """Return all answers as they stand in JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,25 @@ class TopK:
     def returned(self) -> Rows:
         """How many titles each query returned: int64 (queries,)."""
         return np.asarray((self.rows >= 0).sum(axis=1), dtype=np.int64)
+
+
+@dataclass
+class CountedLater(TopK):
+    """A `TopK` whose matching titles are counted by ``count`` when they are first asked for: many never are."""
+
+    count: Callable[[], Rows] | None = None
+
+    def __post_init__(self) -> None:
+        """Forget ``matching`` where it can be counted."""
+        if self.count is not None:
+            del self.__dict__["matching"]
+
+    def __getattr__(self, name: str) -> Rows:
+        """Count, once; everything else is there already."""
+        if name != "matching" or self.count is None:
+            raise AttributeError(name)
+        self.matching = self.count()
+        return self.matching
 
 
 def merged(stages: list[Stage]) -> list[Stage]:

@@ -24,7 +24,7 @@ from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.allowed import MARGIN, Way, best_allowed, score_one_way, since, take_first
-from semrec_faiss.search.restricted.found import Stage, TopK, merged
+from semrec_faiss.search.restricted.found import CountedLater, Stage, TopK, merged
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
 
@@ -117,19 +117,20 @@ def users_top_k(index: VectorIndex, held: HeldUsers, asked: UserRows, k: int, re
         restriction: the mask that they share.
     """
     started = time.perf_counter()
-    matching = np.empty(len(asked), np.int64)
-
-    def count() -> None:
-        mine = None if restriction.mask is None else replace(restriction, exclusions=asked.exclusions)
-        excluded = asked.excluded_counts if mine is None else mine.excluded_counts(len(asked))
-        np.subtract(restriction.allowed, excluded, out=matching)
-
-    without_seen = not asked.include_seen
-    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=without_seen, meanwhile=count)
-    is_plain = restriction.mask is None and restriction.allowed - matching.min(initial=restriction.allowed) <= 1
+    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=not asked.include_seen)
     stages = [Stage("masked", len(asked), k, since(started))]
+    excluded = asked.excluded_counts
+    is_plain = restriction.mask is None and excluded.max(initial=0) <= 1
     strategy = "index" if is_plain else "masked"
-    result = TopK(found.rows, found.scores, matching, index.exact, strategy, stages)
+
+    def matching() -> Rows:
+        if restriction.mask is None:
+            return restriction.allowed - excluded
+        mine = replace(restriction, exclusions=asked.exclusions)
+        return restriction.allowed - mine.excluded_counts(len(asked))
+
+    nothing = np.empty(0, np.int64)
+    result = CountedLater(found.rows, found.scores, nothing, index.exact, strategy, stages, count=matching)
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
     _check_finite(index, result)
     return result

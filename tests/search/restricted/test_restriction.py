@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,6 +34,21 @@ def test_exclusions_hold_what_was_given(lists: list[list[int]], seed: int) -> No
         assert sorted(made.rows[made.offsets[query] : made.offsets[query + 1]].tolist()) == sorted(set(rows))
     asked = candidates(len(lists), seed)
     expected = [[int(row) in rows for row in line] for line, rows in zip(asked, lists, strict=True)]
+    assert made.contain(asked, TITLES).tolist() == expected
+
+
+@pytest.mark.parametrize("few", [0, 9], ids=["by a table", "one by one"])
+@EACH
+@given(LISTS, st.randoms(use_true_random=False), st.integers(0, 99))
+def test_exclusions_in_any_order(
+    few: int, monkeypatch: pytest.MonkeyPatch, lists: list[list[int]], random: Random, seed: int
+) -> None:
+    monkeypatch.setattr(exclusions, "FEW_CANDIDATES", few)
+    sets = [random.sample(sorted(set(rows)), len(set(rows))) for rows in lists]
+    offsets = np.cumsum([0, *map(len, sets)])
+    made = Exclusions(offsets, np.array([row for rows in sets for row in rows], np.int32))
+    asked = candidates(len(lists), seed)
+    expected = [[int(row) in rows for row in line] for line, rows in zip(asked, sets, strict=True)]
     assert made.contain(asked, TITLES).tolist() == expected
 
 

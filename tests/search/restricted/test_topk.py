@@ -308,6 +308,29 @@ def test_a_batch_answers_as_single_queries_do(built: Built, filters: list[tuple[
                     np.testing.assert_allclose(batch.scores[query][kept], single.scores[0][kept], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_titles_left_out_are_fetched_only_where_they_are_the_best(
+    flat: Built, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third query excludes its very best titles, the others any as many: only the first are asked again."""
+    monkeypatch.setattr("semrec_faiss.search.restricted.allowed.PROBED_OF", 30)
+    monkeypatch.setattr("semrec_faiss.search.restricted.allowed.PROBED", 9)
+    rng, count = np.random.default_rng(21), len(flat.world.titles)
+    mask = rng.random(count) < 0.8 if masked else np.ones(count, np.bool_)
+    best = np.argsort(-flat.world.scores[:60], axis=1)
+    lists = [best[query, :150] if query % 3 == 0 else rng.permutation(count)[:150] for query in range(60)]
+    restriction = Restriction(count, mask if masked else None, Exclusions.of(lists))
+    for asked in (np.arange(60), np.arange(20)):  # with those that show how much is needed, and without
+        its = restriction.take(asked)
+        found = restricted_top_k(flat.index, flat.world.queries[asked], 10, its, strategy="overfetch")
+        check(flat, found, asked, 10, allowed_by(mask, lists, 60)[asked], exact=True)
+        fetched = [stage.fetched for stage in found.stages]
+        assert fetched[0] < 100
+        assert max(fetched) >= 160
+    assert sum(stage.queries for stage in found.stages if stage.fetched == fetched[0]) == 20
+    assert sum(stage.queries for stage in found.stages if stage.fetched == max(fetched)) == 7
+
+
 # Blocks and pieces
 
 
