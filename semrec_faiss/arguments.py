@@ -19,7 +19,7 @@ Names: TypeAlias = Name | Iterable[Name]
 
 def is_name(value: object) -> bool:
     """Tell a single name from a list of them, and from what is neither."""
-    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
+    return type(value) is str or (isinstance(value, str | int | np.integer) and not isinstance(value, bool))
 
 
 def name_of(value: Any, what: str) -> str:

@@ -5,6 +5,7 @@ Titles and users are drawn at random and asked once each, so that nothing is ans
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -240,7 +241,11 @@ def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench) ->
 
 
 def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
-    """Let several threads ask for one user after the other at the same time, each once for what is done once."""
+    """Let several threads ask for one user after the other at the same time, each once for what is done once.
+
+    What was measured before leaves nothing for Python's garbage collector to find.
+    """
+    gc.collect()
     ids = np.array(recommender.users.ids, object)
 
     def ask(mine: Sequence[str], end: float) -> list[float]:
