@@ -303,7 +303,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("FAISS sees no GPU")
 
 
-def pytest_collection_finish() -> None:
-    """Let `gc.collect`, which every timing begins with, pass over the many objects of modules and collected tests."""
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Let `gc.collect`, which every timing begins with, pass over the many objects of modules and earlier tests."""
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Kept:
-    """The database that short questions share; a new one takes DuckDB some 30 ms."""
+    """The database that sessions share; a new one takes DuckDB some 30 ms."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     database: DuckDBPyConnection | None = None
@@ -55,9 +55,9 @@ def connect() -> DuckDBPyConnection:
 
 @contextlib.contextmanager
 def session() -> Iterator[DuckDBPyConnection]:
-    """Give a connection for a short question of files and of what is registered with it; make no tables in it.
+    """Give a connection for questions of files, of what is registered with it and of temporary tables.
 
-    All sessions share a database that stays open; what one registers, no other sees.
+    All sessions share a database that stays open; what one registers, and its temporary tables, no other sees.
     """
     import duckdb
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
@@ -39,7 +39,7 @@ def write_seen(source: Path, target: Path) -> list[str]:
     if not source.exists():
         raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
     try:
-        with connect() as connection:
+        with session() as connection:
             rows = _rows_of(source)
             held = connection.sql(f"FROM {rows}")
             columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns).items())

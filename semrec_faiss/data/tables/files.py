@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from semrec_faiss.data.folder.database import connect, first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import TableFiles
 from semrec_faiss.errors import DataError
@@ -162,7 +162,7 @@ class _TextTable:
         self._csv = files.format == "csv"
         self._delimiter = _delimiter(files.files[0]) if self._csv else ""
         try:
-            with connect() as connection:
+            with session() as connection:
                 self._types = self._found_types(connection, texts)
                 columns = ", ".join(f"NULL::{kind} AS {quoted_name(name)}" for name, kind in self._types.items())
                 self.schema = connection.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
@@ -176,7 +176,7 @@ class _TextTable:
         for path in self._files.files:
             mistakes.begin(str(path), row)
             try:
-                with connect() as connection:
+                with session() as connection:
                     for batch in connection.sql(f"FROM {self._rows(path)}").to_arrow_reader(BATCH_ROWS):
                         yield batch
                         row += batch.num_rows
@@ -275,7 +275,7 @@ def _fitting(one: str, other: str) -> str:
 
 def _delimiter(path: Path) -> str:
     """Return what separates the names of the first line."""
-    with connect() as connection:
+    with session() as connection:
         import duckdb
 
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.folder.database import connect, first_line, quoted_name, quoted_text
+from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes
 from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
@@ -40,8 +40,8 @@ def interactions(
     import duckdb
 
     try:
-        with connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with session() as connection:
+            connection.execute("SET SESSION TimeZone = 'UTC'")
             connection.register("titles", {"id": catalog.all_media_ids()})
             yield Interactions(connection, name, rows.sql(connection), users, time_unit)
     except (duckdb.Error, UnicodeError) as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect
+from semrec_faiss.data.folder.database import connect, session
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.metadata_lines import by_part, inspect_metadata, numbered_lines
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table, joined_fields
@@ -209,8 +209,8 @@ class Catalog(HoldsHandles):
             StorageError: the file cannot be written.
         """
         # The catalog's own connection is shut off from files, so a second one, which never sees foreign SQL, writes.
-        with connect() as writer:
-            create_table(writer, self.fields)
+        with session() as writer:
+            create_table(writer, self.fields, temporary=True)
             for _ in insert_titles(writer, self.fields, self.json_texts()):
                 pass
             copy_to_parquet(writer, path)

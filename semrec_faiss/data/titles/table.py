@@ -28,10 +28,10 @@ _ROW_GROUP = 16384
 """Rows of a Parquet file's groups: few, so that several threads share the reading of a catalog."""
 
 
-def create_table(connection: DuckDBPyConnection, fields: dict[str, str]) -> None:
-    """Create the empty table with a column for the row and one a field."""
+def create_table(connection: DuckDBPyConnection, fields: dict[str, str], *, temporary: bool = False) -> None:
+    """Create the empty table with a column for the row and one a field; ``temporary``: of this connection alone."""
     columns = ", ".join(f"{quoted_name(name)} {kind}" for name, kind in fields.items())
-    connection.execute(f"CREATE TABLE {TABLE} ({ROW} BIGINT, {columns})")
+    connection.execute(f"CREATE {'TEMP ' if temporary else ''}TABLE {TABLE} ({ROW} BIGINT, {columns})")
 
 
 def insert_titles(
