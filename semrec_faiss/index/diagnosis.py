@@ -211,7 +211,7 @@ def _used(package: Check, gpus: Check) -> Check:
 
 def _built_for(torch: Check, states: list[GpuState]) -> Check:
     """Object to a torch that has no code for a GPU of this machine: one too new for it, or too old."""
-    built = _torch_architectures()
+    built = _torch_architectures() if states else []
     without = _without_code(built, states)
     if not without:
         return torch

@@ -105,7 +105,8 @@ def _table(table: Table) -> str:
 
 def _stacked(table: Table, columns: Sequence[Column]) -> str:
     """Say whether and how rows become cards on a narrow screen: below the first cell, two or three stand in a line."""
-    if len(table.rows) > STACKED_ROWS or sum(_letters(table, place) for place in range(len(columns))) <= NARROW:
+    fits = sum(_letters(table, place) for place in range(len(columns))) <= NARROW
+    if len(table.rows) > STACKED_ROWS or (fits and not any(column.wide for column in columns)):
         return ""
     beside = sum(not column.wide for column in columns[1:])
     return " stacked pairs" if beside in (2, 4) else " stacked"

@@ -1,4 +1,4 @@
-"""Where the labels of points go, so that none covers another or a point."""
+"""Where the labels of points go, so that none covers another or a point, nor a line where there is room elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ _LETTER = 0.57 * FONT_SIZE
 """Pixels of a letter on average, rather too many than too few."""
 
 _RADIUS = 5.0
+_GAP = 1.5
+"""Pixels that stay free above and below a label."""
+
 _NEAR = 9.0
 # Offsets from the point to the near side of the label, the best ones first; the last ones get a thin line to the point.
 _OFFSETS = [
@@ -28,6 +31,7 @@ _OFFSETS = [
 ]
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Label:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]],
+    points: Sequence[Point],
     texts: Sequence[str],
-    others: Sequence[tuple[float, float]],
+    others: Sequence[Point],
     size: tuple[float, float],
+    lines: Sequence[tuple[Point, Point]] = (),
 ) -> list[Label]:
     """Find a place for each label; those for which there is none are left out.
 
@@ -63,28 +68,35 @@ def place_labels(
         texts: of their labels; a point without text gets none.
         others: points that must not be covered either.
         size: width and height of the panel, in pixels.
+        lines: from point to point, which are covered only where a label has no other place.
     """
     taken = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in [*points, *others]]
     boxes: list[Box] = []
     found = []
     for place, ((x, y), text) in enumerate(zip(points, texts, strict=True)):
+        free: list[tuple[Label, Box]] = []
         for dx, dy in _OFFSETS if text else ():
             box = box_of(x + dx, y + dy, text, to_right=dx > 0)
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] and box[3] <= size[1]
             label = Label(place, dx, dy)
-            if inside and not any(_overlap(box, other) for other in taken) and not _crosses(x, y, label, boxes):
-                found.append(label)
-                taken.append(box)
-                boxes.append(box)
-                break
+            way = ((x, y), (x + dx, y + dy))
+            crosses = label.is_far and any(_runs_through(way, other) for other in boxes)
+            if inside and not crosses and not any(_overlap(box, other) for other in taken):
+                free.append((label, box))
+        if free:
+            label, box = min(free, key=lambda one: any(_runs_through(line, one[1]) for line in lines))
+            found.append(label)
+            boxes.append(box)
+            taken.append((box[0], box[1] - _GAP, box[2], box[3] + _GAP))
     return found
 
 
-def _crosses(x: float, y: float, label: Label, boxes: Sequence[Box]) -> bool:
-    """Say whether the line from a point to its label runs through another label."""
-    steps = [step / 12 for step in range(13)] if label.is_far else []
-    way = [(x + step * label.dx, y + step * label.dy) for step in steps]
-    return any(box[0] <= right <= box[2] and box[1] <= down <= box[3] for right, down in way for box in boxes)
+def _runs_through(line: tuple[Point, Point], box: Box) -> bool:
+    """Say whether a line runs through a box, looked at every 3 pixels or so."""
+    (x, y), (to_x, to_y) = line
+    steps = 2 + int(max(abs(to_x - x), abs(to_y - y)) / 3)
+    way = ((x + (to_x - x) * step / steps, y + (to_y - y) * step / steps) for step in range(steps + 1))
+    return any(box[0] <= right <= box[2] and box[1] <= down <= box[3] for right, down in way)
 
 
 def box_of(x: float, y: float, text: str, *, to_right: bool) -> Box:

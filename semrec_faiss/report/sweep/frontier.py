@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,8 +88,16 @@ def labelled(
         return right, down
 
     others = [pixels(row) for row in here if row["recall"] is not None]
-    labels = place_labels([pixels(row) for row in best], [row["label"] for row in best], others, (width, PANEL_HEIGHT))
+    size = (width, float(PANEL_HEIGHT))
+    lines = [(pixels(one), pixels(next_one)) for one, next_one in _neighbours(here)]
+    labels = place_labels([pixels(row) for row in best], [row["label"] for row in best], others, size, lines)
     return [best[label.place] | {"dx": label.dx, "dy": label.dy, "far": label.is_far} for label in labels]
+
+
+def _neighbours(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Return the pairs of rows that a line joins."""
+    known = sorted((row for row in rows if row["recall"] is not None), key=lambda row: (_line(row), row["recall"]))
+    return [(one, other) for one, other in itertools.pairwise(known) if _line(one) == _line(other)]
 
 
 def _labels(alt: Any, rows: Sequence[Row], shared: Mapping[str, Any]) -> list[Any]:

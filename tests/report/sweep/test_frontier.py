@@ -99,3 +99,20 @@ def test_a_label_stands_to_the_right_where_there_is_room_and_is_left_out_where_t
     assert place_labels([(190, 50)], ["nprobe=4"], [], (200, 100)) == [Label(0, -9.0, 0.0)]
     assert place_labels([(20, 50)], ["nprobe=4"], [], (30, 100)) == []
     assert place_labels([(20, 50)], [""], [], (200, 100)) == []
+
+
+def test_a_label_leaves_lines_alone_where_there_is_room_elsewhere() -> None:
+    level = ((20.0, 50.0), (190.0, 50.0))
+    (found,) = place_labels([(20, 50)], ["nprobe=4"], [], (200, 100), [level])
+    assert (found.dx, found.dy) == (4.0, -13.0)
+    everywhere = [((0.0, down), (200.0, down)) for down in range(0, 100, 3)]
+    assert place_labels([(20, 50)], ["nprobe=4"], [], (200, 100), everywhere) == [Label(0, 9.0, 0.0)]
+
+
+def test_labels_above_one_another_do_not_touch() -> None:
+    points = [(50.0, 50.0), (52.0, 61.0)]
+    above, below = (
+        box_of(x + one.dx, y + one.dy, "efSearch=8", to_right=one.dx > 0)
+        for one, (x, y) in zip(place_labels(points, ["efSearch=8"] * 2, [], (200, 200)), points, strict=True)
+    )
+    assert below[1] - above[3] >= 1.5 or below[0] >= above[2] or below[2] <= above[0] or above[1] - below[3] >= 1.5
