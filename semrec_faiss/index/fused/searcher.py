@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -279,7 +279,7 @@ class FusedSearcher:
     ) -> Generator[None, None, FusedResult]:
         search, bitmap, allowed = self._place(mask, len(batch))
         repeated = scanned = start = 0
-        coming = batch.part(slice(0))  # page-locked, from ``start`` on
+        coming = batch  # from ``start`` on, page-locked as far as it goes
         while allowed and start < len(batch):
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             its = search.titles
@@ -287,13 +287,17 @@ class FusedSearcher:
             part = slice(start, start + even_block(len(batch) - start, most))
             here = (part, slice(min(k, search.titles.count)))
             size = part.stop - start
-            block = coming.part(slice(size)) if len(coming) >= size else batch.part(part)
+            block = coming if len(coming) == size else coming.part(slice(size))
+            if len(block) < size:
+                block = batch.part(part)
             try:
                 known = None if kth is None else partial(_from, kth, start)
                 steps = search.answer(block, bitmap, found.rows[here], found.scores[here], kth=known)
                 next(steps)
                 yield
-                following = batch.part(slice(part.stop, part.stop + most)).staged(self.device)  # while it computes
+                following = batch
+                if part.stop < len(batch):  # while it computes
+                    following = batch.part(slice(part.stop, part.stop + most)).staged(self.device)
                 counts = yield from steps
             except LooseBoundsError:
                 self._take_copies()
@@ -308,7 +312,7 @@ class FusedSearcher:
             coming, repeated, scanned, start = following, repeated + counts[0], scanned + counts[1], part.stop
         filled = min(k, search.titles.count) if allowed else 0
         found.rows[:, filled:], found.scores[:, filled:] = -1, -np.inf
-        return replace(found, repeated=repeated, scanned=scanned)
+        return FusedResult(found.rows, found.scores, repeated, scanned)
 
     def _place(self, mask: Mask | None, queries: int) -> tuple[BlockSearch, Any, int]:
         """Return what to search for a batch, the bitmap to search it by, and how many titles the filter allows."""
