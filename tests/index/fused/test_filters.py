@@ -98,11 +98,11 @@ def test_gathered_titles_keep_to_their_budget_and_go_first(monkeypatch: pytest.M
     monkeypatch.setattr("semrec_faiss.index.fused.known_filters.gathering_ms", lambda *_: PRICELESS)
     answer, failed = index._all.answer, []
 
-    def short_of_memory(*given: Any) -> Any:
+    def short_of_memory(*given: Any, **options: Any) -> Any:
         if not failed:
             failed.append(True)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return answer(*given)
+        return answer(*given, **options)
 
     monkeypatch.setattr(index._all, "answer", short_of_memory)
     index.search(titles[:2], 4)  # without a warning: blocks stay as large as they were

@@ -107,7 +107,7 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
     assert ours.proves
     assert ours.titles.originals is None
     assert ours.titles.bytes == len(titles) * (2 * 64 + 8 + (64 + 4 if read == "codes" else 0))
-    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.halves_of", lambda *_: None)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.halves_of", lambda *_, **__: None)
     beside = searcher(titles)
     assert beside.titles.originals is not None
     for options in ({}, {"mask": mask}, {"excluded": seen}):
@@ -115,6 +115,23 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
     Truth.of(titles, queries).check(ours.search(queries, 12), 12)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("came", "fits"), [(True, True), (True, False), (False, False)])
+def test_titles_stay_as_they_came_rather_than_on_the_host(came: bool, fits: bool) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.titles.gpu_titles import upload_titles
+
+    made = brought_to_unit_length(halves("of unit length", np.random.default_rng(2), 300, 64))
+    titles = made if came else clustered(np.random.default_rng(2), 300, 64)
+    directions, on_host = np.eye(64)[:23], None if fits else lambda: torch.from_numpy(titles)
+    found = upload_titles(titles, torch.device(PLACE), keep_originals=True, directions=directions, on_host=on_host)
+    as_they_came = came and not fits
+    assert (found.factors is not None, found.screened) == (as_they_came, not as_they_came)
+    assert found.proves
+    np.testing.assert_array_equal(found.exact_vectors(slice(0, 300)).cpu().numpy(), titles)
 
 
 @needs_kernels

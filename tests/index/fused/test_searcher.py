@@ -338,11 +338,11 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
     tried: list[int] = []
     answer = index._all.answer
 
-    def with_memory_for_3(queries: Any, *rest: Any) -> Any:
+    def with_memory_for_3(queries: Any, *rest: Any, **options: Any) -> Any:
         tried.append(len(queries))
         if len(queries) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        return answer(queries, *rest)
+        return answer(queries, *rest, **options)
 
     monkeypatch.setattr(index._all, "answer", with_memory_for_3)
     with pytest.warns(RuntimeWarning, match="memory on .* ran out at a block of 16 queries") as warned:
@@ -353,7 +353,7 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
     assert tried[:4] == [16, 8, 4, 2]
     assert max(tried[4:]) == 2
 
-    def with_none(*_: Any) -> Any:
+    def with_none(*_: Any, **__: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(index._all, "answer", with_none)
