@@ -84,6 +84,8 @@ class ShardStarter:
         fresh: dict[int, list[Any]] = {slot.number: [] for slot in slots}
         for slot, own in zip(slots, options, strict=True):
             fresh[slot.number].append(self._actor(shards, slot, own, wanted))
+        for replica in (actor for actors in fresh.values() for actor in actors[1:]):
+            replica.ping.remote()  # is open before it is needed; the first one is asked at once
         shards.replicas = [fresh[number] if number in fresh else kept[_same(shard)] for number, shard in every]
         shards.held = (*held, *(() if before is None else before.held))
 
