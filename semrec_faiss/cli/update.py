@@ -179,11 +179,11 @@ def _counts(counts: Counts) -> str:
 
 
 def _ids(file: Path | None) -> tuple[str, ...]:
-    """Read ids, one a line; blank lines count for nothing."""
+    """Read ids, one a line, as they are: blanks around one are its own; empty lines count for nothing."""
     if file is None:
         return ()
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}", fix="write one id a line, in UTF-8") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(each for each in (line.removesuffix("\r") for line in lines) if each)

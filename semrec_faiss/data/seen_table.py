@@ -55,7 +55,13 @@ class SeenRows:
 
 
 def read_seen_rows(
-    source: Path | Relation, users: IdTable, titles: IdTable, *, with_ratings: bool = True, strict: bool = False
+    source: Path | Relation,
+    users: IdTable,
+    titles: IdTable,
+    *,
+    with_ratings: bool = True,
+    strict: bool = False,
+    allow_none: bool = False,
 ) -> SeenRows:
     """Read what `read_history` reads, as rows in the order of the file.
 
@@ -65,6 +71,7 @@ def read_seen_rows(
         titles: the same of titles.
         with_ratings: whether to read the further columns where there are any.
         strict: refuse rows that would be ignored.
+        allow_none: whether all of them may be; else they are taken for a file with other ids.
 
     Raises:
         DataError: as `read_history`.
@@ -87,7 +94,7 @@ def read_seen_rows(
                 " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
             known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
-            if not known.all() and (strict or not known.any() or _lacks_ids(connection, file)):
+            if not known.all() and (strict or not (allow_none or known.any()) or _lacks_ids(connection, file)):
                 raise _unknown(connection, path, file)
         except (duckdb.Error, UnicodeError) as error:
             raise _unreadable(path, error) from error
@@ -294,9 +301,10 @@ def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> Dat
             )
         if empty:
             problems.append(f"rows without {column}: {empty:,}")
-    user, title = (connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in _TABLES)
+    known = [connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in _TABLES]
+    such_as = " and ".join(repr(each) for each in known if each is not None)
     return DataError(
         f"{path}: {'; '.join(problems)}",
-        fix=f"write ids as user_ids.json and metadata.jsonl have them, such as {user!r} and {title!r},"
-        " or remove these rows",
+        fix=f"write ids as user_ids.json and metadata.jsonl have them,{' such as ' * bool(such_as)}{such_as}"
+        f"{',' * bool(such_as)} or remove these rows",
     )

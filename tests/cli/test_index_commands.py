@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import Semrec
 
+from semrec_faiss import Recommender
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -212,3 +214,18 @@ def test_neither_faiss_wheel_says_what_to_install(monkeypatch: pytest.MonkeyPatc
         assert "pip install 'semrec-faiss[cpu]'" in caught.value.fix
     finally:
         device.load_faiss.cache_clear()
+
+
+def test_ids_to_remove_are_taken_as_they_are(config: Path, folder: Path, tmp_path: Path, semrec: Semrec) -> None:
+    """Once a fault: blanks around an id were dropped, so that another title of that name was removed."""
+    ids = ["m1", "m1 ", " m1", "m1\u2028", "M1", "cafe\u0301", "caf\u00e9", *(f"n{number}" for number in range(53))]
+    lines = (json.dumps({"media_id": media_id, "title": f"Film {row}"}) + "\n" for row, media_id in enumerate(ids))
+    (folder / "media" / "metadata.jsonl").write_text("".join(lines))
+    assert semrec("build", config).code == 0
+    (tmp_path / "gone.txt").write_bytes("\ufeffm1 \r\n\r\ncafe\u0301\nm1\u2028\nm1\t\n".encode())
+    done = semrec("update", tmp_path / "index", "--remove-titles", tmp_path / "gone.txt", "--json")
+    assert done.code == 0, done.err
+    counts = json.loads(done.out)["titles"]
+    assert (counts["removed"], counts["unknown"]) == (3, 1)
+    left = Recommender.open(tmp_path / "index").titles
+    assert [each["media_id"] for each in left.records(range(4))] == ["m1", " m1", "M1", "caf\u00e9"]

@@ -92,15 +92,9 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     if unlisted is not None:
         write_delisted(new, unlisted, known, file_of(name, DELISTED))
     seen = _joined([*back.seen, *since])
-    history = grouped_history(
-        seen.users,
-        seen.titles,
-        seen.ratings,
-        seen.timestamps,
-        known,
-        len(titles.now) + count,
-    )
-    write_seen(new, history, file_of(name, SEEN))
+    if len(seen.users):
+        rows = (seen.users, seen.titles, seen.ratings, seen.timestamps)
+        write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN))
     own = [np.stack([one.users, one.titles]) for one in since]
     added = np.unique(np.concatenate(own, axis=1), axis=1).shape[1] if own else 0
     return Written(segment, added, seen.ignored, who, returned=back.any)
@@ -162,7 +156,7 @@ def _read_seen(
     for path in plan.seen:
         user_table = _table(plan.users, users, distinct_ids(path, "user_id"), saved.users)
         title_table = _table(plan.titles, titles, distinct_ids(path, "media_id"), saved.titles)
-        found = read_seen_rows(path, user_table, title_table, strict=strict)
+        found = read_seen_rows(path, user_table, title_table, strict=strict, allow_none=True)
         _check_timestamps(saved, found, path)
         parts.append(found)
         unlisted += [read_delisted_rows(path, user_table, title_table)] if found.ignored else []

@@ -87,9 +87,6 @@ def step(model: Model, draws: Draws, index: Path, folder: Path, update: Any = up
     gone = [each for each in draws.some(list(model.titles), 3) if each not in titles]
     lost = [each for each in draws.some(list(model.users), 1) if each not in users and len(model.users) > 3]
     kept = {row for row in rows if row[0] not in lost}
-    if not any(row[1] not in gone and (row[1] in titles or row[1] in model.titles) for row in kept):
-        rows, kept = [], set()
-        write_folder(folder, titles, users)
     if not (titles or users or rows):
         return
     update(index, Change(folder, gone, lost), compact_at=None)
@@ -496,3 +493,51 @@ def test_what_is_left_is_gathered_in_one_piece_for_a_gpu(tmp_path: Path) -> None
     np.testing.assert_allclose(gathered.reconstruct_n(0, gathered.ntotal), expected, atol=1e-6)
     scores = gathered.search(expected[:40], 5)[0]
     np.testing.assert_allclose(scores, -np.sort(-(expected[:40] @ expected.T))[:, :5], atol=1e-6)
+
+
+def test_rows_of_titles_yet_to_come_are_kept_even_where_all_are(tmp_path: Path) -> None:
+    """Once a fault: a file that named no title of the index was refused, and what it told of tomorrow's was lost."""
+    model, draws = begun(8)
+    index = model.build(tmp_path / "first", FLAT)
+    write_seen(tmp_path / "since.parquet", rows := [("u1", "m00060", 4.0, 7), ("u2", "m00060", 2.0, 8)])
+    done = update_index(index, Change(seen=tmp_path / "since.parquet"))
+    assert (done.generation, done.seen, done.seen_ignored) == ("gen-000002", 0, 2)
+    with pytest.raises(DataError, match="different ids: 1, such as 'm00060'"):
+        update_index(index, Change(seen=tmp_path / "since.parquet"), strict=True)
+    model.see(rows)
+    model.put_titles(titles := draws.titles(1))
+    update_index(index, Change(write_folder(tmp_path / "change", titles)))
+    assert_as_rebuilt(index, model, draws, tmp_path, FLAT)
+
+
+@pytest.mark.parametrize("rows", [[], [("nobody", "m00001", 1.0, 5)]], ids=["none", "of nobody"])
+def test_what_adds_nothing_makes_no_generation(rows: list[Any], tmp_path: Path) -> None:
+    index = begun(9)[0].build(tmp_path / "first", FLAT)
+    write_seen(tmp_path / "since.parquet", rows)
+    done = update_index(index, Change(seen=tmp_path / "since.parquet"))
+    assert (done.generation, done.seen, done.seen_ignored, done.bytes_written) == ("gen-000001", 0, len(rows), 0)
+    assert [path.name for path in index.glob("gen-*")] == ["gen-000001"]
+
+
+@pytest.mark.parametrize("profile", [None, {"weights": "rating"}], ids=["vectors", "profile"])
+def test_all_titles_or_all_users_may_be_others(profile: dict[str, Any] | None, tmp_path: Path) -> None:
+    model, draws = begun(10)
+    index = model.build(tmp_path / "first", FLAT, profile)
+    gone, users = list(model.titles), list(model.users)
+    assert update_index(index, Change(remove_users=users), compact_at=None).user_count == 0
+    model.remove([], users)
+    with pytest.raises(UsageError, match="all 60 titles would be removed"):
+        update_index(index, Change(remove_titles=gone))
+    titles, came = draws.titles(20), {"u1": draws.vector(), "other": draws.vector()}
+    rows = draws.rows(list(came), list(titles), 9)
+    update_index(index, Change(write_folder(tmp_path / "change", titles, came, rows), gone), compact_at=None)
+    model.remove(gone, [])
+    model.put_titles(titles)
+    model.put_users(came)
+    model.see(rows)
+    verify(index)
+    for _ in range(2):
+        rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", FLAT, profile))
+        assert everything(Recommender.open(index), model, draws) == everything(rebuilt, model, draws)
+        compact_index(index)
+        verify(index)
