@@ -198,7 +198,7 @@ class NewGeneration:
         import pyarrow.parquet as pq
 
         with self.path(name).open("wb") as file:  # of Python's, whose errors come out as they are
-            pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
+            pq.write_table(table, file, compression="zstd", use_dictionary=False, row_group_size=_ROW_GROUP)
         self.adopt(name)
 
     def adopt(self, name: str) -> None:
