@@ -143,7 +143,11 @@ def joined_ratings_and_times(
 
 
 def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: IdTable) -> DelistedRows:
-    """Read the rows that `read_seen_rows` ignores for want of their titles, in the order of the file."""
+    """Read the rows that `read_seen_rows` ignores for want of their titles, in the order of the file.
+
+    Raises:
+        DataError: as `read_history`.
+    """
     import duckdb
 
     source = ParquetRelation(source) if isinstance(source, Path) else source

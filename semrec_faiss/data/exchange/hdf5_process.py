@@ -101,7 +101,7 @@ class _Reader:
 
 @contextmanager
 def open_guarded(path: Path) -> Iterator[AnnVectors]:
-    """Open an HDF5 file in another process; its arrays are read by slices of rows.
+    """Open an HDF5 file in another process; its arrays (n, d) are read by slices of rows.
 
     Raises:
         DataError: it is damaged, or none of ann-benchmarks.

@@ -88,7 +88,7 @@ def vector_norms(vectors: NDArray[Any], *, path: Path | str) -> NormStats:
 
 
 def equal_rows(vectors: NDArray[Any]) -> tuple[int, tuple[int, int] | None]:
-    """Count the vectors that equal an earlier one in every value, and give the rows of one such pair.
+    """Count the vectors (n, d) that equal an earlier one in every value, and give the rows of one such pair.
 
     Rows are compared by a 64-bit hash first, so that n vectors need 16 n bytes and no sorting of vectors.
     """
@@ -208,7 +208,10 @@ def _check_row(largest: float, row: NDArray[np.float64], number: int, path: Path
 
 
 def release_pages(vectors: NDArray[Any], start: int, stop: int) -> None:
-    """Tell the system that these rows' mapped pages are no longer needed, so that they do not count as our memory."""
+    """Tell the system that the mapped pages of vectors (n, d) from row ``start`` up to ``stop`` are no longer needed.
+
+    So they do not count as our memory; what is not mapped stays as it is.
+    """
     mapped = getattr(vectors, "_mmap", None)
     if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return

@@ -199,7 +199,7 @@ def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Prof
 
 
 def checked_likes(history: History, profile: Profile) -> Rows:
-    """Return the users of whom nothing is known that counts; raises DataError where that is everybody."""
+    """Return the rows, int64, of users of whom nothing is known that counts; raises DataError where that is all."""
     without = users_without_likes(history, profile)
     if len(without) == len(history.offsets) - 1:
         raise DataError(

@@ -78,7 +78,7 @@ class Titles:
         return self._catalog is not None
 
     def lines(self, rows: RowsLike) -> list[bytes]:
-        """Return each title's record as JSON in UTF-8, in the order asked.
+        """Return the record of each of ``rows``, integers (n,), as JSON in UTF-8, in the order asked.
 
         Raises:
             DataError: a row is outside the titles.

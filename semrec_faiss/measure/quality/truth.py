@@ -78,7 +78,7 @@ class ExactNeighbours:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """The exact index."""
+        """The exact index; raises UsageError for one that is not."""
         index = self._make_index()
         if not index.exact:
             raise UsageError(f"a {index.config.type} index on {index.device} is not exact: it cannot make ground truth")

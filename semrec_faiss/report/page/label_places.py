@@ -30,6 +30,9 @@ _OFFSETS = [
     ),
 ]
 
+_WORSE = 8
+"""How many places further on a label rather stands than on a line."""
+
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
@@ -68,23 +71,24 @@ def place_labels(
         texts: of their labels; a point without text gets none.
         others: points that must not be covered either.
         size: width and height of the panel, in pixels.
-        lines: from point to point, which are covered only where a label has no other place.
+        lines: from point to point, which a label covers only where its next places are no better.
     """
     taken = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in [*points, *others]]
     boxes: list[Box] = []
     found = []
     for place, ((x, y), text) in enumerate(zip(points, texts, strict=True)):
-        free: list[tuple[Label, Box]] = []
-        for dx, dy in _OFFSETS if text else ():
+        free: list[tuple[int, Label, Box]] = []
+        for order, (dx, dy) in enumerate(_OFFSETS if text else ()):
             box = box_of(x + dx, y + dy, text, to_right=dx > 0)
             inside = box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] and box[3] <= size[1]
             label = Label(place, dx, dy)
             way = ((x, y), (x + dx, y + dy))
             crosses = label.is_far and any(_runs_through(way, other) for other in boxes)
             if inside and not crosses and not any(_overlap(box, other) for other in taken):
-                free.append((label, box))
+                covers = any(_runs_through(line, box) for line in lines)
+                free.append((order + _WORSE * covers, label, box))
         if free:
-            label, box = min(free, key=lambda one: any(_runs_through(line, one[1]) for line in lines))
+            _, label, box = min(free, key=lambda one: one[0])
             found.append(label)
             boxes.append(box)
             taken.append((box[0], box[1] - _GAP, box[2], box[3] + _GAP))
