@@ -216,7 +216,7 @@ class _Catalogue:
         return max(float((own - best).abs().max()), float((told - best).abs().max()))
 
     def masked(self, count: int, share: float) -> MaskedBatch:
-        """Time a batch of ``count`` queries, in ms: under a random mask for a ``share`` (0 to 1) of titles, and without."""
+        """Time ``count`` queries in ms, under a random mask for a ``share`` (0 to 1) of titles and without."""
         torch, titles = self._torch, self._searcher.titles
         mask = np.random.default_rng(self._bench.seed).random(bitmap_words(titles.count) * 32) < share
         words = torch.from_numpy(np.packbits(mask, bitorder="little").view(np.int32)).to(self._cuda)
