@@ -168,7 +168,7 @@ def _kind(value: Any) -> str:
     import torch
 
     floats = {torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
-    names = floats | {torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
+    names = floats | {torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64"}
     if isinstance(value, torch.Tensor):
         return f"*{names[value.dtype]}"
     if isinstance(value, bool | int):
@@ -181,13 +181,14 @@ def _kind(value: Any) -> str:
 @contextmanager
 def noted() -> Iterator[list[Launch]]:
     """Note what is launched instead of launching it."""
-    from semrec_faiss.index.fused.kernels import codes, ranking, scoring
+    from semrec_faiss.index.fused.kernels import codes, ranking, scoring, selecting
 
     launches: list[Launch] = []
     own = {
         scoring: ("prepare_queries", "leave_out_rows", "chunk_maxima"),
         codes: ("coded_chunk_maxima",),
-        ranking: ("select_largest", "rescore_chunks", "score_rows", "rank_rows"),
+        selecting: ("select_largest", "select_pieces"),
+        ranking: ("rescore_chunks", "score_rows", "rank_rows", "find_rows"),
     }
     real = [(module, name, getattr(module, name)) for module, names in own.items() for name in names]
     for module, name, kernel in real:

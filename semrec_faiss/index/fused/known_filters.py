@@ -15,10 +15,16 @@ import numpy as np
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.plan import bitmap_words, gathered_bytes, gathering_ms, masking_loss_ms
+from semrec_faiss.index.fused.plan import CODED_TITLES, bitmap_words, code_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 FILTERS_KNOWN = 64
+
+READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
+"""What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
+
+GATHERING_MS = 0.1
+"""What it takes to begin to gather titles: to list their rows, send the list, and launch the copying."""
 
 GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 << 30
 """Gathered titles may take half as much GPU memory as all titles do, within these bounds."""
@@ -129,3 +135,18 @@ class KnownFilters:
 
 def _forget(known: KnownFilter) -> None:
     known.gathered, known.lost_ms, known.counted = None, 0.0, 0
+
+
+def masking_loss_ms(titles: int, dim: int, queries: int, allowed: int) -> float:
+    """Estimate how much longer a search by bitmap takes than one of the allowed titles alone."""
+    return (titles - allowed) * max(2 * dim / READ_BYTES_A_MS, 2 * dim * queries / MULTIPLIED_A_MS)
+
+
+def gathering_ms(allowed: int, dim: int) -> float:
+    """Estimate what gathering takes: each vector is read, by itself, and written."""
+    return GATHERING_MS + 2 * gathered_bytes(allowed, dim) / READ_BYTES_A_MS
+
+
+def gathered_bytes(titles: int, dim: int) -> int:
+    """Return the GPU memory that gathered titles take: float16 copies, a row number each, and of many codes too."""
+    return titles * (2 * dim + 4) + (code_bytes(titles, dim) if titles >= CODED_TITLES else 0)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from semrec_faiss.index.fused.plan import MANY_QUERIES, SORTED_APART, FusedPlan, code_rows, code_width, power_of_two
+from semrec_faiss.index.fused.plan import (
+    MANY_QUERIES,
+    READ_AT_ONCE,
+    SORTED_APART,
+    FusedPlan,
+    code_rows,
+    code_width,
+    power_of_two,
+)
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 ROWS_A_PROGRAM = 64
+
+LEAST_LOOKED_AT, MAXIMA_A_WARP = 256, 256
+"""Chunks that are looked at together where their pieces are listed: one a thread at least."""
 
 
 class FusedPass:
@@ -25,7 +37,6 @@ class FusedPass:
 
         self.titles, self.plan, self.k = titles, plan, k
         self._chunks = plan.chunks(titles.count)
-        members = 2 * plan.span
         self.rounded = empty(queries, titles.dim, dtype=torch.float16)
         self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
         self._bounds_of: Any = None
@@ -35,10 +46,13 @@ class FusedPass:
             self._scaled_bounds = torch.empty_like(self._bounds_of)
         self.bounds = empty(queries, 3, dtype=torch.float32)
         self.maxima = empty(queries, self._chunks, dtype=torch.float16)
+        self.maxima[:, plan.tiles(titles.count) * plan.tile_titles // (2 * plan.span) :] = -math.inf
+        self._others = empty(queries, self._chunks, dtype=torch.int16) if plan.piece else None
+        self._columns = empty(queries, plan.columns, dtype=torch.int32) if plan.piece else None
         self.listed = empty(queries, plan.segments, plan.capacity, dtype=torch.int32) if plan.segments > 1 else None
         self.chosen = empty(queries, plan.capacity, dtype=torch.int32)
         self.dropped = empty(queries, plan.segments + 1 + (plan.segments > 1), dtype=torch.float32)
-        self.candidates = empty(queries, plan.capacity * members, dtype=torch.float16)
+        self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
         self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
@@ -87,7 +101,13 @@ class FusedPass:
 
     def rank(self, count: int, allowed: Any = None, allowed_stride: int = 0) -> None:
         """Second half of `run`: the best of ``count`` queries by the maxima that `score` has left."""
-        self._select(count)
+        if self.plan.piece == 1:
+            self._find(count, allowed, allowed_stride)
+            return
+        if self.plan.piece:
+            self._select_pieces(count, allowed, allowed_stride)
+        else:
+            self._select(count)
         self._rescore(count, allowed, allowed_stride)
 
     def score(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
@@ -126,10 +146,9 @@ class FusedPass:
             "num_stages": plan.stages,
         }
         if codes is None:
-            factors = titles.factors if factored else self.bounds
-            scoring.chunk_maxima[grid](
-                self._query_tiles, self._title_tiles, factors, *mask, *sizes, titles.scale, FACTORED=factored, **options
-            )
+            tables = (titles.factors if factored else self.bounds, *mask, self._others if plan.piece else self.maxima)
+            options |= {"FACTORED": factored, "PIECE": plan.piece}
+            scoring.chunk_maxima[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
         from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
 
@@ -153,7 +172,7 @@ class FusedPass:
     def _select(self, count: int) -> None:
         """List the chunks to rescore: of every segment first, where there are several, and then of what they list."""
         plan = self.plan
-        length = -(-self._chunks // plan.segments)
+        length = -(-self._chunks // (READ_AT_ONCE * plan.segments)) * READ_AT_ONCE
         if self.listed is None:
             self._largest(self.maxima, None, length, plan.keep, self.chosen, 0, count)
             return
@@ -164,27 +183,73 @@ class FusedPass:
     def _largest(
         self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
     ) -> None:
-        from semrec_faiss.index.fused.kernels import ranking
+        from semrec_faiss.index.fused.kernels import selecting
 
         segments = self.plan.segments if chosen is self.listed else 1
         width = min(self.plan.width, power_of_two(length))
         given = (values, values.shape[1], values if through is None else through, length)
         into = (chosen, self.dropped[:, dropped_at:], self.dropped.shape[1])
         options = {"THROUGH": through is not None, "WIDTH": width, "CAPACITY": chosen.shape[-1]}
-        ranking.select_largest[(segments, count)](
+        selecting.select_largest[(segments, count)](
             *given, keep, *into, **options, num_warps=_selecting_warps(width, count)
         )
+
+    def _select_pieces(self, count: int, allowed: Any, allowed_stride: int) -> None:
+        from semrec_faiss.index.fused.kernels import selecting
+
+        given, options = self._listing(count, allowed, allowed_stride)
+        into = (self.chosen, self.dropped, self.dropped.shape[1])
+        options |= {"PIECE": self.plan.piece, "CAPACITY": self.plan.capacity}
+        selecting.select_pieces[(count,)](*given, *into, **options)
+
+    def _listing(self, count: int, allowed: Any, allowed_stride: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what the kernels that list pieces take."""
+        plan = self.plan
+        width = max(LEAST_LOOKED_AT, min(plan.width, power_of_two(self._chunks)))
+        given = (self.maxima, self._others, self._chunks, self._chunks, plan.keep)
+        masking = (self.bounds if allowed is None else allowed, allowed_stride, self.titles.count, self._columns)
+        steps = min(16, power_of_two(-(-self._chunks // width)))
+        options = {"MASKED": allowed is not None, "SPAN": plan.span, "WIDTH": width, "COLUMNS": plan.columns}
+        warps = max(2 if plan.piece == 1 else 1, width // MAXIMA_A_WARP)
+        options |= {"AT_ONCE": 1 if warps == 1 else 2, "num_warps": warps}
+        return (*given, *masking), options | {"STEPS": max(steps, LEAST_LOOKED_AT // plan.columns)}
+
+    def _find(self, count: int, allowed: Any, allowed_stride: int) -> None:
+        """List the chunks' best titles and rank them."""
+        from semrec_faiss.index.fused.kernels import ranking
+
+        titles = self.titles
+        given, options = self._listing(count, allowed, allowed_stride)
+        vectors, scale, ways = self._ranked_by()
+        options |= ways | {"PICKS": self.plan.picks, "BK": 32 if count > MANY_QUERIES else 128}
+        ranking.find_rows[(count,)](
+            *given, self.chosen, self.scaled, *vectors, self.bounds, self.scores, self.rows, self.needed,
+            titles.vector_dim, self.k, scale, 1.0 / titles.scale, **options,
+        )  # fmt: skip
+
+    def _ranked_by(self) -> tuple[tuple[Any, Any, Any], float, dict[str, Any]]:
+        """Return the vectors, factors and rows of titles as ranking takes them, their scale, and what they are."""
+        titles = self.titles
+        factored, mapped, beside = (given is not None for given in (titles.factors, titles.origins, titles.originals))
+        vectors = (
+            titles.originals if beside else titles.halves,
+            titles.factors if factored else self.bounds,
+            titles.origins if mapped else self.chosen,
+        )
+        ways = {"FACTORED": factored, "MAPPED": mapped, "ORIGINALS": beside}
+        return vectors, titles.scale if titles.proves else 1.0, ways
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused.kernels import ranking
 
         plan, titles = self.plan, self.titles
-        members = plan.capacity * 2 * plan.span
+        members = plan.capacity * plan.listed
         factored = titles.factors is not None
         factors = titles.factors if factored else self.bounds
         tables = (self.rounded, titles.halves, factors, self.bounds if allowed is None else allowed)
         sizes = (titles.count, titles.dim, allowed_stride, titles.scale)
-        options = {"FACTORED": factored, "MASKED": allowed is not None, "SPAN": plan.span, "CAPACITY": plan.capacity}
+        options: dict[str, Any] = {"FACTORED": factored, "MASKED": allowed is not None}
+        options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
         )
@@ -195,16 +260,10 @@ class FusedPass:
         from semrec_faiss.index.fused.kernels import ranking
 
         plan, titles = self.plan, self.titles
-        factored, mapped = titles.factors is not None, titles.origins is not None
-        beside = titles.originals is not None
-        vectors = (titles.originals if beside else titles.halves, titles.factors if factored else self.bounds)
-        picked = (self.scaled, *vectors, titles.origins if mapped else self.chosen, self.chosen, self.picked)
-        scale = titles.scale if titles.proves else 1.0
-        options = {
-            "FACTORED": factored,
-            "MAPPED": mapped,
-            "ORIGINALS": beside,
-            "SPAN": plan.span,
+        vectors, scale, ways = self._ranked_by()
+        picked = (self.scaled, *vectors, self.chosen, self.picked)
+        options: dict[str, Any] = ways | {
+            "SPAN": plan.listed // 2,
             "CAPACITY": plan.capacity,
             "PICKS": plan.picks,
             "BK": 64 if plan.picks <= 32 else 32,

@@ -40,6 +40,9 @@ MOST_KEPT = 1024
 SEGMENT = 8192
 """Chunk maxima that one program looks through where a few queries have to keep the whole GPU busy."""
 
+READ_AT_ONCE = 16
+"""Maxima that a thread reads together, where their number is known to be a multiple of that."""
+
 MOST_REPEATED = 256
 """Queries that are searched for more candidates at once."""
 
@@ -56,17 +59,18 @@ not what takes time."""
 TWO_PLANES, TWO_PLANES_QUERIES = 2, 8
 """Up to so many queries have two rows of codes each: the tensor cores multiply 16 rows at a time anyway."""
 
+PIECED_K, TITLES_A_PAIR = 32, 32
+"""Up to so many titles a query, of so many titles for each pair of chunks that are kept, only the best piece of a chunk
+is looked at: two of the best seldom lie in one."""
+
+RANKED_QUERIES = 2048
+"""Up to so many queries of a small catalogue a piece is a title, which is ranked at once."""
+
 SORTED_APART = 256
 """With more titles to rank than this, they are scored by several programs a query and sorted between two launches."""
 
 SOME_RESULTS, MANY_RESULTS = 128, 512
 """Titles a query beyond which chunks get smaller: the k best chunks hold fewer titles that are rescored for nothing."""
-
-READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
-"""What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
-
-GATHERING_MS = 0.1
-"""What it takes to begin to gather titles: to list their rows, send the list, and launch the copying."""
 
 RESCORED_AT_ONCE = 64
 """Titles that one program rescores in float16, at most."""
@@ -92,6 +96,8 @@ class FusedPlan:
         keep: chunks that are rescored at least; ``capacity`` bounds them.
         keep_rows: titles that are rescored in float32 at least; ``picks`` bounds them.
         rescore_rows: titles that one program rescores in float16.
+        piece: of the titles of a chunk only so many are rescored, those with its best one, unless others may be among
+            the best too; 1: not rescored but ranked at once. 0 where all of a chunk are.
         pointers: whether tiles are loaded by every thread, instead of by the copy engine.
     """
 
@@ -110,11 +116,27 @@ class FusedPlan:
     keep_rows: int
     picks: int
     rescore_rows: int
+    piece: int = 0
     pointers: bool = False
 
+    @property
+    def listed(self) -> int:
+        """Titles of what selection lists: a chunk or a piece of one."""
+        return self.piece or 2 * self.span
+
+    @property
+    def columns(self) -> int:
+        """Chunks that selection looks at more closely, at most, where it lists their pieces."""
+        return _capacity(self.keep)
+
+    def tiles(self, titles: int) -> int:
+        """Return how many tiles of titles there are."""
+        return -(-titles // self.tile_titles)
+
     def chunks(self, titles: int) -> int:
-        """Return how many chunk maxima a query has, those of the last tile's missing titles included."""
-        return -(-titles // self.tile_titles) * self.tile_titles // (2 * self.span)
+        """Return how many chunk maxima a query has, those of missing titles included: up to what is read at once."""
+        chunks = self.tiles(titles) * self.tile_titles // (2 * self.span)
+        return -(-chunks // READ_AT_ONCE) * READ_AT_ONCE
 
 
 def keeps_codes(titles: int, rescore: str) -> bool:
@@ -172,17 +194,22 @@ def plan_search(
         screened: whether scores are bounds from principal directions, ``dim`` wide: more titles are rescored, too.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
-    wide = many and titles >= MANY_TITLES and masking == "none"
-    span = 32 if wide else 16 if titles >= SOME_TITLES else 8
-    tile_titles = 256 if wide else 64 if few and span == 8 else 128
-    span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
-    tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     reached = _reached(k) if screened else 0
     keep, keep_rows = _kept_chunks(k, planes) + reached, k + max(4, k // 8) + reached
+    piece = (
+        0
+        if coded or k > PIECED_K or titles < TITLES_A_PAIR * keep * keep
+        else _piece(titles, queries, screened=screened)
+    )
+    wide = many and titles >= (SOME_TITLES if piece else MANY_TITLES) and masking == "none"
+    span = 32 if wide else 16 if titles >= SOME_TITLES or piece > 1 else 8
+    tile_titles = 256 if wide else 64 if few and span == 8 else 128
+    span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
+    tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
     capacity = _capacity(keep)
-    return FusedPlan(
+    plan = FusedPlan(
         span=span,
         planes=planes,
         tile_queries=tile_queries,
@@ -199,6 +226,31 @@ def plan_search(
         picks=_picks(keep, keep_rows),
         rescore_rows=min(RESCORED_AT_ONCE, capacity * 2 * span),
     )
+    if not piece or plan.segments > 1:
+        return plan
+    return with_pieces(plan, piece)
+
+
+def _piece(titles: int, queries: int, *, screened: bool) -> int:
+    """Return how many titles a piece has; 0 where chunks have none.
+
+    The smaller pieces are, the less is rescored, and the longer it takes to find the best of a chunk. Of very many
+    titles that takes as long as it saves, unless many chunks are rescored.
+    """
+    if titles >= SOME_TITLES:
+        return 8 if queries > MANY_QUERIES and (screened or titles < MANY_TITLES) else 0
+    return 4 if queries > RANKED_QUERIES else 1
+
+
+def with_pieces(plan: FusedPlan, piece: int) -> FusedPlan:
+    """Return a plan by which only pieces of chunks are rescored: room is for one or two chunks of which all are."""
+    keep = plan.keep + plan.keep // 8
+    if piece == 1:
+        room = power_of_two(keep + 2 * plan.span)
+        return replace(plan, piece=1, capacity=room, picks=room)
+    capacity = power_of_two(keep + 2 * (2 * plan.span // piece) + 2)
+    rescored = min(RESCORED_AT_ONCE, capacity * piece)
+    return replace(plan, piece=piece, capacity=capacity, rescore_rows=rescored)
 
 
 def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
@@ -206,6 +258,8 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
     keep, keep_rows = (min(8 * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
     return replace(
         first,
+        piece=0,
+        rescore_rows=min(RESCORED_AT_ONCE, _capacity(keep) * 2 * first.span),
         segments=-(-first.chunks(titles) // SEGMENT),
         width=_width(keep, many=False),
         keep=keep,
@@ -275,33 +329,19 @@ def query_bytes(
 ) -> int:
     """Return the GPU memory that each query of a block of so many takes besides the vectors; see `plan_search`."""
     plan = plan_search(titles, dim, queries, k, masking, coded=coded, screened=screened)
-    members = plan.capacity * 2 * plan.span
+    members = plan.capacity * plan.listed
     sorting = 4 * 8 if plan.picks > SORTED_APART else 8
     candidates = plan.capacity * (plan.segments * 4 + 4) + 2 * members + plan.picks * (4 + sorting)
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     codes = plan.planes * code_width(dim) + 12 if coded else 0
     projected = 8 * dim if screened else 0
-    return 2 * plan.chunks(titles) + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
+    pieces = 2 * plan.chunks(titles) + 4 * plan.columns if plan.piece else 0
+    return 2 * plan.chunks(titles) + pieces + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
 
 
 def bitmap_words(titles: int) -> int:
     """Return the int32 words of a bitmap of the titles, whole tiles of them."""
     return -(-titles // _TITLE_PADDING) * _TITLE_PADDING // 32
-
-
-def masking_loss_ms(titles: int, dim: int, queries: int, allowed: int) -> float:
-    """Estimate how much longer a search by bitmap takes than one of the allowed titles alone."""
-    return (titles - allowed) * max(2 * dim / READ_BYTES_A_MS, 2 * dim * queries / MULTIPLIED_A_MS)
-
-
-def gathering_ms(allowed: int, dim: int) -> float:
-    """Estimate what gathering takes: each vector is read, by itself, and written."""
-    return GATHERING_MS + 2 * gathered_bytes(allowed, dim) / READ_BYTES_A_MS
-
-
-def gathered_bytes(titles: int, dim: int) -> int:
-    """Return the GPU memory that gathered titles take: float16 copies, a row number each, and of many codes too."""
-    return titles * (2 * dim + 4) + (code_bytes(titles, dim) if titles >= CODED_TITLES else 0)
 
 
 def power_of_two(least: int) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.plan import gathering_ms, masking_loss_ms
+from semrec_faiss.index.fused.known_filters import gathering_ms, masking_loss_ms
 from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
 
 FREE, PRICELESS = 0.0, float("inf")

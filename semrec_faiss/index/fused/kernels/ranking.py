@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Triton kernels of exact top-k, second half: selection, rescoring, ranking, proof.
+"""Triton kernels of exact top-k, last part: rescoring, ranking, proof.
 
 Final scores are summed in float64 and rounded once, so that they do not depend on how a pass divides the work: the same
 titles get the same scores whichever tile, subset, shard or repetition they are found by.
@@ -11,73 +11,9 @@ import triton
 import triton.language as tl
 
 from semrec_faiss.index.fused.kernels.scoring import load_factors
+from semrec_faiss.index.fused.kernels.selecting import list_pieces, row_of
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
-
-
-@triton.jit
-def _ordered16(values):
-    """Map float16 to int32 so that the integers compare as the numbers do."""
-    bits = values.to(tl.int16, bitcast=True).to(tl.int32)
-    return bits ^ ((bits >> 15) & 0x7FFF)
-
-
-@triton.jit
-def _row_of(chunk, member, SPAN: tl.constexpr):
-    """Return the title row of a chunk's member, 0 to 2 × SPAN - 1."""
-    return (chunk // 4) * (8 * SPAN) + 8 * (member // 2) + 2 * (chunk % 4) + member % 2
-
-
-@triton.jit(do_not_specialize=["keep"])
-def select_largest(
-    values, stride, through, count, keep, chosen, dropped, dropped_stride,
-    THROUGH: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
-):  # fmt: skip
-    """List, for each row of values, at least the ``keep`` largest, and the largest value that is not listed.
-
-    The ``keep``-th largest of WIDTH group maxima is a bound that at least ``keep`` values reach; where there are no
-    more values than WIDTH it is the ``keep``-th largest itself. It is found bit by bit, whatever ``keep`` is. What
-    finds no place among CAPACITY counts as not listed.
-
-    Program (s, q) looks at segment ``s`` of row ``q``: ``count`` values of it. With THROUGH there is one segment, and
-    ``through`` lists the ``count`` positions to look at, -1 for none. What is listed are positions within the row.
-    """
-    query = tl.program_id(1).to(tl.int64)
-    segment = query * tl.num_programs(0) + tl.program_id(0)
-    first = tl.program_id(0) * count
-    base = values + query * stride
-    column = tl.arange(0, WIDTH)
-    group = tl.full((WIDTH,), float("-inf"), tl.float16)
-    for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        group = tl.maximum(group, tl.load(base + at, mask=inside, other=float("-inf")))
-    keys = _ordered16(group)
-    threshold = -32768
-    for bit in tl.static_range(15, -1, -1):
-        candidate = threshold + (1 << bit)
-        threshold = tl.where(tl.sum((keys >= candidate).to(tl.int32), axis=0) >= keep, candidate, threshold)
-    found = 0
-    left = tl.full((WIDTH,), float("-inf"), tl.float16)
-    for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        part = tl.load(base + at, mask=inside, other=float("-inf"))
-        reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
-        place = found + tl.cumsum(reaches.to(tl.int32), axis=0) - 1
-        fits = reaches & (place < CAPACITY)
-        tl.store(chosen + segment * CAPACITY + place, at.to(tl.int32), mask=fits)
-        left = tl.maximum(left, tl.where(fits, float("-inf"), part).to(tl.float16))
-        found += tl.sum(reaches.to(tl.int32), axis=0)
-    slot = tl.arange(0, CAPACITY)
-    tl.store(chosen + segment * CAPACITY + slot, tl.full((CAPACITY,), -1, tl.int32), mask=slot >= found)
-    tl.store(dropped + query * dropped_stride + tl.program_id(0), tl.max(left.to(tl.float32), axis=0))
 
 
 @triton.jit(do_not_specialize=["allowed_stride"])
@@ -94,7 +30,7 @@ def rescore_chunks(
         tl.store(out, tl.full((ROWS,), float("-inf"), tl.float16))
     else:
         chunk = tl.load(chosen + query * CAPACITY + place // (2 * SPAN))
-        row = _row_of(chunk, place % (2 * SPAN), SPAN)
+        row = row_of(chunk, place % (2 * SPAN), SPAN)
         valid = (chunk >= 0) & (row < title_count)
         row = tl.where(valid, row, 0)
         if MASKED:
@@ -122,13 +58,17 @@ def _keys_of(
     """Score the picked titles at ``slot`` (ROWS,): int64 that sort by score, ties by row, the best ones largest.
 
     With MAPPED the titles are some of a larger catalogue, and ``origins`` says which rows of it. With FACTORED they are
-    halves, of which ``factors`` make the originals: rounded to float32, as those were.
+    halves, of which ``factors`` make the originals: rounded to float32, as those were. With SPAN 0 what is picked are
+    titles' rows.
     """
     pick = tl.load(picked + query * PICKS + slot)
     valid = pick >= 0
     pick = tl.where(valid, pick, 0)
-    chunk = tl.load(chosen + query * CAPACITY + pick // (2 * SPAN))
-    row = tl.where(valid, _row_of(chunk, pick % (2 * SPAN), SPAN), 0)
+    if SPAN == 0:
+        row = pick
+    else:
+        chunk = tl.load(chosen + query * CAPACITY + pick // (2 * SPAN))
+        row = tl.where(valid, row_of(chunk, pick % (2 * SPAN), SPAN), 0)
     source = row
     if MAPPED:
         row = tl.load(origins + row)
@@ -169,6 +109,69 @@ def score_rows(
     tl.store(keys + query * PICKS + slot, key)
 
 
+@triton.jit
+def _place_of(key, PICKS: tl.constexpr):
+    """Return how many keys are larger than each; of equal ones the first comes first."""
+    slot = tl.arange(0, PICKS)
+    larger = key[None, :] > key[:, None]
+    earlier = (key[None, :] == key[:, None]) & (slot[None, :] < slot[:, None])
+    return tl.sum((larger | earlier).to(tl.int32), axis=1)
+
+
+@triton.jit
+def _write_ranked(
+    query, key, place, lost, bounds, best_scores, best_rows, needed, k_wanted, title_unscale
+):  # fmt: skip
+    """Write the answers of a query, whose keys have these places, and what would prove them.
+
+    They are proven when the k-th score exceeds whatever was dropped on the way, ``lost``, by the error that a float16
+    score can have: ``needed`` is -inf then, else the score that has to be exceeded, by k titles of other shards perhaps.
+    """
+    top = (key >> 32).to(tl.int32)
+    score = (top ^ ((top >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+    best = tl.where(score > float("-inf"), 0x7FFFFFFF - (key & 0x7FFFFFFF), -1)
+    bound = tl.load(bounds + 3 * query)
+    unscale_first = tl.load(bounds + 3 * query + 1)
+    unscale_second = tl.load(bounds + 3 * query + 2)
+    wanted = place < k_wanted
+    out = score * unscale_second * title_unscale * unscale_first
+    tl.store(best_scores + query * k_wanted + place, tl.where(best >= 0, out, float("-inf")), mask=wanted)
+    tl.store(best_rows + query * k_wanted + place, best, mask=wanted)
+    kth = tl.min(tl.where(wanted, score, float("inf")), axis=0)
+    # What was dropped had been rounded to float16, by 2^-11 of it, and had lost its last bits, 2^-17.
+    rounded = tl.abs(lost) * 4.97e-04
+    reached = lost + rounded + bound
+    is_proven = (kth > reached) | (lost == float("-inf"))
+    told = reached * unscale_second * title_unscale  # powers of two: unless it vanishes or overflows, it stays exact
+    told = tl.where(tl.abs(told) >= 1.0e-37, told * unscale_first, float("inf"))
+    told = tl.where(told >= -3.0e38, told, float("inf"))
+    tl.store(needed + query, tl.where(is_proven, float("-inf"), told))
+
+
+@triton.jit(do_not_specialize=["keep", "allowed_stride", "k_wanted"])
+def find_rows(
+    values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
+    queries, titles, factors, origins, bounds, best_scores, best_rows, needed, dim, k_wanted, title_scale,
+    title_unscale,
+    MASKED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, AT_ONCE: tl.constexpr, PICKS: tl.constexpr,
+    BK: tl.constexpr,
+):  # fmt: skip
+    """Go from a query's chunk maxima to its answers at once: where pieces are titles, those are what to rank."""
+    query = tl.program_id(0).to(tl.int64)
+    lost = list_pieces(
+        query, values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
+        MASKED, SPAN, 1, WIDTH, COLUMNS, STEPS, AT_ONCE, PICKS,
+    )  # fmt: skip
+    tl.debug_barrier()
+    key = _keys_of(
+        queries, titles, factors, origins, chosen, chosen, query, tl.arange(0, PICKS), dim, title_scale,
+        FACTORED, MAPPED, ORIGINALS, 0, PICKS, PICKS, PICKS, BK,
+    )  # fmt: skip
+    place = _place_of(key, PICKS)
+    _write_ranked(query, key, place, lost, bounds, best_scores, best_rows, needed, k_wanted, title_unscale)
+
+
 @triton.jit(do_not_specialize=["k_wanted"])
 def rank_rows(
     queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed,
@@ -178,12 +181,11 @@ def rank_rows(
 ):  # fmt: skip
     """Score the picked titles from the original vectors, rank them, and tell what would prove the answer.
 
-    It is proven when the k-th score exceeds whatever was dropped on the way by the error that a float16 score can have:
-    ``needed`` is -inf then, else the score that has to be exceeded, by k titles of other shards perhaps. ``keys`` has
-    room for PICKS int64 a query; with SORTED it holds them, scored and sorted already.
+    ``keys`` has room for PICKS int64 a query; with SORTED it holds them, scored and sorted already.
     """
     query = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, PICKS)
+    place = slot
     if SORTED:
         key = tl.load(keys + query * PICKS + slot)
     else:
@@ -191,29 +193,15 @@ def rank_rows(
             queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
             FACTORED, MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, PICKS, BK,
         )  # fmt: skip
-        # Loaded anew: what a sum leaves, many threads holding the same elements, Triton sorts wrongly over several
-        # warps.
-        tl.store(keys + query * PICKS + slot, key)
-        tl.debug_barrier()
-        key = tl.sort(tl.load(keys + query * PICKS + slot, cache_modifier=".cg"), descending=True)
-    top = (key >> 32).to(tl.int32)
-    score = (top ^ ((top >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-    best = tl.where(score > float("-inf"), 0x7FFFFFFF - (key & 0x7FFFFFFF), -1)
-    bound = tl.load(bounds + 3 * query)
-    unscale_first = tl.load(bounds + 3 * query + 1)
-    unscale_second = tl.load(bounds + 3 * query + 2)
-    wanted = slot < k_wanted
-    out = score * unscale_second * title_unscale * unscale_first
-    tl.store(best_scores + query * k_wanted + slot, tl.where(best >= 0, out, float("-inf")), mask=wanted)
-    tl.store(best_rows + query * k_wanted + slot, best, mask=wanted)
+        if PICKS <= 64:
+            place = _place_of(key, PICKS)
+        else:
+            # Loaded anew: what a sum leaves, many threads holding the same elements, Triton sorts wrongly over several
+            # warps.
+            tl.store(keys + query * PICKS + slot, key)
+            tl.debug_barrier()
+            key = tl.sort(tl.load(keys + query * PICKS + slot, cache_modifier=".cg"), descending=True)
     step = tl.arange(0, DROPPED)
     lost = tl.load(dropped + query * dropped_count + step, mask=step < dropped_count, other=float("-inf"))
     lost = tl.max(lost, axis=0)
-    kth = tl.min(tl.where(wanted, score, float("inf")), axis=0)
-    rounded = tl.abs(lost) * 4.8828125e-04  # what was dropped had been rounded to float16: 2^-11 of it
-    reached = lost + rounded + bound
-    is_proven = (kth > reached) | (lost == float("-inf"))
-    told = reached * unscale_second * title_unscale  # powers of two: unless it vanishes or overflows, it stays exact
-    told = tl.where(tl.abs(told) >= 1.0e-37, told * unscale_first, float("inf"))
-    told = tl.where(told >= -3.0e38, told, float("inf"))
-    tl.store(needed + query, tl.where(is_proven, float("-inf"), told))
+    _write_ranked(query, key, place, lost, bounds, best_scores, best_rows, needed, k_wanted, title_unscale)

@@ -14,6 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+NO_OTHERS = tl.constexpr(1023)
+"""Of a chunk that has no titles but those of its best piece: so many steps below its maximum are the others'."""
+
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
 
@@ -148,24 +151,20 @@ def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN:
 
 @triton.jit
 def write_maxima(
-    scores,
-    bits,
-    maxima,
-    m,
-    tile_n,
-    query_count,
-    title_count,
-    maxima_stride,
-    MASKED: tl.constexpr,
-    SHARED: tl.constexpr,
-    SPAN: tl.constexpr,
-    BM: tl.constexpr,
+    scores, bits, maxima, others, m, tile_n, query_count, title_count, maxima_stride,
+    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.constexpr,
     BN: tl.constexpr,
-):
-    """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned."""
+):  # fmt: skip
+    """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned.
+
+    With PIECE, titles to a piece of a chunk, also which piece has it, and how far the other pieces stay below: int16
+    ``others`` holds 64 × the difference in steps of 1/1024, rounded down, plus the piece; `NO_OTHERS` where there are
+    none.
+    """
+    LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
     if (tile_n + 1) * BN > title_count:
         n = tile_n * BN + tl.arange(0, BN)
-        scores = tl.where(n[None, :] < title_count, scores, float("-inf"))
+        scores = tl.where(n[None, :] < title_count, scores, LEAST)
     if MASKED:
         bits = tl.reshape(bits, (1 if SHARED else BM, BN // 32, 1, 1, 1))
         place = (
@@ -174,11 +173,47 @@ def write_maxima(
             + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
         )
         apart = tl.reshape(scores, (BM, BN // 32, 4, 4, 2))
-        scores = tl.reshape(tl.where(((bits >> place) & 1) != 0, apart, float("-inf")), (BM, BN))
-    apart = tl.reshape(scores, (BM, BN // (8 * SPAN), SPAN, 4, 2))
-    best = tl.reshape(tl.max(tl.max(apart, axis=4), axis=2), (BM, BN // (2 * SPAN)))
+        scores = tl.reshape(tl.where(((bits >> place) & 1) != 0, apart, LEAST), (BM, BN))
     chunk = tile_n * (BN // (2 * SPAN)) + tl.arange(0, BN // (2 * SPAN))
-    tl.store(maxima + m[:, None] * maxima_stride + chunk[None, :], best.to(tl.float16), mask=(m < query_count)[:, None])
+    at = m[:, None] * maxima_stride + chunk[None, :]
+    if PIECE == 0:
+        apart = tl.reshape(scores, (BM, BN // (8 * SPAN), SPAN, 4, 2))
+        best = tl.reshape(tl.max(tl.max(apart, axis=4), axis=2), (BM, BN // (2 * SPAN)))
+        tl.store(maxima + at, best.to(tl.float16), mask=(m < query_count)[:, None])
+    else:
+        best, other = _best_pieces(scores, SPAN, PIECE, BM, BN)
+        rounded = tl.where(best < -1.0e38, float("-inf"), best).to(tl.float16)
+        apart = tl.minimum(tl.maximum(rounded.to(tl.float32) - other, 0.0), 0.9985) * 1023.999
+        steps = tl.where(other < -1.0e38, NO_OTHERS, apart.to(tl.int32))
+        piece = best.to(tl.int32, bitcast=True) & 63
+        tl.store(maxima + at, rounded, mask=(m < query_count)[:, None])
+        tl.store(others + at, (steps * 64 + piece).to(tl.int16), mask=(m < query_count)[:, None])
+
+
+@triton.jit
+def _best_pieces(scores, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Return each chunk's largest score, its piece in the last six bits, and that of its other pieces."""
+    TILES: tl.constexpr = BN // (8 * SPAN)
+    PIECES: tl.constexpr = 2 * SPAN // PIECE
+    if PIECE == 1:
+        place = 2 * tl.reshape(tl.arange(0, SPAN), (1, 1, SPAN, 1, 1)) + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
+        first, second = tl.split(_marked(tl.reshape(scores, (BM, TILES, SPAN, 4, 2)), place))
+        high, low = tl.maximum(first, second), tl.minimum(first, second)
+    else:
+        apart = tl.reshape(scores, (BM, TILES, PIECES, PIECE // 2, 4, 2))
+        most = tl.max(tl.max(apart, axis=5), axis=3)
+        high = _marked(most, tl.reshape(tl.arange(0, PIECES), (1, 1, PIECES, 1)))
+        low = tl.full((1, 1, 1, 1), -3.0e38, tl.float32)
+    best = tl.max(high, axis=2)
+    is_best = high.to(tl.int32, bitcast=True) == best.to(tl.int32, bitcast=True)[:, :, None, :]
+    other = tl.max(tl.where(is_best, low, high), axis=2)
+    return tl.reshape(best, (BM, BN // (2 * SPAN))), tl.reshape(other, (BM, BN // (2 * SPAN)))
+
+
+@triton.jit
+def _marked(scores, place):
+    """Put a number below 64 into the last bits of float32 scores, which changes them by 2^-17 at most."""
+    return ((scores.to(tl.int32, bitcast=True) & -64) | place).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -207,9 +242,10 @@ def load_tile(
 
 @triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def chunk_maxima(
-    queries, titles, factors, allowed, maxima, query_count, title_count, dim, maxima_stride, allowed_stride, scale,
-    FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
+    queries, titles, factors, allowed, maxima, others,
+    query_count, title_count, dim, maxima_stride, allowed_stride, scale,
+    FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
 
@@ -229,4 +265,7 @@ def chunk_maxima(
         scores = tl.dot(query_tile, title_tile.T, scores)
     if FACTORED:
         scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
-    write_maxima(scores, bits, maxima, m, tile_n, query_count, title_count, maxima_stride, MASKED, SHARED, SPAN, BM, BN)
+    write_maxima(
+        scores, bits, maxima, others, m, tile_n, query_count, title_count, maxima_stride,
+        MASKED, SHARED, SPAN, PIECE, BM, BN,
+    )  # fmt: skip
