@@ -309,6 +309,7 @@ SAMPLES = (
     Search(4_000_000, 1000, 10, "none", coded=False, kept="halves"),  # the widest tile
     Search(1_000_000, 1000, 10, "own", coded=False, kept="bounds"),
     Search(62_423, 1000, 200, "shared", coded=False, kept="rounded"),
+    Search(62_423, 1, 10, "own", coded=False, kept="rounded"),  # ranked at once
     Search(4_000_000, CODED_QUERIES_OF_MANY, 10, "own", coded=True, kept="rounded"),
 )
 """What the test compiles: masked, screened, coded, each query's own lists."""

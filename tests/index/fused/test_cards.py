@@ -46,7 +46,13 @@ def test_every_plan_fits_every_card(card: Card) -> None:
             assert its == plan, "Hopper's own plan"
 
 
-SPILLED_AT_MOST = {"chunk_maxima": 64, "coded_chunk_maxima": 128, "select_largest": 128}
+SPILLED_AT_MOST = {
+    "chunk_maxima": 64,
+    "coded_chunk_maxima": 128,
+    "select_largest": 128,
+    "select_pieces": 16,
+    "find_rows": 16,
+}
 """Bytes of registers that a thread may spill, of 1,020: with Triton 3.9 score passes spill up to 40 where every thread
 loads tiles (3.6 up to 120 over codes), none on Hopper; selection for many queries of a large k, one warp each, 112."""
 
@@ -85,7 +91,15 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
             assert 0 < shared <= reckoned + BARRIERS
     assert names >= set(SCORING)
     if card.capability == (8, 6):
-        assert names >= {"prepare_queries", "leave_out_rows", "select_largest", "rescore_chunks", "rank_rows"}
+        assert names >= {
+            "prepare_queries",
+            "leave_out_rows",
+            "select_largest",
+            "select_pieces",
+            "find_rows",
+            "rescore_chunks",
+            "rank_rows",
+        }
 
 
 @needs_kernels

@@ -125,7 +125,7 @@ def _write_ranked(
     """Write the answers of a query, whose keys have these places, and what would prove them.
 
     They are proven when the k-th score exceeds whatever was dropped on the way, ``lost``, by the error that a float16
-    score can have: ``needed`` is -inf then, else the score that has to be exceeded, by k titles of other shards perhaps.
+    score can have: ``needed`` is -inf then, else the score to be exceeded, by k titles of other shards perhaps.
     """
     top = (key >> 32).to(tl.int32)
     score = (top ^ ((top >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
