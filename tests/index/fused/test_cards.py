@@ -51,7 +51,7 @@ SPILLED_AT_MOST = {
     "coded_chunk_maxima": 128,
     "select_largest": 128,
     "select_pieces": 16,
-    "find_rows": 16,
+    "find_rows": 32,
 }
 """Bytes of registers that a thread may spill, of 1,020: with Triton 3.9 score passes spill up to 40 where every thread
 loads tiles (3.6 up to 120 over codes), none on Hopper; selection for many queries of a large k, one warp each, 112."""
