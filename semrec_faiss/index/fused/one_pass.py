@@ -223,9 +223,20 @@ class FusedPass:
         vectors, scale, ways = self._ranked_by()
         options |= ways | {"PICKS": self.plan.picks, "BK": 32 if count > MANY_QUERIES else 128}
         ranking.find_rows[(count,)](
-            *given, self.chosen, self.scaled, *vectors, self.bounds, self.scores, self.rows, self.needed,
-            titles.vector_dim, self.k, scale, 1.0 / titles.scale, **options,
-        )  # fmt: skip
+            *given,
+            self.chosen,
+            self.scaled,
+            *vectors,
+            self.bounds,
+            self.scores,
+            self.rows,
+            self.needed,
+            titles.vector_dim,
+            self.k,
+            scale,
+            1.0 / titles.scale,
+            **options,
+        )
 
     def _ranked_by(self) -> tuple[tuple[Any, Any, Any], float, dict[str, Any]]:
         """Return the vectors, factors and rows of titles as ranking takes them, their scale, and what they are."""

@@ -58,6 +58,19 @@ def coded_chunk_maxima(
         scores = tl.reshape(tl.sum(both * weight, axis=1), (QUERIES, BN))
     scores = scores * (unit[:, None] * step[None, :]) + (norm[:, None] * rest[None, :] + slack[:, None])
     write_maxima(
-        scores, bits, maxima, maxima, m, tile_n, query_count, title_count, maxima_stride,
-        MASKED, SHARED, SPAN, 0, QUERIES, BN,
-    )  # fmt: skip
+        scores,
+        bits,
+        maxima,
+        maxima,
+        m,
+        tile_n,
+        query_count,
+        title_count,
+        maxima_stride,
+        MASKED,
+        SHARED,
+        SPAN,
+        0,
+        QUERIES,
+        BN,
+    )

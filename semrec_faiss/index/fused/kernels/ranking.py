@@ -103,9 +103,25 @@ def score_rows(
     query = tl.program_id(1).to(tl.int64)
     slot = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     key = _keys_of(
-        queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
-        FACTORED, MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, ROWS, BK,
-    )  # fmt: skip
+        queries,
+        titles,
+        factors,
+        origins,
+        chosen,
+        picked,
+        query,
+        slot,
+        dim,
+        title_scale,
+        FACTORED,
+        MAPPED,
+        ORIGINALS,
+        SPAN,
+        CAPACITY,
+        PICKS,
+        ROWS,
+        BK,
+    )
     tl.store(keys + query * PICKS + slot, key)
 
 
@@ -160,14 +176,47 @@ def find_rows(
     """Go from a query's chunk maxima to its answers at once: where pieces are titles, those are what to rank."""
     query = tl.program_id(0).to(tl.int64)
     lost = list_pieces(
-        query, values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
-        MASKED, SPAN, 1, WIDTH, COLUMNS, STEPS, AT_ONCE, PICKS,
-    )  # fmt: skip
+        query,
+        values,
+        others,
+        stride,
+        count,
+        keep,
+        allowed,
+        allowed_stride,
+        title_count,
+        columns,
+        chosen,
+        MASKED,
+        SPAN,
+        1,
+        WIDTH,
+        COLUMNS,
+        STEPS,
+        AT_ONCE,
+        PICKS,
+    )
     tl.debug_barrier()
     key = _keys_of(
-        queries, titles, factors, origins, chosen, chosen, query, tl.arange(0, PICKS), dim, title_scale,
-        FACTORED, MAPPED, ORIGINALS, 0, PICKS, PICKS, PICKS, BK,
-    )  # fmt: skip
+        queries,
+        titles,
+        factors,
+        origins,
+        chosen,
+        chosen,
+        query,
+        tl.arange(0, PICKS),
+        dim,
+        title_scale,
+        FACTORED,
+        MAPPED,
+        ORIGINALS,
+        0,
+        PICKS,
+        PICKS,
+        PICKS,
+        BK,
+    )
     place = _place_of(key, PICKS)
     _write_ranked(query, key, place, lost, bounds, best_scores, best_rows, needed, k_wanted, title_unscale)
 
@@ -190,9 +239,25 @@ def rank_rows(
         key = tl.load(keys + query * PICKS + slot)
     else:
         key = _keys_of(
-            queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
-            FACTORED, MAPPED, ORIGINALS, SPAN, CAPACITY, PICKS, PICKS, BK,
-        )  # fmt: skip
+            queries,
+            titles,
+            factors,
+            origins,
+            chosen,
+            picked,
+            query,
+            slot,
+            dim,
+            title_scale,
+            FACTORED,
+            MAPPED,
+            ORIGINALS,
+            SPAN,
+            CAPACITY,
+            PICKS,
+            PICKS,
+            BK,
+        )
         if PICKS <= 64:
             place = _place_of(key, PICKS)
         else:

@@ -84,9 +84,20 @@ def prepare_queries(
 
 @triton.jit(do_not_specialize=["eights", "title_count", "halvings"])
 def leave_out_rows(
-    allowed, shared, offsets, rows, which, origins, eights, title_count, halvings,
-    LISTED: tl.constexpr, MAPPED: tl.constexpr, WORDS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    allowed,
+    shared,
+    offsets,
+    rows,
+    which,
+    origins,
+    eights,
+    title_count,
+    halvings,
+    LISTED: tl.constexpr,
+    MAPPED: tl.constexpr,
+    WORDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Copy the shared bitmap of allowed rows for each query, and clear the bits of the rows that it leaves out.
 
     Program (p, q) makes WORDS words of the bitmap of query ``q``, which has 8 × ``eights`` words. The query's rows are
@@ -151,10 +162,22 @@ def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN:
 
 @triton.jit
 def write_maxima(
-    scores, bits, maxima, others, m, tile_n, query_count, title_count, maxima_stride,
-    MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.constexpr,
+    scores,
+    bits,
+    maxima,
+    others,
+    m,
+    tile_n,
+    query_count,
+    title_count,
+    maxima_stride,
+    MASKED: tl.constexpr,
+    SHARED: tl.constexpr,
+    SPAN: tl.constexpr,
+    PIECE: tl.constexpr,
+    BM: tl.constexpr,
     BN: tl.constexpr,
-):  # fmt: skip
+):
     """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned.
 
     With PIECE, titles to a piece of a chunk, also which piece has it, and how far the other pieces stay below: int16
@@ -223,9 +246,7 @@ def load_factors(factors, row, count, scale):
 
 
 @triton.jit
-def load_tile(
-    vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr
-):  # fmt: skip
+def load_tile(vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr):
     """Load a tile (ROWS, COLUMNS) of ``vectors`` (count, width), zero outside, from a tensor descriptor.
 
     With POINTERS from plain memory: descriptors are the copy engine's, which cards have from Hopper on.
@@ -266,6 +287,19 @@ def chunk_maxima(
     if FACTORED:
         scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
     write_maxima(
-        scores, bits, maxima, others, m, tile_n, query_count, title_count, maxima_stride,
-        MASKED, SHARED, SPAN, PIECE, BM, BN,
-    )  # fmt: skip
+        scores,
+        bits,
+        maxima,
+        others,
+        m,
+        tile_n,
+        query_count,
+        title_count,
+        maxima_stride,
+        MASKED,
+        SHARED,
+        SPAN,
+        PIECE,
+        BM,
+        BN,
+    )

@@ -174,7 +174,24 @@ def select_pieces(
     """List the best pieces of each query's best chunks, and the most that a title can score that is not listed."""
     query = tl.program_id(0).to(tl.int64)
     lost = list_pieces(
-        query, values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
-        MASKED, SPAN, PIECE, WIDTH, COLUMNS, STEPS, AT_ONCE, CAPACITY,
-    )  # fmt: skip
+        query,
+        values,
+        others,
+        stride,
+        count,
+        keep,
+        allowed,
+        allowed_stride,
+        title_count,
+        columns,
+        chosen,
+        MASKED,
+        SPAN,
+        PIECE,
+        WIDTH,
+        COLUMNS,
+        STEPS,
+        AT_ONCE,
+        CAPACITY,
+    )
     tl.store(dropped + query * dropped_stride, lost)
