@@ -7,6 +7,7 @@ then owns the device, without any delay of ours.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
 from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
+
+log = logging.getLogger("semrec.batching")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Batcher:
         """Own a device; the thread begins with the first question that has to wait.
 
         Args:
-            observe: is told of every batch, in the thread that made its search.
+            observe: is told of every batch, in the thread that made its search; what it raises is logged.
         """
         self._observe = observe
         self._begin()
@@ -90,7 +93,7 @@ class Batcher:
             found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
             if self._observe is not None:
                 waited = [started - asked.since]
-                self._observe(Batch(1, len(asked.queries), waited, time.monotonic() - started))
+                _tell(self._observe, Batch(1, len(asked.queries), waited, time.monotonic() - started))
             return found
         finally:
             self._device.release()
@@ -169,7 +172,7 @@ class Batcher:
             waited = [started - asked.since for asked in wanted]
             queries = sum(len(asked.queries) for asked in wanted)
             callers = sum(asked.callers for asked in wanted)
-            self._observe(Batch(callers, queries, waited, time.monotonic() - started))
+            _tell(self._observe, Batch(callers, queries, waited, time.monotonic() - started))
 
 
 def _is_wanted(asked: Asked, now: float) -> bool:
@@ -185,3 +188,11 @@ def _is_wanted(asked: Asked, now: float) -> bool:
 def _too_late(asked: Asked, now: float) -> TooLateError:
     waited_ms = (now - asked.since) * 1e3
     return TooLateError(f"the search had not begun when its time was up, after {waited_ms:.0f} ms")
+
+
+def _tell(observe: Callable[[Batch], None], batch: Batch) -> None:
+    """Tell of a batch; an observer that fails costs nobody an answer, and the owner goes on."""
+    try:
+        observe(batch)
+    except Exception:
+        log.exception("who is told of batches failed")

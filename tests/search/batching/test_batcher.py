@@ -160,6 +160,25 @@ def test_closed_it_answers_what_waits_and_takes_no_more(library: Any, held: Held
         together.similar("m00000")
 
 
+def test_an_observer_that_fails_costs_nobody_an_answer(library: Any, held: Held) -> None:
+    told: list[int] = []
+
+    def fails(batch: Batch) -> None:
+        told.append(batch.queries)
+        raise ZeroDivisionError("an observer's mistake")
+
+    held.let_go.set()
+    recommender = Recommender.open(library.output)
+    with Batcher(fails) as batcher:
+        searcher = BatchedSearcher(recommender.index, recommender.titles, batcher)
+        vectors = recommender.index.vectors([3, 4])
+        expected = Searcher.run(recommender.searcher, vectors, Wish(2)).rows.tolist()
+        assert batcher.run(Asked(searcher, vectors, Wish(2))).rows.tolist() == expected  # by this thread
+        for _ in range(2):  # by the owner, who is there for the next one too
+            assert batcher.submit(Asked(searcher, vectors, Wish(2))).result(30).rows.tolist() == expected
+    assert told == [2, 2, 2]
+
+
 def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: Held) -> None:
     recommender = Recommender.open(library.output)
     vectors = recommender.index.vectors([7, 8, 9])
