@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.database import first_line, session
-from semrec_faiss.data.folder.field_types import refuse_bytes
+from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
 from semrec_faiss.errors import DataError
 
@@ -279,7 +279,7 @@ def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) 
             fix="name the columns user_id and media_id",
         )
     for name in ("user_id", "media_id"):
-        refuse_bytes(path, name, columns[name])
+        refuse_what_is_no_id(path, name, columns[name])
     return {name: str(kind) for name, kind in columns.items()}
 
 

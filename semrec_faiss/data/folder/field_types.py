@@ -56,6 +56,34 @@ def refuse_bytes(path: Path | str, column: str, kind: Any) -> None:
         )
 
 
+_IDS = (
+    *("varchar", "enum", "uuid", "null", "tinyint", "smallint", "integer", "bigint", "hugeint"),
+    *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
+)
+"""DuckDB's types of ids; nothing but nulls, as of an empty table, is of any type."""
+
+
+def refuse_what_is_no_id(path: Path | str, column: str, kind: Any, *, floats: bool = False) -> None:
+    """Refuse a column of ids of DuckDB's type ``kind`` that are neither texts nor whole numbers nor UUIDs.
+
+    Args:
+        path: the file or the table, for the message.
+        column: its name.
+        kind: its type.
+        floats: whether floats pass, which whoever reads them holds against whole numbers.
+
+    Raises:
+        DataError: they are not; True, 7.0 and a date were told as the texts "true", "7.0" and "2020-01-01".
+    """
+    refuse_bytes(path, column, kind)
+    whole_decimal = kind.id == "decimal" and dict(kind.children)["scale"] == 0
+    if not (kind.id in _IDS or whole_decimal or (floats and kind.id in ("float", "double"))):
+        raise DataError(
+            f"{path}: column {column} has type {kind}; a text or a whole number is expected",
+            fix="write the ids as texts or whole numbers",
+        )
+
+
 def _has_bytes(kind: Any) -> bool:
     if kind.id in ("list", "array", "map", "struct", "union"):
         return any(_has_bytes(part) for _, part in kind.children if not isinstance(part, int))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text, session
-from semrec_faiss.data.folder.field_types import refuse_bytes
+from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
@@ -40,10 +40,12 @@ def write_seen(source: Path, target: Path) -> list[str]:
         raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
     try:
         with session() as connection:
-            rows = _rows_of(source)
+            rows = _rows_of(source, connection)
             held = connection.sql(f"FROM {rows}")
             columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns).items())
             for name, kind in zip(held.columns, held.types, strict=True):
+                if name in _OURS:
+                    refuse_what_is_no_id(source, name, kind)
                 refuse_bytes(source, name, kind)
             connection.execute(
                 f"COPY (SELECT {columns} FROM {rows}) TO {quoted_text(str(target))} (FORMAT parquet, COMPRESSION zstd)"
@@ -62,11 +64,14 @@ def _users_of(connection: DuckDBPyConnection, seen: Path) -> list[str]:
     return [user_id for (user_id,) in found]
 
 
-def _rows_of(source: Path) -> str:
+def _rows_of(source: Path, connection: DuckDBPyConnection) -> str:
     if source.suffix == ".parquet":
         return parquet_source(source)
     if source.suffix == ".csv" and source.is_file():
-        return f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false)"
+        read = f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false"
+        ids = _OURS.keys() & set(connection.sql(f"FROM {read})").columns)
+        texts = ", ".join(f"'{name}': 'VARCHAR'" for name in sorted(ids))  # 007 is no 7
+        return f"{read}, types = {{{texts}}})" if ids else f"{read})"
     raise UsageError(f"{source} is neither .parquet nor .csv", fix="write the interactions as one of these")
 
 

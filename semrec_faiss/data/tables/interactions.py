@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
-from semrec_faiss.data.folder.field_types import refuse_bytes
+from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.times import find_times
@@ -63,12 +63,14 @@ class Interactions:
         self._file = file
         held = connection.sql(f"FROM {self._file}")
         for column, kind in zip(held.columns, held.types, strict=True):
+            if column in ("user", "item"):
+                refuse_what_is_no_id(name, column, kind, floats=True)
             refuse_bytes(name, column, kind)
         found = {column: str(kind) for column, kind in zip(held.columns, held.types, strict=True)}
         self._types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
         for part in ("user", "item"):
             if found[part].startswith(("FLOAT", "DOUBLE")):
-                whole = f"{part} = floor({part})"
+                whole = f"coalesce(TRY_CAST({part} AS HUGEINT) = {part}, false)"
                 odd = self._one(f"SELECT count(*) FROM {self._file} WHERE {part} IS NOT NULL AND NOT ({whole})")
                 if odd:
                     raise DataError(

@@ -1,8 +1,10 @@
-"""Bytes are neither text nor numbers: refused wherever tables come in, and never told as a text that they are not."""
+"""Bytes are neither text nor numbers, ids one of these: what is not is refused and never told as a text that it is not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from conftest import MadeFolder, Semrec
 import semrec_faiss
 from semrec_faiss import DataError, Recommender
 from semrec_faiss.data.interactions.source import write_seen
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import update_index
 
 VECTORS = np.eye(3, 4, dtype=np.float32)
 SONGS = {"sku": ["a", "b", "c"], "name": ["A", "B", "C"]}
@@ -94,3 +98,55 @@ def test_users_numbers_are_the_same_ids_with_and_without_a_fraction() -> None:
     for odd, what in (([7.5, 8.0], "7.5 is no whole number"), ([True, False], "is True; a text")):
         with pytest.raises(DataError, match=what):
             Recommender.from_arrays(VECTORS, SONGS, users=users.set_column(0, "user_id", [odd]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.array([True, False]),
+        pa.array([date(2020, 1, 1), date(2020, 1, 2)]),
+        pa.array([Decimal("7.0"), Decimal("8.0")]),
+        pa.array([["u"], ["v"]]),
+    ],
+    ids=lambda odd: str(odd.type),
+)
+def test_ids_of_what_people_did_are_texts_or_whole_numbers(tmp_path: Path, odd: Any) -> None:
+    """They were told as the texts "true", "2020-01-01", "7.0" and "[u]"."""
+    expected = "a text or a whole number is expected"
+    for part in ("user", "item"):
+        with pytest.raises(DataError, match=f"column {part} has type .*; {expected}"):
+            Recommender.from_arrays(VECTORS, SONGS, interactions={"user": ["u", "v"], "item": ["a", "b"], part: odd})
+    people = pa.table({"user_id": [7, 8], "vector": pa.array(VECTORS[:2].tolist())})
+    semrec_faiss.build(VECTORS, SONGS, users=people, output=tmp_path / "index")
+    pq.write_table(pa.table({"user_id": odd, "media_id": ["a", "b"]}), tmp_path / "seen.parquet")
+    with pytest.raises(DataError, match=f"column user_id has type .*; {expected}"):
+        write_seen(tmp_path / "seen.parquet", tmp_path / "out")
+    with pytest.raises(DataError, match=f"column user_id has type .*; {expected}"):
+        update_index(tmp_path / "index", Change(seen=tmp_path / "seen.parquet"))
+
+
+def test_ids_as_databases_and_frames_have_them(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    users = pa.table({"user_id": [7, 8], "vector": pa.array(VECTORS[:2].tolist())})
+    semrec_faiss.build(VECTORS, SONGS, users=users, output=index)
+    for ids, media in ((pa.array([7]).cast(pa.decimal128(20, 0)), "a"), (pa.array(["7"]).dictionary_encode(), "b")):
+        pq.write_table(pa.table({"user_id": ids, "media_id": [media]}), tmp_path / "seen.parquet")
+        assert update_index(index, Change(seen=tmp_path / "seen.parquet")).seen == 1
+    assert [one.media_id for one in Recommender.open(index).recommend("7", 3)] == ["c"]
+    pq.write_table(pa.table({"user_id": pa.nulls(0), "media_id": pa.nulls(0)}), tmp_path / "seen.parquet")
+    assert update_index(index, Change(seen=tmp_path / "seen.parquet")).bytes_written == 0
+    pq.write_table(pa.table({"user_id": [7.0], "media_id": ["c"]}), tmp_path / "seen.parquet")
+    with pytest.raises(DataError, match="column user_id has type DOUBLE"):  # was a row of an unknown user, "7.0"
+        update_index(index, Change(seen=tmp_path / "seen.parquet"))
+    for number in (float("nan"), float("inf"), 7.5, 1e300):
+        with pytest.raises(DataError, match="column user holds 1 numbers that are no whole ids"):
+            Recommender.from_arrays(VECTORS, SONGS, interactions={"user": np.array([number, 7.0]), "item": ["a", "b"]})
+
+
+def test_ids_of_a_csv_keep_their_leading_zeros(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_text("user_id,media_id,rating\r\n007,010,4.5\r\n7,011,3\r\n")
+    assert write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet") == ["007", "7"]
+    assert pq.read_table(tmp_path / "seen.parquet").to_pylist() == [
+        {"user_id": "007", "media_id": "010", "rating": 4.5},
+        {"user_id": "7", "media_id": "011", "rating": 3.0},
+    ]
