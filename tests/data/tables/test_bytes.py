@@ -1,4 +1,4 @@
-"""Bytes are neither text nor numbers, ids one of these: what is not is refused and never told as a text that it is not."""
+"""Bytes are neither text nor numbers, and ids are one of these: what is neither is refused, never told as a text."""
 
 from __future__ import annotations
 
