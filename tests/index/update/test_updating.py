@@ -320,7 +320,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
         update_index(index, Change(write_folder(folder, other)))
     write_seen(tmp_path / "seen.parquet", [("u1", "nothing", 3.0, 5)])
     with pytest.raises(DataError, match="rows whose media_id is not in"):
-        update_index(index, Change(seen=tmp_path / "seen.parquet"))
+        update_index(index, Change(seen=tmp_path / "seen.parquet"), strict=True)
     with pytest.raises(NotFoundError, match="no folder"):
         update_index(index, Change(tmp_path / "none"))
     with pytest.raises(NotFoundError, match="does not exist"):
