@@ -10,6 +10,7 @@ import click
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.options import FiniteRange, json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
+from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.gpu.float16 import Float16Results
@@ -68,6 +69,11 @@ def gpu(
     from semrec_faiss.measure.bench.gpu.originals import bench_originals
     from semrec_faiss.measure.bench.gpu.several import bench_gpus
 
+    kinds = {"--float16": float16, "--originals": originals, "several --gpus": len(gpus) > 1}
+    kinds["--spectrum text"] = spectrum == "text"
+    wanted = [kind for kind, is_wanted in kinds.items() if is_wanted]
+    if len(wanted) > 1:
+        raise UsageError(f"{' and '.join(wanted)} are measured apart", fix="ask for one of them at a time")
     given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
     asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)
     if float16:

@@ -170,3 +170,20 @@ def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:
     assert written["floor"]["batches"] is None
     assert {"faiss_defaults", "floor.batches", "data.made_by", "data.seed"} <= set(written["not_measured"])
     assert str(tmp_path) not in json.dumps(written)
+
+
+@pytest.mark.parametrize(
+    "asked, told",
+    [
+        (["--float16", "--originals"], "--float16 and --originals are measured apart"),
+        (["--originals", "--gpus", "0,1"], "--originals and several --gpus are measured apart"),
+        (["--gpus", "0,1", "--spectrum", "text"], "several --gpus and --spectrum text are measured apart"),
+    ],
+)
+def test_what_bench_gpu_does_not_measure_together_is_refused(
+    asked: list[str], told: str, tmp_path: Path, semrec: Semrec
+) -> None:
+    """All but one of them was ignored."""
+    ended = semrec("bench", "gpu", *asked, "--out", tmp_path)
+    assert ended.code == 2 and told in ended.err
+    assert not list(tmp_path.iterdir())
