@@ -24,6 +24,7 @@ from semrec_faiss.data.folder.layout import (
     open_vectors,
 )
 from semrec_faiss.data.folder.npy import NpyWriter
+from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.folder.vectors import vector_norms
 from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.factors import check_installed
@@ -112,8 +113,9 @@ def learn_folder(
             (made / "users").mkdir()
             (made / "media").mkdir()
             ids = _write_ids_and_seen(source, interactions, made)
-            history = read_history(made / SEEN, ids, catalog)
-            _check_history(history, settings, interactions or source.seen)
+            told = str(interactions or source.seen)
+            history = read_history(ParquetRelation(made / SEEN, told), ids, catalog)
+            _check_history(history, settings, told)
             fitting = time.perf_counter()
             titles = catalog.count if texts is None else texts
             vectors, transformation = learn(history, titles, settings, progress, workers)
@@ -181,7 +183,7 @@ def _write_ids_and_seen(source: DataFolder, interactions: Path | None, made: Pat
     return ids
 
 
-def _check_history(history: History, settings: LearnSettings, path: Path | None) -> None:
+def _check_history(history: History, settings: LearnSettings, path: str) -> None:
     if not (profile_weights(history, settings.profile) > 0).any():
         raise DataError(
             f"{path}: nobody has rated anything {settings.profile.liked:g} or better, so that nothing is liked",

@@ -167,10 +167,11 @@ class IndexWriter:
             (folder / USER_IDS).write_text(json.dumps(list(self._users)), encoding="utf-8")
             np.save(folder / USER_VECTORS, np.stack(list(self._users.values())))
         if self._seen:
-            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            pq.write_table(pa.table(self._seen), folder / SEEN)
+            from semrec_faiss.data.tables.memory import arrow_of
+
+            pq.write_table(arrow_of(self._seen, "what users have seen"), folder / SEEN)
 
 
 def _listed(values: Any, what: str) -> list[Any]:

@@ -125,6 +125,16 @@ def test_what_cannot_be_learned_from_is_told(source: Path, tmp_path: Path) -> No
     refused(UsageError, "is not empty", out=learned, interactions=source / "ratings.csv")
 
 
+@pytest.mark.parametrize("odd, told", [(",{}", "rows without user_id: 1"), ("u1,nix", "rows whose media_id is not in")])
+def test_mistakes_of_interactions_name_their_file(odd: str, told: str, source: Path, tmp_path: Path) -> None:
+    """They named users/seen.parquet of the folder that was being made, which is gone."""
+    table = tmp_path / "plays.csv"
+    table.write_text(f"user_id,media_id\n{odd.format('m00001')}\n")
+    with pytest.raises(DataError) as caught:
+        learn_folder(source / "texts", tmp_path / "out", SMALL, interactions=table)
+    assert caught.value.message.startswith(f"{table}: {told}") and not (tmp_path / "out").exists()
+
+
 def test_a_damaged_transformation_is_told(source: Path, tmp_path: Path) -> None:
     learn_folder(source / "texts", tmp_path / "out", SMALL, interactions=source / "ratings.csv")
     media, vectors = tmp_path / "out" / "media", tmp_path / "out" / MEDIA_VECTORS

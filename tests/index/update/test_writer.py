@@ -93,6 +93,14 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
         ("vectors are no array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),  # type: ignore[arg-type]
         ("one of user_ids is None", lambda w: w.put_users([None], vectors)),  # type: ignore[list-item]
         ("columns differ in length: 1 of user_id, 0 of media_id", lambda w: w.append_seen(user_id=["u1"], media_id=[])),
+        (
+            "what users have seen cannot be read as a table",
+            lambda w: w.append_seen(user_id=[2**70], media_id=["a"]),
+        ),
+        (
+            "what users have seen cannot be read as a table",
+            lambda w: w.append_seen(user_id=["7", 7], media_id=["a", "b"]),
+        ),
         ("media_ids is None", lambda w: w.remove_titles(None)),  # type: ignore[arg-type]
     ]
     for says, call in calls:
