@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -90,12 +91,19 @@ def array_of(value: Any, what: str) -> NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UsageError(f"{what} are no array of numbers: {error}", fix="give a numpy array of floats") from error
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if masked := _masked_values(value):
         raise UsageError(
-            f"{what} hold {int(np.ma.getmaskarray(value).sum()):,} masked values, which are no numbers",
+            f"{what} hold {masked:,} masked values, which are no numbers",
             fix="leave their rows out, or fill them: vectors.filled(0)",
         )
     return array
+
+
+def _masked_values(value: object) -> int:
+    """Count them; where nobody has imported numpy.ma, which takes a megabyte, there are none."""
+    if "numpy.ma" not in sys.modules or not isinstance(value, np.ma.MaskedArray):
+        return 0
+    return int(np.ma.getmaskarray(value).sum())
 
 
 def _shown(value: object) -> str:

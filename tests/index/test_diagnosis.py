@@ -89,6 +89,7 @@ def test_a_driver_too_old_for_torch_is_named_with_the_line_that_mends_it(monkeyp
     assert "CUDA 13.0, no GPU usable, which needs driver 580 or later; this is 570.86.15" in found.found
     assert "uv pip install --torch-backend cu126" in str(found.fix)
     monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("580.65.06")])
+    monkeypatch.setattr(diagnosis, "_torch_architectures", lambda: ["sm_80", "sm_90"])
     assert diagnosis._used(torch, sees) is torch
     monkeypatch.setattr(diagnosis, "gpu_states", lambda: [state("570.86.15")])
     older = Check("torch", "ok", "2.8.0 CUDA 12.6, 1 GPUs")

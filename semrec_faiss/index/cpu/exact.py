@@ -20,8 +20,8 @@ VectorsOf = Callable[[Rows], Vectors]
 Search = Callable[[Vectors, int], tuple[Scores, Rows]]
 """Queries float32 (queries, dim) and how many; scores float32 and rows int64 (queries, how many), best first."""
 
-GATHER_BYTES = 4 << 20
-"""Candidate vectors gathered at once while rescoring: those of some sixty queries, for each step is ten calls."""
+GATHER_BYTES = 1 << 20
+"""Candidate vectors gathered at once while rescoring."""
 
 SCAN_ROWS = 65_536
 """Titles scored at once while scanning."""
