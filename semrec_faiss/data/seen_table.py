@@ -121,7 +121,7 @@ class DelistedRows:
     timestamps: NDArray[np.int64] | None
 
     def take(self, at: NDArray[np.int64]) -> DelistedRows:
-        """Return some of the rows, int64, in that order."""
+        """Return the rows ``at``, int64 (n,), in that order."""
         return DelistedRows(
             self.users[at],
             self.media_ids[at],
@@ -133,7 +133,12 @@ class DelistedRows:
 def joined_ratings_and_times(
     parts: Sequence[SeenRows | DelistedRows],
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
-    """Put ratings one after the other, NaN where a part has none; and timestamps, None where any part has none."""
+    """Put ratings and timestamps one after the other.
+
+    Returns:
+        The ratings, float32 (rows of all parts,), NaN where a part has none and None where no part has any; and the
+        timestamps, int64 (rows of all parts,), None where any part has none.
+    """
     ratings = [np.full(len(one.users), np.nan, np.float32) if one.ratings is None else one.ratings for one in parts]
     times = [one.timestamps for one in parts if one.timestamps is not None]
     return (

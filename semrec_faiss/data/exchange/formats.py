@@ -175,6 +175,12 @@ def read_bin(path: Path, dtype: type[np.float32] | type[np.int32]) -> NDArray[An
 def write_bin(path: Path, blocks: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: type[Any]) -> None:
     """Write an fbin (float32) or ibin (int32) block by block, whole or not at all.
 
+    Args:
+        path: the file.
+        blocks: rows, (any, columns) each, in order.
+        shape: (rows, columns) of all blocks together.
+        dtype: what the values are written as, little-endian.
+
     Raises:
         StorageError: the disk refuses.
     """

@@ -110,7 +110,7 @@ class _Unusable:
         self._shown: list[str] = []
 
     def look_at(self, block: NDArray[np.float32], first: int) -> None:
-        """Count those of a block whose first row is ``first``."""
+        """Count those of a block of vectors, float32 (rows, dim), whose first row is ``first``."""
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(block).all(axis=1))
         wrong = np.flatnonzero(~finite | ~block.any(axis=1))
         self.count += len(wrong)

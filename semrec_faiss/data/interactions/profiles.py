@@ -104,7 +104,7 @@ def weight_matrix(history: History, weights: Values, titles: int) -> csr_matrix[
 
 
 def users_without_likes(history: History, profile: Profile) -> Rows:
-    """Return the users of whom nothing is known that counts: int64, ascending."""
+    """Return the rows of users of whom nothing is known that counts: int64 (such users,), ascending."""
     positive = profile_weights(history, profile) > 0
     return np.flatnonzero(_each(np.add, positive.astype(np.int64), history.offsets) == 0)
 

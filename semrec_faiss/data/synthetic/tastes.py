@@ -102,7 +102,7 @@ class TitlePool:
         self._by_genre = [rows[order[low:high]] for low, high in pairwise(bounds.tolist())]
 
     def favourite_genres(self, random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """Draw genres that have titles, as often as they are common: int64 of ``shape``, positions in GENRES."""
+        """Draw genres that have titles, as often as they are common: int64, in ``shape``, positions in GENRES."""
         share = np.array([len(rows) for rows in self._by_genre], dtype=np.float64)
         return random.choice(len(GENRES), shape, p=share / share.sum())
 

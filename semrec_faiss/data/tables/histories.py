@@ -199,7 +199,11 @@ def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Prof
 
 
 def checked_likes(history: History, profile: Profile) -> Rows:
-    """Return the rows, int64, of users of whom nothing is known that counts; raises DataError where that is all."""
+    """Return the rows of users of whom nothing is known that counts, int64 (such users,), ascending.
+
+    Raises:
+        DataError: that is all of them.
+    """
     without = users_without_likes(history, profile)
     if len(without) == len(history.offsets) - 1:
         raise DataError(

@@ -185,7 +185,7 @@ class Catalog(HoldsHandles):
 
         Args:
             path: the file.
-            rows: int64, ascending: which of its rows are the first ones.
+            rows: int64 (n,), ascending: which of its rows are the first ones.
             lines: the titles after those, as JSON objects.
             fields: the DuckDB type of every field of any of them.
             parts: as for `read`.

@@ -123,7 +123,7 @@ class StoredColumns:
         return [pa.Table.from_batches([batch]) for batch in table.to_batches()]
 
     def take(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
-        """Return the titles in ``rows``, int64, in the order asked: a column a field, all or those of ``names``."""
+        """Return the titles in ``rows``, int64 (n,), in that order: a column a field, all or those of ``names``."""
         batches = self._batches if names is None else [batch.select(list(names)) for batch in self._batches]
         if len(batches) == 1:
             return _taken(batches[0], rows)

@@ -103,7 +103,7 @@ def insert_kept(
         fields: the table's, with their types.
         path: the file.
         held: the file's fields, with their types, which may be narrower.
-        rows: int64, ascending: which of its rows.
+        rows: int64 (n,), ascending: which of its rows.
     """
     connection.register("kept", {ROW: np.arange(len(rows)), "held": rows})
     columns = ", ".join(_as_type(name, held.get(name), kind) for name, kind in fields.items())

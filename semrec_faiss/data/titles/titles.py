@@ -107,7 +107,7 @@ class Titles:
         return self._columns is not None
 
     def columns(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
-        """Return the titles in ``rows``, int64, in the order asked: an Arrow column a field, of `fields`' types.
+        """Return the titles in ``rows``, int64 (n,), in the order asked: an Arrow column a field, of `fields`' types.
 
         Args:
             rows: which titles.
@@ -152,7 +152,7 @@ class Titles:
         return Answering(rank, [row for row, _ in held])
 
     def known_rows(self, media_ids: Sequence[str]) -> Rows:
-        """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
+        """Return the rows of titles by media_id, int64 (media_ids,), in that order, -1 where there is no such title."""
         if self._stored is None:
             rows = {media_id: row for row, media_id in enumerate(self.catalog.all_media_ids().tolist())}
             return np.array([rows.get(media_id, -1) for media_id in media_ids], np.int64)

@@ -96,7 +96,7 @@ def cost_beside_defaults(
 
     Args:
         index: of type flat, on a CPU.
-        batches: the queries, by how many there are; 100 among them.
+        batches: the queries, float32 (how many, dim), by how many there are; 100 among them.
         k: how many titles.
         repeats: rounds of 1,000 queries.
         progress: told the rounds done.

@@ -191,7 +191,7 @@ def asked_once(ask: Callable[[str], object], names: Sequence[str]) -> Timing:
 
 
 def drawn(count: int, seed: int) -> Rows:
-    """Draw rows to be asked once each: int64, different ones."""
+    """Draw different rows below ``count``, to be asked once each: int64 (FIRST_TIMES or ``count``,)."""
     return np.random.default_rng(seed).choice(count, min(FIRST_TIMES, count), replace=False)
 
 

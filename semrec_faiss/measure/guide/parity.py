@@ -58,7 +58,16 @@ def parity_certificate(sides: Sides, settings: CompareSettings, progress: Progre
 
 
 def float64_search(index: VectorIndex, queries: Vectors, k: int) -> SearchResult:
-    """Rank all titles by inner products in float64, ties by row: what an exact search must give."""
+    """Rank all titles by inner products in float64, ties by row: what an exact search must give.
+
+    Args:
+        index: the titles.
+        queries: float32 (queries, dim).
+        k: how many titles.
+
+    Returns:
+        Rows and float32 scores, (queries, k) each.
+    """
     wide = queries.astype(np.float64)
     scores = np.empty((len(queries), 0))
     rows = np.empty((len(queries), 0), np.int64)

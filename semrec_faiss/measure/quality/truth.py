@@ -164,7 +164,7 @@ def exact_index(
 
 
 def digest_of_array(array: NDArray[Any]) -> str:
-    """Return the SHA-256 in hex of an array's dtype, shape and values, read in blocks where it lies on disk."""
+    """Return the SHA-256 in hex of dtype, shape and values of any array, read in blocks where it lies on disk."""
     hashed = hashlib.sha256(f"{array.dtype.newbyteorder('<').str} {array.shape}\n".encode())
     step = max(1, HASH_BYTES // max(1, array[:1].nbytes))
     little = array.dtype.newbyteorder("<")
