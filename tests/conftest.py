@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -294,6 +296,13 @@ def _gpu_count() -> int:
         return gpu_count()
     except MissingPackageError:
         return 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes take files in turn, begin with those of slow tests, so that all end together."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)
