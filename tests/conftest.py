@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -176,6 +178,29 @@ class Ended(NamedTuple):
         """The JSON on stdout, which must be all there is."""
         assert self.code == 0, self.err
         return json.loads(self.out)
+
+
+def run_python(
+    *arguments: object, seconds: float = 120, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with ``arguments`` in a process of its own that imports this source tree, and wait for its end.
+
+    Args:
+        arguments: ``-c`` and a program, ``-m semrec_faiss`` and a command, or a file, and what it is told.
+        seconds: how long it may take.
+        cwd: the folder that it runs in.
+        environment: variables beside this process's own.
+    """
+    paths = [str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+    )
 
 
 Semrec = Callable[..., Ended]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -58,8 +58,7 @@ def index_of(data: Path) -> Any:
 
 def run(how: str, index: Path, *settings: str) -> Any:
     """What the program prints; a hang ends the test."""
-    command = [sys.executable, str(PROGRAM), how, str(index), *settings]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = run_python(PROGRAM, how, index, *settings)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 

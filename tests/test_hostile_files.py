@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from semrec_faiss.cli.printing import progress_bars
 from semrec_faiss.config.reading import config_from_dict, load_config, read_source
@@ -43,14 +44,7 @@ Make = Callable[..., Any]
 
 
 def python(program: str, *, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    return run_python("-c", textwrap.dedent(program), seconds=seconds, **environment)
 
 
 @pytest.fixture

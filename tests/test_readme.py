@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
+from conftest import run_python
 
 from semrec_faiss.cli.main import COMMANDS, cli
 from semrec_faiss.config.schema import known_keys
@@ -76,9 +75,8 @@ def workplace(with_demo: Path) -> Path:
 
 def run(command: str, workplace: Path) -> subprocess.CompletedProcess[str]:
     words = shlex.split(command)
-    launcher = {"semrec": [sys.executable, "-m", "semrec_faiss"], "python": [sys.executable]}[words[0]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160"}
-    return subprocess.run([*launcher, *words[1:]], capture_output=True, text=True, cwd=workplace, env=environment)
+    launcher = {"semrec": ["-m", "semrec_faiss"], "python": []}[words[0]]
+    return run_python(*launcher, *words[1:], cwd=workplace, COLUMNS="160")
 
 
 @pytest.mark.slow
@@ -103,13 +101,7 @@ def test_the_pages_show_commands_with_their_output() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_every_python_example_prints_what_its_page_shows(page: Path, workplace: Path) -> None:
     for example, expected in zip(blocks(page, "python"), blocks(page, "text"), strict=True):
-        result = subprocess.run(
-            [sys.executable, "-c", example],
-            capture_output=True,
-            text=True,
-            cwd=workplace,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
+        result = run_python("-c", example, cwd=workplace)
         assert result.returncode == 0, result.stderr
         assert comparable(result.stdout) == comparable(expected)
 

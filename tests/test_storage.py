@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss import storage
 from semrec_faiss.data.folder.out_folder import check_out_folder
@@ -117,9 +118,7 @@ WRITERS = {
 def test_what_a_killed_writer_leaves_is_mended_by_the_next(tmp_path: Path, how: str) -> None:
     old, new, files = WRITERS[how]
     program = Path(__file__).with_name("killed_writers.py")
-    ended = subprocess.run(
-        [sys.executable, str(program), how, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-    )
+    ended = run_python(program, how, tmp_path, seconds=300)
     assert ended.returncode == 0, ended.stderr
     outcomes = json.loads(ended.stdout)
     assert len(outcomes) >= 2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from conftest import run_python
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def semrec(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "semrec_faiss", *arguments], capture_output=True, text=True, cwd=cwd)
+    return run_python("-m", "semrec_faiss", *arguments, cwd=cwd)
 
 
 def all_commands() -> list[tuple[str, click.Command]]:
@@ -43,7 +44,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
         "heavy = {'faiss', 'torch', 'duckdb', 'numpy', 'pydantic', 'rich', 'pandas'} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = run_python("-c", code)
     assert result.stdout.splitlines()[-1] == "HEAVY []"
     assert "similar" in result.stdout
 
@@ -54,7 +55,7 @@ def test_what_answers_a_question_loads_no_tables() -> None:
         "import sys, semrec_faiss.search.recommender\n"
         "print(sorted({'torch', 'duckdb', 'pyarrow', 'pandas', 'scipy'} & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = run_python("-c", code)
     assert result.stdout == "[]\n"
 
 

@@ -7,8 +7,6 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from conftest import run_python
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
@@ -175,9 +174,7 @@ def test_the_demo_can_be_evaluated(tmp_path: Path) -> None:
         ["build", "flat", "--dataset", str(DEMO), "--output", str(index), "--set", "device.kind=cpu"],
         ["evaluate", str(index), "--json"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "semrec_faiss", *arguments], capture_output=True, text=True, timeout=300, check=False
-        )
+        done = run_python("-m", "semrec_faiss", *arguments, seconds=300)
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["index"]["ratings"] == 4897

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index import diagnosis
@@ -19,7 +19,7 @@ from semrec_faiss.index.hardware.gpu_memory import GpuState
 
 
 def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "semrec_faiss", *map(str, arguments)], capture_output=True, text=True)
+    return run_python("-m", "semrec_faiss", *arguments)
 
 
 @pytest.mark.slow

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
@@ -185,21 +184,13 @@ def test_an_index_moves_between_gpu_and_cpu(
     )
 
 
-def test_an_index_built_on_a_gpu_is_verified_where_there_is_none(tmp_path: Path, make_folder: Any, repo: Path) -> None:
+def test_an_index_built_on_a_gpu_is_verified_where_there_is_none(tmp_path: Path, make_folder: Any) -> None:
     made = make_folder(tmp_path / "data", titles=2500, dim=32, users=8)
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": IVF, "device": {"kind": "gpu"}}
     build_index(config_from_dict(values))
 
     def semrec(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "semrec_faiss", *arguments],
-            cwd=repo,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-            timeout=100,
-        )
+        return run_python("-m", "semrec_faiss", *arguments, CUDA_VISIBLE_DEVICES="")
 
     # Once a fault: "GPU 0 was asked for, but FAISS sees 0", although the CPU replays the known answers.
     done = semrec("verify", str(tmp_path / "index"))
@@ -268,15 +259,7 @@ print("wrong", wrong)
 )
 def test_threads_share_a_gpu(meanwhile: str, indexes: int, repo: Path) -> None:
     """In a process of its own: without the lock FAISS ends it."""
-    done = subprocess.run(
-        [sys.executable, "-c", _THREADS, meanwhile, str(indexes)],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )
+    done = run_python("-c", _THREADS, meanwhile, indexes, seconds=200, cwd=repo)
     assert done.returncode == 0, done.stderr[-1500:]
     assert done.stdout.splitlines()[-1] == "wrong []"
 
@@ -366,15 +349,7 @@ def test_a_fork_of_a_process_that_used_the_gpu_is_refused_and_spawn_works(
     made = make_folder(tmp_path / "data", titles=3_000, users=3, dim=32)
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": kind, "device": {"kind": "gpu"}}
     build_index(config_from_dict(values))
-    done = subprocess.run(
-        [sys.executable, str(repo / "tests" / "ask_after_fork.py"), "refused", str(tmp_path / "index")],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{repo}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )
+    done = run_python(repo / "tests" / "ask_after_fork.py", "refused", tmp_path / "index", seconds=200)
     assert done.returncode == 0, done.stderr[-1500:]
     (said, code), spawned, same, parent = json.loads(done.stdout.splitlines()[-1])
     told = "DeviceError: this process was forked from one that had used the GPU, and CUDA cannot be used after that"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
@@ -366,8 +365,7 @@ else:
 
 def kill(library: Any, folder: Path, mode: str, block: int) -> dict[str, Any]:
     """Let exports be killed and gone on with, and check that every file is that of the unbroken run."""
-    command = [sys.executable, "-c", KILLER, str(library.output), str(folder), mode, str(block)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    result = run_python("-c", KILLER, library.output, folder, mode, block, seconds=200)
     assert result.returncode == 0, result.stderr
     whole = read(folder / "whole" / "recs.parquet")
     assert len({row[0] for row in whole}) == USERS - 1  # one has seen everything
@@ -480,8 +478,7 @@ def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any,
     out = tmp_path / "recs.parquet"
     export_all_users(recommender, out, 2)
     old = out.read_bytes()
-    command = [sys.executable, "-c", FULL, str(library.output), str(out), str(BLOCK), str(limit)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result = run_python("-c", FULL, library.output, out, BLOCK, limit)
     assert out.read_bytes() == old
     assert "Traceback" not in result.stderr
     assert result.stdout.startswith("StorageError cannot write")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
@@ -322,8 +322,8 @@ def test_a_question_about_a_title_loads_no_database(exact: Recommender) -> None:
         " sys.exit('duckdb' in sys.modules)"
     )
     path = exact.saved.generation.folder.parent
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = run_python("-c", code, path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_result_that_is_changed_does_not_change_later_answers(exact: Recommender) -> None:
@@ -381,7 +381,6 @@ def test_answers_are_a_table(exact: Recommender) -> None:
 def test_a_missing_table_library_is_told_with_its_command(
     exact: Recommender, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
 
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingPackageError, match=f"{library} is not installed") as caught:

@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.exchange.formats import read_bin, write_bin
@@ -320,8 +319,7 @@ except StorageError as error:
     print(error.message)
 """
     out = tmp_path / "vectors.hdf5"
-    command = [sys.executable, "-c", program, str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = run_python("-c", program, out)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"cannot write {out}: File too large\n"
     assert list(tmp_path.iterdir()) == []
@@ -343,9 +341,7 @@ def test_unusable_vectors_of_all_blocks_are_named_at_once(
 def test_hdf5_with_flipped_bits_is_read_or_refused(tmp_path: Path, parts: dict[str, np.ndarray]) -> None:
     """HDF5's library may end the process that reads such files; `flip_hdf5.py` tries any number of them."""
     program = Path(__file__).with_name("flip_hdf5.py")
-    ended = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), "12"], capture_output=True, text=True, timeout=300, check=False
-    )
+    ended = run_python(program, tmp_path, 12, seconds=300)
     assert ended.returncode == 0, ended.stderr
     counts = json.loads(ended.stdout)
     assert sum(counts.values()) == 12

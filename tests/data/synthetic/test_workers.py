@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 from semrec_faiss.data.synthetic import tastes, titles
 from semrec_faiss.data.synthetic.workers import Workers, processes_for, threads_for
@@ -182,11 +182,7 @@ def test_processes_import_what_this_one_has_and_no_more(tmp_path: Path) -> None:
         "write_synthetic(Path('x'), titles=9000, users=0, dim=8, processes=2)\n"
         "assert (sys.path[1:], dict(os.environ), sys.modules['__main__']) == before\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(HOME)}
-    command = [sys.executable, str(program), str(tmp_path / "other")]
-    done = subprocess.run(
-        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = run_python(program, tmp_path / "other", seconds=300, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len((tmp_path / "x/media/metadata.jsonl").read_text().splitlines()) == 9000
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -330,7 +331,7 @@ def test_a_killed_run_leaves_no_folder(tmp_path: Path) -> None:
         "def kill(what, done, total): os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_synthetic(Path(sys.argv[1]), titles=5000, users=10, dim=8, progress=kill)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=False)
+    done = run_python("-c", program, tmp_path / "x")
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "x").exists()
 

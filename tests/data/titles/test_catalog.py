@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_titles import Entry, catalog_of, titled, write_lines
@@ -329,7 +328,7 @@ def test_foreign_sql_sees_only_the_catalog(tmp_path: Path, sql: str) -> None:
 
 def test_importing_the_catalog_loads_no_duckdb() -> None:
     code = "import sys, semrec_faiss.data.titles.catalog, semrec_faiss.data.check; sys.exit('duckdb' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert run_python("-c", code).returncode == 0
 
 
 @pytest.mark.slow

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -219,7 +218,7 @@ def read_only(build: Build) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) -> None:
+def test_a_read_only_index_opens_and_is_verified(read_only: Path) -> None:
     program = (
         "import os, sys\n"
         "import semrec_faiss.index.saved.verifying, semrec_faiss.search.recommender\n"
@@ -237,15 +236,7 @@ def test_a_read_only_index_opens_and_is_verified(read_only: Path, repo: Path) ->
         "except StorageError as error:\n"
         "    print('refused', error.exit_code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(repo), "HOME": "/"},
-    )
+    done = run_python("-c", program, HOME="/")
     assert done.stdout.split() == ["3", "3", "refused", "8"], done.stderr[-800:]
 
 
@@ -418,18 +409,11 @@ def test_a_second_builder_is_refused_while_the_first_writes(tmp_path: Path, buil
     assert word_of(tmp_path) == "Two"
 
 
-def test_another_process_is_refused_too(tmp_path: Path, build: Build, folders: dict[str, Any], repo: Path) -> None:
+def test_another_process_is_refused_too(tmp_path: Path, build: Build, folders: dict[str, Any]) -> None:
     build(tmp_path / "index", "One")
     (tmp_path / "c.yaml").write_text(f"dataset: {folders['Two'].root}\noutput: {tmp_path / 'index'}\n")
     with IndexDirectory(tmp_path / "index").writing():
-        done = subprocess.run(
-            [sys.executable, "-m", "semrec_faiss", "build", str(tmp_path / "c.yaml")],
-            cwd=repo,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_python("-m", "semrec_faiss", "build", tmp_path / "c.yaml")
     assert done.returncode == 2
     assert "another process is writing" in done.stderr
     assert "Traceback" not in done.stderr

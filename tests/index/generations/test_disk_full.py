@@ -11,8 +11,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import run_python
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -109,35 +108,20 @@ for limit, step in limits:
 """
 
 
-def build_limited(
-    repo: Path, output: Path, folder: Path, limits: list[int], step: str = "choose_device"
-) -> list[list[Any]]:
+def build_limited(output: Path, folder: Path, limits: list[int], step: str = "choose_device") -> list[list[Any]]:
     """Build in forks of one process, each limited in bytes a file from a ``step`` of index/build on."""
     steps = json.dumps([(limit, step) for limit in limits])
-    done = subprocess.run(
-        [sys.executable, "-c", _LIMITED, str(output), str(folder), steps, json.dumps(KIND)],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(repo),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore",
-        },
-    )
+    told = ("-c", _LIMITED, output, folder, steps, json.dumps(KIND))
+    done = run_python(*told, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs limits on the size of files")
-def test_files_that_cannot_grow_end_in_a_storage_error(index: Path, folders: tuple[Path, Path], repo: Path) -> None:
+def test_files_that_cannot_grow_end_in_a_storage_error(index: Path, folders: tuple[Path, Path]) -> None:
     sizes = sorted({path.stat().st_size for path in index.rglob("*") if path.is_file()} - {0})
     limits = sorted({0, 1, *sizes, *(size - 1 for size in sizes), *(size // 2 for size in sizes)} - {sizes[-1]})
-    outcomes = build_limited(repo, index, folders[1], limits)
+    outcomes = build_limited(index, folders[1], limits)
     assert [limit for limit, *_ in outcomes] == limits
     for limit, kind, code, message, _ in outcomes:
         assert (kind, code) == ("StorageError", 8), (limit, kind, message)
@@ -145,16 +129,16 @@ def test_files_that_cannot_grow_end_in_a_storage_error(index: Path, folders: tup
     listed = {tuple(names) for *_, names in outcomes}
     assert listed == {(".lock", "CURRENT", "gen-000001")}
     check_untouched(index)
-    assert build_limited(repo, index, folders[1], [sizes[-1] * 2])[0][1] == "built"
+    assert build_limited(index, folders[1], [sizes[-1] * 2])[0][1] == "built"
     check_untouched(index, "gen-000002", "New")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs limits on the size of files")
 @pytest.mark.parametrize("step", ["write_user_ids", "write_seen", "Manifest"])
 def test_a_disk_that_fills_up_late_ends_in_a_storage_error_too(
-    step: str, index: Path, folders: tuple[Path, Path], repo: Path
+    step: str, index: Path, folders: tuple[Path, Path]
 ) -> None:
-    for limit, kind, code, message, names in build_limited(repo, index, folders[1], [0, 3, 200], step):
+    for limit, kind, code, message, names in build_limited(index, folders[1], [0, 3, 200], step):
         # Once a fault: DuckDB's IOException for users.parquet and seen.parquet.
         assert (kind, code) == ("StorageError", 8), (limit, kind, message)
         assert names == [".lock", "CURRENT", "gen-000001"]
@@ -327,10 +311,8 @@ def test_rollback_on_a_full_disk_changes_nothing(
     assert verify(index).name == "gen-000002"
 
 
-def test_the_first_build_on_a_full_disk_leaves_no_half_index(
-    tmp_path: Path, folders: tuple[Path, Path], repo: Path
-) -> None:
-    (limited,) = build_limited(repo, tmp_path / "index", folders[0], [2000])
+def test_the_first_build_on_a_full_disk_leaves_no_half_index(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    (limited,) = build_limited(tmp_path / "index", folders[0], [2000])
     assert limited[1:3] == ["StorageError", 8]
     assert limited[4] is None, "the directory was made for this build"
     build(folders[0], tmp_path / "index")
@@ -338,7 +320,7 @@ def test_the_first_build_on_a_full_disk_leaves_no_half_index(
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs limits on the size of files")
-def test_the_command_line_ends_with_exit_code_6(index: Path, folders: tuple[Path, Path], repo: Path) -> None:
+def test_the_command_line_ends_with_exit_code_6(index: Path, folders: tuple[Path, Path]) -> None:
     (index.parent / "c.yaml").write_text(f"dataset: {folders[1]}\noutput: {index}\n")
     program = (
         "import resource, runpy, signal, sys\n"
@@ -347,9 +329,7 @@ def test_the_command_line_ends_with_exit_code_6(index: Path, folders: tuple[Path
         f"sys.argv = ['semrec', 'build', {str(index.parent / 'c.yaml')!r}]\n"
         "runpy.run_module('semrec_faiss', run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_python("-c", program)
     assert done.returncode == 8, done.stderr
     assert "Traceback" not in done.stderr
     assert "fix: " in done.stderr

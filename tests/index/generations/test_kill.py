@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_python
 
 KILLS = 52
 
@@ -28,24 +27,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
     ]
 
 
-def kill_builds(how: str, index: Path, folders: list[Path], repo: Path) -> dict[str, Any]:
+def kill_builds(how: str, index: Path, folders: list[Path]) -> dict[str, Any]:
     """Run kill_builds.py and return what it saw."""
     program = Path(__file__).with_name("kill_builds.py")
-    done = subprocess.run(
-        [sys.executable, str(program), how, str(index), *map(str, folders), str(KILLS)],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(repo),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore",
-        },
-    )
+    told = (program, how, index, *folders, KILLS)
+    done = run_python(*told, seconds=600, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -59,10 +45,8 @@ def check_afterwards(result: dict[str, Any]) -> None:
     assert len([name for name in result["left"] if name.startswith("gen-")]) in (2, 3)
 
 
-def test_builds_killed_at_random_instants_leave_the_old_or_the_new_index(
-    tmp_path: Path, folders: list[Path], repo: Path
-) -> None:
-    result = kill_builds("random", tmp_path / "index", folders, repo)
+def test_builds_killed_at_random_instants_leave_the_old_or_the_new_index(tmp_path: Path, folders: list[Path]) -> None:
+    result = kill_builds("random", tmp_path / "index", folders)
     killed = [outcome for outcome in result["outcomes"] if outcome["killed"]]
     assert len(killed) == KILLS
     for outcome in killed:  # each index was verified, its previous generation too, and asked
@@ -71,9 +55,9 @@ def test_builds_killed_at_random_instants_leave_the_old_or_the_new_index(
 
 
 def test_builds_killed_before_each_change_to_the_disk_leave_the_old_or_the_new_index(
-    tmp_path: Path, folders: list[Path], repo: Path
+    tmp_path: Path, folders: list[Path]
 ) -> None:
-    outcomes = (result := kill_builds("operations", tmp_path / "index", folders, repo))["outcomes"]
+    outcomes = (result := kill_builds("operations", tmp_path / "index", folders))["outcomes"]
     *killed, last = outcomes
     assert last["event"] is None, "the last build got through"
     assert last["found"] == last["wanted"]

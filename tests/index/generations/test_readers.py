@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -117,8 +116,7 @@ def test_a_file_that_is_gone_from_the_generation_in_use_is_damage(tmp_path: Path
 
 def run(*arguments: object) -> Any:
     """What the program prints."""
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ended = run_python(PROGRAM, *arguments, seconds=300)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 

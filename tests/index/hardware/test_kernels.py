@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.kernels import CHOICE, SAFE, Blas, Kernels, kernels_of, processor_flags
@@ -68,14 +69,7 @@ def test_kernels_that_somebody_named_stay() -> None:
         "from semrec_faiss.index.diagnosis import diagnose\n"
         "print(next(check.state for check in diagnose() if check.name == 'arithmetic'))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=os.environ | {CHOICE: "Prescott"},
-        timeout=60,
-        check=False,
-    )
+    done = run_python("-c", program, **{CHOICE: "Prescott"})
     assert done.stdout.split() == ["Prescott", "missing"], done.stderr
 
 

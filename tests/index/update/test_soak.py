@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import run_python
 
 HERE = Path(__file__).parent
 OPERATIONS = 20_000
@@ -32,14 +31,7 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_20_000_operations_some_killed_lose_nothing_and_readers_are_answered_right(in_memory: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, str(HERE / "soak.py"), str(in_memory), str(OPERATIONS), "5"],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=HERE,
-        env=os.environ | {"PYTHONPATH": f"{HERE.parents[2]}{os.pathsep}{HERE}"},
-    )
+    result = run_python(HERE / "soak.py", in_memory, OPERATIONS, 5, seconds=900, cwd=HERE)
     assert result.returncode == 0, result.stderr[-2000:]
     told = json.loads(result.stdout)
     assert told["operations"] >= OPERATIONS

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import Semrec
+from conftest import Semrec, run_python
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
@@ -171,16 +168,9 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_pat
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path, repo: Path) -> None:
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path) -> None:
     made = plan()
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kill_evaluation.py")), str(tmp_path / "sweep.yaml"), "2"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(repo)},
-    )
+    done = run_python(Path(__file__).with_name("kill_evaluation.py"), tmp_path / "sweep.yaml", 2, seconds=200)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert len(lines(made)) == 2
     assert not (made.sweep.folder / "evaluation.json").exists()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_python
 
 from semrec_faiss.measure.trials.results import SweepResults
 
@@ -20,18 +19,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reas
 
 
 def test_killed_at_twenty_random_instants(
-    tmp_path: Path, repo: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any]
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any]
 ) -> None:
     tiny_plan(tmp_path, tiny_data.root, filters=[])
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kill_sweeps.py")), str(tmp_path / "sweep.yaml"), str(KILLS)],
-        cwd=repo,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
+    told = (Path(__file__).with_name("kill_sweeps.py"), tmp_path / "sweep.yaml", KILLS)
+    done = run_python(*told, seconds=200, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     seen = json.loads(done.stdout)
     assert len(seen["outcomes"]) == KILLS
