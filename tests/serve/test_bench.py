@@ -51,6 +51,7 @@ def test_a_server_is_measured(index: Path, tmp_path: Path, semrec: Semrec) -> No
         "mixed": 0,
         "exit_code": 0,
     }
+    assert swapped["taken_ms"] > 0
     assert swapped["requests"] == swapped["kinds"]["answered"] > 0
 
 

@@ -70,19 +70,34 @@ class Told:
     seconds: float = 0.0
 
 
-def loaded(plan: Plan, requests: Sequence[bytes]) -> tuple[Load, Counter[str]]:
-    """Ask, from several processes where there are cores, and return what came of it, and how often what came.
+class Clients:
+    """Asks: from this process, or from several where there are cores, which stay from one load to the next."""
 
-    Args:
-        plan: how.
-        requests: whole HTTP requests, asked in turn.
-    """
-    count = min(MOST_PROCESSES, max(1, (usable_cores() or 1) // SPARE_CORES), plan.connections)
-    if count == 1:
-        return _summed([_in_process(plan, requests, 0, 1)])
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(time.sleep, [0.5] * count))  # all are there before one begins
-        work = [pool.submit(_in_process, plan, requests, number, count) for number in range(count)]
+    def __init__(self) -> None:
+        self._count = min(MOST_PROCESSES, max(1, (usable_cores() or 1) // SPARE_CORES))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Clients:
+        if self._count > 1:
+            self._pool = ProcessPoolExecutor(self._count, multiprocessing.get_context("spawn"))
+            list(self._pool.map(time.sleep, [0.5] * self._count))  # all are there before one begins
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def load(self, plan: Plan, requests: Sequence[bytes]) -> tuple[Load, Counter[str]]:
+        """Ask, and return what came of it, and how often what came.
+
+        Args:
+            plan: how.
+            requests: whole HTTP requests, asked in turn.
+        """
+        count = min(self._count, plan.connections)
+        if self._pool is None or count == 1:
+            return _summed([_in_process(plan, requests, 0, 1)])
+        work = [self._pool.submit(_in_process, plan, requests, number, count) for number in range(count)]
         return _summed([one.result() for one in work])
 
 
@@ -165,7 +180,7 @@ class _Caller(asyncio.Protocol):
 
     def __init__(self, callers: _Callers) -> None:
         self._callers = callers
-        self._received = b""
+        self._received = bytearray()
         self._needed = 0
         self._started: float | None = None
 
@@ -193,7 +208,7 @@ class _Caller(asyncio.Protocol):
             self._answered()
 
     def _answered(self) -> None:
-        reply, self._received, self._needed = self._received, b"", 0
+        reply, self._received, self._needed = self._received, bytearray(), 0
         told, started = self._callers.told, self._started
         self._started = None
         kind = _kind(reply, self._callers.plan.worlds)
@@ -212,7 +227,7 @@ class _Caller(asyncio.Protocol):
         self._callers.closed()
 
 
-def _kind(reply: bytes, worlds: tuple[bytes, ...]) -> str:
+def _kind(reply: bytes | bytearray, worlds: tuple[bytes, ...]) -> str:
     """Say whether a reply is an answer, and of one world where that is asked."""
     if not reply.startswith(b"HTTP/1.1 200"):
         return f"status {reply[9:12].decode('latin-1')}"

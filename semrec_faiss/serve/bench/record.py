@@ -42,10 +42,15 @@ class Lists(Load):
 
 
 class Swaps(Part):
-    """Generations taken, and then SIGTERM, under full load; ``kinds`` is how often what came back."""
+    """Generations taken, and then SIGTERM, under full load; ``kinds`` is how often what came back.
+
+    Attributes:
+        taken_ms: from publishing one to its being in use, in the median.
+    """
 
     swaps: AtLeastOne
     titles: AtLeastOne
+    taken_ms: Amount
     requests: Count
     failed: Count
     mixed: Count

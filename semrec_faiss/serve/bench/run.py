@@ -20,10 +20,10 @@ from semrec_faiss.measure.instruments.environment import load_average, stamp_of_
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.bench.load import Load, Plan, loaded
+from semrec_faiss.serve.bench.load import Clients, Load, Plan
 from semrec_faiss.serve.bench.process import Server, get, post, server
 from semrec_faiss.serve.bench.record import Alone, Lists, ServedIndex, ServeResults, ServeSettings
-from semrec_faiss.serve.bench.swaps import swapped
+from semrec_faiss.serve.bench.swaps import swapped, two_worlds
 from semrec_faiss.serve.wire.messages import ARROW
 
 MOST_ASKED = 50_000
@@ -95,21 +95,22 @@ def bench_serve(
         users=0 if recommender.saved.users is None else recommender.users.count,
     )
     device = device_name(recommender.index.device)
-    progress("swaps and SIGTERM under load", 0, 8)
-    swaps = swapped(recommender, bench.connections, bench.k, flags)
     size = _answer_bytes(recommender, bench)
-    del recommender
-    with server(index, [*flags, "--fixed-body", str(size)]) as started:
-        measure = _Measuring(started, bench, progress)
-        measure("warming", asked.similar, seconds=1.0)
-        fixed = measure("fixed body", [post("/fixed", {"title": "film_0001", "k": bench.k})])
-        similar = measure("similar", asked.similar)
-        most = similar.requests_per_second
-        half = measure("similar at 50 %", asked.similar, rate=0.5 * most)
-        tenths = measure("similar at 90 %", asked.similar, rate=0.9 * most)
-        alone = measure("one connection", asked.similar, connections=1)
-        typed = measure("titles as one types", asked.typed, connections=1)
-        lists = measure("users as Arrow", asked.users, connections=ARROW_CONNECTIONS) if asked.users else None
+    with two_worlds(recommender) as worlds, Clients() as clients:
+        del recommender  # a server needs the room
+        with server(index, [*flags, "--fixed-body", str(size)]) as started:
+            measure = _Measuring(clients, started, bench, progress)
+            measure("warming", asked.similar, seconds=1.0)
+            fixed = measure("fixed body", [post("/fixed", {"title": "film_0001", "k": bench.k})])
+            similar = measure("similar", asked.similar)
+            most = similar.requests_per_second
+            half = measure("similar at 50 %", asked.similar, rate=0.5 * most)
+            tenths = measure("similar at 90 %", asked.similar, rate=0.9 * most)
+            alone = measure("one connection", asked.similar, connections=1)
+            typed = measure("titles as one types", asked.typed, connections=1)
+            lists = measure("users as Arrow", asked.users, connections=ARROW_CONNECTIONS) if asked.users else None
+        progress("swaps and SIGTERM under load", 8, 9)
+        swaps = swapped(worlds, clients, bench.connections, bench.k, flags)
     return ServeResults.whole(
         environment=stamp_of_this_run(),
         load_average_at_start=load,
@@ -141,8 +142,8 @@ def _costs(device: str, qps: float, prices: Prices) -> Cost:
 class _Measuring:
     """Measures one thing after the other on a server."""
 
-    def __init__(self, started: Server, bench: ServeBench, progress: Progress) -> None:
-        self._port, self._bench, self._progress = started.port, bench, progress
+    def __init__(self, clients: Clients, started: Server, bench: ServeBench, progress: Progress) -> None:
+        self._clients, self._port, self._bench, self._progress = clients, started.port, bench, progress
         self._done = 0
 
     def __call__(
@@ -155,9 +156,9 @@ class _Measuring:
         seconds: float | None = None,
     ) -> Load:
         """Ask for as long as the benchmark says, unless told otherwise."""
-        self._progress(name, self._done, 8)
+        self._progress(name, self._done, 9)
         plan = Plan(self._port, connections or self._bench.connections, seconds or self._bench.seconds, rate)
-        found, _ = loaded(plan, requests)
+        found, _ = self._clients.load(plan, requests)
         self._done += 1
         return found
 
