@@ -35,7 +35,7 @@ LOG_SECONDS = 0.1
 """The access log is written so often, not for each request."""
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_LOCAL = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_LOCAL = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        started = time.perf_counter()
-        self.last_request = time.monotonic()
+        self.last_request = started = time.monotonic()
         headers = dict(scope["headers"])
         request = Request(
             scope["method"],
@@ -97,7 +96,7 @@ class App:
             scope["query_string"],
             headers,
             self._id(headers),
-            time.monotonic() + self.rules.deadline_ms / 1e3,
+            started + self.rules.deadline_ms / 1e3,
         )
         key: Key | None = None
         route: Route | None = None
@@ -112,7 +111,7 @@ class App:
                 log.exception("request %s failed", request.name)
             reply = reply_to(error, request.name)
         await _send(reply, request, send, closing=self.handlers.is_draining)
-        self._note(request, route, reply, key, time.perf_counter() - started)
+        self._note(request, route, reply, key, time.monotonic() - started)
 
     def reread_keys(self, keys: Keys | None) -> None:
         """Let in who holds one of these keys from now on."""
@@ -137,7 +136,7 @@ class App:
         """Return whose key allows the request; raises Refused where none is shown (401) or it is not enough (403)."""
         keys = self.rules.keys
         if keys is None:
-            if not _is_local(request.header("host")):  # a page that calls this machine by its name
+            if not _is_local(request.headers.get(b"host", b"")):  # a page that calls this machine by its name
                 raise Refused(
                     403, "without keys this service answers to localhost only", fix="semrec serve keys add NAME"
                 )
@@ -171,9 +170,9 @@ class App:
 
     async def _body(self, request: Request, receive: Receive) -> bytes:
         most = self.rules.max_body
-        length = request.header("content-length")
-        if length.isdecimal() and int(length) > most:
-            raise Refused(413, f"the body has {length} bytes; this service takes at most {most}")
+        length = request.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > most:
+            raise Refused(413, f"the body has {int(length)} bytes; this service takes at most {most}")
         message = await receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
@@ -260,8 +259,8 @@ def fixed_routes(size: int) -> Iterable[Route]:
 
 
 @lru_cache(1024)
-def _is_local(host: str) -> bool:
-    return _LOCAL.fullmatch(host or "localhost") is not None
+def _is_local(host: bytes) -> bool:
+    return _LOCAL.fullmatch(host or b"localhost") is not None
 
 
 def _too_large(size: int, most: int) -> bytes:

@@ -33,7 +33,7 @@ _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 def body_kind(request: Request, question: type) -> str:
     """Return the type of a question's body, JSON where none is named; raises Refused (415) for one not taken."""
-    coding = request.header("content-encoding").strip().lower()
+    coding = request.header("content-encoding").strip().lower() if b"content-encoding" in request.headers else ""
     if coding not in ("", "identity"):
         raise Refused(
             415,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -69,7 +69,7 @@ class Reply:
     body: bytes
     status: int = 200
     kind: str = JSON
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
     generation: str | None = None
     short: int = 0
 
