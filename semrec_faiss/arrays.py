@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +16,16 @@ Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 """Positions of titles or users, from 0; never shown to a person."""
 
+StoredRows = NDArray[np.integer[Any]]
+"""Rows as they are stored, in as many bits as they need; see `row_type`."""
+
 Mask = NDArray[np.bool_]
 """(titles,): True for a title that may be answered."""
 
 Values = NDArray[np.float64]
 """Measured values, one a query, a user or a repeat."""
+
+
+def row_type(count: int) -> type[np.int32 | np.int64]:
+    """Return the type that the rows of so many things are stored as: int32, and int64 of more than 2,147,483,648."""
+    return np.int32 if count <= 1 << 31 else np.int64

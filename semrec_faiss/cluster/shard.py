@@ -73,6 +73,22 @@ class About:
     rss_bytes: int
 
 
+@dataclass(frozen=True)
+class Named:
+    """What the sorted table of a shard's titles has for a name.
+
+    Attributes:
+        answering: the titles.
+        media_id, title: of the title, where it is one.
+        vector: its vector, float32 (dim,).
+    """
+
+    answering: Answering
+    media_id: str = ""
+    title: str = ""
+    vector: Vectors | None = None
+
+
 class ShardServer:
     """Answers for one shard; a method a question, safe from many threads. It is opened by the first question."""
 
@@ -158,6 +174,17 @@ class ShardServer:
     def looked_up(self, text: str) -> Answering:
         """Return what the sorted table of titles has for a text."""
         return self._of_all(self._asked.titles.looked_up(text))
+
+    def by_name(self, texts: Sequence[str]) -> list[Named]:
+        """Return what the sorted table of titles has for each of several texts, and what is asked of these titles."""
+        titles = self._asked.titles
+        found = [titles.looked_up(text) for text in texts]
+        at = [place for place, one in enumerate(found) if len(one.rows) == 1]
+        rows = [found[place].rows[0] for place in at]
+        told = [Named(self._of_all(one)) for one in found]
+        for place, record, vector in zip(at, titles.records(rows), self._asked.index.vectors(rows), strict=True):
+            told[place] = Named(told[place].answering, record["media_id"], record["title"], vector)
+        return told
 
     def answering(self, text: str, ids: bool) -> Answering:
         """Return what answers best to a text, however it is spelled."""

@@ -15,12 +15,16 @@ from semrec_faiss.cluster.connection import head_answers, load_ray, told_as_ours
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
+from semrec_faiss.search.batching.asked import time_left
 
 OPEN_SECONDS = 180.0
 """How long a shard may take to find a place and to be opened."""
 
 PATIENCE_SECONDS = 30.0
 """How long a question waits for a shard that is lost: its actor is started anew elsewhere meanwhile."""
+
+SHARE_OF_TIME_LEFT = 0.8
+"""Of the time until an answer is due: so much is waited for a lost shard, and what is left suffices to say so."""
 
 RETRY_SECONDS = 0.1
 
@@ -166,7 +170,8 @@ class OpenShards:
     ) -> Any:
         """Wait for an answer; where its actor is lost, ask the other replicas and, when it is there again, itself."""
         patience_s = RETRY_SECONDS if self.partial and shard in self._lost else patience_s
-        ends = time.monotonic() + patience_s
+        left = time_left()
+        ends = time.monotonic() + (patience_s if left is None else min(patience_s, SHARE_OF_TIME_LEFT * left))
         tried = 1
         while True:
             left = ends - time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import StoredRows, row_type
 from semrec_faiss.data.folder.database import first_line, session
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
@@ -40,15 +41,15 @@ class SeenRows:
     """Rows of a table of what users have seen, in its order.
 
     Attributes:
-        users: int32 (n,), the users' rows.
-        titles: int32 (n,), the titles' rows.
+        users: integer (n,), the users' rows.
+        titles: integer (n,), the titles' rows.
         ratings: float32 (n,), NaN where there is none; None where the table has none.
         timestamps: int64 (n,), seconds since 1970; None where the table has none.
         ignored: further rows, which name a user or a title that is not known.
     """
 
-    users: NDArray[np.int32]
-    titles: NDArray[np.int32]
+    users: StoredRows
+    titles: StoredRows
     ratings: NDArray[np.float32] | None
     timestamps: NDArray[np.int64] | None
     ignored: int
@@ -208,9 +209,11 @@ def _lacks_ids(connection: DuckDBPyConnection, file: str) -> bool:
     return bool(connection.execute(sql).fetchall()[0][0])
 
 
-def numbered(ids: NDArray[np.object_], numbers: NDArray[np.integer[Any]] | None = None) -> IdTable:
-    """Return ids, str (n,), with a number each, int64 (n,), by default their positions."""
-    return {"id": ids, "number": np.arange(len(ids), dtype=np.int32) if numbers is None else numbers.astype(np.int32)}
+def numbered(ids: NDArray[np.object_], numbers: StoredRows | None = None) -> IdTable:
+    """Return ids, str (n,), with a number each, integer (n,), by default their positions."""
+    if numbers is None:
+        return {"id": ids, "number": np.arange(len(ids), dtype=row_type(len(ids)))}
+    return {"id": ids, "number": numbers.astype(row_type(int(numbers.max(initial=0)) + 1))}
 
 
 def _more_columns(path: Path | str, columns: dict[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows, StoredRows, row_type
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.relation import Relation
@@ -63,14 +64,14 @@ class History:
 
     Attributes:
         offsets: int64 (users + 1,).
-        rows: int32 (n,), title rows.
+        rows: integer (n,), title rows, of the type that `row_type` says.
         ratings: float32 (n,), NaN where a title is seen but not rated; None where nothing is known of ratings.
         timestamps: int64 (n,), seconds since 1970 in UTC; None where it is not known when.
         ignored: rows that named users or titles that there are not, and so are not here.
     """
 
     offsets: NDArray[np.int64]
-    rows: NDArray[np.int32]
+    rows: StoredRows
     ratings: NDArray[np.float32] | None = None
     timestamps: NDArray[np.int64] | None = None
     ignored: int = 0
@@ -88,8 +89,8 @@ class History:
         )
 
 
-def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Read the offsets, int64 (users + 1,), and rows, int32 (seen,), of `read_history`; raises what it raises."""
+def read_seen(path: Path, user_ids: Sequence[str], catalog: Catalog) -> tuple[Rows, StoredRows]:
+    """Read the offsets, int64 (users + 1,), and rows, integer (seen,), of `read_history`; raises what it raises."""
     history = read_history(path, user_ids, catalog, with_ratings=False)
     return history.offsets, history.rows
 
@@ -151,15 +152,13 @@ def grouped_history(
     offsets = np.searchsorted(pairs, np.arange(user_count + 1, dtype=np.int64) * title_count).astype(np.int64)
     return History(
         offsets,
-        (pairs % title_count).astype(np.int32),
+        (pairs % title_count).astype(row_type(title_count)),
         None if ratings is None else ratings[order],
         None if timestamps is None else timestamps[order],
     )
 
 
-def _grouped(
-    users: NDArray[np.int32], titles: NDArray[np.int32], user_count: int, title_count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _grouped(users: StoredRows, titles: StoredRows, user_count: int, title_count: int) -> tuple[Rows, StoredRows]:
     """Sort pairs by user and title without repeats; one sort of one number a pair does both."""
     pairs = users.astype(np.int64)
     pairs *= title_count
@@ -171,7 +170,7 @@ def _grouped(
     starts = np.arange(user_count + 1, dtype=np.int64) * title_count
     offsets = np.searchsorted(pairs, starts).astype(np.int64)
     pairs %= title_count
-    return offsets, pairs.astype(np.int32)
+    return offsets, pairs.astype(row_type(title_count))
 
 
 def _check_ids(path: Path, ids: list[Any]) -> None:

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.arrays import Rows, Scores, StoredRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ _HEAD = struct.Struct("<QQI")
 TitlesOf = Callable[[Rows], "tuple[pa.Array, pa.Array]"]
 """Title rows, int64; their media_ids and titles as Arrow texts."""
 
-Seen = tuple[NDArray[np.int64], NDArray[np.int32]]
+Seen = tuple[Rows, StoredRows]
 """``rows[offsets[u]:offsets[u + 1]]`` are the titles that user ``u`` has seen, ascending."""
 
 
@@ -177,7 +177,7 @@ class Counts:
             self.leaks += self._leaks(ordered, there, *self._seen)
         self._first += len(rows)
 
-    def _leaks(self, ordered: Rows, there: Any, offsets: Rows, seen: NDArray[np.int32]) -> int:
+    def _leaks(self, ordered: Rows, there: Any, offsets: Rows, seen: StoredRows) -> int:
         """Look each title up among what its user has seen, users and titles as one number each."""
         bounds = offsets[self._first : self._first + len(ordered) + 1]
         own = np.arange(len(ordered), dtype=np.int64) * self._titles

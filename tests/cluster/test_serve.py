@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from cluster_worlds import World
 
 from semrec_faiss import Recommender
 from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.publish.updating import update_shards
+from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.update.plan import Change
 
@@ -34,6 +39,12 @@ class Service:
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         return self.loop.run_until_complete(self._client.request(method, path, **more))
 
+    def ask_at_once(self, questions: list[tuple[str, Any]]) -> list[httpx.Response]:
+        async def every() -> list[httpx.Response]:
+            return await asyncio.gather(*(self._client.post(path, json=question) for path, question in questions))
+
+        return self.loop.run_until_complete(every())
+
     def kill(self, shard: int) -> None:
         import ray
 
@@ -54,6 +65,24 @@ QUESTIONS = [
     ("/v1/recommend", {"user": "user_003", "k": 4}),
     ("/v1/search", {"vectors": [[0.5] * 16], "k": 3}),
 ]
+
+
+class Held:
+    """Lets no search of shards begin until so many questions wait, and counts the calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, service: Service, until: int) -> None:
+        self.calls: Counter[str] = Counter()
+        asked, handlers, all_wait = OpenShards.ask_each, service.service.handlers, threading.Event()
+
+        def held(shards: OpenShards, method: str, arguments: Any) -> Any:
+            self.calls[method] += 1
+            ends = time.monotonic() + 60
+            while handlers.in_flight < until and not all_wait.is_set() and time.monotonic() < ends:
+                time.sleep(0.01)
+            all_wait.set()
+            return asked(shards, method, arguments)
+
+        monkeypatch.setattr(OpenShards, "ask_each", held)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +128,43 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         refused = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert refused.status_code == 503
         assert "shard 1 of 2 (titles 150 to 299)" in refused.json()["detail"]
+    finally:
+        service.close()
+
+
+def test_many_questions_wait_without_a_thread_each_and_are_asked_together(
+    sharded: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(sharded, limits={"max_waiting": 100, "deadline_ms": 60_000})
+    try:
+        whole = Recommender.open(world.whole)
+        vectors = np.random.default_rng(3).normal(size=(30, 16)).tolist()
+        titles = [f"m{row:05d}" for row in range(29)]
+        questions = [
+            *(("/v1/similar", {"title": title, "k": 5}) for title in titles),
+            ("/v1/similar", {"titles": titles[:3], "k": 5}),
+            *(("/v1/recommend", {"user": f"user_{user:03d}", "k": 5}) for user in range(30)),
+            *(("/v1/search", {"vectors": [vector], "k": 5}) for vector in vectors),
+            ("/v1/similar", {"title": "film of 150", "k": 5}),
+        ]
+        held = Held(monkeypatch, service, len(questions))
+        replies = service.ask_at_once(questions)
+        assert [reply.status_code for reply in replies] == [200] * (len(questions) - 1) + [404]
+        assert "no title answers to 'film of 150'" in replies[-1].json()["detail"]
+        told = [reply.json() for reply in replies[:-1]]
+        found = [one["results"] for answer in told for one in answer.get("answers", [answer])]
+        titles = [*titles, *titles[:3]]
+        answers = [
+            *(whole.similar(title, 5) for title in titles),
+            *whole.recommend([f"user_{user:03d}" for user in range(30)], 5),
+            *whole.search(np.array(vectors, np.float32), 5),
+        ]
+        assert [[one["media_id"] for one in own] for own in found] == [[one.media_id for one in own] for own in answers]
+        for own, answer in zip(found, answers, strict=True):
+            assert [one["score"] for one in own] == pytest.approx([one.score for one in answer], abs=1e-6)
+        assert held.calls["top"] <= 2 * 3, "of each kind the first ones, and all that waited"
+        assert held.calls["by_name"] <= 2
+        assert len(service.service.handlers._threads._threads) == 1, "for the unknown title"
     finally:
         service.close()
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows, StoredRows, Vectors, row_type
 from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows
 from semrec_faiss.data.titles.stored import Texts
@@ -49,9 +49,9 @@ def write_seen(new: NewGeneration, history: History, name: str = SEEN_NAME) -> N
     """Write seen.parquet: (user_row, title_row) sorted by both, and rating and timestamp where they are known."""
     import pyarrow as pa
 
-    offsets = history.offsets
+    offsets, users = history.offsets, len(history.offsets) - 1
     columns: dict[str, Any] = {
-        "user_row": np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets)),
+        "user_row": np.repeat(np.arange(users, dtype=row_type(users)), np.diff(offsets)),
         "title_row": history.rows,
     }
     if history.ratings is not None:
@@ -189,14 +189,14 @@ class SavedUsers:
         return base if self._segments is None else base + self._segments.seen
 
     @cached_property
-    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def seen(self) -> tuple[Rows, StoredRows]:
         """What users have seen: ``rows[offsets[u]:offsets[u + 1]]`` are the title rows of user row ``u``, ascending."""
         if self._segments is not None:
             return self.history.offsets, self.history.rows
         columns = self._columns(SEEN_NAME, "user_row, title_row")
         counts = np.bincount(np.asarray(columns["user_row"]), minlength=self.count)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        return offsets, np.ascontiguousarray(columns["title_row"], dtype=np.int32)
+        return offsets, np.ascontiguousarray(columns["title_row"])
 
     @cached_property
     def history(self) -> History:

@@ -60,7 +60,7 @@ def _vectors_of(saved: SavedIndex, users: SavedUsers, profile: Profile, affected
     """Make users' vectors as a build does; of whom nothing counts, keep what they have: float32 and their positions."""
     own = users.history.take(affected)
     titles, rows = np.unique(own.rows, return_inverse=True)
-    compact = History(own.offsets, rows.astype(np.int32), own.ratings, own.timestamps)
+    compact = History(own.offsets, rows, own.ratings, own.timestamps)
     held = np.array(users.vectors[affected], dtype=np.float32)
     likeless = users_without_likes(own, profile)
     if not len(titles):

@@ -60,7 +60,7 @@ def returning(saved: SavedIndex, titles: Kind, places: Places) -> Returning:
         if kept is not None and len(kept.users):
             rows = np.array([here[media_id] for media_id in kept.media_ids.tolist()], np.int64)
             brought |= zip(rows.tolist(), kept.media_ids.tolist(), strict=True)
-            seen.append(SeenRows(kept.users.astype(np.int32), rows.astype(np.int32), kept.ratings, kept.timestamps, 0))
+            seen.append(SeenRows(kept.users, rows, kept.ratings, kept.timestamps, 0))
     return Returning(moves, seen, brought)
 
 

@@ -39,6 +39,12 @@ def due_at(moment: float | None) -> Iterator[None]:
         _due.reset(token)
 
 
+def time_left() -> float | None:
+    """Return the seconds until the moment that `due_at` has set; None where there is no limit."""
+    due = _due.get()
+    return None if due is None else due - time.monotonic()
+
+
 @dataclass(eq=False)
 class Asked:
     """One caller's queries, on their way to the device.

@@ -81,6 +81,5 @@ def exclusions_of(asked: Sequence[Excluding]) -> Exclusions | None:
 def part_of(found: TopK, start: int, stop: int) -> TopK:
     """Return one caller's own of a batch; how it was found is the batch's."""
     own = slice(start, stop)
-    return TopK(
-        found.rows[own], found.scores[own], found.matching[own], found.exact, found.strategy, list(found.stages)
-    )
+    lists = (found.rows[own], found.scores[own], found.matching[own])
+    return TopK(*lists, found.exact, found.strategy, list(found.stages), found.titles_seen)

@@ -18,6 +18,7 @@ from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.search.batching.asked import TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch
+from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered
 from semrec_faiss.serve.asking.plain import plain
 from semrec_faiss.serve.asking.serving import Served, Serving, let_go
@@ -60,13 +61,14 @@ class Handlers:
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
         self._together = Together(self._batch)
+        self._afar = Afar(self._batch)
         self._tallies = metrics.tallies
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
-        return len(self._together) + self.serving.waiting
+        return len(self._together) + len(self._afar) + self.serving.waiting
 
     def _batch(self, batch: Batch, render_seconds: float) -> None:
         self._metrics.batch(batch)
@@ -77,6 +79,7 @@ class Handlers:
     def close(self) -> None:
         """End the threads; what they have begun is finished."""
         self._together.close()
+        self._afar.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._loader.shutdown(wait=True, cancel_futures=True)
 
@@ -194,10 +197,13 @@ class Handlers:
             looked_up = plain(served, question, vectors)
             self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
             if looked_up is not None:
+                collector = self._afar if served.in_cluster else self._together
                 try:
-                    return await self._together.ask(looked_up, request.due, as_arrow=as_arrow)
+                    return await collector.ask(looked_up, request.due, as_arrow=as_arrow)
                 except TooLateError as error:
                     raise _late() from error
+                except NotPlainError:
+                    pass
             reply = await self._in_thread(
                 lambda: self._slowly(served, question, vectors, request.due, as_arrow=as_arrow), request
             )

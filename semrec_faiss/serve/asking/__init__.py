@@ -1,5 +1,5 @@
 """The index behind the routes.
 
 `serving.py` owns the generation in use and puts a new one in its place. `answering.py` asks it, `plain.py` what is one
-plain search, and `together.py` searches at once what several callers wait for.
+plain search, `together.py` searches at once what several callers wait for, and `afar.py` asks shards for it.
 """

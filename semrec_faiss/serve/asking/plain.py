@@ -23,6 +23,16 @@ MOST_QUERIES = 8
 """Of so many queries an answer is made between two requests; of more it takes long enough for a thread of its own."""
 
 
+@dataclass(frozen=True)
+class Names:
+    """Titles as they were asked for."""
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(slots=True)
 class Plain:
     """A question that is one plain search of a few queries, looked up already.
@@ -32,8 +42,8 @@ class Plain:
         k: how many titles each.
         asked: what was asked, by name: a value a query each.
         is_single: whether one answer is wanted, or a list.
-        queries: rows of titles, which are not among their own answers; users; or vectors, float32 (queries, dim),
-            prepared.
+        queries: rows of titles, which are not among their own answers, or names that a cluster looks up; users; or
+            vectors, float32 (queries, dim), prepared.
         size: how many queries.
         kind: what must be the same for two to be searched and written together.
     """
@@ -42,7 +52,7 @@ class Plain:
     k: int
     asked: dict[str, Sequence[Any]]
     is_single: bool
-    queries: tuple[int, ...] | UserRows | Vectors
+    queries: tuple[int, ...] | Names | UserRows | Vectors
     size: int = field(init=False)
     kind: tuple[Any, ...] = field(init=False)
 
@@ -64,11 +74,10 @@ def joined(plains: Sequence[Plain]) -> tuple[Vectors | UserRows, Exclusions | No
 
 def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None) -> Plain | None:
     """Look a question up; None where `ask` is needed, be it only to say what is wrong with it."""
-    if served.in_cluster:
-        return None
     try:
         if isinstance(question, Similar):
-            return _similar(served, question) if question.is_plain else None
+            asks_by_direction = question.is_plain and question.by == "whole" and served.normalizes
+            return _similar(served, question) if asks_by_direction else None
         if isinstance(question, Recommend):
             return _recommend(served, question) if question.is_plain else None
         if isinstance(question, Search) and question.is_plain and vectors is not None:
@@ -79,8 +88,8 @@ def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None
 
 
 def _similar(served: Served, question: Similar) -> Plain | None:
-    if question.by != "whole" or not served.normalizes:
-        return None
+    if served.in_cluster:
+        return _by_name(served, question)
     if isinstance(question.titles, UnsetType):
         one = served.known(str(question.title))
         if one is None:
@@ -94,6 +103,14 @@ def _similar(served: Served, question: Similar) -> Plain | None:
         return None
     rows, ids, names = zip(*found, strict=True)
     return Plain(served, question.k, {"media_id": ids, "title": names}, False, rows)
+
+
+def _by_name(served: Served, question: Similar) -> Plain | None:
+    is_single = isinstance(question.titles, UnsetType)
+    names = (question.title,) if isinstance(question.titles, UnsetType) else question.titles
+    if len(names) > MOST_QUERIES:
+        return None
+    return Plain(served, question.k, {"media_id": (), "title": ()}, is_single, Names(tuple(map(str, names))))
 
 
 def _recommend(served: Served, question: Recommend) -> Plain | None:

@@ -38,7 +38,7 @@ INLINE_SECONDS = 0.008
 
 
 class RememberedTitles:
-    """What answers say of titles, as JSON, kept once it is made; for one thread."""
+    """What answers say of titles, as JSON, kept once it is made."""
 
     def __init__(self, titles: Titles) -> None:
         self._titles = titles
@@ -47,18 +47,21 @@ class RememberedTitles:
     def records(self, rows: Rows) -> list[bytes]:
         """Return what `shown_records` does."""
         asked = rows.tolist()
+        held = self._held
         try:
-            return [self._held[row] for row in asked]
+            return [held[row] for row in asked]
         except KeyError:
-            self._remember(set(asked))
-            return [self._held[row] for row in asked]
+            held = self._remembering(set(asked))
+            return [held[row] for row in asked]
 
-    def _remember(self, rows: set[int]) -> None:
-        missing = [row for row in rows if row not in self._held]
-        if len(self._held) + len(missing) > NAMES_REMEMBERED:
-            self._held.clear()
-            missing = list(rows)
-        self._held.update(zip(missing, shown_records(self._titles, missing), strict=True))
+    def _remembering(self, rows: set[int]) -> dict[int, bytes]:
+        held = self._held
+        missing = [row for row in rows if row not in held]
+        if len(held) + len(missing) > NAMES_REMEMBERED:
+            held, missing = {}, list(rows)  # another thread may look into the one before
+        held.update(zip(missing, shown_records(self._titles, missing), strict=True))
+        self._held = held
+        return held
 
 
 class Served:
@@ -72,7 +75,7 @@ class Served:
         known: row, media_id and title by a name that needs no database; None for others.
         titles: what answers say of them, for the event loop's thread.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
-        in_cluster: whether shards elsewhere answer, so that nothing is looked up between two requests.
+        in_cluster: whether shards elsewhere answer, so that no title is looked up between two requests.
     """
 
     def __init__(self, recommender: Recommender, inline_queries: int, *, in_cluster: bool = False) -> None:

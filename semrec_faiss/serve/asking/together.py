@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -45,6 +45,14 @@ class Waiting:
     since: float
     as_arrow: bool
 
+    def give_up_in_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be told TooLateError when the time is up, whatever is on its way then."""
+        timer = loop.call_later(self.due - self.since, self._give_up)
+        self.reply.add_done_callback(lambda _: timer.cancel())
+
+    def _give_up(self) -> None:
+        tell([(self, _too_late(self))])
+
 
 class Together:
     """Collects plain questions, has them searched, and writes the replies; belongs to one event loop."""
@@ -69,16 +77,11 @@ class Together:
         waiting = Waiting(plain, due, loop.create_future(), time.monotonic(), as_arrow)
         self._waiting.append(waiting)
         if not plain.served.inline_queries:
-            timer = loop.call_later(due - waiting.since, self._give_up, waiting)
-            waiting.reply.add_done_callback(lambda _: timer.cancel())
+            waiting.give_up_in_time(loop)
         if not self._is_busy:
             self._is_busy = True
             loop.call_soon(loop.call_soon, self._next)  # after those who came with it
         return waiting.reply
-
-    def _give_up(self, waiting: Waiting) -> None:
-        if not waiting.reply.done():
-            waiting.reply.set_exception(_too_late(waiting))
 
     def _next(self) -> None:
         """Search the next batch; the device is idle."""
@@ -100,7 +103,7 @@ class Together:
             self._failed(batch, error)
             loop.call_soon(self._next)
             return
-        found.add_done_callback(lambda found: _soon(loop, lambda: self._found(batch, asked, found)))
+        found.add_done_callback(lambda found: soon(loop, lambda: self._found(batch, asked, found)))
 
     def _handed_over(self, asked: Asked, served: Served) -> Future[TopK]:
         if served.inline_queries:
@@ -154,7 +157,7 @@ class Together:
 
     def _tell(self, batch: list[Waiting], asked: Asked, found: TopK, searched: float) -> None:
         began, seconds = time.monotonic(), searched - asked.since
-        _answer_each(batch, found, seconds)
+        tell(written(batch, found, seconds))
         if batch[0].plain.served.inline_queries:  # a batcher tells itself
             waited = [asked.since - one.since for one in batch]
             self._observe(Batch(len(batch), len(asked.queries), waited, seconds), time.monotonic() - began)
@@ -162,9 +165,7 @@ class Together:
     def _failed(self, batch: list[Waiting], error: BaseException) -> None:
         """One alone has its own mistake; of several each is asked alone."""
         if len(batch) == 1 or not batch[0].plain.served.inline_queries:
-            for one in batch:
-                if not one.reply.done():
-                    one.reply.set_exception(error)
+            tell([(one, error) for one in batch])
             return
         for one in batch:
             self._search([one])
@@ -184,8 +185,9 @@ def _too_late(waiting: Waiting) -> TooLateError:
     return TooLateError(f"the search had not begun when its time was up, after {waited_ms:.0f} ms")
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have the loop's thread do something, unless the loop is closed, where nobody waits any more."""
+    with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
 
 
@@ -197,24 +199,37 @@ def _asked(batch: list[Waiting]) -> Asked:
     return Asked(first.served.recommender.searcher, queries, plain_wish(first.k), exclusions, due, len(batch))
 
 
-def _answer_each(batch: list[Waiting], found: TopK, seconds: float) -> None:
-    """Answer all; where something cannot be written, all but those whose it is."""
+def tell(replies: Sequence[tuple[Waiting, Reply | BaseException]]) -> None:
+    """Hand callers their replies, or what was raised; who has given up is not told."""
+    for one, reply in replies:
+        if one.reply.done():
+            continue
+        if isinstance(reply, BaseException):
+            one.reply.set_exception(reply)
+        else:
+            one.reply.set_result(reply)
+
+
+def written(batch: Sequence[Waiting], found: TopK, seconds: float) -> list[tuple[Waiting, Reply | BaseException]]:
+    """Write the replies to all; where something cannot be written, all but those whose it is.
+
+    Args:
+        batch: questions of one kind.
+        found: what they have found.
+        seconds: how long that took.
+    """
     try:
-        _answer(batch, found, seconds)
+        return list(_written(batch, found, seconds))
     except Exception as error:
         if len(batch) == 1:
-            if not batch[0].reply.done():
-                batch[0].reply.set_exception(error)
-            return
-        start = 0
-        for one in batch:
-            stop = start + one.plain.size
-            _answer_each([one], part_of(found, start, stop), seconds)
-            start = stop
+            return [(batch[0], error)]
+        stops = np.cumsum([one.plain.size for one in batch]).tolist()
+        parts = (([one], part_of(found, stop - one.plain.size, stop)) for one, stop in zip(batch, stops, strict=True))
+        return [told for own, part in parts for told in written(own, part, seconds)]
 
 
-def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
-    """Write what was found, the JSON of all at once, and hand each caller its own."""
+def _written(batch: Sequence[Waiting], found: TopK, seconds: float) -> Iterator[tuple[Waiting, Reply]]:
+    """Write what was found, the JSON of all at once."""
     plains = [one.plain for one in batch]
     first = plains[0]
     asked = {name: list(chain.from_iterable(one.asked[name] for one in plains)) for name in first.asked}
@@ -231,7 +246,7 @@ def _answer(batch: list[Waiting], found: TopK, seconds: float) -> None:
         if not one.reply.done():
             reply = _reply(one, found, lines, start, stop, seconds)
             reply.short = int(is_short[start:stop].sum()) if any_short else 0
-            one.reply.set_result(reply)
+            yield one, reply
         start = stop
 
 

@@ -10,9 +10,8 @@ from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
@@ -41,7 +40,7 @@ class HostUsers(Protocol):
         ...
 
     @property
-    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def seen(self) -> tuple[Rows, StoredRows]:
         """``rows[offsets[u]:offsets[u + 1]]`` are the titles that user ``u`` has seen."""
         ...
 
@@ -117,7 +116,7 @@ class ShareOfUsers:
         self._host, self._share = host, share
 
     @cached_property
-    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def seen(self) -> tuple[Rows, StoredRows]:
         """What they have seen of the share; see `HostUsers.seen`."""
         inside = Exclusions(*self._host.seen).within(self._share.start, self._share.stop)
         return inside.offsets, inside.rows.astype(np.int32)
