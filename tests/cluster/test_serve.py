@@ -175,7 +175,7 @@ def test_partial_answers_are_given_where_they_are_wanted(sharded: Path) -> None:
         service.kill(1)
         answer = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert answer.status_code == 200
-        assert answer.json()["titles_seen"] == pytest.approx(1 / 2)
+        assert answer.json()["titles_seen"] == pytest.approx(1 / 2, abs=2e-3)
         assert answer.json()["exact"] is False
         assert service.ask("GET", "/readyz").status_code == 200
         assert service.ask("POST", "/v1/similar", json={"title": "m00290", "k": 5}).status_code == 503
