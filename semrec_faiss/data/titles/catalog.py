@@ -29,6 +29,7 @@ from semrec_faiss.data.titles.table import (
     create_table,
     insert_kept,
     insert_titles,
+    inspect_parquet,
     load_parquet,
 )
 from semrec_faiss.errors import DataError, NotFoundError
@@ -193,8 +194,7 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: the file cannot be read, or is none of these files.
         """
-        with connect() as base:
-            _, held = load_parquet(base, path)
+        _, held = inspect_parquet(path)
         connection, count = connect(), len(rows)
         create_table(connection, dict(fields))
         insert_kept(connection, dict(fields), path, held, rows)

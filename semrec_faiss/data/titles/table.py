@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.errors import DataError, StorageError
 
@@ -66,26 +66,47 @@ def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def load_parquet(connection: DuckDBPyConnection, path: Path) -> tuple[int, dict[str, str]]:
-    """Make the table of a file that `copy_to_parquet` wrote; return the number of titles, and each field's type.
+    """Make the table of a file that `copy_to_parquet` wrote; return and raise as `inspect_parquet`."""
+    import duckdb
+
+    try:
+        connection.execute(f"CREATE TABLE {TABLE} AS FROM {_read(path)}")
+    except (duckdb.Error, UnicodeError) as error:
+        raise _unreadable(path, error) from error
+    return _inspected(connection, TABLE, path)
+
+
+def inspect_parquet(path: Path) -> tuple[int, dict[str, str]]:
+    """Return the number of titles in a file that `copy_to_parquet` wrote, and each field's type, without loading them.
 
     Raises:
         DataError: the file cannot be read, or is none of these files.
     """
+    with session() as connection:
+        return _inspected(connection, _read(path), path)
+
+
+def _read(path: Path) -> str:
+    return f"read_parquet({quoted_text(literal_path(path))}, hive_partitioning = false)"
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path.resolve()}: cannot read the titles: {first_line(error)}")
+
+
+def _inspected(connection: DuckDBPyConnection, titles: str, path: Path) -> tuple[int, dict[str, str]]:
     import duckdb
 
     try:
-        connection.execute(
-            f"CREATE TABLE {TABLE} AS FROM read_parquet($path, hive_partitioning = false)", {"path": literal_path(path)}
-        )
-        columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {TABLE}").fetchall()}
+        columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {titles}").fetchall()}
         fields = {name: kind for name, kind in columns.items() if name != ROW}
         if columns.get(ROW) != "BIGINT" or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items():
             raise DataError(f"{path.resolve()} is no catalog: it has the columns {', '.join(columns)}")
         count, distinct, last, ids, titles = connection.execute(
-            f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {TABLE}"
+            f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {titles}"
         ).fetchall()[0]
     except (duckdb.Error, UnicodeError) as error:
-        raise DataError(f"{path.resolve()}: cannot read the titles: {first_line(error)}") from error
+        raise _unreadable(path, error) from error
     if not count or {distinct, last + 1, ids, titles} != {count}:
         raise DataError(
             f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
@@ -108,9 +129,7 @@ def insert_kept(
     connection.register("kept", {ROW: np.arange(len(rows)), "held": rows})
     columns = ", ".join(_as_type(name, held.get(name), kind) for name, kind in fields.items())
     connection.execute(
-        f"INSERT INTO {TABLE} SELECT kept.{ROW}, {columns} FROM kept"
-        f" JOIN read_parquet($path, hive_partitioning = false) AS b ON b.{ROW} = kept.held",
-        {"path": literal_path(path)},
+        f"INSERT INTO {TABLE} SELECT kept.{ROW}, {columns} FROM kept JOIN {_read(path)} AS b ON b.{ROW} = kept.held"
     )
     connection.unregister("kept")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns
+from semrec_faiss.data.titles.table import inspect_parquet
 from semrec_faiss.data.titles.titles import Titles, stored_records
 from semrec_faiss.data.titles.widened import WidenedTexts
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
@@ -112,8 +113,19 @@ def load_catalog(generation: Generation) -> Catalog:
         catalog = Catalog.from_parquet(generation.file(ITEMS_NAME), parts_of(generation))
     except DataError as error:
         raise DamagedIndexError(error.message, fix="build the index again") from error
-    if catalog.count != generation.manifest.count:
-        raise DamagedIndexError(
-            f"{ITEMS_NAME} holds {catalog.count} titles, the manifest says {generation.manifest.count}"
-        )
+    _check_count(generation, catalog.count)
     return catalog
+
+
+def check_catalog(generation: Generation) -> None:
+    """Raise as `load_catalog` does, of a generation without segments, and load nothing."""
+    try:
+        count, _ = inspect_parquet(generation.file(ITEMS_NAME))
+    except DataError as error:
+        raise DamagedIndexError(error.message, fix="build the index again") from error
+    _check_count(generation, count)
+
+
+def _check_count(generation: Generation, count: int) -> None:
+    if count != generation.manifest.count:
+        raise DamagedIndexError(f"{ITEMS_NAME} holds {count} titles, the manifest says {generation.manifest.count}")

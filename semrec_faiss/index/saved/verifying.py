@@ -11,6 +11,7 @@ from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import MANIFEST_DIGEST_NAME, MANIFEST_NAME, KnownAnswer, damaged
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.saved.titles import check_catalog
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
 
@@ -26,12 +27,22 @@ def verify(path: str | Path) -> Generation:
         DamagedIndexError: anything is not as it was built.
     """
     saved = SavedIndex(path)
-    verify_opened(saved)
+    _verify(saved)
+    if saved.segments is None:
+        check_catalog(saved.generation)
+    else:
+        _load_titles(saved)
     return saved.generation
 
 
 def verify_opened(saved: SavedIndex) -> None:
-    """Do for an index that is open what `verify` does; raises DamagedIndexError when it is not as it was built."""
+    """Do for an index that will be asked what `verify` does, and load its titles; raises DamagedIndexError likewise."""
+    _verify(saved)
+    _load_titles(saved)
+
+
+def _verify(saved: SavedIndex) -> None:
+    """Do all but hold the titles for filters against the manifest."""
     saved.generation.check_all()
     check_nothing_omitted(saved.generation)
     index = saved.load_base()
@@ -39,11 +50,14 @@ def verify_opened(saved: SavedIndex) -> None:
         _replay(index, answer, number)
     if saved.segments is not None and saved.load(index.config, Device()).count != saved.generation.manifest.count:
         raise DamagedIndexError("the vectors of the base and its segments are not as many as the titles")
-    if saved.catalog.count != saved.generation.manifest.count:
-        raise DamagedIndexError(f"{saved.catalog.count} titles, the manifest says {saved.generation.manifest.count}")
     _ = saved.transformation
     if saved.users is not None:
         check_users(saved.users, saved.titles.count)
+
+
+def _load_titles(saved: SavedIndex) -> None:
+    if saved.catalog.count != saved.generation.manifest.count:
+        raise DamagedIndexError(f"{saved.catalog.count} titles, the manifest says {saved.generation.manifest.count}")
 
 
 def check_nothing_omitted(generation: Generation) -> None:

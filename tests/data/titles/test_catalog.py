@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from made_titles import Entry, catalog_of, titled, write_lines
 
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.table import inspect_parquet
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 
 FILMS: list[Entry] = [
@@ -148,12 +149,15 @@ def test_other_and_damaged_parquet_files_are_refused(tmp_path: Path) -> None:
             "none": "SELECT 0::BIGINT AS _semrec_row, 'a' AS media_id, 'b' AS title LIMIT 0",
         }.items():
             connection.execute(f"COPY ({sql}) TO '{tmp_path / name}.parquet' (FORMAT parquet)")
-    for name in ("short", "text", "missing"):
-        with pytest.raises(DataError, match=f"{name}.parquet: cannot read the titles"):
-            Catalog.from_parquet(tmp_path / f"{name}.parquet")
-    for name in ("columns", "types", "gap", "twice", "untitled", "none"):
-        with pytest.raises(DataError, match=f"{name}.parquet is no catalog"):
-            Catalog.from_parquet(tmp_path / f"{name}.parquet")
+    for read in (Catalog.from_parquet, inspect_parquet):
+        for name in ("short", "text", "missing"):
+            with pytest.raises(DataError, match=f"{name}.parquet: cannot read the titles"):
+                read(tmp_path / f"{name}.parquet")
+        for name in ("columns", "types", "gap", "twice", "untitled", "none"):
+            with pytest.raises(DataError, match=f"{name}.parquet is no catalog"):
+                read(tmp_path / f"{name}.parquet")
+    catalog = Catalog.from_parquet(tmp_path / "items.parquet")
+    assert inspect_parquet(tmp_path / "items.parquet") == (catalog.count, catalog.fields)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])

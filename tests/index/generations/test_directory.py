@@ -17,11 +17,13 @@ from conftest import run_python
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations import held_files
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.saved import titles
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 
@@ -586,6 +588,15 @@ def test_verify_replays_known_answers(tmp_path: Path, build: Build, monkeypatch:
 
     monkeypatch.setattr(VectorIndex, "faiss_search", other_titles)
     with pytest.raises(DamagedIndexError, match="known answer 1"):
+        verify(tmp_path)
+
+
+def test_verify_counts_titles_and_loads_none(tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path, "One")
+    monkeypatch.setattr(Catalog, "__init__", lambda *_: pytest.fail("titles are loaded"))
+    verify(tmp_path)
+    monkeypatch.setattr(titles, "inspect_parquet", lambda _: (59, {}))
+    with pytest.raises(DamagedIndexError, match=r"items\.parquet holds 59 titles, the manifest says 60"):
         verify(tmp_path)
 
 
