@@ -110,13 +110,14 @@ def make_data_folder(
 
 
 def _write_seen(path: Path, seen: dict[str, list[str]]) -> None:
-    import duckdb
+    import pyarrow as pa
+    from pyarrow import parquet
 
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("CREATE TABLE seen (user_id VARCHAR, media_id VARCHAR)")
-        pairs = [(user_id, media_id) for user_id, ids in seen.items() for media_id in ids]
-        connection.executemany("INSERT INTO seen VALUES (?, ?)", pairs)
-        connection.execute(f"COPY seen TO '{path}' (FORMAT parquet)")
+    pairs = [(user_id, media_id) for user_id, ids in seen.items() for media_id in ids]
+    columns = {
+        name: pa.array([pair[at] for pair in pairs], pa.string()) for at, name in enumerate(("user_id", "media_id"))
+    }
+    parquet.write_table(pa.table(columns), path)
 
 
 def brute_force(titles: NDArray[Any], queries: NDArray[Any], k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -15,6 +15,7 @@ import pytest
 from conftest import Ended, Semrec
 
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.folder.database import session
 from semrec_faiss.index.build.run import build_index
 
 # Unit vectors whose inner products are short decimals.
@@ -259,7 +260,7 @@ def test_explain_for_a_user_who_has_seen_nothing(semrec: Semrec, index: Path) ->
 
 
 def read(path: Path) -> list[Any]:
-    with duckdb.connect(":memory:") as connection:
+    with session() as connection:
         return connection.execute("SELECT user_id, rank, media_id FROM read_parquet($1)", [str(path)]).fetchall()
 
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.folder.database import session
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import read_history, read_seen, read_user_ids
 from semrec_faiss.errors import DataError, NotFoundError
@@ -107,8 +107,8 @@ USERS = ["u2", "u10", "u1", "7"]
 def write_seen(
     path: Path, pairs: Sequence[tuple[Any, Any]], *, columns: str = "user_id VARCHAR, media_id VARCHAR"
 ) -> Path:
-    with duckdb.connect() as connection:
-        connection.execute(f"CREATE TABLE seen ({columns})")
+    with session() as connection:
+        connection.execute(f"CREATE TEMP TABLE seen ({columns})")
         if pairs:
             connection.executemany("INSERT INTO seen VALUES (?, ?)", list(pairs))
         connection.execute(f"COPY seen TO '{path}' (FORMAT parquet)")
@@ -184,7 +184,7 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
 
 
 def write_history(path: Path, values: str, columns: str = "user_id, media_id, rating, timestamp") -> Path:
-    with duckdb.connect() as connection:
+    with session() as connection:
         connection.execute(f"COPY (FROM (VALUES {values}) AS t({columns})) TO '{path}' (FORMAT parquet)")
     return path
 
@@ -255,7 +255,7 @@ def test_an_index_carries_ratings_and_times(tmp_path: Path, make_folder: Any) ->
 
 def write_times(path: Path, times: str, *, kind: str = "BIGINT") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect() as connection:
+    with session() as connection:
         connection.execute(
             f"COPY (SELECT 'u1' AS user_id, '1' AS media_id, unnest([{times}])::{kind} AS timestamp)"
             f" TO '{path}' (FORMAT parquet)"

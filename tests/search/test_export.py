@@ -14,6 +14,7 @@ import pytest
 from conftest import run_python
 
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.folder.database import session
 from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search import export
@@ -42,9 +43,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(path: Path) -> list[Row]:
     """Return the file's rows in their order, and check its columns."""
-    import duckdb
-
-    with duckdb.connect(":memory:") as connection:
+    with session() as connection:
         found = connection.read_parquet([str(path).replace("[", "[[]")])
         assert found.columns == ["user_id", "rank", "media_id", "title", "score"]
         assert [str(kind) for kind in found.types] == ["VARCHAR", "INTEGER", "VARCHAR", "VARCHAR", "FLOAT"]

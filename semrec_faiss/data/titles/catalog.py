@@ -103,9 +103,9 @@ class Catalog(HoldsHandles):
         if path.suffix == ".parquet":
             table = inspect_table(path, expect_count=expect_count, parts=parts)
             return cls.of_table(table, progress=progress, known=known, parts=parts)
-        connection = connect()
         metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known, parts=parts)
         check_parts(path, parts, metadata.fields)
+        connection = connect()
         create_table(connection, metadata.fields)
         lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         if parts:
@@ -128,9 +128,9 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: a field has another type than ``known`` has, or there is none of ``parts``.
         """
-        connection = connect()
         check_parts(table.source.name, parts, known or table.fields)
         fields = joined_fields(table.source.name, known or {}, table.fields)
+        connection = connect()
         create_table(connection, fields)
         connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows(connection)}")
         progress("loading titles", table.count, table.count)

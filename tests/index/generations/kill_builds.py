@@ -58,7 +58,11 @@ def run(work: Callable[[], Any]) -> Any:
 def build(index: Path, folder: Path, before_publishing: Callable[[], None] = lambda: None) -> None:
     """Build ``folder`` into ``index``, with vectors.npy, users and what they have seen."""
     faiss.omp_set_num_threads(1)
-    values = {"dataset": str(folder), "output": str(index), "index": {"type": "ivf_pq", "build": {"nlist": 4}}}
+    values = {
+        "dataset": str(folder),
+        "output": str(index),
+        "index": {"type": "ivf_pq", "build": {"nlist": 4, "nbits": 4}},
+    }
 
     def progress(what: str, done: int, total: int, /) -> None:
         if what == "publishing" and done == 0:

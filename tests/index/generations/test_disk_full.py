@@ -33,7 +33,7 @@ from semrec_faiss.index.update.updating import update_index
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*few to train")]
 
 # Writes vectors.npy, index.faiss, items.parquet, users.npy, users.parquet, seen.parquet and the manifest.
-KIND: dict[str, Any] = {"type": "ivf_pq", "build": {"nlist": 4}}
+KIND: dict[str, Any] = {"type": "ivf_pq", "build": {"nlist": 4, "nbits": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
     """An old and a new data folder."""
     root = tmp_path_factory.mktemp("folders")
     old, new = (
-        make_folder(root / word, titles=300, dim=16, users=20, seed=seed, word=word).root
+        make_folder(root / word, titles=100, dim=16, users=8, seed=seed, word=word).root
         for seed, word in enumerate(("Old", "New"))
     )
     return old, new

@@ -22,7 +22,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
     """Two data folders with other titles, vectors and users under the same ids."""
     root = tmp_path_factory.mktemp("folders")
     return [
-        make_folder(root / word, titles=300, dim=16, users=20, seed=seed, word=word).root
+        make_folder(root / word, titles=100, dim=16, users=8, seed=seed, word=word).root
         for seed, word in enumerate(("Old", "New"))
     ]
 
