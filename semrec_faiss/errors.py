@@ -99,7 +99,7 @@ class NotFoundError(SemrecError):
 
 
 class AmbiguousTitleError(NotFoundError):
-    """A title that several items carry; ``candidates`` lists them.
+    """A name that several titles carry; ``candidates`` lists them.
 
     Example:
         >>> from semrec_faiss import Recommender, AmbiguousTitleError

@@ -72,6 +72,7 @@ def test_dry_run_shows_trials_memory_time_and_what_is_invalid(semrec: Semrec, pl
     assert len(document["invalid"]) == 2
 
 
+@pytest.mark.slow
 def test_sweep_prints_the_frontier_and_goes_on_where_it_was(semrec: Semrec, place: Path, swept: Path) -> None:
     ran = semrec("sweep", place / "sweep.yaml")
     assert ran.code == 0

@@ -66,6 +66,7 @@ def test_dry_run_lists_profiles_and_those_that_are_none_of_their_own(semrec: Sem
     assert document["invalid"][0]["what"] == "merge=turns"
 
 
+@pytest.mark.slow
 def test_it_prints_as_evaluate_does_and_goes_on_where_it_was(
     semrec: Semrec, place: Path, swept: Path, rated_index: Any
 ) -> None:

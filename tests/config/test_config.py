@@ -527,6 +527,7 @@ _LIKELY = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(_KEYS, _TREES, max_size=4) | _LIKELY)
 @example({"index": {"factory": "Flat", "type": []}})

@@ -369,6 +369,7 @@ def test_the_row_that_is_named_counts_from_the_start_of_the_batch(
 # --- threads and memory ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eight_threads_get_what_one_gets(built: Built) -> None:
     parts = [built.queries[start : start + 5] for start in range(0, 100, 5)] * 3
     serial = [built.index.search(part, K) for part in parts]

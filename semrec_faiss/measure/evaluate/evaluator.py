@@ -23,7 +23,7 @@ from semrec_faiss.index.saved.saved_index import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved.users import SEEN_NAME
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular
-from semrec_faiss.measure.evaluate.holdout import Ratings, Split, leave_out_latest
+from semrec_faiss.measure.evaluate.holdout import Ratings, Split, hold_out_latest
 from semrec_faiss.measure.evaluate.lists import LENGTH, ListMaker
 from semrec_faiss.measure.evaluate.protocols import cold_titles, global_time, new_users, shared_out
 from semrec_faiss.measure.evaluate.relearned import relearned
@@ -55,7 +55,7 @@ class EvaluationProtocol:
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.
-        strict: whether everything since the first title left out goes; see `leave_out_latest`.
+        strict: whether everything since the first title left out goes; see `hold_out_latest`.
     """
 
     held_out: int = 5
@@ -104,7 +104,7 @@ class Evaluator:
         return self._leave_out(self.latest.rest)
 
     def _leave_out(self, ratings: Ratings) -> Split:
-        split = leave_out_latest(ratings, self.protocol.held_out, self.protocol.liked, strict=self.protocol.strict)
+        split = hold_out_latest(ratings, self.protocol.held_out, self.protocol.liked, strict=self.protocol.strict)
         return shared_out([split], self.protocol.users, self.protocol.seed)[0]
 
     @cached_property
@@ -174,7 +174,7 @@ class Evaluator:
         judged = self._judge([self.latest], profiles, progress)
         beside = {name: self._judge_beside(name, chosen, progress) for name in BESIDE}
         counts = np.diff(self._ratings.offsets)
-        evaluable = leave_out_latest(self._ratings, self.protocol.held_out, self.protocol.liked).users
+        evaluable = hold_out_latest(self._ratings, self.protocol.held_out, self.protocol.liked).users
         return {
             "protocol": {
                 "held_out": self.protocol.held_out,
@@ -200,7 +200,7 @@ class Evaluator:
         protocol, ratings = self.protocol, self._ratings
         if name == COLD_TITLES:
             return cold_titles(ratings, self._recommender.index.count, protocol.liked, protocol.seed)
-        strict = leave_out_latest(ratings, protocol.held_out, protocol.liked)
+        strict = hold_out_latest(ratings, protocol.held_out, protocol.liked)
         return global_time(ratings, strict) if name == GLOBAL_TIME else new_users(strict, protocol.seed)
 
     def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> Judged:

@@ -117,7 +117,7 @@ class Split:
         return Split(self.rest, self.known, self.users[chosen], self.held_out[chosen], self.candidates)
 
 
-def leave_out_latest(ratings: Ratings, held_out: int, liked: float, *, strict: bool = True) -> Split:
+def hold_out_latest(ratings: Ratings, held_out: int, liked: float, *, strict: bool = True) -> Split:
     """Leave out each user's ``held_out`` latest titles rated at least ``liked``.
 
     Users must keep at least one liked title, so that a vector can be made of what is left.

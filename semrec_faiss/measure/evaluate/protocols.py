@@ -29,7 +29,7 @@ def global_time(ratings: Ratings, latest: Split) -> list[Split]:
 
     Args:
         ratings: of all users.
-        latest: a strict split of them by `leave_out_latest`.
+        latest: a strict split of them by `hold_out_latest`.
     """
     starts = latest.known.offsets[latest.users + 1] - latest.known.offsets[latest.users]
     cuts = ratings.times[ratings.offsets[latest.users] + starts]

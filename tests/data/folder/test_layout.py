@@ -271,6 +271,7 @@ def test_mismatches_name_both_numbers_and_both_files(tmp_path: Path) -> None:
 # Reading
 
 
+@pytest.mark.slow
 @given(
     array=hnp.arrays(
         st.sampled_from(["float16", "float32", "float64"]),

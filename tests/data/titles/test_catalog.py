@@ -88,6 +88,7 @@ def test_ids_lead_to_rows(tmp_path: Path) -> None:
         catalog.row_of("half a character: \udc80")
 
 
+@pytest.mark.slow
 def test_large_and_small_requests_agree(tmp_path: Path) -> None:
     count = 40_000  # more than two batches
     entries = [{"media_id": f"id {row}", "title": f"Film {row}", "n": row} for row in range(count)]

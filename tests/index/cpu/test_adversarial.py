@@ -20,6 +20,7 @@ BATCHES = (1, 3, 40, 300)
 """One query, a few, and as many as products in blocks are made for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [96, 768])
 @pytest.mark.parametrize("kind", ADVERSARIES)
 def test_type_flat(kind: str, dim: int, make_index: Callable[..., VectorIndex]) -> None:

@@ -220,6 +220,7 @@ def read_only(build: Build) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_a_read_only_index_opens_and_is_verified(read_only: Path) -> None:
     program = (
         "import os, sys\n"
@@ -411,6 +412,7 @@ def test_a_second_builder_is_refused_while_the_first_writes(tmp_path: Path, buil
     assert word_of(tmp_path) == "Two"
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_too(tmp_path: Path, build: Build, folders: dict[str, Any]) -> None:
     build(tmp_path / "index", "One")
     (tmp_path / "c.yaml").write_text(f"dataset: {folders['Two'].root}\noutput: {tmp_path / 'index'}\n")

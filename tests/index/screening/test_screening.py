@@ -206,6 +206,7 @@ def test_queries_that_leave_too_much_are_left_to_a_full_comparison() -> None:
     assert screen.search(vectors[5:6], 1, vectors) is None
 
 
+@pytest.mark.slow
 def test_a_query_that_leaves_more_than_is_soon_scored_is_given_up(scored: list[int]) -> None:
     """Once a fault: nearly all titles were scored one by one, which took five times as long as to compare them all."""
     vectors = unit(np.random.default_rng(0).standard_normal((40_000, DIM)))

@@ -519,6 +519,7 @@ def test_what_adds_nothing_makes_no_generation(rows: list[Any], tmp_path: Path) 
     assert [path.name for path in index.glob("gen-*")] == ["gen-000001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", [None, {"weights": "rating"}], ids=["vectors", "profile"])
 def test_all_titles_or_all_users_may_be_others(profile: dict[str, Any] | None, tmp_path: Path) -> None:
     model, draws = begun(10)

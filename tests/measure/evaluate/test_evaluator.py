@@ -246,6 +246,7 @@ def test_a_pool_of_an_exact_index_is_what_its_search_finds(
         np.testing.assert_allclose(scores[there], own[there], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_users_are_taken_in_blocks_of_so_many_queries(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular, top
-from semrec_faiss.measure.evaluate.holdout import Ratings, Split, leave_out_latest, padded
+from semrec_faiss.measure.evaluate.holdout import Ratings, Split, hold_out_latest, padded
 from semrec_faiss.measure.evaluate.protocols import cold_titles, global_time, new_users, shared_out
 from semrec_faiss.measure.quality.held_out_metrics import per_user
 
@@ -62,7 +62,7 @@ def test_scores_that_say_nothing_find_what_chance_finds() -> None:
     random = np.random.default_rng(5)
     drawn = [random.choice(50, 25, replace=False).tolist() for _ in range(400)]
     table = ratings(*[[(row, 5.0, 7) for row in rows] for rows in drawn])
-    split = leave_out_latest(table, 5, 4.0)
+    split = hold_out_latest(table, 5, 4.0)
     lists = np.full((400, 10), -1, np.int64)
     for place, user in enumerate(split.users.tolist()):
         unseen = np.setdiff1d(np.arange(50), split.known.rows[split.known.part(user)])
@@ -73,28 +73,28 @@ def test_scores_that_say_nothing_find_what_chance_finds() -> None:
 
 
 def test_the_latest_liked_titles_and_all_since_are_left_out() -> None:
-    split = leave_out_latest(THREE, 2, 4.0)
+    split = hold_out_latest(THREE, 2, 4.0)
     assert split.users.tolist() == [0]
     assert split.held_out.tolist() == [[4, 0]]
     assert split.rest.rows.tolist() == [1, 3, 1, 0, 5, 0, 1, 2], "title 2 was rated after the first that is left out"
     assert split.rest.offsets.tolist() == [0, 2, 4, 8]
-    split = leave_out_latest(THREE, 1, 4.0)
+    split = hold_out_latest(THREE, 1, 4.0)
     assert split.users.tolist() == [0, 1, 2]
     assert split.held_out.tolist() == [[0], [0], [2]]
     assert split.rest.ratings.tolist() == [4, 4.5, 4, 4, 3.5, 3, 5]
     with pytest.raises(UsageError, match="no user has more than 9 titles rated 4 or better"):
-        leave_out_latest(THREE, 9, 4.0)
+        hold_out_latest(THREE, 9, 4.0)
 
 
 def test_a_lenient_split_keeps_what_was_liked_less() -> None:
-    split = leave_out_latest(THREE, 2, 4.0, strict=False)
+    split = hold_out_latest(THREE, 2, 4.0, strict=False)
     assert split.held_out.tolist() == [[4, 0]]
     assert split.rest.rows.tolist() == [1, 3, 2, 1, 0, 5, 0, 1, 2]
 
 
 def test_without_ratings_what_is_seen_is_liked_and_without_times_nothing_is_late() -> None:
     history = History(np.array([0, 2]), np.array([3, 7], np.int32), None, np.array([9, 8]))
-    assert leave_out_latest(Ratings.of(history, 0), 1, 4.0).held_out.tolist() == [[3]]
+    assert hold_out_latest(Ratings.of(history, 0), 1, 4.0).held_out.tolist() == [[3]]
     with pytest.raises(UsageError, match="does not know when"):
         Ratings.of(History(np.array([0, 1]), np.array([3], np.int32)), 0)
 
@@ -111,11 +111,12 @@ tables = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(tables, st.integers(1, 3), st.integers(0, 3))
 def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]], held_out: int, seed: int) -> None:
     table = ratings(*told, seed=seed)
     try:
-        latest = leave_out_latest(table, held_out, 4.0)
+        latest = hold_out_latest(table, held_out, 4.0)
     except UsageError:
         assert all(sum(stars >= 4 for _, stars, _ in user) <= held_out for user in told)
         return
@@ -150,7 +151,7 @@ def test_no_split_knows_what_it_must_not(told: list[list[tuple[int, float, int]]
 def test_blocks_of_the_clock_by_hand() -> None:
     """Twenty users whose liked titles left out begin one after the other: two a block, the first block left out."""
     table = ratings(*[[(0, 5.0, 10 * user), (1, 5.0, 10 * user + 5)] for user in range(20)])
-    splits = global_time(table, leave_out_latest(table, 1, 4.0))
+    splits = global_time(table, hold_out_latest(table, 1, 4.0))
     assert [split.users.tolist() for split in splits] == [[2 * block, 2 * block + 1] for block in range(1, 10)]
     # Of block 1 the first title left out was rated at 25: before it stand users 0 and 1, and user 2's first.
     assert splits[0].rest.times.tolist() == [0, 5, 10, 15, 20]

@@ -186,6 +186,7 @@ def run(plan: Any, **options: Any) -> Outcome:
     return run_sweep(plan, isolated=False, **options)
 
 
+@pytest.mark.slow
 def test_interrupted_sweep_goes_on_where_it_was(
     tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any], done: Outcome
 ) -> None:

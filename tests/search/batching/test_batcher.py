@@ -70,6 +70,7 @@ QUESTIONS: list[Callable[[Recommender], Any]] = [
 ]
 
 
+@pytest.mark.slow
 def test_many_threads_are_answered_as_if_each_were_alone(library: Any) -> None:
     alone = [told(ask(Recommender.open(library.output))) for ask in QUESTIONS[::3]]
     batches: list[Batch] = []

@@ -283,6 +283,7 @@ def test_vectors_are_gathered_for_a_filter_that_comes_back(world: Any, selection
     np.testing.assert_array_equal(made.gathered, world.titles[made.rows])
 
 
+@pytest.mark.slow
 def test_many_threads_ask_for_many_filters(world: Any, selections: Selections, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "CACHE_BYTES", 400_000)
     limits = [int(limit) for limit in np.random.default_rng(1).integers(0, 40, size=300) * 50]
