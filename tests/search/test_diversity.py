@@ -69,10 +69,8 @@ def follow(
         if not left:
             assert position == len(found), "a list that ends too early or goes on too long"
             return
-        worth = {
-            row: (1 - weight) * scores[row] - weight * max((float(titles[row] @ titles[c]) for c in chosen), default=0)
-            for row in left
-        }
+        near = (titles[left] @ titles[chosen].T).max(axis=1) if chosen else np.zeros(len(left))
+        worth = dict(zip(left, (1 - weight) * scores[left] - weight * near, strict=True))
         if position == 0:
             worth = {row: scores[row] for row in left}  # nothing is chosen yet to differ from
         assert found[position] in worth
@@ -152,9 +150,14 @@ def test_more_diversity_makes_lists_less_alike(world: Any, searcher: Searcher) -
 
 def greedy(world: Any, query: int, allowed: Mask, k: int, max_per: dict[str, int]) -> list[int]:
     chosen: list[int] = []
+    taken: Counter[tuple[str, Any]] = Counter()
     for row in pool_of(world, query, allowed, len(allowed)):
-        if len(chosen) < k and not is_full(world, chosen, row, max_per):
+        own = [(field, value_of(world, row, field)) for field in max_per]
+        if all(value is None or taken[field, value] < max_per[field] for field, value in own):
             chosen.append(row)
+            taken.update(own)
+        if len(chosen) == k:
+            break
     return chosen
 
 
