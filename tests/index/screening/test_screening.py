@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -70,6 +71,7 @@ def found_by(screen: Screen, query: Vectors, k: int, vectors: Vectors) -> tuple[
     return screen.search(query, k, vectors) or best_of_one(query, k, vectors)
 
 
+@functools.cache
 def adversarial() -> dict[str, Vectors]:
     """Vectors that are hard to tell apart, to scale or to bound."""
     random = np.random.default_rng(3)
