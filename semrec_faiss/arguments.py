@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
 
-Name: TypeAlias = str | int
-"""A media_id, a title or a user id; an integer stands for its text."""
+Name: TypeAlias = str | int | UUID
+"""A media_id, a title or a user id; an integer and a UUID stand for their texts."""
 
 Names: TypeAlias = Name | Iterable[Name]
 """Several, or one, which is a list of one."""
@@ -20,11 +21,11 @@ Names: TypeAlias = Name | Iterable[Name]
 
 def is_name(value: object) -> bool:
     """Tell a single name from a list of them, and from what is neither."""
-    return type(value) is str or (isinstance(value, str | int | np.integer) and not isinstance(value, bool))
+    return type(value) is str or (isinstance(value, str | int | np.integer | UUID) and not isinstance(value, bool))
 
 
 def name_of(value: Any, what: str) -> str:
-    """Return one name as text; raises UsageError where ``value`` is neither a text nor an integer."""
+    """Return one name as text; raises UsageError where ``value`` is no text, integer or UUID."""
     if not is_name(value):
         raise UsageError(f"{what} is {_shown(value)}; a text or an integer is expected")
     return str(value)

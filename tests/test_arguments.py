@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss import Filter, Recommender, SemrecError, Taste
+from semrec_faiss import Filter, IndexWriter, Recommender, SemrecError, Taste, build
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
@@ -74,6 +75,26 @@ def test_integers_are_their_text(numbered: Recommender) -> None:
     assert numbered.explain(2, 5) == numbered.explain("2", "5")
     with pytest.raises(NotFoundError, match="'77'"):
         numbered.recommend([3, 77])
+
+
+def test_a_uuid_is_its_text(tmp_path: Path) -> None:
+    users, titles = [UUID(int=at) for at in range(2)], [UUID(int=at) for at in range(9, 12)]
+    frame = {"media_id": list(map(str, titles)), "title": ["A", "B", "C"]}
+    vectors = np.eye(3, 4, dtype=np.float32)
+    build(vectors, frame, output=tmp_path / "index")
+    with IndexWriter(tmp_path / "index") as writer:
+        writer.put_users(users, vectors[:2])
+    recommender = Recommender.open(tmp_path / "index")
+    assert ids(recommender.recommend(users[1], 1)) == [str(titles[1])]
+    assert [ids(one) for one in recommender.recommend(users, 1)] == [[str(one)] for one in titles[:2]]
+    assert ids(recommender.similar(titles[0], 2, exclude=[titles[1]])) == [str(titles[2])]
+
+
+def test_an_unknown_argument_is_named_and_those_that_there_are(numbered: Recommender) -> None:
+    with pytest.raises(TypeError, match=r"'any_of'; a question takes k, where, .* any_of as where=Filter\(any_of=…\)"):
+        numbered.similar("7", any_of={"genres": ["D"]})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no argument 'wher'; a question takes k, where, exclude"):
+        numbered.recommend("3", wher="year > 1")  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,16 @@ import numpy as np
 
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.progress import Progress, silent
+from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.wish import Wish
 
 WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
-"""Queries asked together. The largest come first: of what is recorded, that stays longest which came last."""
+WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024, MOST_TOGETHER)
+"""Queries asked together, up to what callers are searched for at once, for which type fused has kernels of its own.
+
+The largest come first: of what is recorded, that stays longest which came last.
+"""
 
 TIMES_GPU = 3
 """How often a batch is asked on a GPU: the first compiles, users are copied there for the second, both are recorded."""

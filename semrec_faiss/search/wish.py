@@ -54,8 +54,14 @@ class Wish:
 
         Raises:
             UsageError: an argument is of another type, or out of range.
+            TypeError: there is no such argument.
         """
-        return cls._checked(k, **arguments) if arguments else plain(checked_count(k))
+        if not arguments:
+            return plain(checked_count(k))
+        for name in arguments:
+            if name not in WishArguments.__annotations__:
+                raise TypeError(_unknown(name))
+        return cls._checked(k, **arguments)
 
     @classmethod
     def _checked(
@@ -83,6 +89,11 @@ class Wish:
 def plain(k: int) -> Wish:
     """Return the wish for ``k`` of all titles."""
     return Wish(k)
+
+
+def _unknown(name: str) -> str:
+    told = f"there is no argument {name!r}; a question takes k, {', '.join(WishArguments.__annotations__)}"
+    return f"{told}, and {name} as where=Filter({name}=…)" if name in Filter.__dataclass_fields__ else told
 
 
 def _strategies(strategy: Any) -> tuple[str, ...]:

@@ -175,6 +175,34 @@ def test_bodies_that_are_no_json_or_too_large_and_other_methods(asker: Any) -> N
     assert (bad.status_code, "no Arrow" in bad.json()["detail"]) == (400, True)
 
 
+HALF = "is half of a surrogate pair, and no character"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"title": "m00001", "title": "m00002"}', "the key 'title' occurs twice"),
+        (b'{"ti\\u0074le": "m00001", "k" : 3, "title" : "m00002"}', "the key 'title' occurs twice"),
+        (b'{"title": "m00001", "any_of": {"genres": ["a"], "genres": ["b"]}}', "the key 'genres' occurs twice"),
+        (b'{"title": "\\ud800"}', r"the body is not JSON: \ud800 is half of a surrogate pair, and no character"),
+        (
+            b'{"title": "\\ud83d\\ude00 \\udc00"}',
+            r"the body is not JSON: \udc00 is half of a surrogate pair, and no character",
+        ),
+        (b'{"title": "\\\\ud800", ', "the body is not JSON: Input data was truncated"),
+    ],
+)
+def test_json_that_says_something_twice_or_in_halves_is_refused(asker: Any, body: bytes, said: str) -> None:
+    reply = asker.ask("POST", "/v1/similar", content=body)
+    assert (reply.status_code, reply.json()["detail"]) == (400, said)
+    assert reply.json()["fix"]
+
+
+def test_colons_in_values_are_no_keys(asker: Any) -> None:
+    question = {"title": "m00001", "where": "title <> 'a:b::c'", "k": 3}
+    assert asker.post("/v1/similar", question).json()["returned"] == 3
+
+
 def test_before_it_is_ready_it_says_so(index: Path, new_asker: Any) -> None:
     asker = new_asker(index)
     assert asker.get("/livez").status_code == 200

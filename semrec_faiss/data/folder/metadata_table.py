@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,8 @@ def _expression(name: str, column: str, kind: str, recipe: Recipe, path: Path | 
     """Return the column, the SQL of a field's values, and the SQL of what is wrong with a value, null where nothing."""
     raw = quoted_name(column)
     if name in ("media_id", "title"):
-        _need(path, column, kind, _IDS, "a text or a whole number", name)
+        if not re.fullmatch(r"DECIMAL\(\d+,0\)", kind):
+            _need(path, column, kind, _IDS, "a text or a whole number", name)
         empty = f"CASE WHEN {raw} IS NULL THEN 'is null' WHEN trim({raw}::VARCHAR) = '' THEN 'is empty' END"
         return column, f"{raw}::VARCHAR", empty
     if name == "year":

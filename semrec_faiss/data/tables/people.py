@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -113,7 +114,8 @@ def _unfit(user: Any) -> str:
     """Return why a value is no id: neither a text, nor a whole number, nor a UUID."""
     if user is None:
         return "is null"
-    if isinstance(user, bool) or not isinstance(user, str | int | float | UUID):
+    is_decimal = isinstance(user, Decimal) and user.as_tuple().exponent == 0  # of a column without a fraction
+    if isinstance(user, bool) or not (isinstance(user, str | int | float | UUID) or is_decimal):
         return f"is {user!r}; a text or a whole number is expected"
     return f"{user} is no whole number" if isinstance(user, float) and not user.is_integer() else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,8 @@ class TypeAhead:
         """Take all titles, in row order."""
         lines = [f"\n {' '.join(words(title))}".encode() for title in titles]
         self._text = b"".join(lines)
-        self._starts: Rows = np.concatenate(([0], np.cumsum([len(line) for line in lines], dtype=np.int64)))[:-1]
+        self._lengths: Rows = np.array([len(line) for line in lines], np.int64)
+        self._starts: Rows = np.cumsum(self._lengths) - self._lengths
 
     def find(self, typed: str, count: int) -> list[int]:
         """Return the rows of up to ``count`` titles: those that begin so, then where a word does, then what holds it.
@@ -51,23 +52,21 @@ class TypeAhead:
             return []
         found: dict[int, Hit] = {}
         for way, pattern in enumerate((b"\n " + asked, b" " + asked, asked)):
-            hits = sorted(Hit(way, self._length(row), row) for row in self._rows(pattern) if row not in found)
-            found |= {hit.row: hit for hit in hits}
+            rows = self._rows(pattern)
+            if found:
+                rows = rows[~np.isin(rows, list(found))]
+            best = np.lexsort((rows, self._lengths[rows]))[: count - len(found)]
+            found |= {row: Hit(way, int(self._lengths[row]), row) for row in rows[best].tolist()}
             if len(found) >= count:
                 break
-        return list(found.values())[:count]
+        return list(found.values())
 
-    def _rows(self, pattern: bytes) -> Iterator[int]:
+    def _rows(self, pattern: bytes) -> Rows:
+        """Return the rows of titles that hold ``pattern``, each once, in their order."""
+        places: list[int] = []
         at = self._text.find(pattern)
-        for _ in range(_BLOCK):
-            if at < 0:
-                return
-            row = int(np.searchsorted(self._starts, at, side="right")) - 1
-            yield row
-            at = self._text.find(pattern, self._end(row))
-
-    def _end(self, row: int) -> int:
-        return int(self._starts[row + 1]) if row + 1 < len(self._starts) else len(self._text)
-
-    def _length(self, row: int) -> int:
-        return self._end(row) - int(self._starts[row])
+        while at >= 0 and len(places) < _BLOCK:
+            places.append(at)
+            at = self._text.find(pattern, at + len(pattern))
+        rows = np.searchsorted(self._starts, np.array(places, np.int64), side="right") - 1
+        return rows[np.diff(rows, prepend=-1) > 0]

@@ -151,12 +151,17 @@ def _replaced(kind: Kind, places: Places) -> Rows:
 def _read_seen(
     saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool
 ) -> tuple[list[SeenRows], list[str], DelistedRows | None]:
-    """Read what users have seen since, by place, the ids of these users, and what they have seen that is not there."""
+    """Read what users have seen since, by place, the ids of these users, and what they have seen that is not there.
+
+    A file of which no row would be kept, and that is all of the change, is taken for one of other ids.
+    """
     parts, who, unlisted = [], [], []
+    is_all = plan.titles.is_empty and plan.users.is_empty
     for path in plan.seen:
         user_table = _table(plan.users, users, distinct_ids(path, "user_id"), saved.users)
         title_table = _table(plan.titles, titles, distinct_ids(path, "media_id"), saved.titles)
-        found = read_seen_rows(path, user_table, title_table, strict=strict, allow_none=True)
+        may_be_none = bool(len(user_table["id"])) or not is_all  # what known users have seen may be listed later
+        found = read_seen_rows(path, user_table, title_table, strict=strict, allow_none=may_be_none)
         _check_timestamps(saved, found, path)
         parts.append(found)
         unlisted += [read_delisted_rows(path, user_table, title_table)] if found.ignored else []

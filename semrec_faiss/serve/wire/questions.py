@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -168,22 +170,43 @@ TASTE = ("likes", "ratings", "dislikes")
 Question = TypeVar("Question", bound=msgspec.Struct)
 
 _DECODERS = {kind: msgspec.json.Decoder(kind) for kind in (Similar, Recommend, Search, Explain)}
+_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SURROGATES = re.compile(
+    rb"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})",  # pairs, or a half
+    re.IGNORECASE,
+)
 
 
 def question_in(request: Request, kind: type[Question]) -> Question:
-    """Decode a request's question; raises Refused for no JSON (400) and for another shape (422)."""
+    """Decode a request's question; raises Refused for no JSON, a key given twice (400), and another shape (422)."""
     try:
         question: Question = _DECODERS[kind].decode(request.body)  # type: ignore[index, assignment]
+        if request.body.count(b":") > len(_KEYS.decode(request.body)):  # each key has one
+            json.loads(request.body, object_pairs_hook=_no_key_twice)
     except msgspec.ValidationError as error:
         raise Refused(422, f"the request is not as it should be: {error}", fix="see /openapi.json") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(
-            400, f"the body is not JSON: {error}", fix='send JSON such as {"title": "Alien (1979)"}'
+            400, f"the body is not JSON: {_why(request.body, error)}", fix='send JSON such as {"title": "Alien (1979)"}'
         ) from error
     except RecursionError as error:
         raise Refused(400, "the body is nested too deep") from error
     check_one_of(question)
     return question
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise Refused(400, f"the key {twice[:100]!r} occurs twice", fix="send it once")
+
+
+def _why(body: bytes, error: Exception) -> str:
+    """Say what is wrong with a body; of half a surrogate pair msgspec says that the body was truncated."""
+    halves = (found[1] for found in _SURROGATES.finditer(body.replace(rb"\\", b"")) if found[1])
+    half = next(halves, None)
+    return str(error) if half is None else f"{half.decode()} is half of a surrogate pair, and no character"
 
 
 def check_one_of(question: msgspec.Struct) -> None:

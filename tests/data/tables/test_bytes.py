@@ -95,7 +95,12 @@ def test_users_numbers_are_the_same_ids_with_and_without_a_fraction() -> None:
         VECTORS, SONGS, users=users, interactions={"user": [7, 7], "item": ["b", "a"]}
     )
     assert [one.media_id for one in recommender.recommend("7", 3)] == ["c"]
-    for odd, what in (([7.5, 8.0], "7.5 is no whole number"), ([True, False], "is True; a text")):
+    tenths = pa.array([Decimal("7.0"), Decimal("8.0")])
+    for odd, what in (
+        ([7.5, 8.0], "7.5 is no whole number"),
+        ([True, False], "is True; a text"),
+        (tenths, "is Decimal.*; a text"),
+    ):
         with pytest.raises(DataError, match=what):
             Recommender.from_arrays(VECTORS, SONGS, users=users.set_column(0, "user_id", [odd]))
 
@@ -127,7 +132,10 @@ def test_ids_of_what_people_did_are_texts_or_whole_numbers(tmp_path: Path, odd: 
 
 def test_ids_as_databases_and_frames_have_them(tmp_path: Path) -> None:
     index = tmp_path / "index"
-    users = pa.table({"user_id": [7, 8], "vector": pa.array(VECTORS[:2].tolist())})
+    decimals = pa.array([7, 8]).cast(pa.decimal128(20, 0))
+    users = pa.table({"user_id": decimals, "vector": pa.array(VECTORS[:2].tolist())})
+    numbered = pa.table({"media_id": pa.array([1, 2, 3]).cast(pa.decimal128(20, 0)), "title": ["A", "B", "C"]})
+    assert [one.media_id for one in Recommender.from_arrays(VECTORS, numbered).similar("1", 2)] == ["2", "3"]
     semrec_faiss.build(VECTORS, SONGS, users=users, output=index)
     for ids, media in ((pa.array([7]).cast(pa.decimal128(20, 0)), "a"), (pa.array(["7"]).dictionary_encode(), "b")):
         pq.write_table(pa.table({"user_id": ids, "media_id": [media]}), tmp_path / "seen.parquet")

@@ -321,6 +321,9 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     write_seen(tmp_path / "seen.parquet", [("u1", "nothing", 3.0, 5)])
     with pytest.raises(DataError, match="rows whose media_id is not in"):
         update_index(index, Change(seen=tmp_path / "seen.parquet"), strict=True)
+    write_seen(tmp_path / "seen.parquet", [("nobody", "m00001", 3.0, 5), ("noone", "m00002", 3.0, 5)])
+    with pytest.raises(DataError, match=r"user_id is not in user_ids\.json: 2 .*'nobody', 'noone'"):
+        update_index(index, Change(seen=tmp_path / "seen.parquet"))
     with pytest.raises(NotFoundError, match="no folder"):
         update_index(index, Change(tmp_path / "none"))
     with pytest.raises(NotFoundError, match="does not exist"):
