@@ -14,14 +14,12 @@ from semrec_faiss.errors import NotFoundError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.searcher import HELD_AT
 from semrec_faiss.search.wish import Wish
 
 WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024, MOST_TOGETHER)
-"""Queries asked together, up to what callers are searched for at once, for which type fused has kernels of its own.
-
-The largest come first: of what is recorded, that stays longest which came last.
-"""
+WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
+"""Queries asked together. The largest come first: of what is recorded, that stays longest which came last."""
 
 TIMES_GPU = 3
 """How often a batch is asked on a GPU: the first compiles, users are copied there for the second, both are recorded."""
@@ -80,10 +78,22 @@ def _timed(ask: Callable[[], object]) -> float:
     return round((time.perf_counter() - started) * 1e3, 3)
 
 
+def _many(recommender: Recommender, wish: Wish) -> Iterator[_Kind]:
+    """Ask as many as callers are searched for at once: type fused has kernels of its own for thousands."""
+    rows, users = np.arange(MOST_TOGETHER), recommender.saved.users
+    vectors = recommender.index.vectors(rows % recommender.index.count)
+    yield _Kind("titles", MOST_TOGETHER, partial(recommender.searcher.run, vectors, wish))
+    if users is not None:
+        lists = partial(recommender.lists_for, rows % len(users.ids), wish, include_seen=False)
+        yield _Kind("users", MOST_TOGETHER, lists, HELD_AT)
+
+
 def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
     on_gpu = bool(recommender.index.device.gpus)
     searched, users = recommender.searcher.run, recommender.saved.users
     first = recommender.titles.records([0])[0]["media_id"]
+    if on_gpu:
+        yield from _many(recommender, Wish(k))
     wish, but_one = Wish(k), Wish.of(k, where="media_id <> '" + first.replace("'", "''") + "'")
     for size in sorted(WARM_BATCHES_GPU if on_gpu else WARM_BATCHES, reverse=True):
         rows = np.arange(size)

@@ -11,8 +11,9 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.searcher import HELD_AT, Searcher
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES, WARM_BATCHES_GPU, warm
 
@@ -68,9 +69,13 @@ def test_on_a_gpu_every_size_of_every_kind_is_asked_until_it_is_recorded(
         for kind in ("titles", "filtered", "users")
         for _ in range(TIMES_GPU)
     ]
-    assert [(kind, size) for kind, size, _ in asked[:-1]] == wanted
-    assert [one.queries for one in told if one.what == "users"] == sorted(WARM_BATCHES_GPU, reverse=True)
-    assert all(one.again_ms is not None for one in told[:-3])
+    many = [("titles", MOST_TOGETHER), *HELD_AT * [("users", MOST_TOGETHER)]]
+    assert [(kind, size) for kind, size, _ in asked[:-1]] == [*many, *wanted]
+    assert [one.queries for one in told if one.what == "users"] == [
+        MOST_TOGETHER,
+        *sorted(WARM_BATCHES_GPU, reverse=True),
+    ]
+    assert all(one.again_ms is not None for one in told[1:-3])
 
 
 def test_an_index_without_users_and_of_one_title(tmp_path: Path, make_folder: Callable[..., Any]) -> None:

@@ -49,6 +49,7 @@ def two_worlds(recommender: Recommender) -> Iterator[Worlds]:
         index = Path(scratch) / "index"
         for world in WORLDS:
             _publish(recommender, count, world.decode(), index)
+        del recommender  # servers need its room
         yield Worlds(index, count)
 
 
