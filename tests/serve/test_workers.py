@@ -10,7 +10,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,13 @@ def test_who_is_started_while_the_end_comes_is_told_of_it(index: Path) -> None:
         supervisor._close()
 
 
+def _until(holds: Callable[[], bool]) -> None:
+    stop = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < stop
+        time.sleep(0.005)
+
+
 def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_path: Path) -> None:
     """Once a fault: a swap there and back under load, and the owner let go of what was asked."""
     index = tmp_path / "index"
@@ -197,14 +205,13 @@ def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_p
         again = device.open("gen-000001")
         del before
         gc.collect()
-        device.open("gen-000002")  # told after the leaving, which nobody waits for
+        _until(lambda: [held["gen-000001"] for held in owner._held.values()] == [1])  # nobody waits for the leaving
         assert set(owner._opened) == {"gen-000001", "gen-000002"}
         for batcher in (again, between):
             np.testing.assert_array_equal(batcher.run(asked).rows, here.searcher.run(asked.queries, Wish(2)).rows)
         del again, batcher
         gc.collect()
-        device.open("gen-000002")
-        assert set(owner._opened) == {"gen-000002"}
+        _until(lambda: set(owner._opened) == {"gen-000002"})
 
 
 class _Child:

@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.search.batching.asked import Asked
@@ -22,11 +23,13 @@ class RemoteDevice:
         """Connect to the owner that listens at ``address``."""
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._connection.connect(str(address))
-        self._lock = threading.RLock()  # what is let go of may say so while something is sent
+        self._lock = threading.Lock()
+        self._left: SimpleQueue[str] = SimpleQueue()  # which takes what is let go of in whatever thread
         self._numbers = count()
         self._waiting: dict[int, Future[frames.ToWorker]] = {}
         self._is_gone = False
         threading.Thread(target=self._receive, name="device-replies", daemon=True).start()
+        threading.Thread(target=self._leave, name="device-leaving", daemon=True).start()
 
     @property
     def waiting(self) -> int:
@@ -37,12 +40,13 @@ class RemoteDevice:
         """Have the owner hold a generation for as long as what is returned lives; raises what opening it does."""
         self._told(frames.Open(self._number(), generation)).result()
         batcher = RemoteBatcher(self, generation)
-        weakref.finalize(batcher, self.leave, generation)
+        weakref.finalize(batcher, self._left.put, generation)
         return batcher
 
-    def leave(self, generation: str) -> None:
-        """Tell that a generation is asked no more; nobody waits for that."""
-        self._told(frames.Leave(self._number(), generation))
+    def _leave(self) -> None:
+        """Tell of each generation that is asked no more; nobody waits for that."""
+        while True:
+            self._told(frames.Leave(self._number(), self._left.get()))
 
     def search(self, generation: str, asked: Asked) -> Future[TopK]:
         """Have a batch searched."""
