@@ -17,6 +17,16 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cluster.workers.lists import ListMaker
 
+NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_log_monitor": False}
+"""A machine of a cluster, with as few processes beside it as Ray allows."""
+
+HEAD = {
+    **NODE,
+    "include_dashboard": False,
+    "no_monitor": True,
+    "_system_config": {"prestart_worker_first_driver": False},
+}
+
 
 @dataclass(frozen=True)
 class World:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_worlds import World
+from cluster_worlds import HEAD, NODE, World
 from conftest import REPO, make_data_folder
 
 from semrec_faiss.config.reading import config_from_dict
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """Two nodes that may use four cores each; this process is their driver."""
+    """Two nodes that may use two cores each; this process is their driver."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["RAY_DEDUP_LOGS"] = "0"
     paths = [str(REPO), str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]
@@ -38,9 +38,8 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 4, "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    made.add_node(**node)
+    made = Cluster(initialize_head=True, head_node_args=HEAD)
+    made.add_node(**NODE)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
     yield made
     ray.shutdown()

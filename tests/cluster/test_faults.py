@@ -20,6 +20,7 @@ from semrec_faiss import DamagedIndexError, Recommender, StorageError, Unavailab
 from semrec_faiss.cluster.connection import alive_nodes
 from semrec_faiss.cluster.publish import building
 from semrec_faiss.cluster.publish.building import build_shards
+from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -121,10 +122,10 @@ def test_a_build_that_fails_leaves_the_index_before(
 
 @pytest.mark.slow
 def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world: World) -> None:
-    added = cluster.add_node(num_cpus=4, object_store_memory=80 << 20)
+    added = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
     cluster.wait_for_nodes()
     try:
-        with ClusterRecommender.open(index, replicas=3) as sharded:
+        with ClusterRecommender.open(index, replicas=2) as sharded:
             nodes = {about.node for about in sharded.shards.opened()}
             assert nodes <= {node["NodeID"] for node in alive_nodes()}
             cluster.remove_node(added)
@@ -158,8 +159,7 @@ def test_a_driver_that_is_killed_leaves_the_index_before_and_what_was_whole_for_
     driver.kill()
     driver.wait(60)
     assert IndexDirectory(tmp_path / "index").current().ref == before.ref
-    with ClusterRecommender.open(tmp_path / "index") as sharded:
-        _same(sharded, world)
+    verify_shards(tmp_path / "index")
     whole = (fresh / "00000" / "CURRENT").stat().st_ino
     (fresh / "00002").mkdir()  # of a build in more shards
     after = build_shards(config_from_dict(settings), 2)

@@ -21,11 +21,15 @@ from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 REF = GenerationRef(name="gen-000001", manifest_sha256="0" * 64)
 
 
-@pytest.fixture
-def two_gpus(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(autouse=True)
+def counted_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "ShardServer", cluster_worlds.GpuShard)
+
+
+@pytest.fixture(scope="module")
+def two_gpus(cluster: Any) -> Iterator[Any]:
     added = cluster.add_node(
-        num_cpus=2, num_gpus=2, object_store_memory=80 << 20, node_ip_address="127.0.0.3", include_dashboard=False
+        num_cpus=1, num_gpus=2, object_store_memory=80 << 20, node_ip_address="127.0.0.3", include_dashboard=False
     )
     cluster.wait_for_nodes()
     yield added

@@ -85,6 +85,39 @@ class Held:
         monkeypatch.setattr(OpenShards, "ask_each", held)
 
 
+def _ask_many_at_once(service: Service, whole: Recommender) -> None:
+    """Ask many questions in one moment: none waits in a thread of its own, and those of a kind are asked together."""
+    vectors = np.random.default_rng(3).normal(size=(30, 16)).tolist()
+    titles = [f"m{row:05d}" for row in range(29)]
+    questions = [
+        *(("/v1/similar", {"title": title, "k": 5}) for title in titles),
+        ("/v1/similar", {"titles": titles[:3], "k": 5}),
+        *(("/v1/recommend", {"user": f"user_{user:03d}", "k": 5}) for user in range(30)),
+        *(("/v1/search", {"vectors": [vector], "k": 5}) for vector in vectors),
+        ("/v1/similar", {"title": "film of 150", "k": 5}),
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        held = Held(patched, service, len(questions))
+        before = len(service.service.handlers._threads._threads)
+        replies = service.ask_at_once(questions)
+    assert [reply.status_code for reply in replies] == [200] * (len(questions) - 1) + [404]
+    assert "no title answers to 'film of 150'" in replies[-1].json()["detail"]
+    told = [reply.json() for reply in replies[:-1]]
+    found = [one["results"] for answer in told for one in answer.get("answers", [answer])]
+    titles = [*titles, *titles[:3]]
+    answers = [
+        *(whole.similar(title, 5) for title in titles),
+        *whole.recommend([f"user_{user:03d}" for user in range(30)], 5),
+        *whole.search(np.array(vectors, np.float32), 5),
+    ]
+    assert [[one["media_id"] for one in own] for own in found] == [[one.media_id for one in own] for own in answers]
+    for own, answer in zip(found, answers, strict=True):
+        assert [one["score"] for one in own] == pytest.approx([one.score for one in answer], abs=1e-6)
+    assert held.calls["top"] <= 2 * 3, "of each kind the first ones, and all that waited"
+    assert held.calls["by_name"] <= 2
+    assert len(service.service.handlers._threads._threads) <= before + 1, "for the unknown title"
+
+
 @pytest.fixture(scope="module")
 def sharded(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("served") / "index"
@@ -93,7 +126,7 @@ def sharded(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> None:
-    service = Service(sharded, limits={"deadline_ms": 3000})
+    service = Service(sharded, limits={"deadline_ms": 10_000, "max_waiting": 100})
     try:
         whole = Recommender.open(world.whole)
         told = [service.ask("POST", path, json=question).json() for path, question in QUESTIONS]
@@ -101,6 +134,7 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         assert told[1]["results"] == whole.similar("Film 150", 5, where="year > 1960").as_dict()["results"]
         assert told[2]["results"] == whole.recommend("user_003", 4).as_dict()["results"]
         assert len(told[3]["answers"][0]["results"]) == 3
+        _ask_many_at_once(service, whole)
         for typed in ("film 15", "5", "m 1"):
             found = service.ask("GET", f"/v1/titles?q={typed}&k=20").json()["titles"]
             assert found == whole.titles.records(whole.titles.type_ahead().find(typed, 20)), typed
@@ -128,43 +162,6 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         refused = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert refused.status_code == 503
         assert "shard 1 of 2 (titles 150 to 299)" in refused.json()["detail"]
-    finally:
-        service.close()
-
-
-def test_many_questions_wait_without_a_thread_each_and_are_asked_together(
-    sharded: Path, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = Service(sharded, limits={"max_waiting": 100, "deadline_ms": 60_000})
-    try:
-        whole = Recommender.open(world.whole)
-        vectors = np.random.default_rng(3).normal(size=(30, 16)).tolist()
-        titles = [f"m{row:05d}" for row in range(29)]
-        questions = [
-            *(("/v1/similar", {"title": title, "k": 5}) for title in titles),
-            ("/v1/similar", {"titles": titles[:3], "k": 5}),
-            *(("/v1/recommend", {"user": f"user_{user:03d}", "k": 5}) for user in range(30)),
-            *(("/v1/search", {"vectors": [vector], "k": 5}) for vector in vectors),
-            ("/v1/similar", {"title": "film of 150", "k": 5}),
-        ]
-        held = Held(monkeypatch, service, len(questions))
-        replies = service.ask_at_once(questions)
-        assert [reply.status_code for reply in replies] == [200] * (len(questions) - 1) + [404]
-        assert "no title answers to 'film of 150'" in replies[-1].json()["detail"]
-        told = [reply.json() for reply in replies[:-1]]
-        found = [one["results"] for answer in told for one in answer.get("answers", [answer])]
-        titles = [*titles, *titles[:3]]
-        answers = [
-            *(whole.similar(title, 5) for title in titles),
-            *whole.recommend([f"user_{user:03d}" for user in range(30)], 5),
-            *whole.search(np.array(vectors, np.float32), 5),
-        ]
-        assert [[one["media_id"] for one in own] for own in found] == [[one.media_id for one in own] for own in answers]
-        for own, answer in zip(found, answers, strict=True):
-            assert [one["score"] for one in own] == pytest.approx([one.score for one in answer], abs=1e-6)
-        assert held.calls["top"] <= 2 * 3, "of each kind the first ones, and all that waited"
-        assert held.calls["by_name"] <= 2
-        assert len(service.service.handlers._threads._threads) == 1, "for the unknown title"
     finally:
         service.close()
 

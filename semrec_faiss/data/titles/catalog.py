@@ -45,6 +45,8 @@ RowsLike = Sequence[int] | NDArray[np.integer[Any]]
 FILTER_BYTES = 2 << 30
 """Memory that questions may take beside the titles."""
 
+_IDS = {"media_id": "VARCHAR"}
+
 
 class Catalog(HoldsHandles):
     """The titles in row order; safe to use from many threads.
@@ -87,6 +89,7 @@ class Catalog(HoldsHandles):
         progress: Progress = silent,
         known: Mapping[str, str] | None = None,
         parts: Mapping[str, str] = NO_PARTS,
+        ids_alone: bool = False,
     ) -> Catalog:
         """Read the metadata of a data folder: JSON lines, or a Parquet table where its name ends so.
 
@@ -96,21 +99,23 @@ class Catalog(HoldsHandles):
             progress: told what is checked and loaded.
             known: fields of other titles beside these, with their types; the catalogue has all of them.
             parts: fields that play a part under another name, by part.
+            ids_alone: check everything, and hold of it the ids alone, where others read the titles by `read_range`.
 
         Raises:
             DataError: the first ten mistakes, each with file and line.
         """
         if path.suffix == ".parquet":
             table = inspect_table(path, expect_count=expect_count, parts=parts)
-            return cls.of_table(table, progress=progress, known=known, parts=parts)
+            return cls.of_table(table, progress=progress, known=known, parts=parts, ids_alone=ids_alone)
         metadata = inspect_metadata(path, expect_count=expect_count, progress=progress, known=known, parts=parts)
         check_parts(path, parts, metadata.fields)
         connection = connect()
-        create_table(connection, metadata.fields)
+        held = _IDS if ids_alone else metadata.fields
+        create_table(connection, held)
         lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
         if parts:
             lines = (json.dumps(by_part(json.loads(line), parts), ensure_ascii=False) for line in lines)
-        for loaded in insert_titles(connection, metadata.fields, lines):
+        for loaded in insert_titles(connection, held, lines):
             progress("loading titles", loaded, metadata.count)
         return cls(connection, metadata.count, metadata.fields, metadata.mixtures, parts=parts)
 
@@ -122,6 +127,7 @@ class Catalog(HoldsHandles):
         progress: Progress = silent,
         known: Mapping[str, str] | None = None,
         parts: Mapping[str, str] = NO_PARTS,
+        ids_alone: bool = False,
     ) -> Catalog:
         """Read metadata that was checked, wherever it is; see `read`.
 
@@ -131,8 +137,9 @@ class Catalog(HoldsHandles):
         check_parts(table.source.name, parts, known or table.fields)
         fields = joined_fields(table.source.name, known or {}, table.fields)
         connection = connect()
-        create_table(connection, fields)
-        connection.execute(f"INSERT INTO {TABLE} BY NAME FROM {table.rows(connection)}")
+        create_table(connection, _IDS if ids_alone else fields)
+        columns = f"{ROW}, media_id" if ids_alone else "*"
+        connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT {columns} FROM {table.rows(connection)}")
         progress("loading titles", table.count, table.count)
         return cls(connection, table.count, fields, parts=parts)
 
@@ -148,7 +155,7 @@ class Catalog(HoldsHandles):
         connection, known = connect(), dict(fields)
         create_table(connection, known)
         if path.suffix == ".parquet":
-            rows = inspect_table(path, parts=parts).rows(connection)
+            rows = inspect_table(path, parts=parts, is_checked=True).rows(connection)
             source = f"FROM {rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
             connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}")
         else:

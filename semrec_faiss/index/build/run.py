@@ -118,7 +118,8 @@ def build_front(config: Config, write_shards: ShardsWriter, progress: Progress =
         return (), index, None
 
     output = _output_of(config)
-    return _published(config, output, open_source(config.dataset, progress), write, progress, strict=strict)
+    source = open_source(config.dataset, progress, ids_alone=True)
+    return _published(config, output, source, write, progress, strict=strict)
 
 
 def _published(

@@ -123,13 +123,16 @@ class Source:
             yield first, block
 
 
-def open_source(dataset: Dataset, progress: Progress, part: TitleRange | None = None) -> Source:
+def open_source(
+    dataset: Dataset, progress: Progress, part: TitleRange | None = None, *, ids_alone: bool = False
+) -> Source:
     """Open a data folder, whose fields play the parts that the config says, and hold its files against one another.
 
     Args:
         dataset: the folder.
         progress: told what is checked.
         part: some of its titles, without users; all by default.
+        ids_alone: hold of all titles' metadata the ids and the fields' types alone; see `Catalog.read`.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -139,7 +142,8 @@ def open_source(dataset: Dataset, progress: Progress, part: TitleRange | None = 
     vectors = open_vectors(folder.media_vectors)
     parts = dataset.fields.parts
     if part is None:
-        catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress, parts=parts)
+        count = len(vectors)
+        catalog = Catalog.read(folder.metadata, expect_count=count, progress=progress, parts=parts, ids_alone=ids_alone)
     else:
         vectors = vectors[part.first : part.last]
         catalog = Catalog.read_range(folder.metadata, part.first, part.last, part.fields, parts)

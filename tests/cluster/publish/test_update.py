@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def test_random_updates_answer_as_a_rebuild_in_an_index_that_stays_open(cluster:
     index = _built(model, tmp_path / "first", 2)
     with ClusterRecommender.open(index) as sharded:
         for _ in range(2):
-            step(model, draws, index, tmp_path / "change", update_shards)
-        assert sharded.refresh()
+            step(model, draws, index, tmp_path / "change", partial(update_shards, asks=sharded.saved))
+            assert sharded.refresh()
         assert not sharded.refresh()
         _assert_as_rebuilt(sharded, model, draws, tmp_path / "rebuilt")
         before = everything(sharded, model, draws)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import run_python
 from hypothesis import given, settings
@@ -356,3 +358,23 @@ def test_many_threads_read_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.parquet"])
+def test_ids_alone_are_held_of_titles_that_others_read_by_ranges(tmp_path: Path, name: str) -> None:
+    path, films = tmp_path / name, [one | {"extra": None} for one in FILMS]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([expected_record(one, list(FILM_FIELDS)) for one in films]), path)
+    else:
+        write_lines(path, [json.dumps(film) for film in films])
+    whole, ids = Catalog.read(path), Catalog.read(path, expect_count=4, ids_alone=True)
+    assert (ids.count, ids.fields) == (4, whole.fields)
+    assert ids.all_media_ids().tolist() == [film["media_id"] for film in FILMS]
+    columns = [column for column, *_ in ids.cursor().execute("DESCRIBE titles").fetchall()]
+    assert columns == ["_semrec_row", "media_id"]
+    parts = [Catalog.read_range(path, first, last, ids.fields) for first, last in ((0, 1), (1, 4))]
+    assert [record for part in parts for record in part.records(range(part.count))] == whole.records(range(4))
+    if path.suffix == ".jsonl":
+        path.write_text(path.read_text().replace("ml_4", "ml_1"))
+        with pytest.raises(DataError, match=r"metadata.jsonl:4: .*ml_1.*line 1"):
+            Catalog.read(path, ids_alone=True)
