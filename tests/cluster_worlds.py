@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.cluster.workers.lists import ListMaker
 
-NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_log_monitor": False}
+NODE = {"num_cpus": 4, "object_store_memory": 80 << 20, "include_log_monitor": False}
 """A machine of a cluster, with as few processes beside it as Ray allows."""
 
 HEAD = {

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """Two nodes that may use two cores each; this process is their driver."""
+    """Two nodes that may use four cores each; this process is their driver."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["RAY_DEDUP_LOGS"] = "0"
     paths = [str(REPO), str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]

@@ -1,8 +1,8 @@
-"""Dividing the titles of all shards anew, evenly and in their order, by workers who all see the storage."""
+"""Dividing the titles of all shards anew, evenly and in their order, by workers who have the shards or see them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from semrec_faiss.arrays import Vectors
 from semrec_faiss.cluster.connection import load_ray
 from semrec_faiss.cluster.publish.changing import only_generation, shard_plan
 from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
+from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
 from semrec_faiss.data.titles.titles import stored_records
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -31,25 +33,39 @@ _ON_CPU = ("device.kind=cpu",)
 
 @dataclass(frozen=True)
 class Slice:
-    """Some titles of a shard: its rows from ``first`` to ``last`` - 1."""
+    """Some titles of a shard, where it lies: its rows from ``first`` to ``last`` - 1."""
 
     folder: Path
-    ref: GenerationRef
+    place: Place
     first: int
     last: int
 
+    def opened(self) -> SavedIndex:
+        """Open the shard."""
+        return SavedIndex.of(Generation(self.folder, self.place.generation), _ON_CPU)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Titles that come from another shard: their ids, records and vectors, float32 (titles, dim)."""
+
+    ids: list[str]
+    lines: list[tuple[bytes, list[str]]]
+    vectors: Vectors
+
 
 def is_to_be_divided(listed: ShardList) -> bool:
-    """Tell whether one shard has grown far beyond the others, and all machines see it."""
-    return listed.uneven is not None and all(place.node is None for shard in listed.shards for place in shard.places)
+    """Tell whether one shard has grown far beyond the others, and titles can be divided anew."""
+    return listed.uneven is not None and listed.can_be_divided
 
 
 def divided_shards(
     index: Path, generation: str, listed: ShardList, fields: dict[str, str], progress: Progress
 ) -> ShardList:
-    """Have workers build as many shards anew of as many titles each, beside what there are, and return their list.
+    """Have workers make as many shards anew of as many titles each, beside what there are, and return their list.
 
-    A worker holds in memory what its shard takes from others than the first.
+    Each begins with the files of a shard that its machine has, and is sent what it takes from others, which it and the
+    cluster's object store hold in memory, or spill to disk.
 
     Args:
         index: the index directory.
@@ -59,16 +75,20 @@ def divided_shards(
         progress: told how many are done.
 
     Raises:
-        UnavailableError: a worker is lost again and again.
+        UnavailableError: a shard lies on no machine that is there, or a worker is lost again and again.
         SemrecError: what a worker raises; the others are ended.
     """
-    number = min(len(listed.shards), listed.count)
-    bounds = list(pairwise(np.linspace(0, listed.count, number + 1).astype(np.int64).tolist()))
-    folders = [f"{SHARDS_FOLDER}/{generation}/{at:05d}" for at in range(number)]
-    task = load_ray().remote(_divide_one).options(num_cpus=1, max_retries=ATTEMPTS, scheduling_strategy="SPREAD")
-    asked: dict[Any, int] = {
-        task.remote(_slices(index, listed, *bounds[at]), index / folders[at], fields): at for at in range(number)
-    }
+    bounds = list(pairwise(listed.even_starts.tolist()))
+    folders = [f"{SHARDS_FOLDER}/{generation}/{at:05d}" for at in range(len(bounds))]
+    asked: dict[Any, tuple[int, str | None]] = {}
+    for at, (first, last) in enumerate(bounds):
+        owns, others = _parts(index, listed, at, _slices(index, listed, first, last))
+        sent = [_task(_taken, one.place.node).remote(one) for one in others]
+        for own in owns:
+            asked[_task(_divide_one, own.place.node).remote(own, index / folders[at], fields, *sent)] = (
+                at,
+                own.place.node,
+            )
     found = gathered(asked, "dividing shards", progress)
     return ShardList(
         shards=tuple(
@@ -76,11 +96,16 @@ def divided_shards(
                 folder=folders[at],
                 first=first,
                 titles=last - first,
-                places=(Place(node=None, generation=found[at]),),
+                places=tuple(Place(node=node, generation=found[n, node]) for n, node in asked.values() if n == at),
             )
             for at, (first, last) in enumerate(bounds)
         )
     )
+
+
+def _task(work: Callable[..., Any], node: str | None) -> Any:
+    where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
+    return load_ray().remote(work).options(num_cpus=1, max_retries=ATTEMPTS, **where)
 
 
 def _slices(index: Path, listed: ShardList, first: int, last: int) -> list[Slice]:
@@ -88,26 +113,52 @@ def _slices(index: Path, listed: ShardList, first: int, last: int) -> list[Slice
     return [
         Slice(
             index / shard.folder,
-            shard.places[0].generation,
+            _places(listed, number)[0],
             max(first - shard.first, 0),
             min(last - shard.first, shard.titles),
         )
-        for shard in listed.shards
+        for number, shard in enumerate(listed.shards)
         if shard.first < last and shard.first + shard.titles > first
     ]
 
 
-def _divide_one(slices: Sequence[Slice], target: Path, fields: dict[str, str]) -> GenerationRef:
-    """Build a shard of slices: the first shard's files, without its other titles and with those of the others."""
-    own = slices[0]
+def _places(listed: ShardList, number: int) -> list[Place]:
+    places = alive_places(listed.shards[number].places)
+    if not places:
+        raise lost_machines(listed, number)
+    return places
+
+
+def _parts(index: Path, listed: ShardList, at: int, slices: list[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """Return what a new shard begins with on each machine that will have it, and what it takes from others."""
+    if slices[0].place.node is None:
+        return slices[:1], slices[1:]
+    folder = index / listed.shards[at].folder
+    is_own = slices[0].folder == folder
+    kept = (slices[0].first, slices[0].last) if is_own else (0, 0)
+    return [Slice(folder, place, *kept) for place in _places(listed, at)], slices[1:] if is_own else slices
+
+
+def _taken(one: Slice) -> Taken:
+    """Read what another shard takes."""
+    held = one.opened()
+    return Taken(
+        held.catalog.all_media_ids()[one.first : one.last].tolist(),
+        list(islice(stored_records(held.catalog), one.first, one.last)),
+        held.vectors.vectors(np.arange(one.first, one.last)),
+    )
+
+
+def _divide_one(own: Slice, target: Path, fields: dict[str, str], *others: Taken) -> GenerationRef:
+    """Build a shard: the files of the one that is there, without the titles that go, and with those that come."""
     try:
-        link_index(own.folder, own.ref, target)
+        link_index(own.folder, own.place.generation, target)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}", fix="free space there") from error
     directory = IndexDirectory(target)
     with directory.writing():
         saved = SavedIndex(target, _ON_CPU)
-        plan = _plan(saved, slices, fields)
+        plan = _plan(saved, own, others, fields)
         if not plan.is_empty:
             apply_plan(directory, saved, plan, compact_at=None)
             saved = SavedIndex(target, _ON_CPU)
@@ -116,13 +167,11 @@ def _divide_one(slices: Sequence[Slice], target: Path, fields: dict[str, str]) -
     return only_generation(target, directory.current())
 
 
-def _plan(saved: SavedIndex, slices: Sequence[Slice], fields: dict[str, str]) -> UpdatePlan:
-    """Return the change that makes of the first slice's shard the one of all slices."""
-    gone = np.arange(saved.generation.manifest.count)
-    gone = np.delete(gone, slice(slices[0].first, slices[0].last))
-    others = [(one, SavedIndex.of(Generation(one.folder, one.ref), _ON_CPU)) for one in slices[1:]]
-    lines = [line for one, held in others for line in islice(stored_records(held.catalog), one.first, one.last)]
-    ids = [media_id for one, held in others for media_id in held.catalog.all_media_ids()[one.first : one.last]]
-    vectors = [held.vectors.vectors(np.arange(one.first, one.last)) for one, held in others]
-    nothing = np.empty((0, saved.generation.manifest.dim), np.float32)
-    return shard_plan(ids, np.concatenate([nothing, *vectors]), lines, gone, fields)
+def _plan(saved: SavedIndex, own: Slice, others: Sequence[Taken], fields: dict[str, str]) -> UpdatePlan:
+    """Return the change that leaves a shard's own slice and puts those of others behind it."""
+    manifest = saved.generation.manifest
+    gone = np.delete(np.arange(manifest.count), slice(own.first, own.last))
+    ids = [media_id for one in others for media_id in one.ids]
+    lines = [line for one in others for line in one.lines]
+    vectors = np.concatenate([np.empty((0, manifest.dim), np.float32), *(one.vectors for one in others)])
+    return shard_plan(ids, vectors, lines, gone, fields)

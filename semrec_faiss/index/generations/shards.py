@@ -80,14 +80,27 @@ class ShardList(_Record):
             return None
         return (
             f"shard {largest} of {len(self.shards)} has {titles:,} of {self.count:,} titles, {titles / mean:.1f} times"
-            f" the mean, and every question waits for it: {self._evened} divides them anew"
+            f" the mean, and every question waits for it: {self._evening} divides them anew"
         )
 
     @property
-    def _evened(self) -> str:
-        """What divides titles anew: to take some of another shard a machine has to see its files."""
+    def even_starts(self) -> Rows:
+        """The first row of each of as many shards of as many titles each, and the number of titles: int64."""
+        return np.linspace(0, self.count, min(len(self.shards), self.count) + 1).astype(np.int64)
+
+    @property
+    def can_be_divided(self) -> bool:
+        """Whether titles can be divided anew from shards as they lie.
+
+        On a disk of its own the shard that is there is changed: what stays of it comes before what comes from others.
+        """
         lies_apart = any(place.node is not None for shard in self.shards for place in shard.places)
-        return "a build of all data" if lies_apart else "`semrec compact`"
+        starts = self.even_starts[:-1]
+        return not lies_apart or bool((self.starts[: len(starts)] <= starts).all())
+
+    @property
+    def _evening(self) -> str:
+        return "`semrec compact`" if self.can_be_divided else "a build of all data"
 
     def as_json(self) -> bytes:
         """Return the file's content."""
