@@ -173,7 +173,12 @@ def settled(
 def _all_rescored(
     queries: Vectors, scores: Scores, rows: Rows, k: int, error: Scores, vectors_of: VectorsOf
 ) -> tuple[Scores, Rows]:
-    return rescore(queries, rows, k, vectors_of)
+    """Score the k best again, and those after them where one of these may be better."""
+    best_scores, best_rows = rescore(queries, np.ascontiguousarray(rows[:, :k]), k, vectors_of)
+    near = np.flatnonzero(nearly_equal(scores[:, k - 1 : k], scores[:, k : k + 1], error).any(axis=1))
+    if len(near):
+        best_scores[near], best_rows[near] = rescore(queries[near], rows[near], k, vectors_of)
+    return best_scores, best_rows
 
 
 def ties_rescored(

@@ -22,23 +22,23 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 SCORE_BLOCK = 64
-"""Scores that share one maximum while the best are looked for; more than `FEW` results take `NARROW_BLOCK`."""
-
-NARROW_BLOCK = 16
-FEW = 32
+"""Scores of a query that share one maximum while its best are looked for."""
 
 PRODUCT_ROWS = 8_192
 """Vectors that one thread multiplies at a time with a single query."""
 
-QUERY_TILE, TITLE_TILE = 256, 2048
+QUERY_TILE, TITLE_TILE = 256, 4096
 """Queries and titles that one thread multiplies at a time: their scores stay in its caches."""
+
+UNITS_A_THREAD = 4
+"""Pieces of a batch's work for each thread, so that none waits long for the last; fewer where they would be small."""
 
 LEAST_BATCH = 32
 """Below so many queries the memory is what limits either product."""
 
 LEAST_TITLES = 8_192
-MOST_RESULTS = 256
-"""Fewer titles are multiplied soon anyway, and the selection of more results is FAISS's to make."""
+MOST_RESULTS = 100
+"""Fewer titles are multiplied soon anyway, and for more results FAISS has a better selection than its heaps."""
 
 
 def best_of_batch(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
@@ -75,86 +75,43 @@ def best_by_numpy(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, R
     """Compare a batch with every vector by numpy's product; see `best_of_batch`.
 
     The threads are ours, and each multiplies alone: numpy's would keep their cores for a while after a product, from
-    FAISS's, which then wait for one another.
+    FAISS's, which then wait for one another. FAISS's heaps select, in few calls: threads that call often wait for the
+    interpreter's lock longer than they multiply.
     """
-    threads = _product_threads()
-    tiles = [slice(start, start + QUERY_TILE) for start in range(0, len(queries), QUERY_TILE)]
-    ranges = max(1, min(-(-int(load_faiss().omp_get_max_threads()) // len(tiles)), len(vectors) // LEAST_TITLES))
-    bounds = np.linspace(0, len(vectors), ranges + 1).astype(np.int64).tolist()
-    parts = [slice(*pair) for pair in pairwise(bounds)]
+    tiles = _parts(len(queries), -(-len(queries) // QUERY_TILE))
+    units = UNITS_A_THREAD * int(load_faiss().omp_get_max_threads())
+    ranges = _parts(len(vectors), max(1, min(-(-units // len(tiles)), len(vectors) // max(k, TITLE_TILE))))
+    scores = np.empty((len(ranges), len(queries), k), np.float32)
+    rows = np.empty(scores.shape, np.int64)
+
+    def search(unit: tuple[slice, tuple[int, slice]]) -> None:
+        tile, (number, titles) = unit
+        scores[number, tile], rows[number, tile] = _best_of_tile(queries[tile], k, vectors, titles)
+
     with _numpy_alone():
-        work = list(product(tiles, parts))
-        found = list(threads.map(lambda unit: _best_of_tile(queries[unit[0]], k, vectors, unit[1]), work))
-    scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    for number, tile in enumerate(tiles):
-        own = found[number * ranges : (number + 1) * ranges]
-        _joined(own, len(queries[tile]), k, scores[tile], rows[tile])
-    short = np.flatnonzero(rows[:, -1] < 0)
-    if len(short):  # a score is no number
-        scores[short], rows[short] = _best_by_faiss(np.ascontiguousarray(queries[short]), k, vectors)
-    return scores, rows
+        list(_product_threads().map(search, product(tiles, enumerate(ranges))))
+    if len(ranges) == 1:
+        return scores[0], rows[0]
+    merged: tuple[Scores, Rows] = load_faiss().merge_knn_results(scores, rows, keep_max=True)
+    return merged
 
 
-@dataclass
-class _Candidates:
-    """Scores that may be among the k best of their query: three arrays side by side."""
-
-    queries: list[Rows] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
-    scores: list[Scores] = field(default_factory=list)
-
-    def add(self, queries: Rows, rows: Rows, scores: Scores) -> None:
-        self.queries.append(queries)
-        self.rows.append(rows)
-        self.scores.append(scores)
+def _parts(count: int, parts: int) -> list[slice]:
+    bounds = np.linspace(0, count, parts + 1).astype(np.int64).tolist()
+    return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _best_of_tile(queries: Vectors, k: int, vectors: Vectors, part: slice) -> _Candidates:
-    """Find what may be among the k best of part of the titles: a little more than k a query.
-
-    The k-th largest maximum of the blocks seen so far is a bound that at least k scores reach.
-    """
-    block = SCORE_BLOCK if k <= FEW else NARROW_BLOCK
-    bound = np.full(len(queries), -np.inf, np.float32)
-    highest = np.empty((len(queries), 0), np.float32)
-    found = _Candidates()
-    for start in range(part.start, part.stop, TITLE_TILE):
-        titles = np.require(vectors[start : min(start + TITLE_TILE, part.stop)], requirements="A")
-        with np.errstate(invalid="ignore", over="ignore"):  # what is no number, FAISS looks for again
-            products = queries @ titles.T
-        scores = _padded(products, block).reshape(len(queries), -1, block)
-        maxima = scores.max(axis=2)
-        highest = np.concatenate([highest, maxima], axis=1)
-        if highest.shape[1] >= k:
-            highest = np.partition(highest, highest.shape[1] - k, axis=1)[:, -k:]
-            bound = highest.min(axis=1)
-        of, at = np.nonzero(maxima >= bound[:, None])
-        near = scores[of, at]
-        pair, place = np.nonzero(near >= bound[of, None])
-        found.add(of[pair], start + at[pair] * block + place, near[pair, place])
-    return found
-
-
-def _padded(scores: Scores, block: int) -> Scores:
-    missing = -scores.shape[1] % block
-    if not missing:
-        return scores
-    return np.pad(scores, ((0, 0), (0, missing)), constant_values=np.float32(-np.inf))
-
-
-def _joined(found: list[_Candidates], count: int, k: int, scores: Scores, rows: Rows) -> None:
-    """Sort the candidates of all parts of the titles, and write the k best of each query."""
-    of = np.concatenate([one for part in found for one in part.queries])
-    at = np.concatenate([one for part in found for one in part.rows])
-    score = np.concatenate([one for part in found for one in part.scores])
-    real = score > -np.inf  # the last block was filled up
-    of, at, score = of[real], at[real], score[real]
-    order = np.lexsort((at, -score, of))
-    firsts = np.searchsorted(of[order], np.arange(count + 1))
-    places = firsts[:-1, None] + np.arange(k)
-    places = np.where(places < firsts[1:, None], places, len(order))
-    rows[:] = np.append(at[order], -1)[places]
-    scores[:] = np.append(score[order], np.float32(-np.inf))[places]
+def _best_of_tile(queries: Vectors, k: int, vectors: Vectors, titles: slice) -> tuple[Scores, Rows]:
+    """Find the k best of a slice of the titles; -1 where fewer of their scores are numbers."""
+    faiss = load_faiss()
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start in range(titles.start, titles.stop, TITLE_TILE):
+        tile = np.require(vectors[start : min(start + TITLE_TILE, titles.stop)], requirements="A")
+        with np.errstate(invalid="ignore", over="ignore"):
+            products = queries @ tile.T
+        best.heaps.addn(len(tile), faiss.swig_ptr(products), start, 0, len(queries))
+    best.finalize()
+    return best.D, best.I
 
 
 def best_of_one(query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
@@ -207,7 +164,10 @@ def in_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
 
 @lru_cache(maxsize=1)
 def _product_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(int(load_faiss().omp_get_max_threads()), thread_name_prefix=f"{OWN_THREADS}products")
+    """Return threads of ours, in each of which FAISS's loops take no others."""
+    faiss = load_faiss()
+    threads, name = int(faiss.omp_get_max_threads()), f"{OWN_THREADS}products"
+    return ThreadPoolExecutor(threads, name, faiss.omp_set_num_threads, (1,))
 
 
 renewed_after_fork(_product_threads.cache_clear)

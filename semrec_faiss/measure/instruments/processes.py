@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def importing_libraries() -> list[str]:
 def time_process(command: Sequence[str], *, repeats: int, what: str = "", progress: Progress = silent) -> Timing:
     """Time a process from start to end, after one run that is not counted.
 
+    Its modules are compiled by that run, as those of an installed package are by the installer.
+
     Raises:
         SemrecError: it ends with an error.
     """
@@ -56,11 +59,12 @@ def time_process(command: Sequence[str], *, repeats: int, what: str = "", progre
 
     def once() -> None:
         nonlocal done
-        _run(command)
+        _run(command, bytecode=bytecode)
         done += 1
         progress(what, done, repeats + 1)
 
-    return measure(once, warmup=1, repeats=repeats)
+    with tempfile.TemporaryDirectory(prefix="semrec-bytecode-") as bytecode:
+        return measure(once, warmup=1, repeats=repeats)
 
 
 def peak_bytes_of_process(command: Sequence[str]) -> int | None:
@@ -83,8 +87,9 @@ def output_of(command: Sequence[str]) -> str:
     return _run(command)
 
 
-def _run(command: Sequence[str], *, through: Sequence[str] = ()) -> str:
-    done = subprocess.run([*through, *command], env=_environment(), capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], *, through: Sequence[str] = (), bytecode: str | None = None) -> str:
+    environment = _environment() if bytecode is None else _keeping(bytecode)
+    done = subprocess.run([*through, *command], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         shown = shlex.join(["python", *command[1:]])
         said = done.stderr.strip() or "it said nothing"
@@ -97,3 +102,10 @@ def _environment() -> dict[str, str]:
     home = str(Path(__file__).resolve().parents[3])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _keeping(bytecode: str) -> dict[str, str]:
+    """Let children find compiled modules in a folder, and put them there."""
+    environment = _environment() | {"PYTHONPYCACHEPREFIX": bytecode}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment

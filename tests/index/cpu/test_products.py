@@ -30,20 +30,26 @@ def test_the_best_are_those_of_a_sort(queries: int, titles: int, k: int, seed: i
     asked, vectors = whole_numbers((queries, 4), seed), whole_numbers((titles, 4), seed + 1)
     k = min(k, titles)
     scores, rows = best_by_numpy(asked, k, vectors)
+    check_best(asked, vectors, scores, rows)
+
+
+def check_best(asked: np.ndarray, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> None:
+    """Assert that they are the best scores, each of another title that has it."""
     table = asked @ vectors.T
-    order = np.lexsort((np.broadcast_to(np.arange(titles), table.shape), -table), axis=1)[:, :k]
-    np.testing.assert_array_equal(rows, order)
-    np.testing.assert_array_equal(scores, np.take_along_axis(table, order, axis=1))
+    np.testing.assert_array_equal(scores, -np.sort(-table, axis=1)[:, : scores.shape[1]])
+    np.testing.assert_array_equal(scores, np.take_along_axis(table, rows, axis=1))
+    assert all(len(set(found)) == len(found) for found in rows.tolist())
 
 
 def test_titles_are_shared_among_threads_where_queries_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "LEAST_TITLES", 100)
     monkeypatch.setattr(products, "TITLE_TILE", 64)
     asked, vectors = whole_numbers((40, 4), 1), whole_numbers((1001, 4), 2)
-    _, rows = best_by_numpy(asked, 20, vectors)
-    table = asked @ vectors.T
-    order = np.lexsort((np.broadcast_to(np.arange(1001), table.shape), -table), axis=1)[:, :20]
-    np.testing.assert_array_equal(rows, order)
+    searched: list[slice] = []
+    real = products._best_of_tile
+    monkeypatch.setattr(products, "_best_of_tile", lambda *given: (searched.append(given[-1]), real(*given))[1])
+    check_best(asked, vectors, *best_by_numpy(asked, 20, vectors))
+    assert len(searched) > 1
+    assert sum(part.stop - part.start for part in searched) == 1001
 
 
 def test_vectors_at_odd_addresses_are_multiplied_too() -> None:
@@ -54,13 +60,15 @@ def test_vectors_at_odd_addresses_are_multiplied_too() -> None:
     np.testing.assert_array_equal(best_by_numpy(asked, 9, odd)[1], best_by_numpy(asked, 9, vectors)[1])
 
 
-def test_a_score_that_is_no_number_leaves_the_query_to_faiss() -> None:
+def test_a_score_that_is_no_number_is_nobodys_best() -> None:
     vectors = whole_numbers((200, 2), 5)
     vectors[7] = (np.inf, 0)
     asked = whole_numbers((3, 2), 6)
     asked[1] = (0, 1)  # 0 × inf
-    _, rows = best_by_numpy(asked, 5, vectors)
+    scores, rows = best_by_numpy(asked, 5, vectors)
     assert (rows >= 0).all()
+    assert 7 not in rows[1]
+    assert np.isfinite(scores[1]).all()
 
 
 def test_numpy_has_its_threads_again_when_the_last_of_several_searches_ends() -> None:
