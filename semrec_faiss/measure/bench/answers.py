@@ -39,12 +39,13 @@ from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES
 
 UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped files (/proc/self/status)")
 
 BATCH = 1000
 THREADS = 16
-EACH_THREAD = 250
+EACH_THREAD = 500
 """Users that each thread asks for, one after the other, at most."""
 
 THREADS_SECONDS = 20.0
@@ -243,10 +244,14 @@ def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench) ->
 def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
     """Let several threads ask for one user after the other at the same time, each once for what is done once.
 
-    What was measured before leaves nothing for Python's garbage collector to find.
+    Batches of every size that so many threads can make have been asked before, as `semrec warm` does: a GPU records
+    each. What was measured before leaves nothing for Python's garbage collector to find.
     """
-    gc.collect()
     ids = np.array(recommender.users.ids, object)
+    for size in (size for size in WARM_BATCHES if size <= THREADS):
+        for _ in range(TIMES_GPU):
+            recommender.recommend(ids[:size].tolist(), bench.k)
+    gc.collect()
 
     def ask(mine: Sequence[str], end: float) -> list[float]:
         times: list[float] = []
