@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -33,8 +33,7 @@ class Names:
         return len(self.names)
 
 
-@dataclass(slots=True)
-class Plain:
+class Plain(msgspec.Struct, eq=False):
     """A question that is one plain search of a few queries, looked up already.
 
     Attributes:
@@ -53,8 +52,8 @@ class Plain:
     asked: dict[str, Sequence[Any]]
     is_single: bool
     queries: tuple[int, ...] | Names | UserRows | Vectors
-    size: int = field(init=False)
-    kind: tuple[Any, ...] = field(init=False)
+    size: int = 0
+    kind: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         users = self.queries.kind if isinstance(self.queries, UserRows) else None

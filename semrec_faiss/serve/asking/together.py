@@ -12,9 +12,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 
+import msgspec
 import numpy as np
 
 from semrec_faiss.index.hardware.faiss_threads import one_core
@@ -35,8 +35,7 @@ BESIDE = 8
 """So many queries are searched in a thread, which takes longer than waking it."""
 
 
-@dataclass(slots=True, eq=False)
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """A plain question on its way: its deadline and since when, both by `time.monotonic`, and the reply."""
 
     plain: Plain

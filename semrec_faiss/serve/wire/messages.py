@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -15,8 +14,7 @@ PROBLEM = "application/problem+json"
 ARROW = "application/vnd.apache.arrow.stream"
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request.
 
     Attributes:
@@ -53,8 +51,7 @@ class Request:
         return "" if value is None else value.decode("latin-1")
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """What a request is answered with.
 
     Attributes:
