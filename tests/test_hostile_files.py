@@ -220,6 +220,7 @@ def written_zip(path: Path, ratings: bytes, kind: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = written_zip(tmp_path / "ml.zip", bytes(200_000_000), zipfile.ZIP_DEFLATED)
     (tmp_path / "scratch").mkdir()
