@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+from semrec_faiss.index.fused.running import FusedResult
+from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 
 

@@ -29,7 +29,8 @@ from semrec_faiss.index.search_result import Exactness, SearchResult, joined
 
 if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
-    from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+    from semrec_faiss.index.fused.running import FusedResult
+    from semrec_faiss.index.fused.searcher import FusedSearcher
     from semrec_faiss.index.fused.several import SeveralGpus
     from semrec_faiss.index.fused.titles.users import HeldUsers, HostUsers
     from semrec_faiss.index.screening.screen import Screen

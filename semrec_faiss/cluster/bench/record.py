@@ -63,6 +63,7 @@ class ClusterResults(BenchResults):
     """A whole results file; ``hop`` and ``searches`` are by the number of queries, ``merge`` by that of parts too."""
 
     load_average_at_start: Amount | None
+    device: str = "cpu"
     ray: str
     machines: list[Machine]
     settings: ClusterSettings
@@ -77,5 +78,5 @@ class ClusterResults(BenchResults):
 
     @property
     def file_name(self) -> str:
-        """``bench-cluster-cpu.json``, ``bench-cluster-gpu.json``."""
-        return f"bench-cluster-{'gpu' if self.settings.gpus else 'cpu'}.json"
+        """``bench-cluster-cpu.json``, ``bench-cluster-h200-x2.json``."""
+        return f"bench-cluster-{self.device}.json"

@@ -32,6 +32,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
@@ -103,6 +104,7 @@ def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent)
     return ClusterResults.whole(
         environment=stamp_of_this_run(),
         load_average_at_start=load,
+        device=device_name(whole.index.device),
         ray=load_ray().__version__,
         machines=machines,
         settings=ClusterSettings(**asdict(plan)),

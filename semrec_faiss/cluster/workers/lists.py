@@ -166,6 +166,7 @@ class _Run:
         self._opened = opened
         self._arguments = (wish, include_seen, profile)
         self._workers = workers
+        self._gpus = _gpus_each(opened, workers)
         self._progress = progress
         users = opened.users.count
         self._blocks = [(first, min(first + BLOCK_USERS, users)) for first in range(0, users, BLOCK_USERS)]
@@ -197,7 +198,7 @@ class _Run:
     def _start(self, number: int) -> Any:
         ray = load_ray()
         cores = max(1, int(ray.cluster_resources().get("CPU", 1) / self._workers))
-        maker = ray.remote(ListMaker).options(num_cpus=A_PLACE, scheduling_strategy="SPREAD")
+        maker = ray.remote(ListMaker).options(num_cpus=A_PLACE, num_gpus=self._gpus, scheduling_strategy="SPREAD")
         return maker.remote(self._opened, *self._arguments, cores)
 
     def _summary(self, work: Path, counts: Mapping[Any, Counts], resumed: int) -> ExportSummary:
@@ -220,6 +221,13 @@ class _Run:
             seen_leaks=None if None in leaks else sum(leak for leak in leaks if leak is not None),
             resumed_users=resumed,
         )
+
+
+def _gpus_each(opened: Recommender, workers: int) -> int:
+    """Return 1 where workers open an index that is searched on one GPU, and there is a free one for each of them."""
+    if isinstance(opened, ClusterRecommender) or opened.index.device.gpus != (0,):
+        return 0
+    return int(load_ray().available_resources().get("GPU", 0) >= workers)
 
 
 def _part(work: Path, block: tuple[int, int]) -> Path:

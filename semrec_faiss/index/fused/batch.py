@@ -53,11 +53,13 @@ class DirectSearch:
             into: where the answers go.
         """
         device = self.work.rows.device
+        self._allowed = (None, 0)  # free before as much is asked again
         self._allowed = allowed_by(self.work.titles, batch, shared, everything)
         self.work.score(batch.queries_on(device), *self._allowed)
         yield  # another GPU begins to score, which takes longer than launching the rest
         self.work.rank(len(batch), *self._allowed)
         self._fetched.fetch()
+        self._fetched.mark()
         yield
         return self._fetched.copied(into)
 
@@ -76,6 +78,7 @@ class DirectSearch:
         work, fetched = self._repeats[room]
         work.resume(self.work, as_tensor(_filled(which, room)).to(work.rows.device), *self._allowed)
         fetched.fetch()
+        fetched.mark()
         yield
         return fetched.copied(into)
 
@@ -99,19 +102,27 @@ class _Fetched:
         locked = self._device.type == "cuda" and work.answers.nbytes <= PAGE_LOCKED_BYTES
         self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
         self._found = tuple(part.numpy() for part in answers_in(self._held, len(work.rows), work.k))
+        self._done = self._torch.cuda.Event() if self._device.type == "cuda" else None
 
     def fetch(self) -> None:
         """Launch the copy, or record it."""
         self._held.copy_(self._answers, non_blocking=True)
 
+    def mark(self) -> None:
+        """Note how far the GPU has to come until the copy is there, when it or its recording is launched."""
+        if self._done is not None:
+            self._done.record(self._torch.cuda.current_stream(self._device))
+
+    def found(self, count: int) -> tuple[Rows, Scores, Scores]:
+        """Wait for the copy; return views of so many answers, and of what would prove them."""
+        if self._done is not None and not self._done.query():  # which, unlike waiting, keeps the interpreter's lock
+            self._done.synchronize()
+        rows, scores, needed = (part[:count] for part in self._found)
+        return rows, scores, needed
+
     def copied(self, into: Answers) -> Scores:
         """Wait for it, copy as many answers as are asked for, and return what would prove them."""
-        if self._device.type == "cuda":
-            stream = self._torch.cuda.current_stream(self._device)
-            if not stream.query():  # which, unlike waiting, does not let go of the interpreter: others would take it
-                stream.synchronize()
-        rows, scores, needed = (part[: len(into[0])] for part in self._found)
-        into[0][:], into[1][:] = rows, scores
+        into[0][:], into[1][:], needed = self.found(len(into[0]))
         return np.array(needed)
 
 
@@ -150,14 +161,22 @@ class CapturedSearch:
 
     def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Searching:
         """Search a batch like the one that was recorded; see `DirectSearch.search`."""
+        self.launch(batch, everything if shared is None else shared)
+        yield
+        return self._fetched.copied(into)
+
+    def launch(self, batch: Batch, wanted: Any) -> None:
+        """Replay the recording for a batch like it, and the bitmap of what all of its queries may return."""
         self.feed.put(batch)
-        wanted = everything if shared is None else shared
         if self._shared is not None and wanted is not self._loaded:
             self._shared.copy_(wanted)
             self._loaded = wanted
         self._whole.replay()
-        yield
-        return self._fetched.copied(into)
+        self._fetched.mark()
+
+    def found(self, count: int) -> tuple[Rows, Scores, Scores]:
+        """Wait for so many answers; return views of rows, scores, and what would prove them, until the next launch."""
+        return self._fetched.found(count)
 
     def prepare_repeat(self) -> None:
         """Record a repetition of a few queries beforehand: the first one that is needed should not wait for it."""
@@ -199,6 +218,7 @@ class _CapturedRepeat:
     def search(self, which: Rows, into: Answers) -> Searching:
         self._which_in.copy_(as_tensor(_filled(which, self._room)))
         self._graph.replay()
+        self._fetched.mark()
         yield
         return self._fetched.copied(into)
 

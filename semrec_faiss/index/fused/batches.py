@@ -19,6 +19,9 @@ from semrec_faiss.index.fused.titles.users import GpuUsers
 COPIED_AT_ONCE = 2 << 20
 """Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
 
+SENT_APART = 256 << 10
+"""From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
+
 LEAST_LISTED, LISTED_EACH = 1 << 14, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
 
@@ -63,9 +66,14 @@ class VectorBatch:
         """Return some of the queries."""
         return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
 
-    def staged(self, device: Any) -> VectorBatch:
+    def staged(self, device: Any, least: int = COPIED_AT_ONCE) -> VectorBatch:
         """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
-        return VectorBatch(staged(self.vectors, device), self.excluded)
+        return VectorBatch(staged(self.vectors, device, least), self.excluded)
+
+    def beside(self, other: Batch) -> VectorBatch:
+        """Return the same queries, taken from where another batch of them has them."""
+        assert isinstance(other, VectorBatch)
+        return VectorBatch(other.vectors, self.excluded)
 
     def queries_on(self, device: Any) -> Any:
         """Send the queries."""
@@ -115,7 +123,11 @@ class UserBatch:
         rows = self.rows[queries]
         return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
 
-    def staged(self, _: Any) -> UserBatch:
+    def staged(self, _: Any, least: int = 0) -> UserBatch:
+        """Return the same: the vectors are on the GPU."""
+        return self
+
+    def beside(self, _: Batch) -> UserBatch:
         """Return the same: the vectors are on the GPU."""
         return self
 
@@ -153,7 +165,7 @@ class VectorFeed:
         torch = load_torch()
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
-        self._is_large = self._queries_in.nbytes > COPIED_AT_ONCE
+        self._is_large = self._queries_in.nbytes > SENT_APART
         self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:
@@ -190,7 +202,7 @@ class VectorFeed:
     def _send(self, given: Any, size: int) -> None:
         """Send many queries, from where they lie if that is page-locked; that is not recorded."""
         if not given.is_pinned():
-            given = self._queries_in[:size].copy_(given)  # on several threads
+            given = _copied(given, self._queries_in[:size])
         self.queries[:size].copy_(given, non_blocking=True)
 
     def copies(self) -> None:
@@ -232,12 +244,12 @@ class UserFeed:
 Feed: TypeAlias = VectorFeed | UserFeed
 
 
-def staged(queries: Vectors, device: Any) -> Vectors:
-    """Return float32 (queries, dim) in page-locked memory, from where a GPU fetches them by itself; a few as they are.
+def staged(queries: Vectors, device: Any, least: int = SENT_APART) -> Vectors:
+    """Return float32 (queries, dim) in page-locked memory, from where GPUs fetch them by themselves.
 
-    Whoever has it keeps it until the GPU has fetched it.
+    Of no more than ``least`` bytes they are returned as they are.
     """
-    if device.type != "cuda" or queries.nbytes <= COPIED_AT_ONCE:
+    if device.type != "cuda" or queries.nbytes <= least:
         return queries
     given = as_tensor(queries)
     if given.is_pinned():
@@ -247,7 +259,15 @@ def staged(queries: Vectors, device: Any) -> Vectors:
 
 
 def _page_locked(given: Any) -> Any:
-    return load_torch().empty(given.shape, pin_memory=True).copy_(given)  # on several threads
+    return _copied(given, load_torch().empty(given.shape, pin_memory=True))
+
+
+def _copied(given: Any, into: Any) -> Any:
+    """Copy on the host, much on several threads."""
+    if given.nbytes > COPIED_AT_ONCE:
+        return into.copy_(given)
+    np.copyto(into.numpy(), given.numpy())
+    return into
 
 
 def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:

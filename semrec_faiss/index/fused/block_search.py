@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, allowed_by
+from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Searching, allowed_by
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
@@ -56,9 +56,15 @@ class LooseBoundsError(Exception):
 
 @dataclass
 class Workspace:
-    """The buffers of the last block that was launched kernel by kernel, of whichever titles of one GPU."""
+    """The buffers of the last blocks that were launched kernel by kernel, of whichever titles of one GPU, by lane."""
 
-    kept: DirectSearch | None = None
+    lanes: dict[int, DirectSearch] = field(default_factory=dict)
+
+    def forget(self, titles: GpuTitles | None = None) -> None:
+        """Free the buffers, or only those made for some titles."""
+        for lane, kept in list(self.lanes.items()):
+            if titles is None or kept.work.titles is titles:
+                del self.lanes[lane]
 
 
 @dataclass
@@ -114,6 +120,7 @@ class BlockSearch:
         *,
         coded: bool = True,
         kth: KthScores | None = None,
+        among: int = 0,
     ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
 
@@ -125,6 +132,7 @@ class BlockSearch:
             rows, scores: (queries, k), to be filled in; k is at most the number of titles.
             coded: whether codes may be read.
             kth: where these titles are a shard, the best that is known of all: what those prove is proven.
+            among: where these are what `first_pass` has left, of how many queries.
 
         Returns:
             How many queries were searched again, and how many of them compared with all titles.
@@ -132,10 +140,10 @@ class BlockSearch:
         k = rows.shape[1]
         masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
         if coded:
-            coded = self._codes_pay and through_codes(self.titles.count, len(batch), k)
+            coded = self.reads_codes(len(batch), k)
             search = self._search_for(batch, k, masking, coded=coded)
-        else:  # what codes have left: any number of queries, too many sizes to record each
-            search = self._direct(self._plan(len(batch), k, masking, coded=False), len(batch), k)
+        else:  # what codes or a first pass have left: any number of queries, too many sizes to record each
+            search = self._direct(self._plan(len(batch), k, masking, coded=False), len(batch), k, lane=-1)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -151,7 +159,7 @@ class BlockSearch:
             rows[unproven], scores[unproven] = again
             unproven = _left(unproven, needed, kth)
         if coded:
-            self._count_coded(len(batch), len(unproven))
+            self.count_coded(len(batch), len(unproven))
         if not len(unproven):
             return repeated, 0
         left = batch.take(unproven)
@@ -159,10 +167,10 @@ class BlockSearch:
             again = _room_for(unproven, k)
             del search  # with it its buffers may go
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            _, scanned = yield from self.answer(left, shared, *again, coded=False, kth=its)
+            _, scanned = yield from self.answer(left, shared, *again, coded=False, kth=its, among=among)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
-        self._check_bounds(len(batch), len(unproven))
+        self._check_bounds(among or len(batch), len(unproven))
 
         def allowed_of(part: slice) -> Any:
             return allowed_by(self.titles, left.part(part), shared, self._everything)[0]
@@ -170,12 +178,42 @@ class BlockSearch:
         rows[unproven], scores[unproven] = scan_titles(self.titles, left.vectors, k, allowed_of)
         return repeated, len(unproven)
 
+    def first_pass(self, batch: Batch, shared: Any, into: tuple[Rows, Scores], lane: int) -> Searching:
+        """Search a block of a large batch once, while another one is under way in another lane; see `answer`.
+
+        Returns:
+            What would prove each answer; those that are not are for `answer`.
+        """
+        masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
+        plan = self._plan(len(batch), into[0].shape[1], masking, coded=False)
+        search = self._direct(plan, len(batch), into[0].shape[1], lane)
+        needed = yield from search.search(batch, shared, self._everything, into)
+        return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
+
+    def recording(self, batch: Batch, k: int) -> CapturedSearch | None:
+        """Return the recording of such a batch over all titles, where there is one already."""
+        coded = self.reads_codes(len(batch), k)
+        key = (batch.kind, recorded_queries(len(batch)), k, "own" if batch.leaves_out else "none", coded)
+        kind = self._graphs.get(key)
+        if kind is None or kind.search is None or not kind.search.feed.takes(batch):
+            return None
+        self._graphs.move_to_end(key)
+        return kind.search
+
+    def replay(self, recording: CapturedSearch, batch: Batch) -> None:
+        """Launch a `recording`."""
+        recording.launch(batch, self._everything)
+
+    def reads_codes(self, queries: int, k: int) -> bool:
+        """Tell whether such a batch is searched through codes."""
+        return self._codes_pay and through_codes(self.titles.count, queries, k)
+
     def _check_bounds(self, searched: int, left: int) -> None:
         whole = self.titles.screened and self.titles.origins is None and not self.titles.wide
         if whole and not self.keeps_bounds and left > max(FEW_LEFT, BOUNDS_LEFT * searched):
             raise LooseBoundsError
 
-    def _count_coded(self, searched: int, left: int) -> None:
+    def count_coded(self, searched: int, left: int) -> None:
         """Read the codes no more where titles lie so near to one another that they often do not tell them apart."""
         self._coded, self._left = self._coded + searched, self._left + left
         if self._coded >= CODED_TRIED and self._left > CODED_LEFT * self._coded:
@@ -224,14 +262,16 @@ class BlockSearch:
             captured.prepare_repeat()
         return captured
 
-    def _direct(self, plan: FusedPlan, queries: int, k: int) -> DirectSearch:
-        """Reuse the buffers of the last block where they fit."""
-        kept = self._workspace.kept
+    def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int = 0) -> DirectSearch:
+        """Reuse the buffers of the lane's last block where they fit."""
+        lanes = self._workspace.lanes
+        kept = lanes.get(lane)
         if kept is not None and kept.work.fits(self.titles, plan, queries, k):
             return kept
-        self._workspace.kept = kept = None  # its last reference: what it holds is free before as much is asked again
-        self._workspace.kept = DirectSearch(FusedPass(self.titles, plan, queries, k))
-        return self._workspace.kept
+        lanes.pop(lane, None)
+        kept = None  # its last reference: what it holds is free before as much is asked again
+        lanes[lane] = DirectSearch(FusedPass(self.titles, plan, queries, k))
+        return lanes[lane]
 
     @cached_property
     def _everything(self) -> Any:

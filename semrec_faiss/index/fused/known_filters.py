@@ -96,7 +96,7 @@ class KnownFilters:
         for known in gathered:
             _forget(known)
         if gathered:
-            self._workspace.kept = None
+            self._workspace.forget()
         return bool(gathered)
 
     def _gather(self, known: KnownFilter) -> None:
@@ -118,8 +118,7 @@ class KnownFilters:
                 return
             if known is not wanted and known.gathered is not None:
                 held -= known.bytes
-                if self._workspace.kept is not None and self._workspace.kept.work.titles is known.gathered.titles:
-                    self._workspace.kept = None
+                self._workspace.forget(known.gathered.titles)
                 _forget(known)
 
     def _bitmap(self, mask: Mask) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -37,9 +36,11 @@ from semrec_faiss.index.fused.plan import (
     title_bytes,
     work_bytes,
 )
+from semrec_faiss.index.fused.running import FusedResult, Running
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
+from semrec_faiss.index.fused.turns import search_in_turns
 from semrec_faiss.index.hardware.out_of_memory import halved
 
 Originals = Literal["auto", "gpu", "host"]
@@ -49,65 +50,6 @@ FREE_SHARE = 0.9
 
 _interpreter = threading.RLock()
 """Triton's interpreter runs one kernel at a time, whoever searches."""
-
-
-@dataclass(frozen=True)
-class FusedResult:
-    """What a fused search found.
-
-    Attributes:
-        rows: int64 (queries, k), by descending score, ties by row; -1 after the last where fewer titles are allowed.
-        scores: float32 (queries, k); -inf where there is no title.
-        repeated: queries that were searched again with more candidates.
-        scanned: of these, compared with every title in float32 in the end.
-    """
-
-    rows: Rows
-    scores: Scores
-    repeated: int = 0
-    scanned: int = 0
-
-    @classmethod
-    def empty(cls, queries: int, k: int) -> FusedResult:
-        """Make room for the answers of so many queries."""
-        return cls(np.empty((queries, k), np.int64), np.empty((queries, k), np.float32))
-
-    def part(self, queries: slice, k: int | None = None) -> FusedResult:
-        """Return the room of some of the queries, of their first ``k`` answers."""
-        return FusedResult(self.rows[queries, :k], self.scores[queries, :k])
-
-
-class Running:
-    """A search under way on one GPU: while it computes, whoever started it may start others elsewhere."""
-
-    def __init__(self, searcher: FusedSearcher, steps: Generator[None, None, FusedResult]) -> None:
-        """Launch what comes first."""
-        self._searcher, self._steps = searcher, steps
-        self.found: FusedResult | None = None
-        self.advance()
-
-    def advance(self) -> bool:
-        """Wait for what was launched, and launch what comes next; False where nothing did: it is ``found``.
-
-        Raises:
-            DeviceError: the GPU failed, or its memory does not suffice.
-        """
-        if self.found is None:
-            try:
-                with self._searcher.current():
-                    next(self._steps)
-            except StopIteration as end:
-                self.found = end.value
-            except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
-                raise DeviceError(f"{self._searcher.name} failed: {str(error).strip().splitlines()[0]}") from error
-        return self.found is None
-
-    def result(self) -> FusedResult:
-        """Go on to the end."""
-        while self.advance():
-            pass
-        assert self.found is not None
-        return self.found
 
 
 class FusedSearcher:
@@ -246,7 +188,14 @@ class FusedSearcher:
                 fix="lower k or take type flat",
             )
 
-    def start(self, batch: Batch, mask: Mask | None, room: FusedResult, kth: KthScores | None = None) -> Running:
+    def start(
+        self,
+        batch: Batch,
+        mask: Mask | None,
+        room: FusedResult,
+        kth: KthScores | None = None,
+        among: int = 0,
+    ) -> Running[FusedResult]:
         """Start a search whose answers go to ``room``; whoever does holds ``lock`` until it has ended.
 
         Args:
@@ -254,11 +203,19 @@ class FusedSearcher:
             mask: as for `search`.
             room: for k answers a query, contiguous or not; k is at most the number of titles.
             kth: where these titles are a shard, what is known of all shards, see `BlockSearch.answer`.
+            among: where these queries are what a first pass has left, of how many.
 
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        return Running(self, self._in_blocks(batch, room.rows.shape[1], mask, room, kth))
+        if kth is None and not among:
+            return Running(self, self._search(batch, mask, room))
+        return Running(self, self._in_blocks(batch, room.rows.shape[1], mask, room, kth, among))
+
+    @property
+    def whole(self) -> BlockSearch:
+        """The search of all titles."""
+        return self._all
 
     @property
     def name(self) -> str:
@@ -274,8 +231,30 @@ class FusedSearcher:
         current: contextlib.AbstractContextManager[Any] = self._torch.cuda.device(self.device)
         return current
 
+    def _search(self, batch: Batch, mask: Mask | None, room: FusedResult) -> Generator[None, None, FusedResult]:
+        """Search a large batch in turns, and in blocks one after the other what that leaves, or a smaller one."""
+        k, (search, bitmap, allowed) = room.rows.shape[1], self._place(mask, len(batch))
+        left = None
+        if k <= allowed and self._most == MOST_QUERIES:
+            try:
+                left = yield from search_in_turns(search, batch, bitmap, room)
+            except self._torch.cuda.OutOfMemoryError:
+                self._workspace.forget()
+        if left is None:
+            return (yield from self._in_blocks(batch, k, mask, room))
+        if not len(left):
+            return room
+        again = FusedResult.empty(len(left), k)
+        return room.put(left, (yield from self._in_blocks(batch.take(left), k, mask, again, among=len(batch))))
+
     def _in_blocks(
-        self, batch: Batch, k: int, mask: Mask | None, found: FusedResult, kth: KthScores | None = None
+        self,
+        batch: Batch,
+        k: int,
+        mask: Mask | None,
+        found: FusedResult,
+        kth: KthScores | None = None,
+        among: int = 0,
     ) -> Generator[None, None, FusedResult]:
         search, bitmap, allowed = self._place(mask, len(batch))
         repeated = scanned = start = 0
@@ -292,7 +271,9 @@ class FusedSearcher:
                 block = batch.part(part)
             try:
                 known = None if kth is None else partial(_from, kth, start)
-                steps = search.answer(block, bitmap, found.rows[here], found.scores[here], kth=known)
+                steps = search.answer(
+                    block, bitmap, found.rows[here], found.scores[here], kth=known, among=among, coded=not among
+                )
                 next(steps)
                 yield
                 following = batch
@@ -325,7 +306,7 @@ class FusedSearcher:
 
     def _take_copies(self) -> None:
         """Search by copies from now on, where queries are so unlike titles that bounds do not help."""
-        self._workspace.kept = None
+        self._workspace.forget()
         try:
             self.titles = with_copies(self.titles)
         except self._torch.cuda.OutOfMemoryError:
@@ -339,7 +320,7 @@ class FusedSearcher:
         """Go on with smaller blocks; say so once."""
         is_first = self._most == MOST_QUERIES
         self._most = halved(size, self.device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
-        self._workspace.kept = None
+        self._workspace.forget()
         self._all.forget_recorded()
 
 

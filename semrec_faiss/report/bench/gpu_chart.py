@@ -16,6 +16,8 @@ LABELS = {
     "cuvs_float32": "cuVS brute force, float32",
     "cuvs_float16": "cuVS brute force, float16",
     "torch_float16": "torch matmul + topk, float16",
+    "flashlib": "FlashLib exact, float16",
+    "flashlib_cagra": "FlashLib CAGRA",
     "limit": "limit of the GPU",
 }
 
@@ -28,6 +30,8 @@ COLOURS = {
     "cuvs_float32": "#2f7d4f",
     "cuvs_float16": "#8dbd9f",
     "torch_float16": "#b5651d",
+    "flashlib": "#6b4c9a",
+    "flashlib_cagra": "#b3a2cc",
     "limit": GREYS[1],
 }
 """Types as in all reports; the other libraries have colours that no type has."""
@@ -39,6 +43,8 @@ _SHAPES = {
     "cuvs_float32": "triangle-right",
     "cuvs_float16": "triangle-right",
     "torch_float16": "triangle-left",
+    "flashlib": "triangle-down",
+    "flashlib_cagra": "triangle-down",
     "limit": "stroke",
 }
 

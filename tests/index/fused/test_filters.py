@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.known_filters import gathering_ms, masking_loss_ms
-from semrec_faiss.index.fused.searcher import FusedResult, FusedSearcher
+from semrec_faiss.index.fused.running import FusedResult
+from semrec_faiss.index.fused.searcher import FusedSearcher
 
 FREE, PRICELESS = 0.0, float("inf")
 

@@ -1,4 +1,4 @@
-"""Type fused on several GPUs: the same answers as on one. In the interpreter the CPU stands for two of them."""
+"""Type fused on several GPUs: the same answers as on one. The CPU, in the interpreter, or one GPU stands for two."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from fused_worlds import PLACE, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.plan import even_block
-from semrec_faiss.index.fused.several import SeveralGpus, merged
+from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.shards import merged
 
 
 def _devices() -> list[str]:
@@ -19,15 +21,13 @@ def _devices() -> list[str]:
         return ["cpu", "cpu"]
     import torch
 
-    return [f"cuda:{gpu}" for gpu in range(torch.cuda.device_count())]
+    return [f"cuda:{gpu}" for gpu in range(torch.cuda.device_count())] * (2 if torch.cuda.device_count() == 1 else 1)
 
 
 @needs_kernels
 @pytest.mark.parametrize("layout", ["shards", "replicas"])
 def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = _devices()
-    if len(devices) < 2:
-        pytest.skip("needs two GPUs")
     monkeypatch.setattr("semrec_faiss.index.fused.several.LEAST_A_REPLICA", 1)
     rng = np.random.default_rng(31)
     titles = clustered(rng, 701, 32)
@@ -48,10 +48,47 @@ def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_kernels
+@pytest.mark.parametrize("layout", ["shards", "replicas", "one"])
+def test_blocks_that_take_turns_answer_as_one_batch(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some queries are not proven at once, in blocks of two lanes; some leave out titles, some are filtered."""
+    monkeypatch.setattr("semrec_faiss.index.fused.several.LEAST_A_REPLICA", 1)
+    rng, devices = np.random.default_rng(5), _devices()[:2]
+    titles = clustered(rng, 401, 32)
+    titles[rng.choice(401, 60)] = titles[5]
+    queries = titles[[5, 9, 5, 17, 200, 5, 300, 5]] + np.float32(1e-3)
+    mask = rng.random(401) < 0.6
+    seen = exclude([rng.choice(401, size=30, replace=False) for _ in queries])
+    whole = searcher(titles)
+    several = whole if layout == "one" else SeveralGpus(titles, devices, layout=layout)
+    taken: list[int] = []
+    first_pass = BlockSearch.first_pass
+
+    def noted(*given: Any) -> Any:
+        taken.append(given[-1])
+        return first_pass(*given)
+
+    monkeypatch.setattr(BlockSearch, "first_pass", noted)
+    for options in ({}, {"excluded": seen}, {"mask": mask}):
+        expected = whole.search(queries, 12, **options)
+        taken.clear()
+        with monkeypatch.context() as patch:
+            for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
+                patch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+            found = several.search(queries, 12, **options)
+        searching = 2 if layout == "shards" else 1
+        assert len(taken) == (0 if layout == "shards" and "mask" in options else searching * len(queries))
+        assert set(taken) <= {0, 1}
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+        assert found.repeated <= expected.repeated > 0
+        assert layout == "shards" or found.repeated == expected.repeated
+
+
+@needs_kernels
 @pytest.mark.parametrize(("near", "repeated"), [(12, 0), (5, 1)])
 def test_a_shard_is_proven_by_what_others_found(near: int, repeated: int) -> None:
     """The second shard's titles are so alike that it cannot tell which are its best, which matters if any is wanted."""
-    rng, devices = np.random.default_rng(7), (_devices() * 2)[:2]
+    rng, devices = np.random.default_rng(7), _devices()[:2]
     query = np.eye(1, 64, dtype=np.float32)
     titles = 0.01 * rng.normal(size=(1400, 64))
     titles[:near, 0] += np.linspace(0.7, 0.9, near)
@@ -68,7 +105,7 @@ def test_a_shard_is_proven_by_what_others_found(near: int, repeated: int) -> Non
 @needs_kernels
 def test_a_gpu_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = clustered(np.random.default_rng(1), 300, 32)
-    devices = (_devices() * 2)[:2]
+    devices = _devices()[:2]
     several = SeveralGpus(titles, devices, layout="shards")
 
     def failing(*_: Any, **__: Any) -> Any:

@@ -10,21 +10,20 @@ from pydantic import Field, PositiveInt
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.plan import code_bytes, through_codes, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.index.hardware.device import Device, choose_device
+from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.memory.prediction import predict_memory
-from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, limits_of, made_of, repeats_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
-from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, Float16Titles
+from semrec_faiss.measure.bench.gpu.vectors import Float16Titles
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, Count, Part, Time
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
-from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
 from semrec_faiss.progress import Progress, silent
 
@@ -93,22 +92,16 @@ def bench_float16(bench: GpuBench, progress: Progress = silent) -> Float16Result
         DeviceError: no GPU, or a catalogue that it does not hold.
         MissingPackageError: no torch and Triton.
     """
-    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
-    device = choose_device(wanted.device, wanted.index)
-    hardware = measure_limits(device)
-    if not isinstance(hardware, HardwareLimits):
-        raise DeviceError(f"the limits of the GPU are not to be had: {hardware.reason}")
-    catalogues = []
-    for done, titles in enumerate(bench.titles):
-        progress("float16 catalogues", done, len(bench.titles))
-        catalogues.append(_measure(bench, titles, hardware))
-        load_torch().cuda.empty_cache()
+    device = first_gpu(bench)
+    hardware = limits_of(device)
     return Float16Results.whole(
         environment=GpuStamp(**dict(stamp_of_this_run())),
         device=device_name(device),
-        data=MadeVectors(dim=bench.dim, k=bench.k, seed=bench.seed, clusters=CLUSTERS, spread=SPREAD),
+        data=made_of(bench),
         floor=hardware,
-        catalogues=catalogues,
+        catalogues=each_catalogue(
+            bench, "float16 catalogues", lambda titles: _measure(bench, titles, hardware), progress
+        ),
     )
 
 

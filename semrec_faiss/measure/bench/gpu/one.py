@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,14 @@ from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.index.screening.spectrum import FUSED_LEFT, choose
-from semrec_faiss.measure.bench.gpu.peers import FaissPeer, FusedPeer, faiss_name, product_and_topk
+from semrec_faiss.measure.bench.gpu.peers import (
+    FaissPeer,
+    FusedPeer,
+    Search,
+    faiss_name,
+    flashlib_peers,
+    product_and_topk,
+)
 from semrec_faiss.measure.bench.gpu.record import (
     GpuBatch,
     GpuPeak,
@@ -30,13 +38,15 @@ from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREA
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
-from semrec_faiss.measure.instruments.timing import Timing, measure_paired
+from semrec_faiss.measure.instruments.timing import Timing, measure_paired, measure_steady
 from semrec_faiss.progress import Progress, silent
+
+Measured = TypeVar("Measured")
 
 SMALL_TITLES = 100_000
 CHECKED_QUERIES = 256
-SHARES = (0.5, 0.1, 0.01)
-MASKED_BATCHES = (1, 1000, 10_000)
+SHARES = (0.5, 0.1, 0.01, 0.001)
+MASKED_BATCHES = (1, 1000, 2048, 10_000)
 
 
 @dataclass(frozen=True)
@@ -75,12 +85,8 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
         DeviceError: no GPU.
         MissingPackageError: no torch and Triton.
     """
-    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
-    device = choose_device(wanted.device, wanted.index)
-    torch = load_torch()
-    hardware = measure_limits(device)
-    if not isinstance(hardware, HardwareLimits):
-        raise DeviceError(f"the limits of the GPU are not to be had: {hardware.reason}")
+    device, torch = first_gpu(bench), load_torch()
+    hardware = limits_of(device)
     rows: list[GpuBatch] = []
     masked: list[MaskedBatch] = []
     memory: list[GpuPeak] = []
@@ -98,7 +104,7 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
     return GpuResults.whole(
         environment=GpuStamp(**dict(stamp_of_this_run())),
         device=device_name(device),
-        data=_made(bench),
+        data=made_of(bench),
         floor=hardware,
         search=rows,
         masked=masked,
@@ -106,7 +112,34 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
     )
 
 
-def _made(bench: GpuBench) -> MadeVectors:
+def each_catalogue(
+    bench: GpuBench, what: str, measured: Callable[[int], Measured], progress: Progress
+) -> list[Measured]:
+    """Measure catalogues of so many titles one after the other; none is left on the GPU when the next one comes."""
+    catalogues = []
+    for done, titles in enumerate(bench.titles):
+        progress(what, done, len(bench.titles))
+        catalogues.append(measured(titles))
+        load_torch().cuda.empty_cache()
+    return catalogues
+
+
+def first_gpu(bench: GpuBench) -> Device:
+    """Return the first of the GPUs that are asked for; raises DeviceError where it is not there."""
+    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
+    return choose_device(wanted.device, wanted.index)
+
+
+def limits_of(device: Device) -> HardwareLimits:
+    """Measure what a GPU can do at most."""
+    hardware = measure_limits(device)
+    if not isinstance(hardware, HardwareLimits):
+        raise DeviceError(f"the limits of the GPU are not to be had: {hardware.reason}")
+    return hardware
+
+
+def made_of(bench: GpuBench) -> MadeVectors:
+    """Say what vectors are made."""
     how = {"clusters": CLUSTERS, "spread": SPREAD, "spectrum": bench.spectrum}
     return MadeVectors.model_validate({"dim": bench.dim, "k": bench.k, "seed": bench.seed, **how})
 
@@ -122,6 +155,7 @@ class _Catalogue:
         self._vectors = made(titles, bench.dim, bench.seed, self._cuda)
         vectors = self._vectors.cpu().numpy()
         self._searcher = FusedSearcher(vectors, f"cuda:{self._gpu}")
+        self._flashlib = flashlib_peers(self._vectors, bench.k)
         self._screened = None if bench.spectrum == "round" else _screened(vectors, f"cuda:{self._gpu}")
 
     def batch(self, count: int, hardware: HardwareLimits) -> GpuBatch:
@@ -136,6 +170,8 @@ class _Catalogue:
         for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):
             searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, k)
         searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, k)
+        theirs = {name: on(queries) for name, on in self._flashlib.items()}
+        searches |= theirs
         timings = {name: self._time(search) for name, search in searches.items()}
         read = code_bytes(1, dim) if fused.coded else 2 * dim
         limit = hardware.limit(count, titles, dim, k, float16=True, title_bytes=read)
@@ -156,9 +192,17 @@ class _Catalogue:
                 **{name: timing.told() for name, timing in timings.items()},
                 **self._through_numpy(queries, timings["fused"]),
                 **self._error(self._searcher, queries, unproven),
+                "recall": {name: self._recall(search, queries) for name, search in theirs.items()},
                 **(self._by_bounds(queries, left) if self._screened is not None else {}),
             }
         )
+
+    def _recall(self, search: Search, queries: Any) -> float:
+        """Return the share of the titles of our answers that a peer's have."""
+        found = self._searcher.search(queries.cpu().numpy(), self._bench.k).rows
+        theirs = search()[1].cpu().numpy()
+        hits = (found[:, :, None] == theirs[:, None, :]).any(axis=2)
+        return round(float(hits.mean()), 6)
 
     def _through_numpy(self, queries: Any, kernels: Timing) -> dict[str, object]:
         """Time the whole search, from numpy to numpy, repetitions of what is not proven included."""
@@ -225,7 +269,11 @@ class _Catalogue:
         timings = [self._time(peer.search) for peer in (plain, masked, plain, masked)]
         unmasked_ms = min(timings[0].median_ms, timings[2].median_ms)
         masked_ms = min(timings[1].median_ms, timings[3].median_ms)
+        asked, allowed = queries.cpu().numpy(), mask[: titles.count].copy()
+        search = partial(self._searcher.search, asked, self._bench.k, mask=allowed)
+        repeats = repeats_of(self._bench.seconds, masked_ms)
         return MaskedBatch(
+            filtered=measure_steady(search, warmup=6, repeats=repeats).told(),
             titles=titles.count,
             queries=count,
             share=share,

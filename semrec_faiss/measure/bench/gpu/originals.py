@@ -9,13 +9,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.index.hardware.device import choose_device
-from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, made_of, repeats_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
-from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, clustered, users_of
+from semrec_faiss.measure.bench.gpu.vectors import clustered, users_of
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import device_name
@@ -76,18 +74,12 @@ def bench_originals(bench: GpuBench, progress: Progress = silent) -> OriginalsRe
         DeviceError: no GPU, or a catalogue that it does not hold.
         MissingPackageError: no torch and Triton.
     """
-    wanted = config_from_dict({"device": {"kind": "gpu", "gpus": [bench.gpus[0]]}})
-    device = choose_device(wanted.device, wanted.index)
-    catalogues = []
-    for done, titles in enumerate(bench.titles):
-        progress("originals", done, len(bench.titles))
-        catalogues.append(_measure(bench, titles))
-        load_torch().cuda.empty_cache()
+    device = first_gpu(bench)
     return OriginalsResults.whole(
         environment=GpuStamp(**dict(stamp_of_this_run())),
         device=device_name(device),
-        data=MadeVectors(dim=bench.dim, k=bench.k, seed=bench.seed, clusters=CLUSTERS, spread=SPREAD),
-        catalogues=catalogues,
+        data=made_of(bench),
+        catalogues=each_catalogue(bench, "originals", partial(_measure, bench), progress),
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,9 @@ SCORE_BYTES = 4 << 30
 """The scores that the matrix product may hold at once."""
 
 FAISS_QUERIES = 16_384
+
+GRAPH_TITLES = 1_000_000
+"""Of more titles a graph takes minutes to build."""
 
 
 class FusedPeer:
@@ -119,6 +125,24 @@ def product_and_topk(halves: Any, queries: Any, k: int) -> Search:
         return scores, rows
 
     return search
+
+
+def flashlib_peers(vectors: Any, k: int) -> dict[str, Callable[[Any], Search]]:
+    """FlashLib's search by distance, where it is installed: exact, of float16 copies, and through its CAGRA graph.
+
+    Of vectors of unit length, float32 (titles, dim) on the GPU, the nearest are those of the largest product.
+    """
+    if find_spec("flashlib") is None:
+        return {}
+    exact, graphs = (import_module(f"flashlib.primitives.{name}") for name in ("knn", "cagra"))
+    halves = vectors.half()
+    peers: dict[str, Callable[[Any], Search]] = {
+        "flashlib": lambda queries: partial(exact.flash_knn, queries.half(), halves, k)
+    }
+    if len(vectors) <= GRAPH_TITLES:
+        graph = graphs.flash_cagra_build(vectors)
+        peers["flashlib_cagra"] = lambda queries: partial(graphs.flash_cagra_search, graph, queries, k)
+    return peers
 
 
 def _blocks(queries: Any, step: int) -> Iterator[Any]:

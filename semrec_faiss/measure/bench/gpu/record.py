@@ -12,8 +12,12 @@ from semrec_faiss.measure.documents.stamp import Gpu, Stamp
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
 
-CONTESTANTS = ("fused", "screened", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16")
-"""Ours, ours by bounds of fewer dimensions, FAISS's flat index as its build has it, torch's product with its topk."""
+CONTESTANTS = (
+    *("fused", "screened", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16"),
+    *("flashlib", "flashlib_cagra"),
+)
+"""Ours, ours by bounds of fewer dimensions, FAISS's flat index as its build has it, torch's product with its topk,
+FlashLib's exact search of float16 and its graph."""
 
 
 class MadeVectors(Part):
@@ -37,6 +41,7 @@ class GpuBatch(Part):
         compared_with_all: queries compared with every title in it.
         checked_queries: held against a float64 product.
         largest_error: the largest difference from the best possible scores.
+        recall: of FlashLib's, the share of the titles of our answers that theirs have, where there is FlashLib.
         screened: by bounds, ``screened_width`` numbers each, where the spectrum allows; what follows is as above.
     """
 
@@ -61,6 +66,9 @@ class GpuBatch(Part):
     cuvs_float32: Times | None = None
     cuvs_float16: Times | None = None
     torch_float16: Times
+    flashlib: Times | None = None
+    flashlib_cagra: Times | None = None
+    recall: Annotated[dict[str, Share], Field(default_factory=dict)]
     numpy: Times
     numpy_added_ms: float
     repeated: Count
@@ -75,7 +83,13 @@ class GpuBatch(Part):
 
 
 class MaskedBatch(Part):
-    """A batch under a random mask, beside the same without."""
+    """A batch under a random mask, beside the same without.
+
+    Attributes:
+        unmasked_ms, masked_ms, ratio: the kernels alone, which look every title up in the mask.
+        unproven: answers that the first pass does not prove.
+        filtered: the whole search by a filter that was used before, whose titles are gathered, from numpy to numpy.
+    """
 
     titles: AtLeastOne
     queries: AtLeastOne
@@ -84,6 +98,7 @@ class MaskedBatch(Part):
     masked_ms: Time
     ratio: Amount
     unproven: Count
+    filtered: Times | None = None
 
 
 class GpuPeak(Part):
@@ -120,9 +135,10 @@ class GpuResults(BenchResults):
 
     @property
     def file_name(self) -> str:
-        """``bench-gpu-h200.json``; of a FAISS that has cuVS, it is ``-cuvs``, of texts ``-text``."""
+        """``bench-gpu-h200.json``; ``-text`` of texts, ``-cuvs`` or ``-flashlib`` where those were there."""
         made = "-text" if self.data.spectrum == "text" else ""
-        return f"bench-gpu-{self.device}{made}{'-cuvs' if 'cuvs_float32' in self.peers else ''}.json"
+        beside = [name for name, peer in (("cuvs", "cuvs_float32"), ("flashlib", "flashlib")) if peer in self.peers]
+        return f"bench-gpu-{self.device}{made}{''.join(f'-{name}' for name in beside)}.json"
 
 
 GPU_RESULTS: TypeAdapter[GpuResults] = TypeAdapter(GpuResults)

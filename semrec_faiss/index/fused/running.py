@@ -1,0 +1,107 @@
+"""A search under way on one GPU, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class FusedResult:
+    """What a fused search found.
+
+    Attributes:
+        rows: int64 (queries, k), by descending score, ties by row; -1 after the last where fewer titles are allowed.
+        scores: float32 (queries, k); -inf where there is no title.
+        repeated: queries that were searched again with more candidates.
+        scanned: of these, compared with every title in float32 in the end.
+    """
+
+    rows: Rows
+    scores: Scores
+    repeated: int = 0
+    scanned: int = 0
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> FusedResult:
+        """Make room for the answers of so many queries."""
+        return cls(np.empty((queries, k), np.int64), np.empty((queries, k), np.float32))
+
+    def part(self, queries: slice, k: int | None = None) -> FusedResult:
+        """Return the room of some of the queries, of their first ``k`` answers."""
+        return FusedResult(self.rows[queries, :k], self.scores[queries, :k])
+
+    def put(self, queries: Rows, again: FusedResult) -> FusedResult:
+        """Write down what some of the queries, searched again, have found, and return all."""
+        self.rows[queries], self.scores[queries] = again.rows, again.scores
+        return FusedResult(self.rows, self.scores, self.repeated + len(queries), self.scanned + again.scanned)
+
+
+class OneGpu(Protocol):
+    """Where a search runs."""
+
+    @property
+    def name(self) -> str:
+        """The GPU, for messages."""
+        ...
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Make the GPU the thread's current one."""
+        ...
+
+
+class Running(Generic[Found]):
+    """A search under way on one GPU: while it computes, whoever started it may start others elsewhere."""
+
+    def __init__(self, gpu: OneGpu, steps: Generator[None, None, Found]) -> None:
+        """Launch what comes first."""
+        self._gpu, self._steps = gpu, steps
+        self._found: list[Found] = []
+        self.advance()
+
+    def advance(self) -> bool:
+        """Wait for what was launched, and launch what comes next; False where nothing did: it is found.
+
+        Raises:
+            DeviceError: the GPU failed, or its memory does not suffice.
+            OutOfMemoryError: torch's, where the steps leave it to whoever takes them.
+        """
+        if not self._found:
+            try:
+                with self._gpu.current():
+                    next(self._steps)
+            except StopIteration as end:
+                self._found.append(end.value)
+            except load_torch().cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
+                raise failed(self._gpu, error) from error
+        return not self._found
+
+    def result(self) -> Found:
+        """Go on to the end."""
+        while self.advance():
+            pass
+        return self._found[0]
+
+
+def advanced(running: Sequence[Running[FusedResult]]) -> list[tuple[int, int]]:
+    """Go on with searches on several GPUs in one thread, each a step a round; return how much each had to repeat."""
+    while sum(one.advance() for one in running):
+        pass
+    return [(found.repeated, found.scanned) for found in (one.result() for one in running)]
+
+
+def failed(gpu: OneGpu, error: RuntimeError) -> DeviceError:
+    """Return the error for a GPU that failed."""
+    return DeviceError(f"{gpu.name} failed: {str(error).strip().splitlines()[0]}")
