@@ -34,11 +34,13 @@ Launched = TypeVar("Launched")
 
 def turns_of(titles: GpuTitles, queries: int, k: int, masking: Masking) -> list[slice]:
     """Divide a batch into blocks that are worth taking turns; none where it is too small, or nothing proven at once."""
-    most = block_queries(titles.count, titles.dim, k, masking, screened=titles.screened) // LANES
-    most_tiles = most // LARGEST_TILE
     wanted = int(2 * titles.count * titles.dim * queries / MULTIPLIED_A_MS / BLOCK_MS)
     tiles = -(-queries // LARGEST_TILE)
-    if wanted <= LANES or tiles <= LANES or not most_tiles or titles.wide:
+    if wanted <= LANES or tiles <= LANES or titles.wide:
+        return []
+    most = block_queries(titles.count, titles.dim, k, masking, screened=titles.screened)
+    most_tiles = most // LANES // LARGEST_TILE
+    if not most_tiles:
         return []
     blocks = max(min(wanted, tiles), -(-tiles // most_tiles))
     cuts = [min(queries, tiles * block // blocks * LARGEST_TILE) for block in range(blocks + 1)]
