@@ -40,7 +40,6 @@ from semrec_faiss.index.fused.running import FusedResult, Running
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
-from semrec_faiss.index.fused.turns import search_in_turns
 from semrec_faiss.index.hardware.out_of_memory import halved
 
 Originals = Literal["auto", "gpu", "host"]
@@ -208,8 +207,6 @@ class FusedSearcher:
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        if kth is None and not among:
-            return Running(self, self._search(batch, mask, room))
         return Running(self, self._in_blocks(batch, room.rows.shape[1], mask, room, kth, among))
 
     @property
@@ -230,22 +227,6 @@ class FusedSearcher:
             return contextlib.nullcontext()
         current: contextlib.AbstractContextManager[Any] = self._torch.cuda.device(self.device)
         return current
-
-    def _search(self, batch: Batch, mask: Mask | None, room: FusedResult) -> Generator[None, None, FusedResult]:
-        """Search a large batch in turns, and in blocks one after the other what that leaves, or a smaller one."""
-        k, (search, bitmap, allowed) = room.rows.shape[1], self._place(mask, len(batch))
-        left = None
-        if k <= allowed and self._most == MOST_QUERIES:
-            try:
-                left = yield from search_in_turns(search, batch, bitmap, room)
-            except self._torch.cuda.OutOfMemoryError:
-                self._workspace.forget()
-        if left is None:
-            return (yield from self._in_blocks(batch, k, mask, room))
-        if not len(left):
-            return room
-        again = FusedResult.empty(len(left), k)
-        return room.put(left, (yield from self._in_blocks(batch.take(left), k, mask, again, among=len(batch))))
 
     def _in_blocks(
         self,

@@ -85,8 +85,7 @@ class Shards:
             left.append(block.start + self._choose(rows, scores, [one.result() for one in running], room.part(block)))
 
         try:
-            for _ in in_turns(blocks, begin, end):
-                pass
+            in_turns(blocks, begin, end)
         except load_torch().cuda.OutOfMemoryError:
             return None
         return self._again(batches, np.concatenate(left), room) if left else None
