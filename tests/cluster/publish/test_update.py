@@ -139,13 +139,15 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
     changed = draws.titles(0, titles[3:9]) | draws.titles(3)
     write_folder(tmp_path / "change", changed, {"new": draws.vector()}, draws.rows([*users[:4], "new"], titles[9:], 20))
     change = Change(tmp_path / "change", titles[20:24], users[-1:])
-    counted = update_shards(index, change, dry_run=True)
-    assert counted.title_count == 59
-    assert _listed(index).count == 60
-    expected, found = (update(path, change, compact_at=None) for update, path in _BOTH(whole, index))
-    assert found.titles == expected.titles == counted.titles
-    assert (found.users, found.seen, found.seen_ignored) == (expected.users, expected.seen, expected.seen_ignored)
     with ClusterRecommender.open(index) as sharded:
+        counted = update_shards(index, change, asks=sharded.saved, dry_run=True)
+        assert counted.title_count == 59
+        assert _listed(index).count == 60
+        found = update_shards(index, change, asks=sharded.saved, compact_at=None)
+        expected = update_index(whole, change, compact_at=None)
+        assert found.titles == expected.titles == counted.titles
+        assert (found.users, found.seen, found.seen_ignored) == (expected.users, expected.seen, expected.seen_ignored)
+        assert sharded.refresh()
         one = Recommender.open(whole)
         np.testing.assert_array_equal(sharded.users.vectors[:], one.users.vectors[:])
         for wish in ({}, {"where": "year < 1990"}):
@@ -160,10 +162,6 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
         np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-def _BOTH(whole: Path, index: Path) -> list[tuple[Any, Path]]:
-    return [(update_index, whole), (update_shards, index)]
-
-
 def test_an_update_that_fails_or_is_killed_leaves_the_index_before(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,14 +174,14 @@ def test_an_update_that_fails_or_is_killed_leaves_the_index_before(
         with monkeypatch.context() as patched:
             patched.setattr(changing, "change_one", cluster_worlds.change_one_without_space)
             with pytest.raises(StorageError, match="the disk is full"):
-                update_shards(index, change)
+                update_shards(index, change, asks=sharded.saved)
         assert IndexDirectory(index).current().ref == before
         assert [path.name for path in (index / "shards").iterdir()] == ["gen-000001"]
         assert not sharded.refresh()
         assert sharded.similar(titles[3], 60).rows.tolist() == expected
         with monkeypatch.context() as patched:
             patched.setattr(changing, "change_one", cluster_worlds.change_one_killed_once)
-            assert update_shards(index, change, compact_at=None).titles.removed == 2
+            assert update_shards(index, change, asks=sharded.saved, compact_at=None).titles.removed == 2
         assert len(list(index.rglob("killed-*"))) == 1
         assert sharded.refresh()
         assert sharded.index.count == 58
@@ -194,9 +192,8 @@ def test_commands_change_an_index_in_shards(cluster: Any, tmp_path: Path, semrec
     model, draws = begun(11)
     index = _built(model, tmp_path / "first", 2)
     change = write_folder(tmp_path / "change", draws.titles(2))
-    told = semrec("update", index, change, "--dry-run", "--json", "--ray", "auto").document
-    assert (told["titles"]["new"], told["title_count"], told["dry_run"]) == (2, 62, True)
-    assert semrec("update", index, change, "--json", "--ray", "auto").document["generation"] == "gen-000002"
+    told = semrec("update", index, change, "--json", "--ray", "auto").document
+    assert (told["titles"]["new"], told["title_count"], told["generation"]) == (2, 62, "gen-000002")
     write_folder(tmp_path / "more", {}, seen=draws.rows(list(model.users), list(model.titles), 3))
     seen = semrec("append-seen", index, tmp_path / "more/users/seen.parquet", "--compact-at", "1", "--ray", "auto")
     assert "seen: 3 added" in seen.out
