@@ -38,6 +38,7 @@ class Answer(Sequence[Result]):
         """Look at one answer of a batch."""
         self._batch = batch
         self._position = position
+        self._results: tuple[Result, ...] | None = None
 
     @cached_property
     def query(self) -> Record:
@@ -97,10 +98,13 @@ class Answer(Sequence[Result]):
         kept: Scores = found[self._batch.rows[self._position] >= 0]
         return kept
 
-    @cached_property
+    @property
     def results(self) -> tuple[Result, ...]:
         """The titles, best first; the metadata of each is read when it is first wanted."""
-        return self._batch.results_of(self._position)
+        kept = self._results  # up to Python 3.11 a cached_property has one lock for the answers of all threads
+        if kept is None:
+            kept = self._results = self._batch.results_of(self._position)
+        return kept
 
     @overload
     def __getitem__(self, position: int) -> Result: ...

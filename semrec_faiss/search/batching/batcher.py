@@ -24,6 +24,12 @@ from semrec_faiss.search.searcher import Searcher
 
 log = logging.getLogger("semrec.batching")
 
+WAKING_SECONDS = 0.001
+"""How long a batch waits, at most, for the callers of the one before to be awake.
+
+They need the interpreter's lock, as the search does that would begin; and who has an answer soon has another question.
+"""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -133,6 +139,7 @@ class Batcher:
 
     def _own(self) -> None:
         while self._somebody_waits():
+            self._wakings.wait(WAKING_SECONDS)
             with self._device:  # who comes while it is busy is in the next batch
                 self._serve(self._next())
 

@@ -72,31 +72,35 @@ class Wakings:
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self._lock = threading.Lock()
+        self._changed = threading.Condition(threading.Lock())
         self._over: deque[Turn] = deque()
         self._under_way = 0
 
     def add(self, turn: Turn) -> None:
         """Have one woken: at once, or after those that are being woken."""
-        with self._lock:
-            self._over.append(turn)
-        self._wake_next()
+        self._over.append(turn)
+        self._wake_next(awake=0)
 
     def go_on(self) -> None:
-        """Wake the next; to be called by each that is woken."""
-        with self._lock:
-            self._under_way -= 1
-        self._wake_next()
+        """Wake the next; to be called by each that is awake."""
+        self._wake_next(awake=1)
 
-    def _wake_next(self) -> None:
+    def _wake_next(self, awake: int) -> None:
         while True:
-            with self._lock:
+            with self._changed:
+                self._under_way -= awake
                 if not self._over or self._under_way >= AT_ONCE:
+                    if not self._under_way:
+                        self._changed.notify()
                     return
                 self._under_way += 1
                 turn = self._over.popleft()
             turn.wake()
             if not turn.is_woken_alone():
                 return
-            with self._lock:
-                self._under_way -= 1
+            awake = 1
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all are awake, at most so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, seconds)

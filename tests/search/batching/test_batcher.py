@@ -15,8 +15,10 @@ from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch, Batcher
+from semrec_faiss.search.batching.turn import Turn, Wakings
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
@@ -198,3 +200,47 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
             assert future.result(60).rows.tolist() == expected.rows.tolist()
             assert future.result(60).matching.tolist() == expected.matching.tolist()
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
+
+
+def test_those_answered_are_woken_one_after_the_other_and_all_of_them() -> None:
+    wakings, found = Wakings(), TopK.empty(1, 1)
+    turns = [Turn(wakings) for _ in range(5)]
+    for turn in turns:
+        turn.set_result(found)
+    assert [turn._is_over.locked() for turn in turns] == [False, True, True, True, True]
+    for number, turn in enumerate(turns):
+        assert turn.result() is found
+        assert [later._is_over.locked() for later in turns[number + 1 :]] == ([False] + [True] * 3)[: 4 - number]
+    wakings.wait(60)
+
+
+def test_who_is_interrupted_while_waiting_keeps_nobody_asleep() -> None:
+    wakings, found = Wakings(), TopK.empty(1, 1)
+    first, left, third = (Turn(wakings) for _ in range(3))
+
+    class Interrupted:
+        """A lock whose first waiting ends in an interrupt."""
+
+        def __init__(self, lock: Any) -> None:
+            self.release, self._lock = lock.release, lock
+
+        def acquire(self, blocking: bool = True) -> bool:
+            if blocking:
+                raise KeyboardInterrupt
+            return bool(self._lock.acquire(blocking=False))
+
+    left._is_over = Interrupted(left._is_over)
+    with pytest.raises(KeyboardInterrupt):
+        left.result()
+    for turn in (first, left, third):
+        turn.set_result(found)
+    assert first.result() is found
+    assert third.result() is found
+    late = Turn(wakings)
+    late.set_result(found)
+    late._is_over = Interrupted(late._is_over)  # interrupted when it has been woken already
+    with pytest.raises(KeyboardInterrupt):
+        late.result()
+    last = Turn(wakings)
+    last.set_result(found)
+    assert last.result() is found
