@@ -15,6 +15,7 @@ from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex,
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.cpu.exact import GATHER_BYTES
 from semrec_faiss.index.cpu.lists import COARSE_QUERIES
+from semrec_faiss.index.cpu.products import QUERY_TILE, TITLE_TILE, multiplies_by_numpy
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.plan import (
@@ -276,7 +277,7 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
     if isinstance(index, FlatIndex | FusedIndex) and batch == 1:
         scratch = FLOAT_BYTES * titles  # scores of one matrix-vector product
     elif isinstance(index, FlatIndex | FusedIndex):
-        scratch = FLOAT_BYTES * min(block, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
+        scratch = _product_bytes(titles, dim, block, k, threads)
     else:
         # Every thread has a tile of its own of scores between queries and centroids.
         tiles = FLOAT_BYTES * min(block, COARSE_QUERIES, threads * BLAS_QUERY_BLOCK) * min(nlist, BLAS_TITLE_BLOCK)
@@ -290,6 +291,13 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
         scratch=SEARCH_BYTES + scratch,
         batch=_batch_bytes(batch, dim, k),
     )
+
+
+def _product_bytes(titles: int, dim: int, queries: int, k: int, threads: int) -> int:
+    """Scores of a tile of the product; by numpy every thread has one, and copies the titles that it multiplies."""
+    if multiplies_by_numpy(queries, k, titles):
+        return FLOAT_BYTES * threads * min(titles, TITLE_TILE) * (min(queries, QUERY_TILE) + dim)
+    return FLOAT_BYTES * min(queries, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
 
 
 def _fused_on_gpu(

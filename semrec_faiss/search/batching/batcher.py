@@ -25,9 +25,9 @@ from semrec_faiss.search.searcher import Searcher
 log = logging.getLogger("semrec.batching")
 
 WAKING_SECONDS = 0.001
-"""How long a batch waits, at most, for the callers of the one before to be awake.
+"""How long a batch waits, at most, until the callers of the one before are awake.
 
-They need the interpreter's lock, as the search does that would begin; and who has an answer soon has another question.
+They need the interpreter's lock, as the search would that began; and who has an answer often has another question.
 """
 
 
@@ -139,9 +139,9 @@ class Batcher:
 
     def _own(self) -> None:
         while self._somebody_waits():
-            self._wakings.wait(WAKING_SECONDS)
             with self._device:  # who comes while it is busy is in the next batch
                 self._serve(self._next())
+                self._wakings.finish(WAKING_SECONDS)
 
     def _somebody_waits(self) -> bool:
         """Wait for callers; False when there are none and there will be no more."""

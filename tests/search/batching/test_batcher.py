@@ -202,7 +202,8 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
 
 
-def test_those_answered_are_woken_one_after_the_other_and_all_of_them() -> None:
+def test_those_answered_are_woken_one_after_the_other_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.search.batching.turn.AT_ONCE", 1)
     wakings, found = Wakings(), TopK.empty(1, 1)
     turns = [Turn(wakings) for _ in range(5)]
     for turn in turns:
@@ -211,36 +212,37 @@ def test_those_answered_are_woken_one_after_the_other_and_all_of_them() -> None:
     for number, turn in enumerate(turns):
         assert turn.result() is found
         assert [later._is_over.locked() for later in turns[number + 1 :]] == ([False] + [True] * 3)[: 4 - number]
-    wakings.wait(60)
+    wakings.finish(60)
 
 
-def test_who_is_interrupted_while_waiting_keeps_nobody_asleep() -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_thread_that_was_taken_away_while_it_waited_keeps_nobody_asleep(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("semrec_faiss.search.batching.turn.AT_ONCE", at_once)
     wakings, found = Wakings(), TopK.empty(1, 1)
-    first, left, third = (Turn(wakings) for _ in range(3))
-
-    class Interrupted:
-        """A lock whose first waiting ends in an interrupt."""
-
-        def __init__(self, lock: Any) -> None:
-            self.release, self._lock = lock.release, lock
-
-        def acquire(self, blocking: bool = True) -> bool:
-            if blocking:
-                raise KeyboardInterrupt
-            return bool(self._lock.acquire(blocking=False))
-
-    left._is_over = Interrupted(left._is_over)
-    with pytest.raises(KeyboardInterrupt):
-        left.result()
-    for turn in (first, left, third):
+    turns = [Turn(wakings) for _ in range(6)]
+    for turn in turns:
         turn.set_result(found)
-    assert first.result() is found
-    assert third.result() is found
-    late = Turn(wakings)
-    late.set_result(found)
-    late._is_over = Interrupted(late._is_over)  # interrupted when it has been woken already
-    with pytest.raises(KeyboardInterrupt):
-        late.result()
-    last = Turn(wakings)
-    last.set_result(found)
-    assert last.result() is found
+    assert turns[0].result() is found
+    wakings.finish(0.01)  # the others never came for theirs
+    assert not any(turn._is_over.locked() for turn in turns[1:])
+    for turn in turns[1:]:
+        assert turn.result() is found
+    for _ in range(2):  # and it goes on as before
+        turns = [Turn(wakings) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(turn.result) for turn in turns]
+            for turn in turns:
+                turn.set_result(found)
+            assert [one.result(60) for one in waiting] == [found] * 4
+        wakings.finish(60)
+
+
+def test_an_error_is_raised_in_the_thread_that_waits() -> None:
+    wakings = Wakings()
+    turn = Turn(wakings)
+    turn.set_exception(DataError("not so"))
+    with pytest.raises(DataError, match="not so"):
+        turn.result()
+    wakings.finish(60)
