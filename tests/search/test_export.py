@@ -86,6 +86,7 @@ WISHES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WISHES)
 def test_the_file_is_recommend_user_by_user(
     recommender: Recommender, world: Any, library: Any, tmp_path: Path, name: str

@@ -428,6 +428,7 @@ def test_toy_story_has_its_sequels_first(films: Recommender) -> None:
     assert films.similar("the godfather", 1).query["title"] == "Godfather, The (1972)"
 
 
+@pytest.mark.slow
 def test_similar_films_are_those_of_brute_force(films: Recommender, movielens: Path) -> None:
     vectors = np.load(movielens / "media" / "content_vectors.npy").astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -438,6 +439,7 @@ def test_similar_films_are_those_of_brute_force(films: Recommender, movielens: P
         check_ranking(answer.rows, answer.scores, scores)
 
 
+@pytest.mark.slow
 def test_all_users_of_movielens_at_once(films: Recommender, movielens: Path) -> None:
     ids = json.loads((movielens / "users" / "user_ids.json").read_text())
     ids = ids["user_ids"] if isinstance(ids, dict) else ids

@@ -12,6 +12,7 @@ from semrec_faiss.data.interactions.factors import title_factors
 sparse = pytest.importorskip("scipy.sparse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(50, 20), (20, 50), (7, 7)])
 def test_products_and_factors_are_those_of_the_whole(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(divided, "USERS_A_BLOCK", 7)

@@ -92,6 +92,7 @@ users = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     users,
     st.sampled_from(["rating", "centred", "positive", "liked"]),

@@ -187,6 +187,7 @@ def test_a_whole_run_is_what_brute_force_gives(
     assert difference == pytest.approx(ours["recall"]["mean"] - popular, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_the_other_protocols_stand_beside_it_and_a_changed_profile_beside_the_given(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
 ) -> None:

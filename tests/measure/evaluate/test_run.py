@@ -379,6 +379,7 @@ def test_damage_is_told_with_file_and_field(plan: MakePlan) -> None:
     assert EvaluationResults.read(folder).document is not None
 
 
+@pytest.mark.slow
 def test_the_winner_is_judged_again_only_where_it_is_another(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[Profile] = []
     judge = Evaluator.judge

@@ -22,6 +22,7 @@ from semrec_faiss.measure.trials.tested_index import NO_DRIVER, GpuBase
 MB = 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its own peak")
 def test_host_peak_is_what_was_held_beyond_the_start_and_can_be_forgotten() -> None:
     held = np.ones(100 * MB // 8)

@@ -37,6 +37,7 @@ def test_exclusions_hold_what_was_given(lists: list[list[int]], seed: int) -> No
     assert made.contain(asked, TITLES).tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, 9], ids=["by a table", "one by one"])
 @EACH
 @given(LISTS, st.randoms(use_true_random=False), st.integers(0, 99))
