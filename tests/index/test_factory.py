@@ -247,6 +247,31 @@ def test_a_search_setting_that_the_factory_lacks_is_refused(
         make_index(clusters(300, 8), {"factory": factory, "search": search})
 
 
+@pytest.mark.parametrize("factory", ["PQ2", "IVF4,PQ2", "OPQ2,IVF4,PQ2", "OPQ2,PQ2", "PCA4,PQ2,RFlat", "IDMap,PQ2"])
+def test_codes_are_put_in_no_order_that_nobody_asks_for(factory: str) -> None:
+    """Once a fault: a product quantiser of a factory took some four seconds a sub-quantiser, whatever the titles."""
+    faiss = load_faiss()
+    made, told = empty_index(section(factory=factory), 8), []
+    part = made  # whose end would be that of its parts
+    while part is not None:
+        part = faiss.downcast_index(part)
+        told.append(getattr(part, "do_polysemous_training", None))
+        part = getattr(part, "index", None) or getattr(part, "base_index", None)
+    assert False in told
+    assert True not in told
+
+
+def test_the_order_of_codes_changes_no_answer(make_index: Callable[..., VectorIndex], clusters: Any) -> None:
+    faiss, titles = load_faiss(), clusters(400, 8)
+    ordered = faiss.index_factory(8, "IVF4,PQ2x4", faiss.METRIC_INNER_PRODUCT)
+    assert ordered.do_polysemous_training
+    ordered.train(titles)
+    ordered.add(titles)
+    ours = make_index(titles, {"factory": "IVF4,PQ2x4"}).cpu_index
+    for found, expected in zip(ours.search(titles[:50], 10), ordered.search(titles[:50], 10), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("factory", ["OPQ4,IVF8,SQ8", "IVF8,SQ8", "IVF8,Flat,RFlat"])
 def test_nprobe_reaches_the_inverted_lists_wherever_they_are(
     factory: str, make_index: Callable[..., VectorIndex], clusters: Any
