@@ -50,7 +50,7 @@ class _Kind:
     times: int = 1
 
 
-def warm(recommender: Recommender, k: int = 10, progress: Progress = silent) -> list[Warmed]:
+def warm(recommender: Recommender, k: int = 10, progress: Progress = silent, *, thousands: bool = True) -> list[Warmed]:
     """Ask every kind of question that an index will be asked, so that nobody's first one waits for what that needs.
 
     On a GPU batches of every size are asked for titles, for those that a filter lets through, and for users, as often
@@ -60,8 +60,11 @@ def warm(recommender: Recommender, k: int = 10, progress: Progress = silent) -> 
         recommender: the index, opened.
         k: titles a query; kernels are compiled for some sizes of it.
         progress: told the kinds done.
+        thousands: on a GPU, ask thousands together too; a process that has done so has those kernels.
     """
     kinds = list(_kinds(recommender, k))
+    if thousands and recommender.index.device.gpus:
+        kinds[:0] = _many(recommender, Wish(k))
     told = []
     for done, kind in enumerate(kinds):
         progress("warming", done, len(kinds))
@@ -92,8 +95,6 @@ def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
     on_gpu = bool(recommender.index.device.gpus)
     searched, users = recommender.searcher.run, recommender.saved.users
     first = recommender.titles.records([0])[0]["media_id"]
-    if on_gpu:
-        yield from _many(recommender, Wish(k))
     wish, but_one = Wish(k), Wish.of(k, where="media_id <> '" + first.replace("'", "''") + "'")
     for size in sorted(WARM_BATCHES_GPU if on_gpu else WARM_BATCHES, reverse=True):
         rows = np.arange(size)

@@ -76,6 +76,9 @@ def test_on_a_gpu_every_size_of_every_kind_is_asked_until_it_is_recorded(
         *sorted(WARM_BATCHES_GPU, reverse=True),
     ]
     assert all(one.again_ms is not None for one in told[1:-3])
+    asked.clear()
+    assert len(warm(recommender, thousands=False)) == len(told) - 2
+    assert [(kind, size) for kind, size, _ in asked[:-1]] == wanted
 
 
 def test_an_index_without_users_and_of_one_title(tmp_path: Path, make_folder: Callable[..., Any]) -> None:

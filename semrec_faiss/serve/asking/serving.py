@@ -199,7 +199,7 @@ class Serving:
         check_room(saved, None if self.current is None else self.current.recommender.saved)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
-        warm_and_log(recommender)
+        warm_and_log(recommender, is_first=self.current is None)
         return Served(recommender, _inline_queries(recommender))
 
     def _asks_a_cluster(self, cluster: Mapping[str, Any]) -> Recommender:
@@ -232,9 +232,9 @@ def check_room(saved: SavedIndex, in_use: SavedIndex | None) -> None:
         )
 
 
-def warm_and_log(recommender: Recommender) -> None:
-    """Ask what will be asked, and tell how long the longest kinds took."""
-    told = warm(recommender)
+def warm_and_log(recommender: Recommender, *, is_first: bool = True) -> None:
+    """Ask what will be asked, and tell how long the longest kinds took; thousands together of the first generation."""
+    told = warm(recommender, thousands=is_first)
     longest = sorted(told, key=lambda one: one.first_ms, reverse=True)[:3]
     log.info(
         "warmed %s by %d kinds of questions; longest: %s",

@@ -77,7 +77,7 @@ class DeviceOwner:
                 saved = SavedIndex.of(self._generation(name), self._settings)
                 check_room(saved, next((held.saved for held in self._opened.values()), None))
                 recommender = Recommender(saved, self._batcher)
-                warm_and_log(recommender)
+                warm_and_log(recommender, is_first=not self._opened)
                 self._opened[name] = recommender
                 log.info("the device holds %s", name)
             self._held[connection][name] += 1
