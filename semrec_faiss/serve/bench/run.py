@@ -145,6 +145,7 @@ class _Measuring:
     def __init__(self, clients: Clients, started: Server, bench: ServeBench, progress: Progress) -> None:
         self._clients, self._port, self._bench, self._progress = clients, started.port, bench, progress
         self._done = 0
+        self._places: dict[int, int] = {}
 
     def __call__(
         self,
@@ -155,10 +156,12 @@ class _Measuring:
         rate: float | None = None,
         seconds: float | None = None,
     ) -> Load:
-        """Ask for as long as the benchmark says, unless told otherwise."""
+        """Ask for as long as the benchmark says, unless told otherwise, first what was not asked before."""
         self._progress(name, self._done, 9)
         plan = Plan(self._port, connections or self._bench.connections, seconds or self._bench.seconds, rate)
-        found, _ = self._clients.load(plan, requests)
+        place = self._places.get(id(requests), 0)
+        found, kinds = self._clients.load(plan, [*requests[place:], *requests[:place]])
+        self._places[id(requests)] = (place + kinds.total()) % len(requests)
         self._done += 1
         return found
 
