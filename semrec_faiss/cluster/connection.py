@@ -55,6 +55,7 @@ def connect(address: str) -> Any:
         return ray
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        ray._private.worker._worker_logs_enabled = False  # of lost workers it would tell stdout, amidst our JSON
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise UnavailableError(

@@ -12,6 +12,7 @@ import pytest
 from cluster_worlds import HEAD, NODE, World
 from conftest import REPO, make_data_folder
 
+from semrec_faiss.cluster.connection import connect
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 
@@ -40,7 +41,7 @@ def cluster() -> Iterator[Any]:
 
     made = Cluster(initialize_head=True, head_node_args=HEAD)
     made.add_node(**NODE)
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    connect(made.address)
     yield made
     ray.shutdown()
     made.shutdown()

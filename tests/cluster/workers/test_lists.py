@@ -102,13 +102,16 @@ def test_a_block_whose_worker_is_killed_is_done_again(cluster: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_block_that_ends_every_worker_is_given_up(cluster: Any, tmp_path: Path) -> None:
+def test_a_block_that_ends_every_worker_is_given_up(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import ray
 
     (tmp_path / "dies.1").write_text("always")
     start = lambda number: ray.remote(Worker).options(num_cpus=0.1).remote(str(tmp_path))  # noqa: E731
     with pytest.raises(UnavailableError, match="4 workers were lost over the same block of work"):
         list(done_in_blocks(start, 1, "do", [(number,) for number in range(3)]))
+    assert capsys.readouterr().out == "", "Ray tells of lost workers, and stdout is for JSON"
 
 
 def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, semrec: Any) -> None:
