@@ -2,7 +2,7 @@
 
 A search alone costs a device nearly what a hundred do. So a question that finds the device idle is searched at once, by
 the thread that asks, and those that come while it is busy wait together and are sent as one batch by a thread that
-then owns the device: as soon as those of the batch before are awake, and a millisecond after it at the latest.
+then owns the device, without any delay of ours.
 """
 
 from __future__ import annotations
@@ -23,12 +23,6 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 
 log = logging.getLogger("semrec.batching")
-
-WAKING_SECONDS = 0.001
-"""How long a batch waits, at most, until the callers of the one before are awake.
-
-They need the interpreter's lock, as the search would that began; and who has an answer often has another question.
-"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,6 @@ class Batcher:
         while self._somebody_waits():
             with self._device:  # who comes while it is busy is in the next batch
                 self._serve(self._next())
-                self._wakings.finish(WAKING_SECONDS)
 
     def _somebody_waits(self) -> bool:
         """Wait for callers; False when there are none and there will be no more."""

@@ -15,10 +15,8 @@ from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch, Batcher
-from semrec_faiss.search.batching.turn import Turn, Wakings
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
@@ -200,49 +198,3 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
             assert future.result(60).rows.tolist() == expected.rows.tolist()
             assert future.result(60).matching.tolist() == expected.matching.tolist()
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
-
-
-def test_those_answered_are_woken_one_after_the_other_and_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.search.batching.turn.AT_ONCE", 1)
-    wakings, found = Wakings(), TopK.empty(1, 1)
-    turns = [Turn(wakings) for _ in range(5)]
-    for turn in turns:
-        turn.set_result(found)
-    assert [turn._is_over.locked() for turn in turns] == [False, True, True, True, True]
-    for number, turn in enumerate(turns):
-        assert turn.result() is found
-        assert [later._is_over.locked() for later in turns[number + 1 :]] == ([False] + [True] * 3)[: 4 - number]
-    wakings.finish(60)
-
-
-@pytest.mark.parametrize("at_once", [1, 2])
-def test_a_thread_that_was_taken_away_while_it_waited_keeps_nobody_asleep(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr("semrec_faiss.search.batching.turn.AT_ONCE", at_once)
-    wakings, found = Wakings(), TopK.empty(1, 1)
-    turns = [Turn(wakings) for _ in range(6)]
-    for turn in turns:
-        turn.set_result(found)
-    assert turns[0].result() is found
-    wakings.finish(0.01)  # the others never came for theirs
-    assert not any(turn._is_over.locked() for turn in turns[1:])
-    for turn in turns[1:]:
-        assert turn.result() is found
-    for _ in range(2):  # and it goes on as before
-        turns = [Turn(wakings) for _ in range(4)]
-        with ThreadPoolExecutor(4) as pool:
-            waiting = [pool.submit(turn.result) for turn in turns]
-            for turn in turns:
-                turn.set_result(found)
-            assert [one.result(60) for one in waiting] == [found] * 4
-        wakings.finish(60)
-
-
-def test_an_error_is_raised_in_the_thread_that_waits() -> None:
-    wakings = Wakings()
-    turn = Turn(wakings)
-    turn.set_exception(DataError("not so"))
-    with pytest.raises(DataError, match="not so"):
-        turn.result()
-    wakings.finish(60)
