@@ -28,7 +28,6 @@ from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
-from semrec_faiss.serve.wire.one_write import OneWriteProtocol
 
 log = logging.getLogger("semrec.serve")
 
@@ -225,7 +224,6 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
             server_header=False,
             proxy_headers=False,
             ws="none",
-            http=OneWriteProtocol,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),
             ssl_certfile=config.tls_certificate,
