@@ -254,7 +254,7 @@ def test_schemathesis_finds_nothing(demo: Process, tmp_path: Path) -> None:
     config.write_text("[checks]\npositive_data_acceptance.expected-statuses = [200, 400, 403, 404, 422, 501, 503]\n")
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     address = f"http://127.0.0.1:{demo.port}/openapi.json"
-    options = ["--checks", "all", "--phases", "coverage,fuzzing", "-n", "5", "--seed", "7", "--max-time", "10"]
+    options = ["--checks", "all", "--phases", "coverage,fuzzing", "-n", "5", "--seed", "7", "--max-time", "20"]
     result = subprocess.run(
         [*command, "--config-file", str(config), "run", address, *options],
         capture_output=True,
