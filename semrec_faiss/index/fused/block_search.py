@@ -191,7 +191,9 @@ class BlockSearch:
         return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
 
     def recording(self, batch: Batch, k: int) -> CapturedSearch | None:
-        """Return the recording of such a batch over all titles, where there is one already."""
+        """Return the recording of such a batch over all titles, where there is one already that proves answers."""
+        if self.titles.wide:
+            return None
         coded = self.reads_codes(len(batch), k)
         key = (batch.kind, recorded_queries(len(batch)), k, "own" if batch.leaves_out else "none", coded)
         kind = self._graphs.get(key)

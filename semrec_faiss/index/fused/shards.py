@@ -63,7 +63,7 @@ class Shards:
         """Search a large batch in blocks that take turns; None where it is not worth that, or memory is short."""
         queries, k = room.rows.shape
         titles = [searcher.titles for searcher in self._searchers]
-        if k > min(one.count for one in titles):
+        if k > min(one.count for one in titles) or any(one.wide for one in titles):
             return None
         masking: Masking = "own" if any(batch.leaves_out for batch in batches) else "none"
         blocks = max((turns_of(one, queries, k, masking) for one in titles), key=len)
@@ -118,7 +118,10 @@ class Shards:
         found = [recording.found(count) for recording in replaying]
         rows = np.stack([its for its, _, _ in reversed(found)])
         scores = np.stack([its for _, its, _ in reversed(found)])
-        left = unproven = self._choose(rows, scores, [needed for _, _, needed in found], room)
+        unproven = self._choose(rows, scores, [needed for _, _, needed in found], room)
+        if not self._searchers[0].proves:
+            return np.empty(0, np.int64)
+        left = unproven
         if len(left) and repeats(k):
             rows, scores, rooms = self._rooms(len(left), k)
             steps = zip(self._searchers, replaying, rooms, strict=True)

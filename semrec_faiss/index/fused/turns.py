@@ -27,10 +27,10 @@ Launched = TypeVar("Launched")
 
 
 def turns_of(titles: GpuTitles, queries: int, k: int, masking: Masking) -> list[slice]:
-    """Divide a batch into blocks that are worth taking turns; none where it is too small, or nothing proven at once."""
+    """Divide a batch into blocks that are worth taking turns; none where it is too small."""
     wanted = int(2 * titles.count * titles.dim * queries / MULTIPLIED_A_MS / BLOCK_MS)
     tiles = -(-queries // LARGEST_TILE)
-    if wanted <= LANES or tiles <= LANES or titles.wide:
+    if wanted <= LANES or tiles <= LANES:
         return []
     most = block_queries(titles.count, titles.dim, k, masking, screened=titles.screened)
     most_tiles = most // LANES // LARGEST_TILE

@@ -96,6 +96,28 @@ def test_a_shard_is_proven_by_what_others_found(near: int, repeated: int) -> Non
 
 
 @needs_kernels
+def test_a_shard_of_lengths_far_apart_is_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its float16 scores prove nothing, however sure they look: short titles vanish in them."""
+    rng = np.random.default_rng(3)
+    titles = rng.normal(size=(300, 32)).astype(np.float32)
+    titles[150:] *= np.float32(1e-22)
+    titles[299] = 1.0
+    titles[:150] *= -np.sign(titles[:150].sum(axis=1, keepdims=True))  # all others of the first query's are below 0
+    queries = np.ones((6, 32), np.float32)
+    for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+    several = SeveralGpus(titles, _devices()[:2], layout="shards")
+    assert [one.titles.wide for one in several.searchers] == [False, True]
+    expected = searcher(titles).search(queries, 5)
+    for _ in range(1 if PLACE == "cpu" else 3):
+        found = several.search(queries, 5)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+    by_hand = titles.astype(np.float64).sum(axis=1)
+    np.testing.assert_array_equal(found.rows[0], np.argsort(-by_hand, kind="stable")[:5])
+
+
+@needs_kernels
 def test_a_gpu_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = clustered(np.random.default_rng(1), 300, 32)
     devices = _devices()[:2]
