@@ -10,6 +10,7 @@ from fused_worlds import PLACE, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.plan import even_block
 from semrec_faiss.index.fused.several import SeveralGpus
@@ -106,6 +107,7 @@ def test_a_shard_of_lengths_far_apart_is_compared_with_all(monkeypatch: pytest.M
     queries = np.ones((6, 32), np.float32)
     for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
         monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+    monkeypatch.setattr(BlockSearch, "first_pass", lambda *_: pytest.fail("it takes no turns"))
     several = SeveralGpus(titles, _devices()[:2], layout="shards")
     assert [one.titles.wide for one in several.searchers] == [False, True]
     expected = searcher(titles).search(queries, 5)
@@ -113,6 +115,7 @@ def test_a_shard_of_lengths_far_apart_is_compared_with_all(monkeypatch: pytest.M
         found = several.search(queries, 5)
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+    assert several.searchers[1].whole.recording(VectorBatch(queries), 5) is None
     by_hand = titles.astype(np.float64).sum(axis=1)
     np.testing.assert_array_equal(found.rows[0], np.argsort(-by_hand, kind="stable")[:5])
 
