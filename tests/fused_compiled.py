@@ -73,7 +73,7 @@ class Search:
     def plan(self) -> FusedPlan:
         """What it is searched with."""
         bounds = self.kept == "bounds"
-        sizes = (self.titles, WIDTH if bounds else DIM, self.queries, self.k, self.masking)
+        sizes = (self.titles, WIDTH if bounds else DIM, self.queries, self.k)
         return plan_search(*sizes, coded=self.coded, screened=bounds)
 
 
@@ -93,6 +93,8 @@ def searches() -> Iterator[Search]:
             continue
         for kept in KEPT:
             if (kept == "bounds" and titles < SCREENED_TITLES) or (kept == "float16" and coded):
+                continue
+            if coded and not through_codes(titles, queries, k, screened=kept == "bounds"):
                 continue
             yield Search(titles, queries, k, masking, coded, kept)
             yield Search(titles, queries, k, masking, coded, kept, gathered=True)
@@ -181,13 +183,14 @@ def _kind(value: Any) -> str:
 @contextmanager
 def noted() -> Iterator[list[Launch]]:
     """Note what is launched instead of launching it."""
-    from semrec_faiss.index.fused.kernels import codes, ranking, scoring, selecting
+    from semrec_faiss.index.fused.kernels import codes, queries, ranking, scoring, selecting
 
     launches: list[Launch] = []
     own = {
-        scoring: ("prepare_queries", "leave_out_rows", "chunk_maxima"),
+        queries: ("prepare_queries", "project_queries", "leave_out_rows"),
+        scoring: ("chunk_maxima", "query_maxima"),
         codes: ("coded_chunk_maxima",),
-        selecting: ("select_largest", "select_pieces"),
+        selecting: ("select_largest", "find_groups", "list_reaching", "select_pieces"),
         ranking: ("rescore_chunks", "score_rows", "rank_rows", "find_rows"),
     }
     real = [(module, name, getattr(module, name)) for module, names in own.items() for name in names]

@@ -279,11 +279,11 @@ def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:
         shared: int32 (`bitmap_words`,).
         lists: the rows to leave out.
     """
-    from semrec_faiss.index.fused.kernels import scoring
+    from semrec_faiss.index.fused.kernels import queries
 
     words = bitmap_words(titles.count)
     origins = titles.origins
-    scoring.leave_out_rows[(-(-words // BITMAP_WORDS), len(table))](
+    queries.leave_out_rows[(-(-words // BITMAP_WORDS), len(table))](
         table,
         shared,
         lists.offsets,

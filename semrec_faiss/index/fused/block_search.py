@@ -23,10 +23,10 @@ from semrec_faiss.index.fused.plan import (
     bitmap_words,
     plan_search,
     power_of_two,
-    query_bytes,
     repeats,
     through_codes,
 )
+from semrec_faiss.index.fused.room import query_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 KthScores = Callable[[Rows], Scores]
@@ -143,7 +143,7 @@ class BlockSearch:
             coded = self.reads_codes(len(batch), k)
             search = self._search_for(batch, k, masking, coded=coded)
         else:  # what codes or a first pass have left: any number of queries, too many sizes to record each
-            search = self._direct(self._plan(len(batch), k, masking, coded=False), len(batch), k, lane=-1)
+            search = self._direct(self._plan(len(batch), k, coded=False), len(batch), k, lane=-1)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -208,7 +208,7 @@ class BlockSearch:
 
     def reads_codes(self, queries: int, k: int) -> bool:
         """Tell whether such a batch is searched through codes."""
-        return self._codes_pay and through_codes(self.titles.count, queries, k)
+        return self._codes_pay and through_codes(self.titles.count, queries, k, screened=self.titles.screened)
 
     def _check_bounds(self, searched: int, left: int) -> None:
         whole = self.titles.screened and self.titles.origins is None and not self.titles.wide
@@ -231,7 +231,7 @@ class BlockSearch:
         self._graphs.move_to_end(key)
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
-        plan = self._plan(queries, k, masking, coded=coded)
+        plan = self._plan(queries, k, coded=coded)
         size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
@@ -245,8 +245,8 @@ class BlockSearch:
         kind.search, kind.bytes = self._capture(plan, feed, k, masking), size
         return kind.search
 
-    def _plan(self, queries: int, k: int, masking: Masking, *, coded: bool) -> FusedPlan:
-        plan = plan_search(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
+    def _plan(self, queries: int, k: int, *, coded: bool) -> FusedPlan:
+        plan = plan_search(self.titles.count, self.titles.dim, queries, k, **self._kind(coded))
         return fitted(plan, self._card)
 
     def _kind(self, coded: bool) -> dict[str, bool]:

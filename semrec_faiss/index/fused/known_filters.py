@@ -32,8 +32,8 @@ GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 <<
 GATHERED_GRAPHS_BYTES = 64 << 20
 """GPU memory of the recorded batches of one filter's titles; counted with them."""
 
-GATHERED_RECORDED_AT = 3
-"""How many batches of a kind a filter sees before one is recorded, which takes as long as two more of them."""
+GATHERED_RECORDED_AT = 8
+"""How many batches of a kind a filter sees before one is recorded, which takes as long as that saves in eight."""
 
 
 @dataclass

@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from semrec_faiss.index.fused.answers import answer_bytes, answers_in
 from semrec_faiss.index.fused.plan import (
+    FEW_QUERIES,
     MANY_QUERIES,
-    READ_AT_ONCE,
+    SEGMENT,
     SORTED_APART,
     FusedPlan,
     code_rows,
     code_width,
+    groups_of,
     power_of_two,
 )
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 ROWS_A_PROGRAM = 64
+
+PROJECTED_ROWS = 8
+"""Directions that one program multiplies with a query, where those are few."""
+
+MOST_PROGRAMS = 1056
+"""Programs that read the titles for one query: more take turns."""
 
 LEAST_LOOKED_AT, MAXIMA_A_WARP = 256, 256
 """Chunks that are looked at together where their pieces are listed: one a thread at least."""
@@ -39,27 +48,26 @@ class FusedPass:
         self._chunks = plan.chunks(titles.count)
         self.rounded = empty(queries, titles.dim, dtype=torch.float16)
         self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
-        self._bounds_of: Any = None
-        self._scaled_bounds: Any = None
+        self._along: Any = None
         if titles.screened:
-            self._bounds_of = torch.zeros((queries, titles.dim), dtype=torch.float32, device=device)
-            self._scaled_bounds = torch.empty_like(self._bounds_of)
+            self._along = empty(queries, len(titles.directions), dtype=torch.float64)
         self.bounds = empty(queries, 3, dtype=torch.float32)
         self.maxima = empty(queries, self._chunks, dtype=torch.float16)
-        self.maxima[:, plan.tiles(titles.count) * plan.tile_titles // (2 * plan.span) :] = -math.inf
+        self.maxima[:, plan.tiles(titles.count) * plan.program_titles // (2 * plan.span) :] = -math.inf
         self._others = empty(queries, self._chunks, dtype=torch.int16) if plan.piece else None
         self._columns = empty(queries, plan.columns, dtype=torch.int32) if plan.piece else None
-        self.listed = empty(queries, plan.segments, plan.capacity, dtype=torch.int32) if plan.segments > 1 else None
         self.chosen = empty(queries, plan.capacity, dtype=torch.int32)
-        self.dropped = empty(queries, plan.segments + 1 + (plan.segments > 1), dtype=torch.float32)
+        self.dropped = empty(queries, plan.segments + plan.row_segments, dtype=torch.float32)
+        self._groups = empty(queries, plan.groups, dtype=torch.float16)
+        self._found = empty(queries, dtype=torch.int32)
         self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
-        self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
+        self.answers = empty(sum(answer_bytes(queries, k)), dtype=torch.uint8)
         self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
         if plan.planes:
-            shape = (code_rows(queries, plan.planes), code_width(titles.dim))
+            shape = (code_rows(queries, plan.planes), titles.codes.width if titles.codes else code_width(titles.dim))
             self.codes = torch.zeros(shape, dtype=torch.int8, device=device)
             self.code_factors = empty(queries, 3, dtype=torch.float32)
         both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
@@ -117,20 +125,15 @@ class FusedPass:
         from semrec_faiss.index.fused.kernels import scoring
 
         plan, titles, count = self.plan, self.titles, len(queries)
+        if len(self.rows) == 1 and not plan.planes and not titles.screened:
+            self._score_one(queries, allowed)
+            return
+        self._prepare(queries)
         codes = titles.codes if plan.planes else None
-        given, scaled = (queries, self.scaled) if not titles.screened else (self._project(queries), self._scaled_bounds)
-        into = (self.rounded, scaled, self.bounds, self.codes, self.code_factors)
-        errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
-        scoring.prepare_queries[(count,)](
-            given, *into, titles.dim, code_width(titles.dim), *errors, PLANES=plan.planes, D_BLOCK=128, num_warps=1
-        )
-        if titles.screened:  # by the same powers of two: what is ranked by
-            first, second = self.bounds[:count, 1:2], self.bounds[:count, 2:3]
-            self.scaled[:count] = queries / first / second
         queries_a_tile = plan.tile_queries // max(1, plan.planes)
-        grid = (triton.cdiv(count, queries_a_tile) * triton.cdiv(titles.count, plan.tile_titles),)
+        grid = (triton.cdiv(count, queries_a_tile) * plan.tiles(titles.count),)
         mask = (self.bounds if allowed is None else allowed, self.maxima)
-        width = titles.dim if codes is None else code_width(titles.dim)
+        width = titles.dim if codes is None else codes.width
         sizes = (count, titles.count, width, self._chunks, allowed_stride)
         factored = titles.factors is not None
         options = {
@@ -147,7 +150,7 @@ class FusedPass:
         }
         if codes is None:
             tables = (titles.factors if factored else self.bounds, *mask, self._others if plan.piece else self.maxima)
-            options |= {"FACTORED": factored, "PIECE": plan.piece}
+            options |= {"FACTORED": factored, "PIECE": plan.piece, "PARTS": plan.parts}
             scoring.chunk_maxima[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
         from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
@@ -157,41 +160,80 @@ class FusedPass:
             self._query_tiles, self._title_tiles, *its, *mask, *sizes, PLANES=plan.planes, **options
         )
 
-    def _project(self, queries: Any) -> Any:
-        """Return the queries' side of bounds, float32 (queries, dim): along the directions, and the rest's length."""
-        torch = load_torch()
-        directions, exact = self.titles.directions, queries.double()
-        along = exact @ directions.T
-        squares = (exact * exact).sum(dim=1)
-        rest = (squares * (1.0 + 1e-12) - (along * along).sum(dim=1)).clamp_(min=0.0).sqrt_()
-        into = self._bounds_of[: len(queries)]
-        into[:, : len(directions)] = along
-        into[:, len(directions)] = rest * 1.000001 + torch.sqrt(squares) * 1e-6
-        return into
+    def _score_one(self, queries: Any, allowed: Any) -> None:
+        """Make a single query ready and score it, by one kernel."""
+        from semrec_faiss.index.fused.kernels import scoring
+
+        plan, titles = self.plan, self.titles
+        factored, tiles = titles.factors is not None, plan.tiles(titles.count)
+        tables = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
+        into = (self.rounded, self.scaled, self.bounds, self.maxima, self._others if plan.piece else self.maxima)
+        errors = (titles.norm, titles.error, 3.0 * titles.dim * 2.0**-23)
+        options = {"FACTORED": factored, "MASKED": allowed is not None, "SPAN": plan.span, "PIECE": plan.piece}
+        scoring.query_maxima[(min(tiles, MOST_PROGRAMS),)](
+            *(queries, titles.halves, *tables, *into, titles.count, tiles, titles.scale, *errors),
+            **options,
+            DIM=titles.dim,
+            BN=plan.tile_titles,
+            BK=256,
+            num_warps=8,
+        )
+
+    def _prepare(self, queries: Any) -> None:
+        """Round the queries, or their side of bounds, and their codes."""
+        from semrec_faiss.index.fused.kernels import queries as kernels
+
+        plan, titles, count = self.plan, self.titles, len(queries)
+        codes = titles.codes if plan.planes else None
+        kept = 0
+        if titles.screened:
+            kept = len(titles.directions)
+            if count <= FEW_QUERIES:
+                kernels.project_queries[(-(-kept // PROJECTED_ROWS), count)](
+                    queries,
+                    titles.directions,
+                    self._along,
+                    titles.vector_dim,
+                    kept,
+                    ROWS=PROJECTED_ROWS,
+                    BK=128,
+                    num_warps=4,
+                )
+            else:
+                load_torch().matmul(queries.double(), titles.directions.T, out=self._along[:count])
+        along = self._along if titles.screened else queries
+        into = (self.rounded, self.scaled, self.bounds, self.codes, self.code_factors)
+        width, coded = (codes.width, codes.cut or 0) if codes else (0, 0)
+        sizes = (titles.dim, titles.vector_dim, kept, width, coded)
+        errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
+        options = {"SCREENED": titles.screened, "PLANES": plan.planes, "CUT": coded > 0, "D_BLOCK": 128}
+        kernels.prepare_queries[(count,)](queries, along, *into, *sizes, *errors, **options, num_warps=1)
 
     def _select(self, count: int) -> None:
-        """List the chunks to rescore: of every segment first, where there are several, and then of what they list."""
+        """List the chunks to rescore."""
         plan = self.plan
-        length = -(-self._chunks // (READ_AT_ONCE * plan.segments)) * READ_AT_ONCE
-        if self.listed is None:
-            self._largest(self.maxima, None, length, plan.keep, self.chosen, 0, count)
-            return
-        self._largest(self.maxima, None, length, plan.keep, self.listed, 0, count)
-        through = plan.segments * plan.capacity
-        self._largest(self.maxima, self.listed, through, plan.keep, self.chosen, plan.segments, count)
+        self._largest(self.maxima, self._chunks, plan.keep, self.chosen, plan.segments, self.dropped, count)
 
     def _largest(
-        self, values: Any, through: Any, length: int, keep: int, chosen: Any, dropped_at: int, count: int
+        self, values: Any, length: int, keep: int, chosen: Any, segments: int, dropped: Any, count: int
     ) -> None:
+        """List the ``keep`` largest values of each row, of many by several programs a row."""
         from semrec_faiss.index.fused.kernels import selecting
 
-        segments = self.plan.segments if chosen is self.listed else 1
-        width = min(self.plan.width, power_of_two(length))
-        given = (values, values.shape[1], values if through is None else through, length)
-        into = (chosen, self.dropped[:, dropped_at:], self.dropped.shape[1])
-        options = {"THROUGH": through is not None, "WIDTH": width, "CAPACITY": chosen.shape[-1]}
-        selecting.select_largest[(segments, count)](
-            *given, keep, *into, **options, num_warps=_selecting_warps(width, count)
+        given, stride = (values, values.shape[1], length), self.dropped.shape[1]
+        options = {"CAPACITY": chosen.shape[-1]}
+        if segments == 1:
+            width = min(self.plan.width, power_of_two(length))
+            selecting.select_largest[(count,)](
+                *given, keep, chosen, dropped, stride, **options, WIDTH=width, num_warps=_selecting_warps(width, count)
+            )
+            return
+        block, groups = -(-length // segments), groups_of(keep, segments)
+        options |= {"BLOCK": power_of_two(block), "num_warps": 4}
+        its = (self._groups, segments * groups, chosen, self._found)
+        selecting.find_groups[(segments, count)](*given, self._groups, chosen, self._found, GROUPS=groups, **options)
+        selecting.list_reaching[(segments, count)](
+            *given, keep, *its, dropped, stride, WIDTH=min(SEGMENT, power_of_two(segments * groups)), **options
         )
 
     def _select_pieces(self, count: int, allowed: Any, allowed_stride: int) -> None:
@@ -264,7 +306,8 @@ class FusedPass:
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
         )
-        self._largest(self.candidates, None, members, plan.keep_rows, self.picked, self.dropped.shape[1] - 1, count)
+        dropped = self.dropped[:, plan.segments :]
+        self._largest(self.candidates, members, plan.keep_rows, self.picked, plan.row_segments, dropped, count)
         self._rank(count)
 
     def _rank(self, count: int) -> None:
@@ -292,29 +335,6 @@ class FusedPass:
         ranking.rank_rows[(count,)](
             *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options
         )
-
-
-def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
-    """Lay rows, scores and what proves them over one buffer of bytes, so that a single copy moves them.
-
-    Returns:
-        Views: int64 (queries, k), float32 (queries, k), float32 (queries,), see `kernels.ranking.rank_rows`.
-    """
-    torch = load_torch()
-    rows, scores, needed = buffer.split(_answer_bytes(queries, k))
-    return (
-        rows[: 8 * queries * k].view(torch.int64).view(queries, k),
-        scores[: 4 * queries * k].view(torch.float32).view(queries, k),
-        needed[: 4 * queries].view(torch.float32),
-    )
-
-
-def _answer_bytes(queries: int, k: int) -> list[int]:
-    """Return the bytes of rows, scores and what proves them, each of them up to a multiple of 16.
-
-    For pointers that are no multiples of 16 Triton compiles a kernel anew: for every other number of queries, once.
-    """
-    return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, 4 * queries)]
 
 
 def _warps(elements: int) -> int:

@@ -16,15 +16,6 @@ or nowhere."""
 LEAST_CAPABILITY = (8, 0)
 """Compute capability that the kernels need, Ampere's: before it nothing is loaded while something else is computed."""
 
-WORK_BYTES = 1 << 30
-"""GPU memory that one block of queries may take besides the vectors; of very many titles `WORK_SHARE` of theirs."""
-
-WORK_SHARE = 0.045
-"""So that a block of a thousand queries fits, however many titles there are."""
-
-MOST_QUERIES = 16_384
-"""The largest block: more would not be faster."""
-
 LARGEST_TILE = 128
 """Queries that one program multiplies at most."""
 
@@ -37,14 +28,14 @@ SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 MOST_KEPT = 1024
 """The most candidates that a repetition keeps, chunks or titles."""
 
-SEGMENT = 8192
-"""Chunk maxima that one program looks through where a few queries have to keep the whole GPU busy."""
+SEGMENT = 4096
+"""Values that one program looks through where a few queries have to keep the whole GPU busy."""
+
+LEAST_GROUPS, MOST_GROUPS = 32, 1024
+"""Groups of a segment, of whose largest values as many are looked at as are kept, for a bound of those."""
 
 READ_AT_ONCE = 16
 """Maxima that a thread reads together, where their number is known to be a multiple of that."""
-
-MOST_REPEATED = 256
-"""Queries that are searched for more candidates at once."""
 
 SCREENED_TITLES = 500_000
 """From so many titles on multiplying fewer dimensions saves more than rescoring more titles costs."""
@@ -58,6 +49,9 @@ not what takes time."""
 
 TWO_PLANES, TWO_PLANES_QUERIES = 2, 8
 """Up to so many queries have two rows of codes each: the tensor cores multiply 16 rows at a time anyway."""
+
+CUT_KEPT = 272
+"""Chunks that may hold one of the best by codes of few directions: twice as many as those are chosen to leave."""
 
 PIECED_K, TITLES_A_PAIR = 32, 32
 """Up to so many titles a query, of so many titles for each pair of chunks that are kept, only the best piece of a chunk
@@ -91,14 +85,17 @@ class FusedPlan:
         tile_queries, tile_titles, tile_dim: the block that one program multiplies; rows of codes where there are any.
         warps, stages: of that program.
         group: tiles of queries that share a pass over the titles.
-        segments: parts that the chunk maxima of a query are looked through in, side by side.
+        segments, row_segments: parts that the chunk maxima of a query, and the scores of titles, are looked through
+            in, side by side.
         width: maxima that selection holds at once.
         keep: chunks that are rescored at least; ``capacity`` bounds them.
         keep_rows: titles that are rescored in float32 at least; ``picks`` bounds them.
         rescore_rows: titles that one program rescores in float16.
+        many: whether there are queries enough to keep the whole GPU busy by one program each.
         piece: of the titles of a chunk only so many are rescored, those with its best one, unless others may be among
             the best too; 1: not rescored but ranked at once. 0 where all of a chunk are.
         pointers: whether tiles are loaded by every thread, instead of by the copy engine.
+        parts: tiles of titles that a program multiplies one after the other; chunks have titles of all of them.
     """
 
     span: int
@@ -116,8 +113,15 @@ class FusedPlan:
     keep_rows: int
     picks: int
     rescore_rows: int
+    many: bool = False
     piece: int = 0
     pointers: bool = False
+    parts: int = 1
+
+    @property
+    def program_titles(self) -> int:
+        """Titles that one program multiplies."""
+        return self.parts * self.tile_titles
 
     @property
     def listed(self) -> int:
@@ -125,17 +129,28 @@ class FusedPlan:
         return self.piece or 2 * self.span
 
     @property
+    def row_segments(self) -> int:
+        """Parts that the scores of the titles that are rescored are looked through in; as ``segments``."""
+        return 1 if self.many else segments_of(self.capacity * self.listed, self.keep_rows)
+
+    @property
+    def groups(self) -> int:
+        """Room for the largest values of groups, where there are several segments."""
+        chunks, rows = groups_of(self.keep, self.segments), groups_of(self.keep_rows, self.row_segments)
+        return max(self.segments * chunks, self.row_segments * rows)
+
+    @property
     def columns(self) -> int:
         """Chunks that selection looks at more closely, at most, where it lists their pieces."""
         return _capacity(self.keep)
 
     def tiles(self, titles: int) -> int:
-        """Return how many tiles of titles there are."""
-        return -(-titles // self.tile_titles)
+        """Return how many programs it takes to multiply all titles with a tile of queries."""
+        return -(-titles // self.program_titles)
 
     def chunks(self, titles: int) -> int:
         """Return how many chunk maxima a query has, those of missing titles included: up to what is read at once."""
-        chunks = self.tiles(titles) * self.tile_titles // (2 * self.span)
+        chunks = self.tiles(titles) * self.program_titles // (2 * self.span)
         return -(-chunks // READ_AT_ONCE) * READ_AT_ONCE
 
 
@@ -166,8 +181,10 @@ def code_rows(queries: int, planes: int) -> int:
     return queries if planes < TWO_PLANES else TWO_PLANES * (-(-queries // 8) * 8)
 
 
-def through_codes(titles: int, queries: int, k: int) -> bool:
+def through_codes(titles: int, queries: int, k: int, *, screened: bool = False) -> bool:
     """Tell whether a batch is searched through the codes where there are any."""
+    if screened:
+        return k <= CODED_K and queries <= TWO_PLANES_QUERIES
     return k <= CODED_K and queries <= (CODED_QUERIES_OF_MANY if titles >= MANY_TITLES else CODED_QUERIES)
 
 
@@ -177,7 +194,6 @@ def plan_search(
     dim: int,
     queries: int,
     k: int,
-    masking: Masking = "none",
     *,
     coded: bool = False,
     screened: bool = False,
@@ -189,25 +205,23 @@ def plan_search(
         dim: dimensions of a vector.
         queries: the size of the block.
         k: titles a query, at most `FUSED_K_LIMIT`.
-        masking: where rows have to be looked up, the widest tile does not pay: its registers are all in use.
         coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept.
         screened: whether scores are bounds from principal directions, ``dim`` wide: more titles are rescored, too.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
     reached = _reached(k) if screened else 0
-    keep, keep_rows = _kept_chunks(k, planes) + reached, k + max(4, k // 8) + reached
-    piece = (
-        0
-        if coded or k > PIECED_K or titles < TITLES_A_PAIR * keep * keep
-        else _piece(titles, queries, screened=screened)
-    )
-    wide = many and titles >= (SOME_TITLES if piece else MANY_TITLES) and masking == "none"
-    span = 32 if wide else 16 if titles >= SOME_TITLES or piece > 1 else 8
-    tile_titles = 256 if wide else 64 if few and span == 8 else 128
+    keep = _kept_chunks(k, planes) + (CUT_KEPT if coded and screened else reached)
+    keep_rows = k + max(4, k // 8) + reached
+    piece = 0 if coded or k > PIECED_K or titles < TITLES_A_PAIR * keep * keep else _piece(titles, queries)
+    wide = many and titles >= (SOME_TITLES if piece else MANY_TITLES)
+    coarse = titles >= SOME_TITLES or piece > 1
+    span = 32 if wide else 16 if coarse else 8
+    tile_titles = 64 if few and span == 8 else 128
+    parts = 2 if wide else 1
     span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
-    chunks = -(-titles // tile_titles) * tile_titles // (2 * span)
+    chunks = -(-titles // (parts * tile_titles)) * parts * tile_titles // (2 * span)
     capacity = _capacity(keep)
     plan = FusedPlan(
         span=span,
@@ -215,30 +229,31 @@ def plan_search(
         tile_queries=tile_queries,
         tile_titles=tile_titles,
         tile_dim=128 if (few or coded) and dim >= 128 else 64,
-        warps=8 if wide or (coded and tile_queries == 64) else 4,
-        stages=4 if coded and tile_queries <= 64 else 3,
+        warps=8 if coded and tile_queries == 64 else 4,
+        stages=2 if many or (coded and screened) else 4 if coded and tile_queries <= 64 else 3,
         group=32,
-        segments=1 if many else -(-chunks // max(4096 if few else SEGMENT, 16 * power_of_two(keep))),
+        segments=1 if many else segments_of(chunks, keep),
+        many=many,
         width=_width(keep, many=many),
         keep=keep,
         capacity=capacity,
         keep_rows=keep_rows,
         picks=_picks(keep, keep_rows),
         rescore_rows=min(RESCORED_AT_ONCE, capacity * 2 * span),
+        parts=parts,
     )
     if not piece or plan.segments > 1:
         return plan
     return with_pieces(plan, piece)
 
 
-def _piece(titles: int, queries: int, *, screened: bool) -> int:
+def _piece(titles: int, queries: int) -> int:
     """Return how many titles a piece has; 0 where chunks have none.
 
-    The smaller pieces are, the less is rescored, and the longer it takes to find the best of a chunk. Of very many
-    titles that takes as long as it saves, unless many chunks are rescored.
+    The smaller pieces are, the less is rescored, and the longer it takes to find the best of a chunk.
     """
     if titles >= SOME_TITLES:
-        return 8 if queries > MANY_QUERIES and (screened or titles < MANY_TITLES) else 0
+        return 8 if queries > MANY_QUERIES else 0
     return 4 if queries > RANKED_QUERIES else 1
 
 
@@ -260,7 +275,8 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
         first,
         piece=0,
         rescore_rows=min(RESCORED_AT_ONCE, _capacity(keep) * 2 * first.span),
-        segments=-(-first.chunks(titles) // SEGMENT),
+        segments=segments_of(first.chunks(titles), keep),
+        many=False,
         width=_width(keep, many=False),
         keep=keep,
         capacity=_capacity(keep),
@@ -277,6 +293,16 @@ def _kept_chunks(k: int, planes: int) -> int:
 def _reached(k: int) -> int:
     """Return how many more titles' bounds may reach the k-th score: as many as directions were chosen to leave."""
     return 2 * k + 12 if k <= CODED_K else k // 2 + 76
+
+
+def segments_of(values: int, keep: int) -> int:
+    """Return how many programs look through so many values of one query, of which some are kept."""
+    return 1 if values <= max(SEGMENT, 16 * power_of_two(keep)) else -(-values // SEGMENT)
+
+
+def groups_of(keep: int, segments: int) -> int:
+    """Return how many groups each of so many segments has: so many that seldom two of what is kept are in one."""
+    return min(MOST_GROUPS, max(LEAST_GROUPS, power_of_two(-(-8 * keep // segments))))
 
 
 def _width(keep: int, *, many: bool) -> int:
@@ -296,47 +322,6 @@ def _picks(keep: int, keep_rows: int) -> int:
 def repeats(k: int) -> bool:
     """Tell whether more candidates are worth trying: with a large k they cost as much as all titles."""
     return 4 * k <= MOST_KEPT
-
-
-def repeat_queries(plan: FusedPlan, titles: int) -> int:
-    """Return how many queries are repeated at once at most: a power of two, from 1 to `MOST_REPEATED`."""
-    each = 2 * plan.chunks(titles) + plan.capacity * (4 * plan.segments + 4 * plan.span)
-    return min(MOST_REPEATED, 1 << max(0, (WORK_BYTES // 8 // each).bit_length() - 1))
-
-
-def work_bytes(titles: int, dim: int) -> int:
-    """Return the GPU memory that one block of queries may take besides so many titles."""
-    return max(WORK_BYTES, int(WORK_SHARE * 2 * titles * dim))
-
-
-@lru_cache(maxsize=1024)
-def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, screened: bool = False) -> int:
-    """Return how many queries may be searched at once within `work_bytes`."""
-    queries, work = MOST_QUERIES, work_bytes(titles, dim)
-    while (fitting := max(1, work // query_bytes(titles, dim, queries, k, masking, screened=screened))) < queries:
-        queries = min(fitting // 128 * 128 or fitting, queries - 1)
-    return queries
-
-
-def even_block(queries: int, most: int) -> int:
-    """Return the size of the next block of a batch, so that its blocks, in whole tiles, are about as large."""
-    blocks = -(-queries // most)
-    return min(queries, most, -(-queries // (blocks * LARGEST_TILE)) * LARGEST_TILE)
-
-
-def query_bytes(
-    titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False, screened: bool = False
-) -> int:
-    """Return the GPU memory that each query of a block of so many takes besides the vectors; see `plan_search`."""
-    plan = plan_search(titles, dim, queries, k, masking, coded=coded, screened=screened)
-    members = plan.capacity * plan.listed
-    sorting = 4 * 8 if plan.picks > SORTED_APART else 8
-    candidates = plan.capacity * (plan.segments * 4 + 4) + 2 * members + plan.picks * (4 + sorting)
-    bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
-    codes = plan.planes * code_width(dim) + 12 if coded else 0
-    projected = 8 * dim if screened else 0
-    pieces = 2 * plan.chunks(titles) + 4 * plan.columns if plan.piece else 0
-    return 2 * plan.chunks(titles) + pieces + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
 
 
 def bitmap_words(titles: int) -> int:

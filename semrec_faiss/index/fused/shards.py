@@ -16,7 +16,8 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores
 from semrec_faiss.index.fused.batches import SENT_APART, Batch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
-from semrec_faiss.index.fused.plan import MOST_QUERIES, Masking, repeats
+from semrec_faiss.index.fused.plan import Masking, repeats
+from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Running, advanced, failed
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch

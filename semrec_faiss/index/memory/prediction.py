@@ -18,14 +18,8 @@ from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.cpu.products import QUERY_TILE, TITLE_TILE, multiplies_by_numpy
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
-from semrec_faiss.index.fused.plan import (
-    CODED_TITLES,
-    GRAPH_BYTES,
-    Kept,
-    block_queries,
-    query_bytes,
-    through_codes,
-)
+from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, Kept, through_codes
+from semrec_faiss.index.fused.room import block_queries, query_bytes
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
@@ -307,7 +301,7 @@ def _fused_on_gpu(
     width = dim if kept == "halves" else fused_width(index, titles, dim)
     screened = width != dim
     block = min(batch, block_queries(titles, width, k, screened=screened))
-    coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k)
+    coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k, screened=screened)
     asked = (titles, width, block, k)
     work = block * max(query_bytes(*asked, "none", coded=read, screened=screened) for read in {False, coded})
     work += FLOAT_BYTES * block * dim

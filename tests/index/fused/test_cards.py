@@ -47,13 +47,13 @@ def test_every_plan_fits_every_card(card: Card) -> None:
 
 
 SPILLED_AT_MOST = {
-    "chunk_maxima": 64,
+    "chunk_maxima": 96,
     "coded_chunk_maxima": 128,
     "select_largest": 128,
     "select_pieces": 16,
     "find_rows": 32,
 }
-"""Bytes of registers that a thread may spill, of 1,020: with Triton 3.9 score passes spill up to 40 where every thread
+"""Bytes of registers that a thread may spill, of 1,020: with Triton 3.9 score passes spill up to 88 where every thread
 loads tiles (3.6 up to 120 over codes), none on Hopper; selection for many queries of a large k, one warp each, 112."""
 
 CODED_SPILLED = {(10, 0): 384}
@@ -94,6 +94,9 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
         assert names >= {
             "prepare_queries",
             "leave_out_rows",
+            "query_maxima",
+            "find_groups",
+            "list_reaching",
             "select_largest",
             "select_pieces",
             "find_rows",

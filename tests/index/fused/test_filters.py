@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.known_filters import gathering_ms, masking_loss_ms
+from semrec_faiss.index.fused.known_filters import GATHERED_RECORDED_AT, gathering_ms, masking_loss_ms
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
 
@@ -29,7 +29,7 @@ def both_ways(
     found, mask = [], mask.copy()  # a filter that is new to it
     for ms in (PRICELESS, FREE):
         price(monkeypatch, ms)
-        for _ in range(1 if PLACE == "cpu" else 3):  # launched, recorded and replayed where there is a GPU
+        for _ in range(1 if PLACE == "cpu" else GATHERED_RECORDED_AT + 1):  # launched, recorded, replayed
             found.append(index.search(queries, k, mask=mask, **more))
         known = index.filters._known[id(mask)]
         assert (known.gathered is not None) == (ms == FREE and mask.any())

@@ -79,8 +79,8 @@ def test_filters_and_lists() -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_what_is_told_of_a_chunk_holds(size: int) -> None:
+@pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2)])
+def test_what_is_told_of_a_chunk_holds(size: int, parts: int) -> None:
     from semrec_faiss.index.fused.one_pass import FusedPass
     from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
 
@@ -90,13 +90,14 @@ def test_what_is_told_of_a_chunk_holds(size: int) -> None:
         titles = made.astype(np.float32)
         queries = np.abs(rng.normal(size=(5, DIM))).astype(np.float32)
         kept = upload_titles(titles, torch.device(PLACE), keep_originals=True)
-        plan = with_pieces(replace(plan_search(300, DIM, 5, K), piece=0), size)
+        plan = replace(plan_search(300, DIM, 5, K), piece=0)
+        plan = with_pieces(replace(plan, parts=parts, span=parts * plan.span), size)
         work = FusedPass(kept, plan, 5, K)
         work.run(torch.from_numpy(queries).to(PLACE))
         halves = work.rounded.float().cpu().numpy() @ kept.halves.float().cpu().numpy().T
         padded = np.full((5, 8 * 300), -np.inf, np.float32)
         padded[:, :300] = halves
-        for chunk in range(plan.tiles(300) * plan.tile_titles // (2 * plan.span)):
+        for chunk in range(plan.tiles(300) * plan.program_titles // (2 * plan.span)):
             scores = padded[:, _rows_of_a_chunk(plan, chunk)].reshape(5, -1, size)
             largest, maxima = scores.max(axis=2), work.maxima[:, chunk].float().cpu().numpy()
             np.testing.assert_allclose(maxima, largest.max(axis=1), rtol=2.0**-10, atol=1e-7)

@@ -84,15 +84,46 @@ def test_filters_and_exclusions() -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("queries", [2, 12])
-def test_through_codes(queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cut", [None, 15])
+def test_through_codes(cut: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all the directions that bounds have, or of fewer: a chunk's maximum is at least what a title's score is."""
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
-    rng = np.random.default_rng(queries)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.choose_cut", lambda *_: cut)
+    rng = np.random.default_rng(2)
     titles = texts(rng, 600 * SIZE, 64)
-    asked = texts(rng, queries, 64)
+    asked = texts(rng, 2, 64)
     made = screened(titles, 31)
     assert made.titles.codes is not None
+    assert made.titles.codes.width == (16 if cut else 32)
     Truth.of(titles, asked).check(made.search(asked, 10), 10)
+    work = made._workspace.kept.work  # type: ignore[union-attr]
+    chunk = np.arange(len(titles))
+    span = work.plan.span  # chunks as kernels.scoring has them
+    chunk = chunk // (8 * span) * 4 + chunk % 8 // 2
+    scores = work.scaled[:2].cpu().numpy().astype(np.float64) @ titles.T * made.titles.scale
+    maxima = work.maxima[:2].float().cpu().numpy()[:, chunk]
+    assert (scores <= maxima + np.abs(maxima) * 2.0**-11 + work.bounds[:2, :1].cpu().numpy()).all()
+
+
+def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.titles import codes
+
+    monkeypatch.setattr(codes, "COUNTED_TITLES", 3000)
+    monkeypatch.setattr(codes, "CUT_WIDTHS", 16)
+    rng = np.random.default_rng(7)
+    titles, queries = texts(rng, 3000, 48), texts(rng, 20, 48)
+    eleventh = np.sort(queries[:, :47] @ titles[:, :47].T, axis=1)[:, -11]
+    left = []
+    for cut in (15, 31):
+        tails = [np.linalg.norm(some[:, cut:], axis=1) for some in (queries, titles)]
+        bounds = queries[:, :cut] @ titles[:, :cut].T + tails[0][:, None] * tails[1] + codes.CODES_LOOSE
+        left.append((bounds >= eleventh[:, None]).sum(axis=1).mean())
+    assert left[0] > 1.5 * left[1] > 0
+    for most, expected in ((1.3 * left[0], 15), (1.2 * left[1], 31), (0.5 * left[1], None)):
+        monkeypatch.setattr(codes, "CUT_LEFT", most)
+        assert codes.choose_cut(torch, torch.from_numpy(titles).half(), torch.from_numpy(queries)) == expected
 
 
 @needs_kernels

@@ -29,7 +29,8 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.fused.plan import Masking, block_queries, plan_repeat, plan_search, repeat_queries, repeats
+from semrec_faiss.index.fused.plan import Masking, plan_repeat, plan_search, repeats
+from semrec_faiss.index.fused.room import block_queries, repeat_queries
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.vector_index import VectorIndex
@@ -365,7 +366,7 @@ def test_blocks_keep_within_their_memory() -> None:
     for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
         for masking in get_args(Masking):
             queries = block_queries(titles, 384, 10, masking)
-            plan = plan_search(titles, 384, queries, 10, masking)
+            plan = plan_search(titles, 384, queries, 10)
             held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masking == "own" else 0)
             assert 1 <= queries <= 16_384
             assert queries * held <= max(1 << 30, 0.045 * 2 * 384 * titles)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
-from semrec_faiss.index.fused.plan import even_block
+from semrec_faiss.index.fused.room import even_block
 from semrec_faiss.index.fused.several import SeveralGpus
 from semrec_faiss.index.fused.shards import merged
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semrec_faiss.index.fused.kernels.scoring import load_bits, load_tile, tile_of, write_maxima
+from semrec_faiss.index.fused.kernels.scoring import allowed_scores, largest_scores, load_bits, load_tile, tile_of
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
@@ -57,20 +57,7 @@ def coded_chunk_maxima(
         weight = tl.reshape(tl.where(tl.arange(0, 2) == 0, 128.0, 1.0), (1, 2, 1, 1))
         scores = tl.reshape(tl.sum(both * weight, axis=1), (QUERIES, BN))
     scores = scores * (unit[:, None] * step[None, :]) + (norm[:, None] * rest[None, :] + slack[:, None])
-    write_maxima(
-        scores,
-        bits,
-        maxima,
-        maxima,
-        m,
-        tile_n,
-        query_count,
-        title_count,
-        maxima_stride,
-        MASKED,
-        SHARED,
-        SPAN,
-        0,
-        QUERIES,
-        BN,
-    )
+    scores = allowed_scores(scores, bits, tile_n * BN, title_count, float("-inf"), MASKED, SHARED, QUERIES, BN)
+    CHUNKS: tl.constexpr = BN // (2 * SPAN)
+    at = m[:, None] * maxima_stride + (tile_n * CHUNKS + tl.arange(0, CHUNKS))[None, :]
+    tl.store(maxima + at, largest_scores(scores, SPAN, QUERIES, BN).to(tl.float16), mask=(m < query_count)[:, None])

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Triton kernels of exact top-k, first half: queries made ready, bitmaps, chunk maxima on the tensor cores.
+"""Triton kernels of exact top-k, first half: chunk maxima on the tensor cores, or for one query without them.
 
 A chunk is 2 × SPAN titles whose scores one thread of a tensor-core accumulator holds, so that their maximum needs no
 exchange between threads: chunk ``c`` has the rows ``(c // 4) · 8 · SPAN + 8 · i + 2 · (c % 4) + {0, 1}`` for ``i`` from
@@ -14,126 +14,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from semrec_faiss.index.fused.kernels.queries import scale_of
+
 NO_OTHERS = tl.constexpr(1023)
 """Of a chunk that has no titles but those of its best piece: so many steps below its maximum are the others'."""
 
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
-
-
-@triton.jit
-def prepare_queries(
-    given, rounded, scaled, bounds, codes, code_factors, dim, code_width, title_norm, title_error, code_norm, rounding,
-    PLANES: tl.constexpr, D_BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Scale each query by a power of two to a norm of at most 1, round it to float16, and bound its scores' errors.
-
-    |q·x - q16·x16| ≤ |q|·|x - x16| + |q - q16|·|x16| (Cauchy-Schwarz), and ``rounding`` × |q|·|x16| for the sums.
-    Writes per query: the bound, and the two factors that undo its scaling.
-
-    With PLANES also the query's int8 codes as `kernels.codes` wants them, in one row or as 128 × high + low in two
-    that lie eight apart; and what one of them is worth, the query's norm, and the most that a title's score can gain by
-    what the codes leave out of the query.
-    """
-    query = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, D_BLOCK)
-    largest = 0.0
-    for start in range(0, dim, D_BLOCK):
-        part = tl.load(given + query * dim + start + column, mask=start + column < dim, other=0.0)
-        largest = tl.maximum(largest, tl.max(tl.abs(part), axis=0))
-    # Two steps of at most 2^126 each: the square of a float32 may be larger than a float32 can hold.
-    first = tl.exp2(-tl.minimum(tl.maximum(tl.ceil(tl.log2(largest)), -126.0), 126.0))
-    square = tl.zeros((D_BLOCK,), tl.float32)
-    for start in range(0, dim, D_BLOCK):
-        part = tl.load(given + query * dim + start + column, mask=start + column < dim, other=0.0) * first
-        square += part * part
-    norm = tl.sqrt(tl.sum(square, axis=0))
-    second = tl.exp2(-tl.minimum(tl.maximum(tl.ceil(tl.log2(norm)), -126.0), 126.0))
-    lost = tl.zeros((D_BLOCK,), tl.float32)
-    code_lost = tl.zeros((D_BLOCK,), tl.float32)
-    unit = tl.maximum(largest * first * second, 1e-30) / (16000.0 if PLANES == 2 else 127.0)  # high is at most 125
-    code_row = (query // 8) * 16 + query % 8 if PLANES == 2 else query
-    for start in range(0, dim, D_BLOCK):
-        inside = start + column < dim
-        part = tl.load(given + query * dim + start + column, mask=inside, other=0.0) * first * second
-        half = part.to(tl.float16)
-        tl.store(rounded + query * dim + start + column, half, mask=inside)
-        tl.store(scaled + query * dim + start + column, part, mask=inside)
-        difference = part - half.to(tl.float32)
-        lost += difference * difference
-        if PLANES > 0:
-            code = codes + code_row * code_width + start + column
-            value = tl.floor(part / unit + 0.5)
-            high = value
-            if PLANES == 2:
-                high = tl.floor(value * 0.0078125 + 0.5)
-                tl.store(code + 8 * code_width, (value - 128.0 * high).to(tl.int8), mask=inside)
-            tl.store(code, high.to(tl.int8), mask=inside)
-            difference = part - unit * value
-            code_lost += difference * difference
-    query_norm = norm * second
-    query_error = tl.sqrt(tl.sum(lost, axis=0))
-    bound = query_norm * title_error + query_error * title_norm + rounding * query_norm * title_norm
-    if PLANES > 0:
-        tl.store(code_factors + 3 * query, unit)
-        tl.store(code_factors + 3 * query + 1, 1.000001 * query_norm)
-        tl.store(code_factors + 3 * query + 2, 1.000001 * tl.sqrt(tl.sum(code_lost, axis=0)) * code_norm)
-    tl.store(bounds + 3 * query, 1.001 * bound + 1e-7)
-    tl.store(bounds + 3 * query + 1, 1.0 / first)
-    tl.store(bounds + 3 * query + 2, 1.0 / second)
-
-
-@triton.jit(do_not_specialize=["eights", "title_count", "halvings"])
-def leave_out_rows(
-    allowed,
-    shared,
-    offsets,
-    rows,
-    which,
-    origins,
-    eights,
-    title_count,
-    halvings,
-    LISTED: tl.constexpr,
-    MAPPED: tl.constexpr,
-    WORDS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Copy the shared bitmap of allowed rows for each query, and clear the bits of the rows that it leaves out.
-
-    Program (p, q) makes WORDS words of the bitmap of query ``q``, which has 8 × ``eights`` words. The query's rows are
-    list ``q`` of ``offsets`` and ``rows``, with LISTED the list that ``which`` names. With MAPPED the titles are some
-    of a larger catalogue, ``origins`` says which, ascending, and the rows are the catalogue's: ``halvings`` steps of a
-    binary search find their positions.
-    """
-    query = tl.program_id(1).to(tl.int64)
-    words = eights * 8
-    first = tl.program_id(0) * WORDS
-    column = first + tl.arange(0, WORDS)
-    tl.store(allowed + query * words + column, tl.load(shared + column, mask=column < words), mask=column < words)
-    tl.debug_barrier()
-    listed = query
-    if LISTED:
-        listed = tl.load(which + query)
-    start = tl.load(offsets + listed)
-    count = (tl.load(offsets + listed + 1) - start).to(tl.int32)
-    for place in range(0, count, BLOCK):
-        at = place + tl.arange(0, BLOCK)
-        row = tl.load(rows + start + at, mask=at < count, other=-1)
-        inside = row >= 0
-        if MAPPED:
-            low = tl.zeros((BLOCK,), tl.int32)
-            high = low + title_count
-            for _ in range(0, halvings):
-                middle = (low + high) // 2
-                is_less = tl.load(origins + middle, mask=middle < title_count, other=0x7FFFFFFF) < row
-                low = tl.where(is_less, middle + 1, low)
-                high = tl.where(is_less, high, middle)
-            inside = inside & (tl.load(origins + low, mask=low < title_count, other=-1) == row)
-            row = low
-        word = row // 32
-        inside = inside & (word >= first) & (word < first + WORDS)
-        bit = tl.full((BLOCK,), 1, tl.int32) << (row % 32)
-        tl.atomic_and(allowed + query * words + word, ~bit, mask=inside)
 
 
 @triton.jit
@@ -161,32 +47,13 @@ def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN:
 
 
 @triton.jit
-def write_maxima(
-    scores,
-    bits,
-    maxima,
-    others,
-    m,
-    tile_n,
-    query_count,
-    title_count,
-    maxima_stride,
-    MASKED: tl.constexpr,
-    SHARED: tl.constexpr,
-    SPAN: tl.constexpr,
-    PIECE: tl.constexpr,
-    BM: tl.constexpr,
+def allowed_scores(
+    scores, bits, first, title_count, LEAST: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, BM: tl.constexpr,
     BN: tl.constexpr,
-):
-    """Write the largest of a tile's ``scores`` (BM, BN) in each chunk, among titles that exist and may be returned.
-
-    With PIECE, titles to a piece of a chunk, also which piece has it, and how far the other pieces stay below: int16
-    ``others`` holds 64 × the difference in steps of 1/1024, rounded down, plus the piece; `NO_OTHERS` where there are
-    none.
-    """
-    LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
-    if (tile_n + 1) * BN > title_count:
-        n = tile_n * BN + tl.arange(0, BN)
+):  # fmt: skip
+    """Return a tile's ``scores`` (BM, BN), of titles from ``first`` on: LEAST where one may not be returned."""
+    if first + BN > title_count:
+        n = first + tl.arange(0, BN)
         scores = tl.where(n[None, :] < title_count, scores, LEAST)
     if MASKED:
         bits = tl.reshape(bits, (1 if SHARED else BM, BN // 32, 1, 1, 1))
@@ -197,35 +64,44 @@ def write_maxima(
         )
         apart = tl.reshape(scores, (BM, BN // 32, 4, 4, 2))
         scores = tl.reshape(tl.where(((bits >> place) & 1) != 0, apart, LEAST), (BM, BN))
-    chunk = tile_n * (BN // (2 * SPAN)) + tl.arange(0, BN // (2 * SPAN))
-    at = m[:, None] * maxima_stride + chunk[None, :]
-    if PIECE == 0:
-        apart = tl.reshape(scores, (BM, BN // (8 * SPAN), SPAN, 4, 2))
-        best = tl.reshape(tl.max(tl.max(apart, axis=4), axis=2), (BM, BN // (2 * SPAN)))
-        tl.store(maxima + at, best.to(tl.float16), mask=(m < query_count)[:, None])
-    else:
-        best, other = _best_pieces(scores, SPAN, PIECE, BM, BN)
-        rounded = tl.where(best < -1.0e38, float("-inf"), best).to(tl.float16)
-        apart = tl.minimum(tl.maximum(rounded.to(tl.float32) - other, 0.0), 0.9985) * 1023.999
-        steps = tl.where(other < -1.0e38, NO_OTHERS, apart.to(tl.int32))
-        piece = best.to(tl.int32, bitcast=True) & 63
-        tl.store(maxima + at, rounded, mask=(m < query_count)[:, None])
-        tl.store(others + at, (steps * 64 + piece).to(tl.int16), mask=(m < query_count)[:, None])
+    return scores
 
 
 @triton.jit
-def _best_pieces(scores, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Return each chunk's largest score, its piece in the last six bits, and that of its other pieces."""
+def largest_scores(scores, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Return the largest of a tile's scores (BM, BN) in each chunk of 2 × SPAN titles: (BM, BN / 2 / SPAN)."""
+    apart = tl.reshape(scores, (BM, BN // (8 * SPAN), SPAN, 4, 2))
+    return tl.reshape(tl.max(tl.max(apart, axis=4), axis=2), (BM, BN // (2 * SPAN)))
+
+
+@triton.jit
+def write_pieces(best, other, maxima, others, at, exists):
+    """Write chunks' largest scores, in float16, which piece has each, and how far the other pieces stay below.
+
+    Int16 ``others`` holds 64 × the difference in steps of 1/1024, rounded down, plus the piece; `NO_OTHERS` where there
+    are none.
+    """
+    rounded = tl.where(best < -1.0e38, float("-inf"), best).to(tl.float16)
+    apart = tl.minimum(tl.maximum(rounded.to(tl.float32) - other, 0.0), 0.9985) * 1023.999
+    steps = tl.where(other < -1.0e38, NO_OTHERS, apart.to(tl.int32))
+    piece = best.to(tl.int32, bitcast=True) & 63
+    tl.store(maxima + at, rounded, mask=exists)
+    tl.store(others + at, (steps * 64 + piece).to(tl.int16), mask=exists)
+
+
+@triton.jit
+def _best_pieces(scores, first, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Return each chunk's largest score, its piece, ``first`` and on, in the last six bits, and its other pieces'."""
     TILES: tl.constexpr = BN // (8 * SPAN)
     PIECES: tl.constexpr = 2 * SPAN // PIECE
     if PIECE == 1:
         place = 2 * tl.reshape(tl.arange(0, SPAN), (1, 1, SPAN, 1, 1)) + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
-        first, second = tl.split(_marked(tl.reshape(scores, (BM, TILES, SPAN, 4, 2)), place))
-        high, low = tl.maximum(first, second), tl.minimum(first, second)
+        one, two = tl.split(_marked(tl.reshape(scores, (BM, TILES, SPAN, 4, 2)), first + place))
+        high, low = tl.maximum(one, two), tl.minimum(one, two)
     else:
         apart = tl.reshape(scores, (BM, TILES, PIECES, PIECE // 2, 4, 2))
         most = tl.max(tl.max(apart, axis=5), axis=3)
-        high = _marked(most, tl.reshape(tl.arange(0, PIECES), (1, 1, PIECES, 1)))
+        high = _marked(most, first + tl.reshape(tl.arange(0, PIECES), (1, 1, PIECES, 1)))
         low = tl.full((1, 1, 1, 1), -3.0e38, tl.float32)
     best = tl.max(high, axis=2)
     is_best = high.to(tl.int32, bitcast=True) == best.to(tl.int32, bitcast=True)[:, :, None, :]
@@ -266,40 +142,100 @@ def chunk_maxima(
     queries, titles, factors, allowed, maxima, others,
     query_count, title_count, dim, maxima_stride, allowed_stride, scale,
     FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, POINTERS: tl.constexpr,
+    PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    POINTERS: tl.constexpr,
 ):  # fmt: skip
-    """Multiply a tile of queries with a tile of titles and keep the largest score of each chunk.
+    """Multiply a tile of queries with PARTS tiles of titles, one after the other, and keep each chunk's largest score.
 
     ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK), or with POINTERS the
     matrices themselves. With FACTORED a title is its row times its number of ``factors``, times ``scale``. With SHARED
-    all queries have the same bitmap.
+    all queries have the same bitmap. A chunk has as many titles in each of the tiles; see `write_pieces` for PIECE,
+    titles to a piece of a chunk, 0 for none.
     """
-    tile_m, tile_n = tile_of(tl.cdiv(query_count, BM), tl.cdiv(title_count, BN), GROUP)
+    LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
+    SPANNED: tl.constexpr = SPAN // PARTS
+    CHUNKS: tl.constexpr = BN // (2 * SPANNED)
+    tile_m, group_n = tile_of(tl.cdiv(query_count, BM), tl.cdiv(title_count, PARTS * BN), GROUP)
     m = (tile_m * BM + tl.arange(0, BM)).to(tl.int64)
-    bits = 0
-    if MASKED:  # asked for before the product, which hides how long it takes to come
-        bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
-    scores = tl.zeros((BM, BN), tl.float32)
-    for k in range(0, dim, BK):
-        query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
-        title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
-        scores = tl.dot(query_tile, title_tile.T, scores)
-    if FACTORED:
-        scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
-    write_maxima(
-        scores,
-        bits,
-        maxima,
-        others,
-        m,
-        tile_n,
-        query_count,
-        title_count,
-        maxima_stride,
-        MASKED,
-        SHARED,
-        SPAN,
-        PIECE,
-        BM,
-        BN,
-    )
+    best = tl.full((BM, CHUNKS), LEAST, tl.float32)
+    other = tl.full((BM, CHUNKS), LEAST, tl.float32)
+    for part in range(0, PARTS):
+        tile_n = group_n * PARTS + part
+        bits = 0
+        if MASKED:  # asked for before the product, which hides how long it takes to come
+            bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
+        scores = tl.zeros((BM, BN), tl.float32)
+        for k in range(0, dim, BK):
+            query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
+            title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
+            scores = tl.dot(query_tile, title_tile.T, scores)
+        if FACTORED:
+            scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
+        scores = allowed_scores(scores, bits, tile_n * BN, title_count, LEAST, MASKED, SHARED, BM, BN)
+        if PIECE == 0:
+            best = tl.maximum(best, largest_scores(scores, SPANNED, BM, BN))
+        else:
+            its_best, its_other = _best_pieces(scores, part * (2 * SPANNED // PIECE), SPANNED, PIECE, BM, BN)
+            other = tl.maximum(tl.maximum(other, its_other), tl.minimum(best, its_best))
+            best = tl.maximum(best, its_best)
+    at = m[:, None] * maxima_stride + (group_n * CHUNKS + tl.arange(0, CHUNKS))[None, :]
+    exists = (m < query_count)[:, None]
+    if PIECE == 0:
+        tl.store(maxima + at, best.to(tl.float16), mask=exists)
+    else:
+        write_pieces(best, other, maxima, others, at, exists)
+
+
+@triton.jit(do_not_specialize=["title_count", "tiles"])
+def query_maxima(
+    given, titles, factors, allowed, rounded, scaled, bounds, maxima, others,
+    title_count, tiles, scale, title_norm, title_error, rounding,
+    FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, DIM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Make a single query ready, as `prepare_queries` does, and write its `chunk_maxima`: in one launch, not in two.
+
+    Every program does so for itself; the first one writes it down. Without tensor cores, which would idle: the query is
+    multiplied in float32, unrounded. A program takes every so-manieth of ``tiles`` of BN titles.
+    """
+    LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
+    first, second, norm = scale_of(given, DIM, BK)
+    if tl.program_id(0) == 0:
+        column = tl.arange(0, BK)
+        lost = tl.zeros((BK,), tl.float32)
+        for start in range(0, DIM, BK):
+            inside = start + column < DIM
+            part = tl.load(given + start + column, mask=inside, other=0.0) * first * second
+            half = part.to(tl.float16)
+            tl.store(rounded + start + column, half, mask=inside)
+            tl.store(scaled + start + column, part, mask=inside)
+            lost += (part - half.to(tl.float32)) * (part - half.to(tl.float32))
+        query_norm = norm * second
+        query_error = tl.sqrt(tl.sum(lost, axis=0))
+        bound = query_norm * title_error + query_error * title_norm + rounding * query_norm * title_norm
+        tl.store(bounds, 1.001 * bound + 1e-7)
+        tl.store(bounds + 1, 1.0 / first)
+        tl.store(bounds + 2, 1.0 / second)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        n = tile * BN + tl.arange(0, BN)
+        products = tl.zeros((BN, BK), tl.float32)
+        for start in tl.static_range(0, DIM, BK):
+            column = start + tl.arange(0, BK)
+            at = titles + n.to(tl.int64)[:, None] * DIM + column[None, :]
+            x = tl.load(at, mask=(n < title_count)[:, None] & (column < DIM)[None, :], other=0.0)
+            q = tl.load(given + column, mask=column < DIM, other=0.0) * first * second
+            products += x.to(tl.float32) * q[None, :]
+        scores = tl.sum(products, axis=1)[None, :]
+        if FACTORED:
+            scores = scores * load_factors(factors, n, title_count, scale)[None, :]
+        bits = 0
+        if MASKED:
+            bits = tl.load(allowed + tile * (BN // 32) + tl.arange(0, BN // 32))[None, :]
+        scores = allowed_scores(scores, bits, tile * BN, title_count, LEAST, MASKED, True, 1, BN)
+        CHUNKS: tl.constexpr = BN // (2 * SPAN)
+        at = tile * CHUNKS + tl.arange(0, CHUNKS)[None, :]
+        if PIECE == 0:
+            tl.store(maxima + at, largest_scores(scores, SPAN, 1, BN).to(tl.float16))
+        else:
+            best, other = _best_pieces(scores, 0, SPAN, PIECE, 1, BN)
+            write_pieces(best, other, maxima, others, at, at >= 0)

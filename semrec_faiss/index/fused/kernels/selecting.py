@@ -58,49 +58,83 @@ def _reached_by(keys, keep, AT_ONCE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["keep"])
 def select_largest(
-    values, stride, through, count, keep, chosen, dropped, dropped_stride,
-    THROUGH: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+    values, stride, count, keep, chosen, dropped, dropped_stride,
+    WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """List, for each row of values, at least the ``keep`` largest, and the largest value that is not listed.
+    """List, for each row of ``count`` values, at least the ``keep`` largest, and the largest that is not listed.
 
     The ``keep``-th largest of WIDTH group maxima is a bound that at least ``keep`` values reach; where there are no
     more values than WIDTH it is the ``keep``-th largest itself. It is found bit by bit, whatever ``keep`` is. What
-    finds no place among CAPACITY counts as not listed.
-
-    Program (s, q) looks at segment ``s`` of row ``q``: ``count`` values of it. With THROUGH there is one segment, and
-    ``through`` lists the ``count`` positions to look at, -1 for none. What is listed are positions within the row.
+    finds no place among CAPACITY counts as not listed. What is listed are positions within the row, program q's.
     """
-    query = tl.program_id(1).to(tl.int64)
-    segment = query * tl.num_programs(0) + tl.program_id(0)
-    first = tl.program_id(0) * count
+    query = tl.program_id(0).to(tl.int64)
     base = values + query * stride
     column = tl.arange(0, WIDTH)
     group = tl.full((WIDTH,), float("-inf"), tl.float16)
     for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        group = tl.maximum(group, tl.load(base + at, mask=inside, other=float("-inf")))
+        at = start + column
+        group = tl.maximum(group, tl.load(base + at, mask=at < count, other=float("-inf")))
     threshold = _reached_by(_ordered16(group), keep, 1)
     found = 0
     left = tl.full((WIDTH,), float("-inf"), tl.float16)
     for start in range(0, count, WIDTH):
-        at = first + start + column
-        inside = start + column < count
-        if THROUGH:
-            at = tl.load(through + query * count + at, mask=inside, other=-1)
-        inside = inside & (at >= 0) & (at < stride)
-        part = tl.load(base + at, mask=inside, other=float("-inf"))
+        at = start + column
+        part = tl.load(base + at, mask=at < count, other=float("-inf"))
         reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
         place = found + tl.cumsum(reaches.to(tl.int32), axis=0) - 1
         fits = reaches & (place < CAPACITY)
-        tl.store(chosen + segment * CAPACITY + place, at.to(tl.int32), mask=fits)
+        tl.store(chosen + query * CAPACITY + place, at.to(tl.int32), mask=fits)
         left = tl.maximum(left, tl.where(fits, float("-inf"), part).to(tl.float16))
         found += tl.sum(reaches.to(tl.int32), axis=0)
     slot = tl.arange(0, CAPACITY)
-    tl.store(chosen + segment * CAPACITY + slot, tl.full((CAPACITY,), -1, tl.int32), mask=slot >= found)
+    tl.store(chosen + query * CAPACITY + slot, tl.full((CAPACITY,), -1, tl.int32), mask=slot >= found)
+    tl.store(dropped + query * dropped_stride, tl.max(left.to(tl.float32), axis=0))
+
+
+@triton.jit
+def find_groups(
+    values, stride, count, groups, chosen, found,
+    BLOCK: tl.constexpr, GROUPS: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """First half of `select_largest` for few rows of many values: program (s, q) writes GROUPS maxima of BLOCK values.
+
+    And makes room for what `list_reaching` lists: ``chosen`` -1, ``found`` 0.
+    """
+    query = tl.program_id(1).to(tl.int64)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK // GROUPS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    part = tl.load(values + query * stride + at, mask=at < count, other=float("-inf"))
+    into = groups + (query * tl.num_programs(0) + tl.program_id(0)) * GROUPS + tl.arange(0, GROUPS)
+    tl.store(into, tl.max(part, axis=0).to(tl.float16))
+    for start in range(tl.program_id(0) * GROUPS, CAPACITY, tl.num_programs(0) * GROUPS):
+        slot = start + tl.arange(0, GROUPS)
+        tl.store(chosen + query * CAPACITY + slot, tl.full((GROUPS,), -1, tl.int32), mask=slot < CAPACITY)
+    if tl.program_id(0) == 0:
+        tl.store(found + query, 0)
+
+
+@triton.jit(do_not_specialize=["keep", "group_count"])
+def list_reaching(
+    values, stride, count, keep, groups, group_count, chosen, found, dropped, dropped_stride,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """Second half: program (s, q) lists, in any order, which of its BLOCK values reach what ``keep`` groups do."""
+    query = tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    its = groups + query * group_count
+    group = tl.load(its + column, mask=column < group_count, other=float("-inf"))
+    for start in range(WIDTH, group_count, WIDTH):
+        group = tl.maximum(group, tl.load(its + start + column, mask=start + column < group_count, other=float("-inf")))
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.load(values + query * stride + at, mask=at < count, other=float("-inf"))
+    threshold = _reached_by(_ordered16(group), keep, 2)
+    reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
+    number = tl.sum(reaches.to(tl.int32), axis=0)
+    left = part
+    if number > 0:
+        place = tl.atomic_add(found + query, number) + tl.cumsum(reaches.to(tl.int32), axis=0) - 1
+        fits = reaches & (place < CAPACITY)
+        tl.store(chosen + query * CAPACITY + place, at.to(tl.int32), mask=fits)
+        left = tl.where(fits, float("-inf"), part).to(tl.float16)
     tl.store(dropped + query * dropped_stride + tl.program_id(0), tl.max(left.to(tl.float32), axis=0))
 
 

@@ -14,7 +14,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError, MissingPackageError
 from semrec_faiss.index.fused.plan import Kept, keeps_codes, title_bytes
 from semrec_faiss.index.fused.titles.as_halves import exactly, halves_of
-from semrec_faiss.index.fused.titles.codes import TitleCodes, encode
+from semrec_faiss.index.fused.titles.codes import TitleCodes, choose_cut, encode
 from semrec_faiss.index.screening.spectrum import width_of
 
 UPLOAD_BYTES = 64 << 20
@@ -24,6 +24,9 @@ HALF_UP, LEAST_HALF = 1.001, 2.0**-23
 
 LEAST_SCALED_LENGTH = 2.0**-60
 """Beside a vector of length 1, components of one so short may be less than a float32 holds, times a query's."""
+
+PROBES = 32
+"""Titles, and means of three, that stand for queries where it is chosen of how many directions codes are."""
 
 INSTALL = "pip install 'semrec-faiss[gpu]', or set device.kind=cpu"
 
@@ -181,7 +184,20 @@ def with_copies(titles: GpuTitles) -> GpuTitles:
 
 def _with_codes(torch: Any, titles: GpuTitles) -> GpuTitles:
     parts = ((part, _coded_vectors(titles, part)) for part in _parts(titles.halves))
-    return replace(titles, codes=encode(torch, titles.count, titles.dim, titles.halves.device, parts))
+    cut = choose_cut(torch, titles.halves, _probes(titles)) if titles.screened else None
+    return replace(titles, codes=encode(torch, titles.count, titles.dim, titles.halves.device, parts, cut))
+
+
+def _probes(titles: GpuTitles) -> Any:
+    """Take titles, and means of three of them, as queries: their coordinates, float32 (some, directions)."""
+    torch, device = load_torch(), titles.halves.device
+    rows = torch.linspace(0, titles.count - 1, 2 * PROBES).long()
+    some = titles.originals.index_select(0, rows.to(titles.originals.device)).to(device).double()
+    some = torch.cat([some[::2], some[1::2] + some[::2].roll(1, 0) + some[::2].roll(2, 0)])
+    some /= torch.linalg.vector_norm(some, dim=1, keepdim=True).clamp_(min=1e-300)
+    along = some @ titles.directions.T
+    rest = (1.0 - (along * along).sum(dim=1, keepdim=True)).clamp_(min=0.0).sqrt()
+    return torch.cat([along, rest], dim=1).float()
 
 
 def _coded_vectors(titles: GpuTitles, part: slice) -> Any:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, block_queries, plan_search, query_bytes, through_codes
+from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, plan_search, through_codes
+from semrec_faiss.index.fused.room import block_queries, query_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
 
@@ -38,9 +39,10 @@ class FusedPeer:
         self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
         masking: Masking = "none" if allowed is None else "shared"
         self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking, screened=titles.screened))
-        self.coded = titles.codes is not None and through_codes(titles.count, self._step, k)
+        pays = through_codes(titles.count, self._step, k, screened=titles.screened)
+        self.coded = titles.codes is not None and pays
         kind = {"coded": self.coded, "screened": titles.screened}
-        plan = plan_search(titles.count, titles.dim, self._step, k, masking, **kind)
+        plan = plan_search(titles.count, titles.dim, self._step, k, **kind)
         plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: Any = None
