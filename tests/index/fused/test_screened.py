@@ -96,7 +96,7 @@ def test_through_codes(cut: int | None, monkeypatch: pytest.MonkeyPatch) -> None
     assert made.titles.codes is not None
     assert made.titles.codes.width == (16 if cut else 32)
     Truth.of(titles, asked).check(made.search(asked, 10), 10)
-    work = made._workspace.kept.work  # type: ignore[union-attr]
+    work = next(iter(made._workspace.lanes.values())).work
     chunk = np.arange(len(titles))
     span = work.plan.span  # chunks as kernels.scoring has them
     chunk = chunk // (8 * span) * 4 + chunk % 8 // 2
