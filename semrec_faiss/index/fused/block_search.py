@@ -184,7 +184,6 @@ class BlockSearch:
         Returns:
             What would prove each answer; those that are not are for `answer`.
         """
-        masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
         plan = self._plan(len(batch), into[0].shape[1], coded=False)
         search = self._direct(plan, len(batch), into[0].shape[1], lane)
         needed = yield from search.search(batch, shared, self._everything, into)
