@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from semrec_faiss.search.batching.asked import Asked, TooLateError
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
-from semrec_faiss.search.batching.turn import Turn, Wakings
+from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 
@@ -54,7 +54,6 @@ class Batcher:
         self._process = os.getpid()
         self._coming: SimpleQueue[Asked | None] = SimpleQueue()  # whose hand-over is cheaper than a Condition's
         self._waiting: list[Asked] = []
-        self._wakings = Wakings()
         self._lock = threading.Lock()
         self._device = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -84,7 +83,7 @@ class Batcher:
         if self._process != os.getpid():
             self._begin()
         if self._waiting or self._closed or not self._coming.empty() or not self._device.acquire(blocking=False):
-            asked.found = turn = Turn(self._wakings)
+            asked.found = turn = Turn()
             self._wait(asked)
             return turn.result()
         try:

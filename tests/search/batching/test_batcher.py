@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch, Batcher
+from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
@@ -198,3 +200,35 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
             assert future.result(60).rows.tolist() == expected.rows.tolist()
             assert future.result(60).matching.tolist() == expected.matching.tolist()
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
+
+
+def test_a_caller_who_was_interrupted_keeps_no_other_waiting(
+    library: Any, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: each that had its answer woke the next, and where one was interrupted all waited for ever."""
+    waits, interrupts = Turn.result, iter([KeyboardInterrupt()])
+
+    def result(turn: Turn) -> Any:
+        for interrupt in interrupts:
+            raise interrupt
+        return waits(turn)
+
+    monkeypatch.setattr(Turn, "result", result)
+    told: SimpleQueue[Any] = SimpleQueue()
+
+    def ask(row: int) -> None:
+        try:
+            told.put(together.similar(f"m{row:05d}", 5).returned)
+        except KeyboardInterrupt:
+            told.put("interrupted")
+
+    with Batcher() as batcher:
+        together = Recommender.open(library.output, batcher=batcher)
+        threads = [threading.Thread(target=ask, args=(row,), daemon=True) for row in range(4)]
+        threads[0].start()
+        assert held.held.wait(60)
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: batcher.waiting == 3)
+        held.let_go.set()
+        assert sorted(str(told.get(timeout=10)) for _ in threads) == ["5", "5", "5", "interrupted"]
