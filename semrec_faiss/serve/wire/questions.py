@@ -196,10 +196,11 @@ def question_in(request: Request, kind: type[Question]) -> Question:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise Refused(400, f"the key {twice[:100]!r} occurs twice", fix="send it once")
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise Refused(400, f"the key {name[:100]!r} occurs twice", fix="send it once")
+        names.add(name)
 
 
 def _why(body: bytes, error: Exception) -> str:
