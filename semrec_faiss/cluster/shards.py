@@ -15,7 +15,7 @@ from semrec_faiss.cluster.connection import head_answers, load_ray, told_as_ours
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
-from semrec_faiss.search.batching.asked import time_left
+from semrec_faiss.search.batching.asked import TooLateError, time_left
 
 OPEN_SECONDS = 180.0
 """How long a shard may take to find a place and to be opened."""
@@ -147,7 +147,8 @@ class OpenShards:
         ray = load_ray()
         sent = _sent_once(ray, arguments)
         asked = {shard: self._call(shard, method, given) for shard, given in sent.items()}
-        answers = {}
+        answers: dict[int, Any] = {}
+        late: TooLateError | None = None
         with told_as_ours():
             for shard, reference in asked.items():
                 try:
@@ -157,8 +158,12 @@ class OpenShards:
                     self._lost.add(shard)
                     if not self.partial:
                         raise
+                except TooLateError as error:
+                    late = error
+                    if not self.partial:
+                        raise
         if not answers:
-            raise self._lost_one(min(arguments), "is lost, and so are all others")
+            raise late or self._lost_one(min(arguments), "is lost, and so are all others")
         return answers
 
     def _call(self, shard: int, method: str, arguments: tuple[Any, ...]) -> Any:
@@ -169,9 +174,13 @@ class OpenShards:
         self, ray: Any, shard: int, reference: Any, method: str, arguments: tuple[Any, ...], patience_s: float
     ) -> Any:
         """Wait for an answer; where its actor is lost, ask the other replicas and, when it is there again, itself."""
-        patience_s = RETRY_SECONDS if self.partial and shard in self._lost else patience_s
-        left = time_left()
-        ends = time.monotonic() + (patience_s if left is None else min(patience_s, SHARE_OF_TIME_LEFT * left))
+        is_lost = shard in self._lost
+        patience_s = RETRY_SECONDS if self.partial and is_lost else patience_s
+        due_s = time_left()
+        is_hurried = due_s is not None and SHARE_OF_TIME_LEFT * due_s < patience_s
+        if due_s is not None and is_hurried:
+            patience_s = max(0.0, SHARE_OF_TIME_LEFT * due_s)
+        ends = time.monotonic() + patience_s
         tried = 1
         while True:
             left = ends - time.monotonic()
@@ -180,8 +189,12 @@ class OpenShards:
             except ray.exceptions.RayTaskError:
                 raise
             except ray.exceptions.RayError as error:
+                is_lost |= not isinstance(error, ray.exceptions.GetTimeoutError)
                 if time.monotonic() >= ends:
-                    raise self._lost_one(shard, f"did not answer within {patience_s:g} s") from error
+                    told = f"did not answer within {patience_s:.3g} s"
+                    if is_hurried and not is_lost:  # it may only take longer than the caller waits
+                        raise TooLateError(f"{named(self.listed, shard)} {told}") from error
+                    raise self._lost_one(shard, told) from error
             self._preferred[shard] = self._preferred.get(shard, 0) + 1
             if tried % len(self.replicas[shard]) == 0:
                 time.sleep(min(RETRY_SECONDS, max(0.0, ends - time.monotonic())))

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.asked import due_at
+from semrec_faiss.search.batching.asked import TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.user_rows import UserRows
@@ -78,7 +79,12 @@ class Afar:
             del self._waiting[kind]
             return
         loop, began = asyncio.get_running_loop(), time.monotonic()
-        done = self._threads.submit(_asked, batch)
+        try:
+            done = self._threads.submit(_asked, batch)
+        except Exception as error:  # it is closed, or the system has no more threads
+            tell([(one, error) for one in batch])
+            loop.call_soon(self._next, kind)
+            return
         done.add_done_callback(lambda done: soon(loop, lambda: self._answered(batch, began, done)))
 
     def _answered(self, batch: list[Waiting], began: float, done: Future[_Done]) -> None:
@@ -99,7 +105,24 @@ class Afar:
 
 
 def _asked(batch: list[Waiting]) -> _Done:
-    """Look up, search and write a batch of one kind; raises what asking shards raises."""
+    """Look up, search and write a batch of one kind, each question alone where one of several has a mistake.
+
+    Raises:
+        UnavailableError: a shard is lost.
+        TooLateError: shards have not answered in time.
+    """
+    try:
+        return _asked_together(batch)
+    except (UnavailableError, TooLateError):
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            return _Done([(batch[0], error)], 0, 0.0, 0.0)
+        alone = [_asked([one]) for one in batch]
+        return _Done([told for one in alone for told in one.told], 0, 0.0, 0.0)
+
+
+def _asked_together(batch: list[Waiting]) -> _Done:
     began = time.monotonic()
     first = batch[0].plain
     with due_at(max(one.due for one in batch)):

@@ -1,0 +1,86 @@
+"""How long a question waits for a shard, by its own time and by what is known of the shard; no cluster is needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from semrec_faiss.cluster import shards as asking
+from semrec_faiss.cluster.shards import OpenShards
+from semrec_faiss.errors import UnavailableError
+from semrec_faiss.index.generations.generation import GenerationRef
+from semrec_faiss.index.generations.shards import Place, Shard, ShardList
+from semrec_faiss.search.batching.asked import TooLateError, due_at
+
+ray = pytest.importorskip("ray")
+
+SLOW = 1
+"""The shard that does not answer."""
+
+
+def _shards(monkeypatch: pytest.MonkeyPatch, fails: Callable[[float], None], *, partial: bool) -> OpenShards:
+    """Two shards, of which the first answers at once and the other as ``fails`` does within so many seconds."""
+
+    def get(shard: int, timeout: float) -> int:
+        if shard == SLOW:
+            fails(timeout)
+        return shard
+
+    def actor(shard: int) -> Any:
+        return SimpleNamespace(ping=SimpleNamespace(remote=lambda: shard))
+
+    monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, exceptions=ray.exceptions))
+    there = Place(node=None, generation=GenerationRef(name="gen-000001", manifest_sha256="0" * 64))
+    listed = ShardList(
+        shards=tuple(Shard(folder=f"{at}", first=10 * at, titles=10, places=(there,)) for at in range(2))
+    )
+    return OpenShards(Path("index"), listed, [[actor(0)], [actor(1)]], patience_s=0.2, partial=partial)
+
+
+def _is_slow(seconds: float) -> None:
+    time.sleep(seconds)
+    raise ray.exceptions.GetTimeoutError("it still works on it")
+
+
+def _is_dead(seconds: float) -> None:
+    raise ray.exceptions.ActorDiedError
+
+
+def test_a_caller_in_a_hurry_is_told_of_the_time_and_no_shard_is_taken_for_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a fault: who waited for 50 ms was told that the shard is lost, and others were answered without it."""
+    shards = _shards(monkeypatch, _is_slow, partial=False)
+    with due_at(time.monotonic() + 0.05), pytest.raises(TooLateError, match=r"shard 1 of 2 .* within 0\.0"):
+        shards.ask_all("ping")
+    assert not shards._lost
+    with due_at(time.monotonic() + 60), pytest.raises(UnavailableError, match=r"shard 1 of 2 .* within 0\.2 s"):
+        shards.ask_all("ping")
+    assert shards._lost == {SLOW}
+
+
+def test_a_lost_shard_is_told_of_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = _shards(monkeypatch, _is_dead, partial=False)
+    due = time.monotonic() + 0.1
+    with due_at(due), pytest.raises(UnavailableError, match="shard 1 of 2"):
+        shards.ask_all("ping")
+    shards = _shards(monkeypatch, _is_slow, partial=False)
+    shards.lose(SLOW)  # and is being started anew
+    with due_at(time.monotonic() + 0.1), pytest.raises(UnavailableError, match="shard 1 of 2"):
+        shards.ask_all("ping")
+
+
+def test_a_partial_answer_in_a_hurry_costs_later_ones_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = _shards(monkeypatch, _is_slow, partial=True)
+    with due_at(time.monotonic() + 0.05):
+        assert shards.ask_all("ping") == {0: 0}
+        assert not shards._lost
+        with pytest.raises(TooLateError):
+            shards.ask_each("ping", {SLOW: ()})
+    assert shards.ask_all("ping") == {0: 0}
+    assert shards._lost == {SLOW}, "it had all the time that is given"
