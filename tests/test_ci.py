@@ -1,0 +1,54 @@
+"""`.ci/run` fails where one of its steps does, whichever it is; the steps are made up here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+STEP = """#!/bin/bash
+me="$(basename "$0") $*"
+echo "$me" >>"$RAN"
+[ "$(basename "$0")" != python3 ] || { mkdir -p .venv/bin; : >.venv/bin/activate; }
+case "$me" in $FAILS) exit 3 ;; esac
+"""
+
+STEPS = ["python3 -m venv", "pip install -e", "pytest ", "pip install torch", "pytest tests/index/fused", "ruff check"]
+STEPS += ["ruff format", "mypy", "lint-imports"]
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def _run(folder: Path, fails: str) -> tuple[int, list[str]]:
+    commands = folder / "bin"
+    commands.mkdir()
+    for name in ("python3", "pip", "pytest", "ruff", "mypy", "lint-imports", "chromium"):
+        (commands / name).write_text(STEP)
+        (commands / name).chmod(0o755)
+    (folder / ".ci").mkdir()
+    shutil.copy(Path(REPO) / ".ci/run", folder / ".ci/run")
+    told = {"PATH": f"{commands}:{os.environ['PATH']}", "RAN": str(folder / "ran"), "FAILS": fails}
+    told["TMPDIR"] = str(folder)
+    done = subprocess.run(
+        ["bash", str(folder / ".ci/run")], env=os.environ | told, capture_output=True, timeout=60, check=False
+    )
+    assert not list(folder.glob("tmp.*")), "it leaves nothing behind"
+    return done.returncode, (folder / "ran").read_text().splitlines()
+
+
+def test_ci_runs_every_step(tmp_path: Path) -> None:
+    code, ran = _run(tmp_path, "none")
+    assert code == 0
+    for step in STEPS:
+        assert any(line.startswith(step) for line in ran), step
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_ci_fails_where_a_step_does(step: str, tmp_path: Path) -> None:
+    """Once a fault: where pip or venv failed the tests were left out, and CI was green."""
+    code, _ = _run(tmp_path, step if step.endswith(" ") else f"{step}*")
+    assert code != 0
