@@ -106,7 +106,7 @@ def test_through_codes(cut: int | None, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     from semrec_faiss.index.fused.titles import codes
 
