@@ -11,7 +11,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.titles.spelling import words
 
 _BLOCK = 4096
-"""Hits that are looked at of one way to find a title."""
+"""Titles that are looked at of one way to find them."""
 
 
 class Hit(NamedTuple):
@@ -67,6 +67,6 @@ class TypeAhead:
         at = self._text.find(pattern)
         while at >= 0 and len(places) < _BLOCK:
             places.append(at)
-            at = self._text.find(pattern, at + len(pattern))
-        rows = np.searchsorted(self._starts, np.array(places, np.int64), side="right") - 1
-        return rows[np.diff(rows, prepend=-1) > 0]
+            after = self._text.find(b"\n", at + len(pattern))
+            at = self._text.find(pattern, after) if after >= 0 else -1
+        return np.searchsorted(self._starts, np.array(places, np.int64), side="right") - 1

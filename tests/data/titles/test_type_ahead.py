@@ -42,3 +42,9 @@ def test_no_more_than_asked_for_and_a_word_that_goes_over_two_titles_is_none() -
     assert ahead.find("two three", 5) == []
     assert TypeAhead([f"Film {number}" for number in range(9000)]).find("film 8", 4) == [8, 80, 81, 82]
     assert TypeAhead([]).find("x", 3) == []
+
+
+def test_titles_that_hold_it_many_times_count_once() -> None:
+    """Once a fault: places were counted, and of titles that hold a letter often few were looked at."""
+    titles = TypeAhead([*["banana " * 30] * 100, "ban"])
+    assert titles.find("an", 2) == [100, 0]
