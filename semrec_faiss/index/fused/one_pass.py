@@ -9,6 +9,7 @@ from semrec_faiss.index.fused.answers import answer_bytes, answers_in
 from semrec_faiss.index.fused.plan import (
     FEW_QUERIES,
     MANY_QUERIES,
+    MOST_KEPT,
     SEGMENT,
     SORTED_APART,
     FusedPlan,
@@ -232,9 +233,9 @@ class FusedPass:
         options |= {"BLOCK": power_of_two(block), "num_warps": 4}
         its = (self._groups, segments * groups, chosen, self._found)
         selecting.find_groups[(segments, count)](*given, self._groups, chosen, self._found, GROUPS=groups, **options)
-        selecting.list_reaching[(segments, count)](
-            *given, keep, *its, dropped, stride, WIDTH=min(SEGMENT, power_of_two(segments * groups)), **options
-        )
+        width = min(SEGMENT if keep <= MOST_KEPT else 4 * SEGMENT, power_of_two(segments * groups))
+        options["num_warps"] = max(4, width // 1024)
+        selecting.list_reaching[(segments, count)](*given, keep, *its, dropped, stride, WIDTH=width, **options)
 
     def _select_pieces(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused.kernels import selecting

@@ -95,7 +95,8 @@ class FusedPlan:
         piece: of the titles of a chunk only so many are rescored, those with its best one, unless others may be among
             the best too; 1: not rescored but ranked at once. 0 where all of a chunk are.
         pointers: whether tiles are loaded by every thread, instead of by the copy engine.
-        parts: tiles of titles that a program multiplies one after the other; chunks have titles of all of them.
+        parts: tiles of titles that a program multiplies one after the other; chunks have titles of all of them, and of
+            several tiles four chunks have all titles.
     """
 
     span: int
@@ -214,7 +215,7 @@ def plan_search(
     keep = _kept_chunks(k, planes) + (CUT_KEPT if coded and screened else reached)
     keep_rows = k + max(4, k // 8) + reached
     piece = 0 if coded or k > PIECED_K or titles < TITLES_A_PAIR * keep * keep else _piece(titles, queries)
-    wide = many and titles >= (SOME_TITLES if piece else MANY_TITLES)
+    wide = many and k <= SOME_RESULTS and titles >= (SOME_TITLES if piece else MANY_TITLES)
     coarse = titles >= SOME_TITLES or piece > 1
     span = 32 if wide else 16 if coarse else 8
     tile_titles = 64 if few and span == 8 else 128

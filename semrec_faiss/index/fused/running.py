@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -74,7 +74,6 @@ class Running(Generic[Found]):
 
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
-            OutOfMemoryError: torch's, where the steps leave it to whoever takes them.
         """
         if not self._found:
             try:
@@ -82,8 +81,6 @@ class Running(Generic[Found]):
                     next(self._steps)
             except StopIteration as end:
                 self._found.append(end.value)
-            except load_torch().cuda.OutOfMemoryError:
-                raise
             except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
                 raise failed(self._gpu, error) from error
         return not self._found
@@ -100,6 +97,20 @@ def advanced(running: Sequence[Running[FusedResult]]) -> list[tuple[int, int]]:
     while sum(one.advance() for one in running):
         pass
     return [(found.repeated, found.scanned) for found in (one.result() for one in running)]
+
+
+@contextmanager
+def named(gpu: OneGpu) -> Iterator[None]:
+    """Name the GPU in errors of what is done here."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise failed(gpu, error) from error
+
+
+def ran_out(error: DeviceError) -> bool:
+    """Tell whether a GPU failed as its memory did not suffice."""
+    return isinstance(error.__cause__, load_torch().cuda.OutOfMemoryError)
 
 
 def failed(gpu: OneGpu, error: RuntimeError) -> DeviceError:

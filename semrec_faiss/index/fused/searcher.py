@@ -207,6 +207,11 @@ class FusedSearcher:
         """The search of all titles."""
         return self._all
 
+    def let_go(self) -> None:
+        """Free the buffers of blocks, where memory ran out."""
+        self._workspace.forget()
+        self._torch.cuda.empty_cache()
+
     @property
     def name(self) -> str:
         """The GPU, for messages."""

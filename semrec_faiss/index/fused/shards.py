@@ -14,13 +14,14 @@ from functools import partial
 import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Scores
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.fused.batch import CapturedSearch
 from semrec_faiss.index.fused.batches import SENT_APART, Batch
 from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking, repeats
 from semrec_faiss.index.fused.room import MOST_QUERIES
-from semrec_faiss.index.fused.running import FusedResult, Running, advanced, failed
+from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.turns import in_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
@@ -68,6 +69,8 @@ class Shards:
             return None
         masking: Masking = "own" if any(batch.leaves_out for batch in batches) else "none"
         blocks = max((turns_of(one, queries, k, masking) for one in titles), key=len)
+        if not blocks:
+            return None
         left: list[Rows] = []
 
         def begin(block: slice, lane: int) -> tuple[Rows, Scores, list[Running[Scores]]]:
@@ -87,9 +90,14 @@ class Shards:
 
         try:
             in_turns(blocks, begin, end)
-        except load_torch().cuda.OutOfMemoryError:
-            return None
-        return self._again(batches, np.concatenate(left), room) if left else None
+        except DeviceError as error:
+            if not ran_out(error):
+                raise
+        else:
+            return self._again(batches, np.concatenate(left), room)
+        for searcher in self._searchers:  # the error no longer holds what was under way
+            searcher.let_go()
+        return None
 
     def _at_once(self, batches: Sequence[Batch], mask: Mask | None, room: FusedResult) -> FusedResult:
         left = self._replayed(batches, room) if mask is None else None
@@ -112,27 +120,36 @@ class Shards:
         if len(replaying) < len(recordings):
             return None
         for searcher, recording, batch in zip(self._searchers, replaying, batches, strict=True):
-            try:
+            with named(searcher):
                 searcher.whole.replay(recording, batch)
-            except RuntimeError as error:
-                raise failed(searcher, error) from error
-        found = [recording.found(count) for recording in replaying]
+        found = []
+        for searcher, recording in zip(self._searchers, replaying, strict=True):
+            with named(searcher):
+                found.append(recording.found(count))
         rows = np.stack([its for its, _, _ in reversed(found)])
         scores = np.stack([its for _, its, _ in reversed(found)])
         unproven = self._choose(rows, scores, [needed for _, _, needed in found], room)
         if not self._searchers[0].proves:
             return np.empty(0, np.int64)
-        left = unproven
-        if len(left) and repeats(k):
-            rows, scores, rooms = self._rooms(len(left), k)
-            steps = zip(self._searchers, replaying, rooms, strict=True)
-            running = [Running(gpu, one.repeat(left, (its.rows, its.scores))) for gpu, one, its in steps]
-            again = FusedResult.empty(len(left), k)
-            unproven = left[self._choose(rows, scores, [one.result() for one in running], again)]
-            room.rows[left], room.scores[left] = again.rows, again.scores
+        if len(unproven) and repeats(k):
+            try:
+                unproven = self._repeated(replaying, unproven, room)
+            except DeviceError as error:
+                if not ran_out(error):
+                    raise
         for whole in wholes:
             if whole.reads_codes(count, k):
                 whole.count_coded(count, len(unproven))
+        return unproven
+
+    def _repeated(self, replaying: Sequence[CapturedSearch], left: Rows, room: FusedResult) -> Rows:
+        """Search some queries of a batch just replayed with more candidates; return which are not proven either."""
+        rows, scores, rooms = self._rooms(len(left), room.rows.shape[1])
+        steps = zip(self._searchers, replaying, rooms, strict=True)
+        running = [Running(gpu, one.repeat(left, (its.rows, its.scores))) for gpu, one, its in steps]
+        again = FusedResult.empty(len(left), room.rows.shape[1])
+        unproven = left[self._choose(rows, scores, [one.result() for one in running], again)]
+        room.rows[left], room.scores[left] = again.rows, again.scores
         return unproven
 
     def _by_rounds(self, batches: Sequence[Batch], mask: Mask | None, room: FusedResult, among: int = 0) -> FusedResult:

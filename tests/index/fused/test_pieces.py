@@ -112,6 +112,29 @@ def test_what_is_told_of_a_chunk_holds(size: int, parts: int) -> None:
             assert (others[near] - largest.max(axis=1)[near] <= 1 / 1024 + np.abs(maxima[near]) * 1e-3).all()
 
 
+@pytest.mark.parametrize("queries", [1, 64, 257, 10_000])
+@pytest.mark.parametrize("k", [1, 32, 33, 128, 129, 513, 2048])
+def test_chunks_of_several_tiles_have_titles_of_each(k: int, queries: int) -> None:
+    """Of smaller chunks `row_of` would name other titles than those whose scores they are the largest of."""
+    for titles in (300_000, 500_000, 2_000_000, 40_000_000):
+        plan = plan_search(titles, 256, queries, k)
+        assert plan.parts == 1 or plan.tile_titles == 8 * plan.span // plan.parts
+        assert plan.tile_titles % (8 * plan.span // plan.parts) == 0
+
+
+@needs_kernels
+def test_programs_that_multiply_several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FEW_QUERIES", "MANY_QUERIES", "MANY_TITLES"):
+        monkeypatch.setattr(plans, name, 1)
+    plan_search.cache_clear()
+    rng = np.random.default_rng(9)
+    titles = rng.normal(size=(900, DIM)).astype(np.float32)
+    queries = rng.normal(size=(2, DIM)).astype(np.float32)
+    plan = plan_search(900, DIM, 2, K)
+    assert (plan.many, plan.piece, plan.parts) == (True, 0, 2)
+    Truth.of(titles, queries).check(searcher(titles).search(queries, K), K)
+
+
 def _rows_of_a_chunk(plan: FusedPlan, chunk: int) -> NDArray[np.int64]:
     i, j = np.ogrid[: plan.span, :2]
     return np.asarray((chunk // 4) * 8 * plan.span + 8 * i + 2 * (chunk % 4) + j, np.int64).ravel()

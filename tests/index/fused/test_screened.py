@@ -126,6 +126,17 @@ def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.
         assert codes.choose_cut(torch, torch.from_numpy(titles).half(), torch.from_numpy(queries)) == expected
 
 
+@pytest.mark.parametrize("count", [64, 65, 20_000_000, 100_000_000, 2**31 - 1])
+def test_probes_are_among_the_titles(count: int) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.titles.gpu_titles import probed_rows
+
+    rows = probed_rows(torch, count).tolist()
+    assert (rows[0], rows[-1]) == (0, count - 1)
+    assert sorted(set(rows)) == rows
+
+
 @needs_kernels
 def test_many_results() -> None:
     rng = np.random.default_rng(5)

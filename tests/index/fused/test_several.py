@@ -134,6 +134,81 @@ def test_a_gpu_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         several.search(titles[:2], 3)
 
 
+@needs_kernels
+@pytest.mark.parametrize("layout", ["shards", "replicas"])
+def test_a_gpu_whose_memory_does_not_suffice_is_named(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where smaller blocks would not help, as with the bitmap of a filter."""
+    import torch
+
+    titles = clustered(np.random.default_rng(1), 300, 32)
+    several = SeveralGpus(titles, _devices()[:2], layout=layout)
+
+    def full(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    for its in several.searchers:
+        monkeypatch.setattr(its.filters, "_bitmap", full)
+    with pytest.raises(DeviceError, match=rf"{several.searchers[0].name[:3]}.* failed: CUDA out of memory"):
+        several.search(titles[:2], 3, mask=np.ones(300, np.bool_))
+
+
+@needs_kernels
+def test_blocks_that_there_is_no_memory_for_take_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    titles = clustered(np.random.default_rng(1), 300, 32)
+    several = SeveralGpus(titles, _devices()[:2], layout="shards")
+    first_pass, launched = BlockSearch.first_pass, iter(range(9))
+
+    def full(*given: Any) -> Any:
+        if next(launched) == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return (yield from first_pass(*given))
+
+    monkeypatch.setattr(BlockSearch, "first_pass", full)
+    for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+    found, expected = several.search(titles[:4], 3), searcher(titles).search(titles[:4], 3)
+    assert next(launched) == 4
+    assert all(lane < 1 for its in several.searchers for lane in its._workspace.lanes), "buffers of turns are let go"
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+
+
+class _Recording:
+    """A recording whose first pass proves nothing, on a GPU that fails then."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def found(self, count: int) -> tuple[Any, Any, Any]:
+        if self.error is not None:
+            raise self.error
+        return np.zeros((count, 3), np.int64), np.zeros((count, 3), np.float32), np.full(count, np.inf, np.float32)
+
+    def repeat(self, *_: Any) -> Any:
+        import torch
+
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        yield
+
+
+@needs_kernels
+def test_a_gpu_that_fails_as_it_replays_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has no memory to search some of the queries again has them searched by themselves."""
+    titles = clustered(np.random.default_rng(1), 300, 32)
+    several = SeveralGpus(titles, _devices()[:2], layout="shards")
+    monkeypatch.setattr(BlockSearch, "replay", lambda *_: None)
+    held = [_Recording(None), _Recording(None)]
+    for its, recording in zip(several.searchers, held, strict=True):
+        monkeypatch.setattr(its._all, "recording", lambda *_, recording=recording: recording)
+    found, expected = several.search(titles[:2], 3), searcher(titles).search(titles[:2], 3)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    held[1].error = RuntimeError("CUDA error: unspecified launch failure")
+    with pytest.raises(DeviceError, match=rf"{several.searchers[1].name[:3]}.* failed: CUDA error"):
+        several.search(titles[:2], 3)
+
+
 def _by_sorting(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> tuple[Any, Any]:
     """A stable sort by score of what the shards, in the order of their titles, found."""
     all_rows, all_scores = np.concatenate(list(rows), axis=1), np.concatenate(list(scores), axis=1)

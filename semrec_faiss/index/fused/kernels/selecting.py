@@ -129,6 +129,10 @@ def list_reaching(
     threshold = _reached_by(_ordered16(group), keep, 2)
     reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
     number = tl.sum(reaches.to(tl.int32), axis=0)
+    if number > keep:  # more than this block's groups can tell apart: its own best are enough
+        threshold = _reached_by(_ordered16(part), keep, 2)
+        reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
+        number = tl.sum(reaches.to(tl.int32), axis=0)
     left = part
     if number > 0:
         place = tl.atomic_add(found + query, number) + tl.cumsum(reaches.to(tl.int32), axis=0) - 1

@@ -191,13 +191,18 @@ def _with_codes(torch: Any, titles: GpuTitles) -> GpuTitles:
 def _probes(titles: GpuTitles) -> Any:
     """Take titles, and means of three of them, as queries: their coordinates, float32 (some, directions)."""
     torch, device = load_torch(), titles.halves.device
-    rows = torch.linspace(0, titles.count - 1, 2 * PROBES).long()
+    rows = probed_rows(torch, titles.count)
     some = titles.originals.index_select(0, rows.to(titles.originals.device)).to(device).double()
     some = torch.cat([some[::2], some[1::2] + some[::2].roll(1, 0) + some[::2].roll(2, 0)])
     some /= torch.linalg.vector_norm(some, dim=1, keepdim=True).clamp_(min=1e-300)
     along = some @ titles.directions.T
     rest = (1.0 - (along * along).sum(dim=1, keepdim=True)).clamp_(min=0.0).sqrt()
     return torch.cat([along, rest], dim=1).float()
+
+
+def probed_rows(torch: Any, count: int) -> Any:
+    """Choose rows from the first to the last of so many, int64; float32 would not tell the last from the one after."""
+    return torch.arange(2 * PROBES) * (count - 1) // (2 * PROBES - 1)
 
 
 def _coded_vectors(titles: GpuTitles, part: slice) -> Any:
