@@ -90,6 +90,21 @@ def test_a_uuid_is_its_text(tmp_path: Path) -> None:
     assert ids(recommender.similar(titles[0], 2, exclude=[titles[1]])) == [str(titles[2])]
 
 
+def test_unknown_users_of_an_index_that_was_built_without_any_are_named(tmp_path: Path) -> None:
+    """Once a fault: a traceback, where all users came by updates."""
+    vectors = np.eye(3, 4, dtype=np.float32)
+    build(vectors, {"media_id": ["a", "b", "c"], "title": ["A", "B", "C"]}, output=tmp_path / "index")
+    with IndexWriter(tmp_path / "index") as writer:
+        writer.put_users(["here"], vectors[:1])
+    recommender = Recommender.open(tmp_path / "index")
+    assert ids(recommender.recommend("here", 1)) == ["a"]
+    for unknown in ("nobody", ["nobody", "noone"], ["here", "nobody"]):
+        with pytest.raises(NotFoundError, match="'nobody'"):
+            recommender.recommend(unknown, 1)
+    with pytest.raises(DataError, match="'nobody'"), IndexWriter(tmp_path / "index") as writer:
+        writer.append_seen(user_id=["nobody"], media_id=["a"])
+
+
 def test_an_unknown_argument_is_named_and_those_that_there_are(numbered: Recommender) -> None:
     with pytest.raises(TypeError, match=r"'any_of'; a question takes k, where, .* any_of as where=Filter\(any_of=…\)"):
         numbered.similar("7", any_of={"genres": ["D"]})  # type: ignore[call-arg]

@@ -132,18 +132,22 @@ def empty_index(index: IndexConfig, dim: int) -> Any:
     return made
 
 
+_PARTS = ("index", "base_index", "refine_index", "quantizer")
+"""What a FAISS index calls the indexes that it is made of."""
+
+
 def _spare_polysemous_codes(part: Any) -> None:
     """Keep FAISS from ordering the codes of a factory's product quantisers so that Hamming distances tell of them.
 
     No search here asks for those (Douze, Jégou and Perronnin, Polysemous codes, 2016), and the order takes some four
     seconds a sub-quantiser, however few the titles.
     """
-    faiss = load_faiss()
-    while part is not None:
-        part = faiss.downcast_index(part)
-        if hasattr(part, "do_polysemous_training"):
-            part.do_polysemous_training = False
-        part = getattr(part, "index", None) or getattr(part, "base_index", None)
+    part = load_faiss().downcast_index(part)
+    if hasattr(part, "do_polysemous_training"):
+        part.do_polysemous_training = False
+    for name in _PARTS:
+        if getattr(part, name, None) is not None:
+            _spare_polysemous_codes(getattr(part, name))
 
 
 def _factory_string(index: IndexConfig) -> str:

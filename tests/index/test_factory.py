@@ -247,16 +247,23 @@ def test_a_search_setting_that_the_factory_lacks_is_refused(
         make_index(clusters(300, 8), {"factory": factory, "search": search})
 
 
-@pytest.mark.parametrize("factory", ["PQ2", "IVF4,PQ2", "OPQ2,IVF4,PQ2", "OPQ2,PQ2", "PCA4,PQ2,RFlat", "IDMap,PQ2"])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        *("PQ2", "IVF4,PQ2", "OPQ2,IVF4,PQ2", "OPQ2,PQ2", "PCA4,PQ2,RFlat", "IDMap,PQ2"),
+        *("Flat,Refine(PQ2)", "OPQ2,IVF4(PQ2x4),Flat", "IVF4,PQ2,Refine(PQ2)"),
+    ],
+)
 def test_codes_are_put_in_no_order_that_nobody_asks_for(factory: str) -> None:
     """Once a fault: a product quantiser of a factory took some four seconds a sub-quantiser, whatever the titles."""
     faiss = load_faiss()
     made, told = empty_index(section(factory=factory), 8), []
-    part = made  # whose end would be that of its parts
-    while part is not None:
-        part = faiss.downcast_index(part)
-        told.append(getattr(part, "do_polysemous_training", None))
-        part = getattr(part, "index", None) or getattr(part, "base_index", None)
+    parts = [made]  # whose end would be that of its parts
+    for part in parts:
+        own = faiss.downcast_index(part)
+        told.append(getattr(own, "do_polysemous_training", None))
+        names = ("index", "base_index", "refine_index", "quantizer")
+        parts += [held for name in names if (held := getattr(own, name, None)) is not None]
     assert False in told
     assert True not in told
 
