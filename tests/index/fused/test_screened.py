@@ -128,7 +128,7 @@ def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.
 
 @pytest.mark.parametrize("count", [64, 65, 20_000_000, 100_000_000, 2**31 - 1])
 def test_probes_are_among_the_titles(count: int) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     from semrec_faiss.index.fused.titles.gpu_titles import probed_rows
 
