@@ -20,7 +20,7 @@ from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.shard import rss_bytes
 from semrec_faiss.cluster.starting import A_PLACE
 from semrec_faiss.cluster.workers.blocks import done_in_blocks
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import StorageError, UnavailableError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import load_faiss
@@ -165,7 +165,7 @@ class _Run:
     ) -> None:
         self._opened = opened
         self._arguments = (wish, include_seen, profile)
-        self._workers = workers
+        self._workers = self._started = workers
         self._gpus = _gpus_each(opened, workers)
         self._progress = progress
         users = opened.users.count
@@ -181,7 +181,8 @@ class _Run:
         resumed = sum(held.users for held in counts.values())
         left = [block for block in self._blocks if block not in counts]
         done, users = resumed, self._opened.users.count
-        for block, content in done_in_blocks(self._start, min(self._workers, len(left)), "make", left):
+        self._started = min(self._workers, len(left))
+        for block, content in done_in_blocks(self._start, self._started, "make", left):
             with new_file(_part(work, block)) as file:
                 file.write(content)
             counts[block] = _must_hold(_part(work, block))
@@ -197,7 +198,13 @@ class _Run:
 
     def _start(self, number: int) -> Any:
         ray = load_ray()
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1) / self._workers))
+        there = ray.cluster_resources()
+        if there.get("GPU", 0) < self._gpus * self._started:  # Ray would wait for another one for ever
+            raise UnavailableError(
+                f"{self._started} workers need a GPU each, and the cluster has {there.get('GPU', 0):g} now",
+                fix="give the same command: what is done is kept, and it takes as many workers as there are machines",
+            )
+        cores = max(1, int(there.get("CPU", 1) / self._workers))
         maker = ray.remote(ListMaker).options(num_cpus=A_PLACE, num_gpus=self._gpus, scheduling_strategy="SPREAD")
         return maker.remote(self._opened, *self._arguments, cores)
 

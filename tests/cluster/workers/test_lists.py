@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from semrec_faiss.cluster.workers import lists
 from semrec_faiss.cluster.workers.blocks import done_in_blocks
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.wish import Wish
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +114,33 @@ def test_a_block_that_ends_every_worker_is_given_up(
     with pytest.raises(UnavailableError, match="4 workers were lost over the same block of work"):
         list(done_in_blocks(start, 1, "do", [(number,) for number in range(3)]))
     assert capsys.readouterr().out == "", "Ray tells of lost workers, and stdout is for JSON"
+
+
+def test_a_worker_whose_gpu_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: Ray waited for ever for a GPU in the place of that of a machine that was lost."""
+    has = {"CPU": 8.0, "GPU": 2.0}
+    started: list[dict[str, Any]] = []
+
+    def options(**wanted: Any) -> Any:
+        started.append(wanted)
+        return SimpleNamespace(remote=lambda *_: "a worker")
+
+    fake = SimpleNamespace(
+        available_resources=lambda: has,
+        cluster_resources=lambda: has,
+        remote=lambda _: SimpleNamespace(options=options),
+    )
+    monkeypatch.setattr(lists, "load_ray", lambda: fake)
+    opened: Any = SimpleNamespace(
+        index=SimpleNamespace(device=SimpleNamespace(gpus=(0,))), users=SimpleNamespace(count=20)
+    )
+    run = lists._Run(opened, Wish(5), False, None, 2, lambda *_: None)
+    assert run._start(0) == "a worker"
+    assert started[0]["num_gpus"] == 1
+    has["GPU"] = 1.0
+    with pytest.raises(UnavailableError, match="2 workers need a GPU each, and the cluster has 1 now"):
+        run._start(0)
+    assert len(started) == 1
 
 
 def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, semrec: Any) -> None:
