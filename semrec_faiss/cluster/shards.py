@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,10 @@ class OpenShards:
     wanted: int = 1
     held: tuple[object, ...] = ()
     _preferred: dict[int, int] = field(default_factory=dict)
-    _lost: set[int] = field(default_factory=set)
+    _lost: dict[int, Any] = field(default_factory=dict)  # each with a ping, or None: once that answers, it is back
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"held": ()}
+        return vars(self) | {"held": (), "_lost": dict.fromkeys(self._lost)}
 
     def __len__(self) -> int:
         return len(self.listed.shards)
@@ -128,9 +129,18 @@ class OpenShards:
             for number, (shard, own) in enumerate(zip(self.listed.shards, pings, strict=True))
         ]
 
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Wait inside as long as for opening: what shards are asked for the first time takes them longer."""
+        usual, self.patience_s = self.patience_s, OPEN_SECONDS
+        try:
+            yield
+        finally:
+            self.patience_s = usual
+
     def lose(self, shard: int) -> None:
-        """Take a shard for lost until it answers: where partial answers are wanted, it is not waited for."""
-        self._lost.add(shard)
+        """Take a shard for lost until it answers a ping: where partial answers are wanted, it is not waited for."""
+        self._lost[shard] = self._call(shard, "ping", ()) if self.replicas else None
 
     def lost_one(self) -> UnavailableError:
         """Return the error for a question that a shard which is lost may know the answer to."""
@@ -153,9 +163,9 @@ class OpenShards:
             for shard, reference in asked.items():
                 try:
                     answers[shard] = self._answer(ray, shard, reference, method, sent[shard], patience_s)
-                    self._lost.discard(shard)
+                    self._lost.pop(shard, None)
                 except UnavailableError:
-                    self._lost.add(shard)
+                    self.lose(shard)
                     if not self.partial:
                         raise
                 except TooLateError as error:
@@ -174,7 +184,7 @@ class OpenShards:
         self, ray: Any, shard: int, reference: Any, method: str, arguments: tuple[Any, ...], patience_s: float
     ) -> Any:
         """Wait for an answer; where its actor is lost, ask the other replicas and, when it is there again, itself."""
-        is_lost = shard in self._lost
+        is_lost = self._is_lost(ray, shard)
         patience_s = RETRY_SECONDS if self.partial and is_lost else patience_s
         due_s = time_left()
         is_hurried = due_s is not None and SHARE_OF_TIME_LEFT * due_s < patience_s
@@ -200,6 +210,19 @@ class OpenShards:
                 time.sleep(min(RETRY_SECONDS, max(0.0, ends - time.monotonic())))
             tried += 1
             reference = self._call(shard, method, arguments)
+
+    def _is_lost(self, ray: Any, shard: int) -> bool:
+        """Tell whether a shard that did not answer in time still answers no ping: it may just have taken longer."""
+        if shard not in self._lost:
+            return False
+        ping = self._lost.get(shard)
+        is_over = ping is not None and bool(ray.wait([ping], timeout=0)[0])
+        if is_over and _is_fine(ray, ping):
+            self._lost.pop(shard, None)
+            return False
+        if is_over or ping is None:
+            self.lose(shard)
+        return True
 
     def _lost_one(self, shard: int, what: str) -> UnavailableError:
         return UnavailableError(f"{named(self.listed, shard)} {what}", fix=LOST_FIX)

@@ -24,17 +24,28 @@ SLOW = 1
 
 
 def _shards(monkeypatch: pytest.MonkeyPatch, fails: Callable[[float], None], *, partial: bool) -> OpenShards:
-    """Two shards, of which the first answers at once and the other as ``fails`` does within so many seconds."""
+    """Two shards, of which the first answers at once and the other as ``fails`` does within so many seconds.
 
-    def get(shard: int, timeout: float) -> int:
+    A ping, by which is seen whether a shard is back, is there at once where ``fails`` does not need any time for it.
+    """
+
+    def get(shard: int, timeout: float = 0.0) -> int:
         if shard == SLOW:
             fails(timeout)
         return shard
 
+    def wait(pings: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        try:
+            return [get(ping, timeout) for ping in pings], []
+        except ray.exceptions.GetTimeoutError:
+            return [], pings
+        except ray.exceptions.RayError:
+            return pings, []
+
     def actor(shard: int) -> Any:
         return SimpleNamespace(ping=SimpleNamespace(remote=lambda: shard))
 
-    monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, exceptions=ray.exceptions))
+    monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions))
     there = Place(node=None, generation=GenerationRef(name="gen-000001", manifest_sha256="0" * 64))
     listed = ShardList(
         shards=tuple(Shard(folder=f"{at}", first=10 * at, titles=10, places=(there,)) for at in range(2))
@@ -61,7 +72,7 @@ def test_a_caller_in_a_hurry_is_told_of_the_time_and_no_shard_is_taken_for_lost(
     assert not shards._lost
     with due_at(time.monotonic() + 60), pytest.raises(UnavailableError, match=r"shard 1 of 2 .* within 0\.2 s"):
         shards.ask_all("ping")
-    assert shards._lost == {SLOW}
+    assert set(shards._lost) == {SLOW}
 
 
 def test_a_lost_shard_is_told_of_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,4 +94,43 @@ def test_a_partial_answer_in_a_hurry_costs_later_ones_nothing(monkeypatch: pytes
         with pytest.raises(TooLateError):
             shards.ask_each("ping", {SLOW: ()})
     assert shards.ask_all("ping") == {0: 0}
-    assert shards._lost == {SLOW}, "it had all the time that is given"
+    assert set(shards._lost) == {SLOW}, "it had all the time that is given"
+
+
+def _takes(seconds: float) -> Callable[[float], None]:
+    """Return how a shard fails whose answers take so long."""
+
+    def fails(given: float) -> None:
+        if given < seconds:
+            _is_slow(given)
+
+    return fails
+
+
+def test_what_takes_long_at_first_is_waited_for_inside_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: where a service's first filter took a second, it found all shards lost and did not start."""
+    shards = _shards(monkeypatch, _takes(0.3), partial=True)
+    with shards.patient():
+        assert shards.ask_all("ping") == {0: 0, SLOW: SLOW}
+    assert not shards._lost
+    assert shards.ask_all("ping") == {0: 0}, "as long as it was told to"
+
+
+def test_a_shard_that_was_late_once_is_waited_for_again_once_it_answers_a_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: whoever was late once was given a tenth of a second from then on, and stayed left out."""
+    now: list[Callable[[float], None]] = [_is_slow]
+
+    def fails(given: float) -> None:
+        now[0](given)
+
+    shards = _shards(monkeypatch, fails, partial=True)
+    assert shards.ask_all("ping") == {0: 0}
+    assert set(shards._lost) == {SLOW}
+    given: list[float] = []
+    now[0] = _is_dead
+    assert shards.ask_all("ping") == {0: 0}
+    assert set(shards._lost) == {SLOW}, "its ping failed"
+    now[0], shards.patience_s = given.append, 60
+    assert shards.ask_all("ping") == {0: 0, SLOW: SLOW}
+    assert not shards._lost
+    assert given[-1] > 1, "all the time that is given, not that of a lost shard"

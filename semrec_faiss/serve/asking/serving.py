@@ -193,7 +193,8 @@ class Serving:
     def _opened(self) -> Served:
         if self._cluster is not None:
             recommender = self._asks_a_cluster(self._cluster)
-            _warm_from_afar(recommender)
+            with recommender.shards.patient():  # type: ignore[attr-defined]
+                _warm_from_afar(recommender)
             return Served(recommender, 0, in_cluster=True)
         saved = SavedIndex(self.index, self._settings)
         check_room(saved, None if self.current is None else self.current.recommender.saved)
