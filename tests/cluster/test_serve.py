@@ -118,6 +118,16 @@ def _ask_many_at_once(service: Service, whole: Recommender) -> None:
     assert len(service.service.handlers._threads._threads) <= before + 1, "for the unknown title"
 
 
+def _ready(service: Service, *answering: int) -> httpx.Response:
+    """Ask /readyz until it shows so many actors a shard; a busy machine's may need more than its second at times."""
+    ends = time.monotonic() + 60
+    while True:
+        ready = service.ask("GET", "/readyz")
+        if [one["answering"] for one in ready.json()["shards"]] == list(answering) or time.monotonic() > ends:
+            return ready
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def sharded(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("served") / "index"
@@ -138,7 +148,7 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         for typed in ("film 15", "5", "m 1"):
             found = service.ask("GET", f"/v1/titles?q={typed}&k=20").json()["titles"]
             assert found == whole.titles.records(whole.titles.type_ahead().find(typed, 20)), typed
-        ready = service.ask("GET", "/readyz")
+        ready = _ready(service, 1, 1)
         assert ready.status_code == 200
         assert [(one["first"], one["titles"], one["answering"]) for one in ready.json()["shards"]] == [
             (0, 150, 1),
@@ -156,7 +166,7 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         assert now is not None
         assert now.recommender.shards.replicas[0] == kept, "a shard that has not changed"  # type: ignore[attr-defined]
         service.kill(1)
-        ready = service.ask("GET", "/readyz")
+        ready = _ready(service, 1, 0)
         assert ready.status_code == 503
         assert [one["answering"] for one in ready.json()["shards"]] == [1, 0]
         refused = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
@@ -169,14 +179,15 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
 def test_partial_answers_are_given_where_they_are_wanted(sharded: Path) -> None:
     service = Service(sharded, partial=True)
     try:
+        service.service.serving.current.recommender.shards.patience_s = 5  # type: ignore[union-attr, attr-defined]
         service.kill(1)
         answer = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert answer.status_code == 200
         assert answer.json()["titles_seen"] == pytest.approx(1 / 2, abs=2e-3)
         assert answer.json()["exact"] is False
-        assert service.ask("GET", "/readyz").status_code == 200
+        assert _ready(service, 1, 0).status_code == 200
         assert service.ask("POST", "/v1/similar", json={"title": "m00290", "k": 5}).status_code == 503
         service.kill(0)
-        assert service.ask("GET", "/readyz").status_code == 503
+        assert _ready(service, 0, 0).status_code == 503
     finally:
         service.close()
