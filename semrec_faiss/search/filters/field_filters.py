@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from semrec_faiss.arguments import mapping_of, names_of
-from semrec_faiss.data.folder.database import quoted_name, quoted_text
+from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
+from semrec_faiss.search.filters.values import bounded, holds_numbers, number_of, one_of
 
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
 Ranges = tuple[tuple[str, str | None, str | None], ...]
 
-_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-_NUMBERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED), "FLOAT", "DOUBLE")
+_VALUES = (bool, np.bool_, float, np.floating, Decimal, dt.date, dt.time)
+"""What a value may be besides a name; it stands for its text."""
 
 
 def any_of_from(value: Any) -> AnyOf:
     """Return values by field as a tuple; one value is a list of one; raises UsageError for what is no mapping."""
     if isinstance(value, tuple):
         return value
-    return tuple(
-        (field, names_of(values, f"any_of[{field!r}]")) for field, values in mapping_of(value, "any_of").items()
-    )
+    return tuple((field, _values_of(values, field)) for field, values in mapping_of(value, "any_of").items())
+
+
+def _values_of(values: Any, field: str) -> tuple[str, ...]:
+    what = f"any_of[{field!r}]"
+    if isinstance(values, _VALUES):
+        return (str(values),)
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping):
+        return names_of(values, what)
+    return names_of([str(one) if isinstance(one, _VALUES) else one for one in values], what)
 
 
 def ranges_from(value: Any) -> Ranges:
@@ -47,11 +58,7 @@ def ranges_from(value: Any) -> Ranges:
 def any_of_clause(catalog: Catalog, field: str, values: Sequence[str]) -> str:
     """Return the clause that holds for titles whose field is, or, where it is a list, holds one of the values."""
     name, kind = _known(catalog, field)
-    listed = ", ".join(map(quoted_text, values))
-    if kind.endswith("[]"):
-        return f"list_has_any({quoted_name(name)}::VARCHAR[], [{listed}])"
-    text = f"({quoted_name(name)}->>'$')" if kind == "JSON" else f"{quoted_name(name)}::VARCHAR"
-    return f"{text} IN ({listed})"
+    return one_of(quoted_name(name), list(values), kind, field)
 
 
 def range_clause(catalog: Catalog, field: str, first: str | None, last: str | None) -> str:
@@ -62,39 +69,14 @@ def range_clause(catalog: Catalog, field: str, first: str | None, last: str | No
     if first is not None and last is not None and _are_turned_round(first, last, kind, field):
         raise UsageError(f"{first} to {last} is an empty span of {field!r}", fix=f"the lower first: {last} to {first}")
     bounds = [(">=", first), ("<=", last)]
-    return " AND ".join(
-        f"{quoted_name(name)} {sign} {_value(one, kind, field)}" for sign, one in bounds if one is not None
-    )
+    return " AND ".join(bounded(quoted_name(name), sign, one, kind, field) for sign, one in bounds if one is not None)
 
 
 def _are_turned_round(first: str, last: str, kind: str, field: str) -> bool:
     """Tell an empty span of numbers or texts; what else there is, such as times, is written in several ways."""
-    if _holds_numbers(kind):
-        return _number(first, field) > _number(last, field)
+    if holds_numbers(kind):
+        return number_of(first, field) > number_of(last, field)
     return kind == "VARCHAR" and first > last
-
-
-def _holds_numbers(kind: str) -> bool:
-    return kind in _NUMBERS or kind.startswith("DECIMAL")
-
-
-def _value(text: str, kind: str, field: str) -> str:
-    if not _holds_numbers(kind):
-        return f"{quoted_text(text)}::{kind}"
-    _number(text, field)
-    return f"{quoted_text(text)}::{'DOUBLE' if kind in _NUMBERS else kind}"
-
-
-def _number(text: str, field: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
-        raise UsageError(
-            f"{text!r} is no number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
-        )
-    return number
 
 
 def _known(catalog: Catalog, field: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     any_genres: tuple[str, ...] = ()
     not_genres: tuple[str, ...] = ()
     years: tuple[Year, Year] | None = None
-    any_of: dict[str, Annotated[list[Name], Meta(min_length=1)]] = {}
+    any_of: dict[str, Annotated[list[Name | float | bool], Meta(min_length=1)]] = {}
     ranges: dict[str, tuple[Bound, Bound]] = {}
     exclude: tuple[Name, ...] = ()
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0

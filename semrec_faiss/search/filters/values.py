@@ -1,0 +1,121 @@
+"""Values as SQL compares them with a field: numbers exactly, other types as such, all others as texts."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+
+import numpy as np
+
+from semrec_faiss.data.folder.database import quoted_text
+from semrec_faiss.errors import UsageError
+
+_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_WHOLE = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
+_FLOATS = ("FLOAT", "DOUBLE")
+_OTHERS = ("BOOLEAN", "DATE", "TIME", "TIMESTAMP", "UUID")
+
+_DIGITS = 200
+"""Significant digits of a number that are looked at; those of a field's are 39 at most."""
+
+
+def one_of(column: str, values: list[str], kind: str, field: str) -> str:
+    """Return the clause that holds where a column is one of some values; where it is a list, where it holds one.
+
+    Raises:
+        UsageError: a value that is no number, of a field of numbers.
+    """
+    is_list = kind.endswith("[]")
+    literals, cast = _literals(values, kind.removesuffix("[]"), field)
+    if not literals:  # a field of whole numbers is never 5.5
+        return "false"
+    listed = ", ".join(literals)
+    if is_list:
+        return f"list_has_any({column}{'::VARCHAR[]' if cast else ''}, [{listed}])"
+    text = f"({column}->>'$')" if kind == "JSON" else f"{column}::VARCHAR" if cast else column
+    return f"{text} IN ({listed})"
+
+
+def bounded(column: str, sign: str, value: str, kind: str, field: str) -> str:
+    """Return the clause that holds where a column is ``>=`` or ``<=`` a value; raises UsageError as `one_of`."""
+    if not holds_numbers(kind):
+        return f"{column} {sign} {quoted_text(value)}::{kind}"
+    number = number_of(value, field)
+    if kind in _FLOATS:
+        return f"{column} {sign} {_float(number, kind)}"
+    rounded = _rounded(number, kind, ROUND_CEILING if sign == ">=" else ROUND_FLOOR)
+    lowest, highest = _limits(kind)
+    if lowest <= rounded <= highest:
+        return f"{column} {sign} {_literal(rounded, kind)}"
+    holds_all = (rounded < lowest) == (sign == ">=")
+    return f"{column} IS NOT NULL" if holds_all else "false"
+
+
+def holds_numbers(kind: str) -> bool:
+    """Tell whether a field of this type holds numbers."""
+    return kind in _WHOLE or kind in _FLOATS or kind.startswith("DECIMAL")
+
+
+def number_of(text: str, field: str) -> Decimal:
+    """Read a number, as many digits as it has; raises UsageError for what is none."""
+    try:
+        number = math.nan if math.isnan(float(text)) else Decimal(text)
+    except (ValueError, ArithmeticError):
+        number = math.nan
+    if isinstance(number, float):
+        raise UsageError(
+            f"{text!r} is no number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
+        )
+    return number
+
+
+def _literals(values: list[str], kind: str, field: str) -> tuple[list[str], bool]:
+    """Return values as SQL writes them, without those that the type cannot hold, and whether as texts."""
+    if kind.startswith(_OTHERS):
+        return [f"{quoted_text(value)}::{kind}" for value in values], False
+    if not holds_numbers(kind):
+        return [quoted_text(value) for value in values], True
+    numbers = [number_of(value, field) for value in values]
+    if kind in _FLOATS:
+        return [_float(number, kind) for number in numbers], False
+    lowest, highest = _limits(kind)
+    within = [number for number in numbers if lowest <= number <= highest]
+    held = [number for number in within if _rounded(number, kind, ROUND_FLOOR) == number]
+    return [_literal(number, kind) for number in held], False
+
+
+def _float(number: Decimal, kind: str) -> str:
+    with np.errstate(over="ignore"):
+        return f"'{np.float32(float(number)) if kind == 'FLOAT' else float(number)}'::{kind}"
+
+
+def _literal(number: Decimal, kind: str) -> str:
+    wide = (
+        f"DECIMAL(38,{_scale(kind)})" if kind.startswith("DECIMAL") else "UHUGEINT" if kind == "UHUGEINT" else "HUGEINT"
+    )
+    return f"'{number:f}'::{wide}"
+
+
+def _rounded(number: Decimal, kind: str, rounding: str) -> Decimal:
+    """Round to what the type holds; infinity stays."""
+    scale = _scale(kind)
+    if number.is_infinite() or number.adjusted() > 2 * _scale(kind) + 60:
+        return number
+    with localcontext() as context:
+        context.prec = _DIGITS
+        return number.scaleb(scale).to_integral_value(rounding).scaleb(-scale)
+
+
+def _scale(kind: str) -> int:
+    """Return the digits after the point: those of DECIMAL(10,2) are 2."""
+    return int(kind.rstrip(")").partition(",")[2] or 0)
+
+
+def _limits(kind: str) -> tuple[Decimal, Decimal]:
+    """Return the least and the greatest number that a literal of `_literal` may be."""
+    if kind.startswith("DECIMAL"):
+        most = Decimal((0, (9,) * 38, -_scale(kind)))
+        return -most, most
+    if kind == "UHUGEINT":
+        return Decimal(0), Decimal(2**128 - 1)
+    return Decimal(-(2**127)), Decimal(2**127 - 1)
