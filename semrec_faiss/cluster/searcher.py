@@ -57,14 +57,16 @@ class ShardedSearcher(Searcher):
             mine = None if exclusions is None else exclusions.take(at)
             return self.index.best(np.ascontiguousarray(queries[at]), size, allowed, mine, strategy)
 
-        return self.varied(queries, wish, pool)
+        return self.varied(len(queries), wish, pool, queries)
 
     def alike(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles most like what is asked."""
-        k = wish.k if wish.variety.is_plain else wish.variety.pool(wish.k)
         allowed = self.allowed(wish)
-        pool = self.index.gathered("alike", k, exclusions, lambda mine: (asked, k, allowed, mine))
-        return self.chosen(pool, wish)
+
+        def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+            return self.index.gathered("alike", size, exclusions, lambda mine: (asked, size, allowed, mine))
+
+        return self.chosen(1, wish, pool)
 
     def allowed(self, wish: Wish) -> Allowed:
         """Return what a wish allows, as shards are told; raises UsageError and NotFoundError as `run`."""

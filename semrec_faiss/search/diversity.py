@@ -132,8 +132,7 @@ def _choose(
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
     vectors = _vectors(index, candidates) if variety.diversity else None
-    # An empty place holds -inf, which 0 does not cancel.
-    relevance = np.where(open_, scores, np.float32(0)) if asked is None else _relevance(asked, candidates, vectors)
+    relevance = _relevance(asked, scores, vectors)
     nearest = np.zeros(candidates.shape)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
@@ -154,11 +153,15 @@ def _choose(
     return chosen_rows, chosen_scores
 
 
-def _relevance(queries: Vectors, candidates: Rows, vectors: Vectors | None) -> Scores:
+def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors | None) -> Scores:
     """Return the candidates' scores, which rounding must not turn round; by score alone, their places say it all."""
-    if vectors is not None:
-        return inner_products(queries, vectors)
-    return np.broadcast_to(-np.arange(candidates.shape[1], dtype=np.float32), candidates.shape)
+    if vectors is None:
+        return np.broadcast_to(-np.arange(scores.shape[1], dtype=np.float32), scores.shape)
+    if queries is None:
+        return np.where(
+            np.isfinite(scores), scores, np.float32(0)
+        )  # an empty place holds -inf, which 0 does not cancel
+    return inner_products(queries, vectors)
 
 
 def _vectors(index: VectorIndex, candidates: Rows) -> Vectors:

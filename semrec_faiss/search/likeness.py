@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 
-from semrec_faiss.arrays import Values, Vectors
+from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
@@ -46,7 +47,12 @@ class Likeness:
         Raises:
             UsageError: an index without blocks, or another word for one.
         """
-        return self._searcher.chosen(self.pool(self.asked(row, by), wish, exclusions), wish)
+        asked = self.asked(row, by)
+
+        def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+            return self.pool(asked, replace(wish, k=size), exclusions)
+
+        return self._searcher.chosen(1, wish, pool)
 
     def asked(self, row: int, by: Block) -> Asked:
         """Return what `pool` compares with for a title; raises as `run`."""
@@ -55,15 +61,14 @@ class Likeness:
         return Asked((self._searcher.index.vectors([row])[0, self._columns(by)] / length).astype(np.float32), by)
 
     def pool(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
-        """Find the titles most like what is asked, as many as ``wish`` is chosen from."""
+        """Find the ``wish.k`` titles most like what is asked, however varied they are to be."""
         started = time.perf_counter()
         restriction = self._searcher.restriction(wish, exclusions)
         scores = self._cosines(asked)
         order = np.lexsort((np.arange(len(scores)), -scores))
         order = order[restriction.allows(order[None, :])[0]]
-        size = min(len(order), wish.k if wish.variety.is_plain else wish.variety.pool(wish.k))
-        rows = np.full((1, max(size, min(wish.k, len(scores)))), -1, np.int64)
-        rows[0, :size] = order[:size]
+        rows = np.full((1, min(wish.k, len(scores))), -1, np.int64)
+        rows[0, : len(order)] = order[: wish.k]
         found = np.where(rows >= 0, scores[np.maximum(rows, 0)], -np.inf).astype(np.float32)
         stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
         return TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])

@@ -26,6 +26,9 @@ from semrec_faiss.search.wish import Wish
 if TYPE_CHECKING:
     from semrec_faiss.index.fused.titles.users import HeldUsers
 
+PoolOf = Callable[[Rows, int, Strategy], TopK]
+"""Finds the best titles of some queries: their positions in a batch, int64 (some,), how many, and by which strategy."""
+
 HELD_AT = 2
 """How many questions about users come before they are copied to the GPU."""
 
@@ -77,7 +80,7 @@ class Searcher:
                 mine = restriction.take(at)
                 return restricted_top_k(self.index, queries[at], size, mine, strategy=strategy, gathered=gathered)
 
-            found = self.varied(queries, wish, pool)
+            found = self.varied(len(queries), wish, pool, queries)
         if restriction.mask is not None:
             found.stages.insert(0, filtering)
         return found
@@ -101,19 +104,19 @@ class Searcher:
         """Return what ``wish`` and exclusions allow; raises as `run` does."""
         return self._restriction(wish, exclusions)[0]
 
-    def chosen(self, pool: TopK, wish: Wish) -> TopK:
-        """Take what ``wish`` asks for from lists that are made already, best first.
+    def chosen(self, count: int, wish: Wish, pool_of: PoolOf) -> TopK:
+        """Take what ``wish`` asks for from lists that are scored in another way than by one vector a query.
 
         Args:
-            pool: the lists, however they were scored.
+            count: how many queries there are.
             wish: how many titles, and how varied.
+            pool_of: see `varied`.
         """
+        if not wish.variety.is_plain:
+            return self.varied(count, wish, pool_of)
         k = min(wish.k, self.index.count)
-        if wish.variety.is_plain:
-            return replace(pool, rows=pool.rows[:, :k], scores=pool.scores[:, :k])
-        groups = {name: self.group(name) for name in wish.variety.max_per}
-        rows, scores = choose_varied(self.index, None, pool, k, wish.variety, groups)
-        return replace(pool, rows=rows, scores=scores, exact=False, strategy=f"{pool.strategy}+variety")
+        pool = pool_of(np.arange(count), k, wish.strategy)
+        return replace(pool, rows=pool.rows[:, :k], scores=pool.scores[:, :k])
 
     def check(self, wish: Wish) -> None:
         """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""
@@ -136,25 +139,27 @@ class Searcher:
         gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
-    def varied(self, queries: Vectors, wish: Wish, pool_of: Callable[[Rows, int, Strategy], TopK]) -> TopK:
+    def varied(self, count: int, wish: Wish, pool_of: PoolOf, queries: Vectors | None = None) -> TopK:
         """Choose from pools that grow, each query's own, until it has k titles or its pool is all that matches.
 
         Args:
-            queries: float32 (queries, dim), prepared.
+            count: how many queries there are.
             wish: what is wanted.
-            pool_of: finds the best of some of the queries: their positions, how many, and by which strategy.
+            pool_of: finds the best of some of the queries: their positions, how many at least, and by which strategy.
+            queries: float32 (queries, dim), prepared; None where scores are not those of one vector a query.
         """
         groups = {name: self.group(name) for name in wish.variety.max_per}
         k = min(wish.k, self.index.count)
         most = min(self.index.count, self.index.k_limit or self.index.count)
         size = min(most, wish.variety.pool(wish.k))
         strategy = wish.strategy
-        result = TopK.empty(len(queries), k)
-        active = np.arange(len(queries))
+        result = TopK.empty(count, k)
+        active = np.arange(count)
         while True:
             pool = pool_of(active, size, strategy)
             started = time.perf_counter()
-            rows, scores = choose_varied(self.index, queries[active], pool, k, wish.variety, groups)
+            asked = None if queries is None else queries[active]
+            rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups)
             stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
             result.rows[active], result.scores[active], result.matching[active] = rows, scores, pool.matching
             result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen

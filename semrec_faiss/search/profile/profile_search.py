@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from semrec_faiss.arrays import Mask, Rows, Scores, Values
+from semrec_faiss.arrays import Mask, Rows, Scores, Values, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
@@ -21,6 +21,7 @@ from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
 from semrec_faiss.search.restricted.found import Stage, TopK
+from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
@@ -117,28 +118,27 @@ class ProfileSearch:
         Raises:
             UsageError: the index knows no histories, or what `Searcher.run` raises.
         """
-        fetch = self._fetch(profile, wish)
-        step = max(1, BLOCK_CELLS // (fetch * profile.interests))
+        step = max(1, BLOCK_CELLS // (self._fetch(profile, wish, wish.k) * profile.interests))
         blocks = [users[first : first + step] for first in range(0, len(users), step)] or [users]
         found = []
         for number, block in enumerate(blocks):
             positions = np.arange(number * step, number * step + len(block))
             mine = None if exclusions is None else exclusions.take(positions)
             tastes = [self.weighed(user, profile) for user in block.tolist()]
-            found.append(self._block(tastes, profile, wish, mine, fetch))
+            found.append(self._block(tastes, profile, wish, mine))
         lists = [one for one, _ in found]
         return _joined(lists), np.concatenate([unknown for _, unknown in found])
 
     def for_taste(self, rows: Rows, weights: Values, profile: Profile, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find what ``wish`` asks for, for somebody who is no user; ``weights`` as `profile_weights` has them."""
-        return self._block([(rows, weights)], profile, wish, exclusions, self._fetch(profile, wish))[0]
+        return self._block([(rows, weights)], profile, wish, exclusions)[0]
 
-    def _fetch(self, profile: Profile, wish: Wish) -> int:
-        """Return how many titles an interest is searched for."""
+    def _fetch(self, profile: Profile, wish: Wish, size: int) -> int:
+        """Return how many titles an interest is searched for where ``size`` are to be chosen from."""
         index = self._searcher.index
-        wanted = wish.k if wish.variety.is_plain else max(wish.k, wish.variety.pool(wish.k))
-        wanted = max(wanted, LEAST_LIST, profile.pool) if profile.popularity else wanted
-        return min(wanted, index.count, index.k_limit or index.count)
+        limit = index.count if wish.strategy == "subset" else index.k_limit or index.count
+        more = min(max(LEAST_LIST, profile.pool), limit) if profile.popularity else 1
+        return min(max(size, more), index.count)
 
     def _block(
         self,
@@ -146,30 +146,37 @@ class ProfileSearch:
         profile: Profile,
         wish: Wish,
         exclusions: Exclusions | None,
-        fetch: int,
     ) -> tuple[TopK, Mask]:
         index = self._searcher.index
         made = [interest_vectors(index.vectors(rows), weights, profile.interests, SEED)[0] for rows, weights in tastes]
-        counts = np.array([len(own) for own in made], dtype=np.int64)
-        owner = np.repeat(np.arange(len(tastes)), counts)
         vectors = np.concatenate([np.empty((0, index.dim)), *made])
         queries = index.prepare(vectors) if len(vectors) else vectors.astype(np.float32)
-        plain = replace(wish, k=fetch, variety=Variety())
-        pools = self._searcher.run(queries, plain, None if exclusions is None else exclusions.take(owner))
+        asked = _Interests(queries, np.array([len(own) for own in made], dtype=np.int64))
+
+        def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+            plain = replace(wish, k=size, variety=Variety(), strategy=strategy)
+            return self._pool(asked.take(at), profile, plain, None if exclusions is None else exclusions.take(at))
+
+        return self._searcher.chosen(len(tastes), wish, pool), asked.counts == 0
+
+    def _pool(self, asked: _Interests, profile: Profile, plain: Wish, exclusions: Exclusions | None) -> TopK:
+        """Make a list of those of each user's interests, of ``plain.k`` titles at least, or all that match."""
+        fetch = self._fetch(profile, plain, plain.k)
+        plain = replace(plain, k=fetch)
+        pools = self._searcher.run(asked.queries, plain, None if exclusions is None else exclusions.take(asked.owners))
         started = time.perf_counter()
         scores = pools.scores.astype(np.float64)
         if profile.popularity:
             scores += self._prior(profile)[np.maximum(pools.rows, 0)]
-        rows, best = _merged(pools.rows, scores, counts, profile.merge)
-        unknown = counts == 0
-        matching = np.zeros(len(tastes), np.int64)
-        matching[owner] = pools.matching
-        merged = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages), pools.titles_seen)
-        if unknown.any():
-            self.fill_popular(merged, np.flatnonzero(unknown), profile.liked, plain, exclusions)
-        result = self._searcher.chosen(merged, wish)
-        result.stages.append(Stage("profile", len(tastes), fetch, (time.perf_counter() - started) * 1e3))
-        return result, unknown
+        rows, best = _merged(pools.rows, scores, asked.counts, profile.merge)
+        matching = np.zeros(len(asked.counts), np.int64)
+        matching[asked.owners] = pools.matching
+        result = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages), pools.titles_seen)
+        unknown = np.flatnonzero(asked.counts == 0)
+        if len(unknown):
+            self.fill_popular(result, unknown, profile.liked, plain, exclusions)
+        result.stages.append(Stage("profile", len(asked.counts), fetch, (time.perf_counter() - started) * 1e3))
+        return result
 
     def _prior(self, profile: Profile) -> Values:
         """Return what popularity adds to the score of each title: float64 (titles,)."""
@@ -199,14 +206,41 @@ class ProfileSearch:
 
     def fill_popular(self, lists: TopK, unknown: Rows, liked: float, wish: Wish, exclusions: Exclusions | None) -> None:
         """Put popular titles, in place, where nothing is known: at the positions ``unknown`` of a batch."""
-        mine = None if exclusions is None else exclusions.take(unknown)
-        found = self._popular(len(unknown), liked, wish, mine)
+
+        def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
+            mine = None if exclusions is None else exclusions.take(unknown[at])
+            return self._popular(len(at), liked, replace(wish, k=size), mine)
+
+        found = self._searcher.chosen(len(unknown), wish, pool)
         width = lists.rows.shape[1]
         lists.rows[unknown] = found.rows[:, :width]
         lists.scores[unknown] = found.scores[:, :width]
         lists.matching[unknown] = found.matching
         known = len(unknown) < len(lists.rows)
         lists.strategy = f"{lists.strategy}+popular" if known else "popular"
+
+
+@dataclass(frozen=True)
+class _Interests:
+    """What users are interested in.
+
+    Attributes:
+        queries: float32 (interests, dim), one user's after another's.
+        counts: int64 (users,), how many each has; 0 of whom nothing is known.
+    """
+
+    queries: Vectors
+    counts: Rows
+
+    @property
+    def owners(self) -> Rows:
+        """Whose each interest is: int64 (interests,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def take(self, users: Rows) -> _Interests:
+        """Return those of some users, whose places ascend."""
+        mine = slice(None) if len(users) == len(self.counts) else np.isin(self.owners, users)
+        return _Interests(self.queries[mine], self.counts[users])
 
 
 def _merged(rows: Rows, scores: Values, counts: Rows, merge: str) -> tuple[Rows, Scores]:

@@ -1,0 +1,86 @@
+"""Lists that may hold so many titles of a kind: full whenever they can be, whatever they are scored by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import semrec_faiss
+from semrec_faiss import Recommender, Taste
+from semrec_faiss.search.answers.answer import Answer
+
+COUNT, CLOSE = 300, 200
+"""All titles; the first so many are one series and lie close together: no pool of the nearest goes past them."""
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "interests": {"profile": {"interests": 3}},
+    "turns": {"profile": {"interests": 3, "merge": "turns"}},
+    "popularity": {"profile": {"popularity": 0.3, "pool": 100}},
+    "lengths count": {"index": {"normalize": False}},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def films(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(COUNT, 12))
+    vectors[:CLOSE] = vectors[0] + 0.01 * vectors[:CLOSE]
+    vectors *= random.uniform(0.5, 2, size=(COUNT, 1))
+    titles = {
+        "media_id": [f"m{row}" for row in range(COUNT)],
+        "title": [f"Film {row}" for row in range(COUNT)],
+        "series": ["one" if row < CLOSE else None for row in range(COUNT)],
+    }
+    seen = [
+        (f"u{user}", f"m{row}", 5.0 if user else 1.0) for user in range(9) for row in random.choice(CLOSE, 9, False)
+    ]
+    users, items, ratings = zip(*seen, strict=True)
+    interactions = {"user": users, "item": items, "rating": ratings}
+    config = {"profile": {}} | WAYS[request.param]
+    output: Path = tmp_path_factory.mktemp("varied") / "index"
+    made = vectors.astype(np.float32)
+    return semrec_faiss.build(made, titles, interactions=interactions, config=config, output=output)
+
+
+def of_each_series(ranking: Answer, most: int, k: int) -> Sequence[int]:
+    """Take the first k of a ranking of all titles that so many of a series leave."""
+    counts: Counter[str] = Counter()
+    chosen = []
+    for result in ranking:
+        series = result.fields.get("series")
+        if series is None or counts[series] < most:
+            counts[series or ""] += 1
+            chosen.append(int(result.media_id[1:]))
+    return chosen[:k]
+
+
+@pytest.mark.parametrize(("most", "k"), [(1, 10), (3, 101), (2, 250)])
+def test_a_list_is_full_where_titles_are_left(films: Recommender, most: int, k: int, request: Any) -> None:
+    limit = {"series": most}
+    answers = [
+        films.similar("m0", k, max_per=limit),
+        films.recommend_for(Taste(likes=["m1", "m250"]), k, max_per=limit),
+    ]
+    wholes = [films.similar("m0", COUNT), films.recommend_for(Taste(likes=["m1", "m250"]), COUNT)]
+    # Of "u0" nothing is liked: popular titles.
+    answers += [films.recommend(user, k, max_per=limit) for user in ("u0", "u1", "u2")]
+    wholes += [films.recommend(user, COUNT) for user in ("u0", "u1", "u2")]
+    for answer, whole in zip(answers, wholes, strict=True):
+        expected = of_each_series(whole, most, k)
+        assert len(answer) == len(expected) and answer.matching == whole.matching
+        assert [result.fields.get("series") for result in answer].count("one") <= most
+        if "popularity" not in request.node.callspec.id:  # which reorders a pool: that of all titles is a larger one
+            assert answer.rows.tolist() == list(expected)
+
+
+def test_a_batch_gives_each_user_the_same(films: Recommender) -> None:
+    users = [f"u{user}" for user in range(9)]
+    for answer, user in zip(films.recommend(users, 8, max_per={"series": 1}), users, strict=True):
+        assert answer.rows.tolist() == films.recommend(user, 8, max_per={"series": 1}).rows.tolist()
+        assert len(answer) == 8 and sum(result.fields.get("series") is not None for result in answer) <= 1
