@@ -117,6 +117,8 @@ class SavedUsers:
         many = len(user_ids) >= MANY_IDS and self.count <= MOST_KEPT_IDS
         if many or self._stored is None or "_all_rows" in self.__dict__:
             return np.fromiter(map(self._all_rows.get, user_ids, repeat(-1)), np.int64, len(user_ids))
+        if len(user_ids) == 1:  # most questions; numpy's way would take three times as long
+            return np.array([self._found_among_equal_hashes(self._stored, user_ids[0])], np.int64)
         rows = self._stored.first_rows(user_ids)
         lines = iter(self._stored.lines(rows[rows >= 0]))
         for position, user_id in enumerate(user_ids):
