@@ -2,7 +2,7 @@
 
 A search alone costs a device nearly what a hundred do. So a question that finds the device idle is searched at once, by
 the thread that asks, and those that come while it is busy wait together and are sent as one batch by a thread that
-then owns the device, without any delay of ours.
+then owns the device: without any delay of ours, but that the callers of a batch are awake before the next one begins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from semrec_faiss.search.batching.asked import Asked, TooLateError
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
-from semrec_faiss.search.batching.turn import Turn
+from semrec_faiss.search.batching.turn import Turn, wake
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 
@@ -133,7 +133,7 @@ class Batcher:
     def _own(self) -> None:
         while self._somebody_waits():
             with self._device:  # who comes while it is busy is in the next batch
-                self._serve(self._next())
+                self._answer(self._next())
 
     def _somebody_waits(self) -> bool:
         """Wait for callers; False when there are none and there will be no more."""
@@ -161,6 +161,10 @@ class Batcher:
             queries += len(asked.queries) if fits else 0
         self._waiting = others
         return together
+
+    def _answer(self, together: list[Asked]) -> None:
+        self._serve(together)
+        wake([asked.found for asked in together if isinstance(asked.found, Turn)])
 
     def _serve(self, together: list[Asked]) -> None:
         started = time.monotonic()
