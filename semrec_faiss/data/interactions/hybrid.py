@@ -1,6 +1,6 @@
 """Titles as what people did with them beside what their texts say: one vector, compared by one inner product.
 
-A title is [v ; √c · t]: v from the ratings (`factors`), t from the text (`text_block`), and c such that text says
+A title is [v ; √c · t]: v from the ratings (`factors`), t from the text (`text_part`), and c such that text says
 ``text_weight`` times as much as the ratings in the scores of a sample of users. A user is a weighted mean of titles.
 """
 
@@ -18,7 +18,7 @@ from semrec_faiss.config.profile import LEARNED, Profile
 from semrec_faiss.data.interactions.divided import HERE, DividedRatings, Workers
 from semrec_faiss.data.interactions.factors import new_title_map, rating_matrix, title_factors
 from semrec_faiss.data.interactions.profiles import profile_weights, weight_matrix
-from semrec_faiss.data.interactions.text_block import TextProjection
+from semrec_faiss.data.interactions.text_part import TextProjection
 from semrec_faiss.data.users import History
 from semrec_faiss.progress import Progress, silent
 
@@ -94,7 +94,7 @@ class Transformation:
         """Put both parts of titles together: float32 (n, dim)."""
         return np.concatenate((factors, block * np.float32(self.text_scale)), axis=1)
 
-    def text_block_of(self, vectors: Vectors) -> Vectors:
+    def text_part_of(self, vectors: Vectors) -> Vectors:
         """Return the text block of finished vectors (n, dim), as `TextProjection.project` gave it: float32 (n, …)."""
         block = vectors[:, self.rank :]
         return block if not self.text_scale else np.asarray(block / np.float32(self.text_scale))

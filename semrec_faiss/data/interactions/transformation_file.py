@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semrec_faiss.data.interactions.hybrid import LearnSettings, Transformation
-from semrec_faiss.data.interactions.text_block import TextProjection
+from semrec_faiss.data.interactions.text_part import TextProjection
 from semrec_faiss.errors import DataError
 from semrec_faiss.storage import read_small, sha256_of_file
 

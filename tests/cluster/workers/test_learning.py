@@ -13,7 +13,7 @@ from cluster_worlds import World
 
 from semrec_faiss import UsageError
 from semrec_faiss.cluster.workers.learning import ClusterWorkers
-from semrec_faiss.data.interactions import divided, text_block
+from semrec_faiss.data.interactions import divided, text_part
 from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
@@ -23,7 +23,7 @@ def test_workers_learn_what_one_process_does(
     cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(divided, "USERS_A_BLOCK", 16)
-    monkeypatch.setattr(text_block, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(text_part, "BLOCK_ROWS", 100)
     settings = LearnSettings(rank=8, directions=5)
     made = {}
     for name, workers in (("whole", HERE), ("blocks", Workers()), ("cluster", ClusterWorkers())):

@@ -9,7 +9,7 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.factors import new_title_map, rating_matrix, title_factors
 from semrec_faiss.data.interactions.hybrid import LearnSettings, learn
 from semrec_faiss.data.interactions.profiles import profile_weights, weight_matrix
-from semrec_faiss.data.interactions.text_block import TextProjection
+from semrec_faiss.data.interactions.text_part import TextProjection
 from semrec_faiss.data.users import History
 
 
@@ -77,7 +77,7 @@ def test_text_weighs_as_much_as_it_is_told() -> None:
     spread = [np.std(users @ part @ part.T) for part in (vectors[:, :8], vectors[:, 8:])]
     assert spread[1] / spread[0] == pytest.approx(0.5, rel=1e-4)
     np.testing.assert_allclose(
-        made.text_block_of(vectors), TextProjection.fit(texts, 5).project(texts), rtol=1e-4, atol=1e-6
+        made.text_part_of(vectors), TextProjection.fit(texts, 5).project(texts), rtol=1e-4, atol=1e-6
     )
 
 
