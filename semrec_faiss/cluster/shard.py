@@ -150,7 +150,7 @@ class ShardServer:
         return self._of_whole(found)
 
     def alike(self, asked: Asked, k: int, allowed: Allowed, exclusions: Exclusions) -> TopK:
-        """Find the titles whose vectors, or blocks of them, point most the same way as the one asked about."""
+        """Find the titles whose vectors, or parts of them, point most the same way as the one asked about."""
         return self._of_whole(self._asked.likeness.pool(asked, self._wish(allowed, k), exclusions))
 
     def asked_of(self, row: int, by: Any) -> Asked:

@@ -1,4 +1,4 @@
-"""Titles that are like one where lengths mean something else: by the cosine of the whole vector, or of one block."""
+"""Titles that are like one where lengths mean something else: by the cosine of the vector, or of a part of it."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
-Block = Literal["whole", "people", "text"]
+Part = Literal["whole", "people", "text"]
 """By what titles are alike: the whole vector, what people did with them, or what their texts say."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What titles are compared with: float32 (columns,), of unit length, and the block of their vectors that it is."""
+    """What titles are compared with: float32 (columns,), of unit length, and the part of their vectors that it is."""
 
     query: Vectors
-    by: Block
+    by: Part
 
 
 class Likeness:
     """Finds titles by cosine in an index of inner products, exactly; its own search would bring up popular titles."""
 
     def __init__(self, searcher: Searcher, transformation: Transformation | None) -> None:
-        """Scan the vectors of ``searcher``; ``transformation`` knows the blocks, where they were learned."""
+        """Scan the vectors of ``searcher``; ``transformation`` knows the parts, where they were learned."""
         self._searcher = searcher
         self._transformation = transformation
-        self._lengths = lru_cache(len(get_args(Block)))(self._measure)
+        self._lengths = lru_cache(len(get_args(Part)))(self._measure)
 
-    def run(self, row: int, by: Block, wish: Wish, exclusions: Exclusions) -> TopK:
+    def run(self, row: int, by: Part, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles most like one.
 
         Raises:
-            UsageError: an index without blocks, or another word for one.
+            UsageError: an index whose vectors have no parts, or another word for one.
         """
         asked = self.asked(row, by)
 
@@ -54,7 +54,7 @@ class Likeness:
 
         return self._searcher.chosen(1, wish, pool)
 
-    def asked(self, row: int, by: Block) -> Asked:
+    def asked(self, row: int, by: Part) -> Asked:
         """Return what `pool` compares with for a title; raises as `run`."""
         length = self._lengths(by)[row]
         # Of unit length, so that products of long vectors fit float32.
@@ -73,20 +73,20 @@ class Likeness:
         stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
         return TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])
 
-    def _columns(self, by: Block) -> slice:
-        if by not in get_args(Block):
-            raise UsageError(f"titles are alike by {', '.join(get_args(Block))}, not by {by!r}")
+    def _columns(self, by: Part) -> slice:
+        if by not in get_args(Part):
+            raise UsageError(f"titles are alike by {', '.join(get_args(Part))}, not by {by!r}")
         if by == "whole":
             return slice(None)
         if self._transformation is None:
             raise UsageError(
-                f"the index's vectors have no block {by!r}: they were not made by `semrec dataset learn`",
+                f"the index's vectors have no part {by!r}: they were not made by `semrec dataset learn`",
                 fix="leave --by out",
             )
         rank = self._transformation.rank
         return slice(0, rank) if by == "people" else slice(rank, None)
 
-    def _measure(self, by: Block) -> Values:
+    def _measure(self, by: Part) -> Values:
         squares = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in self._parts(by)]
         lengths = np.sqrt(np.concatenate(squares))
         return np.where(lengths > 0, lengths, 1.0)
@@ -95,7 +95,7 @@ class Likeness:
         products = np.concatenate([part @ asked.query for part in self._parts(asked.by)]).astype(np.float64)
         return np.asarray(products / self._lengths(asked.by))
 
-    def _parts(self, by: Block) -> Iterator[Vectors]:
+    def _parts(self, by: Part) -> Iterator[Vectors]:
         columns, index = self._columns(by), self._searcher.index
         for first in range(0, index.count, SCAN_ROWS):
             yield index.vectors(np.arange(first, min(first + SCAN_ROWS, index.count)))[:, columns]

@@ -57,9 +57,9 @@ class Transformation:
 
     Attributes:
         settings: what was learned with.
-        projection: of texts into the block; None where there were none.
+        projection: of texts into their part; None where there were none.
         to_factors: float32 (directions + 1, r): [t, 1] · it is the collaborative part.
-        text_scale: √c, what the block is multiplied by.
+        text_scale: √c, what the text part is multiplied by.
     """
 
     settings: LearnSettings
@@ -83,21 +83,25 @@ class Transformation:
         Args:
             texts: float (n, text dim), of the model that made the others' text vectors; (n, 0) where there were none.
         """
-        block = np.empty((len(texts), 0), np.float32) if self.projection is None else self.projection.project(texts)
-        return self.assemble(self.factors_of(block), block)
+        text_part = self.projected(texts)
+        return self.assemble(self.factors_of(text_part), text_part)
 
-    def factors_of(self, block: Vectors) -> Vectors:
-        """Return the collaborative part of titles by their text block alone: float32 (n, rank)."""
-        return np.asarray(block @ self.to_factors[:-1] + self.to_factors[-1], dtype=np.float32)
+    def projected(self, texts: NDArray[Any]) -> Vectors:
+        """Return the text part of titles by their text vectors: float32 (n, directions); see `title_vectors`."""
+        return np.empty((len(texts), 0), np.float32) if self.projection is None else self.projection.project(texts)
 
-    def assemble(self, factors: Vectors, block: Vectors) -> Vectors:
+    def factors_of(self, text_part: Vectors) -> Vectors:
+        """Return the collaborative part of titles by their text part alone: float32 (n, rank)."""
+        return np.asarray(text_part @ self.to_factors[:-1] + self.to_factors[-1], dtype=np.float32)
+
+    def assemble(self, factors: Vectors, text_part: Vectors) -> Vectors:
         """Put both parts of titles together: float32 (n, dim)."""
-        return np.concatenate((factors, block * np.float32(self.text_scale)), axis=1)
+        return np.concatenate((factors, text_part * np.float32(self.text_scale)), axis=1)
 
     def text_part_of(self, vectors: Vectors) -> Vectors:
-        """Return the text block of finished vectors (n, dim), as `TextProjection.project` gave it: float32 (n, …)."""
-        block = vectors[:, self.rank :]
-        return block if not self.text_scale else np.asarray(block / np.float32(self.text_scale))
+        """Return the text part of finished vectors (n, dim), as `TextProjection.project` gave it: float32 (n, …)."""
+        text_part = vectors[:, self.rank :]
+        return text_part if not self.text_scale else np.asarray(text_part / np.float32(self.text_scale))
 
 
 def learn(
@@ -121,8 +125,8 @@ def learn(
     """
     progress("text directions", 0, 3)
     projection = None if isinstance(texts, int) else TextProjection.fit(texts, settings.directions, workers)
-    block = np.empty((texts, 0), np.float32) if isinstance(texts, int) else _projected(projection, texts, workers)
-    vectors, transformation = learn_beside(history, block, settings, projection, progress, workers)
+    text_part = np.empty((texts, 0), np.float32) if isinstance(texts, int) else _projected(projection, texts, workers)
+    vectors, transformation = learn_beside(history, text_part, settings, projection, progress, workers)
     progress("learning", 3, 3)
     return vectors, transformation
 
@@ -134,46 +138,46 @@ def _projected(projection: TextProjection | None, texts: NDArray[Any], workers: 
 
 def learn_beside(
     history: History,
-    block: Vectors,
+    text_part: Vectors,
     settings: LearnSettings,
     projection: TextProjection | None = None,
     progress: Progress = silent,
     workers: Workers = HERE,
 ) -> tuple[Vectors, Transformation]:
-    """Learn what depends on people, beside text blocks that are there already; see `learn`.
+    """Learn what depends on people, beside text parts that are there already; see `learn`.
 
     Args:
         history: what people did.
-        block: float32 (titles, directions).
+        text_part: float32 (titles, directions).
         settings: how.
-        projection: what made the block, to be kept.
+        projection: what made the text part, to be kept.
         progress: told the steps.
         workers: who does what divides into blocks of users; sums of several machines' round otherwise than here.
     """
-    titles = len(block)
+    titles = len(text_part)
     progress("collaborative directions", 1, 3)
     ratings = rating_matrix(history, titles)
     divided = ratings if workers is HERE else DividedRatings(ratings, workers)
     factors = title_factors(divided, settings.rank, settings.iterations, settings.shrinkage, settings.seed)
     counts = np.bincount(history.rows, minlength=titles)
     progress("collaborative directions", 2, 3)
-    to_factors = new_title_map(block, factors, counts).astype(np.float32)
+    to_factors = new_title_map(text_part, factors, counts).astype(np.float32)
     unrated = counts == 0
-    factors[unrated] = block[unrated] @ to_factors[:-1] + to_factors[-1]
-    scale = _text_scale(history, factors, block, settings)
+    factors[unrated] = text_part[unrated] @ to_factors[:-1] + to_factors[-1]
+    scale = _text_scale(history, factors, text_part, settings)
     transformation = Transformation(settings, projection, to_factors, scale)
-    return transformation.assemble(factors, block), transformation
+    return transformation.assemble(factors, text_part), transformation
 
 
-def _text_scale(history: History, factors: Vectors, block: Vectors, settings: LearnSettings) -> float:
+def _text_scale(history: History, factors: Vectors, text_part: Vectors, settings: LearnSettings) -> float:
     """Return √c, c = text_weight · std of collaborative scores / std of text scores, over a sample; 0 without texts."""
     random = np.random.default_rng(settings.seed)
-    matrix = weight_matrix(history, profile_weights(history, settings.profile), len(block))
+    matrix = weight_matrix(history, profile_weights(history, settings.profile), len(text_part))
     users = np.flatnonzero(np.diff(matrix.indptr))
     users = np.sort(random.permutation(users)[:SAMPLE_USERS])
-    titles = np.sort(random.permutation(len(block))[:SAMPLE_TITLES])
+    titles = np.sort(random.permutation(len(text_part))[:SAMPLE_TITLES])
     spread = [
         float(np.std((matrix[users] @ part) @ part[titles].T)) if part.shape[1] and len(users) else 0.0
-        for part in (factors, block)
+        for part in (factors, text_part)
     ]
     return float(np.sqrt(settings.text_weight * spread[0] / spread[1])) if min(spread) > 0 else float(spread[1] > 0)

@@ -20,7 +20,7 @@ LEAST_LENGTH = 1e-9
 
 @dataclass(frozen=True)
 class TextProjection:
-    """What brings text vectors into the block.
+    """What brings text vectors into the text part of titles.
 
     All texts of a collection have much in common, "a film with these genres", which makes any two of them alike;
     without their mean they differ by what tells them apart.
@@ -51,11 +51,11 @@ class TextProjection:
 
     @property
     def directions(self) -> int:
-        """How many dimensions the block has."""
+        """How many dimensions the text part has."""
         return len(self.components)
 
     def project(self, texts: NDArray[Any], workers: Workers = HERE) -> Vectors:
-        """Return the block of float (n, dim) text vectors: float32 (n, directions); zeros for the mean text itself."""
+        """Return the text part of titles by float (n, dim) text vectors: float32 (n, directions); 0 for the mean."""
         parts = workers.each(_projected, _blocks(texts), self)
         return np.concatenate([np.empty((0, self.directions), np.float32), *parts])
 

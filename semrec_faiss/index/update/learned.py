@@ -57,13 +57,13 @@ def vectors_by_texts(saved: SavedIndex, texts: Vectors, rows: Rows) -> Vectors:
     """
     learned = saved.transformation
     assert learned is not None
-    block = np.empty((len(texts), 0), np.float32) if learned.projection is None else learned.projection.project(texts)
-    factors, there = learned.factors_of(block), rows >= 0
+    text_part = learned.projected(texts)
+    factors, there = learned.factors_of(text_part), rows >= 0
     if not there.any():
-        return learned.assemble(factors, block)
+        return learned.assemble(factors, text_part)
     held = saved.vectors.vectors(rows[there])
     factors[there] = np.where(_seen(saved, rows[there])[:, None], held[:, : learned.rank], factors[there])
-    vectors = learned.assemble(factors, block)
+    vectors = learned.assemble(factors, text_part)
     close = np.isclose(vectors[there], held, rtol=_NEARLY, atol=_NOTHING)
     vectors[there] = np.where(close.all(axis=1, keepdims=True), held, vectors[there])
     return vectors

@@ -13,9 +13,9 @@ from semrec_faiss.index.vector_index import VectorIndex
 
 
 def relearned(index: VectorIndex, transformation: Transformation, history: History) -> VectorIndex:
-    """Learn the titles' vectors of ``history`` alone, beside the text blocks of ``index``, and index them exactly."""
-    block = transformation.text_part_of(index.vectors(np.arange(index.count)))
-    vectors, _ = learn_beside(history, block, transformation.settings)
+    """Learn the titles' vectors of ``history`` alone, beside the text parts of ``index``, and index them exactly."""
+    text_part = transformation.text_part_of(index.vectors(np.arange(index.count)))
+    vectors, _ = learn_beside(history, text_part, transformation.settings)
     config = FlatIndex(normalize=False)
     made = build_faiss_index(config, lambda: [(0, vectors)], len(vectors), vectors.shape[1], Device())
     return VectorIndex(made, config)

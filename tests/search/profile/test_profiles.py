@@ -232,8 +232,8 @@ def test_alike_is_what_points_the_same_way(learned: Path, by: Any, columns: slic
         assert recommender.similar(f"m{row:05d}", 500, by=by).returned == 149
 
 
-def test_blocks_are_those_of_learned_vectors(rated_index: Any) -> None:
-    with pytest.raises(UsageError, match="have no block 'text'"):
+def test_parts_are_those_of_learned_vectors(rated_index: Any) -> None:
+    with pytest.raises(UsageError, match="have no part 'text'"):
         Recommender.open(rated_index.path).similar("m00001", by="text")
     with pytest.raises(UsageError, match="not by 'plot'"):
         Recommender.open(rated_index.path).similar("m00001", by="plot")  # type: ignore[arg-type]
