@@ -58,7 +58,7 @@ def bench() -> None:
     default=20,
     show_default=True,
     type=click.IntRange(min=2),
-    help="Rounds of 1,000 queries; the rest follow.",
+    help="Rounds of 1,000 queries; those of other batches follow from it.",
 )
 @results_option
 @click.option("--check", is_flag=True, help="End with exit code 1 when a promise is not met.")
@@ -163,9 +163,11 @@ def _with_unit(value: float, unit: str) -> str:
     "types",
     multiple=True,
     type=click.Choice(INDEX_TYPES),
-    help="Index type; repeat it. [default: flat, ivf_flat, hnsw]",
+    help="Index type; repeatable. [default: flat, ivf_flat, hnsw]",
 )
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where.")
+@click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
+)
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Rounds of each comparison.")
 @results_option
 @json_option
@@ -213,8 +215,10 @@ def _print_filters(results: FilterResults) -> None:
     help="Index type; auto takes fused on a GPU.",
 )
 @click.option("--seen", default=100, show_default=True, type=click.IntRange(min=0), help="Titles a user has seen.")
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where.")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds.")
+@click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
+)
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds of searches.")
 @results_option
 @json_option
 def recommend(

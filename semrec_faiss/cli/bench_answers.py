@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: semrec bench answers indexes/demo --questions 100 --out results")
 @index_argument
 @click.option(
-    "--questions", default=200, show_default=True, type=click.IntRange(min=1), help="Titles, and users, asked singly."
+    "--questions",
+    default=200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Titles, and users, asked one by one.",
 )
 @count_option
 @set_option

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 @click.option("--users", default=20_000, show_default=True, type=click.IntRange(min=1), help="Users to make up.")
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
-@click.option("--shards", default=2, show_default=True, type=click.IntRange(min=1), help="How many.")
-@click.option("--gpus", default=0, show_default=True, type=click.IntRange(min=0), help="For one process, and in all.")
+@click.option("--shards", default=2, show_default=True, type=click.IntRange(min=1), help="How many shards.")
+@click.option(
+    "--gpus",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="GPUs of the one process, and of all shards together.",
+)
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
 @click.option("--ray", default="local", show_default=True, help="A cluster; local makes one of two nodes here.")
 @results_option

@@ -29,22 +29,35 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
 
 @click.command(epilog="Example: semrec bench gpu --out results")
 @click.option(
-    "--titles", multiple=True, type=click.IntRange(min=1000), help="Catalogue; repeat it. [default: 62423, 1 M, 4 M]"
+    "--titles",
+    multiple=True,
+    type=click.IntRange(min=1000),
+    help="Catalogue size; repeatable. [default: 62423, 1 M, 4 M]",
 )
-@click.option("--queries", multiple=True, type=click.IntRange(min=1), help="Batch; repeat it. [default: 1 to 119743]")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions.")
-@click.option("--seconds", default=0.4, show_default=True, type=FiniteRange(min=0), help="Spent on each timing.")
 @click.option(
-    "--gpus", default="0", show_default=True, callback=_gpus, help="Which; several are compared with the first: 0,1."
+    "--queries", multiple=True, type=click.IntRange(min=1), help="Batch size; repeatable. [default: 1 to 119743]"
+)
+@click.option(
+    "--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions of a vector."
+)
+@click.option(
+    "--seconds", default=0.4, show_default=True, type=FiniteRange(min=0), help="Seconds spent on each timing."
+)
+@click.option(
+    "--gpus",
+    default="0",
+    show_default=True,
+    callback=_gpus,
+    help="Which GPUs; several are compared with the first: 0,1.",
 )
 @click.option(
     "--spectrum",
     default="round",
     show_default=True,
     type=click.Choice(["round", "text"]),
-    help="What vectors are made: text is as a text model's are, and searched by bounds of fewer dimensions too.",
+    help="Spectrum of the vectors made; text is a text model's, and is searched by bounds of fewer dimensions too.",
 )
-@click.option("--float16", is_flag=True, help="Titles that came as float16, made part by part: the largest catalogues.")
+@click.option("--float16", is_flag=True, help="Titles that came as float16, made in parts: for the largest catalogues.")
 @click.option("--originals", is_flag=True, help="float32 originals page-locked on the host, beside those on the GPU.")
 @results_option
 @json_option

@@ -24,10 +24,12 @@ DEFAULT = (250_000, 1_000_000, 4_000_000)
     default=DEFAULT,
     show_default=True,
     type=click.IntRange(min=1000),
-    help="How many to learn from; repeat it.",
+    help="How many interactions to learn from; repeatable.",
 )
 @click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=64), help="Titles to make up.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=0), help="Of text vectors; 0: none.")
+@click.option(
+    "--dim", default=384, show_default=True, type=click.IntRange(min=0), help="Dimensions of text vectors; 0 for none."
+)
 @results_option
 @json_option
 def learn(interactions: tuple[int, ...], titles: int, dim: int, out: Path, as_json: bool) -> None:

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: semrec bench serve indexes/demo --out results")
 @index_argument
-@click.option("--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Kept open.")
+@click.option(
+    "--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Connections kept open."
+)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that answer.")
-@click.option("--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Of each measurement.")
+@click.option(
+    "--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Seconds of each measurement."
+)
 @click.option("--costs", type=FilePath(), help="Prices of machines; see configs/costs.yaml.")
 @count_option
 @set_option

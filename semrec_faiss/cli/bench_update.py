@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 )
 @click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where.")
+@click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
+)
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
 @results_option
 @json_option

@@ -25,16 +25,14 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
     "--only",
     multiple=True,
     metavar="1,3",
-    help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory; may be repeated.",
+    help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory; repeatable.",
 )
-@click.option(
-    "--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of some of all; may be repeated."
-)
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeat it.")
+@click.option("--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of a sample; repeatable.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeatable.")
 @click.option("--config", type=FilePath(), help="Questions and targets; see configs/compare.yaml.")
 @click.option("--costs", type=FilePath(), help="Prices of machines; see configs/costs.yaml.")
 @click.option("--out", default="results", show_default=True, type=FilePath(), help="Where JSON and report go.")
-@click.option("--profile", "trace", type=FilePath(), help="A Chrome trace of one query of each test.")
+@click.option("--profile", "trace", type=FilePath(), help="Write a Chrome trace of one query of each test here.")
 @click.option("--check", is_flag=True, help="End with exit code 1 when a criterion is not met.")
 @set_option
 @json_option

@@ -90,9 +90,13 @@ def _norms(vectors: VectorsReport) -> str:
 @click.argument("out", type=FilePath())
 @click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=1), help="Media vectors.")
 @click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=0), help="User vectors.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions.")
+@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
 @click.option(
-    "--seed", default=7, show_default=True, type=click.IntRange(min=0), help="The same seed gives the same bytes."
+    "--seed",
+    default=7,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Random seed; the same one gives the same bytes.",
 )
 @click.option(
     "--seen",
@@ -108,7 +112,7 @@ def _norms(vectors: VectorsReport) -> str:
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "float16", "float64"]),
-    help="Of the media vectors.",
+    help="Data type of the media vectors.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
 @json_option
@@ -147,7 +151,11 @@ _EMBED_OPTIONS = (
         "--batch-size", type=click.IntRange(min=1), help="Texts embedded at once. [default: 64 on a CPU, 512 on a GPU]"
     ),
     click.option(
-        "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]), help="Of the file."
+        "--dtype",
+        default="float32",
+        show_default=True,
+        type=click.Choice(["float32", "float16"]),
+        help="Data type of the vectors.",
     ),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, …  [default: a GPU when there is one]"),
 )
@@ -279,19 +287,21 @@ def _learners(address: str | None) -> Workers:
     default=0.8,
     show_default=True,
     type=FiniteRange(min=0),
-    help="How much text says in a score, in proportion to what people did.",
+    help="Weight of texts in a score, relative to what people did.",
 )
 @click.option(
     "--half-life",
     default=10.0,
     show_default=True,
     type=FiniteRange(min=0, min_open=True),
-    help="A liked title counts half as much for every so many liked since.",
+    help="A liked title's weight halves with every N liked since.",
 )
 @click.option(
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
 )
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of the decomposition.")
+@click.option(
+    "--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Random seed of the decomposition."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @ray_option
 @json_option

@@ -29,17 +29,19 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
     " (- for none). [default: guessed by names]",
 )
 @click.option("--vector", metavar="COLUMN", help="The column of vectors. [default: guessed]")
-@click.option("--vectors", type=FilePath(), help="A .npy with a vector a row, instead of a column.")
-@click.option("--without-vectors", is_flag=True, help="There are none; semrec dataset embed makes them of texts.")
-@click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A column of texts that are lists.")
+@click.option("--vectors", type=FilePath(), help="A .npy with one vector per row, instead of a column.")
+@click.option("--without-vectors", is_flag=True, help="There are none; `semrec dataset embed` makes them from texts.")
+@click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A text column that holds lists.")
 @click.option("--users", type=FilePath(), help="A table of user ids and their vectors.")
-@click.option("--interactions", type=FilePath(), help="A table of what people did, which makes them users of OUT.")
+@click.option("--interactions", type=FilePath(), help="A table of what people did; they become users of OUT.")
 @click.option(
-    "--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="Of its times. [default: told from the values]"
+    "--time-unit",
+    type=click.Choice(["s", "ms", "us", "ns"]),
+    help="Unit of its times. [default: guessed from the values]",
 )
 @profile_options
-@click.option("--queries", type=FilePath(), help="The .fbin of questions beside a .fbin.")
-@click.option("--neighbors", type=FilePath(), help="The .ibin of their neighbours.")
+@click.option("--queries", type=FilePath(), help="The .fbin of queries that goes with a .fbin.")
+@click.option("--neighbors", type=FilePath(), help="The .ibin of their nearest neighbours.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT when it exists.")
 @json_option
 def import_file(
@@ -194,10 +196,17 @@ def _import_benchmark(
     default=1000,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Users to ask; titles, left out of the rest, where there are no users.",
+    help="Users to ask as queries; without users, titles, then left out of the base.",
 )
-@click.option("-k", "--count", default=100, show_default=True, type=click.IntRange(min=1), help="Neighbours of each.")
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
+@click.option(
+    "-k",
+    "--count",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Nearest neighbours of each query.",
+)
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Random seed of the draw.")
 @json_option
 def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, as_json: bool) -> None:
     """Write the data folder FOLDER as a table, or for other benchmarks, exact neighbours included.

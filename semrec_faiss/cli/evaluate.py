@@ -38,7 +38,7 @@ BESIDE = {
 @profile_options
 @click.option("--by", default="ndcg_at_10", show_default=True, help="The metric whose differences are printed.")
 @click.option(
-    "--hold-out", "held_out", default=5, show_default=True, type=click.IntRange(min=1), help="Titles left out a user."
+    "--hold-out", "held_out", default=5, show_default=True, type=click.IntRange(min=1), help="Titles held out per user."
 )
 @click.option(
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
@@ -47,13 +47,17 @@ BESIDE = {
     "--users", default=2000, show_default=True, type=click.IntRange(min=1), help="Users to evaluate, at most."
 )
 @click.option(
-    "--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Of drawing and clustering."
+    "--seed",
+    default=7,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Random seed of drawing and clustering.",
 )
 @click.option(
     "--strict/--lenient",
     default=True,
     show_default=True,
-    help="Leave out what a user liked less since the first title left out, too, or let it tell.",
+    help="Also leave out what a user liked less since the first title held out, or keep it.",
 )
 @click.option("--out", type=FilePath(), help="Write the whole document to this JSON file.")
 @set_option

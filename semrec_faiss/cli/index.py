@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 @click.argument("config", type=FilePath(), required=False)
 @click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
 @click.option("--output", type=FilePath(), help="The index directory, instead of the config's.")
-@click.option("--shards", metavar="N", help="With --ray: in so many shards; auto for one a machine or GPU.")
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Machines a shard lies on.")
+@click.option("--shards", metavar="N", help="With --ray: how many shards; auto for one per machine or GPU.")
+@click.option(
+    "--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Machines that hold each shard."
+)
 @ray_option
-@click.option("--strict", is_flag=True, help="Refuse a history that names titles or users that there are not.")
+@click.option("--strict", is_flag=True, help="Refuse a history that names unknown titles or users.")
 @set_option
 @json_option
 def build(
@@ -150,7 +152,7 @@ def _verified_facts(generation: Generation, files: int, size: int, known_answers
 
 @click.command(epilog="Example: semrec rollback indexes/demo")
 @index_argument
-@click.option("--to", metavar="NAME", help="A generation that `semrec info --all` lists, also a later one.")
+@click.option("--to", metavar="NAME", help="A generation that `semrec info --all` lists; it may be a later one.")
 @json_option
 def rollback(index: Path, to: str | None, as_json: bool) -> None:
     """Return INDEX to its previous generation, or to another that it keeps, after checking that it is whole."""

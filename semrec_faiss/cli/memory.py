@@ -36,11 +36,11 @@ SUMS = ("base_bytes", "peak_bytes")
 @click.option(
     "--batch", default=10_000, show_default=True, type=click.IntRange(min=1), help="Queries searched at once."
 )
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles a query.")
+@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles per query.")
 @click.option(
     "--limit-gb",
     type=FiniteRange(min=0, min_open=True),
-    help="What the largest catalogue must fit. [default: the machine's memory, and the GPU's]",
+    help="Memory that the largest catalogue must fit. [default: the machine's memory, and the GPU's]",
 )
 @click.option("--measure", is_flag=True, help="Build such an index in a temporary folder and check the prediction.")
 @click.option("--check", is_flag=True, help="With --measure: end with exit code 1 when a prediction does not hold.")

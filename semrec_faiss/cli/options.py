@@ -45,7 +45,7 @@ count_option = click.option(
     "-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles to return."
 )
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting: index.search.nprobe=32, say."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as index.search.nprobe=32."
 )
 show_option = click.option(
     "--show",
@@ -89,11 +89,11 @@ _PROFILE = (
     click.option(
         "--weights",
         type=click.Choice(["rating", "centred", "positive", "liked"]),
-        help="Weigh by (rating - 1) / 4, the rating less the user's mean, what of that is above 0, or 1 if liked.",
+        help="Weigh by (rating - 1) / 4, rating minus the user's mean, the positive part of that, or 1 if liked.",
     ),
-    click.option("--half-life", type=HalfLife(), help="A title counts half for every so many liked since, or none."),
-    click.option("--half-life-days", type=HalfLife(), help="The same for every so many days before the latest."),
-    click.option("--interests", type=click.IntRange(1, 64), help="Vectors a user, at most, by k-means."),
+    click.option("--half-life", type=HalfLife(), help="A title's weight halves with every N liked since; or none."),
+    click.option("--half-life-days", type=HalfLife(), help="The same with every N days before the latest."),
+    click.option("--interests", type=click.IntRange(1, 64), help="Vectors per user, at most, by k-means."),
     click.option("--merge", type=click.Choice(["score", "turns"]), help="How lists of several interests become one."),
     click.option(
         "--popularity", type=FiniteRange(0, 1000), help="Added to the score of the most popular title; less to others."
@@ -126,13 +126,18 @@ _WISHES = (
     click.option("--not-genre", "not_genres", multiple=True, metavar="NAME", help="No titles of this genre."),
     click.option("--year", "years", metavar="SPAN", help="Only titles of 1990..1999, 1990.., ..1999 or 1994."),
     click.option("--exclude", multiple=True, metavar="TITLE", help="Never this title or media_id."),
-    click.option("--diversity", default=0.0, type=FiniteRange(0, 1), help="0 by score alone, 1 all different."),
+    click.option(
+        "--diversity", default=0.0, type=FiniteRange(0, 1), help="From 0, by score alone, to 1, most different."
+    ),
     click.option(
         "--max-per-franchise", type=click.IntRange(min=1), metavar="N", help="At most N titles of a franchise."
     ),
     click.option("--max-per", multiple=True, metavar="FIELD=N", help="At most N titles that share a value of FIELD."),
     click.option(
-        "--any-of", multiple=True, metavar="FIELD=VALUE", help="Only titles with this value; repeat for one of several."
+        "--any-of",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Only titles with this value; repeatable, for any of several.",
     ),
     click.option(
         "--range",

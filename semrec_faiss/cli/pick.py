@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: semrec pick results/sweep-demo --recall 0.95 --p95-ms 5 --batch 1 --memory-gb 2")
 @click.argument("results", type=FilePath())
 @click.option("--recall", type=FiniteRange(0, 1), help="At least this recall.")
-@click.option("--p95-ms", type=FiniteRange(min=0), help="95 % of the searches in at most so many ms.")
-@click.option("--p50-ms", type=FiniteRange(min=0), help="Half of the searches in at most so many ms.")
-@click.option("--qps", type=FiniteRange(min=0), help="At least so many queries a second.")
-@click.option("--memory-gb", type=FiniteRange(min=0), help="At most so many 10⁹ bytes where the search runs.")
-@click.option("--build-s", type=FiniteRange(min=0), help="At most so many seconds to train and fill.")
+@click.option("--p95-ms", type=FiniteRange(min=0), help="At most this 95th percentile of latency, in ms.")
+@click.option("--p50-ms", type=FiniteRange(min=0), help="At most this median latency, in ms.")
+@click.option("--qps", type=FiniteRange(min=0), help="At least this many queries per second.")
 @click.option(
-    "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned a query. [default: the sweep's first]"
+    "--memory-gb", type=FiniteRange(min=0), help="At most this much memory where the search runs, in 10⁹ bytes."
+)
+@click.option("--build-s", type=FiniteRange(min=0), help="At most this many seconds to train and fill.")
+@click.option(
+    "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned per query. [default: the sweep's first]"
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Queries searched at once. [default: the sweep's first]")
-@click.option("--where", metavar="SQL", help="Under this filter of the sweep.")
+@click.option("--where", metavar="SQL", help="Under this filter, one of the sweep's.")
 @click.option("--device", metavar="NAME", help="cpu, gpu, or a name such as h200.")
 @click.option("--data", metavar="NAME", help="The data folder's name, where the sweep has several.")
 @click.option(
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     default="qps",
     show_default=True,
     type=click.Choice(["qps", "p50", "p95", "recall", "memory", "build"]),
-    help="What to choose by among those that meet all.",
+    help="What to choose by among those that meet all limits.",
 )
 @click.option("--out", type=FilePath(), help="The YAML to write. [default: RESULTS/pick.yaml]")
 @json_option

@@ -13,7 +13,7 @@ from semrec_faiss.errors import DataError
 
 @click.command(epilog="Example: semrec report results/sweep-demo")
 @click.argument("results", required=False, type=FilePath())
-@click.option("--compare", nargs=2, metavar="A B", type=FilePath(), help="Set sweep B against sweep A instead.")
+@click.option("--compare", nargs=2, metavar="A B", type=FilePath(), help="Compare sweep B with sweep A instead.")
 @click.option("--out", type=FilePath(), help="The folder to write to. [default: RESULTS, or B]")
 @json_option
 def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | None, as_json: bool) -> None:
@@ -91,7 +91,7 @@ def _of_file(path: Path, out: Path) -> list[Path]:
     help="How much a median latency, an index or its GPU memory may grow.",
 )
 @click.option(
-    "--recall-tolerance", default=0.005, show_default=True, type=FiniteRange(0, 1), help="What recall may lose."
+    "--recall-tolerance", default=0.005, show_default=True, type=FiniteRange(0, 1), help="How much recall may fall."
 )
 @json_option
 def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance: float, as_json: bool) -> int:

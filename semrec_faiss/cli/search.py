@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     default="whole",
     show_default=True,
     type=click.Choice(["whole", "people", "text"]),
-    help="Alike by the whole vector, or, where it was learned, by what people did or what texts say.",
+    help="Compare whole vectors or, where they were learned, what people did or what texts say.",
 )
 @question_options
 def similar(
@@ -81,7 +81,9 @@ def similar(
 @click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
 @index_argument
 @click.argument("text")
-@click.option("--model", metavar="NAME_OR_PATH", help="Where the index's text model is. [default: as INDEX records it]")
+@click.option(
+    "--model", metavar="NAME_OR_PATH", help="Where to find the index's text model. [default: as INDEX records it]"
+)
 @question_options
 def search(
     index: Path,
@@ -110,14 +112,14 @@ def search(
 
 @click.command(epilog="Example: semrec recommend indexes/demo --user user_001 --user user_002 -k 5")
 @index_argument
-@click.option("--user", "users", multiple=True, metavar="ID", help="A user id; repeat it for several.")
+@click.option("--user", "users", multiple=True, metavar="ID", help="A user id; repeatable.")
 @click.option("--like", "likes", multiple=True, metavar="TITLE", help="Instead of a user: a title that is liked.")
 @click.option("--dislike", "dislikes", multiple=True, metavar="TITLE", help="Instead of a user: one that is disliked.")
 @click.option("--rate", "ratings", multiple=True, metavar="TITLE=STARS", help="Instead of a user: a rating, 0.5 to 5.")
-@click.option("--all-users", is_flag=True, help="Every user, to the Parquet file given with --out.")
+@click.option("--all-users", is_flag=True, help="Every user's list, to the Parquet file given with --out.")
 @click.option("--out", type=FilePath(), help="With --all-users: the file to write; resumable.")
 @ray_option
-@click.option("--workers", type=click.IntRange(min=1), help="With --ray: how many. [default: one a machine]")
+@click.option("--workers", type=click.IntRange(min=1), help="With --ray: how many. [default: one per machine]")
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
 @profile_options
 @question_options

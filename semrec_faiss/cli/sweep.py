@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.option("--dataset", "datasets", multiple=True, metavar="DIR", help="A data folder, instead of the file's.")
 @click.option("--name", help="The results' name, instead of the file's.")
 @click.option("--results", metavar="DIR", help="The folder that results/NAME lies in, instead of the file's.")
-@click.option("--slice", "field", metavar="FIELD", help="Tell recall by this metadata field: genres, say.")
+@click.option("--slice", "field", metavar="FIELD", help="Also report recall by this metadata field, such as genres.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the file: repeats=5, say."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the file, such as repeats=5."
 )
 @click.option("--dry-run", is_flag=True, help="Print the trials, their memory and the time; measure nothing.")
 @click.option(
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     flag_value="all",
     default="none",
     type=click.Choice(["none", "failed", "all"]),
-    help="Measure again what the ledger has: all, or the failed ones.",
+    help="Measure again what the ledger has: all, or only what failed.",
 )
-@click.option("--prune", is_flag=True, help="Pass over trials that their own cheaper settings make hopeless.")
+@click.option("--prune", is_flag=True, help="Skip trials whose index finds as much with cheaper settings.")
 @json_option
 def sweep(
     config: Path,

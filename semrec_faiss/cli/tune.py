@@ -16,20 +16,22 @@ MOST_BATCH = 1_000_000
 
 @click.command(epilog="Example: semrec tune configs/ivf_flat.yaml --recall 0.95")
 @click.argument("config", type=FilePath())
-@click.option("--recall", required=True, type=FiniteRange(0, 1, min_open=True), help="How much is to be found.")
-@click.option("--p95-ms", type=FiniteRange(min=0), help="And 95 % of the searches in at most so many ms.")
+@click.option("--recall", required=True, type=FiniteRange(0, 1, min_open=True), help="The recall to reach.")
+@click.option("--p95-ms", type=FiniteRange(min=0), help="And at most this 95th percentile of latency, in ms.")
 @click.option(
-    "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="Which setting. [default: the first]"
+    "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="The setting to tune. [default: the first]"
 )
-@click.option("-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles a query.")
+@click.option(
+    "-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles per query."
+)
 @click.option(
     "--batch", default=1, show_default=True, type=click.IntRange(1, MOST_BATCH), help="Queries searched at once."
 )
-@click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles that are asked.")
-@click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users that are asked.")
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Of drawing them.")
+@click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles to ask as queries.")
+@click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users to ask as queries.")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Random seed of the draw.")
 @click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
-@click.option("--out", type=FilePath(), help="A YAML file to write with what was found.")
+@click.option("--out", type=FilePath(), help="Write the config that was found to this YAML file.")
 @set_option
 @json_option
 def tune(

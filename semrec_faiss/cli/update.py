@@ -20,29 +20,31 @@ if TYPE_CHECKING:
 _PATH = FilePath()
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Count what would change, and change nothing.")
 _strict_option = click.option(
-    "--strict", is_flag=True, help="Refuse what names unknown titles or users, instead of counting it."
+    "--strict", is_flag=True, help="Refuse what names unknown titles or users instead of counting it."
 )
 _compact_option = click.option(
     "--compact-at",
     type=FiniteRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Build anew once this share is apart from the base or removed from it; 1 leaves that to `semrec compact`.",
+    help="Rebuild once this share lies outside the base or is removed from it; 1 leaves that to `semrec compact`.",
 )
 _wait_option = click.option(
     "--wait",
     type=FiniteRange(0),
     default=0,
     metavar="SECONDS",
-    help="Wait so long for another process that writes the index; 0 refuses at once.",
+    help="How long to wait for another process that writes the index; 0 refuses at once.",
 )
 
 
 @click.command(epilog="Example: semrec update indexes/demo changes --dry-run")
 @index_argument
 @click.argument("folder", type=_PATH, required=False)
-@click.option("--remove-titles", type=_PATH, metavar="FILE", help="Remove the titles of these media_ids, one a line.")
-@click.option("--remove-users", type=_PATH, metavar="FILE", help="Remove the users of these ids, one a line.")
+@click.option(
+    "--remove-titles", type=_PATH, metavar="FILE", help="Remove the titles with these media_ids, one per line."
+)
+@click.option("--remove-users", type=_PATH, metavar="FILE", help="Remove the users with these ids, one per line.")
 @click.option("--where", metavar="SQL", help='Remove the titles for which this holds: "year < 1950".')
 @_compact_option
 @_wait_option
@@ -179,7 +181,7 @@ def _counts(counts: Counts) -> str:
 
 
 def _ids(file: Path | None) -> tuple[str, ...]:
-    """Read ids, one a line, as they are: blanks around one are its own; empty lines count for nothing."""
+    """Read ids, one per line, as they are: blanks around one are its own; empty lines count for nothing."""
     if file is None:
         return ()
     try:

@@ -25,7 +25,7 @@ LEFT_BY_CPU = "On a CPU nothing is compiled. What other processes gain are pages
 
 @click.command(epilog="Example: semrec warm indexes/demo")
 @index_argument
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles a query.")
+@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles per query.")
 @set_option
 @json_option
 def warm(index: Path, count: int, settings: tuple[str, ...], as_json: bool) -> None:
