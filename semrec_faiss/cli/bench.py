@@ -78,7 +78,7 @@ def search(
     check: bool,
     as_json: bool,
 ) -> int:
-    """Measure what a search costs on INDEX, or on data made up for the run, and hold it against the promises.
+    """Measure what a search costs on INDEX, or on data made up for the run, and check it against the promises.
 
     Our search and raw FAISS take turns in one process. Whole commands, peak memory and the machine's own limits are
     measured too, and everything goes to a JSON file in --out. Run it on a machine that does nothing else.

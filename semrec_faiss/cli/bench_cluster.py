@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @results_option
 @json_option
 def cluster(ray: str, out: Path, as_json: bool, **plan: Any) -> None:
-    """Measure what a call to a shard and the merge cost, and lists a second of workers beside one process.
+    """Measure what a call to a shard and the merge cost, and how many lists per second workers make.
 
     Run it on machines that do nothing else.
     """

@@ -33,7 +33,7 @@ DEFAULT = (250_000, 1_000_000, 4_000_000)
 @results_option
 @json_option
 def learn(interactions: tuple[int, ...], titles: int, dim: int, out: Path, as_json: bool) -> None:
-    """Measure what `semrec dataset learn` takes for made-up interactions, and predict the most from the fewer.
+    """Measure what `semrec dataset learn` takes for made-up interactions, and predict the largest from smaller ones.
 
     A user has 154 interactions on average, as in ml-25m. Every size has a process of its own.
     """

@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Start a server of INDEX, warm it, and measure what it answers over HTTP, a fixed body beside it.
 
-    Ten generations are taken and the server is told to end, under full load; what fails or mixes is counted.
+    Ten generations are swapped in and the server is told to end, under full load; failed and mixed answers are counted.
     """
     from semrec_faiss.measure.guide.config import Prices, load_settings
     from semrec_faiss.serve.bench.run import ServeBench, bench_serve

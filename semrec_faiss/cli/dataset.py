@@ -199,8 +199,8 @@ def embed(
 ) -> None:
     """Make FOLDER/media/content_vectors.npy from the titles in FOLDER/media/metadata.jsonl.
 
-    An interrupted run goes on where it was when the same command is given again. With --ray the workers of a cluster
-    make the vectors, one a GPU; they must be able to load the model.
+    An interrupted run continues where it stopped when the same command is given again. With --ray the workers of a
+    cluster make the vectors, one per GPU; they must be able to load the model.
     """
     from dataclasses import asdict
 
@@ -231,7 +231,7 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
 
     PATH is the zip as downloaded or the folder in it: ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or
     ml-10m. Film 1 becomes ml_00000001, user 1 user_00000001; films whose titles tell of a series, such as Toy Story 2
-    (1999), get a field franchise. An interrupted run goes on with its vectors when the same command is given again.
+    (1999), get a field franchise. An interrupted run continues with its vectors when the same command is given again.
     Ends with exit code 3, and makes nothing, when a file is truncated or malformed.
     """
     from semrec_faiss.data.convert_movielens import convert_movielens
@@ -318,8 +318,8 @@ def learn(
 ) -> None:
     """Make the data folder OUT of FOLDER, its titles' vectors learned from what people did and from text vectors.
 
-    FOLDER/media/content_vectors.npy are the text vectors; without them the ratings alone speak. Build OUT with
-    `index.normalize: false`, as configs/learned.yaml has it. With --ray the workers of a cluster do what divides.
+    FOLDER/media/content_vectors.npy are the text vectors; without them only the ratings count. Build OUT with
+    `index.normalize: false`, as configs/learned.yaml has it. With --ray the workers of a cluster share the work.
     """
     from semrec_faiss.config.profile import Profile
     from semrec_faiss.data.interactions.folder import learn_folder

@@ -79,8 +79,8 @@ def evaluate(
 
     Each user's latest liked titles are left out, with everything that the user has rated since; vectors are made anew
     of the rest, those of titles included where they were learned; and the lists are searched for the titles left out.
-    Beside that: by the clock, with users that nothing was learned from, and with titles that nobody has rated. What is
-    not given of the profile is as INDEX serves it. `semrec sweep` chooses among profiles.
+    Beside that: by the clock, with users that nothing was learned from, and with titles that nobody has rated. Profile
+    settings that are not given are those of INDEX. `semrec sweep` chooses among profiles.
     """
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric

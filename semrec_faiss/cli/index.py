@@ -44,15 +44,15 @@ def build(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build an index from the YAML file CONFIG and save it; an index directory is built again as it was.
+    """Build an index from the YAML file CONFIG and save it; an index directory is rebuilt as it was.
 
     CONFIG may also be the name of a config that semrec ships, such as flat or ivf_flat; without one every setting has
     its default, which is exact search.
 
     With --shards and --ray the machines of a Ray cluster build it together, and answer from it together. Where that is
-    cut off, the same command takes the shards that were whole, once they are proven, and says how many.
+    cut off, the same command keeps the shards that were whole, once they are verified, and says how many.
 
-    The index that stood there stays in use until the new one is whole, and can be had back with `semrec rollback`.
+    The index that stood there stays in use until the new one is whole, and can be restored with `semrec rollback`.
     """
     from semrec_faiss.config.reading import load_config
     from semrec_faiss.index.build.run import build_index

@@ -95,7 +95,7 @@ def _of_file(path: Path, out: Path) -> list[Path]:
 )
 @json_option
 def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance: float, as_json: bool) -> int:
-    """Hold the sweep in NEW against the one in BASELINE, trial by trial.
+    """Compare the sweep in NEW with the one in BASELINE, trial by trial.
 
     Ends with exit code 1 when a trial got worse by more than is tolerated, or fails now.
     """

@@ -95,7 +95,7 @@ def search(
 ) -> None:
     """Find the titles of INDEX nearest to TEXT, by the text model that made the index's vectors.
 
-    An index whose vectors another model made, or one that is not known, refuses.
+    Refused where the index's vectors were made by another model, or by one that is not known.
     """
     from semrec_faiss.search.recommender import Recommender
 

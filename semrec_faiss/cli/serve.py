@@ -93,7 +93,7 @@ def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
 
 @serve.group(epilog="Example: semrec serve keys add website --keys keys.txt")
 def keys() -> None:
-    """Who may ask: keys of which a file holds the hashes."""
+    """Manage API keys; a file holds their hashes."""
 
 
 @keys.command(epilog="Example: semrec serve keys add website --keys keys.txt")

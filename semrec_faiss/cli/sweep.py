@@ -53,11 +53,11 @@ def sweep(
     prune: bool,
     as_json: bool,
 ) -> None:
-    """Measure every combination of the YAML file CONFIG: recall, speed, memory; a line a trial in a ledger.
+    """Measure every combination of the YAML file CONFIG: recall, speed, memory; one line per trial in a ledger.
 
-    A sweep that was interrupted goes on where it was when the same command is given again, and a changed grid adds
+    An interrupted sweep continues where it stopped when the same command is given again, and a changed grid adds
     only what is new. `semrec pick` and `semrec report` read what it found. A file with the key evaluate tries profiles
-    instead, as `semrec evaluate --grid` does: how users become queries, and how good what they find is.
+    instead: how users become queries, and how good what they find is.
     """
     from semrec_faiss.measure.evaluate.config import EvaluationSweep
     from semrec_faiss.measure.sweep.plan import make_plan

@@ -70,7 +70,7 @@ def update(
     FOLDER is laid out as a data folder. What it names is added, or replaces what INDEX has under the same id; titles
     without vectors change their metadata alone. Answers are those of an index built anew from the merged data.
 
-    An index in shards is changed with --ray by the machines that have these; new and changed titles go to the last.
+    An index in shards is changed with --ray by the machines that hold them; new and changed titles go to the last.
     """
     from semrec_faiss.index.update.plan import Change
 
@@ -103,9 +103,9 @@ def append_seen(
 @ray_option
 @json_option
 def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
-    """Build INDEX anew from what it holds, so that nothing lies apart from its base; answers stay as they are.
+    """Rebuild INDEX from what it holds, so that nothing lies outside its base; answers stay as they are.
 
-    Shards of which one has grown far beyond the others, as `semrec info` tells, are made of as many titles each again.
+    Where one shard has grown far beyond the others, as `semrec info` tells, titles are divided evenly again.
     """
     with progress_bars() as progress:
         if ray is None:

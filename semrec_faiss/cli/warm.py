@@ -29,10 +29,10 @@ LEFT_BY_CPU = "On a CPU nothing is compiled. What other processes gain are pages
 @set_option
 @json_option
 def warm(index: Path, count: int, settings: tuple[str, ...], as_json: bool) -> None:
-    """Ask INDEX whatever it will be asked, so that later processes do not wait for what the first one needs.
+    """Ask INDEX everything it will be asked, so that later processes do not wait for what the first one prepares.
 
     Its files are read and held against their digests, its vectors copied to the GPU where it is searched there, and
-    batches of every size asked; each is told with what the first took and what the last. The kernels of type fused are
+    batches of every size asked, with the times of the first and the last of each. The kernels of type fused are
     compiled when they are first used, which takes seconds, and kept on the disk. `semrec serve` does the same as it
     starts.
     """
