@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import MadeFolder
+import pytest
+from conftest import HANG_SECONDS, MadeFolder
 from numpy.typing import NDArray
 
+from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.cluster.workers.lists import ListMaker
 
 NODE = {"num_cpus": 4, "object_store_memory": 80 << 20, "include_log_monitor": False}
@@ -36,6 +38,16 @@ class World:
     whole: Path
     sharded: Path
     config: dict[str, Any]
+
+
+def give_up(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    """Wait half a second for a shard that is lost, and for others, which may be slow, as long as they take."""
+    answer = OpenShards._answer
+
+    def answered(shards: OpenShards, ray: Any, shard: int, reference: Any, method: str, given: Any, _: float) -> Any:
+        return answer(shards, ray, shard, reference, method, given, 0.5 if shard == lost else HANG_SECONDS)
+
+    monkeypatch.setattr(OpenShards, "_answer", answered)
 
 
 class Worker:
@@ -83,10 +95,10 @@ def build_one_slowly(config: Any, part: Any, beside: str) -> Any:
     from semrec_faiss.cluster.publish import building
 
     if part.first:
-        time.sleep(60)
+        time.sleep(HANG_SECONDS)
     found = building._build_one(config, part, beside)
     (Path(config.output).parent / f"slow-{part.first}").touch()
-    time.sleep(60)
+    time.sleep(HANG_SECONDS)
     return found
 
 
@@ -120,7 +132,7 @@ class SlowListMaker(ListMaker):
     """Makes the lists of the first users, and takes its time over those of others."""
 
     def make(self, first: int, last: int) -> bytes:
-        time.sleep(60 if first >= 12 else 0)
+        time.sleep(HANG_SECONDS if first >= 12 else 0)
         return super().make(first, last)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 # How fast this machine is decides nothing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+HANG_SECONDS = 300.0
+"""After so long a test takes what it waits for for hanging: nothing that works takes that on any busy machine."""
 
 REPO = Path(__file__).resolve().parents[1]
 MOVIELENS = REPO.parent / "shared" / "data" / "movielens-small"
@@ -162,6 +166,14 @@ def assert_well_formed(rows: NDArray[Any], scores: NDArray[Any], count: int) -> 
     assert (np.diff(ordered, axis=1) > 0).all(), "no title twice"
 
 
+def until(holds: Callable[[], object], said: Callable[[], object] = str) -> None:
+    """Wait for a state, however long it takes to come; what hangs is ended with what ``said`` returns."""
+    ends = time.monotonic() + HANG_SECONDS
+    while not holds():
+        assert time.monotonic() < ends, said()
+        time.sleep(0.01)
+
+
 class Ended(NamedTuple):
     """How a command ended, and what it printed."""
 
@@ -182,13 +194,13 @@ class Ended(NamedTuple):
 
 
 def run_python(
-    *arguments: object, seconds: float = 120, cwd: Path | None = None, **environment: str
+    *arguments: object, seconds: float = HANG_SECONDS, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with ``arguments`` in a process of its own that imports this source tree, and wait for its end.
 
     Args:
         arguments: ``-c`` and a program, ``-m semrec_faiss`` and a command, or a file, and what it is told.
-        seconds: how long it may take.
+        seconds: after how many it is taken for hanging.
         cwd: the folder that it runs in.
         environment: variables beside this process's own.
     """

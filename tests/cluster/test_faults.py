@@ -6,15 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cluster_worlds
 import numpy as np
 import pytest
-from cluster_worlds import World
+from cluster_worlds import World, give_up
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss import DamagedIndexError, Recommender, StorageError, UnavailableError
 from semrec_faiss.cluster.connection import alive_nodes
@@ -40,15 +39,8 @@ def _same(sharded: Recommender, world: World) -> None:
     np.testing.assert_array_equal(found.scores, expected.scores)
 
 
-def _until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-
-
 def test_a_killed_shard_comes_back_by_itself(index: Path, world: World) -> None:
-    with ClusterRecommender.open(index) as sharded:
+    with ClusterRecommender.open(index, patience_s=HANG_SECONDS) as sharded:
         _same(sharded, world)
         killed = sharded.shards.opened()[1].pid
         os.kill(killed, signal.SIGKILL)
@@ -56,30 +48,30 @@ def test_a_killed_shard_comes_back_by_itself(index: Path, world: World) -> None:
         assert sharded.shards.opened()[1].pid != killed
 
 
-def test_a_replica_answers_for_a_lost_one(index: Path, world: World) -> None:
+def test_a_replica_answers_for_a_lost_one(index: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    with ClusterRecommender.open(index, replicas=2, patience_s=60) as sharded:
+    with ClusterRecommender.open(index, replicas=2, patience_s=HANG_SECONDS) as sharded:
         _same(sharded, world)
-        assert [state["answering"] for state in sharded.shards.states(60)] == [2, 2]
+        assert [state["answering"] for state in sharded.shards.states(HANG_SECONDS)] == [2, 2]
         for replicas in sharded.shards.replicas:
             ray.kill(replicas[0], no_restart=True)
         _same(sharded, world)
-        _until(lambda: [state["answering"] for state in sharded.shards.states(60)] == [1, 1])
+        until(lambda: [state["answering"] for state in sharded.shards.states(HANG_SECONDS)] == [1, 1])
         ray.kill(sharded.shards.replicas[1][1], no_restart=True)
-        sharded.shards.patience_s = 0.5
+        give_up(monkeypatch, 1)
         with pytest.raises(UnavailableError, match=r"shard 1 of 2 \(titles 150 to 300\) did not answer within 0.5 s"):
             sharded.similar("m00010")
 
 
-def test_partial_answers_say_what_they_saw(index: Path, world: World) -> None:
+def test_partial_answers_say_what_they_saw(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    with ClusterRecommender.open(index, patience_s=60, partial=True) as sharded:
+    with ClusterRecommender.open(index, patience_s=HANG_SECONDS, partial=True) as sharded:
         assert "titles_seen" not in sharded.similar("m00010", 5).as_dict()
         ray.kill(sharded.shards.replicas[1][0], no_restart=True)
-        _until(lambda: [state["answering"] for state in sharded.shards.states(60)] == [1, 0])
-        sharded.shards.patience_s = 5
+        until(lambda: [state["answering"] for state in sharded.shards.states(HANG_SECONDS)] == [1, 0])
+        give_up(monkeypatch, 1)
         answer = sharded.similar("m00010", 5)
         assert answer.as_dict()["titles_seen"] == pytest.approx(150 / 301, abs=1e-4)
         assert not answer.exact
@@ -125,7 +117,7 @@ def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world
     added = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
     cluster.wait_for_nodes()
     try:
-        with ClusterRecommender.open(index, replicas=2) as sharded:
+        with ClusterRecommender.open(index, replicas=2, patience_s=HANG_SECONDS) as sharded:
             nodes = {about.node for about in sharded.shards.opened()}
             assert nodes <= {node["NodeID"] for node in alive_nodes()}
             cluster.remove_node(added)
@@ -154,10 +146,10 @@ def test_a_driver_that_is_killed_leaves_the_index_before_and_what_was_whole_for_
     before = build_shards(config_from_dict(settings), 2).generation
     driver = subprocess.Popen([sys.executable, "-c", KILLED_BUILD, repr(settings), cluster.address])
     fresh = tmp_path / "index" / "shards" / "gen-000002"
-    _until(lambda: (fresh / "slow-0").exists() or driver.poll() is not None)
+    until(lambda: (fresh / "slow-0").exists() or driver.poll() is not None)
     assert driver.poll() is None
     driver.kill()
-    driver.wait(60)
+    driver.wait(HANG_SECONDS)
     assert IndexDirectory(tmp_path / "index").current().ref == before.ref
     verify_shards(tmp_path / "index")
     whole = (fresh / "00000" / "CURRENT").stat().st_ino

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import cluster_worlds
 import pytest
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss import UnavailableError
 from semrec_faiss.cluster import starting
@@ -47,16 +47,13 @@ def _shards(tmp_path: Any, *nodes: str | None) -> OpenShards:
 def _told(shards: OpenShards) -> list[Any]:
     import ray
 
-    return [ray.get(replicas[0].about.remote(), timeout=60) for replicas in shards.replicas]
+    return [ray.get(replicas[0].about.remote(), timeout=HANG_SECONDS) for replicas in shards.replicas]
 
 
 def _until_free(gpus: int) -> None:
     import ray
 
-    ends = time.monotonic() + 60
-    while ray.available_resources().get("GPU", 0) != gpus:
-        assert time.monotonic() < ends
-        time.sleep(0.1)
+    until(lambda: ray.available_resources().get("GPU", 0) == gpus)
 
 
 def test_each_shard_has_a_gpu_of_its_own(two_gpus: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +91,7 @@ def test_a_machine_that_is_away_holds_up_no_other(two_gpus: Any, tmp_path: Any) 
         starter.start(shards)
     shards.partial = True
     starter.start(shards)
-    assert ray.get(shards.replicas[0][0].about.remote(), timeout=60)[2] in ("0", "1")
+    assert ray.get(shards.replicas[0][0].about.remote(), timeout=HANG_SECONDS)[2] in ("0", "1")
     shards.close()
 
 

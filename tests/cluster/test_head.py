@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from cluster_worlds import HEAD, World
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss import Recommender
 from semrec_faiss.cluster.publish.building import build_shards
@@ -63,11 +63,11 @@ def _driver(work: str, address: str, arguments: Any) -> subprocess.Popen[str]:
 
 
 def _until(is_so: Callable[[], bool], drivers: list[subprocess.Popen[str]]) -> None:
-    ends = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < ends
+    def holds() -> bool:
         assert all(driver.poll() is None for driver in drivers), [driver.communicate() for driver in drivers]
-        time.sleep(0.05)
+        return is_so()
+
+    until(holds)
 
 
 def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
@@ -84,7 +84,7 @@ def test_builds_and_lists_end_with_their_head_and_go_on_with_the_next(
         for process in (one for kind in ("gcs_server", "raylet") for one in head.head_node.all_processes[kind]):
             os.kill(process.process.pid, signal.SIGKILL)
         for driver in drivers:
-            out, said = driver.communicate(timeout=200)
+            out, said = driver.communicate(timeout=HANG_SECONDS)
             assert "UnavailableError the head of the cluster does not answer any more" in out, (out, said)
             assert driver.returncode == 6
     assert IndexDirectory(tmp_path / "index").current().ref == before

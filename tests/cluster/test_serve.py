@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from cluster_worlds import World
+from cluster_worlds import World, give_up
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss import Recommender
 from semrec_faiss.cluster.publish.building import build_shards
@@ -29,7 +29,8 @@ class Service:
         from semrec_faiss.serve.server import Service
         from semrec_faiss.serve.settings import read_settings
 
-        told = {"index": index, "access_log": False, "ray": "auto", **settings}
+        limits = {"deadline_ms": 1000 * HANG_SECONDS, "max_waiting": 100}
+        told = {"index": index, "access_log": False, "ray": "auto", "limits": limits, **settings}
         self.service = Service(read_settings(None, told))
         self.loop = asyncio.new_event_loop()
         transport = httpx.ASGITransport(self.service.asgi)  # type: ignore[arg-type]
@@ -45,12 +46,17 @@ class Service:
 
         return self.loop.run_until_complete(every())
 
+    def answering(self) -> tuple[int, list[int]]:
+        ready = self.ask("GET", "/readyz")
+        return ready.status_code, [shard["answering"] for shard in ready.json()["shards"]]
+
     def kill(self, shard: int) -> None:
         import ray
 
         served = self.service.serving.current
         assert served is not None
         ray.kill(served.recommender.shards.replicas[shard][0], no_restart=True)  # type: ignore[attr-defined]
+        until(lambda: self.answering()[1][shard] == 0)
 
     def close(self) -> None:
         self.loop.run_until_complete(self._client.aclose())
@@ -70,15 +76,13 @@ QUESTIONS = [
 class Held:
     """Lets no search of shards begin until so many questions wait, and counts the calls."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, service: Service, until: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, service: Service, many: int) -> None:
         self.calls: Counter[str] = Counter()
         asked, handlers, all_wait = OpenShards.ask_each, service.service.handlers, threading.Event()
 
         def held(shards: OpenShards, method: str, arguments: Any) -> Any:
             self.calls[method] += 1
-            ends = time.monotonic() + 60
-            while handlers.in_flight < until and not all_wait.is_set() and time.monotonic() < ends:
-                time.sleep(0.01)
+            until(lambda: all_wait.is_set() or handlers.in_flight >= many)
             all_wait.set()
             return asked(shards, method, arguments)
 
@@ -118,16 +122,6 @@ def _ask_many_at_once(service: Service, whole: Recommender) -> None:
     assert len(service.service.handlers._threads._threads) <= before + 1, "for the unknown title"
 
 
-def _ready(service: Service, *answering: int) -> httpx.Response:
-    """Ask /readyz until it shows so many actors a shard; a busy machine's may need more than its second at times."""
-    ends = time.monotonic() + 60
-    while True:
-        ready = service.ask("GET", "/readyz")
-        if [one["answering"] for one in ready.json()["shards"]] == list(answering) or time.monotonic() > ends:
-            return ready
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def sharded(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("served") / "index"
@@ -135,8 +129,8 @@ def sharded(cluster: Any, world: World, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> None:
-    service = Service(sharded, limits={"deadline_ms": 10_000, "max_waiting": 100})
+def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(sharded)
     try:
         whole = Recommender.open(world.whole)
         told = [service.ask("POST", path, json=question).json() for path, question in QUESTIONS]
@@ -148,12 +142,9 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         for typed in ("film 15", "5", "m 1"):
             found = service.ask("GET", f"/v1/titles?q={typed}&k=20").json()["titles"]
             assert found == whole.titles.records(whole.titles.type_ahead().find(typed, 20)), typed
-        ready = _ready(service, 1, 1)
-        assert ready.status_code == 200
-        assert [(one["first"], one["titles"], one["answering"]) for one in ready.json()["shards"]] == [
-            (0, 150, 1),
-            (150, 151, 1),
-        ]
+        until(lambda: service.answering() == (200, [1, 1]))
+        shards = service.ask("GET", "/readyz").json()["shards"]
+        assert [(one["first"], one["titles"]) for one in shards] == [(0, 150), (150, 151)]
         serving, current = service.service.serving, service.service.serving.current
         assert current is not None
         kept = current.recommender.shards.replicas[0]  # type: ignore[attr-defined]
@@ -166,9 +157,8 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         assert now is not None
         assert now.recommender.shards.replicas[0] == kept, "a shard that has not changed"  # type: ignore[attr-defined]
         service.kill(1)
-        ready = _ready(service, 1, 0)
-        assert ready.status_code == 503
-        assert [one["answering"] for one in ready.json()["shards"]] == [1, 0]
+        until(lambda: service.answering() == (503, [1, 0]))
+        give_up(monkeypatch, 1)
         refused = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert refused.status_code == 503
         assert "shard 1 of 2 (titles 150 to 299)" in refused.json()["detail"]
@@ -176,18 +166,18 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World) -> No
         service.close()
 
 
-def test_partial_answers_are_given_where_they_are_wanted(sharded: Path) -> None:
+def test_partial_answers_are_given_where_they_are_wanted(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(sharded, partial=True)
     try:
-        service.service.serving.current.recommender.shards.patience_s = 5  # type: ignore[union-attr, attr-defined]
         service.kill(1)
+        give_up(monkeypatch, 1)
         answer = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5})
         assert answer.status_code == 200
         assert answer.json()["titles_seen"] == pytest.approx(1 / 2, abs=2e-3)
         assert answer.json()["exact"] is False
-        assert _ready(service, 1, 0).status_code == 200
+        until(lambda: service.answering() == (200, [1, 0]))
         assert service.ask("POST", "/v1/similar", json={"title": "m00290", "k": 5}).status_code == 503
         service.kill(0)
-        assert _ready(service, 0, 0).status_code == 503
+        until(lambda: service.answering() == (503, [0, 0]))
     finally:
         service.close()

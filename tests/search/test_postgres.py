@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from conftest import HANG_SECONDS
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.demo import demo_folder
@@ -32,7 +33,7 @@ pytestmark = [
 
 def as_owner(*command: str | Path, folder: Path) -> None:
     become = ["runuser", "-u", OWNER, "--"] if getpass.getuser() != OWNER else []
-    subprocess.run([*become, *map(str, command)], check=True, capture_output=True, cwd=folder, timeout=60)
+    subprocess.run([*become, *map(str, command)], check=True, capture_output=True, cwd=folder, timeout=HANG_SECONDS)
 
 
 @pytest.fixture
@@ -65,10 +66,10 @@ def test_readmes_commands_bring_every_recommendation_into_postgres(server: dict[
     commands = re.findall(r"^psql -c .*$", text, flags=re.M)
     assert len(commands) == 2
     for command in commands:
-        subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path, env=os.environ | server, timeout=60)
+        subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path, env=os.environ | server, timeout=HANG_SECONDS)
     asked = "COPY (SELECT user_id, rank, media_id, title, score FROM recs ORDER BY user_id, rank) TO STDOUT CSV"
     held = subprocess.run(
-        ["psql", "-c", asked], check=True, capture_output=True, text=True, env=os.environ | server, timeout=60
+        ["psql", "-c", asked], check=True, capture_output=True, text=True, env=os.environ | server, timeout=HANG_SECONDS
     ).stdout
     (tmp_path / "held.csv").write_text(held, encoding="utf-8")
     with duckdb.connect() as connection:

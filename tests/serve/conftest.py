@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import HANG_SECONDS
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
@@ -39,6 +40,7 @@ class Asker:
     """Asks a service in this process, without a socket."""
 
     def __init__(self, index: Path, **settings: Any) -> None:
+        settings["limits"] = {"deadline_ms": 1000 * HANG_SECONDS} | settings.get("limits", {})
         self.service = Service(read_settings(None, {"index": index, "access_log": False} | settings))
         self.loop = asyncio.new_event_loop()
         transport = httpx.ASGITransport(self.service.asgi)  # type: ignore[arg-type]

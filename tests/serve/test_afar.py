@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HANG_SECONDS
 
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.search.recommender import Recommender
@@ -35,7 +36,7 @@ def asked(served: Served, afar: Afar, rows: list[int]) -> list[Any]:
     async def every() -> list[Any]:
         vectors = [served.recommender.index.vectors([row]) for row in rows]
         plains = [Plain(served, 1, {"position": range(1)}, False, vector) for vector in vectors]
-        due = time.monotonic() + 20
+        due = time.monotonic() + HANG_SECONDS
         waiting = [afar.ask(plain, due, as_arrow=False) for plain in plains]
         return await asyncio.gather(*waiting, return_exceptions=True)
 

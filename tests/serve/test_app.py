@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Semrec
+from conftest import HANG_SECONDS, Semrec
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -214,7 +214,7 @@ def test_a_key_twice_among_very_many_is_found_in_one_pass() -> None:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(60)
+    asking.join(HANG_SECONDS)
     assert told == ["the key '99999' occurs twice"]
 
 

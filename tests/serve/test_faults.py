@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from conftest import HANG_SECONDS
 
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.serve.asking.serving import Serving
@@ -36,7 +37,7 @@ def test_what_cannot_be_written_is_nobody_elses_and_the_next_is_answered(
             asker._client.post("/v1/similar", json={"title": f"m{row:05d}", "k": 3}, headers={"accept": kind})
             for row, kind in enumerate(kinds)
         ]
-        return list(await asyncio.wait_for(asyncio.gather(*asked), 30))
+        return list(await asyncio.wait_for(asyncio.gather(*asked), HANG_SECONDS))
 
     replies = asker.loop.run_until_complete(together())
     assert [reply.status_code for reply in replies] == [200, 500, 200, 500, 200]

@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from conftest import HANG_SECONDS, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from semrec_faiss.errors import NotFoundError, UsageError
@@ -81,7 +81,7 @@ def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> 
     vectors, exclusions = here.index.vectors(rows), Exclusions.of([[3], [], [11, 12]])
     for wish in (Wish(5), Wish(4, Filter(years=(1960, None)), ("m00010",)), Wish.of(6, max_per={"year": 1})):
         expected = here.searcher.run(vectors, wish, exclusions)
-        found = there.submit(Asked(here.searcher, vectors, wish, exclusions)).result(60)
+        found = there.submit(Asked(here.searcher, vectors, wish, exclusions)).result(HANG_SECONDS)
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores, expected.scores)
         np.testing.assert_array_equal(found.matching, expected.matching)
@@ -90,19 +90,19 @@ def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> 
         users = UserRows(here.users, np.array([4, 0, 19]), include_seen)
         expected, found = (
             here.searcher.run(users, Wish(5)),
-            there.submit(Asked(here.searcher, users, Wish(5))).result(30),
+            there.submit(Asked(here.searcher, users, Wish(5))).result(HANG_SECONDS),
         )
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.matching, expected.matching)
     with pytest.raises(UsageError, match="not understood"):
-        there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(60)
+        there.submit(Asked(here.searcher, vectors, Wish.of(5, where="colour = 1"), None)).result(HANG_SECONDS)
     with pytest.raises(NotFoundError, match="gen-000009"):
         device.open("gen-000009")
     assert set(owner._opened) == {"gen-000001"}
 
 
 def ask(port: int, question: dict[str, Any], route: str = "similar") -> tuple[int, Any, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     connection.request("POST", f"/v1/{route}", json.dumps(question))
     reply = connection.getresponse()
     return reply.status, json.loads(reply.read()), reply.headers["semrec-generation"]
@@ -157,7 +157,7 @@ def _status(port: int) -> int:
 
 
 def _requests(port: int) -> dict[tuple[str, str], float]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     connection.request("GET", "/metrics")
     families = {one.name: one for one in text_string_to_metric_families(connection.getresponse().read().decode())}
     samples = families["semrec_requests"].samples
@@ -180,16 +180,9 @@ def test_who_is_started_while_the_end_comes_is_told_of_it(index: Path) -> None:
     supervisor._is_ending = True
     try:
         supervisor._begin(0)
-        assert supervisor._children[0].wait(60) in (0, -signal.SIGTERM)
+        assert supervisor._children[0].wait(HANG_SECONDS) in (0, -signal.SIGTERM)
     finally:
         supervisor._close()
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    stop = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < stop
-        time.sleep(0.005)
 
 
 def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_path: Path) -> None:
@@ -205,13 +198,13 @@ def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_p
         again = device.open("gen-000001")
         del before
         gc.collect()
-        _until(lambda: [held["gen-000001"] for held in owner._held.values()] == [1])  # nobody waits for the leaving
+        until(lambda: [held["gen-000001"] for held in owner._held.values()] == [1])  # nobody waits for the leaving
         assert set(owner._opened) == {"gen-000001", "gen-000002"}
         for batcher in (again, between):
             np.testing.assert_array_equal(batcher.run(asked).rows, here.searcher.run(asked.queries, Wish(2)).rows)
         del again, batcher
         gc.collect()
-        _until(lambda: set(owner._opened) == {"gen-000002"})
+        until(lambda: set(owner._opened) == {"gen-000002"})
 
 
 class _Child:
@@ -248,8 +241,8 @@ def test_the_owners_end_ends_the_service(tmp_path: Path, index: Path) -> None:
     process = Process(index, "--workers", "2", "--owner", "always")
     owner = _children(process)[0]
     owner.send_signal(signal.SIGKILL)
-    assert process.process.wait(60) == 6
-    process._reader.join(60)
+    assert process.process.wait(HANG_SECONDS) == 6
+    process._reader.join(HANG_SECONDS)
     assert "the owner of the device has fallen (SIGKILL)" in "".join(process.said)
 
 
@@ -258,7 +251,7 @@ def test_workers_end_with_their_supervisor(index: Path) -> None:
     process = Process(index, "--workers", "2")
     workers = _children(process)
     os.kill(process.process.pid, signal.SIGKILL)
-    gone, alive = psutil.wait_procs(workers, timeout=60)
+    gone, alive = psutil.wait_procs(workers, timeout=HANG_SECONDS)
     assert (len(gone), alive) == (2, [])
 
 

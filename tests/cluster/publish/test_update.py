@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import cluster_worlds
 import numpy as np
 import pytest
-from conftest import Semrec
+from conftest import Semrec, until
 
 from semrec_faiss import DamagedIndexError, NotFoundError, Recommender, StorageError, UsageError
 from semrec_faiss.cluster.publish import changing
@@ -123,11 +122,7 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
 
 def _until_ended(pid: int) -> None:
     """Nobody asks the actor any more: Ray ends it."""
-    ends = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists():
-        gc.collect()
-        assert time.monotonic() < ends
-        time.sleep(0.1)
+    until(lambda: gc.collect() >= 0 and not Path(f"/proc/{pid}").exists())
 
 
 def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_path: Path) -> None:
@@ -215,10 +210,7 @@ def test_an_index_is_followed_and_damage_is_found_where_it_lies(cluster: Any, tm
     with Recommender.open(f"ray://auto{index}", follow=True) as sharded:
         assert sharded.index.count == 60
         update_shards(index, Change(remove_titles=titles[:1]), compact_at=None)
-        ends = time.monotonic() + 60
-        while sharded.index.count == 60:
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        until(lambda: sharded.index.count < 60)
         assert sharded.index.count == 59
     copy = shutil.copytree(index, tmp_path / "copy")
     path = next(copy.glob("shards/gen-000001/00001/gen-*/items.parquet"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
@@ -38,7 +39,7 @@ class Held:
         def slow(searcher: Searcher, queries: Any, wish: Wish, exclusions: Any = None) -> Any:
             self.batches.append(len(queries))
             self.held.set()
-            assert self.let_go.wait(60)
+            assert self.let_go.wait(HANG_SECONDS)
             if (np.abs(queries) > POISON / 2).any():
                 raise DataError("a score is larger than a float32 can hold")
             return run(searcher, queries, wish, exclusions)
@@ -49,13 +50,6 @@ class Held:
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     return Held(monkeypatch)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    stop = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < stop
-        time.sleep(0.001)
 
 
 def told(answer: Any) -> tuple[Any, ...]:
@@ -89,14 +83,14 @@ def test_what_comes_while_the_device_is_busy_goes_together_by_kind(library: Any,
     with Batcher() as batcher, ThreadPoolExecutor(16) as threads:
         together = Recommender.open(library.output, batcher=batcher)
         first = threads.submit(together.similar, "m00000", 5)
-        assert held.held.wait(60)
+        assert held.held.wait(HANG_SECONDS)
         assert batcher.waiting == 0, "an idle device is asked at once"
         fives = [threads.submit(together.similar, f"m{row:05d}", 5) for row in range(1, 8)]
         sixes = [threads.submit(together.similar, f"m{row:05d}", 6) for row in range(3)]
         until(lambda: batcher.waiting == 10)
         held.let_go.set()
         for future in [first, *fives, *sixes]:
-            future.result(60)
+            future.result(HANG_SECONDS)
     assert sorted(held.batches) == [1, 3, 7]
 
 
@@ -111,10 +105,10 @@ def test_a_mistake_is_the_callers_own(library: Any, held: Held) -> None:
         futures = [batcher.submit(one) for one in asked]
         held.let_go.set()
         with pytest.raises(DataError, match="larger than a float32"):
-            futures[2].result(60)
+            futures[2].result(HANG_SECONDS)
         for row, future in ((0, futures[0]), (1, futures[1]), (2, futures[3])):
-            assert row in future.result(60).rows[0]
-            np.testing.assert_allclose(future.result(60).scores[0, 0], 1.0, atol=1e-6)
+            assert row in future.result(HANG_SECONDS).rows[0]
+            np.testing.assert_allclose(future.result(HANG_SECONDS).scores[0, 0], 1.0, atol=1e-6)
 
 
 def test_what_can_be_said_to_a_caller_at_once_is(library: Any) -> None:
@@ -134,7 +128,7 @@ def test_a_question_whose_time_is_up_is_not_searched(library: Any, held: Held) -
     with Batcher() as batcher, ThreadPoolExecutor(4) as threads:
         together = Recommender.open(library.output, batcher=batcher)
         first = threads.submit(together.similar, "m00000", 5)
-        assert held.held.wait(60)
+        assert held.held.wait(HANG_SECONDS)
 
         def late() -> Any:
             with due_at(time.monotonic() + 0.01):
@@ -146,9 +140,9 @@ def test_a_question_whose_time_is_up_is_not_searched(library: Any, held: Held) -
         time.sleep(0.02)
         assert cancelled.cancel()
         held.let_go.set()
-        assert first.result(60).returned == 5
+        assert first.result(HANG_SECONDS).returned == 5
         with pytest.raises(TooLateError, match="had not begun"):
-            second.result(60)
+            second.result(HANG_SECONDS)
     assert held.batches == [1]
 
 
@@ -178,7 +172,7 @@ def test_an_observer_that_fails_costs_nobody_an_answer(library: Any, held: Held)
         expected = Searcher.run(recommender.searcher, vectors, Wish(2)).rows.tolist()
         assert batcher.run(Asked(searcher, vectors, Wish(2))).rows.tolist() == expected  # by this thread
         for _ in range(2):  # by the owner, who is there for the next one too
-            assert batcher.submit(Asked(searcher, vectors, Wish(2))).result(30).rows.tolist() == expected
+            assert batcher.submit(Asked(searcher, vectors, Wish(2))).result(HANG_SECONDS).rows.tolist() == expected
     assert told == [2, 2, 2]
 
 
@@ -188,7 +182,7 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
     with Batcher() as batcher:
         searcher = BatchedSearcher(recommender.index, recommender.titles, batcher)
         batcher.submit(Asked(searcher, vectors[:1], Wish(2)))
-        assert held.held.wait(60)
+        assert held.held.wait(HANG_SECONDS)
         one = batcher.submit(Asked(searcher, vectors[1:2], Wish(3)))
         two = batcher.submit(Asked(searcher, vectors[2:], Wish(3), Exclusions.of([[9, 10]])))
         held.let_go.set()
@@ -197,8 +191,8 @@ def test_callers_with_and_without_exclusions_share_a_batch(library: Any, held: H
             (one, alone.run(vectors[1:2], Wish(3))),
             (two, alone.run(vectors[2:], Wish(3), Exclusions.of([[9, 10]]))),
         ):
-            assert future.result(60).rows.tolist() == expected.rows.tolist()
-            assert future.result(60).matching.tolist() == expected.matching.tolist()
+            assert future.result(HANG_SECONDS).rows.tolist() == expected.rows.tolist()
+            assert future.result(HANG_SECONDS).matching.tolist() == expected.matching.tolist()
     assert sorted(held.batches) == [1, 1, 1, 2], "two callers in one batch; the others are asked here, alone"
 
 
@@ -226,9 +220,9 @@ def test_a_caller_who_was_interrupted_keeps_no_other_waiting(
         together = Recommender.open(library.output, batcher=batcher)
         threads = [threading.Thread(target=ask, args=(row,), daemon=True) for row in range(4)]
         threads[0].start()
-        assert held.held.wait(60)
+        assert held.held.wait(HANG_SECONDS)
         for thread in threads[1:]:
             thread.start()
         until(lambda: batcher.waiting == 3)
         held.let_go.set()
-        assert sorted(str(told.get(timeout=10)) for _ in threads) == ["5", "5", "5", "interrupted"]
+        assert sorted(str(told.get(timeout=HANG_SECONDS)) for _ in threads) == ["5", "5", "5", "interrupted"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss import Recommender
 from semrec_faiss.errors import DamagedIndexError
@@ -36,13 +37,6 @@ def index(tmp_path: Path) -> Path:
 
 def count(recommender: Recommender) -> int:
     return recommender.search(QUERY, 100)[0].matching
-
-
-def until(true: Any) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_refresh_goes_to_what_is_in_use_and_what_is_pinned_stays(index: Path) -> None:
@@ -181,7 +175,7 @@ def test_a_forked_child_follows_too(index: Path) -> None:
     with Recommender.open(index, follow=True) as recommender:
         child = fork.Process(target=_asked_in_a_child, args=(recommender, found))
         child.start()
-        child.join(90)
+        child.join(HANG_SECONDS)
         assert child.exitcode == 0
         assert found.get() == (60, 59)
         until(lambda: count(recommender) == 59)
