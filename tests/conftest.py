@@ -22,6 +22,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
+from semrec_faiss.data.titles import filter_limits
+
 # How fast this machine is decides nothing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -348,6 +350,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``gpu`` where FAISS sees no GPU, before anything is built for it."""
     if item.get_closest_marker("gpu") is not None and _gpu_count() == 0:
         pytest.skip("FAISS sees no GPU")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_filters() -> None:
+    """Let filters take as long as they do on a busy machine; that they are ended is tested with a limit of its own."""
+    filter_limits.SECONDS = HANG_SECONDS
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,7 +37,8 @@ def test_a_server_is_measured(index: Path, tmp_path: Path, semrec: Semrec) -> No
     rates = [document[name]["requests_per_second"] for name in ("similar", "fixed_body")]
     assert document["similar_to_fixed_body"] == pytest.approx(rates[0] / rates[1])
     assert document["fixed_body"]["body_bytes"] == pytest.approx(document["similar"]["body_bytes"], rel=0.1)
-    assert document["at_half_the_most"]["requests_per_second"] <= 0.6 * rates[0]
+    due = 0.3 * 0.5 * rates[0]  # each of at most four processes begins at once
+    assert due - 1 <= document["at_half_the_most"]["requests"] <= due + 5
     lists = document["users_as_arrow"]
     assert lists["users_per_second"] == pytest.approx(1000 * lists["requests_per_second"], rel=0.1)
     assert document["index"] == {"type": "flat", "titles": 300, "users": 20}

@@ -239,8 +239,8 @@ def direct_parts(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
             waiting += reversed(value)
 
 
-def within_time(cursor: DuckDBPyConnection, work: Callable[[], Done], seconds: float = SECONDS) -> Done:
-    """Return what ``work`` does with ``cursor``, or interrupt it.
+def within_time(cursor: DuckDBPyConnection, work: Callable[[], Done], seconds: float | None = None) -> Done:
+    """Return what ``work`` does with ``cursor``, or interrupt it after ``seconds``, `SECONDS` where none are given.
 
     It runs in a thread of its own: DuckDB notices Ctrl-C and interruptions only between blocks of titles, and this
     thread does not wait for that.
@@ -248,6 +248,7 @@ def within_time(cursor: DuckDBPyConnection, work: Callable[[], Done], seconds: f
     Raises:
         UsageError: it took longer.
     """
+    seconds = SECONDS if seconds is None else seconds
     found: Future[Done] = Future()
     threading.Thread(target=_run, args=(work, found), name=FILTER_THREAD).start()
     try:

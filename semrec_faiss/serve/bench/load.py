@@ -130,12 +130,12 @@ def _summed(told: Sequence[Told]) -> tuple[Load, Counter[str]]:
 class _Callers:
     """The callers of one process."""
 
-    def __init__(self, plan: Plan, requests: Sequence[bytes], first: int, step: int) -> None:
+    def __init__(self, plan: Plan, requests: Sequence[bytes], first: int, step: int, count: int) -> None:
         self.plan = plan
         self.told = Told()
         self.idle: deque[_Caller] = deque()
         self.due: deque[float] = deque()
-        self.open = 0
+        self.open = count
         self.ended = asyncio.get_running_loop().create_future()
         self._requests = requests
         self._next, self._step = first, step
@@ -144,6 +144,13 @@ class _Callers:
     def request(self) -> bytes:
         self._next += self._step
         return self._requests[self._next % len(self._requests)]
+
+    def begin(self, caller: _Caller) -> None:
+        """A caller has connected: it asks once at least, however long that took."""
+        if self.plan.rate is None:
+            caller.ask(time.perf_counter())
+        else:
+            self.idle.append(caller)
 
     def free(self, caller: _Caller) -> None:
         """A caller has been answered: it asks again at once, or when something is due, or closes at the end."""
@@ -162,11 +169,13 @@ class _Callers:
             self.ended.set_result(None)
 
     async def pace(self, rate: float) -> None:
-        """Make requests due, evenly at ``rate`` a second."""
+        """Make requests due, evenly at ``rate`` a second and the first at once: as many on however slow a machine."""
         began, made = time.perf_counter(), 0
-        while (now := time.perf_counter()) < self.stop:
-            wanted = int((now - began) * rate)
-            self.due.extend(began + number / rate for number in range(made, wanted))
+        self.stop = now = began + self.plan.seconds
+        while made == 0 or now < self.stop:
+            now = min(time.perf_counter(), self.stop)
+            wanted = 1 + int((now - began) * rate)
+            self.due.extend(began + (number / rate if number else 0) for number in range(made, wanted))
             made = wanted
             while self.due and self.idle:
                 self.idle.popleft().ask(self.due.popleft())
@@ -186,8 +195,7 @@ class _Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._callers.open += 1
-        self._callers.free(self)
+        self._callers.begin(self)
 
     def ask(self, since: float) -> None:
         self._started = since
@@ -241,9 +249,9 @@ def _kind(reply: bytes | bytearray, worlds: tuple[bytes, ...]) -> str:
 
 
 async def _asked(plan: Plan, requests: Sequence[bytes], number: int, count: int) -> Told:
-    callers = _Callers(plan, requests, number, count)
     loop = asyncio.get_running_loop()
     mine = len(range(number, plan.connections, count))
+    callers = _Callers(plan, requests, number, count, mine)
     began = time.perf_counter()
     await asyncio.gather(
         *(loop.create_connection(lambda: _Caller(callers), "127.0.0.1", plan.port) for _ in range(mine))

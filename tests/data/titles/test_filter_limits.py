@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
+import psutil
 import pytest
+from conftest import HANG_SECONDS, until
 
 from semrec_faiss.data.titles import catalog as catalog_module
 from semrec_faiss.data.titles.catalog import Catalog
@@ -170,9 +171,11 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
     program = f"""
         import sys
         from pathlib import Path
+        from semrec_faiss.data.titles import filter_limits
         from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
         from semrec_faiss.data.titles.catalog import Catalog
         from semrec_faiss.data.titles.filters import matching_rows
+        filter_limits.SECONDS = {HANG_SECONDS}
         catalog = Catalog.read(Path({str(metadata)!r}))
         where = " OR ".join(f"levenshtein(text, left(text, {{n}}) || 'x') > 5000" for n in range(900, 960))
         def work():
@@ -187,9 +190,11 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "asking\n"
-        time.sleep(2)
+        process = psutil.Process(child.pid)
+        before = process.cpu_times().user
+        until(lambda: process.cpu_times().user > before + 1)  # DuckDB is at work
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=HANG_SECONDS)
     assert (child.returncode, errors) == (130, "\ninterrupted\n"), "and not the deadline's error"
 
 

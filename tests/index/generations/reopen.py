@@ -55,17 +55,19 @@ def keep_publishing(index: str, folders: list[str], ending: Any) -> None:
             build_index(config_from_dict({"dataset": folder, "output": index}))
 
 
-def measured(index: str, early: int, late: int) -> list[dict[str, int]]:
-    """Open ``late`` times without the garbage collector."""
+def measured(index: str, early: int, late: int, least: int = 1) -> list[dict[str, int]]:
+    """Open ``late`` times without the garbage collector, or more often until ``least`` generations were seen."""
     gc.disable()
     found, generations, mixed = [], set(), 0
-    for number in range(1, late + 1):
+    number = 0
+    while number < late or len(generations) < least:
+        number += 1
         generation, words = open_and_ask(index)
         generations.add(generation)
         mixed += len(words) > 1
         if number in (early, late):
-            found.append({**counts(), "generations": len(generations), "mixed": mixed})
-    return found
+            found.append(counts())
+    return [one | {"generations": len(generations), "mixed": mixed} for one in found]
 
 
 def main() -> None:
@@ -79,7 +81,7 @@ def main() -> None:
     process = context.Process(target=keep_publishing, args=(index, folders, ending))
     process.start()
     try:
-        found = measured(index, int(early), int(late))
+        found = measured(index, int(early), int(late), least=3)
     finally:
         ending.set()
         process.join()

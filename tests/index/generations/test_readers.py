@@ -116,7 +116,7 @@ def test_a_file_that_is_gone_from_the_generation_in_use_is_damage(tmp_path: Path
 
 def run(*arguments: object) -> Any:
     """What the program prints."""
-    ended = run_python(PROGRAM, *arguments, seconds=300)
+    ended = run_python(PROGRAM, *arguments)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 
@@ -142,7 +142,7 @@ def test_reopening_while_another_process_publishes(tmp_path: Path, folders: dict
     build(folders["Old"], index)
     early, late = run("published", index, 10, REOPENINGS, folders["Mid"], folders["New"])
     nothing_is_left(early, late)
-    assert late["generations"] > 1, "the other process published while this one read"
+    assert late["generations"] >= 3, "the other process published while this one read"
     assert late["mixed"] == 0
 
 

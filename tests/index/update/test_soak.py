@@ -41,4 +41,4 @@ def test_20_000_operations_some_killed_lose_nothing_and_readers_are_answered_rig
     for name in ("update", "compact", "rollback"):
         assert told.get(f"{name} ended", 0) + told.get(f"{name} killed", 0) >= 3
     assert told["update ended"] >= 10
-    assert told["reader_generations"] >= 20
+    assert told["reader_generations"] >= 20, "it goes on until so many were seen"

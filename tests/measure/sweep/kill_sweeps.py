@@ -64,16 +64,17 @@ def main() -> None:
     started = time.monotonic()
     run(path, "unbroken", None)
     whole = time.monotonic() - started
-    rng, outcomes, name, longer = random.Random(5), [], 0, 1.0
-    while len(outcomes) < kills:
+    rng, outcomes, name, longer, hit = random.Random(5), [], 0, 1.0, 0
+    while len(outcomes) < kills or hit < kills // 4:
         before = records_of(results / f"killed{name}")
         killed = run(path, f"killed{name}", whole * longer * rng.uniform(0.02, 0.7))
         if killed:
             after = records_of(results / f"killed{name}")
             outcomes.append({"sweep": name, "before": before, "after": after})
-            longer = 1.0 if after > before else longer * 1.5  # the machine may have more to do than it had before
+            hit += after > before
+            longer *= 1.0 if after > before else 1.5  # the machine may have more to do than it had before
         else:
-            name, longer = name + 1, 1.0  # it is done: the next one begins anew
+            name, longer = name + 1, longer / 1.5  # it is done: the next one begins anew
     for number in range(name + 1):
         run(path, f"killed{number}", None)
     document: dict[str, Any] = {"outcomes": outcomes, "sweeps": name + 1, "whole": whole}

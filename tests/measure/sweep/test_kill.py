@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 from semrec_faiss.measure.trials.results import SweepResults
 
@@ -23,10 +23,10 @@ def test_killed_at_twenty_random_instants(
 ) -> None:
     tiny_plan(tmp_path, tiny_data.root, filters=[])
     told = (Path(__file__).with_name("kill_sweeps.py"), tmp_path / "sweep.yaml", KILLS)
-    done = run_python(*told, seconds=200, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    done = run_python(*told, seconds=2 * HANG_SECONDS, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     seen = json.loads(done.stdout)
-    assert len(seen["outcomes"]) == KILLS
+    assert len(seen["outcomes"]) >= KILLS
     assert all(one["after"] >= one["before"] for one in seen["outcomes"]), "what was measured is never lost"
     assert sum(one["after"] > one["before"] for one in seen["outcomes"]) >= 5, "kills must hit sweeps at work"
     unbroken = SweepResults.read(tmp_path / "results" / "unbroken")
