@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import HANG_SECONDS, REPO
 
 STEP = """#!/bin/bash
 me="$(basename "$0") $*"
 echo "$me" >>"$RAN"
-[ "$(basename "$0")" != python3 ] || { mkdir -p .venv/bin; : >.venv/bin/activate; }
+[ "$(basename "$0")" != python3 ] || { mkdir -p "$3/bin"; : >"$3/bin/activate"; cp "$(dirname "$0")/pip" "$3/bin"; }
 case "$me" in $FAILS) exit 3 ;; esac
+case "$me" in $FAILS_ONCE) [ -e "$RAN.once" ] || { : >"$RAN.once"; exit 3; } ;; esac
 """
 
 STEPS = ["python3 -m venv", "pip install -e", "pytest ", "pip install torch", "pytest tests/index/fused", "ruff check"]
@@ -23,18 +24,18 @@ STEPS += ["ruff format", "mypy", "lint-imports"]
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
-def _run(folder: Path, fails: str) -> tuple[int, list[str]]:
+def _run(folder: Path, fails: str, once: str = "none") -> tuple[int, list[str]]:
     commands = folder / "bin"
     commands.mkdir()
-    for name in ("python3", "pip", "pytest", "ruff", "mypy", "lint-imports", "chromium"):
+    for name in ("python3", "pip", "pytest", "ruff", "mypy", "lint-imports", "chromium", "sleep"):
         (commands / name).write_text(STEP)
         (commands / name).chmod(0o755)
     (folder / ".ci").mkdir()
     shutil.copy(Path(REPO) / ".ci/run", folder / ".ci/run")
     told = {"PATH": f"{commands}:{os.environ['PATH']}", "RAN": str(folder / "ran"), "FAILS": fails}
-    told["TMPDIR"] = str(folder)
+    told |= {"TMPDIR": str(folder), "FAILS_ONCE": once}
     done = subprocess.run(
-        ["bash", str(folder / ".ci/run")], env=os.environ | told, capture_output=True, timeout=60, check=False
+        ["bash", str(folder / ".ci/run")], env=os.environ | told, capture_output=True, timeout=HANG_SECONDS, check=False
     )
     assert not list(folder.glob("tmp.*")), "it leaves nothing behind"
     return done.returncode, (folder / "ran").read_text().splitlines()
@@ -52,3 +53,9 @@ def test_ci_fails_where_a_step_does(step: str, tmp_path: Path) -> None:
     """Once a fault: where pip or venv failed the tests were left out, and CI was green."""
     code, _ = _run(tmp_path, step if step.endswith(" ") else f"{step}*")
     assert code != 0
+
+
+@pytest.mark.parametrize("step", ["pip install -e", "pip install torch"])
+def test_what_comes_over_a_network_is_asked_for_again(step: str, tmp_path: Path) -> None:
+    code, ran = _run(tmp_path, "none", f"{step}*")
+    assert (code, sum(line.startswith(step) for line in ran)) == (0, 2)
