@@ -7,10 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.plan import LEAST_CAPABILITY, FusedPlan
+from semrec_faiss.index.fused.plan import LARGEST_TILE, LEAST_CAPABILITY, FusedPlan
 
 COPY_ENGINE = (9, 0)
 """From Hopper on tiles are loaded by a copy engine; before, by all threads, some stages ahead."""
+
+LEAST_STAGES, STAGES_OF_LARGEST = 3, 4
+"""Of tiles that all threads load: one less of them is in shared memory, and the largest lie there half as deep."""
 
 SMALLEST_SHARED_BYTES = 99 << 10
 """Shared memory that a program may have on the smallest of the cards that will do."""
@@ -51,13 +54,26 @@ class Card:
 @lru_cache(maxsize=1024)
 def fitted(plan: FusedPlan, card: Card) -> FusedPlan:
     """Return the plan as a card runs it: as many stages as its shared memory has room for, loaded as it can."""
-    stages = plan.stages
-    while stages > 1 and stages * stage_bytes(plan) > card.shared_bytes:
-        stages -= 1
-    return replace(plan, stages=stages, pointers=card.capability < COPY_ENGINE)
+    its = plan if card.capability >= COPY_ENGINE else _loaded_by_threads(plan)
+    while its.stages > 1 and tile_bytes(its) > card.shared_bytes:
+        its = replace(its, stages=its.stages - 1)
+    return its
 
 
-def stage_bytes(plan: FusedPlan) -> int:
-    """Return the shared memory of a tile of queries and one of titles."""
+def _loaded_by_threads(plan: FusedPlan) -> FusedPlan:
+    """Return a plan whose tiles every thread loads, which takes registers: the largest tiles would spill them.
+
+    Those are half as deep, so that less of one is in registers at once, and two programs fit the smallest card; where
+    a program has several to multiply, more threads share them.
+    """
+    if plan.tile_queries < LARGEST_TILE:
+        return replace(plan, pointers=True, stages=max(LEAST_STAGES, plan.stages))
+    warps = plan.warps if plan.parts == 1 else 8
+    return replace(plan, pointers=True, tile_dim=plan.tile_dim // 2, stages=STAGES_OF_LARGEST, warps=warps)
+
+
+def tile_bytes(plan: FusedPlan) -> int:
+    """Return the shared memory of the tiles of queries and titles that are there at once."""
     component = 1 if plan.planes else 2
-    return component * (plan.tile_queries + plan.tile_titles) * plan.tile_dim
+    at_once = plan.stages - 1 if plan.pointers else plan.stages
+    return at_once * component * (plan.tile_queries + plan.tile_titles) * plan.tile_dim
