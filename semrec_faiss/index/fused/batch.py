@@ -18,8 +18,8 @@ from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.answers import answers_in
 from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.plan import Masking, plan_repeat, power_of_two
-from semrec_faiss.index.fused.room import repeat_queries
+from semrec_faiss.index.fused.plan import FusedPlan, Masking, plan_repeat, power_of_two
+from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 
 Answers = tuple[Rows, Scores]
@@ -195,6 +195,12 @@ class CapturedSearch:
         if room not in self._repeats:
             self._repeats[room] = _CapturedRepeat(self.work, room, self._allowed, self._stride)
         return self._repeats[room]
+
+
+def prepared_bytes(plan: FusedPlan, titles: int) -> int:
+    """Return the GPU memory of the repetition that `CapturedSearch.prepare_repeat` records."""
+    again = plan_repeat(plan, titles)
+    return min(FEWEST_REPEATED, repeat_queries(again, titles)) * repeated_bytes(again, titles)
 
 
 class _CapturedRepeat:

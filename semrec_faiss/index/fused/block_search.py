@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Searching, allowed_by
+from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Searching, allowed_by, prepared_bytes
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
@@ -232,6 +232,7 @@ class BlockSearch:
             return kind.search
         plan = self._plan(queries, k, coded=coded)
         size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
+        size += prepared_bytes(plan, self.titles.count) if self._repeats(k) else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < self._recorded_at:
@@ -241,7 +242,11 @@ class BlockSearch:
         if not feed.takes(batch):
             return self._direct(plan, queries, k)
         self._drop_recorded(size)
-        kind.search, kind.bytes = self._capture(plan, feed, k, masking), size
+        try:
+            kind.search, kind.bytes = self._capture(plan, feed, k, masking), size
+        except self._torch.cuda.OutOfMemoryError:  # without one, then, and no more of them than there are
+            self._graphs_bytes = self.recorded_bytes
+            return self._direct(plan, queries, k)
         return kind.search
 
     def _plan(self, queries: int, k: int, *, coded: bool) -> FusedPlan:
@@ -259,9 +264,12 @@ class BlockSearch:
     def _capture(self, plan: FusedPlan, feed: Feed, k: int, masking: Masking) -> CapturedSearch:
         work = FusedPass(self.titles, plan, len(feed.queries), k)
         captured = CapturedSearch(work, feed, masking, self._everything)
-        if self.proves and repeats(k):
+        if self._repeats(k):
             captured.prepare_repeat()
         return captured
+
+    def _repeats(self, k: int) -> bool:
+        return self.proves and repeats(k)
 
     def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int = 0) -> DirectSearch:
         """Reuse the buffers of the lane's last block where they fit."""

@@ -78,7 +78,7 @@ class KnownFilters:
         if known is None:
             known = self._known[id(mask)] = KnownFilter(mask, int(np.count_nonzero(mask)), self._bitmap(mask))
             if len(self._known) > FILTERS_KNOWN:
-                self._known.popitem(last=False)
+                self._let_go_of(self._known.popitem(last=False)[1])
         self._known.move_to_end(id(mask))
         if known.gathered is None and known.allowed:
             count, dim = self._titles.count, self._titles.dim
@@ -118,8 +118,13 @@ class KnownFilters:
                 return
             if known is not wanted and known.gathered is not None:
                 held -= known.bytes
-                self._workspace.forget(known.gathered.titles)
-                _forget(known)
+                self._let_go_of(known)
+
+    def _let_go_of(self, known: KnownFilter) -> None:
+        """Free what a filter has gathered, and the buffers of blocks that were made for it."""
+        if known.gathered is not None:
+            self._workspace.forget(known.gathered.titles)
+        _forget(known)
 
     def _bitmap(self, mask: Mask) -> Any:
         words = np.zeros(4 * bitmap_words(self._titles.count), np.uint8)

@@ -29,8 +29,12 @@ MOST_REPEATED = 256
 
 def repeat_queries(plan: FusedPlan, titles: int) -> int:
     """Return how many queries are repeated at once at most: a power of two, from 1 to `MOST_REPEATED`."""
-    each = 2 * plan.chunks(titles) + plan.capacity * (4 + 4 * plan.span) + 2 * plan.groups
-    return min(MOST_REPEATED, 1 << max(0, (WORK_BYTES // 8 // each).bit_length() - 1))
+    return min(MOST_REPEATED, 1 << max(0, (WORK_BYTES // 8 // repeated_bytes(plan, titles)).bit_length() - 1))
+
+
+def repeated_bytes(plan: FusedPlan, titles: int) -> int:
+    """Return the GPU memory that each query takes that is repeated."""
+    return 2 * plan.chunks(titles) + plan.capacity * (4 + 4 * plan.span) + 2 * plan.groups
 
 
 def work_bytes(titles: int, dim: int) -> int:

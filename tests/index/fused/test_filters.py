@@ -110,6 +110,20 @@ def test_gathered_titles_keep_to_their_budget_and_go_first(monkeypatch: pytest.M
     assert gathered() == [False] * 3
 
 
+@needs_kernels
+def test_a_filter_that_is_forgotten_leaves_no_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    price(monkeypatch, FREE)
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.FILTERS_KNOWN", 1)
+    index = searcher(clustered(np.random.default_rng(3), 600, 32))
+    masks = [np.arange(600) % 3 == rest for rest in range(2)]
+    index.search(np.eye(2, 32, dtype=np.float32), 4, mask=masks[0])
+    gathered = index.filters._known[id(masks[0])].gathered
+    assert gathered is not None and index._workspace.lanes[0].work.titles is gathered.titles
+    index.filters.place(masks[1], 2)
+    assert list(index.filters._known) == [id(masks[1])]
+    assert not index._workspace.lanes
+
+
 def test_what_is_gathered_when() -> None:
     """One percent of a million titles at once for a batch, at the second use for one query; never all but a few."""
     assert masking_loss_ms(10**6, 384, 1000, 10**4) > gathering_ms(10**4, 384)

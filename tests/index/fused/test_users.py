@@ -11,6 +11,7 @@ from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, 
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.titles import page_locked
 from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
 
 TIMES = 1 if PLACE == "cpu" else 3
@@ -107,6 +108,24 @@ def test_several_gpus_answer_users_as_one_does(layout: Any, locked: bool, monkey
                 found = several.search_users(held, rows, 7, without_seen=excluded is seen, **options)
                 np.testing.assert_array_equal(found.rows, expected.rows)
                 np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@needs_kernels
+def test_page_locked_users_who_have_seen_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA locks no memory of no bytes."""
+    locked = page_locked._locked
+
+    def as_cuda(vectors: Any) -> Any:
+        assert np.asarray(vectors).nbytes
+        return locked(vectors)
+
+    monkeypatch.setattr(page_locked, "_locked", as_cuda)
+    too_many(monkeypatch)
+    titles = clustered(np.random.default_rng(4), 300, 32)
+    users, index = Users(titles[:4] * np.float32(0.3), [np.empty(0, np.int64)] * 4), searcher(titles)
+    held = index.hold_users(users)
+    assert held is not None and held.is_locked and held.rows is not None and not len(held.rows)
+    Truth.of(titles, users.vectors).check(index.search_users(held, np.arange(4), 3), 3)
 
 
 @needs_kernels

@@ -74,7 +74,8 @@ class GpuUsers:
         if host.has_seen:
             offsets, rows = (np.asarray(part, kind) for part, kind in zip(host.seen, (np.int64, np.int32), strict=True))
             self.offsets = as_tensor(offsets).to(device)
-            self.rows = as_tensor(rows).to(device) if locked is None else locked.seen.part(slice(None))
+            # Nothing cannot be page-locked: where nobody has seen a title of a shard, say.
+            self.rows = locked.seen.part(slice(None)) if locked and len(rows) else as_tensor(rows).to(device)
 
     @property
     def bytes(self) -> int:

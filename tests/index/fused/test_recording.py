@@ -1,0 +1,56 @@
+"""Which batches of type fused are recorded, and for how much memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_worlds import PLACE, clustered, needs_kernels, searcher
+
+from semrec_faiss.index.fused import batch
+from semrec_faiss.index.fused.batch import DirectSearch, prepared_bytes
+from semrec_faiss.index.fused.batches import VectorBatch
+from semrec_faiss.index.fused.block_search import BlockSearch
+from semrec_faiss.index.fused.plan import plan_repeat, plan_search
+
+
+@needs_kernels
+def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not tried again: one query that fits goes on to be answered. A stand-in plays the GPU."""
+    import torch
+
+    titles = clustered(np.random.default_rng(2), 300, 32)
+    search = searcher(titles).whole
+    if PLACE == "cpu":
+        monkeypatch.setattr(search, "_device", SimpleNamespace(type="cuda"))
+        fed = SimpleNamespace(takes=lambda _: True)
+        monkeypatch.setattr(VectorBatch, "feed", lambda *_: fed)
+    tried: list[int] = []
+
+    def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any) -> Any:
+        tried.append(k)
+        if k == 3:
+            return SimpleNamespace(feed=SimpleNamespace(takes=lambda _: True))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(BlockSearch, "_capture", capture)
+    asked = VectorBatch(titles[:1])
+
+    def chosen(k: int) -> Any:
+        return search._search_for(asked, k, "none", coded=False)
+
+    assert isinstance(chosen(3), DirectSearch) and not isinstance(chosen(3), DirectSearch)
+    held = search.recorded_bytes
+    assert held > 0
+    assert [isinstance(chosen(5), DirectSearch) for _ in range(4)] == [True] * 4
+    assert tried == [3, 5]
+    assert search.recorded_bytes == held and not isinstance(chosen(3), DirectSearch)
+
+
+def test_the_repetition_that_is_recorded_beside_is_counted() -> None:
+    plan = plan_search(4_000_000, 384, 1, 10)
+    chunks = plan_repeat(plan, 4_000_000).chunks(4_000_000)
+    assert chunks >= 4_000_000 // 32
+    assert 2 * chunks < prepared_bytes(plan, 4_000_000) / batch.FEWEST_REPEATED < 2.1 * chunks
