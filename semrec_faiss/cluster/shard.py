@@ -24,7 +24,7 @@ from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.search.diversity import Groups
-from semrec_faiss.search.explanation import all_scores, count_before
+from semrec_faiss.search.explanation import count_before, score_of
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.likeness import Asked
 from semrec_faiss.search.recommender import Recommender
@@ -164,12 +164,11 @@ class ShardServer:
 
     def before(self, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:
         """Count this shard's titles, but for its own ``left_out``, that come before one with this row and score."""
-        return count_before(all_scores(self._asked.index, query), row - self._first, score, left_out)
+        return count_before(self._asked.index, query, row - self._first, score, left_out)
 
     def score(self, query: Vectors, row: int) -> np.float32:
         """Score one of this shard's titles as `before` does."""
-        score: np.float32 = all_scores(self._asked.index, query)[row - self._first]
-        return score
+        return score_of(self._asked.index, query, row - self._first)
 
     def looked_up(self, text: str) -> Answering:
         """Return what the sorted table of titles has for a text."""

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Scores, Values, Vectors
+from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
-from semrec_faiss.index.cpu.exact import SCAN_ROWS
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products
 from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -142,7 +142,7 @@ def explain(
     k = checked_count(k)
     query = np.ascontiguousarray(users.vectors[user_row])
     title_vector = index.vectors([row])[0]
-    score = float(query @ title_vector)
+    score = float(score_of(index, query, row))
     seen = _seen_by(users, user_row)
     record = records_of([row])[0]
     vectors = index.vectors(seen)
@@ -215,21 +215,29 @@ def _seen_by(users: SavedUsers, user_row: int) -> Rows:
 
 def rank_among(index: VectorIndex, query: Vectors, row: int, left_out: Rows) -> int:
     """Return the place of ``row`` by score, ties by row, among the titles that are not left out."""
-    scores = all_scores(index, query)
-    return 1 + count_before(scores, row, scores[row], left_out)
+    return 1 + count_before(index, query, row, score_of(index, query, row), left_out)
 
 
-def all_scores(index: VectorIndex, query: Vectors) -> Scores:
-    """Score every title: float32 (titles,)."""
-    scores = np.empty(index.count, np.float32)
+def score_of(index: VectorIndex, query: Vectors, row: int) -> np.float32:
+    """Score one title as a search does."""
+    score: np.float32 = inner_products(query[None, :], index.vectors([row])[None])[0, 0]
+    return score
+
+
+def count_before(index: VectorIndex, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:
+    """Count the titles, but for ``left_out``, that come before one with this score and row.
+
+    What float32's rounding cannot tell apart is scored again, as a search does.
+    """
+    slack, left = 2 * index.rounding_error(query[None, :])[0], np.ones(index.count, np.bool_)
+    left[left_out] = False
+    before = 0
     for start in range(0, index.count, SCAN_ROWS):
-        rows = np.arange(start, min(start + SCAN_ROWS, index.count), dtype=np.int64)
-        scores[rows] = index.vectors(rows) @ query
-    return scores
-
-
-def count_before(scores: Scores, row: int, score: np.float32, left_out: Rows) -> int:
-    """Count the titles, but for ``left_out``, that come before one with this score and row."""
-    before = (scores > score) | ((scores == score) & (np.arange(len(scores)) < row))
-    before[left_out] = False
-    return int(before.sum())
+        rows = np.flatnonzero(left[start : start + SCAN_ROWS]) + start
+        vectors = index.vectors(rows)
+        scores = vectors @ query
+        near = np.flatnonzero(np.abs(scores - score) <= slack)
+        before += int(np.count_nonzero(scores > score + slack))
+        settled = inner_products(query[None, :], vectors[near][None])[0]
+        before += int(np.count_nonzero((settled > score) | ((settled == score) & (rows[near] < row))))
+    return before

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.cpu.exact import SCAN_ROWS
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, rounding_error, wide_products
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.topk import Strategy
@@ -64,14 +64,15 @@ class Likeness:
         """Find the ``wish.k`` titles most like what is asked, however varied they are to be."""
         started = time.perf_counter()
         restriction = self._searcher.restriction(wish, exclusions)
-        scores = self._cosines(asked)
-        order = np.lexsort((np.arange(len(scores)), -scores))
-        order = order[restriction.allows(order[None, :])[0]]
-        rows = np.full((1, min(wish.k, len(scores))), -1, np.int64)
-        rows[0, : len(order)] = order[: wish.k]
-        found = np.where(rows >= 0, scores[np.maximum(rows, 0)], -np.inf).astype(np.float32)
+        scores, near = self._cosines(asked)
+        allowed = restriction.rows[restriction.allows(restriction.rows[None, :])[0]]
+        k = min(wish.k, len(scores))
+        rows, found = np.full((1, k), -1, np.int64), np.full((1, k), -np.inf, np.float32)
+        if len(allowed):
+            best, cosines = self._best(asked, allowed, scores[allowed], near[allowed], k)
+            rows[0, : len(best)], found[0, : len(best)] = best, cosines
         stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
-        return TopK(rows, found, np.array([len(order)]), True, "cosine", [stage])
+        return TopK(rows, found, np.array([len(allowed)]), True, "cosine", [stage])
 
     def _columns(self, by: Part) -> slice:
         if by not in get_args(Part):
@@ -91,9 +92,26 @@ class Likeness:
         lengths = np.sqrt(np.concatenate(squares))
         return np.where(lengths > 0, lengths, 1.0)
 
-    def _cosines(self, asked: Asked) -> Values:
+    def _cosines(self, asked: Asked) -> tuple[Values, Values]:
+        """Compare all titles as float32 does, and bound what its rounding adds or takes: float64 (titles,) each."""
         products = np.concatenate([part @ asked.query for part in self._parts(asked.by)]).astype(np.float64)
-        return np.asarray(products / self._lengths(asked.by))
+        lengths, dim = self._lengths(asked.by), len(asked.query)
+        error = float(rounding_error(asked.query[None, :], 1.0)[0]) + dim * np.finfo(np.float32).tiny / lengths
+        return products / lengths, 2 * error  # once more for what is rounded afterwards
+
+    def _best(self, asked: Asked, rows: Rows, cosines: Values, error: Values, k: int) -> tuple[Rows, Scores]:
+        """Take the k best of titles, whose cosines are off by ``error`` at most: scored in one way, ties by row."""
+        if k < len(rows):
+            least = np.partition(cosines - error, len(rows) - k)[len(rows) - k]
+            rows = rows[cosines + error >= least]
+        exact = np.empty(len(rows), np.float32)
+        columns, lengths = self._columns(asked.by), self._lengths(asked.by)
+        for first in range(0, len(rows), SCAN_ROWS):
+            some = rows[first : first + SCAN_ROWS]
+            own = np.ascontiguousarray(self._searcher.index.vectors(some)[:, columns])
+            exact[first : first + SCAN_ROWS] = wide_products(asked.query[None, :], own[None])[0] / lengths[some]
+        best = np.lexsort((rows, -exact))[:k]
+        return rows[best], exact[best]
 
     def _parts(self, by: Part) -> Iterator[Vectors]:
         columns, index = self._columns(by), self._searcher.index

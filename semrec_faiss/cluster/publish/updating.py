@@ -38,6 +38,7 @@ from semrec_faiss.index.update.updating import (
     UpdateSummary,
     checked,
     count_after,
+    if_possible,
     manifest_after,
     segments_of,
     summary_of,
@@ -92,13 +93,14 @@ def update_shards(
         if plan.is_empty:
             return summary_of(saved.generation, plan, None, 0, is_compacted=False)
         generation, written, size = _publish(directory, saved, plan, strict, compact_at, progress)
-        is_compacted = segments_of(generation) >= MOST_SEGMENTS or (
+        anew = None
+        if segments_of(generation) >= MOST_SEGMENTS or (
             compact_at is not None and generation.manifest.share_apart > compact_at
-        )
-        if is_compacted:
-            generation = _compacted(directory, opened_front(directory.path, _ON_CPU), progress)
+        ):
+            anew = if_possible(lambda: _compacted(directory, opened_front(directory.path, _ON_CPU), progress))
+        generation = generation if anew is None else anew
         _tell_uneven(listed_in(generation))
-        return summary_of(generation, plan, written, size, is_compacted=is_compacted)
+        return summary_of(generation, plan, written, size, is_compacted=anew is not None)
 
 
 def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, progress: Progress = silent) -> Generation:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from semrec_faiss._version import __version__
+from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import Manifest, Segment, Segments
@@ -89,7 +92,8 @@ def update_index(
     """Change an index: new and changed titles and users go to its end, in the folder's order; removed ones are gone.
 
     A reader sees the index before or after, whole. What users have seen of a title goes with it when it changes; of one
-    that is removed it counts no more, until the title comes back. Where nothing changes, no generation is made.
+    that is removed it counts no more, until the title comes back. Where nothing changes, no generation is made. Where
+    building anew was due and fails, the change is published all the same, and a RuntimeWarning says why.
 
     Args:
         path: the index directory.
@@ -139,14 +143,31 @@ def apply_plan(
     progress: Progress = silent,
 ) -> UpdateSummary:
     """Do what was planned for ``saved``, the generation in use; hold `writing` around it; see `update_index`."""
-    is_compacted = segments_of(saved.generation) >= MOST_SEGMENTS
-    if is_compacted:  # rows stay as they are planned for
-        saved = SavedIndex.of(compacted(directory, saved, progress), _ON_CPU)
-    generation, written, size = _publish(directory, saved, plan, strict=strict)
+    anew = None
+    if segments_of(saved.generation) >= MOST_SEGMENTS:  # rows stay as they are planned for
+        anew = if_possible(lambda: compacted(directory, saved, progress))
+    before = saved if anew is None else SavedIndex.of(anew, _ON_CPU)
+    generation, written, size = _publish(directory, before, plan, strict=strict)
     if compact_at is not None and generation.manifest.share_apart > compact_at:
-        generation = compacted(directory, SavedIndex.of(generation, _ON_CPU), progress)
-        is_compacted = True
-    return summary_of(generation, plan, written, size, is_compacted=is_compacted)
+        anew = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
+        generation = generation if anew is None else anew
+    return summary_of(generation, plan, written, size, is_compacted=anew is not None)
+
+
+def if_possible(compact: Callable[[], Generation]) -> Generation | None:
+    """Build anew what was, or will be, changed all the same; None, and a RuntimeWarning, where that fails.
+
+    Too few titles are left for its inverted lists, the GPU that it was built on is missing, the disk is full.
+    """
+    try:
+        return compact()
+    except SemrecError as error:
+        warnings.warn(
+            f"the change is made, but the index could not be built anew, which is due: {error}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def compact_index(path: str | Path, progress: Progress = silent, *, wait: float = 0) -> Generation:

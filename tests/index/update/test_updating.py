@@ -12,7 +12,7 @@ import pytest
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import DamagedIndexError, DataError, NotFoundError, UsageError
+from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.saved.verifying import verify
@@ -544,3 +544,19 @@ def test_all_titles_or_all_users_may_be_others(profile: dict[str, Any] | None, t
         assert everything(Recommender.open(index), model, draws) == everything(rebuilt, model, draws)
         compact_index(index)
         verify(index)
+
+
+def test_an_update_is_made_where_building_anew_fails(tmp_path: Path) -> None:
+    model, _ = begun(11)
+    index = model.build(tmp_path / "first", {"type": "ivf_flat", "build": {"nlist": 16}, "search": {"nprobe": 16}})
+    gone = list(model.titles)[:50]
+    with pytest.warns(RuntimeWarning, match="the change is made, but the index could not be built anew"):
+        done = update_index(index, Change(remove_titles=gone))
+    assert (done.title_count, done.titles.removed, done.compacted, done.segments) == (10, 50, False, 1)
+    assert Recommender.open(index).saved.generation.folder.name == done.generation == "gen-000002"
+    assert {result.media_id for result in Recommender.open(index).search(np.ones(DIM), 60)[0]} == {*model.titles} - {
+        *gone
+    }
+    with pytest.raises(ConfigError, match="inverted lists"):
+        compact_index(index)
+    verify(index)

@@ -1,0 +1,52 @@
+"""What float32's rounding cannot tell apart: by row, in lists by cosine and in the rank that `explain` tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import semrec_faiss
+from semrec_faiss import Recommender
+
+COUNT, DIM = 3000, 33
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["unit length", "lengths count"])
+def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """Titles that lie on a few lines, at different lengths: nearly tied, and often the same once rounded."""
+    random = np.random.default_rng(5)
+    lines = random.normal(size=(12, DIM)).astype(np.float32)
+    vectors = lines[random.integers(12, size=COUNT)] * random.uniform(0.1, 9, size=(COUNT, 1))
+    titles = {"media_id": [f"m{row}" for row in range(COUNT)], "title": [f"Film {row}" for row in range(COUNT)]}
+    users = {f"u{user}": random.normal(size=DIM) for user in range(5)}
+    interactions = {"user": ["u0"] * 40, "item": [f"m{row}" for row in range(40)]}
+    output: Path = tmp_path_factory.mktemp("twins") / "index"
+    config: dict[str, Any] = {"index": {"type": "flat", "normalize": request.param}}
+    return semrec_faiss.build(
+        vectors.astype(np.float32), titles, users=users, interactions=interactions, config=config, output=output
+    )
+
+
+def test_similar_titles_are_in_the_order_of_rows(twins: Recommender) -> None:
+    vectors = twins.index.vectors(np.arange(COUNT)).astype(np.float64)
+    if not twins.index.config.normalize:
+        vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    for row in (0, 7, 2999):
+        cosines = (vectors @ vectors[row].astype(np.float32).astype(np.float64)).astype(np.float32)
+        cosines[row] = -np.inf
+        for k in (1, 40, 700):
+            answer = twins.similar(f"m{row}", k)
+            assert answer.rows.tolist() == np.lexsort((np.arange(COUNT), -cosines))[:k].tolist()
+            assert answer.exact and answer.matching == COUNT - 1
+
+
+def test_the_rank_that_is_told_is_that_of_the_list(twins: Recommender) -> None:
+    for user in ("u0", "u4"):
+        places = {result.media_id: result.rank for result in twins.recommend(user, COUNT)}
+        for row in (41, 500, 1777, 2998):
+            why = twins.explain(user, f"m{row}")
+            assert why.rank == places[f"m{row}"]
+            assert why.of == len(places) and np.float32(why.score) == twins.recommend(user, COUNT).scores[why.rank - 1]
