@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -33,9 +32,6 @@ log = logging.getLogger("semrec.serve")
 
 SWITCH_SECONDS = 0.0001
 """How long a thread of Python runs before another may: a search takes the interpreter's lock some ten times."""
-
-OBJECTS_A_COLLECTION = 50_000
-"""How many objects may be made before cycles are looked for: a batch of requests alone makes more than Python's 700."""
 
 QUIET_SECONDS = 0.3
 """A shutdown closes the door when nobody has asked for so long …"""
@@ -213,7 +209,6 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     service = service or Service(config)
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(OBJECTS_A_COLLECTION, *gc.get_threshold()[1:])
     opened = door(config)
     server = _Server(
         uvicorn.Config(

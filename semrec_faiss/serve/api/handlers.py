@@ -21,7 +21,7 @@ from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered
 from semrec_faiss.serve.asking.plain import plain
-from semrec_faiss.serve.asking.serving import Served, Serving, let_go
+from semrec_faiss.serve.asking.serving import Served, Serving
 from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits
@@ -169,7 +169,7 @@ class Handlers:
 
     def _let_go(self) -> None:
         with contextlib.suppress(RuntimeError):  # the service has ended
-            self._loader.submit(let_go)
+            self._loader.submit(self.serving.let_go)
 
     async def watch(self, seconds: float) -> None:
         """Look for a new generation every so many seconds, for ever."""

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,6 +21,7 @@ from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.answers.answer_json import shown_records
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender
@@ -32,6 +34,9 @@ log = logging.getLogger("semrec.serve")
 
 NAMES_REMEMBERED = 65_536
 """Titles whose row is kept by the name that they were asked by, and whose record is."""
+
+OBJECTS_A_COLLECTION = 50_000
+"""How many objects may be made before cycles are looked for: a batch of requests alone makes more than Python's 700."""
 
 INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
@@ -49,10 +54,9 @@ class RememberedTitles:
         asked = rows.tolist()
         held = self._held
         try:
-            return [held[row] for row in asked]
+            return list(map(held.__getitem__, asked))
         except KeyError:
-            held = self._remembering(set(asked))
-            return [held[row] for row in asked]
+            return list(map(self._remembering(set(asked)).__getitem__, asked))
 
     def _remembering(self, rows: set[int]) -> dict[int, bytes]:
         held = self._held
@@ -87,11 +91,12 @@ class Served:
         titles = recommender.titles
         self.titles = RememberedTitles(titles)
         self.type_ahead = titles.type_ahead()
-        self.known = lru_cache(NAMES_REMEMBERED)(self._known)
+        self.known = lru_cache(NAMES_REMEMBERED)(partial(_known, titles))  # and no method, which would hold this
 
-    def _known(self, name: str) -> tuple[int, str, str] | None:
-        found = self.recommender.titles.known_record(name)
-        return None if found is None else (found[0], found[1]["media_id"], found[1]["title"])
+
+def _known(titles: Titles, name: str) -> tuple[int, str, str] | None:
+    found = titles.known_record(name)
+    return None if found is None else (found[0], found[1]["media_id"], found[1]["title"])
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Serving:
         self._settings = settings
         self._cluster = cluster
         self._taken: str | None = None
+        self._before: weakref.ref[VectorIndex] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -166,17 +172,28 @@ class Serving:
                 self.refused = None
                 return self.current
             started = time.monotonic()
+            self.let_go()
             try:
                 served = self._opened()
             except Exception as error:  # a mistake of ours is no reason to try the same again every second
                 reason = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
                 self.refused = Refusal(told, reason, time.time())
                 raise
+            settle()
+            self._before = None if self.current is None else weakref.ref(self.current.recommender.index)
             self.current, self._taken, self.refused = served, told, None
             self.loads += 1
             log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
-        let_go()
         return served
+
+    def let_go(self) -> None:
+        """Free the index before, which has a GPU's memory, where a cycle of objects still holds it.
+
+        To look for that among all objects there are holds up requests, by 0.1 s beside torch.
+        """
+        if self._before is not None and self._before() is not None:
+            gc.unfreeze()
+            settle()
 
     def shards(self) -> list[dict[str, Any]] | None:
         """Say which shards answer, after a second at most; None for an index of one piece."""
@@ -213,12 +230,9 @@ class Serving:
         return later
 
 
-def let_go() -> None:
-    """Free what nobody holds any more, such as the index before, which has a GPU's memory; what is used stays.
-
-    It is not looked through again until the next time, which would hold up requests.
-    """
-    gc.unfreeze()
+def settle() -> None:
+    """Look for cycles among the objects made by now, and never again, which would hold up requests."""
+    gc.set_threshold(OBJECTS_A_COLLECTION, *gc.get_threshold()[1:])
     gc.collect()
     gc.freeze()
 

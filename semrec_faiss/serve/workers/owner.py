@@ -20,7 +20,7 @@ from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.asking.serving import check_room, warm_and_log
+from semrec_faiss.serve.asking.serving import check_room, settle, warm_and_log
 from semrec_faiss.serve.workers import frames
 
 log = logging.getLogger("semrec.serve")
@@ -78,6 +78,7 @@ class DeviceOwner:
                 check_room(saved, next((held.saved for held in self._opened.values()), None))
                 recommender = Recommender(saved, self._batcher)
                 warm_and_log(recommender, is_first=not self._opened)
+                settle()
                 self._opened[name] = recommender
                 log.info("the device holds %s", name)
             self._held[connection][name] += 1
