@@ -71,8 +71,8 @@ def rescore(queries: Vectors, candidates: Rows, k: int, vectors_of: VectorsOf) -
         block = candidates[part]
         exact = _scores_of(queries[part], block, vectors_of)
         best = np.lexsort((block, -exact), axis=1)[:, :k]
-        rows[part] = np.take_along_axis(block, best, axis=1)
-        scores[part] = np.take_along_axis(exact, best, axis=1)
+        best = best + np.arange(0, block.size, block.shape[1])[:, None]  # numpy's take_along_axis takes twice as long
+        rows[part], scores[part] = block.take(best), exact.take(best)
     return scores, rows
 
 

@@ -223,11 +223,7 @@ class Answer(Sequence[Result]):
             "requested": self.requested,
             "matching": self.matching,
             "returned": self.returned,
-            "strategy": self.strategy,
-            "exact": self.exact,
-            **({} if self._batch.titles_seen == 1 else {"titles_seen": round(self._batch.titles_seen, 4)}),
-            "elapsed_ms": round(self.elapsed_ms, 4),
-            **({} if self.text is None else {"text": self.text.as_dict()}),
+            **self._batch.facts,
         }
 
     def _alone(self) -> Answers:

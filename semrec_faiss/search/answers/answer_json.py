@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from semrec_faiss.search.answers.batch import Answers
 
 
-OWN = ("query", "requested", "matching", "returned")
-"""What is written answer by answer, before what is the same for a batch."""
-
-
 def numbers_json(numbers: list[float]) -> list[bytes]:
     """Return each number as `json` writes it; one repr of all takes a fraction of the time."""
     return repr(numbers)[1:-1].encode().split(b", ")
@@ -45,8 +41,7 @@ def answers_json(
     results[0::3] = list(chain.from_iterable(heads[:count] for count in counts))
     results[1::3] = written(answers.scores[kept].tolist()) if len(rows) else []
     results[2::3] = shown_records(answers.titles, rows) if records is None else records(rows)
-    facts = {name: value for name, value in answers[0].head().items() if name not in OWN} if len(answers) else {}
-    same_for_all = _json(facts)[1:-1]
+    same_for_all = _json(answers.facts)[1:-1]
     lines, start = [], 0
     for query, matching, count in zip(_queries_json(answers.asked), answers.matching.tolist(), counts, strict=True):
         own = b'{"query":{%s},"requested":%d,"matching":%d,"returned":%d,' % (query, answers.requested, matching, count)

@@ -73,6 +73,17 @@ class Answers(Sequence[Answer]):
         """How many titles each query might have returned: int64 (queries,)."""
         return self._found.matching
 
+    @property
+    def facts(self) -> Record:
+        """What each answer says that is the same for all of them, as it stands in JSON."""
+        return {
+            "strategy": self.strategy,
+            "exact": self.exact,
+            **({} if self.titles_seen == 1 else {"titles_seen": round(self.titles_seen, 4)}),
+            "elapsed_ms": round(self.elapsed_ms, 4),
+            **({} if self.text is None else {"text": self.text.as_dict()}),
+        }
+
     def __len__(self) -> int:
         return len(self.rows)
 
