@@ -67,3 +67,9 @@ def _print(results: AnswersResults) -> None:
         )
     every = results.every_user
     click.echo(f"Every user's list: {min(every.export_s):.2f} s; the bare search of all: {every.bare_search_s:.2f} s")
+    if every.command is not None:
+        run = min(every.command, key=lambda one: one.whole_s)
+        click.echo(
+            f"The whole command: {run.whole_s:.2f} s, of which {run.starting_s:.2f} to start,"
+            f" {run.opening_s:.2f} to open the index, {run.lists_s:.2f} for the lists, {run.ending_s:.2f} to end"
+        )

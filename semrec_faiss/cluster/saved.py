@@ -69,11 +69,11 @@ class ShardedSaved(SavedIndex):
     @property
     def starter(self) -> ShardStarter:
         """What starts the actors."""
-        return ShardStarter(self.config, self._overrides, self.shards.wanted)
+        return ShardStarter(self.config, self.settings, self.shards.wanted)
 
     def opened_anew(self) -> ShardedSaved:
         """Return the same generation with nothing read yet, and without actors."""
-        return ShardedSaved(self.generation, self._overrides, self.shards.unopened(self.shards.listed))
+        return ShardedSaved(self.generation, self.settings, self.shards.unopened(self.shards.listed))
 
     def newest(self) -> ShardedSaved | None:
         """Return the generation in use now, without actors, or None for this one; raises as `SavedIndex.newest`."""
@@ -82,10 +82,10 @@ class ShardedSaved(SavedIndex):
             return None
         newest = directory.current()
         newest.trust(self.generation)
-        return ShardedSaved(newest, self._overrides, self.shards.unopened(listed_in(newest)))
+        return ShardedSaved(newest, self.settings, self.shards.unopened(listed_in(newest)))
 
     def __reduce__(self) -> Any:
-        return _saved_again, (self.shards, self.generation.ref, self._overrides)
+        return _saved_again, (self.shards, self.generation.ref, self.settings)
 
 
 def listed_in(generation: Generation) -> ShardList:

@@ -46,6 +46,7 @@ class SavedIndex:
     Attributes:
         generation: what was opened.
         config: as it was built with, search and device settings overridden.
+        settings: what overrides them, as given.
     """
 
     def __init__(self, path: str | Path, overrides: Sequence[str] = ()) -> None:
@@ -69,7 +70,7 @@ class SavedIndex:
     def _open(self, generation: Generation, overrides: Sequence[str]) -> None:
         self._check_kind(generation)
         self.generation = generation
-        self._overrides = tuple(overrides)
+        self.settings = tuple(overrides)
         self.config: Config = _overridden(generation.manifest.config, overrides)
 
     def _check_kind(self, generation: Generation) -> None:
@@ -97,12 +98,12 @@ class SavedIndex:
         """
         if self.generation.for_now:
             raise UsageError("an index in memory cannot be pickled", fix=ON_DISK)
-        return type(self), (self.generation.folder.parent, self._overrides)
+        return type(self), (self.generation.folder.parent, self.settings)
 
     def opened_anew(self) -> SavedIndex:
         """Return the same generation with nothing read yet, for a process that was forked since."""
         fresh = object.__new__(type(self))
-        vars(fresh).update(generation=self.generation, config=self.config, _overrides=self._overrides)
+        vars(fresh).update(generation=self.generation, config=self.config, settings=self.settings)
         return fresh
 
     def newest(self) -> SavedIndex | None:
@@ -121,7 +122,7 @@ class SavedIndex:
             return None
         newest = directory.current()
         newest.trust(self.generation)
-        return SavedIndex.of(newest, self._overrides)
+        return SavedIndex.of(newest, self.settings)
 
     @cached_property
     def device(self) -> Device:

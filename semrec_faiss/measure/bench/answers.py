@@ -6,12 +6,10 @@ Titles and users are drawn at random and asked once each, so that nothing is ans
 from __future__ import annotations
 
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,20 +21,19 @@ from semrec_faiss.measure.bench.answers_record import (
     AnswersSettings,
     AskedIndex,
     BatchOfUsers,
-    EveryUser,
     FormCosts,
     HeldMemory,
     SingleQuestions,
     Spread,
     Threads,
 )
+from semrec_faiss.measure.bench.every_user import every_user
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.host_memory import status_bytes
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.batching.batcher import Batcher
-from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES
@@ -54,9 +51,6 @@ THREADS_SECONDS = 20.0
 WARMUP = 5
 FIRST_ROUNDS, ROUNDS = 3, 15
 """Batches of other users each: the first ones compile and record what the others take, and are told apart."""
-
-EXPORTS_GPU, EXPORTS_CPU = 3, 1
-"""How often every user's list is written."""
 
 BESIDE_LIMIT_MS = 0.25
 """What may be spent beside the search on one question …"""
@@ -124,7 +118,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         batches=batches,
         threads=_batched_threads(recommender, rng, bench),
         threads_alone=_threads(recommender, rng, bench),
-        every_user=_every_user(recommender, bench, progress),
+        every_user=every_user(recommender, bench.k, progress),
     )
 
 
@@ -274,20 +268,3 @@ def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads
     return Threads(
         **dict(Spread.of(times)), threads=THREADS, asked=len(times), users_per_second=round(len(times) / whole, 1)
     )
-
-
-def _every_user(recommender: Recommender, bench: AnswersBench, progress: Progress) -> EveryUser:
-    """Write every user's list, in this process; on a GPU again, when nothing is done any more that is done once."""
-    vectors = np.ascontiguousarray(recommender.users.vectors[:])
-    exports = EXPORTS_GPU if recommender.index.device.gpus else EXPORTS_CPU
-    seconds = []
-    for _ in range(min(2, exports)):
-        started = time.perf_counter()
-        recommender.index.search(vectors, bench.k, prepared=True)
-        bare = time.perf_counter() - started
-    for _ in range(exports):
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            export_all_users(recommender, Path(folder) / "lists.parquet", bench.k, progress=progress)
-            seconds.append(round(time.perf_counter() - started, 4))
-    return EveryUser(bare_search_s=round(bare, 4), export_s=seconds)

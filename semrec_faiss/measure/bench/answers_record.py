@@ -9,6 +9,7 @@ import numpy as np
 from semrec_faiss.arrays import Values
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
+from semrec_faiss.measure.documents.gaps import WithGaps
 
 
 class Spread(Part):
@@ -75,11 +76,37 @@ class Threads(Spread):
     users_per_second: Amount
 
 
-class EveryUser(Part):
-    """Every user's list to a Parquet file, what they have seen left out; and the bare search of all, seconds."""
+class CommandRun(Part):
+    """``semrec recommend INDEX --all-users`` as a process, seconds in all and by parts, which add up to it.
+
+    ``starting_s`` is Python and what it imports, ``opening_s`` the index, ``lists_s`` is what `export_all_users` takes,
+    and ``ending_s`` the summary and the interpreter's end.
+    """
+
+    whole_s: Amount
+    starting_s: Amount
+    opening_s: Amount
+    lists_s: Amount
+    ending_s: Amount
+
+    @classmethod
+    def of(cls, moments: Sequence[float]) -> CommandRun:
+        """Take the moments that `time_all_users` tells."""
+        opening, opened, begun, written, ended = moments
+        parts = {"starting_s": opening, "opening_s": opened - opening, "lists_s": written - begun}
+        parts["ending_s"] = begun - opened + ended - written
+        return cls.model_validate({name: round(seconds, 4) for name, seconds in {"whole_s": ended, **parts}.items()})
+
+
+class EveryUser(WithGaps):
+    """Every user's list to a Parquet file, what they have seen left out; and the bare search of all, seconds.
+
+    ``export_s`` is in the process that measures, ``command`` whole processes of their own.
+    """
 
     bare_search_s: Amount
     export_s: list[Amount]
+    command: list[CommandRun] | None = None
 
 
 class HeldMemory(Part):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +31,30 @@ from pathlib import Path
 from semrec_faiss.data.folder.layout import open_vectors, read_float32
 path = Path(sys.argv[1])
 read_float32(open_vectors(path), normalize=True, path=path)
+"""
+
+# Runs the command itself, and says when it opened the index, had it open, began every user's list and had them all.
+_STAMPED = """
+import json, sys, time
+from semrec_faiss.cli.start import run
+from semrec_faiss.search import export, recommender
+
+stamps = []
+
+def stamped(work):
+    def run(*arguments, **named):
+        stamps.append(time.monotonic())
+        done = work(*arguments, **named)
+        stamps.append(time.monotonic())
+        return done
+    return run
+
+recommender.Recommender.open = stamped(recommender.Recommender.open)
+export.export_all_users = stamped(export.export_all_users)
+try:
+    run()
+finally:
+    print(json.dumps(stamps))
 """
 
 
@@ -65,6 +91,33 @@ def time_process(command: Sequence[str], *, repeats: int, what: str = "", progre
 
     with tempfile.TemporaryDirectory(prefix="semrec-bytecode-") as bytecode:
         return measure(once, warmup=1, repeats=repeats)
+
+
+def time_all_users(
+    index: Path, settings: Sequence[str], user: str, k: int, *, repeats: int, progress: Progress = silent
+) -> list[tuple[float, ...]]:
+    """Time ``semrec recommend INDEX --all-users`` as a process, after one that answers ``user`` and is not counted.
+
+    Returns:
+        For each repeat the seconds from its start until it opens the index, until that is open, until the lists are
+        begun, until they are all written, and until it has ended.
+
+    Raises:
+        SemrecError: it ends with an error.
+    """
+    asked = [sys.executable, "-c", _STAMPED, "recommend", str(index.absolute()), "-k", str(k)]
+    asked += [part for one in settings for part in ("--set", one)]
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="semrec-lists-") as folder:
+        _run([*asked, "--user", user], bytecode=folder)
+        for number in range(repeats):
+            progress("recommend --all-users", number, repeats)
+            started = time.monotonic()
+            said = _run([*asked, "--all-users", "--out", str(Path(folder) / "lists.parquet")], bytecode=folder)
+            moments = [*json.loads(said.splitlines()[-1]), time.monotonic()]
+            runs.append(tuple(moment - started for moment in moments))
+        progress("recommend --all-users", repeats, repeats)
+    return runs
 
 
 def peak_bytes_of_process(command: Sequence[str]) -> int | None:

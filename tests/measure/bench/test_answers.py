@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
@@ -11,6 +12,9 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers, held_memory
+from semrec_faiss.measure.bench.answers_record import CommandRun
+from semrec_faiss.measure.bench.every_user import every_user
+from semrec_faiss.progress import silent
 from semrec_faiss.search.recommender import Recommender
 
 SHARES = {"p50_ms", "p95_ms", "p99_ms"}
@@ -43,6 +47,10 @@ def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender
     assert document["batches"]["genre"]
     assert all(document[threads]["users_per_second"] > 0 for threads in ("threads", "threads_alone"))
     assert len(document["every_user"]["export_s"]) == 1
+    [run] = document["every_user"]["command"]
+    seconds = [run.pop(name) for name in ("starting_s", "opening_s", "lists_s", "ending_s")]
+    assert all(one > 0 for one in seconds)
+    assert run == {"whole_s": pytest.approx(sum(seconds), abs=1e-3)}
     assert document["memory"]["asked"]["own_bytes"] >= document["memory"]["opened"]["own_bytes"] - (1 << 20) > 0
     assert document["memory"]["opened"]["mapped_bytes"] > 0
     assert (document["device"], document["index"]) == ("cpu", {"type": "flat", "titles": 300, "users": 60})
@@ -56,3 +64,16 @@ def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
 def test_more_questions_than_users_are_refused(recommender: Recommender) -> None:
     with pytest.raises(UsageError, match="60 users and 300 titles are too few for 100 questions"):
         bench_answers(recommender, AnswersBench(questions=100))
+
+
+def test_the_moments_of_a_command_become_its_parts() -> None:
+    run = CommandRun.of((0.5, 2.0, 2.25, 6.25, 7.0))
+    assert run.as_json() == {"whole_s": 7.0, "starting_s": 0.5, "opening_s": 1.5, "lists_s": 4.0, "ending_s": 1.0}
+
+
+def test_an_index_in_memory_has_no_command() -> None:
+    vectors = np.eye(32, dtype=np.float32)
+    users = {"user_id": ["a", "b"], "vector": list(vectors[:2])}
+    told = every_user(Recommender.from_arrays(vectors, users=users), 2, silent)
+    assert told.command is None
+    assert told.why("command") == "the index is in memory, where no other process finds it"
