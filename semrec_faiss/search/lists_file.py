@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, StoredRows
+from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +80,7 @@ class ListsFile:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._user_ids = pa.array(user_ids, pa.string())
+        self._user_ids = column_of_texts(user_ids)
         self._titles_of = titles_of
         self._place_of = np.zeros(titles, np.int32)
         text = pa.dictionary(pa.int32(), pa.string())
@@ -127,11 +128,11 @@ class ListsFile:
         media_ids, titles = self._titles_of(distinct)
         encoded = pa.DictionaryArray.from_arrays
         columns = [
-            encoded(pa.array(of_user), user_ids),
-            pa.array(ranks),
-            encoded(pa.array(at), media_ids),
-            encoded(pa.array(at), titles),
-            pa.array(scores[kept]),
+            encoded(column_of_numbers(of_user), user_ids),
+            column_of_numbers(ranks),
+            encoded(column_of_numbers(at), media_ids),
+            encoded(column_of_numbers(at), titles),
+            column_of_numbers(scores[kept]),
         ]
         self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=max(1, len(found)))
 

@@ -501,3 +501,20 @@ def test_sizes_of_blocks_do_not_matter(
         tables.append(read(out))
     for table in tables[1:]:
         check_same(table, tables[0])
+
+
+_LISTS = """
+import sys
+from semrec_faiss import Recommender
+from semrec_faiss.search.export import export_all_users
+recommender = Recommender.open(sys.argv[1], "device.kind=cpu")
+export_all_users(recommender, sys.argv[2], 3)
+assert recommender.recommend(recommender.users.ids[:2], 3).to_arrow().num_rows == 6
+print("pandas" in sys.modules)
+"""
+
+
+def test_files_and_tables_are_made_without_pandas(library: Any, tmp_path: Path) -> None:
+    """Once every list of a command waited half a second for it: `pyarrow.array` imports it where there is one."""
+    pytest.importorskip("pandas")
+    assert run_python("-c", _LISTS, library.output, tmp_path / "lists.parquet").stdout == "False\n"

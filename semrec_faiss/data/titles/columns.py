@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import DamagedIndexError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 BATCH_TITLES = 1 << 16
 """Titles in a record batch of the file."""
 
+_MOST_TEXT_BYTES = (1 << 31) - 1
+"""What the offsets of an Arrow array of texts reach."""
 
 _TYPES = {"BIGINT": "int64", "BOOLEAN": "bool_"}
 _TYPES |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"), "int64")
@@ -35,6 +38,32 @@ def arrow_type(kind: str) -> pa.DataType:
         return pa.list_(arrow_type(kind[:-2]))
     found: pa.DataType = getattr(pa, _TYPES.get(kind.partition("(")[0], "string"))()
     return found
+
+
+def column_of_numbers(values: NDArray[Any]) -> pa.Array:
+    """Return numbers as an Arrow array; `pyarrow.array` would import pandas where there is one, for half a second."""
+    import pyarrow as pa
+
+    held = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(held.dtype), len(held), [None, pa.py_buffer(held)])
+
+
+def column_of_texts(texts: Sequence[str]) -> pa.Array:
+    """Return texts as an Arrow array; see `column_of_numbers`.
+
+    Raises:
+        UnicodeEncodeError: a text holds half of a surrogate pair.
+    """
+    import pyarrow as pa
+
+    joined = "".join(texts)
+    lengths = map(len, texts) if joined.isascii() else (len(text.encode()) for text in texts)
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(lengths, np.int64, len(texts)), out=ends[1:])
+    if ends[-1] > _MOST_TEXT_BYTES:
+        return pa.array(texts, pa.string())
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(joined.encode())]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
 
 def columns_of(records: Iterable[Mapping[str, Any]], fields: Mapping[str, str]) -> pa.Table:
@@ -149,6 +178,6 @@ def _taken(table: pa.Table, rows: Rows) -> pa.Table:
     """Take rows column by column, which takes Arrow a third of what a table does."""
     import pyarrow as pa
 
-    at = pa.array(rows)
+    at = column_of_numbers(rows)
     columns = (column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns)
     return pa.table([column.take(at) for column in columns], names=table.column_names)

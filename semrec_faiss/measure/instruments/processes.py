@@ -57,6 +57,8 @@ finally:
     print(json.dumps(stamps))
 """
 
+_IMPORTING = f"import duckdb, pyarrow.compute, pyarrow.parquet\n{_STAMPED}"  # which one user's list does without
+
 
 def semrec(*arguments: str) -> list[str]:
     """Return the command that runs ``semrec`` with the Python that runs now."""
@@ -105,15 +107,15 @@ def time_all_users(
     Raises:
         SemrecError: it ends with an error.
     """
-    asked = [sys.executable, "-c", _STAMPED, "recommend", str(index.absolute()), "-k", str(k)]
-    asked += [part for one in settings for part in ("--set", one)]
+    asked = ["recommend", str(index.absolute()), "-k", str(k), *(part for one in settings for part in ("--set", one))]
     runs = []
     with tempfile.TemporaryDirectory(prefix="semrec-lists-") as folder:
-        _run([*asked, "--user", user], bytecode=folder)
+        out = str(Path(folder) / "lists.parquet")
+        _run([sys.executable, "-c", _IMPORTING, *asked, "--user", user], bytecode=folder)
         for number in range(repeats):
             progress("recommend --all-users", number, repeats)
             started = time.monotonic()
-            said = _run([*asked, "--all-users", "--out", str(Path(folder) / "lists.parquet")], bytecode=folder)
+            said = _run([sys.executable, "-c", _STAMPED, *asked, "--all-users", "--out", out], bytecode=folder)
             moments = [*json.loads(said.splitlines()[-1]), time.monotonic()]
             runs.append(tuple(moment - started for moment in moments))
         progress("recommend --all-users", repeats, repeats)
@@ -158,7 +160,8 @@ def _environment() -> dict[str, str]:
 
 
 def _keeping(bytecode: str) -> dict[str, str]:
-    """Let children find compiled modules in a folder, and put them there."""
-    environment = _environment() | {"PYTHONPYCACHEPREFIX": bytecode}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    """Let children find compiled modules in a folder, and put them there, where they are not kept anyway."""
+    environment = _environment()
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        environment["PYTHONPYCACHEPREFIX"] = bytecode
     return environment

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.search.answers.result import OURS, shown_names
 
@@ -29,13 +30,13 @@ def arrow_table(answers: Answers) -> pa.Table:
     query_of, place, rows, scores = _pairs(answers)
     distinct, place_of = _distinct(rows)
     titles = answers.titles.columns(distinct)  # in their order: what is taken here and there waits for memory each time
-    at = pa.array(place_of, pa.int32())
+    at = column_of_numbers(place_of.astype(np.int32))
     asked = {f"query_{name}": _asked(values) for name, values in answers.asked.items()}
-    columns = {name: values.take(pa.array(query_of)) for name, values in asked.items()}
-    columns["rank"] = pa.array(place + 1, pa.int32())
+    columns = {name: values.take(column_of_numbers(query_of)) for name, values in asked.items()}
+    columns["rank"] = column_of_numbers((place + 1).astype(np.int32))
     columns["media_id"] = titles["media_id"].take(at)
     columns["title"] = pa.DictionaryArray.from_arrays(at, titles["title"].combine_chunks())
-    columns["score"] = pa.array(scores, pa.float32())
+    columns["score"] = column_of_numbers(scores)
     fields = answers.titles.fields
     names = shown_names(fields, (*asked, *OURS))
     for name in fields:
@@ -84,17 +85,19 @@ def polars_frame(table: pa.Table) -> Any:
 
 
 def _asked(values: Sequence[Any]) -> pa.Array:
-    """Return what was asked as a column: positions as numbers, texts as they are, a taste as JSON text."""
+    """Return what was asked as a column: positions, texts and truth values as they are, a taste as JSON text."""
     import pyarrow as pa
 
     if isinstance(values, range):
-        return pa.array(np.asarray(values), pa.int64())
+        return column_of_numbers(np.asarray(values, np.int64))
+    if values and isinstance(values[0], bool):
+        return pa.array(values, pa.bool_())
     if values and isinstance(values[0], int):
-        return pa.array(values, pa.int64())
+        return column_of_numbers(np.array(values, np.int64))
     if set(map(type, values)) <= {str}:
-        return pa.array(values, pa.string())
+        return column_of_texts(values)
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
-    return pa.array(texts, pa.string())
+    return column_of_texts(texts)
 
 
 def _decoded(table: pa.Table) -> pa.Table:

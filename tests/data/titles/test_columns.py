@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from semrec_faiss.data.titles import columns
-from semrec_faiss.data.titles.columns import ColumnsWriter, StoredColumns, columns_of
+from semrec_faiss.data.titles.columns import (
+    ColumnsWriter,
+    StoredColumns,
+    column_of_numbers,
+    column_of_texts,
+    columns_of,
+)
 from semrec_faiss.errors import DamagedIndexError
 
 FIELDS = {"media_id": "VARCHAR", "year": "BIGINT", "genres": "VARCHAR[]", "mixed": "JSON"}
@@ -83,3 +90,29 @@ def test_fields_of_any_type_become_columns() -> None:
     found = columns_of([record, {}], kinds).to_pylist()
     texts = {"maker": '{"name": "é"}', "makers": ['{"name": "a"}'], "box": "[1.0, 2.0]", "huge": str(2**70)}
     assert found == [record | texts, dict.fromkeys(kinds)]
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["one", "", "three"], ["é", "日本", "plain", "\U0001f600"]])
+def test_texts_become_a_column(texts: list[str]) -> None:
+    column = column_of_texts(texts)
+    column.validate(full=True)
+    assert (column.to_pylist(), str(column.type)) == (texts, "string")
+
+
+def test_more_text_than_offsets_reach_is_left_to_arrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "_MOST_TEXT_BYTES", 3)
+    assert column_of_texts(["four", "é"]).to_pylist() == ["four", "é"]
+
+
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        column_of_texts(["a", "\ud800"])
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32])
+def test_numbers_become_a_column(kind: type[Any]) -> None:
+    numbers = np.arange(10).astype(kind)
+    column = column_of_numbers(numbers[::3])
+    column.validate(full=True)
+    assert column.to_pylist() == [0, 3, 6, 9]
+    assert column.type == pa.from_numpy_dtype(numbers.dtype)

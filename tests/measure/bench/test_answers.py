@@ -30,7 +30,10 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_and_judged_by_its_limit(recommender: Recommender) -> None:
+def test_every_part_is_measured_and_judged_by_its_limit(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or the command's libraries are all compiled anew
     document = bench_answers(recommender, AnswersBench(questions=20, k=4)).as_json()
     assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}
     for row in document["questions"].values():

@@ -102,6 +102,7 @@ def test_who_likes_nothing_gets_the_popular_titles_and_is_told_so(learned: Path)
     order = [row for row in np.lexsort((np.arange(150), -likes)).tolist() if row != 3]
     answers = recommender.recommend(["u05", "u40"], 8)
     assert [answer.query["popular"] for answer in answers] == [False, True]
+    assert answers.to_arrow()["query_popular"].unique().to_pylist() == [False, True]
     assert answers[1].rows.tolist() == order[:8]
     assert answers[1].scores.tolist() == likes[order[:8]].tolist()
     assert answers[0].rows.tolist() == recommender.recommend("u05", 8).rows.tolist()
