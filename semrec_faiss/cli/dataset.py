@@ -294,7 +294,7 @@ def _learners(address: str | None) -> Workers:
     default=10.0,
     show_default=True,
     type=FiniteRange(min=0, min_open=True),
-    help="A liked title's weight halves with every N liked since.",
+    help="Later liked titles after which a title's weight is halved.",
 )
 @click.option(
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."

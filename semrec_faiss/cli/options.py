@@ -91,8 +91,8 @@ _PROFILE = (
         type=click.Choice(["rating", "centred", "positive", "liked"]),
         help="Weigh by (rating - 1) / 4, rating minus the user's mean, the positive part of that, or 1 if liked.",
     ),
-    click.option("--half-life", type=HalfLife(), help="A title's weight halves with every N liked since; or none."),
-    click.option("--half-life-days", type=HalfLife(), help="The same with every N days before the latest."),
+    click.option("--half-life", type=HalfLife(), help="Later titles after which a title's weight is halved, or none."),
+    click.option("--half-life-days", type=HalfLife(), help="The same in days before the latest."),
     click.option("--interests", type=click.IntRange(1, 64), help="Vectors per user, at most, by k-means."),
     click.option("--merge", type=click.Choice(["score", "turns"]), help="How lists of several interests become one."),
     click.option(

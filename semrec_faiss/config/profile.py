@@ -19,8 +19,8 @@ class Profile(Settings):
 
     ``weights`` says how a rating counts: ``rating`` (rating - 1) / 4; ``centred`` the rating less the user's mean, so
     that titles below it push away; ``positive`` the same without the pushing; ``liked`` 1 from ``liked`` stars on, and
-    nothing below. A title counts half as much for every ``half_life`` titles that the user has weighed since, and for
-    every ``half_life_days`` before the user's latest; null: never less. ``interests`` are vectors a user, by spherical
+    nothing below. A title's weight halves with every ``half_life`` later titles that have one, and with every
+    ``half_life_days`` before the user's latest; null: never less. ``interests`` are vectors per user, by spherical
     k-means over the titles of positive weight, whose lists ``merge`` makes one: by ``score``, each title's best, or in
     ``turns``, the heaviest first. ``popularity`` is added to the score of the most popular title; others get less, by
     the logarithm of how many users like them; it reorders the ``pool`` best titles of an interest.
