@@ -13,8 +13,15 @@ from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
 
 CONTESTANTS = (
-    *("fused", "screened", "faiss_float32", "faiss_float16", "cuvs_float32", "cuvs_float16", "torch_float16"),
-    *("flashlib", "flashlib_cagra"),
+    "fused",
+    "screened",
+    "faiss_float32",
+    "faiss_float16",
+    "cuvs_float32",
+    "cuvs_float16",
+    "torch_float16",
+    "flashlib",
+    "flashlib_cagra",
 )
 """Ours, ours by bounds of fewer dimensions, FAISS's flat index as its build has it, torch's product with its topk,
 FlashLib's exact search of float16 and its graph."""
