@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
     from semrec_faiss.search.explanation import Explanation
     from semrec_faiss.search.export import ExportSummary
-    from semrec_faiss.search.likeness import Part
+    from semrec_faiss.search.likeness import VectorPart
     from semrec_faiss.search.recommender import Recommender
     from semrec_faiss.search.wish import WishArguments
 
@@ -52,7 +52,7 @@ def similar(
     title: str | None,
     media_id: str | None,
     named: str | None,
-    by: Part,
+    by: VectorPart,
     count: int,
     settings: tuple[str, ...],
     **options: Any,

@@ -20,7 +20,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.search.batching.asked import Searches
-from semrec_faiss.search.likeness import Part
+from semrec_faiss.search.likeness import VectorPart
 from semrec_faiss.search.living.opened import Opened
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
@@ -41,7 +41,7 @@ class ShardedOpened(Opened):
         """Return what asks the shards, at once."""
         return self.saved.searcher
 
-    def alike(self, row: int, by: Part, wish: Wish, exclusions: Exclusions) -> TopK:
+    def alike(self, row: int, by: VectorPart, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles whose cosine to one is the greatest, in all shards."""
         shards = self.saved.shards
         asked = shards.ask(int(shards.shards_of(np.array([row]))[0]), "asked_of", row, by)

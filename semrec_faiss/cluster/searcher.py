@@ -21,7 +21,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.diversity import Groups
 from semrec_faiss.search.filters.filter import Filter
-from semrec_faiss.search.likeness import Asked
+from semrec_faiss.search.likeness import LikenessQuery
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import Strategy
@@ -59,7 +59,7 @@ class ShardedSearcher(Searcher):
 
         return self.varied(len(queries), wish, pool, queries)
 
-    def alike(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
+    def alike(self, asked: LikenessQuery, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles most like what is asked."""
         allowed = self.allowed(wish)
 

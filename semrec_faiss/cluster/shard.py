@@ -26,7 +26,7 @@ from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.search.diversity import Groups
 from semrec_faiss.search.explanation import count_before, score_of
 from semrec_faiss.search.filters.filter import Filter
-from semrec_faiss.search.likeness import Asked
+from semrec_faiss.search.likeness import LikenessQuery
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.restricted.topk import Strategy
@@ -149,11 +149,11 @@ class ShardServer:
         found = self._asked.searcher.run(queries, self._wish(allowed, k, strategy), exclusions)
         return self._of_whole(found)
 
-    def alike(self, asked: Asked, k: int, allowed: Allowed, exclusions: Exclusions) -> TopK:
+    def alike(self, asked: LikenessQuery, k: int, allowed: Allowed, exclusions: Exclusions) -> TopK:
         """Find the titles whose vectors, or parts of them, point most the same way as the one asked about."""
         return self._of_whole(self._asked.likeness.pool(asked, self._wish(allowed, k), exclusions))
 
-    def asked_of(self, row: int, by: Any) -> Asked:
+    def asked_of(self, row: int, by: Any) -> LikenessQuery:
         """Return what `alike` compares with, of one of this shard's titles."""
         return self._asked.likeness.asked(row - self._first, by)
 

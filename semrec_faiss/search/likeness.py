@@ -20,16 +20,16 @@ from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import Wish
 
-Part = Literal["whole", "people", "text"]
+VectorPart = Literal["whole", "people", "text"]
 """By what titles are alike: the whole vector, what people did with them, or what their texts say."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class LikenessQuery:
     """What titles are compared with: float32 (columns,), of unit length, and the part of their vectors that it is."""
 
     query: Vectors
-    by: Part
+    by: VectorPart
 
 
 class Likeness:
@@ -39,9 +39,9 @@ class Likeness:
         """Scan the vectors of ``searcher``; ``transformation`` knows the parts, where they were learned."""
         self._searcher = searcher
         self._transformation = transformation
-        self._lengths = lru_cache(len(get_args(Part)))(self._measure)
+        self._lengths = lru_cache(len(get_args(VectorPart)))(self._measure)
 
-    def run(self, row: int, by: Part, wish: Wish, exclusions: Exclusions) -> TopK:
+    def run(self, row: int, by: VectorPart, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles most like one.
 
         Raises:
@@ -54,13 +54,15 @@ class Likeness:
 
         return self._searcher.chosen(1, wish, pool)
 
-    def asked(self, row: int, by: Part) -> Asked:
+    def asked(self, row: int, by: VectorPart) -> LikenessQuery:
         """Return what `pool` compares with for a title; raises as `run`."""
         length = self._lengths(by)[row]
         # Of unit length, so that products of long vectors fit float32.
-        return Asked((self._searcher.index.vectors([row])[0, self._columns(by)] / length).astype(np.float32), by)
+        return LikenessQuery(
+            (self._searcher.index.vectors([row])[0, self._columns(by)] / length).astype(np.float32), by
+        )
 
-    def pool(self, asked: Asked, wish: Wish, exclusions: Exclusions) -> TopK:
+    def pool(self, asked: LikenessQuery, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the ``wish.k`` titles most like what is asked, however varied they are to be."""
         started = time.perf_counter()
         restriction = self._searcher.restriction(wish, exclusions)
@@ -74,9 +76,9 @@ class Likeness:
         stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
         return TopK(rows, found, np.array([len(allowed)]), True, "cosine", [stage])
 
-    def _columns(self, by: Part) -> slice:
-        if by not in get_args(Part):
-            raise UsageError(f"titles are alike by {', '.join(get_args(Part))}, not by {by!r}")
+    def _columns(self, by: VectorPart) -> slice:
+        if by not in get_args(VectorPart):
+            raise UsageError(f"titles are alike by {', '.join(get_args(VectorPart))}, not by {by!r}")
         if by == "whole":
             return slice(None)
         if self._transformation is None:
@@ -87,19 +89,19 @@ class Likeness:
         rank = self._transformation.rank
         return slice(0, rank) if by == "people" else slice(rank, None)
 
-    def _measure(self, by: Part) -> Values:
+    def _measure(self, by: VectorPart) -> Values:
         squares = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in self._parts(by)]
         lengths = np.sqrt(np.concatenate(squares))
         return np.where(lengths > 0, lengths, 1.0)
 
-    def _cosines(self, asked: Asked) -> tuple[Values, Values]:
+    def _cosines(self, asked: LikenessQuery) -> tuple[Values, Values]:
         """Compare all titles as float32 does, and bound what its rounding adds or takes: float64 (titles,) each."""
         products = np.concatenate([part @ asked.query for part in self._parts(asked.by)]).astype(np.float64)
         lengths, dim = self._lengths(asked.by), len(asked.query)
         error = float(rounding_error(asked.query[None, :], 1.0)[0]) + dim * np.finfo(np.float32).tiny / lengths
         return products / lengths, 2 * error  # once more for what is rounded afterwards
 
-    def _best(self, asked: Asked, rows: Rows, cosines: Values, error: Values, k: int) -> tuple[Rows, Scores]:
+    def _best(self, asked: LikenessQuery, rows: Rows, cosines: Values, error: Values, k: int) -> tuple[Rows, Scores]:
         """Take the k best of titles, whose cosines are off by ``error`` at most: scored in one way, ties by row."""
         if k < len(rows):
             least = np.partition(cosines - error, len(rows) - k)[len(rows) - k]
@@ -113,7 +115,7 @@ class Likeness:
         best = np.lexsort((rows, -exact))[:k]
         return rows[best], exact[best]
 
-    def _parts(self, by: Part) -> Iterator[Vectors]:
+    def _parts(self, by: VectorPart) -> Iterator[Vectors]:
         columns, index = self._columns(by), self._searcher.index
         for first in range(0, index.count, SCAN_ROWS):
             yield index.vectors(np.arange(first, min(first + SCAN_ROWS, index.count)))[:, columns]

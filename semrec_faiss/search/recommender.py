@@ -17,7 +17,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
-from semrec_faiss.search.likeness import Part
+from semrec_faiss.search.likeness import VectorPart
 from semrec_faiss.search.living.living_index import LivingIndex
 from semrec_faiss.search.profile.taste import Taste, check_taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
@@ -44,7 +44,9 @@ class Recommender(LivingIndex):
         ['Prometheus (2012)', 'Aliens vs. Predator: Requiem (2007)']
     """
 
-    def similar(self, title_or_id: Name, k: int = 10, *, by: Part = "whole", **wish: Unpack[WishArguments]) -> Answer:
+    def similar(
+        self, title_or_id: Name, k: int = 10, *, by: VectorPart = "whole", **wish: Unpack[WishArguments]
+    ) -> Answer:
         """Find the titles most similar to one; it is not among its own results.
 
         Alike is what points the same way: where the index does not normalise, whose inner products would bring up

@@ -66,13 +66,6 @@ def threads_for(dim: int, item_bytes: int, cores: int) -> int:
     return max(1, min(MOST_THREADS, cores, THREADS_BYTES // making))
 
 
-def usable_cores() -> int:
-    """Tell on how many cores this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Workers:
     """Makes parts of data by processes or threads, which end with the ``with`` block that this is used in.
 

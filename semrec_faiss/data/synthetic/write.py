@@ -11,12 +11,13 @@ from typing import get_args
 
 import numpy as np
 
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.data.folder.out_folder import check_name, check_out_folder
 from semrec_faiss.data.synthetic.tastes import KNOWN_TITLES, TitlePool
 from semrec_faiss.data.synthetic.titles import FloatName, forget_known, write_titles
 from semrec_faiss.data.synthetic.users import write_seen, write_users
 from semrec_faiss.data.synthetic.vectors import directions_bytes
-from semrec_faiss.data.synthetic.workers import LINE_BYTES, Workers, processes_for, threads_for, usable_cores
+from semrec_faiss.data.synthetic.workers import LINE_BYTES, Workers, processes_for, threads_for
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder

@@ -15,7 +15,7 @@ SAME = ("index", "filter", "k", "batch", "queries")
 
 
 @dataclass(frozen=True)
-class Change:
+class Regression:
     """One number of one trial that got worse than is tolerated.
 
     Attributes:
@@ -50,7 +50,7 @@ class Comparison:
     """
 
     pairs: tuple[tuple[Measured, Measured], ...]
-    regressions: tuple[Change, ...]
+    regressions: tuple[Regression, ...]
     lost: tuple[str, ...]
     added: tuple[str, ...]
     other_hardware: tuple[str, str] | None
@@ -86,13 +86,13 @@ def compare(baseline: SweepResults, new: SweepResults, tolerance: float, recall_
             f"{baseline.folder} and {new.folder} have no trial in common",
             fix="compare sweeps of the same data, queries, k, batch sizes and index settings",
         )
-    changes: list[Change] = []
+    changes: list[Regression] = []
     pairs = []
     for key in shared:
         old, now = before[key], after[key]
         if isinstance(now, Failed):
             p50 = old.latency.p50_ms
-            changes.append(Change(f"{now.what}: {now.reason}", "failed", p50, None, p50))
+            changes.append(Regression(f"{now.what}: {now.reason}", "failed", p50, None, p50))
             continue
         pairs.append((old, now))
         changes += _worse(old, now, tolerance, recall_tolerance)
@@ -115,15 +115,15 @@ NUMBERS: dict[str, Callable[[Measured], float | None]] = {
 """Of which more is worse."""
 
 
-def _worse(old: Measured, now: Measured, tolerance: float, recall_tolerance: float) -> list[Change]:
+def _worse(old: Measured, now: Measured, tolerance: float, recall_tolerance: float) -> list[Regression]:
     changes = []
     for name, value_of in NUMBERS.items():
         before, after = value_of(old), value_of(now)
         if before is not None and after is not None and after > before * (1 + tolerance):
-            changes.append(Change(now.what, name, before, after, before * (1 + tolerance)))
+            changes.append(Regression(now.what, name, before, after, before * (1 + tolerance)))
     before, after = old.quality.recall, now.quality.recall
     if before is not None and after is not None and after < before - recall_tolerance:
-        changes.append(Change(now.what, "recall", before, after, before - recall_tolerance))
+        changes.append(Regression(now.what, "recall", before, after, before - recall_tolerance))
     return changes
 
 

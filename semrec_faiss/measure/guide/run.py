@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -34,7 +35,7 @@ from semrec_faiss.measure.guide.record import (
     TestedIndex,
 )
 from semrec_faiss.measure.guide.similarity import query_titles, similarity_test
-from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run, usable_cores
+from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.instruments.trace import Trace, traced
 from semrec_faiss.progress import Progress, silent
@@ -277,4 +278,4 @@ def _cost(asked: GuideRun, sides: Sides, batches: Outcome | None) -> Cost:
     row = batches.guide.get(f"batch_{size}") if batches and isinstance(batches.guide, Mapping) else None
     gpu_qps, cpu_qps = (row.throughput_qps, row.cpu_throughput_qps) if row else (None, None)
     gpu = sides.gpu.name if sides.gpu else None
-    return costs_of(size, gpu, gpu_qps, cpu_qps, usable_cores() or 1, asked.prices)
+    return costs_of(size, gpu, gpu_qps, cpu_qps, usable_cores(), asked.prices)

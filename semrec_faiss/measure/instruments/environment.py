@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from semrec_faiss._version import __version__
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.errors import MissingPackageError
 from semrec_faiss.index.hardware.device import installed_faiss, load_faiss
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
@@ -165,8 +166,3 @@ def cpu_model() -> str | None:
         return _output_of(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.processor() or None
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, None) or platform.processor() or None
-
-
-def usable_cores() -> int | None:
-    """Return how many cores this process may run on; a container is often given fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -34,9 +34,6 @@ CALL_S = 1e-4
 TRIAL_S = 0.05
 """What a trial takes beside its searches: scoring the answers, writing the record."""
 
-START_S = 1.5
-"""Of the measuring process."""
-
 
 class Estimate:
     """Seconds that trials and builds will take on this machine, corrected by what they have taken so far."""

@@ -23,7 +23,7 @@ from semrec_faiss.measure.trials.questions import SweepData
 from semrec_faiss.measure.trials.record import FORMAT, Failed, Measured
 from semrec_faiss.measure.trials.record_parts import Example
 from semrec_faiss.measure.trials.run import FAILURES, reason_of
-from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, scratch_folder
+from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, temporary_index_folder
 from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 
@@ -85,7 +85,7 @@ class SweepWork:
         measured = [record for record in known.values() if isinstance(record, Measured)]
         everything = tuple(trial.digest for trial in trials)
         first = trials[0]
-        with scratch_folder(self._cache, first.build_key) as folder:
+        with temporary_index_folder(self._cache, first.build_key) as folder:
             emit(Message("stage", f"building {first.label}", everything))
             data = self._checked_data(trials, emit)
             built = _attempt(lambda: self._build(trials, data, folder, emit))

@@ -255,7 +255,7 @@ def remove_remains(cache: Path) -> None:
 
 
 @contextlib.contextmanager
-def scratch_folder(cache: Path, key: str) -> Iterator[Path]:
+def temporary_index_folder(cache: Path, key: str) -> Iterator[Path]:
     """Give a folder for an index that is needed for a while."""
     folder = cache / f"{INDEX_FOLDERS}{key[:24]}-{os.getpid()}"
     try:

@@ -18,7 +18,7 @@ from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching.asked import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
-from semrec_faiss.search.likeness import Likeness, Part
+from semrec_faiss.search.likeness import Likeness, VectorPart
 from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
@@ -100,7 +100,7 @@ class Opened:
         """Compares titles by their cosines, or by a part of their vectors."""
         return Likeness(self.searcher, self.saved.transformation)
 
-    def alike(self, row: int, by: Part, wish: Wish, exclusions: Exclusions) -> TopK:
+    def alike(self, row: int, by: VectorPart, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles whose cosine to one is the greatest; see `Likeness.run`."""
         return self.likeness.run(row, by, wish, exclusions)
 

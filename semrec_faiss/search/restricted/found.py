@@ -83,7 +83,7 @@ class CountedLater(TopK):
         return self.matching
 
 
-def merged(stages: list[Stage]) -> list[Stage]:
+def summed(stages: list[Stage]) -> list[Stage]:
     """Add up the stages of all blocks that did the same."""
     totals: dict[tuple[str, int], Stage] = {}
     for stage in stages:

@@ -24,7 +24,7 @@ from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.allowed import MARGIN, Way, best_allowed, score_one_way, since, take_first
-from semrec_faiss.search.restricted.found import CountedLater, Stage, TopK, merged
+from semrec_faiss.search.restricted.found import CountedLater, Stage, TopK, summed
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import Costs, choose_strategy
 
@@ -160,7 +160,7 @@ def _joined(parts: Sequence[TopK], groups: Sequence[Rows], k: int) -> TopK:
         result.rows[group], result.scores[group], result.matching[group] = part.rows, part.scores, part.matching
     result.exact = all(part.exact for part in parts)
     result.strategy = "+".join(dict.fromkeys(name for part in parts for name in part.strategy.split("+")))
-    result.stages = merged([stage for part in parts for stage in part.stages])
+    result.stages = summed([stage for part in parts for stage in part.stages])
     return result
 
 
@@ -185,7 +185,7 @@ def _by_strategy(
         result.strategy = "index"  # k + 1 and the title itself left out is no more than a search of the index
     if any(stage.name == "subset" for stage in result.stages) and strategy != "subset":
         result.strategy += "+subset"
-    result.stages = merged(result.stages)
+    result.stages = summed(result.stages)
 
 
 def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.measure.documents.fields import Amount, Count, Part
-from semrec_faiss.measure.instruments.environment import usable_cores
 
 SPARE_CORES = 4
 """One process asks for every so many cores."""
@@ -74,7 +74,7 @@ class Clients:
     """Asks: from this process, or from several where there are cores, which stay from one load to the next."""
 
     def __init__(self) -> None:
-        self._count = min(MOST_PROCESSES, max(1, (usable_cores() or 1) // SPARE_CORES))
+        self._count = min(MOST_PROCESSES, max(1, usable_cores() // SPARE_CORES))
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Clients:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.guide.config import Prices
@@ -135,8 +135,8 @@ def bench_serve(
 def _costs(device: str, qps: float, prices: Prices) -> Cost:
     """Work out what a month's questions over HTTP cost, as the guide does for searches alone."""
     if device.startswith("cpu"):
-        return costs_of(1, None, None, qps, os.cpu_count() or 1, prices)
-    return costs_of(1, device, qps, None, os.cpu_count() or 1, prices)
+        return costs_of(1, None, None, qps, usable_cores(), prices)
+    return costs_of(1, device, qps, None, usable_cores(), prices)
 
 
 class _Measuring:
