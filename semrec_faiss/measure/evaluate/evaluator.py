@@ -139,8 +139,11 @@ class Evaluator:
     @property
     def digest(self) -> str:
         """SHA-256 in hex of what the index holds of titles' vectors and users' ratings."""
-        files = self._recommender.saved.generation.manifest.files
-        parts = [files[name].sha256 for name in (INDEX_NAME, VECTORS_NAME, SEEN_NAME) if name in files]
+        manifest = self._recommender.saved.generation.manifest
+        segments = () if manifest.segments is None else tuple(f"{part.name}." for part in manifest.segments.parts)
+        brought = sorted(name for name in manifest.files if name.startswith(segments))
+        files, names = manifest.files, (INDEX_NAME, VECTORS_NAME, SEEN_NAME, *brought)
+        parts = [files[name].sha256 for name in names if name in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def about(self) -> Unsettled:

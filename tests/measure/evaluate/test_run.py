@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import Semrec, run_python
 
+from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.measure.choose.regression import compare
@@ -232,6 +233,10 @@ def test_digests_name_what_is_measured(plan: MakePlan, rated_index: Any, tmp_pat
     assert digests(by="recall_at_10") == usual, "nor what is chosen by"
     for change in ({"hold_out": 3}, {"liked": 4.0}, {"users": 30}, {"seed": 8}):
         assert not set(digests(**change)) & set(usual), change
+    reader = Recommender.open(rated_index.path)
+    with IndexWriter(tmp_path / "elsewhere") as writer:
+        writer.append_seen(user_id=[reader.users.ids[0]], media_id=["m00001"], rating=[5.0], timestamp=[10**9])
+    assert not set(digests(index=str(tmp_path / "elsewhere"))) & set(usual), "what an update brought counts, too"
 
 
 def test_the_same_data_built_again_is_the_same_index(plan: MakePlan, rated_index: Any, tmp_path: Path) -> None:
