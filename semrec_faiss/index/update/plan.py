@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -202,7 +203,8 @@ def _titles(
             fix="add media/content_vectors.npy, a vector a title",
         )
     written = ~there
-    written[there] = _changed(saved, rows[there], [records[at] for at in np.flatnonzero(there)], vectors, there)
+    changed = _differ(saved, rows[there], [records[at] for at in np.flatnonzero(there)], catalog.fields)
+    written[there] = changed if vectors is None else _or_vectors_differ(saved, rows[there], changed, vectors[there])
     kept = _vectors_of_titles(saved, rows, written) if vectors is None else vectors[written]
     return (
         Kind(ids, rows, written, kept, removed, unknown),
@@ -216,14 +218,30 @@ def _vectors_of_titles(saved: SavedIndex, rows: Rows, written: Mask) -> Vectors:
     return saved.vectors.vectors(rows[written]) if written.any() else _no_vectors(saved.generation.manifest.dim)
 
 
-def _changed(saved: SavedIndex, rows: Rows, records: Sequence[Record], vectors: Vectors | None, there: Mask) -> Mask:
+def _differ(saved: SavedIndex, rows: Rows, records: Sequence[Record], fields: Mapping[str, str]) -> Mask:
     """Tell which titles of the index differ from what the folder says of them; a null is as good as no field."""
-    held = saved.titles.records(rows)
-    changed = np.array([_said(old) != _said(new) for old, new in zip(held, records, strict=True)], dtype=np.bool_)
+    mixed = [name for name, kind in fields.items() if "JSON" in kind]
+
+    def differs(old: Record, new: Record) -> bool:
+        return _said(old) != _said(new) or not all(_alike(old.get(name), new.get(name)) for name in mixed)
+
+    return np.array([differs(*both) for both in zip(saved.titles.records(rows), records, strict=True)], np.bool_)
+
+
+def _or_vectors_differ(saved: SavedIndex, rows: Rows, changed: Mask, vectors: Vectors) -> Mask:
     same = np.flatnonzero(~changed)
-    if vectors is not None and len(same):
-        changed[same] = (saved.vectors_to_compare(rows[same]) != vectors[there][same]).any(axis=1)
+    if len(same):
+        changed[same] = (saved.vectors_to_compare(rows[same]) != vectors[same]).any(axis=1)
     return changed
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Tell whether two values of JSON are the same: 1 and 1.0 are, but true is no number, as Python has it."""
+    if old != new or isinstance(old, bool) != isinstance(new, bool):
+        return False
+    if isinstance(old, dict):
+        return all(_alike(value, new[name]) for name, value in old.items())
+    return not isinstance(old, list) or all(map(_alike, old, new))
 
 
 def _said(record: Record) -> Record:
