@@ -279,20 +279,18 @@ def _inline_queries(recommender: Recommender) -> int:
     with one_core():
         for size in WARM_BATCHES:
             vectors = _first_vectors(recommender, size)
-            search = partial(Searcher.run, recommender.searcher, vectors, Wish(10))
-            if _quickest(search) > INLINE_SECONDS:
+            if not _is_quick(partial(Searcher.run, recommender.searcher, vectors, Wish(10))):
                 break
             most = size
     return most
 
 
-def _quickest(search: Callable[[], object], times: int = 20) -> float:
-    """Return the least of many times, as others may hold up most; what takes too long anyway is not repeated."""
-    least = float("inf")
+def _is_quick(search: Callable[[], object], times: int = 20) -> bool:
+    """Tell whether one of many is made in time, as others may hold up most; what takes far too long is not repeated."""
     for _ in range(times):
         started = time.perf_counter()
         search()
-        least = min(least, time.perf_counter() - started)
-        if least > 10 * INLINE_SECONDS:
-            break
-    return least
+        took = time.perf_counter() - started
+        if took <= INLINE_SECONDS or took > 10 * INLINE_SECONDS:
+            return took <= INLINE_SECONDS
+    return False
