@@ -6,10 +6,12 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from semrec_faiss.serve.asking import serving as module
 from tests.serve.conftest import build
 
 
@@ -68,3 +70,21 @@ def test_objects_there_when_a_generation_is_ready_are_not_looked_through_again(
     _, swap = swapping
     swap()
     assert gc.get_freeze_count() > 10 * len(gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("taken_ms", "is_quick"),
+    [((1,), True), ((20, 20, 7), True), ((20,) * 20, False), ((20, 90), False)],
+)
+def test_a_batch_is_quick_that_was_quick_once(
+    taken_ms: tuple[int, ...], is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    left = list(taken_ms)
+
+    def search() -> None:
+        now[0] += left.pop(0) / 1e3
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert module._is_quick(search) is is_quick
+    assert not left, "it is searched for as often as it takes, and no more"

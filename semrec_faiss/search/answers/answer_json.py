@@ -59,11 +59,6 @@ def _queries_json(asked: Mapping[str, Sequence[Any]]) -> Iterable[bytes]:
 
 def _members(name: str, values: Sequence[Any]) -> list[bytes]:
     head = _json(name) + b": "
-    if len(values) and all(
-        type(value) is str for value in values
-    ):  # as most are: encoded in one go, and no text has a raw newline
-        texts = _LINES.encode(list(values))[1:-1].encode("utf-8", "backslashreplace").split(b"\n")
-        return [head + text for text in texts]
     return [head + _json(value) for value in values]
 
 
@@ -74,7 +69,6 @@ def _heads(count: int) -> list[bytes]:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one each time
-_LINES = json.JSONEncoder(ensure_ascii=False, separators=("\n", ": "))
 
 
 def _json(value: object) -> bytes:

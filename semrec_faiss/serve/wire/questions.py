@@ -213,7 +213,7 @@ def _why(body: bytes, error: Exception) -> str:
 def check_one_of(question: msgspec.Struct) -> None:
     """Refuse a question that says nothing of what it needs one of, or says it twice; raises Refused (422)."""
     names = ONE_OF.get(type(question), ())
-    said = [name for name in names if _says(getattr(question, name))]
+    said = [name for name in names if (value := getattr(question, name)) is not UNSET and _says(value)]
     if len(said) == 1:
         return
     kinds = {"a taste" if name in TASTE else name for name in said}
@@ -223,4 +223,4 @@ def check_one_of(question: msgspec.Struct) -> None:
 
 
 def _says(value: Any) -> bool:
-    return value is not UNSET and (bool(value) or not isinstance(value, (list, tuple, dict)))
+    return bool(value) or not isinstance(value, (list, tuple, dict))
