@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -56,6 +59,13 @@ def text_of(value: Any, what: str) -> str:
     return value
 
 
+def path_of(value: Any, what: str) -> Path:
+    """Return a path; raises UsageError for what is neither a text nor a path."""
+    if not isinstance(value, str | PathLike):
+        raise UsageError(f"{what} is {_shown(value)}; a path is expected")
+    return Path(value)
+
+
 def flag_of(value: Any, what: str) -> bool:
     """Return True or False as it is; raises UsageError for anything else."""
     if not isinstance(value, bool | np.bool_):
@@ -71,6 +81,15 @@ def number_of(value: Any, what: str) -> float:
         return float(value)
     except OverflowError as error:
         raise UsageError(f"{what} is larger than a float can hold") from error
+
+
+def number_from(value: Any, what: str, least: float, most: float = math.inf) -> float:
+    """Return a number as a float; raises UsageError for anything else, and outside ``least`` to ``most``."""
+    number = number_of(value, what)
+    if not least <= number <= most:
+        within = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+        raise UsageError(f"{what} is {number:g}; it must be {within}")
+    return number
 
 
 def mapping_of(value: Any, what: str) -> dict[str, Any]:

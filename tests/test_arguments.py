@@ -13,7 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semrec_faiss import Filter, IndexWriter, Recommender, SemrecError, Taste, build
+from semrec_faiss import (
+    Change,
+    Filter,
+    IndexWriter,
+    Recommender,
+    SemrecError,
+    Taste,
+    Wanted,
+    build,
+    compact_index,
+    load_config,
+    update_index,
+)
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
@@ -259,3 +271,37 @@ def test_whole_numbers_beyond_64_bits_and_columns_of_another_kind_are_refused() 
         Recommender.from_arrays(vectors, {"media_id": ["a", "b"], "title": ["A", "B"], "x": [2**70, 1]})
     with pytest.raises(DataError, match=r"^metadata: column media_id, .* has type DOUBLE"):
         Recommender.from_arrays(vectors, {"media_id": [0.5, 1.5], "title": ["A", "B"]})
+
+
+def test_paths_may_be_texts(numbered: Recommender, tmp_path: Path) -> None:
+    index = str(numbered.saved.generation.folder.parent)
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/metadata.jsonl").write_text('{"media_id": "7", "title": "Another name"}\n')
+    counted = update_index(index, Change(str(tmp_path)), dry_run=True)
+    assert (counted.titles.new, counted.titles.changed, counted.title_count) == (0, 1, TITLES)
+    assert load_config("flat", "index.normalize=false") == load_config(Path("flat"), ["index.normalize=false"])
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda index: Change(folder=3), r"folder is 3 \(int\); a path is expected"),
+        (lambda index: Change(seen=["a"]), r"seen is \['a'\] \(list\); a path is expected"),
+        (lambda index: update_index(3, Change(where="year < 3")), "the index is 3"),
+        (lambda index: update_index(index, "changes"), "the change is str"),
+        (lambda index: update_index(index, Change(remove_titles="1"), compact_at=3), "compact_at is 3; .* from 0 to 1"),
+        (lambda index: update_index(index, Change(remove_titles="1"), wait=-1), "wait is -1; it must be at least 0"),
+        (lambda index: compact_index(index, wait="a minute"), "wait is 'a minute'"),
+        (lambda index: IndexWriter(None), "the index is None"),
+        (lambda index: Recommender.open(index, batcher=3), "the batcher is int"),
+        (lambda index: Recommender.open(index, follow="yes"), "follow is 'yes'"),
+        (lambda index: load_config(3), "the config is 3"),
+        (lambda index: Wanted(recall=3), "recall is 3; it must be from 0 to 1"),
+        (lambda index: Wanted(p95_ms="5"), "p95_ms is '5'"),
+    ],
+)
+def test_what_is_no_path_no_change_and_no_limit_is_refused(
+    call: Callable[[Path], object], what: str, numbered: Recommender
+) -> None:
+    with pytest.raises(UsageError, match=what):
+        call(numbered.saved.generation.folder.parent)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from semrec_faiss.arguments import names_of, path_of
 from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.config.mistakes import describe_all
 from semrec_faiss.config.schema import Config
@@ -18,17 +20,17 @@ from semrec_faiss.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | PathLike[str] | None, overrides: str | Iterable[str] = ()) -> Config:
     """Read a YAML config file and apply overrides such as ``index.search.nprobe=32``.
 
     Args:
         path: a file, or the name of a config that semrec ships, such as ``flat``; None takes every key's default.
-        overrides: each ``KEY.KEY=VALUE``, the value as YAML.
+        overrides: each ``KEY.KEY=VALUE``, the value as YAML; one text is a list of one.
 
     Raises:
         NotFoundError: there is no such file, and none of that name is shipped.
         ConfigError: it has mistakes; all of them are listed, with file and line.
-        UsageError: an override is not of the form KEY=VALUE.
+        UsageError: an override is not of the form KEY=VALUE, or an argument has another type.
 
     Example:
         >>> from semrec_faiss import load_config
@@ -36,7 +38,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         >>> config.index.type, config.index.search.nprobe
         ('ivf_flat', 32)
     """
-    return _validate(YamlSource({}) if path is None else YamlSource.read(Path(path)), overrides)
+    source = YamlSource({}) if path is None else YamlSource.read(path_of(path, "the config"))
+    return _validate(source, names_of(overrides, "overrides"))
 
 
 def config_from_dict(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:

@@ -25,7 +25,7 @@ from semrec_faiss.search.wish import Wish, WishArguments
 
 
 class Recommender(LivingIndex):
-    """Answers questions from a saved index; safe to use from many threads.
+    """Answers questions from an index, which `open` or `from_arrays` gives it; safe to use from many threads.
 
     Every question takes, besides k: ``where``, a SQL expression over the titles' fields or a `Filter`; ``exclude``,
     titles never to return; ``diversity`` from 0 to 1, by maximal marginal relevance; ``max_per``, the most titles that

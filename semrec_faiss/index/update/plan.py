@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semrec_faiss.arguments import names_of
+from semrec_faiss.arguments import names_of, path_of
 from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.data.folder.change import ChangeFolder, find_change_folder
 from semrec_faiss.data.folder.layout import USER_VECTORS, open_vectors, read_float32
@@ -35,11 +36,11 @@ class Change:
     """What is to be changed.
 
     Attributes:
-        folder: a folder of new and changed titles and users, or None.
+        folder: the path of a folder of new and changed titles and users, or None.
         remove_titles: media_ids to remove.
         remove_users: user ids to remove.
         where: titles for which this SQL expression holds are removed, too.
-        seen: a Parquet file of what users have seen since, or None.
+        seen: the path of a Parquet file of what users have seen since, or None.
 
     Example:
         >>> from semrec_faiss import Change
@@ -47,16 +48,18 @@ class Change:
         'year < 1950'
     """
 
-    folder: Path | None = None
+    folder: str | PathLike[str] | None = None
     remove_titles: Sequence[str] = ()
     remove_users: Sequence[str] = ()
     where: str | None = None
-    seen: Path | None = None
+    seen: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        """Take one id for a list of one; raises UsageError for what is no list of ids."""
+        """Take one id for a list of one; raises UsageError for what is no list of ids, and no path."""
         for name in ("remove_titles", "remove_users"):
             object.__setattr__(self, name, names_of(getattr(self, name), name))
+        for name, path in (("folder", self.folder), ("seen", self.seen)):
+            object.__setattr__(self, name, None if path is None else path_of(path, name))
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,14 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
         UsageError: a title is to be changed and removed, the filter is not understood, or no title would be left.
     """
     none = ChangeFolder(None, None, None, None, None)
-    folder = none if change.folder is None else find_change_folder(change.folder)
+    folder = none if change.folder is None else find_change_folder(Path(change.folder))
     titles, lines, fields = _titles(saved, folder, change)
     users = _users(saved, folder, change)
     for kind, what in ((titles, "title"), (users, "user")):
         _check_not_both(kind, what)
     if saved.titles.count + titles.new == len(titles.removed):
         raise UsageError(f"all {saved.titles.count:,} titles would be removed", fix="an index holds at least one title")
-    seen = tuple(path for path in (folder.seen, change.seen) if path is not None)
+    seen = tuple(Path(path) for path in (folder.seen, change.seen) if path is not None)
     if seen and saved.users is None and not len(users.ids):
         raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
     return UpdatePlan(titles, users, lines, fields, seen)

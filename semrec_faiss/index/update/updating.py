@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss._version import __version__
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.arguments import number_from, path_of
+from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import Manifest, Segment, Segments
@@ -107,7 +108,8 @@ def update_index(
     Raises:
         NotFoundError: no index, or no folder.
         DataError: the folder is inconsistent, or does not fit the index.
-        UsageError: another process writes the index still; the message names it. Or the change cannot be.
+        UsageError: another process writes the index still; the message names it. Or the change cannot be, or an
+            argument has another type or is out of range.
         DamagedIndexError: the index is not as it was written.
         StorageError: the disk is full or refuses; the index is as it was.
 
@@ -119,7 +121,11 @@ def update_index(
         >>> done.titles.removed, done.title_count
         (1, 1518)
     """
-    directory = IndexDirectory(path)
+    if not isinstance(change, Change):
+        raise UsageError(f"the change is {type(change).__name__}", fix="give a Change: Change(folder, where=…)")
+    wait = number_from(wait, "wait", 0)
+    compact_at = None if compact_at is None else number_from(compact_at, "compact_at", 0, 1)
+    directory = IndexDirectory(path_of(path, "the index"))
     directory.current()  # no index: nothing is locked, nor made
     if dry_run:
         saved = SavedIndex(path, _ON_CPU)
@@ -194,9 +200,9 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
         >>> compact_index(index).manifest.segments is None
         True
     """
-    directory = IndexDirectory(path)
+    directory = IndexDirectory(path_of(path, "the index"))
     directory.current()
-    with directory.writing(wait):
+    with directory.writing(number_from(wait, "wait", 0)):
         saved = SavedIndex(path, _ON_CPU)
         return saved.generation if saved.segments is None else compacted(directory, saved, progress)
 

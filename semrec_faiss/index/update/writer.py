@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arguments import Names, array_of, names_of
+from semrec_faiss.arguments import Names, array_of, names_of, path_of
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.update.plan import Change
@@ -45,7 +45,7 @@ class IndexWriter:
         self, path: str | Path, *, strict: bool = False, compact_at: float | None = COMPACT_AT, wait: float = 0
     ) -> None:
         """Write to the index in ``path``; see `update_index`."""
-        self._path = path
+        self._path = path_of(path, "the index")
         self._strict, self._compact_at, self._wait = strict, compact_at, wait
         self._titles: dict[str, tuple[str, NDArray[Any]]] = {}  # a line of metadata and a vector by media_id
         self._users: dict[str, NDArray[Any]] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from semrec_faiss.arguments import number_from
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.results import SweepResults, measured_of
@@ -20,7 +22,7 @@ NEAREST = 3
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a configuration must do; None requires nothing.
+    """What a configuration must do; None requires nothing. Raises UsageError for what is no number or out of range.
 
     Attributes:
         recall: at least this recall@k.
@@ -54,6 +56,12 @@ class Wanted:
     device: str | None = None
     data: str | None = None
     by: By = "qps"
+
+    def __post_init__(self) -> None:
+        """Refuse limits that are no numbers, or that nothing could be."""
+        for name in ("recall", "p95_ms", "p50_ms", "qps", "memory_gb", "build_s"):
+            if getattr(self, name) is not None:
+                number_from(getattr(self, name), name, 0, 1 if name == "recall" else math.inf)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.titles import Titles
@@ -77,6 +77,7 @@ class Asked:
         return id(self.searcher), users, self.wish
 
 
+@runtime_checkable
 class Searches(Protocol):
     """Who makes searches for many: a `Batcher`, or what hands them to one elsewhere."""
 

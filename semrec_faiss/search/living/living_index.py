@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from semrec_faiss.arguments import Name, names_of
+from semrec_faiss.arguments import Name, flag_of, names_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
@@ -95,7 +95,9 @@ class LivingIndex(HoldsHandles):
         if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
             opened: Self = cluster_recommender().open(path, settings, follow=follow)
             return opened
-        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, follow)
+        if not (batcher is None or isinstance(batcher, Searches)):
+            raise UsageError(f"the batcher is {type(batcher).__name__}", fix="give a Batcher, or leave it out")
+        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, flag_of(follow, "follow"))
 
     @classmethod
     def from_arrays(

@@ -53,11 +53,10 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
         if not isinstance(error, ValidationError):
             raise UsageError(f"the profile is {changes!r}; settings and their values are expected") from error
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"the profile's {name}: {first['msg']}, not {first['input']!r}",
-            fix=f"settings: {', '.join(Profile.model_fields)}",
-        ) from error
+        name, known = ".".join(map(str, first["loc"])), f"settings: {', '.join(Profile.model_fields)}"
+        if name not in Profile.model_fields:
+            raise UsageError(f"the profile has no setting {name!r}", fix=known) from error
+        raise UsageError(f"the profile's {name}: {first['msg']}, not {first['input']!r}", fix=known) from error
 
 
 class ProfileSearch:
