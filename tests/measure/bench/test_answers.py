@@ -33,6 +33,7 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 def test_every_part_is_measured_and_judged_by_its_limit(
     recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.EACH_THREAD", 20)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or the command's libraries are all compiled anew
     document = bench_answers(recommender, AnswersBench(questions=20, k=4)).as_json()
     assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}
