@@ -94,7 +94,7 @@ class Titles:
 
     def records(self, rows: RowsLike) -> list[Record]:
         """Return `lines` as new dicts: media_id, title, year and genres first, where there are such fields."""
-        return [json.loads(line) for line in self.lines(rows)]
+        return [json.loads(line.decode()) for line in self.lines(rows)]
 
     def type_ahead(self) -> TypeAhead:
         """Read all titles, and return what finds them as one types."""

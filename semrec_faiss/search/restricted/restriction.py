@@ -35,7 +35,18 @@ class Restriction:
     @property
     def excludes_one_at_most(self) -> bool:
         """Whether nothing is masked and no query excludes more than one title."""
-        return self.mask is None and (self.exclusions is None or int(self.exclusions.counts.max(initial=0)) <= 1)
+        if self.mask is not None or self.exclusions is None:
+            return self.mask is None
+        return len(self.exclusions.rows) <= 1 or int(self.exclusions.counts.max()) <= 1  # of one question quicker
+
+    def excluded_one(self, queries: int) -> Rows:
+        """Return the row that each query excludes, none more than one: int64 (queries,); -1 where it excludes none."""
+        if self.exclusions is not None and len(self.exclusions.rows) == queries:
+            return np.asarray(self.exclusions.rows, np.int64)
+        excluded = np.full(queries, -1, np.int64)
+        if self.exclusions is not None:
+            excluded[self.exclusions.counts > 0] = self.exclusions.rows
+        return excluded
 
     @cached_property
     def rows(self) -> Rows:

@@ -21,6 +21,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.allowed import MARGIN, Way, best_allowed, score_one_way, since, take_first
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from semrec_faiss.search.user_rows import UserRows
 
 Strategy = Literal["auto", "overfetch", "subset", "selector", "masked"]
+_STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 QUERY_BLOCK = 4096
 """Queries restricted at once: bounds the candidate tables of an over-fetching search."""
@@ -71,8 +73,8 @@ def restricted_top_k(
         DataError: a score is larger than a float32 can hold.
         DeviceError: the selector is asked for where FAISS has none, or masked where the index is not of type fused.
     """
-    if strategy not in get_args(Strategy):
-        raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
+    if strategy not in _STRATEGIES:
+        raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(_STRATEGIES)}")
     k_limit = index.k_limit
     if k < 1 or (k_limit is not None and k > k_limit and strategy != "subset"):
         fix = None if k < 1 else index.out_of_k_limit
@@ -87,13 +89,14 @@ def restricted_top_k(
             for group in groups
         ]
         return _joined(parts, groups, k)
-    result = TopK.empty(len(queries), k, index.exact)
-    result.matching = restriction.allowed - restriction.excluded_counts(len(queries))
+    matching = restriction.allowed - restriction.excluded_counts(len(queries))
     if restriction.is_empty and (k_limit is None or k <= k_limit):
-        _plain(index, queries, result)
+        result = _plain(index, queries, k, matching)
     elif strategy == "auto" and restriction.excludes_one_at_most and k < min(index.count, k_limit or index.count):
-        _but_one(index, queries, restriction, result)
+        result = _but_one(index, queries, k, restriction, matching)
     else:
+        result = TopK.empty(len(queries), k, index.exact)
+        result.matching = matching
         if strategy == "auto":
             strategy = choose_strategy(index, len(queries), k, restriction, costs, is_gathered=gathered is not None)
         _by_strategy(index, queries, restriction, strategy, gathered, result)
@@ -188,32 +191,30 @@ def _by_strategy(
     result.stages = summed(result.stages)
 
 
-def _plain(index: VectorIndex, queries: Vectors, result: TopK) -> None:
+def _plain(index: VectorIndex, queries: Vectors, k: int, matching: Rows) -> TopK:
     started = time.perf_counter()
-    found = index.search(queries, result.rows.shape[1], prepared=True)
-    result.rows, result.scores = found.rows, found.scores
-    result.exact, result.strategy = found.exact, found.strategy
-    result.stages.append(Stage("index", len(queries), result.rows.shape[1], since(started)))
-    _add_unproven(result, found.repeated, found.scanned, index.count)
-    score_one_way(index, queries, np.arange(len(queries)), result, result.rows.shape[1], exact=index.exact)
+    found = index.search(queries, k, prepared=True)
+    stage = Stage("index", len(queries), k, since(started))
+    return _as_found(index, queries, found, matching, stage)
 
 
-def _but_one(index: VectorIndex, queries: Vectors, restriction: Restriction, result: TopK) -> None:
+def _but_one(index: VectorIndex, queries: Vectors, k: int, restriction: Restriction, matching: Rows) -> TopK:
     """Search for one more and leave out the title that a query excludes: what every question about a title comes to."""
     started = time.perf_counter()
-    k = result.rows.shape[1]
     found = index.search(queries, k + 1, prepared=True)
-    excluded = np.full(len(queries), -1, np.int64)
-    if restriction.exclusions is not None:
-        excluded[restriction.exclusions.counts > 0] = restriction.exclusions.rows
-    keep = found.rows != excluded[:, None]
+    keep = found.rows != restriction.excluded_one(len(queries))[:, None]
     keep[keep.all(axis=1), -1] = False
-    result.rows, result.scores = found.rows[keep].reshape(-1, k), found.scores[keep].reshape(-1, k)
-    result.exact, result.strategy = found.exact, found.strategy
-    name = "overfetch" if index.fused is None else "masked"
-    result.stages.append(Stage(name, len(queries), k + 1, since(started)))
+    kept = replace(found, rows=found.rows[keep].reshape(-1, k), scores=found.scores[keep].reshape(-1, k))
+    stage = Stage("overfetch" if index.fused is None else "masked", len(queries), k + 1, since(started))
+    return _as_found(index, queries, kept, matching, stage)
+
+
+def _as_found(index: VectorIndex, queries: Vectors, found: SearchResult, matching: Rows, stage: Stage) -> TopK:
+    """Return what a search of the index has found, and the account of it."""
+    result = TopK(found.rows, found.scores, matching, found.exact, found.strategy, [stage])
     _add_unproven(result, found.repeated, found.scanned, index.count)
-    score_one_way(index, queries, np.arange(len(queries)), result, k + 1, exact=index.exact)
+    score_one_way(index, queries, np.arange(len(queries)), result, stage.fetched, exact=index.exact)
+    return result
 
 
 def _masked(

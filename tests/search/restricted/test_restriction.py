@@ -124,3 +124,21 @@ def test_thousands_of_rows_for_thousands_of_queries() -> None:
     np.testing.assert_array_equal(
         Restriction(titles, mask, made).excluded_counts(queries), (table & mask[None, :]).sum(axis=1)
     )
+
+
+@pytest.mark.parametrize(
+    ("lists", "one_each"),
+    [([[4], [2]], [4, 2]), ([[], [2]], [-1, 2]), ([[4], []], [4, -1]), ([[], []], [-1, -1]), ([[7]], [7])],
+)
+def test_the_one_row_that_each_query_excludes(lists: list[list[int]], one_each: list[int]) -> None:
+    restriction = Restriction(10, None, Exclusions.of(lists))
+    assert restriction.excludes_one_at_most
+    assert restriction.excluded_one(len(lists)).tolist() == one_each
+    assert Restriction(10).excluded_one(len(lists)).tolist() == [-1] * len(lists)
+
+
+def test_more_than_one_row_is_told_from_one() -> None:
+    two = Exclusions.of([[1, 2], []])  # as many rows as queries
+    assert not Restriction(10, None, two).excludes_one_at_most
+    assert not Restriction(10, np.ones(10, np.bool_)).excludes_one_at_most
+    assert Restriction(10).excludes_one_at_most
