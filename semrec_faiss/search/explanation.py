@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Values, Vectors
+from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
-from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products, rounding_error, settled
 from semrec_faiss.index.cpu.products import best_of_one
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -108,9 +108,19 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
     k = checked_count(k)
     row = int(users.rows_of([user_id])[0])
     query = np.ascontiguousarray(users.vectors[row : row + 1])
-    scores, rows = best_of_one(query, min(k + 1, users.count), users.vectors)
+    error = rounding_error(query, _largest_norm(users))
+
+    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+        return best_of_one(asked, fetch, users.vectors)
+
+    scores, rows = settled(search, query, min(k + 1, users.count), users.count, error, users.vectors.__getitem__)
     others = [(int(found), float(score)) for found, score in zip(rows[0], scores[0], strict=True) if found != row]
     return [SimilarUser(rank, users.ids[found], score) for rank, (found, score) in enumerate(others[:k], start=1)]
+
+
+def _largest_norm(users: SavedUsers) -> float:
+    blocks = (users.vectors[start : start + SCAN_ROWS] for start in range(0, users.count, SCAN_ROWS))
+    return float(np.sqrt(max(np.einsum("ud,ud->u", block, block, dtype=np.float64).max() for block in blocks)))
 
 
 def explain(

@@ -21,7 +21,8 @@ def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     lines = random.normal(size=(12, DIM)).astype(np.float32)
     vectors = lines[random.integers(12, size=COUNT)] * random.uniform(0.1, 9, size=(COUNT, 1))
     titles = {"media_id": [f"m{row}" for row in range(COUNT)], "title": [f"Film {row}" for row in range(COUNT)]}
-    users = {f"u{user}": random.normal(size=DIM) for user in range(5)}
+    users = {f"u{user}": random.normal(size=DIM).astype(np.float32) for user in range(5)}
+    users |= {f"twin{user}": lines[user % 3] * float(random.uniform(1, 2)) for user in range(200)}
     interactions = {"user": ["u0"] * 40, "item": [f"m{row}" for row in range(40)]}
     output: Path = tmp_path_factory.mktemp("twins") / "index"
     config: dict[str, Any] = {"index": {"type": "flat", "normalize": request.param}}
@@ -50,3 +51,15 @@ def test_the_rank_that_is_told_is_that_of_the_list(twins: Recommender) -> None:
             why = twins.explain(user, f"m{row}")
             assert why.rank == places[f"m{row}"]
             assert why.of == len(places) and np.float32(why.score) == twins.recommend(user, COUNT).scores[why.rank - 1]
+
+
+def test_similar_users_are_in_the_order_of_rows(twins: Recommender) -> None:
+    vectors = twins.users.vectors.astype(np.float64)
+    for user in ("u1", "twin4", "twin199"):
+        row = twins.users.ids.index(user)
+        scores = (vectors @ vectors[row]).astype(np.float32)
+        scores[row] = -np.inf
+        for k in (1, 20, 60, 204):
+            expected = np.lexsort((np.arange(len(scores)), -scores))[:k]
+            assert [found.user_id for found in twins.similar_users(user, k)] == [twins.users.ids[at] for at in expected]
+        assert len(twins.similar_users(user, 999)) == 204

@@ -253,6 +253,12 @@ def test_a_title_named_twice_counts_twice_and_is_left_out_once(recommender: Reco
     np.testing.assert_allclose(twice.scores, -np.sort(-truth)[:10], rtol=0, atol=1e-5)
 
 
+def test_a_title_rated_by_two_of_its_names_is_refused(recommender: Recommender) -> None:
+    with pytest.raises(UsageError, match="'Film 10' is rated twice"):
+        recommender.recommend_for(Taste(likes=["Film 20"], ratings={"Film 10": 5, "m00010": 1, "Film 30": 2}))
+    assert len(recommender.recommend_for(Taste(likes=["Film 10"], ratings={"m00010": 5}), 3)) == 3
+
+
 def test_an_unknown_title_in_a_taste(recommender: Recommender) -> None:
     for taste in (Taste(likes=["No such film"]), Taste(dislikes=["No such film"]), Taste(ratings={"No such film": 3})):
         with pytest.raises(NotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,7 +76,7 @@ class Taste:
 
 
 def check_taste(taste: Taste, rows: Sequence[int]) -> None:
-    """Refuse a title that is liked and disliked, however it is called.
+    """Refuse a title that is liked and disliked, or rated twice, however it is called.
 
     Args:
         taste: what was said.
@@ -89,6 +90,10 @@ def check_taste(taste: Taste, rows: Sequence[int]) -> None:
     both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in rows[:likes]]
     if both:
         raise UsageError(f"{both[0]!r} is liked and disliked", fix="leave one of them out")
+    rated = Counter(rows[len(said) :])
+    again = [title for title, row in zip(taste.ratings, rows[len(said) :], strict=True) if rated[row] > 1]
+    if again:
+        raise UsageError(f"{again[0]!r} is rated twice", fix="leave one of them out")
 
 
 def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:
