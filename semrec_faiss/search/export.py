@@ -22,6 +22,7 @@ from semrec_faiss.arguments import flag_of
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.tables.source import promises_another
+from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -226,8 +227,6 @@ def _in_order(work: Callable[[int], _Block], firsts: Iterable[int], at_once: int
 
 def _titles_of(titles: Titles) -> TitlesOf:
     """Return what gives the ids and titles of rows: taken from the stored columns, or else from all titles at once."""
-    import pyarrow as pa
-
     if titles.has_columns:
 
         def stored(rows: Rows) -> tuple[pa.Array, pa.Array]:
@@ -237,8 +236,8 @@ def _titles_of(titles: Titles) -> TitlesOf:
         return stored
     sql = "SELECT media_id, title FROM titles ORDER BY _semrec_row"
     found = titles.catalog.cursor().execute(sql).fetchnumpy()
-    media_ids, names = (pa.array(found[name], pa.string()) for name in ("media_id", "title"))
-    return lambda rows: (media_ids.take(pa.array(rows)), names.take(pa.array(rows)))
+    media_ids, names = (column_of_texts(found[name].tolist()) for name in ("media_id", "title"))
+    return lambda rows: (media_ids.take(column_of_numbers(rows)), names.take(column_of_numbers(rows)))
 
 
 @contextmanager

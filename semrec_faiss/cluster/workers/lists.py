@@ -20,6 +20,7 @@ from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.shard import rss_bytes
 from semrec_faiss.cluster.starting import A_PLACE
 from semrec_faiss.cluster.workers.blocks import done_in_blocks
+from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
 from semrec_faiss.errors import StorageError, UnavailableError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
@@ -268,15 +269,15 @@ def _as_parquet(recommender: Recommender, users: Rows, found: TopK, counts: Coun
 
     kept = found.rows >= 0
     distinct, at = np.unique(found.rows[kept], return_inverse=True)
-    titles = recommender.titles.columns(distinct).select(["media_id", "title"]).take(pa.array(at.reshape(-1)))
-    ids = pa.array([recommender.users.ids[user] for user in users.tolist()], pa.string())
+    titles = recommender.titles.columns(distinct).select(["media_id", "title"]).take(column_of_numbers(at.reshape(-1)))
+    ids = column_of_texts([recommender.users.ids[user] for user in users.tolist()])
     ranks = np.broadcast_to(np.arange(1, found.rows.shape[1] + 1, dtype=np.int32), found.rows.shape)
     columns = {
-        "user_id": ids.take(pa.array(np.repeat(np.arange(len(users)), kept.sum(axis=1)))),
-        "rank": pa.array(ranks[kept], pa.int32()),
+        "user_id": ids.take(column_of_numbers(np.repeat(np.arange(len(users)), kept.sum(axis=1)))),
+        "rank": column_of_numbers(ranks[kept]),
         "media_id": titles["media_id"].cast(pa.string()),
         "title": titles["title"].cast(pa.string()),
-        "score": pa.array(found.scores[kept], pa.float32()),
+        "score": column_of_numbers(found.scores[kept]),
     }
     table = pa.table(columns).replace_schema_metadata({_COUNTS: json.dumps(asdict(counts))})
     written = io.BytesIO()
