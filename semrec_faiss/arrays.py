@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 """(titles,): True for a title that may be answered."""
 
 Values = NDArray[np.float64]
-"""Measured values, one a query, a user or a repeat."""
+"""Measured values, one per query, user or repeat."""
 
 
 def row_type(count: int) -> type[np.int32 | np.int64]:

@@ -86,7 +86,7 @@ class ClusterRecommender(Recommender):
             settings: search and device settings for this session.
             batcher: not taken: shards are asked at once.
             address: the cluster; see `connect`.
-            replicas: actors a shard; where one is lost, another answers.
+            replicas: actors per shard; where one is lost, another answers.
             patience_s: how long a question waits for a shard that is lost, before UnavailableError.
             partial: answer without such a shard; answers say what share of the titles they saw.
             follow: go to each newer generation soon after its publishing, as `refresh` does.

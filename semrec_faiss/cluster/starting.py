@@ -56,7 +56,7 @@ class ShardStarter:
     """Starts the actors of one index; of GPUs each has its own, by a placement group."""
 
     def __init__(self, config: Config, settings: Sequence[str], replicas: int) -> None:
-        """Start ``replicas`` actors a shard, which open it with ``settings``."""
+        """Start ``replicas`` actors per shard, which open it with ``settings``."""
         self._config = config
         self._settings = tuple(settings)
         self._replicas = replicas

@@ -178,7 +178,7 @@ def _check_users(
     history = read_history(folder.seen, user_ids, catalog)
     progress(f"reading {folder.seen.name}", 1, 1)
     if history.ignored:
-        warnings.append(f"{folder.seen}: {history.ignored:,} rows name users or titles that there are not: ignored")
+        warnings.append(f"{folder.seen}: {history.ignored:,} rows name unknown users or titles: ignored")
     counts, times = np.diff(history.offsets), history.timestamps
     dates = () if times is None or not len(times) else (date_of(int(times.min())), date_of(int(times.max())))
     return UsersReport(report, int(counts.sum()), int(counts.min()), float(counts.mean()), int(counts.max()), *dates)

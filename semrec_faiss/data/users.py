@@ -67,7 +67,7 @@ class History:
         rows: integer (n,), title rows, of the type that `row_type` says.
         ratings: float32 (n,), NaN where a title is seen but not rated; None where nothing is known of ratings.
         timestamps: int64 (n,), seconds since 1970 in UTC; None where it is not known when.
-        ignored: rows that named users or titles that there are not, and so are not here.
+        ignored: rows that named unknown users or titles, and so are not here.
     """
 
     offsets: NDArray[np.int64]

@@ -31,7 +31,7 @@ class Exclusions:
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> Exclusions:
-        """Take one list of rows a query; repeats count once."""
+        """Take one list of rows per query; repeats count once."""
         parts = [np.unique(np.asarray(rows, dtype=np.int64)) for rows in lists]
         offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
         return cls(offsets, np.concatenate([np.empty(0, np.int64), *parts]))

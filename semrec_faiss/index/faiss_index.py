@@ -180,7 +180,7 @@ class FaissIndex(HoldsHandles):
         return scores, rows
 
     def search_lists(self, queries: Vectors, k: int, nprobe: int) -> tuple[Scores, Rows]:
-        """Search ``nprobe`` inverted lists a query; takes float32 (queries, dim), returns what `faiss_search` does."""
+        """Search ``nprobe`` inverted lists per query; takes float32 (queries, dim), returns as `faiss_search` does."""
         faiss = load_faiss()
         is_pq = isinstance(faiss.downcast_index(self.cpu_index), faiss.IndexIVFPQ)
         kind = faiss.IVFPQSearchParameters if is_pq else faiss.SearchParametersIVF

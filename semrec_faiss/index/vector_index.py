@@ -1,4 +1,4 @@
-"""VectorIndex: k titles a query, best first, ties by row, on CPU and GPU by the same code path."""
+"""VectorIndex: k titles per query, best first, ties by row, on CPU and GPU by the same code path."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 
 MOST_RESCORED = 32
-"""Up to so many titles a query, a CPU scores all of them again; of more, most are left out afterwards."""
+"""Up to so many titles per query, a CPU scores all of them again; of more, most are left out afterwards."""
 
 
 class VectorIndex(FaissIndex):
-    """A FAISS index over title vectors: k titles a query, best first, ties by row, from many threads.
+    """A FAISS index over title vectors: k titles per query, best first, ties by row, from many threads.
 
     Attributes:
         config: the index section of the config, autos resolved.

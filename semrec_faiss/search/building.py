@@ -25,7 +25,7 @@ def build(
     output: str | PathLike[str],
     progress: Progress = silent,
 ) -> Recommender:
-    """Build an index of what is in memory, publish it in ``output`` and open it; nothing else is written.
+    """Build an index from what is in memory, publish it in ``output`` and open it; nothing else is written.
 
     Tables are pandas or polars DataFrames, Arrow tables, dicts of columns, lists of dicts, or paths of files.
 
@@ -34,9 +34,9 @@ def build(
         metadata: a table with a row for each vector; None: titles are named by their row.
         users: a table of user ids and vectors, or a dict of vectors by id.
         interactions: a table of who did what: user, item, and rating and time where they are known. Without ``users``
-            it makes them, as means of what they liked, the latest most.
+            it makes them, as means of what they liked, in which the latest weighs most.
         columns: the column that plays a part, such as ``{"media_id": "sku", "title": "name", "user": "customer"}``,
-            or ``{"vector": "embedding"}``; ``"-"`` where none plays time or rating; what has a common name is guessed.
+            or ``{"vector": "embedding"}``; ``"-"`` for no time or no rating; common names are guessed.
         config: a `Config`, a mapping with the keys of a config file, the path of one, or the name of one that is
             shipped; ``flat`` by default.
         output: the index directory.

@@ -101,7 +101,7 @@ def choose_varied(
 
     Args:
         index: where the candidates' vectors are.
-        queries: float32 (queries, dim), prepared; None where scores are not those of one vector a query.
+        queries: float32 (queries, dim), prepared; None where scores are not those of one vector per query.
         pool: candidates by descending score; -1 where there are no more.
         k: how many to choose.
         variety: the weight, and the limits per field.

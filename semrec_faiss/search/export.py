@@ -91,7 +91,7 @@ def export_all_users(
     Args:
         recommender: an open index with users.
         out: the Parquet file; replaced when the new one is whole.
-        k: titles a user.
+        k: titles per user.
         include_seen: keep titles that a user has seen.
         profile: settings of the profile that differ from those that the index serves.
         progress: told the users done.

@@ -49,8 +49,8 @@ class Recommender(LivingIndex):
     ) -> Answer:
         """Find the titles most similar to one; it is not among its own results.
 
-        Alike is what points the same way: where the index does not normalise, whose inner products would bring up
-        popular titles, cosines are compared, by an exact scan.
+        Similar means pointing the same way: where the index does not normalise, so that inner products would bring up
+        popular titles, cosines are compared by an exact scan.
 
         Args:
             title_or_id: a media_id or a title; case, accents, punctuation and the article's place do not matter, and
@@ -114,8 +114,8 @@ class Recommender(LivingIndex):
     ) -> Answer | Answers:
         """Recommend titles to users, all in one batch; what a user has seen is left out where the index knows it.
 
-        Where an index has a profile, users of whom nothing is known that counts get the titles that most users like;
-        the query of an answer then says ``popular``.
+        Where an index has a profile, users of whom nothing that counts is known get the titles that most users like;
+        the query of such an answer says ``popular``.
 
         Args:
             user_ids: one user id, or several.
@@ -174,7 +174,7 @@ class Recommender(LivingIndex):
         return self._now.lists_for(rows, wish, include_seen=include_seen, profile=profile)
 
     def recommend_for(self, taste: Taste, k: int = 10, **wish: Unpack[WishArguments]) -> Answer:
-        """Recommend titles to somebody who is no user of the index; what they named is left out.
+        """Recommend titles to somebody who is not a user of the index; the titles they named are left out.
 
         Args:
             taste: titles they like, dislike or have rated.
@@ -209,7 +209,7 @@ class Recommender(LivingIndex):
         return now.answers(found, wanted, asked, started)[0]
 
     def search(self, vectors: NDArray[Any], k: int = 10, **wish: Unpack[WishArguments]) -> Answers:
-        """Find the titles nearest to vectors of one's own.
+        """Find the titles nearest to vectors of your own.
 
         Args:
             vectors: float (queries, dim), or (dim,) for a single one.

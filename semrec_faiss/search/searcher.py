@@ -105,7 +105,7 @@ class Searcher:
         return self._restriction(wish, exclusions)[0]
 
     def chosen(self, count: int, wish: Wish, pool_of: PoolOf) -> TopK:
-        """Take what ``wish`` asks for from lists that are scored in another way than by one vector a query.
+        """Take what ``wish`` asks for from lists that are scored in another way than by one vector per query.
 
         Args:
             count: how many queries there are.
@@ -146,7 +146,7 @@ class Searcher:
             count: how many queries there are.
             wish: what is wanted.
             pool_of: finds the best of some of the queries: their positions, how many at least, and by which strategy.
-            queries: float32 (queries, dim), prepared; None where scores are not those of one vector a query.
+            queries: float32 (queries, dim), prepared; None where scores are not those of one vector per query.
         """
         groups = {name: self.group(name) for name in wish.variety.max_per}
         k = min(wish.k, self.index.count)

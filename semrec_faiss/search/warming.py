@@ -58,7 +58,7 @@ def warm(recommender: Recommender, k: int = 10, progress: Progress = silent, *, 
 
     Args:
         recommender: the index, opened.
-        k: titles a query; kernels are compiled for some sizes of it.
+        k: titles per query; kernels are compiled for some sizes of it.
         progress: told the kinds done.
         thousands: on a GPU, ask thousands together too; a process that has done so has those kernels.
     """

@@ -44,7 +44,7 @@ class ServeConfig(Settings):
         access_log: write a line of JSON a request to stderr.
         log_level: of everything else.
         ray: the cluster that answers for an index in shards; None for an index of one piece.
-        replicas: actors a shard; where one is lost, another answers.
+        replicas: actors per shard; where one is lost, another answers.
         partial: answer without a shard that is lost, and say in every answer what share of the titles it saw.
         workers: processes that answer at the same address; what they read of the index is mapped, and shared.
         owner: whether one more process owns the device and searches for all workers; ``auto``: where it is a GPU.

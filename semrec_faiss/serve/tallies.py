@@ -1,4 +1,4 @@
-"""Numbers that are counted in microseconds, and summed over processes: one array of float64, a row a process."""
+"""Numbers that are counted in microseconds, and summed over processes: one array of float64, a row per process."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def build_shards(
 
     Args:
         config: needs ``dataset`` and ``output``.
-        shards: how many; ``auto`` takes one a GPU where the cluster has some, or else one a machine.
+        shards: how many; ``auto`` takes one per GPU where the cluster has some, or else one per machine.
         address: the cluster; see `connect`.
         replicas: on how many machines a shard lies where storage is not shared.
         strict: as for `build_index`.

@@ -1,4 +1,4 @@
-"""Tasks of a cluster, one a shard: their results are gathered, and where one fails the others are ended."""
+"""Tasks of a cluster, one per shard: their results are gathered, and where one fails the others are ended."""
 
 from __future__ import annotations
 

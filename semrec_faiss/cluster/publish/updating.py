@@ -71,7 +71,7 @@ def update_shards(
         address: the cluster; see `connect`.
         asks: the index as it is open already; without it, or where it is not the newest, actors are started.
         dry_run: only count.
-        strict: refuse what names users or titles that there are not, instead of counting it.
+        strict: refuse what names unknown users or titles, instead of counting it.
         compact_at: share of the index, or of a shard, in segments or removed, from which on it is built anew.
         wait: seconds for another process that writes the index to end.
         progress: told how many shards are done.

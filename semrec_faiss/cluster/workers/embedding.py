@@ -63,7 +63,7 @@ def encoders_of(
 
     Args:
         address: the cluster; see `connect`.
-        workers: how many; by default one a GPU, or one a machine where there are none.
+        workers: how many; by default one per GPU, or one per machine where there are none.
         load: what each worker loads the model with.
 
     Raises:

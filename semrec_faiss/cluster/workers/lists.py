@@ -110,7 +110,7 @@ def recommend_all(
     Args:
         index: an index directory, in shards or not, that every machine can read.
         out: the folder; replaced when the new one is whole, if it holds such lists.
-        k: titles a user.
+        k: titles per user.
         address: the cluster; see `connect`.
         workers: how many; one a machine by default.
         settings: search and device settings.

@@ -55,7 +55,7 @@ class NpyFile:
     Attributes:
         path: where it is.
         dtype: what the rows are stored as.
-        dim: d, numbers a row.
+        dim: d, numbers per row.
         start: bytes of the header.
     """
 

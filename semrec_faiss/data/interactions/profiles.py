@@ -1,4 +1,4 @@
-"""Histories to weights by a `Profile`, and weights to one vector a user."""
+"""Histories to weights by a `Profile`, and weights to one vector per user."""
 
 from __future__ import annotations
 

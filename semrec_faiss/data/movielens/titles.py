@@ -34,7 +34,7 @@ class Titles:
     """The titles in the order of movies.csv.
 
     Attributes:
-        records: what metadata.jsonl holds, a dict a title.
+        records: what metadata.jsonl holds, a dict per title.
         movie_ids: MovieLens' own ids, in the same order.
         tag_rows: how many tags were given by users.
         blank_tags: how many of them are left out because they hold nothing but blanks.

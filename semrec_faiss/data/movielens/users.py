@@ -40,7 +40,7 @@ def write_users(
         folder: the data folder.
         scratch: with the table ``history``.
         raters: who is in it.
-        titles: content_vectors.npy, a row a title.
+        titles: content_vectors.npy, a row per title.
         progress: told the users written.
 
     Returns:

@@ -166,7 +166,7 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
     """Read ``PART=COLUMN`` as ``--map`` gives it.
 
     Raises:
-        UsageError: one is of another form, or names a part that there is not, or one twice.
+        UsageError: one is of another form, or names an unknown part, or one twice.
     """
     found: dict[str, str] = {}
     for text in assignments:

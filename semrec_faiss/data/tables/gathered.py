@@ -47,7 +47,7 @@ def gather_titles(table: Table, wish: TableWish) -> tuple[NDArray[Any], Metadata
     """Return the vectors of a table, float (n, dim), and its other columns as metadata.
 
     Raises:
-        UsageError: columns that cannot be guessed, or that there are not.
+        UsageError: columns that cannot be guessed, or do not exist.
         DataError: rows that cannot be used, the first ten with their place.
     """
     recipe, mistakes = plan_media(table, wish).recipe, Mistakes()
@@ -76,7 +76,7 @@ def gather_histories(table: Table, wish: HistoryWish, catalog: Catalog, users: G
     """Return ``users`` with what they did, or else those who did something.
 
     Raises:
-        UsageError: columns that cannot be guessed, or that there are not.
+        UsageError: columns that cannot be guessed, or do not exist.
         DataError: rows that cannot be used, or nobody likes anything.
     """
     by_part, mistakes = history_columns(table, wish).by_part, Mistakes()

@@ -123,7 +123,7 @@ def write_histories(
     """Write users/ of a table that is open; with ``users``, whose vectors came along, only what they did.
 
     Raises:
-        UsageError: columns that cannot be guessed, or that there are not.
+        UsageError: columns that cannot be guessed, or do not exist.
         DataError: rows that cannot be used, the first ten with their place.
     """
     columns = history_columns(table, wish)

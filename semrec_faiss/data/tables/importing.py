@@ -35,7 +35,7 @@ class TableWish:
     Attributes:
         columns: the column of a part (media_id, title, year, genres, franchise), as ``--map`` names it.
         vector: the column of vectors, where it is named.
-        vectors: a .npy with a vector a row, instead of a column.
+        vectors: a .npy with a vector per row, instead of a column.
         without_vectors: the table has none; `semrec dataset embed` makes them.
         split: by column of texts that are lists, what separates their elements.
     """
@@ -98,7 +98,7 @@ def write_media(
     """Write media/ of a table that is open; ``beside`` is a .npy (n, dim) that lies beside it; see `import_table`.
 
     Raises:
-        UsageError: columns that cannot be guessed, or that there are not; vectors in none or in two places.
+        UsageError: columns that cannot be guessed, or do not exist; vectors in none or in two places.
         DataError: rows that cannot be used, the first ten with their place.
     """
     plan = plan_media(table, wish, beside)

@@ -94,7 +94,7 @@ class Catalog(HoldsHandles):
         """Read the metadata of a data folder: JSON lines, or a Parquet table where its name ends so.
 
         Args:
-            path: the file, a line or a row a title.
+            path: the file, a line or a row per title.
             expect_count: the number of vectors, where it is known.
             progress: told what is checked and loaded.
             known: fields of other titles beside these, with their types; the catalogue has all of them.

@@ -1,6 +1,6 @@
 """Texts stored by row and found by key, mapped from disk: nothing is read before it is asked for.
 
-Three files hold n texts. NAME.jsonl has a line a row. NAME.index has 12 bytes a row: where the line ends, and the
+Three files hold n texts. NAME.jsonl has a line per row. NAME.index has 12 bytes per row: where the line ends, and the
 CRC-32 of row and line, so that no line is shown that was not written for that row. NAME.lookup has the 64-bit hashes of
 all keys in order, then the row of each: two titles may share a key, so what is found is held against the line itself.
 """

@@ -29,7 +29,7 @@ _ROW_GROUP = 16384
 
 
 def create_table(connection: DuckDBPyConnection, fields: dict[str, str], *, temporary: bool = False) -> None:
-    """Create the empty table with a column for the row and one a field; ``temporary``: of this connection alone."""
+    """Create the empty table with a column for the row and one per field; ``temporary``: of this connection alone."""
     columns = ", ".join(f"{quoted_name(name)} {kind}" for name, kind in fields.items())
     connection.execute(f"CREATE {'TEMP ' if temporary else ''}TABLE {TABLE} ({ROW} BIGINT, {columns})")
 

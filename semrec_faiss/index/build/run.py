@@ -50,7 +50,7 @@ def build_index(
     Args:
         config: needs ``output``, and ``dataset`` where no source is given.
         progress: told the steps.
-        strict: refuse a history that names users or titles that there are not, instead of counting such rows.
+        strict: refuse a history that names unknown users or titles, instead of counting such rows.
         source: titles and users in memory; by default those of ``dataset``.
         part: the titles that it has, as a shard, without users; all by default.
 

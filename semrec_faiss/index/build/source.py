@@ -68,7 +68,7 @@ class SourceUsers:
     seen: Path | History | None
 
     def history(self, catalog: Catalog, *, strict: bool) -> History | None:
-        """Return what they have seen; ``strict`` refuses what names users or titles that there are not."""
+        """Return what they have seen; ``strict`` refuses what names unknown users or titles."""
         return read_history(self.seen, self.ids, catalog, strict=strict) if isinstance(self.seen, Path) else self.seen
 
 

@@ -72,8 +72,9 @@ class IndexDirectory:
         """Name the generation in use, by CURRENT alone; raises as `current`."""
         current = self.path / CURRENT_NAME
         if not self.path.is_dir() or not (current.exists() or self._generation_names()):
-            state = "is no index" if self.path.exists() else "does not exist"
-            raise NotFoundError(f"index {self.path} {state}", fix="semrec build CONFIG --output INDEX makes one")
+            exists = self.path.exists()
+            problem = f"{self.path} is not an index directory" if exists else f"index {self.path} does not exist"
+            raise NotFoundError(problem, fix="semrec build CONFIG --output INDEX makes one")
         try:
             text = read_small(current).decode("ascii")
         except (OSError, UnicodeDecodeError) as error:

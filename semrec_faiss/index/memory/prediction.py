@@ -108,7 +108,7 @@ class MemoryPrediction:
         titles: how many.
         dim: dimensions of a vector.
         batch: queries searched at once.
-        k: titles returned a query.
+        k: titles returned per query.
         host: the process's memory beyond Python and FAISS themselves.
         gpu: each GPU's memory; None where the search runs on the CPU.
     """
@@ -154,7 +154,7 @@ def predict_memory(
             takes as it does itself: replicas, and originals on the GPU, where they fit ``limit_bytes``. The CPU by
             default.
         batch: queries searched at once.
-        k: titles returned a query.
+        k: titles returned per query.
         context_bytes: what a CUDA context takes on the GPU in question, where that is known.
         threads: with which FAISS searches on a CPU; as many as it takes by itself by default.
         float16_titles: whether the titles came as float16, of which type fused needs no originals beside.

@@ -1,4 +1,4 @@
-"""What users have seen of titles that there are not, kept by media_id: it counts as soon as such a title comes."""
+"""What users have seen of titles that the index does not hold, by media_id: it counts as soon as one comes."""
 
 from __future__ import annotations
 

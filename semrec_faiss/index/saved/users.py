@@ -226,7 +226,7 @@ class SavedUsers:
         return grouped_history(users[left], titles[left], ratings, timestamps, self.count, count)
 
     def delisted(self) -> DelistedRows | None:
-        """Return what users have seen of titles that there are not, oldest first, by user row; None where nothing."""
+        """Return what users have seen of titles that it does not hold, oldest first, by user row; None for nothing."""
         segments = self._segments
         if segments is None:
             return read_delisted(self._generation, DELISTED)

@@ -71,7 +71,7 @@ class JoinedTexts:
         self.count = len(places.rows)
 
     def lines(self, rows: Any) -> list[bytes]:
-        """Return the lines of ``rows``, in the order asked; raises DataError for a row that there is not."""
+        """Return the lines of ``rows``, in the order asked; raises DataError for a row that does not exist."""
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)
         outside = asked[(asked < 0) | (asked >= self.count)]
         if len(outside):

@@ -54,7 +54,7 @@ class Written:
     Attributes:
         segment: what the manifest says of it.
         seen_rows: rows of what users have seen since.
-        ignored: further such rows, which name users or titles that there are not.
+        ignored: further such rows, which name unknown users or titles.
         seen_users: the ids of the users who have seen something since.
         returned: whether new titles had been seen before.
     """

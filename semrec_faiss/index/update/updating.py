@@ -56,7 +56,7 @@ class UpdateSummary:
         titles: to the titles; ``unknown`` were to be removed and are not there.
         users: to the users.
         seen: rows of what users have seen that were added.
-        seen_ignored: such rows that name users or titles that there are not.
+        seen_ignored: such rows that name unknown users or titles.
         title_count: titles afterwards.
         user_count: users afterwards.
         segments: updates since the last build, as far as they are kept apart.
@@ -93,22 +93,22 @@ def update_index(
     """Change an index: new and changed titles and users go to its end, in the folder's order; removed ones are gone.
 
     A reader sees the index before or after, whole. What users have seen of a title goes with it when it changes; of one
-    that is removed it counts no more, until the title comes back. Where nothing changes, no generation is made. Where
+    that is removed it no longer counts, until the title comes back. Where nothing changes, no generation is made. Where
     building anew was due and fails, the change is published all the same, and a RuntimeWarning says why.
 
     Args:
         path: the index directory.
         change: what is to be changed.
         dry_run: only count; the rows of what users have seen are not counted then.
-        strict: refuse what names users or titles that there are not, instead of counting it.
-        compact_at: share of the index in segments, or removed, from which on it is built anew; None never does.
+        strict: refuse what names unknown users or titles, instead of counting it.
+        compact_at: share of the index in segments, or removed, from which on it is rebuilt; None never does.
         wait: seconds for another process that writes the index to end.
-        progress: told the steps of building anew.
+        progress: told the steps of a rebuild.
 
     Raises:
         NotFoundError: no index, or no folder.
         DataError: the folder is inconsistent, or does not fit the index.
-        UsageError: another process writes the index still; the message names it. Or the change cannot be, or an
+        UsageError: another process is still writing the index, which the message names; the change is impossible; or an
             argument has another type or is out of range.
         DamagedIndexError: the index is not as it was written.
         StorageError: the disk is full or refuses; the index is as it was.
@@ -177,7 +177,7 @@ def if_possible(compact: Callable[[], Generation]) -> Generation | None:
 
 
 def compact_index(path: str | Path, progress: Progress = silent, *, wait: float = 0) -> Generation:
-    """Build an index anew from what it holds, its order kept; where it has no segments, do nothing.
+    """Rebuild an index from what it holds, in its order; where it has no segments, do nothing.
 
     Args:
         path: the index directory.
@@ -186,7 +186,7 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
 
     Raises:
         NotFoundError: there is no index.
-        UsageError: another process writes it still; the message names it.
+        UsageError: another process is still writing it; the message names it.
         DamagedIndexError: it is not as it was written.
         DeviceError: the GPU that it is built on cannot do it.
         StorageError: the disk is full or refuses; the index is as it was.

@@ -28,10 +28,10 @@ class Wanted:
         recall: at least this recall@k.
         p95_ms: at most this 95th percentile of the latency.
         p50_ms: at most this median latency.
-        qps: at least this many queries a second.
+        qps: at least this many queries per second.
         memory_gb: at most this much memory, in 10⁹ bytes, where the search runs.
         build_s: at most this long to train and fill.
-        k: titles returned a query; the sweep's first by default.
+        k: titles returned per query; the sweep's first by default.
         batch: queries searched at once; the sweep's first by default.
         where: the filter; none by default.
         device: ``cpu``, ``gpu`` or a name such as ``h200``; any by default.

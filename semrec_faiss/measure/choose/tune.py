@@ -115,7 +115,7 @@ def tune(
         config: needs ``dataset``; the setting's own value in it does not matter.
         recall: how much of the exact lists is to be found, above 0 and at most 1.
         parameter: which setting; by default the type's first of nprobe, efSearch and refine.
-        k: titles returned a query.
+        k: titles returned per query.
         batch: queries searched at once while the time is taken.
         queries: what is asked; 200 titles and 200 users by default, or as many as there are.
         repeats: timed searches of each value.

@@ -31,7 +31,7 @@ class Evaluation:
         index: an index directory; its users need timestamps.
         settings: search and device settings, as for `Recommender.open`.
         changes: settings of the profile that differ from those that the index serves.
-        held_out: liked titles left out a user.
+        held_out: liked titles left out per user.
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.

@@ -51,7 +51,7 @@ class EvaluationProtocol:
     """What is left out, and of whom.
 
     Attributes:
-        held_out: liked titles left out a user.
+        held_out: liked titles left out per user.
         liked: the rating from which a title is liked.
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.
@@ -254,7 +254,7 @@ class Evaluator:
 
 
 def check_metric(by: str) -> None:
-    """Refuse a metric that there is not.
+    """Refuse an unknown metric.
 
     Raises:
         UsageError: none of `METRICS`.

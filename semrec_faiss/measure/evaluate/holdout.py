@@ -124,7 +124,7 @@ def hold_out_latest(ratings: Ratings, held_out: int, liked: float, *, strict: bo
 
     Args:
         ratings: of all users.
-        held_out: how many titles a user.
+        held_out: how many titles per user.
         liked: the rating from which a title is liked.
         strict: leave out, too, everything else that the user has rated since the first of them. Otherwise what the user
             liked less in between stays, which tells when, and so among what, the titles left out were rated.

@@ -63,7 +63,7 @@ def _timed(side: Side, queries: Vectors, settings: CompareSettings) -> Timing | 
 
 
 def batch_numbers(timings: Mapping[Kind, Timing | NotMeasured], size: int) -> BatchNumbers:
-    """Return the guide's three numbers of a batch by side: in all, a query, and queries a second.
+    """Return the guide's three numbers of a batch by side: in all, per query, and queries per second.
 
     Args:
         timings: by side, or why there is none.

@@ -26,7 +26,7 @@ class Machine:
     Attributes:
         name: ``A100 on demand``, say.
         an_hour: its price.
-        qps: queries a second, measured.
+        qps: queries per second, measured.
         hours_a_month: hours that a month is reckoned with.
     """
 
@@ -51,7 +51,7 @@ class Machine:
         return self.an_hour * MILLION / (self.qps * SECONDS_AN_HOUR)
 
     def machines(self, queries: float) -> int:
-        """How many are needed for so many queries a month, evenly spread; at least one."""
+        """How many are needed for so many queries per month, evenly spread; at least one."""
         return max(1, math.ceil(queries / self.queries_a_month))
 
     def month_of(self, queries: float) -> float:
@@ -101,7 +101,7 @@ def costs_of(
     Args:
         batch: queries at once that these speeds are of.
         gpu_name: the GPU's short name; None without one.
-        gpu_qps: its queries a second, measured; None where they were not.
+        gpu_qps: its queries per second, measured; None where they were not.
         cpu_qps: the CPU's.
         cores: that these were measured on; the price is that of as many.
         prices: of machines.

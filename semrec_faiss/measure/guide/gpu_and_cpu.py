@@ -94,7 +94,7 @@ class Outcome:
     """What one test found.
 
     Attributes:
-        guide: the guide's object, the CPU's numbers beside its own; of test 3 one a batch, of parity none.
+        guide: the guide's object, the CPU's numbers beside its own; of test 3 one per batch, of parity none.
         details: everything else that is worth keeping, raw times included.
         criteria: the guide's, judged.
     """

@@ -1,4 +1,4 @@
-"""What the machine itself allows: bytes and operations a second, and the time that exact search cannot go under."""
+"""What the machine itself allows: bytes and operations per second, and the time that exact search cannot go under."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class HardwareLimits(Part):
             queries: how many.
             titles: vectors in the index.
             dim: dimensions of a vector.
-            k: titles returned a query, a float32 score and an int64 row each.
+            k: titles returned per query, a float32 score and an int64 row each.
             float16: whether titles are stored and compared in float16.
             title_bytes: what is read of each title; its vector by default.
         """

@@ -57,7 +57,7 @@ def measure_memory(index: Path, settings: Sequence[str], batches: Sequence[int],
         index: the index directory.
         settings: search and device settings, as for `SavedIndex`.
         batches: numbers of queries, ascending.
-        k: titles a query.
+        k: titles per query.
 
     Raises:
         SemrecError: the process ends with an error.

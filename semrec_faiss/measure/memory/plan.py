@@ -54,7 +54,7 @@ class MemoryPlan:
         titles: how many; the dataset's by default.
         dim: dimensions of a vector; the dataset's by default.
         batch: queries searched at once.
-        k: titles a query.
+        k: titles per query.
         limit_bytes: what the largest catalogue must fit; the machine's memory and the GPU's by default.
     """
 

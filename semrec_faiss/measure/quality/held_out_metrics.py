@@ -1,4 +1,4 @@
-"""How well lists bring back titles that were left out, and how the lists are as a whole; one value a user."""
+"""How well lists bring back titles that were left out, and how the lists are as a whole; one value per user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def per_user(rows: Rows, held_out: Rows) -> dict[str, Values]:
 
     Args:
         rows: int64 (users, k), as `found_at` takes them.
-        held_out: int64 (users, most); at least one a user.
+        held_out: int64 (users, most); at least one per user.
     """
     found = found_at(rows, held_out)
     k = rows.shape[1]

@@ -1,4 +1,4 @@
-"""How good an answer is: plain functions on arrays, one value a query, -1 where an answer or the truth has no title.
+"""How good an answer is: plain functions on arrays, one value per query, -1 where an answer or the truth has no title.
 
 A title is judged by its exact score and not by its row, so that one which ties with the last of the exact list is as
 good as that one. Ties fill only as many places as the exact list has for them: they cannot stand in for better titles.

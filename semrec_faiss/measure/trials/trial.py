@@ -60,7 +60,7 @@ class Trial:
         hardware: the device's name, such as ``cpu`` or ``h200``.
         processor: where it is searched on the CPU; None on a GPU.
         where: the filter, a SQL expression; None for none.
-        k: titles returned a query.
+        k: titles returned per query.
         batch: queries searched at once.
         protocol: how it is measured.
         faiss: FAISS's version.

@@ -11,7 +11,7 @@ def as_ms(value: float | None) -> str:
 
 
 def as_qps(value: float | None) -> str:
-    """Write queries a second: ``702,104/s``."""
+    """Write queries per second: ``702,104/s``."""
     return "–" if value is None else f"{value:,.0f}/s"
 
 

@@ -29,7 +29,7 @@ class About:
 
     Attributes:
         name: of the data folder.
-        k: results a query.
+        k: results per query.
         subtitle: of its charts.
         one: the smallest batch in words, in which all but the charts of batch sizes are measured.
         looks: of each index.

@@ -52,7 +52,7 @@ class Answer(Sequence[Result]):
 
     @property
     def strategy(self) -> str:
-        """How they were found; see `VectorIndex.search` and `restricted_top_k`."""
+        """How the titles were found; see `VectorIndex.search` and `restricted_top_k`."""
         return self._batch.strategy
 
     @property
@@ -62,17 +62,17 @@ class Answer(Sequence[Result]):
 
     @property
     def elapsed_ms(self) -> float:
-        """Milliseconds that the search took, the whole batch's where there was one."""
+        """Milliseconds that the search took; that of the whole batch where there was one."""
         return self._batch.elapsed_ms
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The steps of the search, the whole batch's where there was one."""
+        """The steps of the search; those of the whole batch where there was one."""
         return self._batch.stages
 
     @property
     def text(self) -> TextTimes | None:
-        """For a text query, the model and what it took, the whole batch's where there was one."""
+        """For a text query, the model and the time it took; that of the whole batch where there was one."""
         return self._batch.text
 
     @property
@@ -151,7 +151,7 @@ class Answer(Sequence[Result]):
         return answers_json(self._alone())[0]
 
     def table(self) -> list[Record]:
-        """Return one dict a title, the query's fields in front as ``query_…``; see `Answers.table`.
+        """Return one dict per title, the query's fields in front as ``query_…``; see `Answers.table`.
 
         Example:
             >>> from semrec_faiss import Recommender
@@ -210,7 +210,7 @@ class Answer(Sequence[Result]):
         return html_table(caption, ("", "title", "score", "year", "genres"), cells)
 
     def head(self) -> Record:
-        """Return what stands before the results in JSON.
+        """Return what comes before the results in JSON.
 
         Example:
             >>> from semrec_faiss import Recommender

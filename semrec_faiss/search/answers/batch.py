@@ -24,12 +24,12 @@ NEIGHBOURS = 64
 
 
 class Answers(Sequence[Answer]):
-    """The answers to a batch of queries, in their order; arrays until somebody looks at one.
+    """The answers to a batch of queries, in their order; arrays until one is looked at.
 
     Attributes:
         rows: int64 (queries, k), title rows, best first; -1 where fewer than k match.
         scores: float32 (queries, k); -inf where there is no title.
-        asked: what was asked, by name: a value a query each.
+        asked: what was asked, by name: one value per query.
         requested: how many titles were asked for.
         titles_seen: the share of all titles that was looked at; 1 but for partial answers of an index in shards.
         titles: where the titles' metadata is read.
@@ -160,9 +160,9 @@ class Answers(Sequence[Answer]):
         return b'{"answers":[' + b",".join(answers_json(self)) + b"]}"
 
     def table(self) -> list[Record]:
-        """Return one dict a query and title: the query's fields as ``query_…``, then as `Result.as_dict`.
+        """Return one dict per query and title: the query's fields as ``query_…``, then as `Result.as_dict`.
 
-        A field of the titles that has the name of another column stands as ``field_NAME``.
+        A field of the titles with the name of another column is called ``field_NAME``.
 
         Example:
             >>> from semrec_faiss import Recommender
@@ -181,10 +181,10 @@ class Answers(Sequence[Answer]):
         ]
 
     def to_arrow(self) -> pa.Table:
-        """Return a row a query and title as a pyarrow table, with the columns of `table` and the catalogue's types.
+        """Return a pyarrow table with one row per query and title, the columns of `table` and the catalogue's types.
 
         Titles are dictionary-encoded; a field that holds values of several types, or objects, is JSON text. An answer
-        of no titles has the same columns.
+        without titles has the same columns.
 
         Example:
             >>> from semrec_faiss import Recommender

@@ -24,7 +24,7 @@ BITS_A_ROW = 32
 
 
 def arrow_table(answers: Answers) -> pa.Table:
-    """Return a row a query and title; see `Answers.to_arrow`."""
+    """Return one row per query and title; see `Answers.to_arrow`."""
     import pyarrow as pa
 
     query_of, place, rows, scores = _pairs(answers)

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from semrec_faiss.index.update.updating import UpdateSummary
 
 LET_GO_SECONDS = 60
-"""So long running questions are waited for, where their generation's memory is needed for the next."""
+"""How long running questions are waited for, where their generation's memory is needed for the next."""
 
 
 class LivingIndex(HoldsHandles):
-    """What `Recommender` is besides its questions: open, refreshed, updated, followed, pickled and forked."""
+    """What a `Recommender` does besides answering: it is opened, refreshed, updated, followed, pickled and forked."""
 
     opens: type[Opened] = Opened
     """What answers the questions of one generation."""
@@ -75,7 +75,7 @@ class LivingIndex(HoldsHandles):
             path: an index directory; or ``ray://HOST:PORT/INDEX`` for one in shards, which that cluster serves.
             settings: search and device settings for this session, such as ``index.search.nprobe=32``.
             batcher: searches together what several threads ask at the same moment; None searches for each at once.
-            follow: go to each newer generation within a second of its publishing, as `refresh` does. One that cannot
+            follow: go to each newer generation within a second of its publication, as `refresh` does. One that cannot
                 be opened is warned of, and the one that is open stays.
 
         Raises:
@@ -129,11 +129,11 @@ class LivingIndex(HoldsHandles):
         return cls(SavedIndex.of(build_for_now(settings, source)))
 
     def refresh(self) -> bool:
-        """Go to the generation in use, where another was published or rolled back to; tell whether it was.
+        """Go to the generation in use; return whether that is another than the one that was open.
 
-        It is opened beside the one that is open, and takes its place between two questions: what is being answered is
-        finished by what it was asked of. Where the memory of both does not suffice, as predicted, the one that is open
-        is let go first; this is warned of, and questions wait meanwhile.
+        It is opened beside the one that is open, and takes its place between two questions: one that is being answered
+        is finished by the generation it was asked of. Where memory is predicted not to suffice for both, the open one
+        is closed first; a warning says so, and questions wait meanwhile.
 
         Raises:
             SemrecError: it cannot be opened; the one that was open stays.

@@ -43,7 +43,7 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
     """Return a profile with some settings changed.
 
     Raises:
-        UsageError: a setting that there is not, or a value that it cannot have.
+        UsageError: an unknown setting, or a value that it cannot have.
     """
     if changes is None:
         return given or PLAIN

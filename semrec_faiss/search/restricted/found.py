@@ -18,7 +18,7 @@ class Stage:
     Attributes:
         name: what was done.
         queries: how many queries it was done for.
-        fetched: titles looked at or returned a query.
+        fetched: titles looked at or returned per query.
         elapsed_ms: how long it took.
     """
 

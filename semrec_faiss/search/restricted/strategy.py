@@ -68,7 +68,7 @@ def choose_strategy(
     Args:
         index: where to look.
         queries: the size of the batch.
-        k: results a query.
+        k: results per query.
         restriction: what may be returned.
         costs: measured costs; None takes the built-in ones of the device.
         is_gathered: the matching vectors are at hand already.

@@ -49,7 +49,7 @@ class Plan:
         port: of this machine.
         connections: kept open.
         seconds: for how long.
-        rate: requests a second; None asks again as soon as an answer is there.
+        rate: requests per second; None asks again as soon as an answer is there.
         worlds: begin of a title by generation, where every answer must be of one world; see `swaps`.
     """
 

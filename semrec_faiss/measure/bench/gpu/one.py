@@ -57,7 +57,7 @@ class GpuBench:
         titles: catalogues to make, on the GPU.
         batches: queries at once; the last only on catalogues of under `SMALL_TITLES`.
         dim: dimensions.
-        k: titles a query.
+        k: titles per query.
         seconds: how long each contestant is timed for, about; at least three times.
         seed: of the vectors.
         spectrum: ``round`` vectors, or such as a ``text`` model makes, which are searched by bounds too.
