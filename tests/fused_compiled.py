@@ -24,8 +24,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from semrec_faiss.index.fused.batches import Lists, leave_out
+from semrec_faiss.index.fused.block_search import Workspace
 from semrec_faiss.index.fused.cards import Card, fitted
+from semrec_faiss.index.fused.known_filters import KnownFilter, KnownFilters
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     CODED_K,
@@ -141,8 +145,7 @@ class Noting:
         options = {name: named.pop(name) for name in ("num_warps", "num_stages") if name in named}
         given = dict(zip(names, arguments, strict=False)) | named
         constants = {name: value for name, value in given.items() if name.isupper()}
-        free = {self._kernel.params[position].name for position in self._kernel.do_not_specialize_on_alignment}
-        fixed = {one.name for one in self._kernel.params if one.do_not_specialize} | free
+        fixed = _unspecialized(self._kernel)
         kinds, multiples = {}, []
         for name in names:
             if name in constants:
@@ -165,6 +168,14 @@ class Noting:
         )
 
 
+def _unspecialized(kernel: Any) -> set[str]:
+    """Return the arguments whose values nothing is compiled for."""
+    if not hasattr(kernel, "params"):  # the interpreter's
+        return set(kernel.kwargs["do_not_specialize"] or ())
+    free = {kernel.params[position].name for position in kernel.do_not_specialize_on_alignment}
+    return {one.name for one in kernel.params if one.do_not_specialize} | free
+
+
 def _kind(value: Any) -> str:
     """Return Triton's name of an argument's type."""
     import torch
@@ -183,10 +194,11 @@ def _kind(value: Any) -> str:
 @contextmanager
 def noted() -> Iterator[list[Launch]]:
     """Note what is launched instead of launching it."""
-    from semrec_faiss.index.fused.kernels import codes, queries, ranking, scoring, selecting
+    from semrec_faiss.index.fused.kernels import codes, gathering, queries, ranking, scoring, selecting
 
     launches: list[Launch] = []
     own = {
+        gathering: ("count_rows", "list_rows"),
         queries: ("prepare_queries", "project_queries", "leave_out_rows"),
         scoring: ("chunk_maxima", "query_maxima"),
         codes: ("coded_chunk_maxima",),
@@ -214,6 +226,9 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
     words, stride = bitmap_words(search.titles), 0
     allowed = None if search.masking == "none" else made(words, dtype=torch.int32)
     with noted() as launches:
+        if search.gathered:
+            known = KnownFilter(np.empty(0, np.bool_), search.titles, made(words, dtype=torch.int32))
+            KnownFilters(titles, Workspace())._rows_of(known)
         if search.masking == "own":
             shared, stride = allowed, words
             allowed = made(queries, words, dtype=torch.int32)
@@ -313,6 +328,7 @@ SAMPLES = (
     Search(1_000_000, 1000, 10, "own", coded=False, kept="bounds"),
     Search(62_423, 1000, 200, "shared", coded=False, kept="rounded"),
     Search(62_423, 1, 10, "own", coded=False, kept="rounded"),  # ranked at once
+    Search(62_423, 1, 10, "none", coded=False, kept="rounded", gathered=True),
     Search(4_000_000, CODED_QUERIES_OF_MANY, 10, "own", coded=True, kept="rounded"),
 )
 """What the test compiles: masked, screened, coded, each query's own lists."""

@@ -10,6 +10,7 @@ several GPUs at work.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,7 @@ class CapturedSearch:
         return self._repeats[room]
 
 
+@lru_cache(maxsize=1024)
 def prepared_bytes(plan: FusedPlan, titles: int) -> int:
     """Return the GPU memory of the repetition that `CapturedSearch.prepare_repeat` records."""
     again = plan_repeat(plan, titles)

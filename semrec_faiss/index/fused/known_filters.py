@@ -32,6 +32,9 @@ GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 <<
 GATHERED_GRAPHS_BYTES = 64 << 20
 """GPU memory of the recorded batches of one filter's titles; counted with them."""
 
+LISTED_WORDS, COUNTED_AT_ONCE = 256, 1024
+"""Words of a bitmap whose rows one program lists, and counts of programs before it that it adds up together."""
+
 GATHERED_RECORDED_AT = 8
 """How many batches of a kind a filter sees before one is recorded, which takes as long as that saves in eight."""
 
@@ -45,7 +48,8 @@ class KnownFilter:
         allowed: how many titles it allows.
         lost_ms: what its searches by bitmap have taken longer than they would have with its titles gathered, estimated.
         bitmap: int32 (`bitmap_words`,) on the GPU.
-        counted: GPU memory that its gathered titles and their recorded batches took when last looked at.
+        counted: GPU memory that its gathered titles and their recorded batches took when last looked at, which is done
+            for the filter used last: for all of them at every use it would take longer than a search.
         gathered: a search of its titles gathered together.
     """
 
@@ -74,6 +78,10 @@ class KnownFilters:
 
     def place(self, mask: Mask, queries: int) -> KnownFilter:
         """Look a filter up for a batch of so many queries, gathering its titles where that has come to pay."""
+        latest = next(reversed(self._known.values()), None)
+        if latest is not None and latest.counted != latest.bytes:  # a batch was recorded since
+            latest.counted = latest.bytes
+            self._keep_within(latest)
         known = self._known.get(id(mask))
         if known is None:
             known = self._known[id(mask)] = KnownFilter(mask, int(np.count_nonzero(mask)), self._bitmap(mask))
@@ -85,9 +93,6 @@ class KnownFilters:
             known.lost_ms += masking_loss_ms(count, dim, queries, known.allowed)
             if known.lost_ms >= gathering_ms(known.allowed, dim):
                 self._gather(known)
-        if known.counted != known.bytes:  # gathered, or a batch recorded since
-            known.counted = known.bytes
-            self._keep_within(known)
         return known
 
     def let_go(self) -> bool:
@@ -105,19 +110,20 @@ class KnownFilters:
             return
         self._keep_within(known, more=needed)
         try:
-            titles = self._titles.gather(self._rows_of(known.bitmap))
+            titles = self._titles.gather(self._rows_of(known))
             known.gathered = BlockSearch(titles, self._workspace, GATHERED_GRAPHS_BYTES, GATHERED_RECORDED_AT)
+            known.counted = known.bytes
         except self._torch.cuda.OutOfMemoryError:  # by its bitmap, then, and not tried again at once
             known.lost_ms = 0.0
 
     def _keep_within(self, wanted: KnownFilter, more: int = 0) -> None:
         """Let the titles of the filters go that were used longest ago, until what is left keeps to the budget."""
-        held = more + sum(known.bytes for known in self._known.values())
+        held = more + sum(known.counted for known in self._known.values())
         for known in list(self._known.values()):
             if held <= self.budget:
                 return
             if known is not wanted and known.gathered is not None:
-                held -= known.bytes
+                held -= known.counted
                 self._let_go_of(known)
 
     def _let_go_of(self, known: KnownFilter) -> None:
@@ -127,14 +133,27 @@ class KnownFilters:
         _forget(known)
 
     def _bitmap(self, mask: Mask) -> Any:
-        words = np.zeros(4 * bitmap_words(self._titles.count), np.uint8)
-        words[: -(-len(mask) // 8)] = np.packbits(mask, bitorder="little")
-        return self._torch.from_numpy(words.view(np.int32)).to(self._titles.halves.device)
+        device = self._titles.halves.device
+        words = self._torch.zeros(
+            bitmap_words(self._titles.count), dtype=self._torch.int32, pin_memory=device.type == "cuda"
+        )
+        words.numpy().view(np.uint8)[: -(-len(mask) // 8)] = np.packbits(mask, bitorder="little")
+        return words.to(device, non_blocking=True)
 
-    def _rows_of(self, bitmap: Any) -> Any:
-        """List the rows of a bitmap on the GPU, where that is quicker than here: int32, ascending."""
-        bits = self._torch.arange(32, dtype=self._torch.int32, device=bitmap.device)
-        return (((bitmap[:, None] >> bits) & 1).flatten().nonzero()[:, 0]).to(self._torch.int32)
+    def _rows_of(self, known: KnownFilter) -> Any:
+        """List the rows that a filter allows, on the GPU, without waiting for it: int32, ascending."""
+        from semrec_faiss.index.fused.kernels import gathering
+
+        def room(count: int) -> Any:
+            return self._torch.empty(count, dtype=self._torch.int32, device=known.bitmap.device)
+
+        words = len(known.bitmap)
+        programs = -(-words // LISTED_WORDS)
+        counts, rows = room(programs), room(known.allowed)
+        gathering.count_rows[(programs,)](known.bitmap, counts, words, WORDS=LISTED_WORDS, num_warps=4)
+        sizes = {"WORDS": LISTED_WORDS, "BLOCK": COUNTED_AT_ONCE}
+        gathering.list_rows[(programs,)](known.bitmap, counts, rows, words, **sizes, num_warps=4)
+        return rows
 
 
 def _forget(known: KnownFilter) -> None:

@@ -28,6 +28,9 @@ PROJECTED_ROWS = 8
 MOST_PROGRAMS = 1056
 """Programs that read the titles for one query: more take turns."""
 
+LEAST_DROPPED = 64
+"""Numbers of what was dropped that are looked at together, so that catalogues of most sizes share a kernel."""
+
 LEAST_LOOKED_AT, MAXIMA_A_WARP = 256, 256
 """Chunks that are looked at together where their pieces are listed: one a thread at least."""
 
@@ -299,9 +302,8 @@ class FusedPass:
         plan, titles = self.plan, self.titles
         members = plan.capacity * plan.listed
         factored = titles.factors is not None
-        factors = titles.factors if factored else self.bounds
-        tables = (self.rounded, titles.halves, factors, self.bounds if allowed is None else allowed)
-        sizes = (titles.count, titles.dim, allowed_stride, titles.scale)
+        given = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
+        tables, sizes = (self.rounded, titles.halves, *given), (titles.count, titles.dim, allowed_stride, titles.scale)
         options: dict[str, Any] = {"FACTORED": factored, "MASKED": allowed is not None}
         options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
@@ -331,7 +333,8 @@ class FusedPass:
             )
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
-        options |= {"SORTED": apart, "DROPPED": power_of_two(dropped), "num_warps": _warps(plan.picks)}
+        at_once = max(LEAST_DROPPED, power_of_two(dropped))
+        options |= {"SORTED": apart, "DROPPED": at_once, "num_warps": _warps(plan.picks)}
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed)
         ranking.rank_rows[(count,)](
             *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options

@@ -98,6 +98,8 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
         assert names >= {
             "prepare_queries",
             "leave_out_rows",
+            "count_rows",
+            "list_rows",
             "query_maxima",
             "find_groups",
             "list_reaching",

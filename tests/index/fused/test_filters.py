@@ -111,6 +111,20 @@ def test_gathered_titles_keep_to_their_budget_and_go_first(monkeypatch: pytest.M
 
 
 @needs_kernels
+@pytest.mark.parametrize("titles", [300, 255 * 32, 256 * 32, 3 * 256 * 32 + 33])
+@pytest.mark.parametrize("share", [0.001, 0.3, 1.0])
+def test_the_rows_of_a_filter_are_listed_on_the_gpu(titles: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.COUNTED_AT_ONCE", 2)
+    mask = np.random.default_rng(titles).random(titles) < share
+    mask[[7, titles - 1]] = True
+    filters = searcher(np.eye(titles, 32, dtype=np.float32)).filters
+    known = filters.place(mask, 1)
+    assert known.allowed == mask.sum()
+    rows = filters._rows_of(known).cpu().numpy()
+    np.testing.assert_array_equal(rows, np.flatnonzero(mask))
+
+
+@needs_kernels
 def test_a_filter_that_is_forgotten_leaves_no_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     price(monkeypatch, FREE)
     monkeypatch.setattr("semrec_faiss.index.fused.known_filters.FILTERS_KNOWN", 1)

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fused_compiled import CARDS, Launch, Search, launches_of
 from fused_worlds import PLACE, clustered, needs_kernels, searcher
 
 from semrec_faiss.index.fused import batch
 from semrec_faiss.index.fused.batch import DirectSearch, prepared_bytes
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
+from semrec_faiss.index.fused.cards import COPY_ENGINE
 from semrec_faiss.index.fused.plan import plan_repeat, plan_search
 
 
@@ -54,3 +56,20 @@ def test_the_repetition_that_is_recorded_beside_is_counted() -> None:
     chunks = plan_repeat(plan, 4_000_000).chunks(4_000_000)
     assert chunks >= 4_000_000 // 32
     assert 2 * chunks < prepared_bytes(plan, 4_000_000) / batch.FEWEST_REPEATED < 2.1 * chunks
+
+
+@needs_kernels
+@pytest.mark.parametrize("queries", [1, 40, 1000, 3000])
+@pytest.mark.parametrize("rest", [0, 1, 15])
+def test_how_many_titles_a_filter_leaves_compiles_nothing(queries: int, rest: int) -> None:
+    """Of a number that is a multiple of 16, or 1, Triton makes a kernel of its own, which takes seconds."""
+    card = next(card for card in CARDS if card.capability == COPY_ENGINE)
+
+    def launched(titles: int) -> list[Launch]:
+        return launches_of(Search(titles, queries, 1, "own", coded=False, kept="rounded", gathered=True), card)
+
+    for titles in (9_984, 199_984):
+        assert launched(titles + rest) == launched(titles + 7)
+    for launch in launched(1):
+        given = [name for name, value in launch.constants if not name.isupper() and value is not None]
+        assert not given, launch.name

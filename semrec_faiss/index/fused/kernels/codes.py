@@ -17,7 +17,7 @@ from semrec_faiss.index.fused.kernels.scoring import allowed_scores, largest_sco
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
 
-@triton.jit(do_not_specialize=["query_count", "allowed_stride"])
+@triton.jit(do_not_specialize=["query_count", "title_count", "allowed_stride"])
 def coded_chunk_maxima(
     queries, titles, steps, rests, factors, allowed, maxima,
     query_count, title_count, width, maxima_stride, allowed_stride,

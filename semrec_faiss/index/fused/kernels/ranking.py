@@ -16,7 +16,7 @@ from semrec_faiss.index.fused.kernels.selecting import list_pieces, row_of
 # Kernels are not formatted where `fmt: skip` stands: their arguments are in lines by kind, tables, sizes, constants.
 
 
-@triton.jit(do_not_specialize=["allowed_stride"])
+@triton.jit(do_not_specialize=["title_count", "allowed_stride"])
 def rescore_chunks(
     queries, titles, factors, allowed, chosen, scores, title_count, dim, allowed_stride, scale,
     FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, ROWS: tl.constexpr,
@@ -164,7 +164,7 @@ def _write_ranked(
     tl.store(needed + query, tl.where(is_proven, float("-inf"), told))
 
 
-@triton.jit(do_not_specialize=["keep", "allowed_stride", "k_wanted"])
+@triton.jit(do_not_specialize=["keep", "allowed_stride", "title_count", "k_wanted"])
 def find_rows(
     values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
     queries, titles, factors, origins, bounds, best_scores, best_rows, needed, dim, k_wanted, title_scale,
@@ -221,7 +221,7 @@ def find_rows(
     _write_ranked(query, key, place, lost, bounds, best_scores, best_rows, needed, k_wanted, title_unscale)
 
 
-@triton.jit(do_not_specialize=["k_wanted"])
+@triton.jit(do_not_specialize=["dropped_count", "k_wanted"])
 def rank_rows(
     queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed,
     dim, dropped_count, k_wanted, title_scale, title_unscale,

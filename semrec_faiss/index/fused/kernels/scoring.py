@@ -137,7 +137,7 @@ def load_tile(vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS:
     return tile
 
 
-@triton.jit(do_not_specialize=["query_count", "allowed_stride"])
+@triton.jit(do_not_specialize=["query_count", "title_count", "allowed_stride"])
 def chunk_maxima(
     queries, titles, factors, allowed, maxima, others,
     query_count, title_count, dim, maxima_stride, allowed_stride, scale,

@@ -56,7 +56,7 @@ def _reached_by(keys, keep, AT_ONCE: tl.constexpr):
     return threshold
 
 
-@triton.jit(do_not_specialize=["keep"])
+@triton.jit(do_not_specialize=["keep", "dropped_stride"])
 def select_largest(
     values, stride, count, keep, chosen, dropped, dropped_stride,
     WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
@@ -112,7 +112,7 @@ def find_groups(
         tl.store(found + query, 0)
 
 
-@triton.jit(do_not_specialize=["keep", "group_count"])
+@triton.jit(do_not_specialize=["keep", "group_count", "dropped_stride"])
 def list_reaching(
     values, stride, count, keep, groups, group_count, chosen, found, dropped, dropped_stride,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
@@ -203,7 +203,7 @@ def list_pieces(
     return lost
 
 
-@triton.jit(do_not_specialize=["keep", "allowed_stride"])
+@triton.jit(do_not_specialize=["keep", "allowed_stride", "title_count", "dropped_stride"])
 def select_pieces(
     values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen, dropped, dropped_stride,
     MASKED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
