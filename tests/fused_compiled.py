@@ -200,7 +200,7 @@ def noted() -> Iterator[list[Launch]]:
     own = {
         gathering: ("count_rows", "list_rows"),
         queries: ("prepare_queries", "project_queries", "leave_out_rows"),
-        scoring: ("chunk_maxima", "query_maxima"),
+        scoring: ("chunk_maxima", "chunk_maxima_of_some", "query_maxima"),
         codes: ("coded_chunk_maxima",),
         selecting: ("select_largest", "find_groups", "list_reaching", "select_pieces"),
         ranking: ("rescore_chunks", "score_rows", "rank_rows", "find_rows"),

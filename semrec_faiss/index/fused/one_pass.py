@@ -155,7 +155,8 @@ class FusedPass:
         if codes is None:
             tables = (titles.factors if factored else self.bounds, *mask, self._others if plan.piece else self.maxima)
             options |= {"FACTORED": factored, "PIECE": plan.piece, "PARTS": plan.parts}
-            scoring.chunk_maxima[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
+            kernel = scoring.chunk_maxima if titles.origins is None else scoring.chunk_maxima_of_some
+            kernel[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
         from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
 
@@ -299,9 +300,8 @@ class FusedPass:
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused.kernels import ranking
 
-        plan, titles = self.plan, self.titles
+        plan, titles, factored = self.plan, self.titles, self.titles.factors is not None
         members = plan.capacity * plan.listed
-        factored = titles.factors is not None
         given = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
         tables, sizes = (self.rounded, titles.halves, *given), (titles.count, titles.dim, allowed_stride, titles.scale)
         options: dict[str, Any] = {"FACTORED": factored, "MASKED": allowed is not None}

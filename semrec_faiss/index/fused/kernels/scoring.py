@@ -137,7 +137,7 @@ def load_tile(vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS:
     return tile
 
 
-@triton.jit(do_not_specialize=["query_count", "title_count", "allowed_stride"])
+@triton.jit(do_not_specialize=["query_count", "allowed_stride"])
 def chunk_maxima(
     queries, titles, factors, allowed, maxima, others,
     query_count, title_count, dim, maxima_stride, allowed_stride, scale,
@@ -184,6 +184,11 @@ def chunk_maxima(
         tl.store(maxima + at, best.to(tl.float16), mask=exists)
     else:
         write_pieces(best, other, maxima, others, at, exists)
+
+
+chunk_maxima_of_some = triton.jit(chunk_maxima.fn, do_not_specialize=["query_count", "title_count", "allowed_stride"])
+"""`chunk_maxima` of titles that a filter leaves: none is compiled for how many those are. Of a whole catalogue one is,
+which, with factors, takes 166 registers on Hopper instead of 241."""
 
 
 @triton.jit(do_not_specialize=["title_count", "tiles"])
