@@ -165,11 +165,11 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
 
 
 def _check_not_both(kind: Kind, what: str) -> None:
-    both = np.intersect1d(kind.rows[kind.rows >= 0], kind.removed)
-    if len(both):
-        named = kind.ids[int(np.flatnonzero(kind.rows == both[0])[0])]
+    removed, unknown = set(kind.removed.tolist()), set(kind.unknown)
+    both = [each for each, row in zip(kind.ids, kind.rows.tolist(), strict=True) if row in removed or each in unknown]
+    if both:
         raise UsageError(
-            f"{len(both):,} {what}s are in the folder and to be removed, {named!r} first", fix="leave them out of one"
+            f"{len(both):,} {what}s are in the folder and to be removed, {both[0]!r} first", fix="leave them out of one"
         )
 
 

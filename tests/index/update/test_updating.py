@@ -311,6 +311,9 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "change", draws.titles(0, ["m00001"]))
     with pytest.raises(UsageError, match="1 titles are in the folder and to be removed, 'm00001' first"):
         update_index(index, Change(folder, ["m00001"]))
+    (new,) = titles = draws.titles(1)
+    with pytest.raises(UsageError, match=f"1 titles are in the folder and to be removed, '{new}' first"):
+        update_index(index, Change(write_folder(tmp_path / "new", titles), ["nothing", new]))
     with pytest.raises(UsageError, match="all 60 titles would be removed"):
         update_index(index, Change(remove_titles=list(model.titles)))
     with pytest.raises(NotFoundError, match="1 titles to be removed are not in the index, such as 'nothing'"):
