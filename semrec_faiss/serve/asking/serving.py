@@ -41,6 +41,9 @@ OBJECTS_A_COLLECTION = 50_000
 INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
 
+LEAST_TRIES, TRYING_SECONDS = 3, 0.4
+"""A batch is searched so often and for so long, at least, before it is said to take longer."""
+
 
 class RememberedTitles:
     """What answers say of titles, as JSON, kept once it is made."""
@@ -285,12 +288,12 @@ def _inline_queries(recommender: Recommender) -> int:
     return most
 
 
-def _is_quick(search: Callable[[], object], times: int = 20) -> bool:
-    """Tell whether one of many is made in time, as others may hold up most; what takes far too long is not repeated."""
-    for _ in range(times):
-        started = time.perf_counter()
+def _is_quick(search: Callable[[], object]) -> bool:
+    """Tell whether one of several searches is made in time: others may hold up most, and one for very long."""
+    began, tries = time.perf_counter(), 0
+    while tries < LEAST_TRIES or time.perf_counter() - began < TRYING_SECONDS:
+        started, tries = time.perf_counter(), tries + 1
         search()
-        took = time.perf_counter() - started
-        if took <= INLINE_SECONDS or took > 10 * INLINE_SECONDS:
-            return took <= INLINE_SECONDS
+        if time.perf_counter() - started <= INLINE_SECONDS:
+            return True
     return False
