@@ -110,7 +110,7 @@ def refused(path: str, settings: list[str]) -> Any:
     answers = context.SimpleQueue()
     process = context.Process(target=_asked, args=(recommender, want, answers))
     process.start()
-    process.join(100)
+    process.join(250)
     return [child, process.exitcode, answers.get() if process.exitcode == 0 else None, ask(recommender) == want]
 
 
@@ -149,7 +149,7 @@ def methods(path: str, settings: list[str]) -> Any:
         answers = context.SimpleQueue()
         process: Any = context.Process(target=_asked, args=(recommender, want, answers))  # type: ignore[attr-defined]
         process.start()
-        process.join(100)
+        process.join(250)
         found.append([kind, process.exitcode, answers.get() if process.exitcode == 0 else None])
     return found
 

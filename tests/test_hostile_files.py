@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 from semrec_faiss.cli.printing import progress_bars
 from semrec_faiss.config.reading import config_from_dict, load_config, read_source
@@ -43,7 +43,7 @@ from semrec_faiss.storage import read_small, sync_folder
 Make = Callable[..., Any]
 
 
-def python(program: str, *, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(program: str, *, seconds: float = HANG_SECONDS, **environment: str) -> subprocess.CompletedProcess[str]:
     return run_python("-c", textwrap.dedent(program), seconds=seconds, **environment)
 
 
@@ -304,7 +304,7 @@ def test_every_encoding_prints_and_its_json_is_json(built: Path, encoding: str) 
         found = subprocess.run(
             [sys.executable, "-m", "semrec_faiss", *arguments],
             capture_output=True,
-            timeout=120,
+            timeout=HANG_SECONDS,
             check=False,
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )

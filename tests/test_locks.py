@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Semrec
+from conftest import HANG_SECONDS, Semrec
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -54,7 +54,7 @@ def test_who_writes_is_named_and_after_a_kill_nobody_does(tmp_path: Path, stays:
             with pytest.raises(UsageError, match=named), only_writer(place, *locks):
                 pass
         other.send_signal(signal.SIGKILL)
-        other.wait(timeout=60)
+        other.wait(timeout=HANG_SECONDS)
     here = pytest.raises(UsageError, match=f"process {os.getpid()} on")
     with only_writer(place, *locks), here, only_writer(place, *locks):
         pass

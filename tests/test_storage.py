@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 from semrec_faiss import storage
 from semrec_faiss.data.folder.out_folder import check_out_folder
@@ -118,7 +118,7 @@ WRITERS = {
 def test_what_a_killed_writer_leaves_is_mended_by_the_next(tmp_path: Path, how: str) -> None:
     old, new, files = WRITERS[how]
     program = Path(__file__).with_name("killed_writers.py")
-    ended = run_python(program, how, tmp_path, seconds=300)
+    ended = run_python(program, how, tmp_path)
     assert ended.returncode == 0, ended.stderr
     outcomes = json.loads(ended.stdout)
     assert len(outcomes) >= 2
@@ -157,7 +157,7 @@ def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
         assert other.stdout is not None and other.stdout.readline() == "here\n"
         with pytest.raises(UsageError, match=r"another process is writing .*out"), new_folder(tmp_path / "out"):
             pass
-        other.communicate(timeout=60)
+        other.communicate(timeout=HANG_SECONDS)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with new_folder(tmp_path / "out"):  # free again
         pass
@@ -179,7 +179,7 @@ def test_a_terminated_command_leaves_nothing_half_written(tmp_path: Path) -> Non
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
         assert running.stdout is not None and running.stdout.readline() == "here\n"
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=60) == 143
+        assert running.wait(timeout=HANG_SECONDS) == 143
         assert running.stderr is not None and running.stderr.read() == "\nterminated\n"
     assert list(tmp_path.iterdir()) == []
 

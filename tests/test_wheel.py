@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from conftest import HANG_SECONDS
 
 from tests.test_readme import PAGES, READMES, ROOT, blocks, commands_with_output, comparable, name_of
 
@@ -26,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel, and what it needs from this one."""
     place = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place]
-    subprocess.run(build, check=True, capture_output=True, cwd=ROOT, timeout=120)
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT, timeout=HANG_SECONDS)
     (wheel,) = place.glob("*.whl")
     venv.create(place / "env", with_pip=False)
     (packages,) = (place / "env").glob("lib/python*/site-packages")
@@ -34,14 +35,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "others.pth").write_text("".join(f"{path}\n" for path in sorted(ours)), encoding="utf-8")
     programs = place / "env" / "bin"
     pip = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--no-deps", "--no-index", wheel]
-    subprocess.run(pip, check=True, capture_output=True, timeout=120)
+    subprocess.run(pip, check=True, capture_output=True, timeout=HANG_SECONDS)
     return programs
 
 
 def alone(words: list[str], programs: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "160"}
     command = [str(programs / words[0]), *words[1:]]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=HANG_SECONDS)
 
 
 def test_it_does_all_of_the_readme_and_of_the_other_pages_what_names_a_checkout(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
@@ -211,6 +211,6 @@ def test_a_pipe_that_is_closed_early_is_no_failure() -> None:
         "'info', callback=lambda: [click.echo('line ' * 20) for _ in range(20_000)]); main.run()"
     )
     shell = f'{sys.executable} -c "{program}" info | head -1; echo ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.stdout.splitlines() == ["line " * 20, "0"], done.stderr
     assert done.stderr == ""

@@ -115,7 +115,7 @@ def test_a_build_that_fails_leaves_the_index_before(
 @pytest.mark.slow
 def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world: World) -> None:
     added = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(HANG_SECONDS)
     try:
         with ClusterRecommender.open(index, replicas=2, patience_s=HANG_SECONDS) as sharded:
             nodes = {about.node for about in sharded.shards.opened()}

@@ -31,7 +31,7 @@ def two_gpus(cluster: Any) -> Iterator[Any]:
     added = cluster.add_node(
         num_cpus=1, num_gpus=2, object_store_memory=80 << 20, node_ip_address="127.0.0.3", include_dashboard=False
     )
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(HANG_SECONDS)
     yield added
     cluster.remove_node(added)
 

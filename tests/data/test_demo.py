@@ -174,7 +174,7 @@ def test_the_demo_can_be_evaluated(tmp_path: Path) -> None:
         ["build", "flat", "--dataset", str(DEMO), "--output", str(index), "--set", "device.kind=cpu"],
         ["evaluate", str(index), "--json"],
     ):
-        done = run_python("-m", "semrec_faiss", *arguments, seconds=300)
+        done = run_python("-m", "semrec_faiss", *arguments)
         assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["index"]["ratings"] == 4897

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HANG_SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,7 +229,7 @@ def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory
         cwd=repo,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=False,
         env={"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": ""},
     )

@@ -259,7 +259,7 @@ print("wrong", wrong)
 )
 def test_threads_share_a_gpu(meanwhile: str, indexes: int, repo: Path) -> None:
     """In a process of its own: without the lock FAISS ends it."""
-    done = run_python("-c", _THREADS, meanwhile, indexes, seconds=200, cwd=repo)
+    done = run_python("-c", _THREADS, meanwhile, indexes, cwd=repo)
     assert done.returncode == 0, done.stderr[-1500:]
     assert done.stdout.splitlines()[-1] == "wrong []"
 
@@ -349,7 +349,7 @@ def test_a_fork_of_a_process_that_used_the_gpu_is_refused_and_spawn_works(
     made = make_folder(tmp_path / "data", titles=3_000, users=3, dim=32)
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": kind, "device": {"kind": "gpu"}}
     build_index(config_from_dict(values))
-    done = run_python(repo / "tests" / "ask_after_fork.py", "refused", tmp_path / "index", seconds=200)
+    done = run_python(repo / "tests" / "ask_after_fork.py", "refused", tmp_path / "index")
     assert done.returncode == 0, done.stderr[-1500:]
     (said, code), spawned, same, parent = json.loads(done.stdout.splitlines()[-1])
     told = "DeviceError: this process was forked from one that had used the GPU, and CUDA cannot be used after that"

@@ -7,14 +7,13 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-import time
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python, until
 
 from semrec_faiss.data.synthetic import tastes, titles
 from semrec_faiss.data.synthetic.workers import Workers, processes_for, threads_for
@@ -27,7 +26,7 @@ HOME = Path(titles.__file__).parents[3]
 
 def run(program: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=HANG_SECONDS, **options)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -158,10 +157,7 @@ def test_no_process_stays_when_the_one_that_asks_is_gone(tmp_path: Path, how: st
     assert done.stderr.count("Traceback") == (how == "interrupted"), done.stderr
     children = [int(pid) for pid in done.stdout.split()]
     assert children
-    until = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert not (tmp_path / "x").exists()
 
 
@@ -182,7 +178,7 @@ def test_processes_import_what_this_one_has_and_no_more(tmp_path: Path) -> None:
         "write_synthetic(Path('x'), titles=9000, users=0, dim=8, processes=2)\n"
         "assert (sys.path[1:], dict(os.environ), sys.modules['__main__']) == before\n"
     )
-    done = run_python(program, tmp_path / "other", seconds=300, cwd=tmp_path)
+    done = run_python(program, tmp_path / "other", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len((tmp_path / "x/media/metadata.jsonl").read_text().splitlines()) == 9000
 

@@ -652,14 +652,14 @@ TOKENS = (
 
 # Once a fault: ``titles`` and ``_`` alone bring the row column into the message, as above.
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=9).map(" ".join))
 def test_any_row_of_tokens_is_answered_or_refused(catalog: Catalog, where: str) -> None:
     answered_or_refused(catalog, where)
 
 
 # Once a fault, as above.
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_text_is_answered_or_refused(catalog: Catalog, where: str) -> None:
     answered_or_refused(catalog, where)
@@ -808,7 +808,7 @@ def grown(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.recursive(LEAVES, grown, max_leaves=12))
 def test_random_expressions_follow_three_valued_logic(catalog: Catalog, tree: Tree) -> None:
     assert matching_rows(catalog, tree.sql).tolist() == rows_where(tree.value)

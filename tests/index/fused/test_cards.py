@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import HANG_SECONDS
 from fused_compiled import CARDS, SCORING
 from fused_compiled import plans as every_plan
 from fused_worlds import PLACE, Truth, clustered, needs_kernels, searcher
@@ -79,7 +80,7 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
         env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=2 * HANG_SECONDS,
         check=True,
     )
     names = set()

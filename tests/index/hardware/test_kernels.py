@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.kernels import CHOICE, SAFE, Blas, Kernels, kernels_of, processor_flags
@@ -51,7 +51,7 @@ def test_old_kernels_give_way_to_those_of_haswell_and_multiply_right() -> None:
         capture_output=True,
         text=True,
         env=plain,
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -171,7 +171,7 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_pat
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path) -> None:
     made = plan()
-    done = run_python(Path(__file__).with_name("kill_evaluation.py"), tmp_path / "sweep.yaml", 2, seconds=200)
+    done = run_python(Path(__file__).with_name("kill_evaluation.py"), tmp_path / "sweep.yaml", 2)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     assert len(lines(made)) == 2
     assert not (made.sweep.folder / "evaluation.json").exists()

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import HANG_SECONDS
 
 from semrec_faiss.search.batching import turn
 from semrec_faiss.search.batching.turn import Turn, wake
@@ -33,7 +34,7 @@ def waiting(threads: ThreadPoolExecutor, turns: list[Turn]) -> list[Future[TopK]
 
 
 def rows(asked: list[Future[TopK]]) -> list[int]:
-    return [int(one.result(30).rows[0, 0]) for one in asked]
+    return [int(one.result(HANG_SECONDS).rows[0, 0]) for one in asked]
 
 
 def test_each_wakes_the_next_and_the_last_tells_who_woke_the_first(
@@ -61,7 +62,7 @@ def test_an_error_is_raised_by_who_waits_for_it_and_ends_nothing_else(threads: T
     asked = waiting(threads, turns)
     wake(turns)
     with pytest.raises(np.linalg.LinAlgError, match="its own"):
-        asked[1].result(30)
+        asked[1].result(HANG_SECONDS)
     assert rows([asked[0], asked[2]]) == [0, 2]
 
 

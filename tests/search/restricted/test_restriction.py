@@ -17,7 +17,7 @@ TITLES = 30
 ROWS = st.lists(st.integers(0, TITLES - 1), max_size=12)
 LISTS = st.lists(ROWS, min_size=1, max_size=6)
 MASK = st.none() | st.lists(st.booleans(), min_size=TITLES, max_size=TITLES).map(np.array)
-EACH = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EACH = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def candidates(queries: int, seed: int) -> np.ndarray:
