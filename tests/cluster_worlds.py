@@ -26,7 +26,11 @@ HEAD = {
     **NODE,
     "include_dashboard": False,
     "no_monitor": True,
-    "_system_config": {"prestart_worker_first_driver": False},
+    "_system_config": {
+        "prestart_worker_first_driver": False,
+        "worker_register_timeout_seconds": int(HANG_SECONDS),
+        "memory_monitor_refresh_ms": 0,  # it ends workers where other programs take the memory
+    },
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster_worlds import HEAD, NODE, World
-from conftest import HANG_SECONDS, REPO, make_data_folder
+from conftest import REPO, make_data_folder
 
 from semrec_faiss.cluster.connection import connect
 from semrec_faiss.config.reading import config_from_dict
@@ -34,8 +34,6 @@ def cluster() -> Iterator[Any]:
     """Two nodes that may use four cores each; this process is their driver."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["RAY_DEDUP_LOGS"] = "0"
-    os.environ["RAY_worker_register_timeout_seconds"] = str(int(HANG_SECONDS))
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # which ends workers where other programs take the memory
     paths = [str(REPO), str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     import ray
