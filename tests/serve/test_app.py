@@ -241,9 +241,12 @@ def test_before_it_is_ready_it_says_so(index: Path, new_asker: Any) -> None:
     assert asker.post("/v1/similar", {"title": "m00001"}).headers["connection"] == "close"
 
 
-def test_too_late_and_too_many(index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("inline_queries", [64, 0])
+def test_too_late_and_too_many(
+    index: Path, new_asker: Any, inline_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asker = new_asker(index, limits={"max_waiting": 2})
-    asker.load()
+    asker.load().inline_queries = inline_queries
     searched: list[int] = []
     run = Searcher.run
 
