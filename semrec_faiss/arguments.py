@@ -110,10 +110,10 @@ def array_of(value: Any, what: str) -> NDArray[Any]:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UsageError(f"{what} are no array of numbers: {error}", fix="give a numpy array of floats") from error
+        raise UsageError(f"{what} are not an array of numbers: {error}", fix="give a numpy array of floats") from error
     if masked := _masked_values(value):
         raise UsageError(
-            f"{what} hold {masked:,} masked values, which are no numbers",
+            f"{what} hold {masked:,} masked values, which are not numbers",
             fix="leave their rows out, or fill them: vectors.filled(0)",
         )
     return array

@@ -35,12 +35,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that becomes ``path`` when the block ends well, and vanishes when it does not.
 
     Raises:
-        OSError: the disk refuses, or what lies at ``path`` is no file: a device would be replaced like one.
+        OSError: the disk refuses, or what lies at ``path`` is not a file: a device would be replaced like one.
     """
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "it is no regular file")
+        raise OSError(errno.EEXIST, "it is not a regular file")
     recover(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -176,13 +176,13 @@ def read_small(path: Path, limit: int = 1 << 20) -> bytes:
     """Read a whole regular file that can only be small; a pipe is not waited for, nor an endless device read.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger than ``limit`` bytes.
+        OSError: it cannot be read, is not a regular file, or is larger than ``limit`` bytes.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         content = file.read(min(found.st_size, limit) + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes, the limit", str(path))

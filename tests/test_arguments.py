@@ -247,8 +247,8 @@ class Odd:
 @pytest.mark.parametrize(
     ("vectors", "says"),
     [
-        (Odd(), "no array of numbers: call detach first"),
-        ([[1.0] * DIM, [1.0]], "no array of numbers: .*inhomogeneous"),
+        (Odd(), "not an array of numbers: call detach first"),
+        ([[1.0] * DIM, [1.0]], "not an array of numbers: .*inhomogeneous"),
         (np.ma.masked_array(np.ones((2, DIM), np.float32), mask=np.eye(2, DIM, dtype=bool)), "hold 2 masked values"),
     ],
 )

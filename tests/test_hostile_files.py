@@ -66,7 +66,7 @@ def test_only_a_small_regular_file_is_read(tmp_path: Path, kind: str) -> None:
     else:
         with place.open("wb") as file:
             file.truncate(1 << 40)
-    with pytest.raises(OSError, match=r"no regular file|larger than 1,048,576 bytes|[Dd]irectory"):
+    with pytest.raises(OSError, match=r"not a regular file|larger than 1,048,576 bytes|[Dd]irectory"):
         read_small(place)
 
 
@@ -92,7 +92,7 @@ def test_an_index_with_a_pipe_or_an_endless_file_is_damaged(built: Path, name: s
 
 def test_pipes_are_no_user_ids_and_no_config(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_user_ids(tmp_path / "pipe.json")
 
 
@@ -106,23 +106,23 @@ def test_only_regular_files_are_read_of_what_earlier_runs_wrote(tmp_path: Path, 
             place.symlink_to("/dev/zero")
         return place
 
-    with pytest.raises(StorageError, match=r"trials\.jsonl: it is no regular file"):
+    with pytest.raises(StorageError, match=r"trials\.jsonl: it is not a regular file"):
         read_ledger(put(tmp_path / "trials.jsonl"), TRIAL_RECORD)
-    with pytest.raises(StorageError, match=r"trials\.jsonl: it is no regular file"), Ledger(tmp_path, TRIAL_RECORD):
+    with pytest.raises(StorageError, match=r"trials\.jsonl: it is not a regular file"), Ledger(tmp_path, TRIAL_RECORD):
         pass
-    with pytest.raises(StorageError, match=r"plan\.json: it is no regular file"):
+    with pytest.raises(StorageError, match=r"plan\.json: it is not a regular file"):
         read_plan(put(tmp_path / "plan.json").parent, SWEEP_PLAN)
     assert kind_of(tmp_path) is None
-    with pytest.raises(DataError, match=r"results\.json cannot be read as JSON: .* no regular file"):
+    with pytest.raises(DataError, match=r"results\.json cannot be read as JSON: .* not a regular file"):
         read_results(put(tmp_path / "results.json"))
     about = put(tmp_path / "transformation.json")
-    with pytest.raises(DataError, match=r"transformation\.json cannot be read: it is no regular file"):
+    with pytest.raises(DataError, match=r"transformation\.json cannot be read: it is not a regular file"):
         read_transformation(about, tmp_path / "transformation.npz")
     media = tmp_path / "media"
     media.mkdir()
     (media / "metadata.jsonl").write_text('{"media_id": "a", "title": "Film"}\n')
     put(media / "content_vectors.json")
-    with pytest.raises(DataError, match=r"content_vectors\.json: it is no regular file"):
+    with pytest.raises(DataError, match=r"content_vectors\.json: it is not a regular file"):
         embed_folder(tmp_path, model="made up", encoder=object())  # type: ignore[arg-type]
 
 

@@ -105,7 +105,7 @@ def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:
         try:
             numbers.update(int(number) for number in listed.split(","))
         except ValueError as error:
-            raise UsageError(f"--only {listed!r} is no list of tests", fix="for example: --only 1,3") from error
+            raise UsageError(f"--only {listed!r} is not a list of tests", fix="for example: --only 1,3") from error
     return tuple(sorted(numbers))
 
 

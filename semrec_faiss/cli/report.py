@@ -75,7 +75,7 @@ def _of_file(path: Path, out: Path) -> list[Path]:
         return [picture]
     except Unsound as error:
         raise DataError(
-            f"{path} is no whole results file of `semrec compare` or `semrec bench gpu`: {error}",
+            f"{path} is not a whole results file of `semrec compare` or `semrec bench gpu`: {error}",
             fix="give one of these files, or the folder of a sweep",
         ) from error
 

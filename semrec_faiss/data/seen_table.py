@@ -246,7 +246,7 @@ def _whole_seconds(kind: str) -> str:
 def _whole_column(path: Path | str, column: NDArray[Any]) -> NDArray[np.int64]:
     if np.ma.is_masked(column):
         raise DataError(
-            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is no number",
+            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is not a number",
             fix="give every row one, or leave the column out",
         )
     times = np.asarray(np.ma.getdata(column), dtype=np.int64)

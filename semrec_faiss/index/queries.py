@@ -100,7 +100,7 @@ def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) 
 
 
 def checked_count(k: Any) -> int:
-    """Return ``k`` as an int; raises UsageError when it is no whole number of at least 1."""
+    """Return ``k`` as an int; raises UsageError when it is not a whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise UsageError(f"k is {k!r}; it must be at least 1, and a whole number")
     return int(k)

@@ -113,7 +113,7 @@ def export_all_users(
         if out.is_dir():
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")
         if out.exists() and not out.is_file():
-            raise UsageError(f"{out} is no regular file", fix="name a file, such as recs.parquet")
+            raise UsageError(f"{out} is not a regular file", fix="name a file, such as recs.parquet")
         if promises_another(out, "parquet"):
             raise UsageError(f"{out} promises another format; lists are written as Parquet", fix="end it in .parquet")
         check_new_file(out, "--out")

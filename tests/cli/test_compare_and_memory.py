@@ -124,7 +124,7 @@ def test_a_criterion_missed_ends_with_1_only_when_checked(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--only", "1;2"], 2, "no list of tests"),
+        (["--only", "1;2"], 2, "not a list of tests"),
         (["--only", "7"], 2, r"no test \[7\]"),
         (["--users", " , "], 2, "names nobody"),
         (["--users", "nobody"], 4, "no user 'nobody'"),

@@ -375,7 +375,7 @@ def test_what_should_be_a_file_and_is_none_is_refused(kind: str, name: str, tmp_
                 if path.is_file() or kind == "zip":
                     archive.write(path, path.relative_to(tmp_path))
         source = tmp_path / "ml.zip"
-    with pytest.raises(DataError, match=rf"ml/{name} is no file, but a folder or a link to nothing"):
+    with pytest.raises(DataError, match=rf"ml/{name} is not a file, but a folder or a link to nothing"):
         convert(source, tmp_path / "out")
     assert left_behind(tmp_path) == []
 

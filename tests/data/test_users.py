@@ -269,7 +269,7 @@ def write_times(path: Path, times: str, *, kind: str = "BIGINT") -> None:
         ("1136073600000000", "BIGINT", "as microseconds it would be 2006-01-01", "timestamp // 1000000"),
         ("4102444800", "BIGINT", "after the year 2100", "whole seconds"),
         ("-1", "BIGINT", "a timestamp is -1, before 1970", "whole seconds"),
-        ("1.0, 'nan'::DOUBLE", "DOUBLE", "1 rows have no timestamp, or one that is no number", "give every row one"),
+        ("1.0, 'nan'::DOUBLE", "DOUBLE", "1 rows have no timestamp, or one that is not a number", "give every row one"),
         ("1.0, 'inf'::DOUBLE", "DOUBLE", "1 rows have no timestamp", "give every row one"),
         ("TIMESTAMP '2200-01-01'", "TIMESTAMP", "after the year 2100", "whole seconds"),
     ],
@@ -300,7 +300,7 @@ def test_seen_titles_in_a_folder_of_parts_are_read(tmp_path: Path, catalog: Cata
     assert history.timestamps is not None
     assert history.timestamps.tolist() == [9]
     (parts / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"a folder with notes\.txt, which is no Parquet part"):
+    with pytest.raises(DataError, match=r"a folder with notes\.txt, which is not a Parquet part"):
         read_history(parts, ["u1"], catalog)
 
 

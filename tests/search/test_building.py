@@ -169,7 +169,7 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says", "fix"),
     [
-        ({"columns": {"titel": "name"}}, "'titel', which is no part; did you mean 'title'", "the parts are media_id"),
+        ({"columns": {"titel": "name"}}, "'titel', which is not a part; did you mean 'title'", "parts are media_id"),
         ({"metadata": {"a": ["x"] * COUNT}}, "no column can be guessed", '{"media_id": "COLUMN", "title": "COLUMN"}'),
         ({"columns": {"title": "nmae"}}, "no column 'nmae' for title; did you mean 'name'", 'columns={"media_id"'),
         ({"columns": {"vector": "name"}}, "the vectors are given, and column 'name'", "one of the two"),

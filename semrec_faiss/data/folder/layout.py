@@ -101,10 +101,10 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
     missing = [name for name in required if not (folder / name).is_file()]
     if missing:
         odd = [name for name in missing if os.path.lexists(folder / name)]
-        problem = f"{folder / odd[0]} is no file" if odd else f"{folder} lacks {' and '.join(missing)}"
+        problem = f"{folder / odd[0]} is not a file" if odd else f"{folder} lacks {' and '.join(missing)}"
         raise DataError(problem, fix=_LAYOUT)
     if os.path.lexists(folder / "users") and not (folder / "users").is_dir():
-        raise DataError(f"{folder / 'users'} is no folder", fix=f"make it one, or remove it. {_LAYOUT}")
+        raise DataError(f"{folder / 'users'} is not a folder", fix=f"make it one, or remove it. {_LAYOUT}")
     user_vectors, user_ids = _optional(folder / USER_VECTORS), _optional(folder / USER_IDS)
     seen = folder / SEEN if (folder / SEEN).is_dir() else _optional(folder / SEEN)
     if (user_vectors is None) != (user_ids is None):
@@ -207,7 +207,7 @@ def _optional(path: Path) -> Path | None:
     if path.is_file():
         return path
     if os.path.lexists(path):
-        raise DataError(f"{path} is no file", fix=f"write the file, or remove what stands there. {_LAYOUT}")
+        raise DataError(f"{path} is not a file", fix=f"write the file, or remove what stands there. {_LAYOUT}")
     return None
 
 

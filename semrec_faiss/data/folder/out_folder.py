@@ -9,12 +9,12 @@ from semrec_faiss.storage import check_new_folder, recover
 
 
 def check_name(out: Path) -> None:
-    """Refuse what DuckDB cannot open; raises UsageError where the path is no UTF-8."""
+    """Refuse what DuckDB cannot open; raises UsageError where the path is not UTF-8."""
     try:
         str(out.absolute()).encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"{str(out)!r} holds a byte that is no UTF-8, which the file of seen titles cannot have in its path",
+            f"{str(out)!r} holds a byte that is not UTF-8, which the file of seen titles cannot have in its path",
             fix="choose another folder, or leave out --seen",
         ) from None
 
@@ -39,6 +39,6 @@ def check_out_folder(out: Path, *, overwrite: bool) -> None:
     foreign = [name for name in found if name not in ("media", "users")]
     if foreign:
         raise UsageError(
-            f"{out} holds {foreign[0]}, which is no part of a data folder, so it is not replaced",
+            f"{out} holds {foreign[0]}, which is not a part of a data folder, so it is not replaced",
             fix="choose another folder",
         )

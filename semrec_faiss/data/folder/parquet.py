@@ -26,7 +26,7 @@ def parquet_parts(path: Path) -> list[Path]:
     inside = [each for each in sorted(path.rglob("*")) if not _is_aside(each.relative_to(path)) and not each.is_dir()]
     other = [each for each in inside if each.suffix != ".parquet" or not each.is_file()]
     if other:
-        raise DataError(f"{path} is a folder with {other[0].relative_to(path)}, which is no Parquet part", fix=_FIX)
+        raise DataError(f"{path} is a folder with {other[0].relative_to(path)}, which is not a Parquet part", fix=_FIX)
     if not inside:
         raise DataError(f"{path} is a folder without a .parquet part", fix=_FIX)
     return inside

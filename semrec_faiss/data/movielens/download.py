@@ -117,7 +117,7 @@ def _choose(names: Mapping[PurePosixPath, bool], path: Path) -> tuple[dict[str, 
         homes |= {name.parent: form for name in there if name.name == f"movies.{form}"}
     if not homes:
         raise DataError(
-            f"{path} holds no movies.csv and no movies.dat, so it is no MovieLens download that is known",
+            f"{path} holds no movies.csv and no movies.dat, so it is not a known MovieLens download",
             fix=f"give the folder or zip of {_KNOWN}",
         )
     if len(homes) > 1:
@@ -129,7 +129,7 @@ def _choose(names: Mapping[PurePosixPath, bool], path: Path) -> tuple[dict[str, 
     for name in wanted.values():
         if not names.get(name, True):
             raise DataError(
-                f"{path}/{name} is no file, but a folder or a link to nothing", fix="unpack the download anew"
+                f"{path}/{name} is not a file, but a folder or a link to nothing", fix="unpack the download anew"
             )
     found = {stem: name for stem, name in wanted.items() if name in there}
     if "ratings" not in found:
@@ -164,7 +164,7 @@ def _unpack(path: Path, scratch: Path, progress: Progress) -> tuple[dict[str, Pa
         if isinstance(error, OSError) and error.errno is not None:  # bz2 tells of damage by an OSError without number
             raise
         raise DataError(
-            f"{path} is no whole zip file: {str(error) or type(error).__name__}", fix="download it again"
+            f"{path} is not a whole zip file: {str(error) or type(error).__name__}", fix="download it again"
         ) from error
     return files, {stem: f"{path}/{inner}" for stem, inner in found.items()}, form
 
@@ -199,6 +199,6 @@ def _encoding(path: Path, form: Form) -> str:
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as error:
-        # A character cut by the end of what was read says nothing; anything before it is no UTF-8.
+        # A character cut by the end of what was read says nothing; anything before it is not UTF-8.
         return "latin-1" if error.start < len(start) - 3 or len(start) < _SNIFFED_BYTES else "utf-8"
     return "utf-8"

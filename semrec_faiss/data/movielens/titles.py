@@ -139,7 +139,7 @@ def read_genome_tags(source: SourceFile) -> dict[int, str]:
     for line, (number, tag) in rows_of(source, GENOME_TAG_COLUMNS, bad):
         tag_id = whole_number(number)
         if tag_id is None or tag_id in tags or not tag.strip():
-            bad.add(source, line, f"tagId {shortened(number)} is no whole number, or is repeated, or has no tag")
+            bad.add(source, line, f"tagId {shortened(number)} is not a whole number, or is repeated, or has no tag")
         else:
             tags[tag_id] = tag.strip()
     bad.check()

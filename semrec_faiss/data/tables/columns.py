@@ -174,7 +174,7 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
         if not equals or part not in parts or not column or part in found:
             what = "is not of the form PART=COLUMN"
             if equals and column:
-                what = "names a part twice" if part in found else f"names {part!r}, which is no part"
+                what = "names a part twice" if part in found else f"names {part!r}, which is not a part"
             raise UsageError(
                 f"--map {text!r} {what}; the parts are {', '.join(parts)}", fix=f"for example: --map {parts[0]}=sku"
             )

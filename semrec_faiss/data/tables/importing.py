@@ -153,7 +153,7 @@ def plan_media(table: Table, wish: TableWish, beside: Path | None = None) -> Med
 
 
 def check_media(rows: Relation, recipe: Recipe, names: list[str], mistakes: Mistakes) -> MetadataTable:
-    """Check the columns of a table that are no vectors; raises DataError with these and earlier ``mistakes``."""
+    """Check the columns of a table that are not vectors; raises DataError with these and earlier ``mistakes``."""
     noted = mistakes.count
     checked, count = checked_table(rows, recipe, names, mistakes.note)
     mistakes.add(count - (mistakes.count - noted))

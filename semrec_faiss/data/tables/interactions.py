@@ -74,7 +74,7 @@ class Interactions:
                 odd = self._one(f"SELECT count(*) FROM {self._file} WHERE {part} IS NOT NULL AND NOT ({whole})")
                 if odd:
                     raise DataError(
-                        f"{name}: column {part} holds {odd:,} numbers that are no whole ids",
+                        f"{name}: column {part} holds {odd:,} numbers that are not whole ids",
                         fix=f"map another column: --map {part}=COLUMN",
                     )
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
@@ -147,7 +147,7 @@ class Interactions:
         found = self._connection.execute(f"SELECT {raw} FROM {self._file} WHERE {wrong} LIMIT 3").fetchall()
         if found:
             raise DataError(
-                f"{self._name}: column rating holds {', '.join(repr(one) for (one,) in found)}, which is no number",
+                f"{self._name}: column rating holds {', '.join(repr(one) for (one,) in found)}, which is not a number",
                 fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
             )
         number = f"TRY_CAST({raw} AS DOUBLE)"

@@ -117,7 +117,7 @@ def _unfit(user: Any) -> str:
     is_decimal = isinstance(user, Decimal) and user.as_tuple().exponent == 0  # of a column without a fraction
     if isinstance(user, bool) or not (isinstance(user, str | int | float | UUID) or is_decimal):
         return f"is {user!r}; a text or a whole number is expected"
-    return f"{user} is no whole number" if isinstance(user, float) and not user.is_integer() else ""
+    return f"{user} is not a whole number" if isinstance(user, float) and not user.is_integer() else ""
 
 
 def _problem(user: str, first: int, row: int) -> str:

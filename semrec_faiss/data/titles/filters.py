@@ -160,9 +160,9 @@ def _check_part(part: dict[str, Any], where: str, fields: set[str]) -> None:
     if kind == "COLUMN_REF":
         names = [name.casefold() for name in part["column_names"]]
         if ROW in names:
-            raise UsageError(f"the filter names {ROW}, which is no field of a title", fix=_EXAMPLE)
+            raise UsageError(f"the filter names {ROW}, which is not a field of a title", fix=_EXAMPLE)
         if len(names) == 1 and names[0] not in fields and (names[0] in _REFUSED_NAMES or names[0] == "titles"):
-            raise UsageError(f"the filter names {names[0]}, which is no field of a title", fix=_EXAMPLE)
+            raise UsageError(f"the filter names {names[0]}, which is not a field of a title", fix=_EXAMPLE)
 
 
 def _is_bare(node: dict[str, Any]) -> bool:

@@ -101,7 +101,7 @@ def _inspected(connection: DuckDBPyConnection, titles: str, path: Path) -> tuple
         columns = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {titles}").fetchall()}
         fields = {name: kind for name, kind in columns.items() if name != ROW}
         if columns.get(ROW) != "BIGINT" or not {"media_id": "VARCHAR", "title": "VARCHAR"}.items() <= fields.items():
-            raise DataError(f"{path.resolve()} is no catalog: it has the columns {', '.join(columns)}")
+            raise DataError(f"{path.resolve()} is not a catalog: it has the columns {', '.join(columns)}")
         count, distinct, last, ids, titles = connection.execute(
             f"SELECT count(*), count(DISTINCT {ROW}), max({ROW}), count(media_id), count(title) FROM {titles}"
         ).fetchall()[0]
@@ -109,7 +109,7 @@ def _inspected(connection: DuckDBPyConnection, titles: str, path: Path) -> tuple
         raise _unreadable(path, error) from error
     if not count or {distinct, last + 1, ids, titles} != {count}:
         raise DataError(
-            f"{path.resolve()} is no catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
+            f"{path.resolve()} is not a catalog: its {count:,} rows are not numbered from 0, or lack media_id or title"
         )
     return count, fields
 

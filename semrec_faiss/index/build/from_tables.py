@@ -70,7 +70,7 @@ def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
         if part not in known:
             near = get_close_matches(str(part), known, n=1)
             raise UsageError(
-                f"columns names {part!r}, which is no part" + (f"; did you mean {near[0]!r}?" if near else ""),
+                f"columns names {part!r}, which is not a part" + (f"; did you mean {near[0]!r}?" if near else ""),
                 fix=f"the parts are {', '.join(known)}",
             )
     return columns

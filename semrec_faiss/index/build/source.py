@@ -203,4 +203,6 @@ def _profile_of(folder: DataFolder) -> Profile | None:
     try:
         return Profile.model_validate_json(read_small(path))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no profile: {error}", fix="remove it, or import the interactions again") from error
+        raise DataError(
+            f"{path} is not a profile: {error}", fix="remove it, or import the interactions anew"
+        ) from error

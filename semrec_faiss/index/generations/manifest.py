@@ -176,7 +176,7 @@ def check_file(path: Path, entry: FileEntry, held: Path | None = None) -> None:
     check_size(path, entry, held)
     try:
         if not (held or path).is_file():
-            raise damaged(path, "is no regular file")
+            raise damaged(path, "is not a regular file")
         digest = sha256_of_file(held or path)
     except OSError as error:
         raise unreadable(path, error) from error

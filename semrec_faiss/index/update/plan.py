@@ -202,7 +202,7 @@ def _titles(
         new = [ids[at] for at in np.flatnonzero(~there)[:_NAMED]]
         raise DataError(
             f"{folder.metadata}: {int((~there).sum()):,} titles are new, such as {', '.join(map(repr, new))}, and there"
-            " are no vectors",
+            " are not vectors",
             fix="add media/content_vectors.npy, a vector a title",
         )
     written = ~there
@@ -239,7 +239,7 @@ def _or_vectors_differ(saved: SavedIndex, rows: Rows, changed: Mask, vectors: Ve
 
 
 def _alike(old: Any, new: Any) -> bool:
-    """Tell whether two values of JSON are the same: 1 and 1.0 are, but true is no number, as Python has it."""
+    """Tell whether two values of JSON are the same: 1 and 1.0 are, but true is not a number, as Python has it."""
     if old != new or isinstance(old, bool) != isinstance(new, bool):
         return False
     if isinstance(old, dict):

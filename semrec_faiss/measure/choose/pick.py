@@ -22,7 +22,7 @@ NEAREST = 3
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a configuration must do; None requires nothing. Raises UsageError for what is no number or out of range.
+    """What a configuration must do; None requires nothing. Raises UsageError for what is not a number or out of range.
 
     Attributes:
         recall: at least this recall@k.

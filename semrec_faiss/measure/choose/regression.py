@@ -138,5 +138,5 @@ def parse_share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise UsageError(f"{text!r} is no tolerance", fix="for example: 10% or 0.1")
+        raise UsageError(f"{text!r} is not a tolerance", fix="for example: 10% or 0.1")
     return value

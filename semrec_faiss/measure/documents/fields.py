@@ -47,7 +47,7 @@ def checked(kind: TypeAdapter[Checked], document: object) -> Checked:
         Unsound: the first field that is not as it must be, and why.
     """
     if not isinstance(document, dict):
-        raise Unsound("it is no JSON object")
+        raise Unsound("it is not a JSON object")
     for mistake in unsound_values(document):
         raise Unsound(mistake)
     try:

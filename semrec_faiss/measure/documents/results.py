@@ -57,7 +57,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
     Raises:
         NotFoundError: there is none.
-        DataError: it is no JSON object.
+        DataError: it is not a JSON object.
     """
     try:
         document = json.loads(read_small(path, MOST_BYTES).decode("utf-8"))

@@ -52,7 +52,7 @@ def read_ledger(path: Path, kind: TypeAdapter[TrialRecord]) -> dict[str, TrialRe
 
     Raises:
         NotFoundError: there is no such file.
-        DataError: a line that ends is no record of a trial; the message names line and field.
+        DataError: a line that ends is not a record of a trial; the message names line and field.
     """
     try:
         content = read_small(path, _MOST_BYTES)
@@ -66,7 +66,7 @@ def read_ledger(path: Path, kind: TypeAdapter[TrialRecord]) -> dict[str, TrialRe
             record = checked(kind, _parse(line))
         except Unsound as mistake:
             raise DataError(
-                f"{path}:{number} is no record of a trial: {mistake}", fix="remove the line; its trial runs again"
+                f"{path}:{number} is not a record of a trial: {mistake}", fix="remove the line; its trial runs again"
             ) from None
         records[record.digest] = record
     return records

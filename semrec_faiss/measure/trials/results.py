@@ -123,7 +123,7 @@ def read_document(path: Path, kind: TypeAdapter[Checked], wrong: str) -> Checked
     except Unsound as error:
         mistake = str(error)
     except (ValueError, RecursionError) as error:
-        mistake = f"it is no JSON ({error})"
+        mistake = f"it is not JSON ({error})"
     raise DataError(f"{path} {wrong}: {mistake}", fix=AGAIN)
 
 

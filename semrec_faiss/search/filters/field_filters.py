@@ -102,7 +102,7 @@ def parse_ranges(assignments: Sequence[str]) -> Mapping[str, tuple[str | None, s
         field, span = _split(text, "--range", "price=5..10")
         first, dots, last = (part.strip() for part in span.partition(".."))
         if not (first or last) or field in found:
-            raise UsageError(f"--range {text!r} is no span, or a second one of its field", fix="--range price=5..10")
+            raise UsageError(f"--range {text!r} is not a span, or a second one of its field", fix="--range price=5..10")
         found[field] = (first or None, (last if dots else first) or None)
     return found
 
@@ -115,7 +115,7 @@ def parse_max_per(assignments: Sequence[str]) -> dict[str, int]:
         if field in found:
             raise UsageError(f"--max-per {text!r} is a second one of its field", fix="give one for each field")
         if not number.isascii() or not number.isdigit() or int(number) < 1:
-            raise UsageError(f"--max-per {text!r}: {number!r} is no whole number from 1 on", fix="--max-per brand=2")
+            raise UsageError(f"--max-per {text!r}: {number!r} is not a whole number from 1 on", fix="--max-per brand=2")
         found[field] = int(number)
     return found
 

@@ -123,7 +123,7 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
         years = (int(first) if first else None, int(last) if last else None) if dots else (int(first), int(first))
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
+            f"{text!r} is not a span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
         ) from error
     if years == (None, None) or (years[0] is not None and years[1] is not None and years[0] > years[1]):
         raise UsageError(f"{text!r} is an empty span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994")

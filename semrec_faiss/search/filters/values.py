@@ -23,7 +23,7 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
     """Return the clause that holds where a column is one of some values; where it is a list, where it holds one.
 
     Raises:
-        UsageError: a value that is no number, of a field of numbers.
+        UsageError: a value that is not a number, of a field of numbers.
     """
     is_list = kind.endswith("[]")
     literals, cast = _literals(values, kind.removesuffix("[]"), field)
@@ -64,7 +64,7 @@ def number_of(text: str, field: str) -> Decimal:
         number = math.nan
     if isinstance(number, float):
         raise UsageError(
-            f"{text!r} is no number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
+            f"{text!r} is not a number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
         )
     return number
 

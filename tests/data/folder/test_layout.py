@@ -62,7 +62,7 @@ def test_what_is_no_file_under_a_known_name_is_refused(tmp_path: Path, name: str
         os.mkfifo(place)
     else:
         place.symlink_to("/dev/zero" if kind == "link to a device" else tmp_path / "nothing")
-    with pytest.raises(DataError, match=f"{place} is no file"):
+    with pytest.raises(DataError, match=f"{place} is not a file"):
         find_data_folder(tmp_path)
 
 
@@ -72,10 +72,10 @@ def test_seen_titles_may_be_a_folder_and_users_no_file(tmp_path: Path) -> None:
     assert find_data_folder(tmp_path).seen == tmp_path / SEEN
     (tmp_path / SEEN).rmdir()
     (tmp_path / SEEN).symlink_to(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"seen\.parquet is no file"):
+    with pytest.raises(DataError, match=r"seen\.parquet is not a file"):
         find_data_folder(tmp_path)
     other = make_folder(tmp_path / "other", MEDIA_VECTORS, METADATA, "users")
-    with pytest.raises(DataError, match="users is no folder"):
+    with pytest.raises(DataError, match="users is not a folder"):
         find_data_folder(other)
 
 

@@ -278,7 +278,7 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
     write(out, titles=20, users=0, overwrite=True)
     assert len(titles_of(out)) == 20
     (out / "thesis.tex").touch()
-    with pytest.raises(UsageError, match=r"thesis\.tex, which is no part of a data folder"):
+    with pytest.raises(UsageError, match=r"thesis\.tex, which is not a part of a data folder"):
         write(out, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     with pytest.raises(UsageError, match="is a file"):
@@ -295,7 +295,7 @@ def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_that_duckdb_cannot_name(tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(UsageError, match=r"caf\\udce9.* no UTF-8.*\n?"):
+    with pytest.raises(UsageError, match=r"caf\\udce9.* not UTF-8.*\n?"):
         write(odd, users=3)
     assert list(tmp_path.iterdir()) == []
     write(odd, users=3, seen_per_user=0)

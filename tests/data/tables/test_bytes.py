@@ -97,7 +97,7 @@ def test_users_numbers_are_the_same_ids_with_and_without_a_fraction() -> None:
     assert [one.media_id for one in recommender.recommend("7", 3)] == ["c"]
     tenths = pa.array([Decimal("7.0"), Decimal("8.0")])
     for odd, what in (
-        ([7.5, 8.0], "7.5 is no whole number"),
+        ([7.5, 8.0], "7.5 is not a whole number"),
         ([True, False], "is True; a text"),
         (tenths, "is Decimal.*; a text"),
     ):
@@ -147,7 +147,7 @@ def test_ids_as_databases_and_frames_have_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column user_id has type DOUBLE"):  # was a row of an unknown user, "7.0"
         update_index(index, Change(seen=tmp_path / "seen.parquet"))
     for number in (float("nan"), float("inf"), 7.5, 1e300):
-        with pytest.raises(DataError, match="column user holds 1 numbers that are no whole ids"):
+        with pytest.raises(DataError, match="column user holds 1 numbers that are not whole ids"):
             Recommender.from_arrays(VECTORS, SONGS, interactions={"user": np.array([number, 7.0]), "item": ["a", "b"]})
 
 

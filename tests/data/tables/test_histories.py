@@ -128,7 +128,7 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no column can be guessed for user; no column can be guessed for item"):
         made(tmp_path, tmp_path / "i.csv")
     wish = {"user": "wer", "item": "was", "rating": "sterne"}
-    with pytest.raises(DataError, match="column rating holds 'vier', which is no number"):
+    with pytest.raises(DataError, match="column rating holds 'vier', which is not a number"):
         made(tmp_path, tmp_path / "i.csv", columns=wish)
     assert made(tmp_path, tmp_path / "i.csv", columns=wish | {"rating": "-"}).users == 2
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]

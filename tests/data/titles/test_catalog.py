@@ -157,7 +157,7 @@ def test_other_and_damaged_parquet_files_are_refused(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=f"{name}.parquet: cannot read the titles"):
                 read(tmp_path / f"{name}.parquet")
         for name in ("columns", "types", "gap", "twice", "untitled", "none"):
-            with pytest.raises(DataError, match=f"{name}.parquet is no catalog"):
+            with pytest.raises(DataError, match=f"{name}.parquet is not a catalog"):
                 read(tmp_path / f"{name}.parquet")
     catalog = Catalog.from_parquet(tmp_path / "items.parquet")
     assert inspect_parquet(tmp_path / "items.parquet") == (catalog.count, catalog.fields)

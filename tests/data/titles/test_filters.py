@@ -300,11 +300,11 @@ ATTACKS = {
     "CAST(title AS INTEGER) = 1": "Conversion Error",
     "factorial(1000000) > 1": "Out of Range",
     # the row number
-    f"{ROW} < 3": "no field of a title",
-    f"titles.{ROW} < 3": "no field of a title",
-    f'"{ROW}" < 3': "no field of a title",
-    f"struct_pack(a := {ROW}) IS NOT NULL": "no field of a title",
-    f"list_transform([1], lambda x: {ROW} + x) = [1]": "no field of a title",
+    f"{ROW} < 3": "not a field of a title",
+    f"titles.{ROW} < 3": "not a field of a title",
+    f'"{ROW}" < 3': "not a field of a title",
+    f"struct_pack(a := {ROW}) IS NOT NULL": "not a field of a title",
+    f"list_transform([1], lambda x: {ROW} + x) = [1]": "not a field of a title",
 }
 
 

@@ -41,7 +41,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "decimals": ({"votes": 7, "marks": [1, 2]}, {"votes": 0.5, "marks": [0.5, None]}),
     "beside what no double holds": ({"votes": 2**60 + 1, "marks": [-(2**60) - 1]}, {"votes": 0.5, "marks": [3.5]}),
     "texts beside numbers": ({"seat": 7}, {"seat": "7b"}),
-    "true, which is no number": ({"x": 1, "y": [1, 0]}, {"x": True, "y": [True, False]}),
+    "true, which is not a number": ({"x": 1, "y": [1, 0]}, {"x": True, "y": [True, False]}),
     "numbers, which are not true": ({"x": {"y": True}}, {"x": {"y": 1}}),
     "objects": ({"crew": {"by": ["A"], "n": 1}}, {"crew": {"by": [], "of": None}}),
     "a list beside a text": ({"tag": "a"}, {"tag": ["a", "b"]}),

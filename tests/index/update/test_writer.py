@@ -90,7 +90,7 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
         ("record 0 is 'a'; a mapping is expected", lambda w: w.put_titles(["a"], vectors)),  # type: ignore[list-item]
         ("records is str; a list is expected", lambda w: w.put_titles("a", vectors)),  # type: ignore[arg-type]
         ("vectors hold .* masked values", lambda w: w.put_titles([record], masked)),
-        ("vectors are no array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),  # type: ignore[arg-type]
+        ("vectors are not an array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),  # type: ignore[arg-type]
         ("one of user_ids is None", lambda w: w.put_users([None], vectors)),  # type: ignore[list-item]
         ("columns differ in length: 1 of user_id, 0 of media_id", lambda w: w.append_seen(user_id=["u1"], media_id=[])),
         (

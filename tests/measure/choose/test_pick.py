@@ -228,5 +228,5 @@ def test_tolerances(text: str, share: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "ten", "-1%", "nan", "inf", "%"])
 def test_tolerances_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="is no tolerance"):
+    with pytest.raises(UsageError, match="is not a tolerance"):
         parse_share(text)

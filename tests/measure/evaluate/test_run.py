@@ -378,7 +378,7 @@ def test_damage_is_told_with_file_and_field(plan: MakePlan) -> None:
     broken("evaluation.json", lambda one: one["evaluations"][0].pop("methods"), "evaluations.0.methods is missing")
     broken("plan.json", lambda one: one["trials"].append({}), "no plan of a sweep: trials.2.digest is missing")
     (folder / "evaluation.json").write_text("{", encoding="utf-8")
-    with pytest.raises(DataError, match=r"evaluation.json is not whole: it is no JSON"):
+    with pytest.raises(DataError, match=r"evaluation.json is not whole: it is not JSON"):
         EvaluationResults.read(folder)
     assert run(made).document is not None, "what is derived is written anew"
     assert EvaluationResults.read(folder).document is not None

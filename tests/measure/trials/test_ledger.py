@@ -69,7 +69,7 @@ def test_torn_last_line_is_no_record_and_is_cut_off_by_the_next_writer(tmp_path:
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"status": 1}', b'{"digest": 7}', b"\xff\xfe", b"", b"[" * 10**5])
 def test_a_whole_line_that_is_no_record_is_damage(tmp_path: Path, line: bytes) -> None:
     (tmp_path / LEDGER).write_bytes(line_of(1) + line + b"\n" + line_of(2))
-    with pytest.raises(DataError, match=rf"{LEDGER}:2 is no record"):
+    with pytest.raises(DataError, match=rf"{LEDGER}:2 is not a record"):
         read_ledger(tmp_path / LEDGER)
     with pytest.raises(DataError, match=":2"), ledger_in(tmp_path):
         pass

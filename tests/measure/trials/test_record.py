@@ -182,7 +182,7 @@ def test_whatever_is_changed_in_a_plan_is_noticed_or_harmless(name: str) -> None
     ):
         for wrong in (None, float("nan"), {"a": 1}, GONE) if at[-1] != 0 else (None, -1.5, "\ud800"):
             assert mistake_in_plan(changed(plan, at, wrong)) is not None, (at, wrong)
-    assert mistake_in_plan([plan]) == "it is no JSON object"
+    assert mistake_in_plan([plan]) == "it is not a JSON object"
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_damaged_record_ends_every_command_with_3_and_names_file_line_and_field(
     for command in commands:
         heard = semrec(*command)
         assert (heard.code, heard.out) == (3, ""), heard.err
-        assert f"{folder / 'trials.jsonl'}:2 is no record of a trial: " in heard.err
+        assert f"{folder / 'trials.jsonl'}:2 is not a record of a trial: " in heard.err
         assert told in heard.err
     assert not (tmp_path / "pick.yaml").exists()
     assert not (tmp_path / "out").exists()
@@ -257,7 +257,7 @@ def test_damaged_plan(damaged: Any) -> None:
         with pytest.raises(DataError, match=rf"plan\.json is no plan of a sweep: {told}"):
             SweepResults.read(folder)
     (folder / PLAN).write_text("{", "utf-8")
-    with pytest.raises(DataError, match="it is no JSON"):
+    with pytest.raises(DataError, match="it is not JSON"):
         SweepResults.read(folder)
 
 

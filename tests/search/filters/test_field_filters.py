@@ -62,7 +62,7 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
     recommender = Recommender.open(index)
     for wanted, says in (
         ({"any_of": {"brand": "x"}}, "no field 'brand'"),
-        ({"ranges": {"length": ("a", None)}}, "'a' is no number"),
+        ({"ranges": {"length": ("a", None)}}, "'a' is not a number"),
         ({"ranges": {"tags": (1, 2)}}, "which has no order"),
         ({"ranges": {"released": ("soon", None)}}, "soon"),
         ({"ranges": {"length": (None, None)}}, "a first and a last value"),

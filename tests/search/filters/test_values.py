@@ -79,5 +79,5 @@ def test_a_float_bound_means_what_a_float_holds() -> None:
 
 def test_what_is_no_number_is_refused() -> None:
     for text in ("abc", "nan", "", "１x"):
-        with pytest.raises(UsageError, match="is no number"):
+        with pytest.raises(UsageError, match="is not a number"):
             one_of("x", ["5", text], "BIGINT", "x")
