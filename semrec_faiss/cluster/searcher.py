@@ -66,7 +66,7 @@ class ShardedSearcher(Searcher):
         def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
             return self.index.gathered("alike", size, exclusions, lambda mine: (asked, size, allowed, mine))
 
-        return self.chosen(1, wish, pool)
+        return self.chosen(1, wish, pool, asked.directions(self.index))
 
     def allowed(self, wish: Wish) -> Allowed:
         """Return what a wish allows, as shards are told; raises UsageError and NotFoundError as `run`."""

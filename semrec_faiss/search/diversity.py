@@ -12,7 +12,7 @@ from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.cpu.exact import inner_products, wide_products
+from semrec_faiss.index.cpu.exact import VectorsOf, inner_products, wide_products
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
 
@@ -92,7 +92,13 @@ class Groups:
 
 
 def choose_varied(
-    index: VectorIndex, queries: Vectors | None, pool: TopK, k: int, variety: Variety, groups: Mapping[str, Groups]
+    index: VectorIndex,
+    queries: Vectors | None,
+    pool: TopK,
+    k: int,
+    variety: Variety,
+    groups: Mapping[str, Groups],
+    vectors_of: VectorsOf | None = None,
 ) -> tuple[Rows, Scores]:
     """Choose up to k titles a query from a pool, best choice first.
 
@@ -106,6 +112,7 @@ def choose_varied(
         k: how many to choose.
         variety: the weight, and the limits per field.
         groups: the values of every limited field.
+        vectors_of: returns what titles are compared by, float32 (rows, …); their vectors by default.
 
     Returns:
         rows int64 and scores float32 (queries, k); -1 and -inf where no candidate is left.
@@ -116,22 +123,22 @@ def choose_varied(
     for start in range(0, len(pool.rows), step):
         part = slice(start, start + step)
         asked = None if queries is None else queries[part]
-        rows[part], scores[part] = _choose(index, asked, pool.rows[part], pool.scores[part], k, variety, groups)
+        vectors = _vectors(vectors_of or index.vectors, pool.rows[part]) if variety.diversity else None
+        rows[part], scores[part] = _choose(asked, pool.rows[part], pool.scores[part], vectors, k, variety, groups)
     return rows, scores
 
 
 def _choose(
-    index: VectorIndex,
     asked: Vectors | None,
     candidates: Rows,
     scores: Scores,
+    vectors: Vectors | None,
     k: int,
     variety: Variety,
     groups: Mapping[str, Groups],
 ) -> tuple[Rows, Scores]:
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
-    vectors = _vectors(index, candidates) if variety.diversity else None
     relevance = _relevance(asked, scores, vectors)
     nearest = np.zeros(candidates.shape)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
@@ -164,9 +171,9 @@ def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors | None)
     return inner_products(queries, vectors)
 
 
-def _vectors(index: VectorIndex, candidates: Rows) -> Vectors:
+def _vectors(vectors_of: VectorsOf, candidates: Rows) -> Vectors:
     found, inverse = np.unique(np.maximum(candidates, 0), return_inverse=True)
-    gathered: Vectors = index.vectors(found)[inverse.reshape(candidates.shape)]
+    gathered: Vectors = vectors_of(found)[inverse.reshape(candidates.shape)]
     return gathered
 
 

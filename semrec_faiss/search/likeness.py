@@ -13,8 +13,9 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.cpu.exact import SCAN_ROWS, rounding_error, wide_products
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, VectorsOf, rounding_error, wide_products
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
@@ -30,6 +31,18 @@ class LikenessQuery:
 
     query: Vectors
     by: VectorPart
+
+    def directions(self, index: VectorIndex) -> VectorsOf:
+        """Return what gives titles' vectors, or that part of them, at unit length: float32 (rows, columns)."""
+        size = len(self.query)
+        columns = slice(index.dim - size, None) if self.by == "text" else slice(0, size)
+
+        def vectors_of(rows: Rows) -> Vectors:
+            own = index.vectors(rows)[:, columns].astype(np.float64)
+            lengths = np.linalg.norm(own, axis=1, keepdims=True)
+            return np.asarray(own / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+
+        return vectors_of
 
 
 class Likeness:
@@ -52,7 +65,7 @@ class Likeness:
         def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
             return self.pool(asked, replace(wish, k=size), exclusions)
 
-        return self._searcher.chosen(1, wish, pool)
+        return self._searcher.chosen(1, wish, pool, asked.directions(self._searcher.index))
 
     def asked(self, row: int, by: VectorPart) -> LikenessQuery:
         """Return what `pool` compares with for a title; raises as `run`."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
+from semrec_faiss.index.cpu.exact import VectorsOf
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
@@ -104,16 +105,17 @@ class Searcher:
         """Return what ``wish`` and exclusions allow; raises as `run` does."""
         return self._restriction(wish, exclusions)[0]
 
-    def chosen(self, count: int, wish: Wish, pool_of: PoolOf) -> TopK:
+    def chosen(self, count: int, wish: Wish, pool_of: PoolOf, vectors_of: VectorsOf | None = None) -> TopK:
         """Take what ``wish`` asks for from lists that are scored in another way than by one vector per query.
 
         Args:
             count: how many queries there are.
             wish: how many titles, and how varied.
             pool_of: see `varied`.
+            vectors_of: returns what titles are compared by; see `choose_varied`.
         """
         if not wish.variety.is_plain:
-            return self.varied(count, wish, pool_of)
+            return self.varied(count, wish, pool_of, vectors_of=vectors_of)
         k = min(wish.k, self.index.count)
         pool = pool_of(np.arange(count), k, wish.strategy)
         return replace(pool, rows=pool.rows[:, :k], scores=pool.scores[:, :k])
@@ -139,7 +141,14 @@ class Searcher:
         gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
-    def varied(self, count: int, wish: Wish, pool_of: PoolOf, queries: Vectors | None = None) -> TopK:
+    def varied(
+        self,
+        count: int,
+        wish: Wish,
+        pool_of: PoolOf,
+        queries: Vectors | None = None,
+        vectors_of: VectorsOf | None = None,
+    ) -> TopK:
         """Choose from pools that grow, each query's own, until it has k titles or its pool is all that matches.
 
         Args:
@@ -159,7 +168,7 @@ class Searcher:
             pool = pool_of(active, size, strategy)
             started = time.perf_counter()
             asked = None if queries is None else queries[active]
-            rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups)
+            rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups, vectors_of)
             stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
             result.rows[active], result.scores[active], result.matching[active] = rows, scores, pool.matching
             result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen

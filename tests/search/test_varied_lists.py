@@ -84,3 +84,18 @@ def test_a_batch_gives_each_user_the_same(films: Recommender) -> None:
     for answer, user in zip(films.recommend(users, 8, max_per={"series": 1}), users, strict=True):
         assert answer.rows.tolist() == films.recommend(user, 8, max_per={"series": 1}).rows.tolist()
         assert len(answer) == 8 and sum(result.fields.get("series") is not None for result in answer) <= 1
+
+
+def test_titles_alike_by_cosine_are_varied_by_cosine(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    vectors = (random.normal(size=(60, 5)) * random.uniform(0.1, 30, size=(60, 1))).astype(np.float32)
+    films = semrec_faiss.build(vectors, config={"index": {"normalize": False}}, output=tmp_path / "index")
+    unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1)[:, None]
+    for weight in (0.2, 0.5, 0.9):
+        chosen: list[int] = []
+        for _ in range(12):  # the pool is of 60, so of all
+            nearest = (unit @ unit[chosen].T).max(axis=1) if chosen else np.zeros(60)
+            worth = (1 - weight) * (unit @ unit[7]) - weight * nearest
+            worth[[7, *chosen]] = -np.inf
+            chosen.append(int(worth.argmax()))
+        assert films.similar("7", 12, diversity=weight).rows.tolist() == chosen
