@@ -194,7 +194,9 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{demo.port}/"
     expect.set_options(timeout=1000 * HANG_SECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=["--no-sandbox"], timeout=1000 * HANG_SECONDS
+        )
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         context.set_default_timeout(1000 * HANG_SECONDS)
         page = context.new_page()
@@ -238,6 +240,7 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("no title answers")
         dark = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        dark.set_default_timeout(1000 * HANG_SECONDS)
         dark.goto(address)
         dark.get_by_role("combobox", name="Title").fill("Alien (1979)")
         dark.keyboard.press("Enter")

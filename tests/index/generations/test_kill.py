@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 KILLS = 52
 
@@ -31,7 +31,9 @@ def kill_builds(how: str, index: Path, folders: list[Path]) -> dict[str, Any]:
     """Run kill_builds.py and return what it saw."""
     program = Path(__file__).with_name("kill_builds.py")
     told = (program, how, index, *folders, KILLS)
-    done = run_python(*told, seconds=600, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+    done = run_python(
+        *told, seconds=3 * HANG_SECONDS, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore"
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import HANG_SECONDS, run_python
 
 HERE = Path(__file__).parent
 OPERATIONS = 20_000
@@ -31,7 +31,7 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_20_000_operations_some_killed_lose_nothing_and_readers_are_answered_right(in_memory: Path) -> None:
-    result = run_python(HERE / "soak.py", in_memory, OPERATIONS, 5, seconds=900, cwd=HERE)
+    result = run_python(HERE / "soak.py", in_memory, OPERATIONS, 5, seconds=3 * HANG_SECONDS, cwd=HERE)
     assert result.returncode == 0, result.stderr[-2000:]
     told = json.loads(result.stdout)
     assert told["operations"] >= OPERATIONS
