@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, REPO
+from conftest import HANG_SECONDS, REPO, until
 
 STEP = """#!/bin/bash
 me="$(basename "$0") $*"
+case "$me" in $SLOW) echo $$ >"$RAN.slow"; command -p sleep 300 ;; esac
+case "$me" in $FAILS) [ "$SLOW" = none ] || until [ -s "$RAN.slow" ]; do command -p sleep 0.01; done ;; esac
 echo "$me" >>"$RAN"
 [ "$(basename "$0")" != python3 ] || { mkdir -p "$3/bin"; : >"$3/bin/activate"; cp "$(dirname "$0")/pip" "$3/bin"; }
 case "$me" in $FAILS) exit 3 ;; esac
@@ -24,7 +26,7 @@ STEPS += ["ruff format", "mypy", "lint-imports"]
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
-def _run(folder: Path, fails: str, once: str = "none") -> tuple[int, list[str]]:
+def _run(folder: Path, fails: str, once: str = "none", slow: str = "none") -> tuple[int, list[str]]:
     commands = folder / "bin"
     commands.mkdir()
     for name in ("python3", "pip", "pytest", "ruff", "mypy", "lint-imports", "chromium", "sleep"):
@@ -33,7 +35,7 @@ def _run(folder: Path, fails: str, once: str = "none") -> tuple[int, list[str]]:
     (folder / ".ci").mkdir()
     shutil.copy(Path(REPO) / ".ci/run", folder / ".ci/run")
     told = {"PATH": f"{commands}:{os.environ['PATH']}", "RAN": str(folder / "ran"), "FAILS": fails}
-    told |= {"TMPDIR": str(folder), "FAILS_ONCE": once}
+    told |= {"TMPDIR": str(folder), "FAILS_ONCE": once, "SLOW": slow}
     done = subprocess.run(
         ["bash", str(folder / ".ci/run")], env=os.environ | told, capture_output=True, timeout=HANG_SECONDS, check=False
     )
@@ -59,3 +61,18 @@ def test_ci_fails_where_a_step_does(step: str, tmp_path: Path) -> None:
 def test_what_comes_over_a_network_is_asked_for_again(step: str, tmp_path: Path) -> None:
     code, ran = _run(tmp_path, "none", f"{step}*")
     assert (code, sum(line.startswith(step) for line in ran)) == (0, 2)
+
+
+def test_what_runs_beside_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    """Once a fault: pip went on writing into the folder that was removed, and left it behind."""
+    code, _ = _run(tmp_path, "pytest *", slow="python3 -m venv */torch")
+    assert code != 0
+    pid = int((tmp_path / "ran.slow").read_text())
+    until(lambda: not _runs(pid))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # one that has ended and that nobody waits for has none
+    except OSError:
+        return False
