@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,31 @@ def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_p
         del again, batcher
         gc.collect()
         until(lambda: set(owner._opened) == {"gen-000002"})
+
+
+@pytest.mark.parametrize("in_a_cycle", [False, True])
+def test_what_the_owner_lets_go_is_gone(data: Path, tmp_path: Path, in_a_cycle: bool) -> None:
+    """Once a fault: what a cycle of objects held stayed for good, as no cycles were looked for among older objects."""
+    index = tmp_path / "index"
+    build(data, index)
+    build(data, index)
+    gc.disable()
+    try:
+        with owning(index, tmp_path) as (owner, device):
+            before = device.open("gen-000001")
+            held = owner._opened["gen-000001"].index
+            if in_a_cycle:
+                held.itself = held  # type: ignore[attr-defined]
+            gone = weakref.ref(held)
+            del held
+            after = device.open("gen-000002")
+            del before
+            until(lambda: gone() is None)
+            assert set(owner._opened) == {"gen-000002"}
+            del after
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class _Child:

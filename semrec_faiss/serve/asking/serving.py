@@ -190,13 +190,8 @@ class Serving:
         return served
 
     def let_go(self) -> None:
-        """Free the index before, which has a GPU's memory, where a cycle of objects still holds it.
-
-        To look for that among all objects there are holds up requests, by 0.1 s beside torch.
-        """
-        if self._before is not None and self._before() is not None:
-            gc.unfreeze()
-            settle()
+        """Free the index before where a cycle of objects still holds it."""
+        free(self._before)
 
     def shards(self) -> list[dict[str, Any]] | None:
         """Say which shards answer, after a second at most; None for an index of one piece."""
@@ -231,6 +226,16 @@ class Serving:
         later = self.current.recommender.pinned()
         later.refresh()
         return later
+
+
+def free(before: weakref.ref[VectorIndex] | None) -> None:
+    """Free an index that was let go of, and its GPU's memory, where a cycle of objects still holds it.
+
+    To look for that among all objects there are holds up requests, by 0.1 s beside torch.
+    """
+    if before is not None and before() is not None:
+        gc.unfreeze()
+        settle()
 
 
 def settle() -> None:

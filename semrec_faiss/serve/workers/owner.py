@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,12 +16,13 @@ from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved.saved_index import SavedIndex
+from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.asking.serving import check_room, settle, warm_and_log
+from semrec_faiss.serve.asking.serving import check_room, free, settle, warm_and_log
 from semrec_faiss.serve.workers import frames
 
 log = logging.getLogger("semrec.serve")
@@ -36,6 +38,7 @@ class DeviceOwner:
         self._batcher = batcher
         self._opened: dict[str, Recommender] = {}
         self._held: dict[socket.socket, Counter[str]] = {}  # how often: one left late may be in use again
+        self._before: weakref.ref[VectorIndex] | None = None
         self._lock = threading.Lock()
 
     def serve(self, door: socket.socket) -> None:
@@ -74,6 +77,7 @@ class DeviceOwner:
     def _open(self, name: str, connection: socket.socket) -> None:
         with self._lock:
             if name not in self._opened:
+                free(self._before)
                 saved = SavedIndex.of(self._generation(name), self._settings)
                 check_room(saved, next((held.saved for held in self._opened.values()), None))
                 recommender = Recommender(saved, self._batcher)
@@ -102,7 +106,8 @@ class DeviceOwner:
             used = {name for held in self._held.values() for name, times in held.items() if times > 0}
             if used:  # workers that are all gone will be back
                 for name in set(self._opened) - used:
-                    del self._opened[name]
+                    self._before = weakref.ref(self._opened.pop(name).index)
+                    free(self._before)
 
     def _search(self, message: frames.Asked, reply: Callable[[frames.ToWorker], None]) -> None:
         recommender = self._opened[message.generation]
