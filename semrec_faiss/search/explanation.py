@@ -239,15 +239,16 @@ def count_before(index: VectorIndex, query: Vectors, row: int, score: np.float32
 
     What float32's rounding cannot tell apart is scored again, as a search does.
     """
-    slack, left = 2 * index.rounding_error(query[None, :])[0], np.ones(index.count, np.bool_)
+    slack, left = 2 * float(index.rounding_error(query[None, :])[0]), np.ones(index.count, np.bool_)
     left[left_out] = False
     before = 0
     for start in range(0, index.count, SCAN_ROWS):
         rows = np.flatnonzero(left[start : start + SCAN_ROWS]) + start
         vectors = index.vectors(rows)
-        scores = vectors @ query
-        near = np.flatnonzero(np.abs(scores - score) <= slack)
-        before += int(np.count_nonzero(scores > score + slack))
+        # One difference decides, of float64: rounded in two ways, a title could be counted twice, or not at all.
+        ahead = (vectors @ query).astype(np.float64) - float(score)
+        near = np.flatnonzero(np.abs(ahead) <= slack)
+        before += int(np.count_nonzero(ahead > slack))
         settled = inner_products(query[None, :], vectors[near][None])[0]
         before += int(np.count_nonzero((settled > score) | ((settled == score) & (rows[near] < row))))
     return before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss import Recommender
+from semrec_faiss.index.cpu.exact import rounding_error
+from semrec_faiss.search.explanation import count_before
 
 COUNT, DIM = 3000, 33
 
@@ -63,3 +66,14 @@ def test_similar_users_are_in_the_order_of_rows(twins: Recommender) -> None:
             expected = np.lexsort((np.arange(len(scores)), -scores))[:k]
             assert [found.user_id for found in twins.similar_users(user, k)] == [twins.users.ids[at] for at in expected]
         assert len(twins.similar_users(user, 999)) == 204
+
+
+@pytest.mark.parametrize("norm", [1.0, 1.1, 1.3, 1.5, 1.6])
+def test_a_title_at_the_edge_of_rounding_is_counted_once(norm: float) -> None:
+    vectors = (1 + np.arange(12, dtype=np.float32) * np.float32(2**-23))[:, None]  # each next to the one before
+    index: Any = SimpleNamespace(
+        count=12, vectors=lambda rows: vectors[rows], rounding_error=lambda query: rounding_error(query, norm)
+    )
+    for row in range(12):
+        before = count_before(index, np.ones(1, np.float32), row, vectors[row, 0], np.empty(0, np.int64))
+        assert before == 11 - row
