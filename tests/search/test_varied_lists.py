@@ -13,6 +13,9 @@ import pytest
 import semrec_faiss
 from semrec_faiss import Recommender, Taste
 from semrec_faiss.search.answers.answer import Answer
+from semrec_faiss.search.profile import profile_search
+from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.wish import Wish
 
 COUNT, CLOSE = 300, 200
 """All titles; the first so many are one series and lie close together: no pool of the nearest goes past them."""
@@ -84,6 +87,22 @@ def test_a_batch_gives_each_user_the_same(films: Recommender) -> None:
     for answer, user in zip(films.recommend(users, 8, max_per={"series": 1}), users, strict=True):
         assert answer.rows.tolist() == films.recommend(user, 8, max_per={"series": 1}).rows.tolist()
         assert len(answer) == 8 and sum(result.fields.get("series") is not None for result in answer) <= 1
+
+
+@pytest.mark.parametrize("films", ["interests"], indirect=True)
+def test_pools_of_varied_lists_are_fetched_in_blocks_too(films: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [f"u{user}" for user in range(9)]
+    expected = films.recommend(users, 8, diversity=0.5).rows
+    cells, run = [], Searcher.run
+
+    def counted(own: Searcher, queries: Any, wish: Wish, exclusions: Any = None) -> Any:
+        cells.append(len(queries) * wish.k)
+        return run(own, queries, wish, exclusions)
+
+    monkeypatch.setattr(profile_search, "BLOCK_CELLS", 500)
+    monkeypatch.setattr(Searcher, "run", counted)
+    assert films.recommend(users, 8, diversity=0.5).rows.tolist() == expected.tolist()
+    assert 0 < max(cells) <= 500
 
 
 def test_titles_alike_by_cosine_are_varied_by_cosine(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ class ProfileSearch:
         Raises:
             UsageError: the index knows no histories, or what `Searcher.run` raises.
         """
-        step = max(1, BLOCK_CELLS // (self._fetch(profile, wish, wish.k) * profile.interests))
+        size = wish.k if wish.variety.is_plain else wish.variety.pool(wish.k)
+        step = max(1, BLOCK_CELLS // (self._fetch(profile, wish, size) * profile.interests))
         blocks = [users[first : first + step] for first in range(0, len(users), step)] or [users]
         found = []
         for number, block in enumerate(blocks):
