@@ -32,10 +32,16 @@ def any_of_from(value: Any) -> AnyOf:
 def _values_of(values: Any, field: str) -> tuple[str, ...]:
     what = f"any_of[{field!r}]"
     if isinstance(values, _VALUES):
-        return (str(values),)
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes | bytearray | Mapping):
+        return (_text_of(values),)
+    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | bytearray | Mapping)
+    if not is_list or (isinstance(values, np.ndarray) and not values.ndim):
         return names_of(values, what)
-    return names_of([str(one) if isinstance(one, _VALUES) else one for one in values], what)
+    return names_of([_text_of(one) if isinstance(one, _VALUES) else one for one in values], what)
+
+
+def _text_of(value: Any) -> str:
+    """Return a value's text; of truth values that of JSON, which fields of mixed types hold."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def ranges_from(value: Any) -> Ranges:

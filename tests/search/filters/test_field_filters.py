@@ -14,7 +14,7 @@ from conftest import Semrec
 
 import semrec_faiss
 from semrec_faiss import Filter, Recommender, UsageError
-from semrec_faiss.search.filters.field_filters import parse_any_of, parse_max_per, parse_ranges
+from semrec_faiss.search.filters.field_filters import any_of_from, parse_any_of, parse_max_per, parse_ranges
 
 COUNT = 30
 SONGS = {
@@ -62,6 +62,7 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
     recommender = Recommender.open(index)
     for wanted, says in (
         ({"any_of": {"brand": "x"}}, "no field 'brand'"),
+        ({"any_of": {"length": np.array(5)}}, "a list of texts or integers is expected"),
         ({"ranges": {"length": ("a", None)}}, "'a' is not a number"),
         ({"ranges": {"tags": (1, 2)}}, "which has no order"),
         ({"ranges": {"released": ("soon", None)}}, "soon"),
@@ -69,6 +70,11 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
     ):
         with pytest.raises(UsageError, match=says):
             recommender.search(VECTORS[:1], 3, where=Filter(**wanted))  # type: ignore[arg-type]
+
+
+def test_truth_values_are_named_as_in_json() -> None:
+    """A field that holds both true and 1 is JSON, whose text is compared."""
+    assert any_of_from({"x": True, "y": [np.False_, 1, "True"]}) == (("x", ("true",)), ("y", ("false", "1", "True")))
 
 
 def test_options_are_read() -> None:
