@@ -154,10 +154,11 @@ def apply_plan(
         anew = if_possible(lambda: compacted(directory, saved, progress))
     before = saved if anew is None else SavedIndex.of(anew, _ON_CPU)
     generation, written, size = _publish(directory, before, plan, strict=strict)
+    again = None
     if compact_at is not None and generation.manifest.share_apart > compact_at:
-        anew = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
-        generation = generation if anew is None else anew
-    return summary_of(generation, plan, written, size, is_compacted=anew is not None)
+        again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
+    is_compacted = anew is not None or again is not None
+    return summary_of(generation if again is None else again, plan, written, size, is_compacted=is_compacted)
 
 
 def if_possible(compact: Callable[[], Generation]) -> Generation | None:

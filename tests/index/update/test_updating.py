@@ -549,6 +549,18 @@ def test_all_titles_or_all_users_may_be_others(profile: dict[str, Any] | None, t
         verify(index)
 
 
+def test_an_index_built_anew_before_an_update_was_compacted_though_not_again_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = begun(12)
+    index = model.build(tmp_path / "first", {"type": "ivf_flat", "build": {"nlist": 16}, "search": {"nprobe": 16}})
+    update_index(index, Change(remove_titles=list(model.titles)[:1]), compact_at=None)
+    monkeypatch.setattr("semrec_faiss.index.update.updating.MOST_SEGMENTS", 1)
+    with pytest.warns(RuntimeWarning, match="could not be built anew"):  # of the nine titles that are left
+        done = update_index(index, Change(remove_titles=list(model.titles)[1:51]))
+    assert (done.title_count, done.compacted, done.segments, done.generation) == (9, True, 1, "gen-000004")
+
+
 def test_an_update_is_made_where_building_anew_fails(tmp_path: Path) -> None:
     model, _ = begun(11)
     index = model.build(tmp_path / "first", {"type": "ivf_flat", "build": {"nlist": 16}, "search": {"nprobe": 16}})
