@@ -140,7 +140,10 @@ class OpenShards:
 
     def lose(self, shard: int) -> None:
         """Take a shard for lost until it answers a ping: where partial answers are wanted, it is not waited for."""
-        self._lost[shard] = self._call(shard, "ping", ()) if self.replicas else None
+        ping = self._lost.get(shard)
+        if self.replicas and (ping is None or _is_over(load_ray(), ping)):  # one on its way is not overtaken for ever
+            ping = self._call(shard, "ping", ())
+        self._lost[shard] = ping
 
     def lost_one(self) -> UnavailableError:
         """Return the error for a question that a shard which is lost may know the answer to."""
@@ -213,15 +216,14 @@ class OpenShards:
 
     def _is_lost(self, ray: Any, shard: int) -> bool:
         """Tell whether a shard that did not answer in time still answers no ping: it may just have taken longer."""
-        if shard not in self._lost:
+        try:
+            ping = self._lost[shard]
+        except KeyError:
             return False
-        ping = self._lost.get(shard)
-        is_over = ping is not None and bool(ray.wait([ping], timeout=0)[0])
-        if is_over and _is_fine(ray, ping):
+        if ping is not None and _is_over(ray, ping) and _is_fine(ray, ping):
             self._lost.pop(shard, None)
             return False
-        if is_over or ping is None:
-            self.lose(shard)
+        self.lose(shard)
         return True
 
     def _lost_one(self, shard: int, what: str) -> UnavailableError:
@@ -234,6 +236,10 @@ def named(listed: ShardList, shard: int) -> str:
     nodes = [place.node for place in one.places if place.node is not None]
     where = f", on {' and '.join(nodes)}" if nodes else ""
     return f"shard {shard} of {len(listed.shards)} (titles {one.first:,} to {one.first + one.titles - 1:,}{where})"
+
+
+def _is_over(ray: Any, ping: Any) -> bool:
+    return bool(ray.wait([ping], timeout=0)[0])
 
 
 def _is_fine(ray: Any, ping: Any) -> bool:

@@ -135,3 +135,30 @@ def test_a_shard_that_was_late_once_is_waited_for_again_once_it_answers_a_ping(m
     assert shards.ask_all("ping") == {0: 0, SLOW: SLOW}
     assert not shards._lost
     assert given[-1] > 1, "all the time that is given, not that of a lost shard"
+
+
+def test_questions_of_a_slow_shard_do_not_keep_overtaking_its_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: each late answer had a ping of its own, so that none was there when it was looked for."""
+    shards = _shards(monkeypatch, _is_slow, partial=True)
+    is_there: list[bool] = []
+
+    def wait(pings: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return [ping for ping in pings if is_there and ping == "first"], []
+
+    def get(asked: Any, timeout: float = 0.0) -> Any:
+        if asked == SLOW:
+            _is_slow(timeout)
+        return asked
+
+    told = SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions)
+    monkeypatch.setattr(asking, "load_ray", lambda: told)
+    call = shards._call
+    pings = iter(["first", "second", "third", "fourth"])
+    monkeypatch.setattr(
+        shards, "_call", lambda shard, method, given: next(pings) if method == "ping" else call(shard, "ping", given)
+    )
+    assert shards.ask_all("best") == shards.ask_all("best") == {0: 0}
+    assert shards._lost == {SLOW: "first"}, "it is still on its way"
+    is_there.append(True)
+    assert not shards._is_lost(told, SLOW)
+    assert not shards._lost
