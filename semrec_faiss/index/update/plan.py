@@ -202,7 +202,7 @@ def _titles(
         new = [ids[at] for at in np.flatnonzero(~there)[:_NAMED]]
         raise DataError(
             f"{folder.metadata}: {int((~there).sum()):,} titles are new, such as {', '.join(map(repr, new))}, and there"
-            " are not vectors",
+            " are no vectors",
             fix="add media/content_vectors.npy, a vector a title",
         )
     written = ~there
