@@ -184,7 +184,8 @@ class Serving:
                 raise
             settle()
             self._before = None if self.current is None else weakref.ref(self.current.recommender.index)
-            self.current, self._taken, self.refused = served, told, None
+            self.refused = None  # before the new one is seen: /readyz, in another thread, would name both
+            self.current, self._taken = served, told
             self.loads += 1
             log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
         return served
