@@ -170,7 +170,7 @@ def if_possible(compact: Callable[[], Generation]) -> Generation | None:
         return compact()
     except SemrecError as error:
         warnings.warn(
-            f"the change is made, but the index could not be built anew, which is due: {error}",
+            f"the index could not be built anew, which is due, and is changed without: {error}",
             RuntimeWarning,
             stacklevel=4,
         )

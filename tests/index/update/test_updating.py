@@ -565,7 +565,7 @@ def test_an_update_is_made_where_building_anew_fails(tmp_path: Path) -> None:
     model, _ = begun(11)
     index = model.build(tmp_path / "first", {"type": "ivf_flat", "build": {"nlist": 16}, "search": {"nprobe": 16}})
     gone = list(model.titles)[:50]
-    with pytest.warns(RuntimeWarning, match="the change is made, but the index could not be built anew"):
+    with pytest.warns(RuntimeWarning, match="built anew, which is due, and is changed without"):
         done = update_index(index, Change(remove_titles=gone))
     assert (done.title_count, done.titles.removed, done.compacted, done.segments) == (10, 50, False, 1)
     assert Recommender.open(index).saved.generation.folder.name == done.generation == "gen-000002"
