@@ -239,6 +239,6 @@ def _movie_problem(text: str, movies: Container[int]) -> str | None:
 
 def _float(text: str) -> float:
     try:
-        return float(text)
+        return float("nan" if "_" in text else text)  # Python takes 1_0 for 10
     except ValueError:
         return float("nan")

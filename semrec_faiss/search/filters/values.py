@@ -59,7 +59,8 @@ def holds_numbers(kind: str) -> bool:
 def number_of(text: str, field: str) -> Decimal:
     """Read a number, as many digits as it has; raises UsageError for what is none."""
     try:
-        number = math.nan if math.isnan(float(text)) else Decimal(text)
+        is_none = math.isnan(float(text)) or "_" in text  # 1_0 is Python's way to write a number, and nobody else's
+        number = math.nan if is_none else Decimal(text)
     except (ValueError, ArithmeticError):
         number = math.nan
     if isinstance(number, float):

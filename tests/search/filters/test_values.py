@@ -78,6 +78,6 @@ def test_a_float_bound_means_what_a_float_holds() -> None:
 
 
 def test_what_is_no_number_is_refused() -> None:
-    for text in ("abc", "nan", "", "１x"):
+    for text in ("abc", "nan", "", "１x", "1_0"):
         with pytest.raises(UsageError, match="is not a number"):
             one_of("x", ["5", text], "BIGINT", "x")
