@@ -165,9 +165,8 @@ def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors | None)
     if vectors is None:
         return np.broadcast_to(-np.arange(scores.shape[1], dtype=np.float32), scores.shape)
     if queries is None:
-        return np.where(
-            np.isfinite(scores), scores, np.float32(0)
-        )  # an empty place holds -inf, which 0 does not cancel
+        # An empty place holds -inf, which 0 does not cancel.
+        return np.where(np.isfinite(scores), scores, np.float32(0))
     return inner_products(queries, vectors)
 
 

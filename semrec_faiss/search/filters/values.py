@@ -91,10 +91,9 @@ def _float(number: Decimal, kind: str) -> str:
 
 
 def _literal(number: Decimal, kind: str) -> str:
-    wide = (
-        f"DECIMAL(38,{_scale(kind)})" if kind.startswith("DECIMAL") else "UHUGEINT" if kind == "UHUGEINT" else "HUGEINT"
-    )
-    return f"'{number:f}'::{wide}"
+    if kind.startswith("DECIMAL"):
+        return f"'{number:f}'::DECIMAL(38,{_scale(kind)})"
+    return f"'{number:f}'::{kind if kind == 'UHUGEINT' else 'HUGEINT'}"
 
 
 def _rounded(number: Decimal, kind: str, rounding: str) -> Decimal:
