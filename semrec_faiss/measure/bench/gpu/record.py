@@ -96,6 +96,7 @@ class MaskedBatch(Part):
         unmasked_ms, masked_ms, ratio: the kernels alone, which look every title up in the mask.
         unproven: answers that the first pass does not prove.
         filtered: the whole search by a filter that was used before, whose titles are gathered, from numpy to numpy.
+        first_filtered: the same by a filter that was not, another one for each repeat.
     """
 
     titles: AtLeastOne
@@ -106,6 +107,7 @@ class MaskedBatch(Part):
     ratio: Amount
     unproven: Count
     filtered: Times | None = None
+    first_filtered: Times | None = None
 
 
 class GpuPeak(Part):

@@ -20,8 +20,10 @@ def test_everybody_is_measured_in_one_run() -> None:
             assert len(row[name]["times_ms"]) >= 3
         assert row["largest_error"] < 1e-5
         assert row["fused_to_limit"] == pytest.approx(row["fused"]["median_ms"] / row["limit_ms"], rel=1e-2)
-    assert {row["share"] for row in document["masked"]} == {0.5, 0.1, 0.01, 0.001}
-    assert all(row["filtered"]["median_ms"] > 0 for row in document["masked"])
+    assert {row["share"] for row in document["masked"]} == {0.5, 0.2, 0.1, 0.05, 0.01, 0.001, 0.0001}
+    for row in document["masked"]:
+        assert row["filtered"]["median_ms"] > 0
+        assert len(row["first_filtered"]["times_ms"]) == 20
     assert document["memory"][0]["vector_bytes"] == 3000 * 64 * 6
 
 
