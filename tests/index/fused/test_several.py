@@ -147,7 +147,7 @@ def test_a_gpu_whose_memory_does_not_suffice_is_named(layout: Any, monkeypatch: 
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
     for its in several.searchers:
-        monkeypatch.setattr(its.filters, "_bitmap", full)
+        monkeypatch.setattr(its.filters._bitmaps, "send", full)
     with pytest.raises(DeviceError, match=rf"{several.searchers[0].name[:3]}.* failed: CUDA out of memory"):
         several.search(titles[:2], 3, mask=np.ones(300, np.bool_))
 
