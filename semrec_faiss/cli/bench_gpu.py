@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ from semrec_faiss.errors import UsageError
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.gpu.float16 import Float16Results
     from semrec_faiss.measure.bench.gpu.originals import OriginalsResults
-    from semrec_faiss.measure.bench.gpu.record import GpuResults
+    from semrec_faiss.measure.bench.gpu.record import GpuResults, MaskedBatch
     from semrec_faiss.measure.bench.gpu.several_record import GpusResults, SearcherTimes
 
 
@@ -110,15 +111,26 @@ def _print_gpu(results: GpuResults) -> None:
         proven = [f"×{row.fused_to_limit:.2f}", str(row.unproven)]
         rows.append([f"{row.titles:,}", f"{row.queries:,}", row.reads, *times, *proven])
     print_table(columns, rows, right=tuple(range(len(columns))))
-    click.echo("\nMasked to a share of the titles, to the time without a mask:")
-    masked = [
-        [f"{row.titles:,}", f"{row.queries:,}", f"{row.share:.0%}", as_ms(row.masked_ms), f"×{row.ratio:.3f}"]
-        for row in results.masked
-    ]
-    print_table(["titles", "queries", "share", "masked", ""], masked, right=(0, 1, 2, 3, 4))
+    if results.masked:
+        _print_masked(results.masked)
     for peak in results.memory:
         beyond = as_size(peak.peak_beyond_vectors_bytes)
         click.echo(f"{peak.titles:,} titles, {peak.queries:,} queries: {beyond} beside the vectors at the peak")
+
+
+def _print_masked(rows: Sequence[MaskedBatch]) -> None:
+    click.echo(
+        "\nMasked to a share of the titles: kernels, to the time without a mask; and a filter from numpy to numpy:"
+    )
+    shown = [
+        [
+            *(f"{row.titles:,}", f"{row.queries:,}", f"{row.share:.2%}", as_ms(row.masked_ms), f"×{row.ratio:.3f}"),
+            *("–" if used is None else as_ms(used.median_ms) for used in (row.first_filtered, row.filtered)),
+        ]
+        for row in rows
+    ]
+    columns = ["titles", "queries", "share", "kernels", "", "first use", "later uses"]
+    print_table(columns, shown, right=tuple(range(len(columns))))
 
 
 def _print_gpus(results: GpusResults) -> None:

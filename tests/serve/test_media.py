@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
 from semrec_faiss.serve.api.openapi import _PROBLEMS
@@ -13,6 +12,8 @@ from semrec_faiss.serve.wire.media import body_kind, reply_kind
 from semrec_faiss.serve.wire.messages import ARROW, JSON, Request
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Explain, Search, Similar
+
+jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
 QUESTION = b'{"title": "m00003", "k": 2}'
 

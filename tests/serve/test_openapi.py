@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
 from semrec_faiss.serve.keys import add_key
 from tests.serve.conftest import Asker
+
+jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
 ASKED: dict[tuple[str, str], list[Any]] = {
     ("POST", "/v1/similar"): [{"title": "m00003", "k": 4}, {"titles": ["m00003", "m00004"], "years": [1960, None]}],

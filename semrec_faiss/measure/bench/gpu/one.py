@@ -97,7 +97,8 @@ def bench_gpu(bench: GpuBench, progress: Progress = silent) -> GpuResults:
         for count in batches:
             progress(f"{titles:,} titles", batches.index(count), len(batches))
             rows.append(run.batch(count, hardware))
-        masked += [run.masked(count, share) for count in MASKED_BATCHES if count in batches for share in SHARES]
+        if bench.spectrum == "round":  # filters are searched alike, whatever the vectors
+            masked += [run.masked(count, share) for count in MASKED_BATCHES if count in batches for share in SHARES]
         memory.append(run.memory(max(batches)))
         progress(f"{titles:,} titles", len(batches), len(batches))
         del run
