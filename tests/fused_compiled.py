@@ -24,12 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from semrec_faiss.index.fused.batches import Lists, leave_out
-from semrec_faiss.index.fused.block_search import Workspace
 from semrec_faiss.index.fused.cards import Card, fitted
-from semrec_faiss.index.fused.known_filters import KnownFilter, KnownFilters
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     CODED_K,
@@ -44,6 +40,7 @@ from semrec_faiss.index.fused.plan import (
     plan_search,
     through_codes,
 )
+from semrec_faiss.index.fused.shelves import list_rows, listing_programs
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 
@@ -227,8 +224,8 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
     allowed = None if search.masking == "none" else made(words, dtype=torch.int32)
     with noted() as launches:
         if search.gathered:
-            known = KnownFilter(np.empty(0, np.bool_), search.titles, made(words, dtype=torch.int32))
-            KnownFilters(titles, Workspace())._rows_of(known)
+            counts = made(listing_programs(search.titles), dtype=torch.int32)
+            list_rows(made(words, dtype=torch.int32), counts, titles.origins)
         if search.masking == "own":
             shared, stride = allowed, words
             allowed = made(queries, words, dtype=torch.int32)

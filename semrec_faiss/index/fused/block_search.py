@@ -79,13 +79,7 @@ class _Recorded:
 class BlockSearch:
     """Searches titles on one GPU, a block of queries at a time; one thread at a time."""
 
-    def __init__(
-        self,
-        titles: GpuTitles,
-        workspace: Workspace,
-        graphs_bytes: int = GRAPHS_BYTES,
-        recorded_at: int = RECORDED_AT,
-    ) -> None:
+    def __init__(self, titles: GpuTitles, workspace: Workspace, graphs_bytes: int = GRAPHS_BYTES) -> None:
         """Search ``titles``, keeping recorded batches of up to ``graphs_bytes`` in all."""
         self._torch = load_torch()
         self.titles = titles
@@ -93,7 +87,7 @@ class BlockSearch:
         self._device = titles.halves.device
         self._card = Card.of(self._torch, self._device)
         self.keeps_bounds = False
-        self._graphs_bytes, self._recorded_at = graphs_bytes, recorded_at
+        self._graphs_bytes = graphs_bytes
         self._codes_pay, self._coded, self._left = titles.codes is not None, 0, 0
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
 
@@ -235,7 +229,7 @@ class BlockSearch:
         size += prepared_bytes(plan, self.titles.count) if self._repeats(k) else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
-        if not fits or kind.asked < self._recorded_at:
+        if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
             return self._direct(plan, queries, k)
         feed = batch.feed(self._device, queries)

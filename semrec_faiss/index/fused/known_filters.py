@@ -1,8 +1,9 @@
-"""Filters that were used lately: their bitmaps, and the titles that they allow gathered together where that pays.
+"""Filters that were used lately: their bitmaps, and the titles that they allow copied together where that pays.
 
 A filter that allows few titles should cost what searching few titles costs. Copying them together costs something too:
 so a filter is searched by its bitmap until what that has cost too much, estimated, amounts to what copying costs. That
-is never more than twice the best (the ski-rental rule), and for a large batch the first search copies at once.
+is never more than twice the best (the ski-rental rule), and mostly the first search copies at once. They are copied to
+a shelf, which takes longer to make than to fill: filters share it, and one that comes back often gets another.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.fused.bitmaps import Bitmaps
-from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.plan import CODED_TITLES, code_bytes, through_codes
+from semrec_faiss.index.fused.block_search import Workspace
+from semrec_faiss.index.fused.plan import through_codes
+from semrec_faiss.index.fused.shelves import Shelf, shelf_bytes, shelf_size
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 FILTERS_KNOWN = 64
@@ -22,53 +24,42 @@ FILTERS_KNOWN = 64
 READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
 """What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
 
-GATHERING_MS = 0.9
-"""What the host takes to gather titles: to list their rows, to make the buffers of a block, and to launch kernel by
-kernel what for all titles is recorded. An H200's host, 1 % of a million titles: one query by gathering 1.4 ms, by the
-bitmap 0.35."""
+LOADING_MS = 0.05
+"""What it takes to begin to fill a shelf: to launch it, and to list the rows. Estimated, not measured."""
 
-GATHERED_SHARE, LEAST_GATHERED_BYTES, MOST_GATHERED_BYTES = 0.5, 256 << 20, 4 << 30
-"""Gathered titles may take half as much GPU memory as all titles do, within these bounds."""
+MAKING_MS, ANOTHER_MS = 0.9, 5.0
+"""What a shelf takes to make, beside the copying: on an H200's host buffers took 0.3 ms, and launches kernel by kernel
+0.3 to 1.0. And what another one does of a size that there is: recordings of its own besides, 3 to 5 ms each."""
 
-GATHERED_GRAPHS_BYTES = 64 << 20
-"""GPU memory of the recorded batches of one filter's titles; counted with them."""
-
-LISTED_WORDS, COUNTED_AT_ONCE = 256, 1024
-"""Words of a bitmap whose rows one program lists, and counts of programs before it that it adds up together."""
-
-GATHERED_RECORDED_AT = 8
-"""How many batches of a kind a filter sees before one is recorded, which takes as long as that saves in eight."""
+SHELVED_SHARE, LEAST_SHELVES_BYTES, MOST_SHELVES_BYTES = 0.5, 256 << 20, 4 << 30
+"""Shelves may take half as much GPU memory as all titles do, within these bounds."""
 
 
-@dataclass
+@dataclass(eq=False)
 class KnownFilter:
     """A filter that was used.
 
     Attributes:
         mask: bool (titles,).
         allowed: how many titles it allows.
-        lost_ms: what its searches by bitmap have taken longer than they would have with its titles gathered, estimated.
         bitmap: int32 (`bitmap_words`,) on the GPU.
-        counted: GPU memory that its gathered titles and their recorded batches took when last looked at, which is done
-            for the filter used last: for all of them at every use it would take longer than a search.
-        gathered: a search of its titles gathered together.
+        within: the bitmap of its own titles on a shelf; None where that would hold the whole catalogue.
+        lost_ms: what its searches by bitmap have taken longer than they would have from a shelf, since it was on one.
+        loaded_ms: what copying its titles has taken since a shelf was made for it; estimated, both.
+        shelf: where its titles are.
     """
 
     mask: Mask
     allowed: int
     bitmap: Any
+    within: Any
     lost_ms: float = 0.0
-    gathered: BlockSearch | None = None
-    counted: int = 0
-
-    @property
-    def bytes(self) -> int:
-        """GPU memory that its gathered titles and their recorded batches take."""
-        return 0 if self.gathered is None else self.gathered.titles.bytes + self.gathered.recorded_bytes
+    loaded_ms: float = 0.0
+    shelf: Shelf | None = None
 
 
 class KnownFilters:
-    """The filters used last on one GPU, and which of them have their titles gathered; one thread at a time."""
+    """The filters used last on one GPU, and which of them are on a shelf; one thread at a time."""
 
     def __init__(self, titles: GpuTitles, workspace: Workspace) -> None:
         """Know none yet."""
@@ -76,97 +67,111 @@ class KnownFilters:
         self._titles, self._workspace = titles, workspace
         self._known: OrderedDict[int, KnownFilter] = OrderedDict()
         self._bitmaps = Bitmaps(titles.count, titles.halves.device)
-        self.budget = min(MOST_GATHERED_BYTES, max(LEAST_GATHERED_BYTES, int(GATHERED_SHARE * titles.bytes)))
+        self._shelves: list[Shelf] = []  # the one used last at the end
+        self._lost_ms: dict[int, float] = {}  # for lack of any shelf of a size
+        self.budget = min(MOST_SHELVES_BYTES, max(LEAST_SHELVES_BYTES, int(SHELVED_SHARE * titles.bytes)))
 
     def place(self, mask: Mask, queries: int) -> KnownFilter:
-        """Look a filter up for a batch of so many queries, gathering its titles where that has come to pay."""
-        latest = next(reversed(self._known.values()), None)
+        """Look a filter up for a batch of so many queries, copying its titles to a shelf where that has come to pay."""
+        latest = self._shelves[-1] if self._shelves else None
         if latest is not None and latest.counted != latest.bytes:  # a batch was recorded since
             latest.counted = latest.bytes
             self._keep_within(latest)
         known = self._known.get(id(mask))
         if known is None:
-            bitmap, allowed = self._bitmaps.send(mask)
-            known = self._known[id(mask)] = KnownFilter(mask, allowed, bitmap)
+            known = self._known[id(mask)] = KnownFilter(mask, *self._bitmaps.send(mask))
             if len(self._known) > FILTERS_KNOWN:
-                self._let_go_of(self._known.popitem(last=False)[1])
+                self._known.popitem(last=False)
         self._known.move_to_end(id(mask))
-        if known.gathered is None and known.allowed:
-            known.lost_ms += masking_loss_ms(self._titles, queries, known.allowed)
-            if known.lost_ms >= gathering_ms(known.allowed, self._titles.dim):
-                self._gather(known)
+        if known.shelf is None and known.allowed and known.within is not None:
+            self._shelve(known, queries)
+        if known.shelf is not None:
+            self._shelves.remove(known.shelf)
+            self._shelves.append(known.shelf)
         return known
 
     def let_go(self) -> bool:
-        """Free everything gathered; False where there was nothing."""
-        gathered = [known for known in self._known.values() if known.gathered is not None]
-        for known in gathered:
-            _forget(known)
-        if gathered:
+        """Free all shelves, where memory ran out, and make half as many from now on; False where there was none."""
+        shelves = list(self._shelves)
+        for shelf in shelves:
+            self._let_go_of(shelf)
+        if shelves:
+            self.budget //= 2
             self._workspace.forget()
-        return bool(gathered)
+        return bool(shelves)
 
-    def _gather(self, known: KnownFilter) -> None:
-        needed = gathered_bytes(known.allowed, self._titles.dim)
-        if needed > self.budget:
+    def _shelve(self, known: KnownFilter, queries: int) -> None:
+        """Copy a filter's titles to a shelf, where searching by its bitmap has come to cost as much as that."""
+        size = shelf_size(known.allowed)
+        lost, loading = masking_loss_ms(self._titles, queries, size), loading_ms(size, self._titles.dim)
+        known.lost_ms += lost
+        shelf = next((shelf for shelf in self._shelves if shelf.size == size), None)  # the one not used for longest
+        if shelf is None:
+            self._lost_ms[size] = self._lost_ms.get(size, 0.0) + lost
+        if known.lost_ms < loading or (shelf is None and self._lost_ms[size] < MAKING_MS + loading):
             return
-        self._keep_within(known, more=needed)
         try:
-            titles = self._titles.gather(self._rows_of(known))
-            known.gathered = BlockSearch(titles, self._workspace, GATHERED_GRAPHS_BYTES, GATHERED_RECORDED_AT)
-            known.counted = known.bytes
+            if shelf is None or known.loaded_ms >= ANOTHER_MS:
+                known.loaded_ms = 0.0
+                shelf = self._made(size, beside=shelf)
+            if shelf is None:
+                return
+            self._clear(shelf)
+            shelf.load(known.bitmap)
         except self._torch.cuda.OutOfMemoryError:  # by its bitmap, then, and not tried again at once
-            known.lost_ms = 0.0
+            known.lost_ms = self._lost_ms[size] = 0.0
+            return
+        known.shelf, known.lost_ms, known.loaded_ms = shelf, 0.0, known.loaded_ms + loading
 
-    def _keep_within(self, wanted: KnownFilter, more: int = 0) -> None:
-        """Let the titles of the filters go that were used longest ago, until what is left keeps to the budget."""
-        held = more + sum(known.counted for known in self._known.values())
-        for known in list(self._known.values()):
+    def _made(self, size: int, beside: Shelf | None) -> Shelf | None:
+        """Make a shelf; let others go for it where there is none of its size, and else take that one.
+
+        None where it would take too much by itself.
+        """
+        needed = shelf_bytes(size, self._titles.dim)
+        if needed > self.budget or (beside is not None and needed + self._held > self.budget):
+            return beside
+        self._keep_within(None, more=needed)
+        shelf = Shelf(self._titles, size, self._workspace)
+        self._lost_ms[size] = 0.0
+        self._shelves.append(shelf)
+        return shelf
+
+    @property
+    def _held(self) -> int:
+        return sum(shelf.counted for shelf in self._shelves)
+
+    def _keep_within(self, wanted: Shelf | None, more: int = 0) -> None:
+        """Let the shelves go that were used longest ago, until what is left keeps to the budget."""
+        held = more + self._held
+        for shelf in list(self._shelves):
             if held <= self.budget:
                 return
-            if known is not wanted and known.gathered is not None:
-                held -= known.counted
-                self._let_go_of(known)
+            if shelf is not wanted:
+                held -= shelf.counted
+                self._let_go_of(shelf)
 
-    def _let_go_of(self, known: KnownFilter) -> None:
-        """Free what a filter has gathered, and the buffers of blocks that were made for it."""
-        if known.gathered is not None:
-            self._workspace.forget(known.gathered.titles)
-        _forget(known)
+    def _let_go_of(self, shelf: Shelf) -> None:
+        """Free a shelf, its recordings, and the buffers of blocks that were made for it."""
+        self._workspace.forget(shelf.titles)
+        self._shelves.remove(shelf)
+        self._clear(shelf)
 
-    def _rows_of(self, known: KnownFilter) -> Any:
-        """List the rows that a filter allows, on the GPU, without waiting for it: int32, ascending."""
-        from semrec_faiss.index.fused.kernels import gathering
-
-        def room(count: int) -> Any:
-            return self._torch.empty(count, dtype=self._torch.int32, device=known.bitmap.device)
-
-        words = len(known.bitmap)
-        programs = -(-words // LISTED_WORDS)
-        counts, rows = room(programs), room(known.allowed)
-        gathering.count_rows[(programs,)](known.bitmap, counts, words, WORDS=LISTED_WORDS, num_warps=4)
-        sizes = {"WORDS": LISTED_WORDS, "BLOCK": COUNTED_AT_ONCE}
-        gathering.list_rows[(programs,)](known.bitmap, counts, rows, words, **sizes, num_warps=4)
-        return rows
+    def _clear(self, shelf: Shelf) -> None:
+        """Note that no filter's titles are there any more."""
+        for known in self._known.values():
+            if known.shelf is shelf:
+                known.shelf = None
 
 
-def _forget(known: KnownFilter) -> None:
-    known.gathered, known.lost_ms, known.counted = None, 0.0, 0
-
-
-def masking_loss_ms(titles: GpuTitles, queries: int, allowed: int) -> float:
-    """Estimate how much longer a search by bitmap takes than one of the allowed titles alone; of few titles a query."""
+def masking_loss_ms(titles: GpuTitles, queries: int, size: int) -> float:
+    """Estimate how much longer a search by bitmap takes than one of ``size`` titles alone; of few titles a query."""
     coded = titles.codes is not None and through_codes(titles.count, queries, 1, screened=titles.screened)
     read_bytes = titles.codes.bytes / titles.count if titles.codes is not None and coded else 2 * titles.dim
     multiplied = titles.dim * queries
-    return (titles.count - allowed) * max(read_bytes / READ_BYTES_A_MS, 2 * multiplied / MULTIPLIED_A_MS)
+    return (titles.count - size) * max(read_bytes / READ_BYTES_A_MS, 2 * multiplied / MULTIPLIED_A_MS)
 
 
-def gathering_ms(allowed: int, dim: int) -> float:
-    """Estimate what gathering takes: each vector is read, by itself, and written."""
-    return GATHERING_MS + 2 * gathered_bytes(allowed, dim) / READ_BYTES_A_MS
-
-
-def gathered_bytes(titles: int, dim: int) -> int:
-    """Return the GPU memory that gathered titles take: float16 copies, a row number each, and of many codes too."""
-    return titles * (2 * dim + 4) + (code_bytes(titles, dim) if titles >= CODED_TITLES else 0)
+def loading_ms(size: int, dim: int) -> float:
+    """Estimate what filling a shelf takes: each vector is read, by itself, and written."""
+    return LOADING_MS + 2 * shelf_bytes(size, dim) / READ_BYTES_A_MS

@@ -279,8 +279,8 @@ class FusedSearcher:
         if mask is None:
             return self._all, None, self.titles.count
         known = self.filters.place(mask, queries)
-        if known.gathered is not None:
-            return known.gathered, None, known.allowed
+        if known.shelf is not None:
+            return known.shelf.search, known.within, known.allowed
         return self._all, known.bitmap, known.allowed
 
     def _take_copies(self) -> None:

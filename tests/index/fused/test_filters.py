@@ -1,7 +1,8 @@
-"""Filters of type fused: by bitmap or with their titles gathered together, the same answers bit for bit."""
+"""Filters of type fused: by bitmap or from a shelf with their titles, the same answers bit for bit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -14,31 +15,57 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.bitmaps import Bitmaps
-from semrec_faiss.index.fused.known_filters import GATHERED_RECORDED_AT, gathering_ms, masking_loss_ms
-from semrec_faiss.index.fused.plan import bitmap_words
+from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
+from semrec_faiss.index.fused.known_filters import MAKING_MS, loading_ms, masking_loss_ms
+from semrec_faiss.index.fused.plan import bitmap_words, plan_search
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.fused.shelves import (
+    LEAST_SHELVED,
+    Shelf,
+    list_rows,
+    listing_programs,
+    shelf_bytes,
+    shelf_size,
+)
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 
-FREE, PRICELESS = 0.0, float("inf")
+FREE, PRICELESS = float("inf"), 0.0
 
 
-def price(monkeypatch: pytest.MonkeyPatch, ms: float) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.gathering_ms", lambda *_: ms)
+def bitmaps_lose(monkeypatch: pytest.MonkeyPatch, ms: float) -> None:
+    """Shelves are free where bitmaps lose any time, and priceless where they lose none."""
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: ms)
+
+
+@pytest.fixture(autouse=True)
+def _small_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
 
 
 def both_ways(
     monkeypatch: pytest.MonkeyPatch, index: FusedSearcher, queries: NDArray[Any], k: int, mask: Mask, **more: Any
 ) -> FusedResult:
-    """Search by bitmap and with the titles gathered; the answers must be the same ones."""
-    found, mask = [], mask.copy()  # a filter that is new to it
-    for ms in (PRICELESS, FREE):
-        price(monkeypatch, ms)
-        for _ in range(1 if PLACE == "cpu" else GATHERED_RECORDED_AT + 1):  # launched, recorded, replayed
+    """Search by bitmap, and from a shelf on which in between another filter's titles are; the answers are the same."""
+    found, mask, other = [], mask.copy(), mask.copy()  # filters that are new to it
+    first, last = np.flatnonzero(mask)[[0, -1]] if mask.any() else (0, 0)
+    other[first], other[last] = False, mask.sum() == 1  # fewer of the same size
+    times = 1 if PLACE == "cpu" else 3  # launched, recorded, replayed
+    bitmaps_lose(monkeypatch, PRICELESS)
+    found += [index.search(queries, k, mask=mask, **more) for _ in range(times)]
+    bitmaps_lose(monkeypatch, FREE)
+    for _ in range(times):
+        for _ in range(times):
             found.append(index.search(queries, k, mask=mask, **more))
-        known = index.filters._known[id(mask)]
-        assert (known.gathered is not None) == (ms == FREE and mask.any())
+        shelf = index.filters._known[id(mask)].shelf
+        assert (shelf is not None) == mask.any()
+        if shelf is not None and shelf_size(int(other.sum())) == shelf.size:
+            index.search(queries, k, mask=other, **more)
+            assert index.filters._known[id(mask)].shelf is None
+            assert index.filters._known[id(other)].shelf is shelf
+        found.append(index.search(queries, k, mask=mask, **more))
+        assert index.filters._known[id(mask)].shelf is shelf
     for one in found[1:]:
         np.testing.assert_array_equal(one.rows, found[0].rows)
         np.testing.assert_array_equal(one.scores.view(np.int32), found[0].scores.view(np.int32))
@@ -48,7 +75,7 @@ def both_ways(
 @needs_kernels
 @pytest.mark.usefixtures("read")
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
-def test_gathered_titles_answer_as_a_bitmap_does(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_titles_on_a_shelf_answer_as_a_bitmap_does(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(21)
     titles = clustered(rng, 600 * SIZE, 40)
     titles[rng.choice(len(titles), 30)] = titles[0]
@@ -84,25 +111,28 @@ def test_without_originals_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_kernels
-def test_gathered_titles_keep_to_their_budget_and_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shelves_keep_to_their_budget_and_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     rng = np.random.default_rng(6)
     titles = clustered(rng, 900, 32)
     index = searcher(titles)
-    price(monkeypatch, FREE)
-    monkeypatch.setattr(index.filters, "budget", 2 * 300 * (2 * 32 + 4) + 100)
-    masks = [np.arange(900) % 3 == rest for rest in range(3)]
+    bitmaps_lose(monkeypatch, FREE)
+    sizes = [shelf_bytes(size, 32) for size in (96, 192, 384)]
+    monkeypatch.setattr(index.filters, "budget", sizes[1] + sizes[2] + 100)
+    masks = [np.arange(900) < count for count in (90, 190, 380)]
 
-    def gathered() -> list[bool]:
-        return [getattr(index.filters._known.get(id(mask)), "gathered", None) is not None for mask in masks]
+    def shelved() -> list[bool]:
+        known = [index.filters._known.get(id(mask)) for mask in masks]
+        return [one is not None and one.shelf is not None for one in known]
 
     monkeypatch.setattr("semrec_faiss.index.fused.block_search.GRAPH_BYTES", 0)
     for mask, expected in zip(masks, ([1, 0, 0], [1, 1, 0], [0, 1, 1]), strict=True):
         index.search(titles[:2], 4, mask=mask)
-        assert gathered() == list(map(bool, expected))
-    assert index.search(titles[:2], 4, mask=np.ones(900, np.bool_)).rows[0, 0] == 0, "too large: by its bitmap"
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.gathering_ms", lambda *_: PRICELESS)
+        assert shelved() == list(map(bool, expected))
+    assert index.search(titles[:2], 4, mask=np.arange(900) < 700).rows[0, 0] == 0, "too large: by its bitmap"
+    assert shelved() == [False, True, True]
+    bitmaps_lose(monkeypatch, PRICELESS)
     answer, failed = index._all.answer, []
 
     def short_of_memory(*given: Any, **options: Any) -> Any:
@@ -113,35 +143,145 @@ def test_gathered_titles_keep_to_their_budget_and_go_first(monkeypatch: pytest.M
 
     monkeypatch.setattr(index._all, "answer", short_of_memory)
     index.search(titles[:2], 4)  # without a warning: blocks stay as large as they were
-    assert gathered() == [False] * 3
+    assert shelved() == [False] * 3
+    assert not index._workspace.lanes or next(iter(index._workspace.lanes.values())).work.titles is index.titles
+    assert index.filters.budget == (sizes[1] + sizes[2] + 100) // 2, "memory is short, so there are fewer"
+
+
+@needs_kernels
+def test_memory_that_never_suffices_ends_in_searches_by_bitmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a loop without end: titles were gathered again each time that their search had run out of memory."""
+    import torch
+
+    titles = clustered(np.random.default_rng(6), 900, 32)
+    index, mask = searcher(titles), np.arange(900) % 9 == 0
+    bitmaps_lose(monkeypatch, FREE)
+    answer, failed = BlockSearch.answer, []
+
+    def short_of_memory(self: BlockSearch, *given: Any, **options: Any) -> Any:
+        if self is not index._all:
+            failed.append(index.filters.budget)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return answer(self, *given, **options)
+
+    monkeypatch.setattr(BlockSearch, "answer", short_of_memory)
+    monkeypatch.setattr(index.filters, "budget", 4 * shelf_bytes(128, 32))
+    found = index.search(titles[:2], 4, mask=mask)
+    Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 900))).check(found, 4)
+    assert failed == [budget * shelf_bytes(128, 32) for budget in (4, 2, 1)]
+
+
+@needs_kernels
+def test_no_memory_for_a_shelf_leaves_the_bitmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    titles = clustered(np.random.default_rng(6), 300, 32)
+    index, mask = searcher(titles), np.arange(300) % 9 == 0
+    bitmaps_lose(monkeypatch, FREE)
+    for name in ("load", "__init__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Shelf, name, mock.Mock(side_effect=torch.cuda.OutOfMemoryError("CUDA out of memory.")))
+            found = index.search(titles[:2], 4, mask=mask)
+        known = index.filters._known[id(mask)]
+        assert known.shelf is None and known.lost_ms == 0.0
+        Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 300))).check(found, 4)
+        index.filters.let_go()
 
 
 @needs_kernels
 @pytest.mark.parametrize("titles", [300, 255 * 32, 256 * 32, 3 * 256 * 32 + 33])
 @pytest.mark.parametrize("share", [0.001, 0.3, 1.0])
 def test_the_rows_of_a_filter_are_listed_on_the_gpu(titles: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.COUNTED_AT_ONCE", 2)
+    import torch
+
+    monkeypatch.setattr("semrec_faiss.index.fused.shelves.COUNTED_AT_ONCE", 2)
     mask = np.random.default_rng(titles).random(titles) < share
     mask[[7, titles - 1]] = True
-    filters = searcher(np.eye(titles, 32, dtype=np.float32)).filters
-    known = filters.place(mask, 1)
-    assert known.allowed == mask.sum()
-    rows = filters._rows_of(known).cpu().numpy()
-    np.testing.assert_array_equal(rows, np.flatnonzero(mask))
+    allowed, bitmap, _ = Bitmaps(titles, torch.device(str(PLACE))).send(mask)
+    assert allowed == mask.sum()
+    rows = torch.full((allowed + 5,), -7, dtype=torch.int32, device=PLACE)
+    list_rows(bitmap, torch.empty(listing_programs(titles), dtype=torch.int32, device=PLACE), rows)
+    np.testing.assert_array_equal(rows.cpu().numpy(), [*np.flatnonzero(mask), *[-7] * 5])
 
 
 @needs_kernels
-def test_a_filter_that_is_forgotten_leaves_no_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    price(monkeypatch, FREE)
+@pytest.mark.usefixtures("read")
+def test_what_is_on_a_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One filter's titles after another's, launched, recorded and replayed, and the last title where none is."""
+    launched: list[str] = []
+
+    def noted(launches: Callable[[], None], _: Any) -> Any:
+        launched.append("recorded")
+        launches()
+        return SimpleNamespace(replay=lambda: (launched.append("replayed"), launches()))
+
+    whole = searcher(clustered(np.random.default_rng(3), 600, 32)).titles
+    shelf, bitmaps = Shelf(whole, 96, Workspace()), Bitmaps(600, whole.halves.device)
+    if PLACE == "cpu":
+        monkeypatch.setattr("semrec_faiss.index.fused.shelves.recorded", noted)
+        monkeypatch.setattr(shelf, "_device", SimpleNamespace(type="cuda"))
+    for count in (90, 1, 96, 50):
+        mask = np.zeros(600, np.bool_)
+        mask[np.random.default_rng(count).choice(600, count, replace=False)] = True
+        shelf.load(bitmaps.send(mask)[1])
+        rows = np.concatenate((np.flatnonzero(mask), np.full(96 - count, 599)))
+        np.testing.assert_array_equal(shelf.titles.origins.cpu().numpy(), rows)
+        pairs = [(whole.halves, shelf.titles.halves)]
+        if whole.codes is not None and shelf.titles.codes is not None:
+            pairs += zip(whole.codes.tables, shelf.titles.codes.tables, strict=True)
+        assert len(pairs) == (1 if whole.codes is None else 4)
+        for its, mine in pairs:
+            np.testing.assert_array_equal(mine.cpu().numpy(), its.cpu().numpy()[rows])
+    assert launched == (["recorded", "replayed", "replayed"] if PLACE == "cpu" else [])
+
+
+@needs_kernels
+def test_a_filter_that_is_forgotten_leaves_its_shelf_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bitmaps_lose(monkeypatch, FREE)
     monkeypatch.setattr("semrec_faiss.index.fused.known_filters.FILTERS_KNOWN", 1)
     index = searcher(clustered(np.random.default_rng(3), 600, 32))
     masks = [np.arange(600) % 3 == rest for rest in range(2)]
     index.search(np.eye(2, 32, dtype=np.float32), 4, mask=masks[0])
-    gathered = index.filters._known[id(masks[0])].gathered
-    assert gathered is not None and index._workspace.lanes[0].work.titles is gathered.titles
-    index.filters.place(masks[1], 2)
+    shelf = index.filters._known[id(masks[0])].shelf
+    assert shelf is not None and index._workspace.lanes[0].work.titles is shelf.titles
+    buffers = index._workspace.lanes[0]
+    index.search(np.eye(2, 32, dtype=np.float32), 4, mask=masks[1])
     assert list(index.filters._known) == [id(masks[1])]
-    assert not index._workspace.lanes
+    assert index.filters._shelves == [shelf] and index.filters._known[id(masks[1])].shelf is shelf
+    if PLACE == "cpu":
+        assert index._workspace.lanes[0] is buffers, "a new filter waits for no buffers"
+
+
+@needs_kernels
+def test_filters_share_a_shelf_until_they_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, ms in (("MAKING_MS", 1.0), ("ANOTHER_MS", 0.35)):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.known_filters.{name}", ms)
+    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.loading_ms", lambda *_: 0.1)
+    filters = searcher(np.eye(900, 32, dtype=np.float32)).filters
+    one, two = (np.arange(900) % 9 == rest for rest in (0, 1))
+    large = np.arange(900) < 400
+
+    def after(mask: Mask, lost: float) -> tuple[bool, int]:
+        bitmaps_lose(monkeypatch, lost)
+        return filters.place(mask, 1).shelf is not None, len(filters._shelves)
+
+    assert [after(one, 0.4) for _ in range(3)] == [(False, 0), (False, 0), (True, 1)], "made for 1.1 ms lost"
+    assert after(two, 0.05) == (False, 1), "the first use of another: copying costs more"
+    assert after(one, 0.05) == (True, 1), "who was on it still is"
+    assert after(two, 0.05) == (True, 1), "the second: as much"
+    assert filters.place(one, 1).shelf is None
+    assert after(large, 0.4) == (False, 1), "a size of its own has to pay for a shelf of its own"
+    for _ in range(3):
+        assert (after(one, 0.1), after(two, 0.1)) == ((True, 1), (True, 1)), "they take turns"
+    assert after(one, 0.1) == (True, 2), "copied four times already: one more would cost as much as a shelf"
+    assert after(two, 0.1) == (True, 2)
+    assert filters.place(one, 1).shelf is not filters.place(two, 1).shelf
+    assert filters.place(one, 1).shelf is not None
+    three = np.arange(900) % 9 == 2
+    monkeypatch.setattr(filters, "budget", 2 * shelf_bytes(128, 32))
+    for _ in range(6):
+        for mask in (one, two, three):
+            assert after(mask, 0.1) == (True, 2), "no room for a third: none is let go of for it"
 
 
 def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
@@ -158,14 +298,27 @@ def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
 
 
 @needs_kernels
-def test_what_is_gathered_when() -> None:
-    """One percent of a million titles at once for a batch, after some uses for one query; never all but a few."""
-    million = catalogue(10**6, codes=True)
-    gathering = gathering_ms(10**4, 384)
-    assert masking_loss_ms(million, 1000, 10**4) > gathering
-    assert 5 < gathering / masking_loss_ms(million, 1, 10**4) < 8
-    assert masking_loss_ms(catalogue(62_423), 1, 624) < gathering_ms(624, 384) / 40
-    assert 10 * masking_loss_ms(million, 100, 990_000) < gathering_ms(990_000, 384)
+def test_what_is_copied_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million titles whenever there is a shelf, which a batch pays for at once, one query after some uses."""
+    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", LEAST_SHELVED)
+    million, size = catalogue(10**6, codes=True), shelf_size(10**4)
+    assert masking_loss_ms(million, 1, size) > 2 * loading_ms(size, 384)
+    assert 5 < MAKING_MS / masking_loss_ms(million, 1, size) < 8
+    assert masking_loss_ms(million, 1000, size) > MAKING_MS + loading_ms(size, 384)
+    small = shelf_size(624)
+    assert 3 < loading_ms(small, 384) / masking_loss_ms(catalogue(62_423), 1, small) < 4
+    half = shelf_size(500_000)
+    assert masking_loss_ms(million, 1, half) < loading_ms(half, 384) / 4
+    assert masking_loss_ms(million, 1000, half) > loading_ms(half, 384)
+    assert masking_loss_ms(million, 1000, 10**6) == 0
+
+
+def test_sizes_of_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than half as large again, and what is on the smallest is ranked at once."""
+    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", LEAST_SHELVED)
+    sizes = [shelf_size(allowed) for allowed in (1, 6144, 6145, 8193, 12_288, 12_289, 10**6)]
+    assert sizes == [6144, 6144, 8192, 12_288, 12_288, 16_384, 1 << 20]
+    assert plan_search(shelf_size(1), 384, 1000, 10).piece == 1
 
 
 @needs_kernels
@@ -180,18 +333,23 @@ def test_bitmaps_are_packed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None
     """Each by itself: the room that they are sent from is used again."""
     import torch
 
+    def bits(bitmap: Any) -> list[int]:
+        return [int(bit) for bit in np.unpackbits(bitmap.cpu().numpy().view(np.uint8), bitorder="little")]
+
     rng = np.random.default_rng(4)
     for titles in (1, 31, 256, 1000):
         bitmaps = Bitmaps(titles, torch.device(str(PLACE)))
         masks = [rng.random(titles) < share for share in (1.0, 0.3, 0.0, 0.5)]
         sent = [bitmaps.send(mask) for mask in masks]
-        for mask, (bitmap, allowed) in zip(masks, sent, strict=True):
-            assert len(bitmap) == bitmap_words(titles) and allowed == mask.sum()
-            bits = np.unpackbits(bitmap.cpu().numpy().view(np.uint8), bitorder="little").astype(np.bool_)
-            np.testing.assert_array_equal(bits[:titles], mask)
-            assert not bits[titles:].any()
+        for mask, (allowed, bitmap, within) in zip(masks, sent, strict=True):
+            assert allowed == mask.sum()
+            assert bits(bitmap) == [*mask, *[0] * (32 * bitmap_words(titles) - titles)]
+            size = shelf_size(allowed)
+            assert (within is None) == (size >= titles)
+            if within is not None:
+                assert bits(within) == [1] * allowed + [0] * (32 * bitmap_words(size) - allowed)
     monkeypatch.delattr(np, "bitwise_count", raising=False)  # numpy 1 has none
-    assert [bitmaps.send(mask)[1] for mask in masks] == [mask.sum() for mask in masks]
+    assert [bitmaps.send(mask)[0] for mask in masks] == [mask.sum() for mask in masks]
 
 
 @needs_kernels
@@ -202,12 +360,12 @@ def test_a_bitmap_waits_until_the_last_one_has_left() -> None:
     bitmaps, told = Bitmaps(300, torch.device(str(PLACE))), []
     bitmaps._sent = SimpleNamespace(
         query=lambda: False,
-        synchronize=lambda: told.append(bitmaps._view.copy()),
+        synchronize=lambda: told.append(bitmaps._view[: bitmap_words(300)].copy()),
         record=lambda _: told.append(None),
     )
     masks = [np.arange(300) % 3 == rest for rest in range(2)]
     with mock.patch("torch.cuda.current_stream"):
-        first, second = (bitmaps.send(mask)[0].cpu().numpy() for mask in masks)
+        first, second = (bitmaps.send(mask)[1].cpu().numpy() for mask in masks)
     assert [one is None for one in told] == [False, True, False, True]
     np.testing.assert_array_equal(told[2], first)
     assert not np.array_equal(first, second)

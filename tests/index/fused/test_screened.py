@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fused_worlds import SIZE, WORLDS, Truth, exclude, needs_kernels, searcher
+from fused_worlds import PLACE, SIZE, WORLDS, Truth, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.searcher import FusedSearcher
@@ -67,7 +67,8 @@ def test_whatever_the_titles(world: str) -> None:
 
 
 @needs_kernels
-def test_filters_and_exclusions() -> None:
+def test_filters_and_exclusions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
     rng = np.random.default_rng(2)
     titles = texts(rng, 500 * SIZE, 64)
     asked = texts(rng, 4, 64)
@@ -77,10 +78,13 @@ def test_filters_and_exclusions() -> None:
     allowed = np.tile(mask, (4, 1))
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
-    for _ in range(3):  # by bitmap, and gathered
-        Truth.of(titles, asked, np.tile(mask, (4, 1))).check(made.search(asked, 10, mask=mask), 10)
-    found = made.search(asked, 10, mask=mask, excluded=exclude(lists))
-    Truth.of(titles, asked, allowed).check(found, 10)
+    for lost, shelved in ((0.0, False), (1e9, True)):
+        monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_, ms=lost: ms)
+        for _ in range(1 if PLACE == "cpu" else 3):
+            Truth.of(titles, asked, np.tile(mask, (4, 1))).check(made.search(asked, 10, mask=mask), 10)
+        assert (made.filters.place(mask, 4).shelf is not None) == shelved
+        found = made.search(asked, 10, mask=mask, excluded=exclude(lists))
+        Truth.of(titles, asked, allowed).check(found, 10)
 
 
 @needs_kernels

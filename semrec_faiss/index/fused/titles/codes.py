@@ -54,13 +54,18 @@ class TitleCodes:
         return int(self.codes.shape[1])
 
     @property
+    def tables(self) -> tuple[Any, Any, Any]:
+        """What has a line for each title."""
+        return self.codes, self.steps, self.rests
+
+    @property
     def bytes(self) -> int:
         """GPU memory of them."""
-        return sum(int(part.nbytes) for part in (self.codes, self.steps, self.rests))
+        return sum(int(part.nbytes) for part in self.tables)
 
     def gather(self, rows: Any) -> TitleCodes:
         """Copy those of some titles together; ``rows`` are integers on the GPU."""
-        codes, steps, rests = (part.index_select(0, rows) for part in (self.codes, self.steps, self.rests))
+        codes, steps, rests = (part.index_select(0, rows) for part in self.tables)
         return replace(self, codes=codes, steps=steps, rests=rests)
 
 

@@ -121,6 +121,15 @@ class GpuTitles:
         factors = None if self.factors is None else self.factors.index_select(0, rows)
         return replace(self, halves=self.halves.index_select(0, rows), codes=codes, factors=factors, origins=rows)
 
+    def gather_again(self, some: GpuTitles) -> None:
+        """Copy titles ``some.origins`` to where `gather` has put as many before."""
+        tables = [(self.halves, some.halves), (self.factors, some.factors)]
+        if self.codes is not None and some.codes is not None:
+            tables += zip(self.codes.tables, some.codes.tables, strict=True)
+        for its, mine in tables:
+            if mine is not None:
+                load_torch().index_select(its, 0, some.origins, out=mine)
+
     def exact_vectors(self, part: slice) -> Any:
         """Return the originals of some of these titles, on the GPU."""
         if self.factors is not None:

@@ -95,7 +95,7 @@ class MaskedBatch(Part):
     Attributes:
         unmasked_ms, masked_ms, ratio: the kernels alone, which look every title up in the mask.
         unproven: answers that the first pass does not prove.
-        filtered: the whole search by a filter that was used before, whose titles are gathered, from numpy to numpy.
+        filtered: the whole search by a filter that was used before, from numpy to numpy.
         first_filtered: the same by a filter that was not, another one for each repeat.
     """
 
