@@ -1,12 +1,21 @@
-"""Where ``semrec`` begins: Ctrl-C that comes while it still imports ends it as quietly as later."""
+"""Where ``semrec`` begins and ends: Ctrl-C while it still imports ends it as quietly as later; ending takes no time."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+from collections.abc import Sequence
 
 
 def run() -> None:
-    """Run ``semrec`` and end the process with the exit code of the result."""
+    """Run ``semrec`` and end the process with the exit code of the result.
+
+    The interpreter would free an index and a GPU piece by piece, which takes up to a second. The system does it at
+    once, after everything else: threads that are waited for, and what is registered with `atexit`.
+    """
+    codes: list[object] = []
+    atexit.register(_end_at_once, codes)  # before anything else is: its turn is the last
     try:
         from semrec_faiss.cli.main import run as command
 
@@ -14,4 +23,20 @@ def run() -> None:
     except KeyboardInterrupt:
         if sys.stderr is not None:
             sys.stderr.write("\ninterrupted\n")
+        codes.append(130)
         sys.exit(130)
+    except SystemExit as ending:
+        codes.append(ending.code)
+        raise
+
+
+def _end_at_once(codes: Sequence[object]) -> None:
+    """End the process with its exit code, where it has one: what ends by an error of another kind is told of first."""
+    if not codes or not isinstance(codes[0], int):
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # which the interpreter tells of
+        return
+    os._exit(codes[0])
