@@ -35,8 +35,9 @@ def _end_at_once(codes: Sequence[object]) -> None:
     if not codes or not isinstance(codes[0], int):
         return
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
     except (OSError, ValueError):  # which the interpreter tells of
         return
     os._exit(codes[0])
