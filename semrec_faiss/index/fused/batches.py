@@ -22,6 +22,9 @@ COPIED_AT_ONCE = 2 << 20
 SENT_APART = 256 << 10
 """From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
 
+SENT_IN_PART = 4 << 20
+"""Bytes of queries that are copied to page-locked memory while those before them are on their way."""
+
 LEAST_LISTED, LISTED_EACH = 1 << 14, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
 
@@ -79,7 +82,7 @@ class VectorBatch:
         """Send the queries."""
         given = as_tensor(self.vectors)
         if device.type == "cuda" and self.vectors.nbytes > COPIED_AT_ONCE and not given.is_pinned():
-            given = _page_locked(given)
+            return _sent_in_parts(given, device)
         return given.to(device, non_blocking=True)
 
     def lists_on(self, device: Any) -> Lists:
@@ -260,6 +263,19 @@ def staged(queries: Vectors, device: Any, least: int = SENT_APART) -> Vectors:
 
 def _page_locked(given: Any) -> Any:
     return _copied(given, load_torch().empty(given.shape, pin_memory=True))
+
+
+def _sent_in_parts(given: Any, device: Any) -> Any:
+    """Send many queries by way of page-locked memory: while a part is on its way, the next one is copied there."""
+    torch = load_torch()
+    locked = torch.empty(given.shape, pin_memory=True)
+    sent = torch.empty(given.shape, device=device)
+    step = max(1, SENT_IN_PART // (given.element_size() * given.shape[1]))
+    for start in range(0, len(given), step):
+        part = slice(start, start + step)
+        locked[part].copy_(given[part])
+        sent[part].copy_(locked[part], non_blocking=True)
+    return sent
 
 
 def _copied(given: Any, into: Any) -> Any:
