@@ -15,10 +15,10 @@ from semrec_faiss.index.fused.plan import CODED_TITLES, bitmap_words, code_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 LEAST_SHELVED = 6144
-"""Titles of the smallest shelf: one query is not searched for any sooner among fewer."""
+"""Titles of the smallest shelf: of fewer ten titles a query are not ranked at once, which takes more launches."""
 
-SHELF_GRAPHS_BYTES = 64 << 20
-"""GPU memory of the recorded batches of one shelf."""
+SHELF_GRAPHS_BYTES = 128 << 20
+"""GPU memory of the recorded batches of one shelf: 10,000 queries of 10,000 titles, and smaller batches beside them."""
 
 LISTED_WORDS, COUNTED_AT_ONCE = 256, 1024
 """Words of a bitmap whose rows one program lists, and counts of programs before it that it adds up together."""

@@ -10,6 +10,8 @@ from unittest import mock
 import numpy as np
 import pytest
 from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
@@ -89,6 +91,34 @@ def test_titles_on_a_shelf_answer_as_a_bitmap_does(share: float, monkeypatch: py
         allowed[query, rows] = False
     found = both_ways(monkeypatch, index, queries, 12, mask, excluded=exclude(lists))
     Truth.of(titles, queries, allowed).check(found, 12)
+
+
+@needs_kernels
+@settings(max_examples=6 if PLACE == "cpu" else 100, deadline=None)
+@given(data=st.data())
+def test_filters_of_all_kinds_on_shelves(data: st.DataObject) -> None:
+    """One after another, with lists of each query's own or without, from one title to all but a few."""
+    n = data.draw(st.integers(10, 300 * SIZE))
+    k = data.draw(st.integers(1, min(n, 40)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    titles, asked = (rng.normal(size=(count, 40)).astype(np.float32) for count in (n, 2))
+    titles[rng.random(n) < data.draw(st.sampled_from([0.0, 0.5]))] = titles[0]
+    coded_titles = data.draw(st.sampled_from([1, 500_000]))
+    with (
+        mock.patch("semrec_faiss.index.fused.plan.CODED_TITLES", coded_titles),
+        mock.patch("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6),
+        mock.patch("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: FREE),
+    ):
+        index = searcher(titles)
+        for share in data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=3)):
+            mask = rng.random(n) < share
+            lists = [rng.choice(n, size=data.draw(st.integers(0, 9)), replace=False) for _ in asked]
+            allowed = np.broadcast_to(mask, (2, n)).copy()
+            for query, rows in enumerate(lists):
+                allowed[query, rows] = False
+            Truth.of(titles, asked, allowed).check(index.search(asked, k, mask=mask, excluded=exclude(lists)), k)
+            shelved = index.filters.place(mask, 2).shelf is not None
+            assert shelved == (mask.any() and shelf_size(int(mask.sum())) < n)
 
 
 @needs_kernels
