@@ -88,7 +88,7 @@ def best_by_numpy(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, R
         tile, (number, titles) = unit
         scores[number, tile], rows[number, tile] = _best_of_tile(queries[tile], k, vectors, titles)
 
-    with _numpy_alone():
+    with numpy_alone():
         list(_product_threads().map(search, product(tiles, enumerate(ranges))))
     if len(ranges) == 1:
         return scores[0], rows[0]
@@ -199,7 +199,7 @@ _alone = _Alone()
 
 
 @contextlib.contextmanager
-def _numpy_alone() -> Iterator[None]:
+def numpy_alone() -> Iterator[None]:
     """Keep numpy's BLAS to the calling thread; the last of several searches gives it its threads back."""
     with _alone.lock:
         if _alone.searches == 0:

@@ -83,6 +83,7 @@ class Blas:
         self.name = str(found.internal_api)
         self.version: str | None = found.version
         self._library = found.dynlib
+        self._functions: dict[str, Any | None] = {}
 
     @classmethod
     def of(cls, library: Library) -> Blas | None:
@@ -132,6 +133,11 @@ class Blas:
             os.environ.pop(CHOICE, None)  # numpy of a child process chooses for itself
 
     def _function(self, name: str) -> Any | None:
+        if name not in self._functions:
+            self._functions[name] = self._found(name)
+        return self._functions[name]
+
+    def _found(self, name: str) -> Any | None:
         spelled = (f"{prefix}{name}{suffix}" for prefix in ("", "scipy_") for suffix in ("", "64_"))
         return next((getattr(self._library, one) for one in spelled if hasattr(self._library, one)), None)
 

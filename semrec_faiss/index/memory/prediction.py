@@ -16,6 +16,7 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.cpu.exact import GATHER_BYTES
 from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.cpu.products import QUERY_TILE, TITLE_TILE, multiplies_by_numpy
+from semrec_faiss.index.cpu.wide import scratch_bytes, suits, wide_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, Kept, through_codes
@@ -288,7 +289,12 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
 
 
 def _product_bytes(titles: int, dim: int, queries: int, k: int, threads: int) -> int:
-    """Scores of a tile of the product; by numpy every thread has one, and copies the titles that it multiplies."""
+    """Scores of a tile of the product; by numpy every thread has one, and copies the titles that it multiplies.
+
+    Few titles are kept in float64 from the first batch on.
+    """
+    if suits(queries, k, titles, dim):
+        return wide_bytes(titles, dim) + scratch_bytes(queries, titles)
     if multiplies_by_numpy(queries, k, titles):
         return FLOAT_BYTES * threads * min(titles, TITLE_TILE) * (min(queries, QUERY_TILE) + dim)
     return FLOAT_BYTES * min(queries, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)

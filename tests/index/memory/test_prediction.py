@@ -41,7 +41,8 @@ def index_of(values: dict[str, Any]) -> Any:
     return config_from_dict({"index": values}).index
 
 
-def test_flat_on_a_cpu_by_hand() -> None:
+def test_flat_on_a_cpu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.cpu.products.numpy_is_faster", lambda: False)
     found = predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=10_000, k=10).host
     assert found == MemoryParts(
         vectors=62_423 * 384 * 4,
