@@ -278,7 +278,13 @@ class FusedSearcher:
         """Return what to search for a batch, the bitmap to search it by, and how many titles the filter allows."""
         if mask is None:
             return self._all, None, self.titles.count
-        known = self.filters.place(mask, queries)
+        try:
+            known = self.filters.place(mask, queries)
+        except self._torch.cuda.OutOfMemoryError:  # there is no room for its bitmap
+            if not self.filters.let_go():
+                raise
+            self._torch.cuda.empty_cache()
+            known = self.filters.place(mask, queries)
         if known.shelf is not None:
             return known.shelf.search, known.within, known.allowed
         return self._all, known.bitmap, known.allowed
