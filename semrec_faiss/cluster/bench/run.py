@@ -30,6 +30,7 @@ from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.cluster.workers.lists import ListMaker, recommend_all
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
+from semrec_faiss.cores import usable_cores
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.measure.documents.results import device_name
@@ -80,7 +81,7 @@ class ClusterBench:
 def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent) -> ClusterResults:
     """Measure on the cluster at ``address``; raises what building and asking raise."""
     load = load_average()
-    with _joined(address), tempfile.TemporaryDirectory() as scratch:
+    with _joined(address, plan.gpus), tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         write_synthetic(
             root / "data", titles=plan.titles, users=plan.users, dim=plan.dim, seed=plan.seed, progress=progress
@@ -119,16 +120,16 @@ def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent)
 
 
 @contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
-    """Join a cluster, or make one of two nodes on this machine."""
+def _joined(address: str, gpus: int) -> Iterator[None]:
+    """Join a cluster, or make one of two nodes on this machine, which share its cores, and its first one has GPUs."""
     if address != LOCAL:
         connect(address)
         yield
         return
     ray = load_ray()
     make: Any = import_module("ray.cluster_utils").Cluster
-    node = {"object_store_memory": 256 << 20}
-    cluster = make(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    node = {"object_store_memory": 256 << 20, "num_cpus": max(1, usable_cores() // 2)}  # else one, and no GPU
+    cluster = make(initialize_head=True, head_node_args={**node, "num_gpus": gpus, "include_dashboard": False})
     try:
         cluster.add_node(**node, num_gpus=0)
         connect(cluster.address)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from conftest import Semrec
+import pytest
+from conftest import Semrec, run_python
 
 
 def test_the_command_measures_shards_and_workers_beside_one_process(
@@ -36,3 +38,16 @@ def test_the_command_measures_shards_and_workers_beside_one_process(
     assert len(made) == 1  # every way makes the same lists
     assert document["worker_rss_bytes"] > 0
     assert "2 workers of shards" in result.out
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_made_here_has_the_gpus_that_are_asked_for() -> None:
+    """Once a fault: its nodes had none, so that shards were measured on a CPU beside one process with GPUs."""
+    program = """
+        from semrec_faiss.cluster.bench.run import LOCAL, _joined
+        with _joined(LOCAL, 2):
+            import ray
+            print(sorted(node["Resources"].get("GPU", 0.0) for node in ray.nodes()))
+    """
+    ended = run_python("-c", textwrap.dedent(program))
+    assert ended.stdout.splitlines()[-1:] == ["[0.0, 2.0]"], ended.stderr
