@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 from semrec_faiss.index.fused.batches import Lists, leave_out
 from semrec_faiss.index.fused.cards import Card, fitted
+from semrec_faiss.index.fused.filters.shelves import list_rows, listing_programs
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     CODED_K,
@@ -40,7 +41,6 @@ from semrec_faiss.index.fused.plan import (
     plan_search,
     through_codes,
 )
-from semrec_faiss.index.fused.shelves import list_rows, listing_programs
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 

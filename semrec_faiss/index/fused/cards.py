@@ -1,4 +1,4 @@
-"""What a GPU can do for type fused: its compute capability, and the shared memory that tiles have to fit."""
+"""What a GPU can do for type fused: its compute capability, its speed, and the shared memory that tiles have to fit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.plan import LARGEST_TILE, LEAST_CAPABILITY, FusedPlan
+
+READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
+"""What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
 
 COPY_ENGINE = (9, 0)
 """From Hopper on tiles are loaded by a copy engine; before, by all threads, some stages ahead."""

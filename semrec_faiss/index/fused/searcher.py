@@ -26,7 +26,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.cards import Card
-from semrec_faiss.index.fused.known_filters import KnownFilters
+from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import SCREENED_TITLES, Masking, title_bytes
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running

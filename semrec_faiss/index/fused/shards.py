@@ -17,7 +17,7 @@ from semrec_faiss.arrays import Mask, Rows, Scores
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.batch import CapturedSearch
 from semrec_faiss.index.fused.batches import SENT_APART, Batch
-from semrec_faiss.index.fused.known_filters import FILTERS_KNOWN
+from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking, repeats
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out

@@ -136,8 +136,8 @@ def test_titles_stay_as_they_came_rather_than_on_the_host(came: bool, fits: bool
 
 @needs_kernels
 def test_halves_on_a_shelf_and_all_titles_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: 1e9)
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: 1e9)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     monkeypatch.setattr("semrec_faiss.index.fused.block_search.repeats", lambda _: False)
     rng = np.random.default_rng(3)
     titles = brought_to_unit_length(np.tile(halves("of unit length", rng, 3, 32), (200, 1)))

@@ -68,7 +68,7 @@ def test_whatever_the_titles(world: str) -> None:
 
 @needs_kernels
 def test_filters_and_exclusions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     rng = np.random.default_rng(2)
     titles = texts(rng, 500 * SIZE, 64)
     asked = texts(rng, 4, 64)
@@ -79,7 +79,7 @@ def test_filters_and_exclusions(monkeypatch: pytest.MonkeyPatch) -> None:
     for query, rows in enumerate(lists):
         allowed[query, rows] = False
     for lost, shelved in ((0.0, False), (1e9, True)):
-        monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_, ms=lost: ms)
+        monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_, ms=lost: ms)
         for _ in range(1 if PLACE == "cpu" else 3):
             Truth.of(titles, asked, np.tile(mask, (4, 1))).check(made.search(asked, 10, mask=mask), 10)
         assert (made.filters.place(mask, 4).shelf is not None) == shelved

@@ -141,8 +141,10 @@ def test_users_that_fit_nowhere_are_not_held(monkeypatch: pytest.MonkeyPatch) ->
 @needs_kernels
 @pytest.mark.parametrize("shelved", [False, True])
 def test_with_a_filter_too(shelved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: 1e9 if shelved else 0.0)
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
+    monkeypatch.setattr(
+        "semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: 1e9 if shelved else 0.0
+    )
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     rng = np.random.default_rng(2)
     titles = clustered(rng, 1500 * SIZE, 32)
     users, index = made(titles), searcher(titles)

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.arrays import Mask
-from semrec_faiss.index.fused.bitmaps import Bitmaps
 from semrec_faiss.index.fused.block_search import Workspace
+from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS, READ_BYTES_A_MS
+from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
+from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_bytes, shelf_size
 from semrec_faiss.index.fused.plan import through_codes
-from semrec_faiss.index.fused.shelves import Shelf, shelf_bytes, shelf_size
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 FILTERS_KNOWN = 64
-
-READ_BYTES_A_MS, MULTIPLIED_A_MS = 2.5e9, 5e11
-"""What a pass reads of the titles, and multiplies and adds, a millisecond: an H100's, other cards' in proportion."""
 
 LOADING_MS = 0.05
 """What it takes to begin to fill a shelf: to launch it, and to list the rows. Estimated, not measured."""

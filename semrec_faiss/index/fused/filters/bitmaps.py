@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
+from semrec_faiss.index.fused.filters.shelves import shelf_size
 from semrec_faiss.index.fused.plan import bitmap_words
-from semrec_faiss.index.fused.shelves import shelf_size
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 

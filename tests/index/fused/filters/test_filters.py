@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.bitmaps import Bitmaps
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
-from semrec_faiss.index.fused.known_filters import MAKING_MS, loading_ms, masking_loss_ms
-from semrec_faiss.index.fused.plan import bitmap_words, plan_search
-from semrec_faiss.index.fused.running import FusedResult
-from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.shelves import (
+from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
+from semrec_faiss.index.fused.filters.known_filters import MAKING_MS, loading_ms, masking_loss_ms
+from semrec_faiss.index.fused.filters.shelves import (
     LEAST_SHELVED,
     Shelf,
     list_rows,
@@ -30,6 +27,9 @@ from semrec_faiss.index.fused.shelves import (
     shelf_bytes,
     shelf_size,
 )
+from semrec_faiss.index.fused.plan import bitmap_words, plan_search
+from semrec_faiss.index.fused.running import FusedResult
+from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 
@@ -38,12 +38,12 @@ FREE, PRICELESS = float("inf"), 0.0
 
 def bitmaps_lose(monkeypatch: pytest.MonkeyPatch, ms: float) -> None:
     """Shelves are free where bitmaps lose any time, and priceless where they lose none."""
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: ms)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: ms)
 
 
 @pytest.fixture(autouse=True)
 def _small_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
 
 
 def both_ways(
@@ -107,8 +107,8 @@ def test_filters_of_all_kinds_on_shelves(data: st.DataObject) -> None:
     coded_titles = data.draw(st.sampled_from([1, 500_000]))
     with (
         mock.patch("semrec_faiss.index.fused.plan.CODED_TITLES", coded_titles),
-        mock.patch("semrec_faiss.index.fused.shelves.LEAST_SHELVED", 6),
-        mock.patch("semrec_faiss.index.fused.known_filters.masking_loss_ms", lambda *_: FREE),
+        mock.patch("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6),
+        mock.patch("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: FREE),
     ):
         index = searcher(titles)
         for share in data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=3)):
@@ -225,7 +225,7 @@ def test_no_memory_for_a_shelf_leaves_the_bitmap(monkeypatch: pytest.MonkeyPatch
 def test_the_rows_of_a_filter_are_listed_on_the_gpu(titles: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.COUNTED_AT_ONCE", 2)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.COUNTED_AT_ONCE", 2)
     mask = np.random.default_rng(titles).random(titles) < share
     mask[[7, titles - 1]] = True
     allowed, bitmap, _ = Bitmaps(titles, torch.device(str(PLACE))).send(mask)
@@ -249,7 +249,7 @@ def test_what_is_on_a_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = searcher(clustered(np.random.default_rng(3), 600, 32)).titles
     shelf, bitmaps = Shelf(whole, 96, Workspace()), Bitmaps(600, whole.halves.device)
     if PLACE == "cpu":
-        monkeypatch.setattr("semrec_faiss.index.fused.shelves.recorded", noted)
+        monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.recorded", noted)
         monkeypatch.setattr(shelf, "_device", SimpleNamespace(type="cuda"))
     for count in (90, 1, 96, 50):
         mask = np.zeros(600, np.bool_)
@@ -269,7 +269,7 @@ def test_what_is_on_a_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kernels
 def test_a_filter_that_is_forgotten_leaves_its_shelf_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     bitmaps_lose(monkeypatch, FREE)
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.FILTERS_KNOWN", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.FILTERS_KNOWN", 1)
     index = searcher(clustered(np.random.default_rng(3), 600, 32))
     masks = [np.arange(600) % 3 == rest for rest in range(2)]
     index.search(np.eye(2, 32, dtype=np.float32), 4, mask=masks[0])
@@ -286,8 +286,8 @@ def test_a_filter_that_is_forgotten_leaves_its_shelf_to_others(monkeypatch: pyte
 @needs_kernels
 def test_filters_share_a_shelf_until_they_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, ms in (("MAKING_MS", 1.0), ("ANOTHER_MS", 0.35)):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.known_filters.{name}", ms)
-    monkeypatch.setattr("semrec_faiss.index.fused.known_filters.loading_ms", lambda *_: 0.1)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.filters.known_filters.{name}", ms)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.loading_ms", lambda *_: 0.1)
     filters = searcher(np.eye(900, 32, dtype=np.float32)).filters
     one, two = (np.arange(900) % 9 == rest for rest in (0, 1))
     large = np.arange(900) < 400
@@ -331,7 +331,7 @@ def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
 @needs_kernels
 def test_what_is_copied_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a million titles whenever there is a shelf, which a batch pays for at once, one query after some uses."""
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", LEAST_SHELVED)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", LEAST_SHELVED)
     million, size = catalogue(10**6, codes=True), shelf_size(10**4)
     assert masking_loss_ms(million, 1, size) > 2 * loading_ms(size, 384)
     assert 5 < MAKING_MS / masking_loss_ms(million, 1, size) < 8
@@ -346,7 +346,7 @@ def test_what_is_copied_when(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sizes_of_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never more than half as large again, and what is on the smallest is ranked at once."""
-    monkeypatch.setattr("semrec_faiss.index.fused.shelves.LEAST_SHELVED", LEAST_SHELVED)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", LEAST_SHELVED)
     sizes = [shelf_size(allowed) for allowed in (1, 6144, 6145, 8193, 12_288, 12_289, 10**6)]
     assert sizes == [6144, 6144, 8192, 12_288, 12_288, 16_384, 1 << 20]
     assert plan_search(shelf_size(1), 384, 1000, 10).piece == 1

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask
-from semrec_faiss.index.fused.bitmaps import Bitmaps
 from semrec_faiss.index.fused.block_search import BlockSearch
+from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
+from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_size
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several import SeveralGpus
-from semrec_faiss.index.fused.shelves import Shelf, shelf_size
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 from semrec_faiss.index.screening.spectrum import principal_directions
 
@@ -90,9 +90,9 @@ def recordings() -> Iterator[None]:
     with ExitStack() as patched:
         for name in ("empty", "zeros", "empty_like"):
             patched.enter_context(mock.patch.object(torch, name, _not_locked(getattr(torch, name))))
-        for name in ("batch", "shelves"):
+        for name in ("batch", "filters.shelves"):
             patched.enter_context(mock.patch(f"{FUSED}.{name}.recorded", _replayed))
-        for name in ("block_search", "shelves"):  # so that the few searches of an example replay
+        for name in ("block_search", "filters.shelves"):  # so that the few searches of an example replay
             patched.enter_context(mock.patch(f"{FUSED}.{name}.RECORDED_AT", 1))
         for kind in (BlockSearch, Shelf):
             patched.enter_context(mock.patch.object(kind, "__init__", recording(kind.__init__)))
@@ -140,10 +140,12 @@ def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
     patches = {
         f"{FUSED}.plan.CODED_TITLES": 1 if kind in ("codes", "bounds") else 500_000,
         f"{FUSED}.searcher.SCREENED_TITLES": 1,
-        f"{FUSED}.shelves.LEAST_SHELVED": 6,
-        f"{FUSED}.known_filters.FILTERS_KNOWN": data.draw(st.sampled_from([1, 2, 64])),
-        f"{FUSED}.known_filters.ANOTHER_MS": data.draw(st.sampled_from([0.0, 0.1, 5.0])),
-        f"{FUSED}.known_filters.masking_loss_ms": lambda *_: data.draw(st.sampled_from([np.inf, np.inf, 0.0, 0.6])),
+        f"{FUSED}.filters.shelves.LEAST_SHELVED": 6,
+        f"{FUSED}.filters.known_filters.FILTERS_KNOWN": data.draw(st.sampled_from([1, 2, 64])),
+        f"{FUSED}.filters.known_filters.ANOTHER_MS": data.draw(st.sampled_from([0.0, 0.1, 5.0])),
+        f"{FUSED}.filters.known_filters.masking_loss_ms": lambda *_: data.draw(
+            st.sampled_from([np.inf, np.inf, 0.0, 0.6])
+        ),
     }
     with ExitStack() as patched:
         for name, value in patches.items():
