@@ -183,7 +183,7 @@ def recommend(
             )
         _tell(summary, options["as_json"])
         return
-    recommender = Recommender.open(index, settings)
+    recommender = Recommender.open(index, settings, with_users=all_users)
     if out is not None:
         _export(recommender, out, count, include_seen, wish, profile, options["as_json"])
         return

@@ -78,6 +78,7 @@ class ClusterRecommender(Recommender):
         patience_s: float = PATIENCE_SECONDS,
         partial: bool = False,
         follow: bool = False,
+        with_users: bool = False,
     ) -> ClusterRecommender:
         """Join a cluster, start an actor for each shard of the index in ``path``, and open it.
 
@@ -90,6 +91,7 @@ class ClusterRecommender(Recommender):
             patience_s: how long a question waits for a shard that is lost, before UnavailableError.
             partial: answer without such a shard; answers say what share of the titles they saw.
             follow: go to each newer generation soon after its publishing, as `refresh` does.
+            with_users: read users at once.
 
         Raises:
             NotFoundError: there is no index at ``path``.
@@ -108,7 +110,7 @@ class ClusterRecommender(Recommender):
         saved = opened_front(Path(path).absolute(), names_of(settings, "settings"), **how)
         connect(address)
         saved.start()
-        return cls(saved, None, follow)
+        return cls(saved, None, follow, with_users)
 
     @property
     def shards(self) -> OpenShards:

@@ -20,7 +20,10 @@ UNIT_SQUARE_TOLERANCE = 1e-6
 
 
 SQUARES_BY_FAISS = 256
-"""From so many queries on FAISS's threads pay for being called."""
+"""From so many queries on FAISS pays for being called."""
+
+THREADED_BY_FAISS, THREADED_BYTES = 10_000, 2 << 20
+"""FAISS takes all its threads for more vectors than this; fewer are cut into pieces, where they have as many bytes."""
 
 
 def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
@@ -66,9 +69,18 @@ def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
     if len(vectors) < SQUARES_BY_FAISS or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
         return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
     faiss = load_faiss()
-    squares = np.empty(len(vectors), np.float32)
-    faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), vectors.shape[1], len(vectors))
-    return squares
+    pieces = _pieces(*vectors.shape)
+    squares = np.empty((len(vectors), pieces), np.float32)
+    faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), vectors.shape[1] // pieces, squares.size)
+    return squares[:, 0] if pieces == 1 else squares.sum(axis=1)
+
+
+def _pieces(count: int, dim: int) -> int:
+    """Return into how many pieces of the same length vectors are cut, so that FAISS takes all its threads for them."""
+    if count > THREADED_BY_FAISS or 4 * count * dim < THREADED_BYTES:
+        return 1
+    enough = (pieces for pieces in range(2, dim + 1) if dim % pieces == 0 and count * pieces > THREADED_BY_FAISS)
+    return next(enough, 1)
 
 
 def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) -> NDArray[np.float64]:

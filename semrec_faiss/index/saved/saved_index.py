@@ -22,6 +22,7 @@ from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.shards import read_shards
+from semrec_faiss.index.hardware.ahead import beside, torch_for
 from semrec_faiss.index.hardware.device import Device, choose_device, first_line, load_faiss
 from semrec_faiss.index.saved.titles import open_titles
 from semrec_faiss.index.saved.users import SavedUsers
@@ -138,7 +139,8 @@ class SavedIndex:
     @cached_property
     def vectors(self) -> VectorIndex:
         """The searchable index."""
-        return self.load(self.config.index, self.device)
+        with beside(torch_for(self.config)):
+            return self.load(self.config.index, self.device)
 
     def load(self, config: IndexConfig, device: Device) -> VectorIndex:
         """Read the vectors for a search with other settings or on another device than those of `vectors`."""

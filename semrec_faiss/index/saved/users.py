@@ -83,6 +83,10 @@ class SavedUsers:
         self.count = generation.manifest.users
         self._base_count = generation.manifest.base_users
 
+    def read(self) -> None:
+        """Read vectors and what users have seen, so that no question waits for it."""
+        _ = self.vectors, self.has_seen and self.seen
+
     @cached_property
     def ids(self) -> list[str]:
         """The user ids in row order; raises DamagedIndexError where they are not as many as the index says."""

@@ -45,11 +45,17 @@ class LivingIndex(HoldsHandles):
     opens: type[Opened] = Opened
     """What answers the questions of one generation."""
 
-    def __init__(self, saved: SavedIndex, batcher: Searches | None = None, follow: bool = False) -> None:
+    def __init__(
+        self,
+        saved: SavedIndex,
+        batcher: Searches | None = None,
+        follow: bool = False,
+        with_users: bool = False,
+    ) -> None:
         """Load what every search needs; see `open`."""
         self._batcher = batcher
         self._refreshing = threading.RLock()
-        self._opened: Opened | None = self.opens(saved, batcher)
+        self._opened: Opened | None = self.opens(saved, batcher, with_users=with_users)
         self._known = saved.opened_anew()  # of which nothing is read: it says what is open, and keeps none of it
         self._follows = follow
         self._following: Following | None = None
@@ -68,6 +74,7 @@ class LivingIndex(HoldsHandles):
         batcher: Searches | None = None,
         *,
         follow: bool = False,
+        with_users: bool = False,
     ) -> Self:
         """Open the index in ``path``.
 
@@ -77,6 +84,7 @@ class LivingIndex(HoldsHandles):
             batcher: searches together what several threads ask at the same moment; None searches for each at once.
             follow: go to each newer generation within a second of its publication, as `refresh` does. One that cannot
                 be opened is warned of, and the one that is open stays.
+            with_users: read users at once, beside the titles, rather than when the first one is asked for.
 
         Raises:
             NotFoundError: there is no index at ``path``.
@@ -93,11 +101,12 @@ class LivingIndex(HoldsHandles):
         if not isinstance(path, str | PathLike):
             raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
-            opened: Self = cluster_recommender().open(path, settings, follow=follow)
+            opened: Self = cluster_recommender().open(path, settings, follow=follow, with_users=with_users)
             return opened
         if not (batcher is None or isinstance(batcher, Searches)):
             raise UsageError(f"the batcher is {type(batcher).__name__}", fix="give a Batcher, or leave it out")
-        return cls(SavedIndex(Path(path), names_of(settings, "settings")), batcher, flag_of(follow, "follow"))
+        saved = SavedIndex(Path(path), names_of(settings, "settings"))
+        return cls(saved, batcher, flag_of(follow, "follow"), flag_of(with_users, "with_users"))
 
     @classmethod
     def from_arrays(

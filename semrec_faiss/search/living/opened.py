@@ -13,6 +13,7 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.hardware.ahead import beside
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.answers.batch import Answers
@@ -42,16 +43,25 @@ class Opened:
         row_of: finds a title's row, and keeps it.
     """
 
-    def __init__(self, saved: SavedIndex, batcher: Searches | None = None, before: Opened | None = None) -> None:
+    def __init__(
+        self,
+        saved: SavedIndex,
+        batcher: Searches | None = None,
+        before: Opened | None = None,
+        *,
+        with_users: bool = False,
+    ) -> None:
         """Load what every search needs.
 
         Args:
-            saved: nothing of it need be read; users are read when the first is asked for.
+            saved: nothing of it need be read.
             batcher: makes the searches; None makes each at once.
             before: what this takes the place of: the text model that it has loaded is kept.
+            with_users: read users beside the titles; they are read when the first is asked for otherwise.
         """
         self.saved = saved
-        self.index, self.titles = saved.vectors, saved.titles
+        with beside(saved.users.read if with_users and saved.users is not None else None):
+            self.index, self.titles = saved.vectors, saved.titles
         self.searcher = self.searcher_by(batcher)
         self.row_of = lru_cache(TITLES_REMEMBERED)(self.titles.find)
         self._users_lock = threading.Lock()
@@ -75,7 +85,7 @@ class Opened:
         """Read these parts, so that no question waits for them."""
         with_users, with_catalog = parts
         if with_users and self.saved.users is not None:
-            _ = self.saved.users.vectors, self.saved.users.has_seen and self.saved.users.seen
+            self.saved.users.read()
         if with_catalog:
             _ = self.titles.catalog
 
