@@ -40,6 +40,9 @@ LEAST_TITLES = 8_192
 MOST_RESULTS = 100
 """Fewer titles are multiplied soon anyway, and for more results FAISS has a better selection than its heaps."""
 
+BLAS_BYTES = 5 << 18
+"""What numpy's BLAS packs such a tile in, a buffer for each thread that multiplies: 0.9 to 1.5 MiB of OpenBLAS."""
+
 
 def best_of_batch(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]:
     """Compare queries with every vector, by numpy's product where that is the faster one, and else by FAISS's.
@@ -79,8 +82,7 @@ def best_by_numpy(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, R
     interpreter's lock longer than they multiply.
     """
     tiles = _parts(len(queries), -(-len(queries) // QUERY_TILE))
-    units = UNITS_A_THREAD * int(load_faiss().omp_get_max_threads())
-    ranges = _parts(len(vectors), max(1, min(-(-units // len(tiles)), len(vectors) // max(k, TITLE_TILE))))
+    ranges = _parts(len(vectors), _title_ranges(len(queries), k, len(vectors), int(load_faiss().omp_get_max_threads())))
     scores = np.empty((len(ranges), len(queries), k), np.float32)
     rows = np.empty(scores.shape, np.int64)
 
@@ -96,6 +98,25 @@ def best_by_numpy(queries: Vectors, k: int, vectors: Vectors) -> tuple[Scores, R
     return merged
 
 
+def numpy_bytes(queries: int, k: int, count: int, dim: int, threads: int) -> int:
+    """Return how many bytes `best_by_numpy` takes beside its result.
+
+    Args:
+        queries, k, count, dim: how many of each are multiplied.
+        threads: that FAISS searches with; each has scores of a tile, a copy of its titles and BLAS's buffer.
+    """
+    rows, ranges = min(count, TITLE_TILE), _title_ranges(queries, k, count, threads)
+    results = (4 + 8) * ranges * queries * k if ranges > 1 else 0
+    at_once = min(threads, ranges * -(-queries // QUERY_TILE))
+    return at_once * (4 * rows * (min(queries, QUERY_TILE) + dim) + BLAS_BYTES) + results
+
+
+def _title_ranges(queries: int, k: int, count: int, threads: int) -> int:
+    """Return in how many ranges titles are searched, so that there is work for all threads where queries are few."""
+    tiles = -(-queries // QUERY_TILE)
+    return max(1, min(-(-UNITS_A_THREAD * threads // tiles), count // max(k, TITLE_TILE)))
+
+
 def _parts(count: int, parts: int) -> list[slice]:
     bounds = np.linspace(0, count, parts + 1).astype(np.int64).tolist()
     return [slice(*pair) for pair in pairwise(bounds)]
@@ -105,10 +126,18 @@ def _best_of_tile(queries: Vectors, k: int, vectors: Vectors, titles: slice) -> 
     """Find the k best of a slice of the titles; -1 where fewer of their scores are numbers."""
     faiss = load_faiss()
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    rows = min(TITLE_TILE, titles.stop - titles.start)
+    # The same memory for every tile: what is made anew is there beside what it replaces, and its pages are, too.
+    scores = np.empty(len(queries) * rows, np.float32)
+    copied = None if vectors.flags.aligned else np.empty((rows, vectors.shape[1]), np.float32)
     for start in range(titles.start, titles.stop, TITLE_TILE):
-        tile = np.require(vectors[start : min(start + TITLE_TILE, titles.stop)], requirements="A")
+        tile = vectors[start : min(start + TITLE_TILE, titles.stop)]
+        if copied is not None:
+            np.copyto(copied[: len(tile)], tile)
+            tile = copied[: len(tile)]
+        products = scores[: len(queries) * len(tile)].reshape(len(queries), len(tile))
         with np.errstate(invalid="ignore", over="ignore"):
-            products = queries @ tile.T
+            np.matmul(queries, tile.T, out=products)
         best.heaps.addn(len(tile), faiss.swig_ptr(products), start, 0, len(queries))
     best.finalize()
     return best.D, best.I

@@ -15,7 +15,7 @@ from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex,
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.cpu.exact import GATHER_BYTES
 from semrec_faiss.index.cpu.lists import COARSE_QUERIES
-from semrec_faiss.index.cpu.products import QUERY_TILE, TITLE_TILE, multiplies_by_numpy
+from semrec_faiss.index.cpu.products import multiplies_by_numpy, numpy_bytes
 from semrec_faiss.index.cpu.wide import scratch_bytes, suits, wide_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
@@ -168,8 +168,8 @@ def predict_memory(
     resolved = resolve(index, titles, dim)
     stored = Stored.of(resolved, titles, dim)
     if not device.gpus:
-        threads = threads or int(load_faiss().omp_get_max_threads())
-        host = _on_cpu(resolved, stored, titles, dim, batch, k, threads)
+        faiss = load_faiss()  # also where `threads` are given: whose product is faster is asked of both libraries
+        host = _on_cpu(resolved, stored, titles, dim, batch, k, threads or int(faiss.omp_get_max_threads()))
         return MemoryPrediction(titles, dim, batch, k, host)
     # The CPU index that is saved and that exact vectors come from stays in the process.
     host = MemoryParts(
@@ -289,14 +289,11 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
 
 
 def _product_bytes(titles: int, dim: int, queries: int, k: int, threads: int) -> int:
-    """Scores of a tile of the product; by numpy every thread has one, and copies the titles that it multiplies.
-
-    Few titles are kept in float64 from the first batch on.
-    """
+    """Scores of a tile of the product, or what numpy's takes; few titles are in float64 from the first batch on."""
     if suits(queries, k, titles, dim):
         return wide_bytes(titles, dim) + scratch_bytes(queries, titles)
     if multiplies_by_numpy(queries, k, titles):
-        return FLOAT_BYTES * threads * min(titles, TITLE_TILE) * (min(queries, QUERY_TILE) + dim)
+        return numpy_bytes(queries, k, titles, dim, threads)
     return FLOAT_BYTES * min(queries, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -58,6 +59,22 @@ def test_vectors_at_odd_addresses_are_multiplied_too() -> None:
     assert not odd.flags.aligned
     asked = whole_numbers((50, 4), 4)
     np.testing.assert_array_equal(best_by_numpy(asked, 9, odd)[1], best_by_numpy(asked, 9, vectors)[1])
+
+
+@pytest.mark.parametrize(("odd", "columns"), [(False, 200), (True, 200 + 16)])
+def test_all_tiles_of_a_thread_are_multiplied_in_the_same_memory(*, odd: bool, columns: int) -> None:
+    """A score a query and title of one tile, and a copy of the tile's vectors where they lie at odd addresses."""
+    vectors = whole_numbers((4 * products.TITLE_TILE + 5, 16), 11)
+    if odd:
+        vectors = np.frombuffer(b"x" + vectors.tobytes(), np.uint8)[1:].view(np.float32).reshape(vectors.shape)
+    asked = whole_numbers((200, 16), 12)
+    tracemalloc.start()
+    try:
+        products._best_of_tile(asked, 5, vectors, slice(0, len(vectors)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak == pytest.approx(4 * products.TITLE_TILE * columns, rel=0.05)
 
 
 def test_a_score_that_is_no_number_is_nobodys_best() -> None:

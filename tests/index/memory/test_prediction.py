@@ -55,6 +55,21 @@ def test_flat_on_a_cpu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.peak == 95_881_728 + 24_557_184 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
 
 
+@pytest.mark.parametrize(
+    ("threads", "batch", "at_once", "ranges"),
+    [(1, 10_000, 1, 1), (2, 10_000, 2, 1), (32, 10_000, 32, 4), (32, 32, 15, 15)],
+)
+def test_numpys_product_takes_a_tile_a_copy_and_a_buffer_of_its_blas_a_thread(
+    threads: int, batch: int, at_once: int, ranges: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 40 tiles of queries, or one, are too few for 128 pieces of work, titles are divided into ranges."""
+    monkeypatch.setattr("semrec_faiss.index.cpu.products.numpy_is_faster", lambda: True)
+    found = predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=batch, k=10, threads=threads).host
+    results = 12 * ranges * batch * 10 if ranges > 1 else 0
+    a_thread = 4096 * (min(batch, 256) + 384) * 4 + 5 * MIB // 4
+    assert found.scratch == SEARCH_BYTES + at_once * a_thread + results
+
+
 def test_a_single_query_of_flat_holds_a_score_a_title() -> None:
     assert predict_memory(index_of({"type": "flat"}), 1000, 8).host.scratch == SEARCH_BYTES + 4000
 
