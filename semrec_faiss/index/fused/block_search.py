@@ -157,9 +157,9 @@ class BlockSearch:
         if not len(unproven):
             return repeated, 0
         left = batch.take(unproven)
+        del search  # with it its buffers may go
         if coded:
             again = _room_for(unproven, k)
-            del search  # with it its buffers may go
             its = None if kth is None else lambda queries: kth(unproven[queries])
             _, scanned = yield from self.answer(left, shared, *again, coded=False, kth=its, among=among)
             rows[unproven], scores[unproven] = again

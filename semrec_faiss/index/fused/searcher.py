@@ -290,7 +290,12 @@ class FusedSearcher:
         return self._all, known.bitmap, known.allowed
 
     def _take_copies(self) -> None:
-        """Search by copies from now on, where queries are so unlike titles that bounds do not help."""
+        """Search by copies from now on, where queries are so unlike titles that bounds do not help.
+
+        What was made for bounds, shelves and recordings too, goes first: with copies it is of no use.
+        """
+        self.filters.let_go()
+        self._all.forget_recorded()
         self._workspace.forget()
         try:
             self.titles = with_copies(self.titles)

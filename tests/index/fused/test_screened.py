@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 from fused_worlds import PLACE, SIZE, WORLDS, Truth, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
+from semrec_faiss.index.fused import searcher as searcher_module
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.screening.spectrum import principal_directions
 
@@ -157,3 +161,33 @@ def test_queries_that_bounds_do_not_help_are_searched_by_copies() -> None:
     for _ in range(2):
         Truth.of(titles, asked).check(made.search(asked, 10), 10)
         assert not made.titles.screened
+
+
+@needs_kernels
+@pytest.mark.parametrize("suffices", [True, False])
+def test_copies_find_the_memory_of_shelves_free(suffices: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: 1e9)
+    rng = np.random.default_rng(6)
+    titles = np.asarray(rng.normal(size=(700 * SIZE, 32)), dtype=np.float32)
+    made, mask = screened(titles, 3), np.arange(len(titles)) % 9 == 0
+    asked = np.asarray(rng.normal(size=(20, 32)), dtype=np.float32)
+    Truth.of(titles, titles[:2], np.tile(mask, (2, 1))).check(made.search(titles[:2], 10, mask=mask), 10)
+    (shelf,) = made.filters._shelves
+    buffers = made._workspace.lanes[0].work
+    held = [weakref.ref(one) for one in (shelf, shelf.titles, buffers)]
+    del shelf, buffers
+    copied = searcher_module.with_copies
+
+    def short_of_memory(given: Any) -> Any:
+        if not suffices or any(one() is not None for one in held) or made._workspace.lanes:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return copied(given)
+
+    monkeypatch.setattr(searcher_module, "with_copies", short_of_memory)
+    for _ in range(2):
+        Truth.of(titles, asked).check(made.search(asked, 10), 10)
+        assert made.titles.screened != suffices
+    Truth.of(titles, titles[:2], np.tile(mask, (2, 1))).check(made.search(titles[:2], 10, mask=mask), 10)
