@@ -32,6 +32,9 @@ MAKING_MS, ANOTHER_MS = 0.9, 5.0
 SHELVED_SHARE, LEAST_SHELVES_BYTES, MOST_SHELVES_BYTES = 0.5, 256 << 20, 4 << 30
 """Shelves may take half as much GPU memory as all titles do, within these bounds."""
 
+CALM_BATCHES = 4096
+"""Filtered batches in a row for which memory suffices, after which shelves may take twice as much as before."""
+
 
 @dataclass(eq=False)
 class KnownFilter:
@@ -67,10 +70,12 @@ class KnownFilters:
         self._bitmaps = Bitmaps(titles.count, titles.halves.device)
         self._shelves: list[Shelf] = []  # the one used last at the end
         self._lost_ms: dict[int, float] = {}  # for lack of any shelf of a size
-        self.budget = min(MOST_SHELVES_BYTES, max(LEAST_SHELVES_BYTES, int(SHELVED_SHARE * titles.bytes)))
+        self._most = min(MOST_SHELVES_BYTES, max(LEAST_SHELVES_BYTES, int(SHELVED_SHARE * titles.bytes)))
+        self.budget, self._calm = self._most, 0
 
     def place(self, mask: Mask, queries: int) -> KnownFilter:
         """Look a filter up for a batch of so many queries, copying its titles to a shelf where that has come to pay."""
+        self._grow()
         latest = self._shelves[-1] if self._shelves else None
         if latest is not None and latest.counted != latest.bytes:  # a batch was recorded since
             latest.counted = latest.bytes
@@ -89,14 +94,24 @@ class KnownFilters:
         return known
 
     def let_go(self) -> bool:
-        """Free all shelves, where memory ran out, and make half as many from now on; False where there was none."""
-        shelves = list(self._shelves)
+        """Free all shelves, where memory ran out; False where there was none.
+
+        For a time they may take half of what they took together. So a batch that runs out of memory again and again
+        ends without a shelf: it is one batch of the many after which they may take more.
+        """
+        shelves, held = list(self._shelves), self._held
         for shelf in shelves:
             self._let_go_of(shelf)
         if shelves:
-            self.budget //= 2
+            self.budget, self._calm = min(self.budget, held) // 2, 0
             self._workspace.forget()
         return bool(shelves)
+
+    def _grow(self) -> None:
+        """Let shelves take more again, step by step, where memory has sufficed for long enough."""
+        self._calm += 1
+        if self.budget < self._most and self._calm >= CALM_BATCHES:
+            self.budget, self._calm = min(self._most, 2 * self.budget), 0
 
     def _shelve(self, known: KnownFilter, queries: int) -> None:
         """Copy a filter's titles to a shelf, where searching by its bitmap has come to cost as much as that."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
+from semrec_faiss.index.fused.filters import known_filters
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.known_filters import MAKING_MS, loading_ms, masking_loss_ms
 from semrec_faiss.index.fused.filters.shelves import (
@@ -176,7 +177,33 @@ def test_shelves_keep_to_their_budget_and_go_first(monkeypatch: pytest.MonkeyPat
     index.search(titles[:2], 4)  # without a warning: blocks stay as large as they were
     assert shelved() == [False] * 3
     assert not index._workspace.lanes or next(iter(index._workspace.lanes.values())).work.titles is index.titles
-    assert index.filters.budget == (sizes[1] + sizes[2] + 100) // 2, "memory is short, so there are fewer"
+    assert index.filters.budget == (sizes[1] + sizes[2]) // 2, "memory is short, so there are fewer"
+
+
+@needs_kernels
+def test_shelves_come_back_once_memory_has_sufficed_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    bitmaps_lose(monkeypatch, FREE)
+    monkeypatch.setattr(known_filters, "CALM_BATCHES", 3)
+    index = searcher(clustered(np.random.default_rng(6), 900, 32))
+    filters, most = index.filters, index.filters.budget
+    masks = [np.arange(900) < count for count in (90, 190)]
+    held = sum(shelf_bytes(size, 32) for size in (96, 192))
+
+    def placed(times: int) -> list[bool]:
+        return [filters.place(masks[turn % 2], 1).shelf is not None for turn in range(times)]
+
+    assert placed(4) == [True] * 4 and filters._held == held
+    assert filters.let_go() and filters.budget == held // 2 and filters._held == 0
+    assert placed(2) == [True, False], "of the two only the smaller one fits half of what they took"
+    assert filters.let_go() and filters.budget == shelf_bytes(96, 32) // 2, "short again: half of what was left"
+    assert placed(2) == [False, False] and filters.budget == shelf_bytes(96, 32) // 2, "it is counted anew"
+    assert placed(2) == [True, False] and filters.budget == shelf_bytes(96, 32)
+    assert not placed(1)[0] or filters._held <= filters.budget
+    placed(9)
+    assert filters.budget == 8 * shelf_bytes(96, 32) and filters._held == held, "as before"
+    placed(3 * 30)
+    assert filters.budget == most
+    assert not (filters._shelves.clear() or filters.let_go()) and filters.budget == most, "nothing could be let go of"
 
 
 @needs_kernels
@@ -199,24 +226,22 @@ def test_memory_that_never_suffices_ends_in_searches_by_bitmap(monkeypatch: pyte
     monkeypatch.setattr(index.filters, "budget", 4 * shelf_bytes(128, 32))
     found = index.search(titles[:2], 4, mask=mask)
     Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 900))).check(found, 4)
-    assert failed == [budget * shelf_bytes(128, 32) for budget in (4, 2, 1)]
+    assert failed == [4 * shelf_bytes(128, 32)], "there was one, and it was too many"
 
 
 @needs_kernels
-def test_no_memory_for_a_shelf_leaves_the_bitmap(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["load", "__init__"])
+def test_no_memory_for_a_shelf_leaves_the_bitmap(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     titles = clustered(np.random.default_rng(6), 300, 32)
     index, mask = searcher(titles), np.arange(300) % 9 == 0
     bitmaps_lose(monkeypatch, FREE)
-    for name in ("load", "__init__"):
-        with monkeypatch.context() as patch:
-            patch.setattr(Shelf, name, mock.Mock(side_effect=torch.cuda.OutOfMemoryError("CUDA out of memory.")))
-            found = index.search(titles[:2], 4, mask=mask)
-        known = index.filters._known[id(mask)]
-        assert known.shelf is None and known.lost_ms == 0.0
-        Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 300))).check(found, 4)
-        index.filters.let_go()
+    monkeypatch.setattr(Shelf, name, mock.Mock(side_effect=torch.cuda.OutOfMemoryError("CUDA out of memory.")))
+    found = index.search(titles[:2], 4, mask=mask)
+    known = index.filters._known[id(mask)]
+    assert known.shelf is None and known.lost_ms == 0.0
+    Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 300))).check(found, 4)
 
 
 @needs_kernels

@@ -142,6 +142,7 @@ def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
         f"{FUSED}.searcher.SCREENED_TITLES": 1,
         f"{FUSED}.filters.shelves.LEAST_SHELVED": 6,
         f"{FUSED}.filters.known_filters.FILTERS_KNOWN": data.draw(st.sampled_from([1, 2, 64])),
+        f"{FUSED}.filters.known_filters.CALM_BATCHES": data.draw(st.sampled_from([3, 4096])),
         f"{FUSED}.filters.known_filters.ANOTHER_MS": data.draw(st.sampled_from([0.0, 0.1, 5.0])),
         f"{FUSED}.filters.known_filters.masking_loss_ms": lambda *_: data.draw(
             st.sampled_from([np.inf, np.inf, 0.0, 0.6])
