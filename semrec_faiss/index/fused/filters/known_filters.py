@@ -116,7 +116,7 @@ class KnownFilters:
     def _shelve(self, known: KnownFilter, queries: int) -> None:
         """Copy a filter's titles to a shelf, where searching by its bitmap has come to cost as much as that."""
         size = shelf_size(known.allowed)
-        lost, loading = masking_loss_ms(self._titles, queries, size), loading_ms(size, self._titles.dim)
+        lost, loading = masking_loss_ms(self._titles, queries, size), loading_ms(self._titles, size)
         known.lost_ms += lost
         shelf = next((shelf for shelf in self._shelves if shelf.size == size), None)  # the one not used for longest
         if shelf is None:
@@ -141,7 +141,7 @@ class KnownFilters:
 
         None where it would take too much by itself.
         """
-        needed = shelf_bytes(size, self._titles.dim)
+        needed = shelf_bytes(self._titles, size)
         if needed > self.budget or (beside is not None and needed + self._held > self.budget):
             return beside
         self._keep_within(None, more=needed)
@@ -185,6 +185,6 @@ def masking_loss_ms(titles: GpuTitles, queries: int, size: int) -> float:
     return (titles.count - size) * max(read_bytes / READ_BYTES_A_MS, 2 * multiplied / MULTIPLIED_A_MS)
 
 
-def loading_ms(size: int, dim: int) -> float:
-    """Estimate what filling a shelf takes: each vector is read, by itself, and written."""
-    return LOADING_MS + 2 * shelf_bytes(size, dim) / READ_BYTES_A_MS
+def loading_ms(titles: GpuTitles, size: int) -> float:
+    """Estimate what filling a shelf takes: what it holds of each title is read, by itself, and written."""
+    return LOADING_MS + 2 * titles.gathered_bytes(size) / READ_BYTES_A_MS

@@ -11,7 +11,7 @@ from typing import Any
 
 from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch, Workspace
-from semrec_faiss.index.fused.plan import CODED_TITLES, bitmap_words, code_bytes, power_of_two
+from semrec_faiss.index.fused.plan import bitmap_words, power_of_two
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 LEAST_SHELVED = 6144
@@ -43,7 +43,7 @@ class Shelf:
         )
         self.titles = whole.gather(torch.full((size,), whole.count - 1, dtype=torch.int32, device=self._device))
         self.search = BlockSearch(self.titles, workspace, SHELF_GRAPHS_BYTES)
-        self.counted = self._own_bytes = self.titles.bytes
+        self.counted = self._own_bytes = shelf_bytes(whole, size)
         self._loads, self._recorded = 0, None
 
     @property
@@ -53,7 +53,7 @@ class Shelf:
 
     @property
     def bytes(self) -> int:
-        """GPU memory of the titles and of recorded batches."""
+        """GPU memory of the shelf and of recorded batches."""
         return self._own_bytes + self.search.recorded_bytes
 
     def load(self, bitmap: Any) -> None:
@@ -103,6 +103,6 @@ def shelf_size(allowed: int) -> int:
     return size * 3 // 4 if max(allowed, LEAST_SHELVED) <= size * 3 // 4 else size
 
 
-def shelf_bytes(size: int, dim: int) -> int:
-    """Return the GPU memory of so many titles: float16 copies, a row number each, and of many codes too."""
-    return size * (2 * dim + 4) + (code_bytes(size, dim) if size >= CODED_TITLES else 0)
+def shelf_bytes(whole: GpuTitles, size: int) -> int:
+    """Return the GPU memory of a shelf for so many titles of ``whole``, before anything is recorded."""
+    return whole.gathered_bytes(size) + 4 * (bitmap_words(whole.count) + listing_programs(whole.count))

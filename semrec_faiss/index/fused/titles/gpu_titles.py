@@ -121,6 +121,12 @@ class GpuTitles:
         factors = None if self.factors is None else self.factors.index_select(0, rows)
         return replace(self, halves=self.halves.index_select(0, rows), codes=codes, factors=factors, origins=rows)
 
+    def gathered_bytes(self, count: int) -> int:
+        """Return the GPU memory that `gather` takes for so many titles, their row numbers included."""
+        factors = 0 if self.factors is None else self.factors.nbytes
+        codes = self.codes.bytes if self.codes is not None and keeps_codes(count, "float32") else 0
+        return count * (int(self.halves.nbytes + factors + codes) // self.count + 4)
+
     def gather_again(self, some: GpuTitles) -> None:
         """Copy titles ``some.origins`` to where `gather` has put as many before."""
         tables = [(self.halves, some.halves), (self.factors, some.factors)]

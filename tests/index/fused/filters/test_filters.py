@@ -33,6 +33,7 @@ from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
+from semrec_faiss.index.screening.spectrum import principal_directions
 
 FREE, PRICELESS = float("inf"), 0.0
 
@@ -150,7 +151,7 @@ def test_shelves_keep_to_their_budget_and_go_first(monkeypatch: pytest.MonkeyPat
     titles = clustered(rng, 900, 32)
     index = searcher(titles)
     bitmaps_lose(monkeypatch, FREE)
-    sizes = [shelf_bytes(size, 32) for size in (96, 192, 384)]
+    sizes = [shelf_bytes(index.titles, size) for size in (96, 192, 384)]
     monkeypatch.setattr(index.filters, "budget", sizes[1] + sizes[2] + 100)
     masks = [np.arange(900) < count for count in (90, 190, 380)]
 
@@ -187,7 +188,8 @@ def test_shelves_come_back_once_memory_has_sufficed_for_long_enough(monkeypatch:
     index = searcher(clustered(np.random.default_rng(6), 900, 32))
     filters, most = index.filters, index.filters.budget
     masks = [np.arange(900) < count for count in (90, 190)]
-    held = sum(shelf_bytes(size, 32) for size in (96, 192))
+    one = shelf_bytes(index.titles, 96)
+    held = one + shelf_bytes(index.titles, 192)
 
     def placed(times: int) -> list[bool]:
         return [filters.place(masks[turn % 2], 1).shelf is not None for turn in range(times)]
@@ -195,12 +197,12 @@ def test_shelves_come_back_once_memory_has_sufficed_for_long_enough(monkeypatch:
     assert placed(4) == [True] * 4 and filters._held == held
     assert filters.let_go() and filters.budget == held // 2 and filters._held == 0
     assert placed(2) == [True, False], "of the two only the smaller one fits half of what they took"
-    assert filters.let_go() and filters.budget == shelf_bytes(96, 32) // 2, "short again: half of what was left"
-    assert placed(2) == [False, False] and filters.budget == shelf_bytes(96, 32) // 2, "it is counted anew"
-    assert placed(2) == [True, False] and filters.budget == shelf_bytes(96, 32)
+    assert filters.let_go() and filters.budget == one // 2, "short again: half of what was left"
+    assert placed(2) == [False, False] and filters.budget == one // 2, "it is counted anew"
+    assert placed(2) == [True, False] and filters.budget == one
     assert not placed(1)[0] or filters._held <= filters.budget
     placed(9)
-    assert filters.budget == 8 * shelf_bytes(96, 32) and filters._held == held, "as before"
+    assert filters.budget == 8 * one and filters._held == held, "as before"
     placed(3 * 30)
     assert filters.budget == most
     assert not (filters._shelves.clear() or filters.let_go()) and filters.budget == most, "nothing could be let go of"
@@ -223,10 +225,10 @@ def test_memory_that_never_suffices_ends_in_searches_by_bitmap(monkeypatch: pyte
         return answer(self, *given, **options)
 
     monkeypatch.setattr(BlockSearch, "answer", short_of_memory)
-    monkeypatch.setattr(index.filters, "budget", 4 * shelf_bytes(128, 32))
+    monkeypatch.setattr(index.filters, "budget", 4 * shelf_bytes(index.titles, 128))
     found = index.search(titles[:2], 4, mask=mask)
     Truth.of(titles, titles[:2], np.broadcast_to(mask, (2, 900))).check(found, 4)
-    assert failed == [4 * shelf_bytes(128, 32)], "there was one, and it was too many"
+    assert failed == [4 * shelf_bytes(index.titles, 128)], "there was one, and it was too many"
 
 
 @needs_kernels
@@ -334,10 +336,33 @@ def test_filters_share_a_shelf_until_they_take_turns(monkeypatch: pytest.MonkeyP
     assert filters.place(one, 1).shelf is not filters.place(two, 1).shelf
     assert filters.place(one, 1).shelf is not None
     three = np.arange(900) % 9 == 2
-    monkeypatch.setattr(filters, "budget", 2 * shelf_bytes(128, 32))
+    monkeypatch.setattr(filters, "budget", 2 * shelf_bytes(filters._titles, 128))
     for _ in range(6):
         for mask in (one, two, three):
             assert after(mask, 0.1) == (True, 2), "no room for a third: none is let go of for it"
+
+
+@needs_kernels
+@pytest.mark.usefixtures("read")
+@pytest.mark.parametrize("kept", ["rounded", "halves", "bounds", "float16"])
+def test_a_shelf_takes_as_much_memory_as_predicted(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.SCREENED_TITLES", 1)
+    titles = clustered(np.random.default_rng(3), 600, 40)
+    if kept == "halves":
+        titles = titles.astype(np.float16).astype(np.float32)
+    directions = np.ascontiguousarray(principal_directions(titles)[0][:15]) if kept == "bounds" else None
+    whole = searcher(titles, directions=directions, rescore="float16" if kept == "float16" else "float32").titles
+    assert (whole.factors is not None, whole.screened, whole.proves) == (
+        kept == "halves",
+        kept == "bounds",
+        kept != "float16",
+    )
+    shelf = Shelf(whole, 96, Workspace())
+    held = sum(int(part.nbytes) for part in (shelf._bitmap, shelf._counts))
+    assert shelf_bytes(whole, 96) == shelf.bytes == shelf.titles.bytes + held
+    each = {"rounded": 2 * 40, "halves": 2 * 40 + 8, "bounds": 2 * 16, "float16": 2 * 40}[kept]
+    coded = whole.codes is not None and whole.codes.width + 4
+    assert shelf.titles.bytes == 96 * (each + coded + 4)
 
 
 def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
@@ -358,14 +383,15 @@ def test_what_is_copied_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a million titles whenever there is a shelf, which a batch pays for at once, one query after some uses."""
     monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", LEAST_SHELVED)
     million, size = catalogue(10**6, codes=True), shelf_size(10**4)
-    assert masking_loss_ms(million, 1, size) > 2 * loading_ms(size, 384)
+    assert masking_loss_ms(million, 1, size) > 2 * loading_ms(million, size)
     assert 5 < MAKING_MS / masking_loss_ms(million, 1, size) < 8
-    assert masking_loss_ms(million, 1000, size) > MAKING_MS + loading_ms(size, 384)
+    assert masking_loss_ms(million, 1000, size) > MAKING_MS + loading_ms(million, size)
     small = shelf_size(624)
-    assert 3 < loading_ms(small, 384) / masking_loss_ms(catalogue(62_423), 1, small) < 4
+    movies = catalogue(62_423)
+    assert 3 < loading_ms(movies, small) / masking_loss_ms(movies, 1, small) < 4
     half = shelf_size(500_000)
-    assert masking_loss_ms(million, 1, half) < loading_ms(half, 384) / 4
-    assert masking_loss_ms(million, 1000, half) > loading_ms(half, 384)
+    assert masking_loss_ms(million, 1, half) < loading_ms(million, half) / 4
+    assert masking_loss_ms(million, 1000, half) > loading_ms(million, half)
     assert masking_loss_ms(million, 1000, 10**6) == 0
 
 
