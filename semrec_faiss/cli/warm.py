@@ -32,9 +32,9 @@ def warm(index: Path, count: int, settings: tuple[str, ...], as_json: bool) -> N
     """Ask INDEX everything it will be asked, so that later processes do not wait for what the first one prepares.
 
     Its files are read and held against their digests, its vectors copied to the GPU where it is searched there, and
-    batches of every size asked, with the times of the first and the last of each. The kernels of type fused are
-    compiled when they are first used, which takes seconds, and kept on the disk. `semrec serve` does the same as it
-    starts.
+    batches of every size asked, with the times of the first and the last of each; of type fused also with filters that
+    let few titles through. The kernels of type fused are compiled when they are first used, which takes seconds, and
+    kept on the disk. `semrec serve` does the same as it starts.
     """
     from semrec_faiss.search.recommender import Recommender
     from semrec_faiss.search.warming import warm as warmed

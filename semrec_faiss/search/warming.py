@@ -13,6 +13,7 @@ import numpy as np
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
+from semrec_faiss.search.filters.filter import quote_escaped
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import HELD_AT
 from semrec_faiss.search.wish import Wish
@@ -20,6 +21,12 @@ from semrec_faiss.search.wish import Wish
 WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
 """Queries asked together. The largest come first: of what is recorded, that stays longest which came last."""
+
+SHARES = (0.01, 0.001, 0.1)
+"""Of the titles, let through by filters that are asked. Of few titles type fused searches copies that lie together,
+by kernels of their own: those of more titles are others. Batches of every size are asked with the first."""
+
+SAMPLED_IDS = 1000
 
 TIMES_GPU = 3
 """How often a batch is asked on a GPU: the first compiles, users are copied there for the second, both are recorded."""
@@ -54,7 +61,8 @@ def warm(recommender: Recommender, k: int = 10, progress: Progress = silent, *, 
     """Ask every kind of question that an index will be asked, so that nobody's first one waits for what that needs.
 
     On a GPU batches of every size are asked for titles, for those that a filter lets through, and for users, as often
-    as it takes until they are recorded. On a CPU, where nothing is compiled, each is asked once.
+    as it takes until they are recorded; of type fused those of filters that let few titles through, too. On a CPU,
+    where nothing is compiled, each is asked once.
 
     Args:
         recommender: the index, opened.
@@ -106,8 +114,37 @@ def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
         if is_restricted and users is not None:
             lists = partial(recommender.lists_for, rows % len(users.ids), wish, include_seen=False)
             yield _Kind("users", size, lists, times)
+    if recommender.index.fused is not None:
+        yield from _of_few_titles(recommender, k)
     yield _Kind("a title, as JSON", 1, lambda: recommender.similar(first, k).as_json_bytes())
     find = recommender.titles.catalog.find
     yield _Kind("a title that nobody made", 1, partial(find, "no title that anybody made"))
     if users is not None:
         yield _Kind("a user that nobody knows", 1, partial(users.rows_of, ["no user that anybody knows"]))
+
+
+def _of_few_titles(recommender: Recommender, k: int) -> Iterator[_Kind]:
+    """Ask with filters whose titles type fused copies together; it does so now, and not when that has come to pay."""
+    count, searcher, users = recommender.index.count, recommender.searcher, recommender.saved.users
+    sampled = recommender.titles.records(np.arange(0, count, -(-count // SAMPLED_IDS)))
+    title, ids = sampled[0]["media_id"], sorted(record["media_id"] for record in sampled)
+    for share in SHARES:
+        where = f"media_id <= '{quote_escaped(ids[int(share * (len(ids) - 1))])}'"
+        wish, which = Wish.of(k, where=where), f"filtered to {100 * share:g}%"
+        shelved = partial(_shelved, recommender, wish)
+        for size in sorted(WARM_BATCHES_GPU, reverse=True) if share == SHARES[0] else ():
+            vectors = recommender.index.vectors(np.arange(size) % count)
+            yield _Kind(f"titles, {which}", size, partial(shelved, searcher.run, vectors, wish), TIMES_GPU)
+        alike = partial(recommender.similar, title, k, where=where)
+        yield _Kind(f"a title, {which}", 1, partial(shelved, alike), TIMES_GPU)
+        if users is not None:
+            lists = partial(recommender.lists_for, np.arange(1), wish, include_seen=False)
+            yield _Kind(f"a user, {which}", 1, partial(shelved, lists), TIMES_GPU)
+
+
+def _shelved(recommender: Recommender, wish: Wish, ask: Callable[..., object], *given: object) -> None:
+    """Ask when the titles that the wish's filter lets through lie together, where not all do."""
+    mask, fused = recommender.searcher.restriction(wish, None).mask, recommender.index.fused
+    if fused is not None and mask is not None:
+        fused.shelve(mask)
+    ask(*given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,9 +35,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     def noting(self: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
         kind = "users" if isinstance(queries, UserRows) else "filtered" if wish.filter.says_something else "titles"
         searches.append((kind, len(queries), wish.k))
-        device, self.index.device = self.index.device, Device()  # a CPU plays whatever part it has
+        its = self.index.device, self.index.fused
+        self.index.device, self.index.fused = Device(), None  # a CPU plays whatever part it has
         found = run(self, queries, wish, exclusions)
-        self.index.device = device
+        self.index.device, self.index.fused = its
         return found
 
     monkeypatch.setattr(Searcher, "run", noting)
@@ -79,6 +81,30 @@ def test_on_a_gpu_every_size_of_every_kind_is_asked_until_it_is_recorded(
     asked.clear()
     assert len(warm(recommender, thousands=False)) == len(told) - 2
     assert [(kind, size) for kind, size, _ in asked[:-1]] == wanted
+
+
+def test_of_type_fused_filters_are_asked_whose_titles_lie_together(
+    recommender: Recommender, asked: list[tuple[str, int, int]]
+) -> None:
+    together: list[tuple[int, int]] = []
+    recommender.index.device = Device((0,))
+    others = {one.what for one in warm(recommender)}
+    recommender.index.fused = SimpleNamespace(  # type: ignore[assignment]
+        shelve=lambda mask: together.append((len(asked), int(mask.sum())))
+    )
+    asked.clear()
+    told = [one for one in warm(recommender) if one.what not in others]
+    assert [(one.what, one.queries) for one in told] == [
+        *(("titles, filtered to 1%", size) for size in sorted(WARM_BATCHES_GPU, reverse=True)),
+        *((f"{one}, filtered to 1%", 1) for one in ("a title", "a user")),
+        *((f"{one}, filtered to 0.1%", 1) for one in ("a title", "a user")),
+        *((f"{one}, filtered to 10%", 1) for one in ("a title", "a user")),
+    ]
+    assert all(one.again_ms is not None for one in told)
+    assert [allowed for _, allowed in together] == [1] * TIMES_GPU * (len(told) - 2) + [5] * TIMES_GPU * 2
+    of_few = [asked[at] for at, _ in together]
+    assert of_few[: 3 * len(WARM_BATCHES_GPU) : 3] == [("filtered", size, 10) for size in WARM_BATCHES_GPU[::-1]]
+    assert of_few[-6:] == [("filtered", 1, 10)] * 3 + [("users", 1, 10)] * 3
 
 
 def test_an_index_without_users_and_of_one_title(tmp_path: Path, make_folder: Callable[..., Any]) -> None:

@@ -29,7 +29,7 @@ from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import SCREENED_TITLES, Masking, title_bytes
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, work_bytes
-from semrec_faiss.index.fused.running import FusedResult, Running
+from semrec_faiss.index.fused.running import FusedResult, Running, named
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
@@ -148,6 +148,17 @@ class FusedSearcher:
         with self.lock:
             batch = UserBatch(users, np.ascontiguousarray(rows), without_seen)
             return self.start(batch, mask, FusedResult.empty(len(rows), k)).result()
+
+    def shelve(self, mask: Mask) -> None:
+        """Copy the titles that a mask allows together now, and not when that has come to pay; see `search`.
+
+        Where there is no room for them, searches go by the mask's bitmap as ever.
+
+        Raises:
+            DeviceError: the GPU failed, or its memory does not suffice.
+        """
+        with self.lock, self.current(), named(self):
+            self._place(mask, 1, at_once=True)
 
     def hold_users(self, host: HostUsers) -> GpuUsers | None:
         """Copy users to the GPU, or page-lock them on the host where they do not fit; None where neither is possible.
@@ -274,12 +285,12 @@ class FusedSearcher:
         found.rows[:, filled:], found.scores[:, filled:] = -1, -np.inf
         return FusedResult(found.rows, found.scores, repeated, scanned)
 
-    def _place(self, mask: Mask | None, queries: int) -> tuple[BlockSearch, Any, int]:
+    def _place(self, mask: Mask | None, queries: int, *, at_once: bool = False) -> tuple[BlockSearch, Any, int]:
         """Return what to search for a batch, the bitmap to search it by, and how many titles the filter allows."""
         if mask is None:
             return self._all, None, self.titles.count
         try:
-            known = self.filters.place(mask, queries)
+            known = self.filters.place(mask, queries, at_once=at_once)
         except self._torch.cuda.OutOfMemoryError:  # there is no room for its bitmap
             if not self.filters.let_go():
                 raise

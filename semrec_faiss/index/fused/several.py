@@ -91,6 +91,15 @@ class SeveralGpus:
             return self._search([VectorBatch(queries, excluded)] * len(self.searchers), k, mask)
         return self._search([VectorBatch(queries, _within(excluded, share)) for share in self._shares], k, mask)
 
+    def shelve(self, mask: Mask) -> None:
+        """Copy the titles that a mask allows together now, on every GPU; see `FusedSearcher.shelve`."""
+        with contextlib.ExitStack() as held:
+            for searcher in self.searchers:  # in this order, whoever asks
+                held.enter_context(searcher.lock)
+            masks = [mask] * len(self.searchers) if self._sharded is None else self._sharded.masks_of(mask)
+            for searcher, its in zip(self.searchers, masks, strict=True):
+                searcher.shelve(its)
+
     def search_users(
         self,
         users: Sequence[GpuUsers],

@@ -154,7 +154,7 @@ class Shards:
 
     def _by_rounds(self, batches: Sequence[Batch], mask: Mask | None, room: FusedResult, among: int = 0) -> FusedResult:
         """Search step by step on all GPUs, each to the end, and choose then."""
-        masks = [None] * len(self._shares) if mask is None else self._masks_of(mask)
+        masks = [None] * len(self._shares) if mask is None else self.masks_of(mask)
         rows, scores, rooms = self._rooms(*room.rows.shape)
         scores[:] = -np.inf
         asked = zip(self._searchers, batches, masks, rooms, strict=True)
@@ -183,7 +183,7 @@ class Shards:
             return np.empty(0, np.int64)
         return np.flatnonzero((most != -np.inf) & ~(room.scores[:, -1] > most))
 
-    def _masks_of(self, mask: Mask) -> list[Mask]:
+    def masks_of(self, mask: Mask) -> list[Mask]:
         """Return the shards' parts of a mask, the same arrays each time: by them a shard knows a filter again."""
         known = self._masks.get(id(mask))
         if known is None:

@@ -247,3 +247,17 @@ def _blocks(queries: int, most: int) -> list[int]:
     while queries > sum(sizes):
         sizes.append(even_block(queries - sum(sizes), most))
     return sizes
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", ["shards", "replicas"])
+def test_a_filter_is_shelved_on_every_gpu(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
+    titles = clustered(np.random.default_rng(1), 300, 32)
+    several, mask = SeveralGpus(titles, _devices()[:2], layout=layout), np.arange(300) % 7 == 0
+    several.shelve(mask)
+    searchers = several.searchers
+    assert [shelf.size for its in searchers for shelf in its.filters._shelves] == [24 if layout == "shards" else 48] * 2
+    found, expected = several.search(titles[:2], 3, mask=mask), searcher(titles).search(titles[:2], 3, mask=mask)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    assert [len(its.filters._known) for its in searchers] == [1, 1], "it is that filter which is searched"

@@ -73,8 +73,11 @@ class KnownFilters:
         self._most = min(MOST_SHELVES_BYTES, max(LEAST_SHELVES_BYTES, int(SHELVED_SHARE * titles.bytes)))
         self.budget, self._calm = self._most, 0
 
-    def place(self, mask: Mask, queries: int) -> KnownFilter:
-        """Look a filter up for a batch of so many queries, copying its titles to a shelf where that has come to pay."""
+    def place(self, mask: Mask, queries: int, *, at_once: bool = False) -> KnownFilter:
+        """Look a filter up for a batch of so many queries, copying its titles to a shelf where that has come to pay.
+
+        ``at_once``: whether or not it has, if there is room.
+        """
         self._grow()
         latest = self._shelves[-1] if self._shelves else None
         if latest is not None and latest.counted != latest.bytes:  # a batch was recorded since
@@ -87,7 +90,7 @@ class KnownFilters:
                 self._known.popitem(last=False)
         self._known.move_to_end(id(mask))
         if known.shelf is None and known.allowed and known.within is not None:
-            self._shelve(known, queries)
+            self._shelve(known, queries, at_once=at_once)
         if known.shelf is not None:
             self._shelves.remove(known.shelf)
             self._shelves.append(known.shelf)
@@ -113,7 +116,7 @@ class KnownFilters:
         if self.budget < self._most and self._calm >= CALM_BATCHES:
             self.budget, self._calm = min(self._most, 2 * self.budget), 0
 
-    def _shelve(self, known: KnownFilter, queries: int) -> None:
+    def _shelve(self, known: KnownFilter, queries: int, *, at_once: bool) -> None:
         """Copy a filter's titles to a shelf, where searching by its bitmap has come to cost as much as that."""
         size = shelf_size(known.allowed)
         lost, loading = masking_loss_ms(self._titles, queries, size), loading_ms(self._titles, size)
@@ -121,7 +124,8 @@ class KnownFilters:
         shelf = next((shelf for shelf in self._shelves if shelf.size == size), None)  # the one not used for longest
         if shelf is None:
             self._lost_ms[size] = self._lost_ms.get(size, 0.0) + lost
-        if known.lost_ms < loading or (shelf is None and self._lost_ms[size] < MAKING_MS + loading):
+        pays = known.lost_ms >= loading and (shelf is not None or self._lost_ms[size] >= MAKING_MS + loading)
+        if not (pays or at_once):
             return
         try:
             if shelf is None or known.loaded_ms >= ANOTHER_MS:

@@ -365,6 +365,27 @@ def test_a_shelf_takes_as_much_memory_as_predicted(kept: str, monkeypatch: pytes
     assert shelf.titles.bytes == 96 * (each + coded + 4)
 
 
+@needs_kernels
+@pytest.mark.parametrize("room", [True, False])
+def test_a_filter_is_shelved_on_request(room: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that has come to pay, and where there is no room not at all."""
+    bitmaps_lose(monkeypatch, PRICELESS)
+    titles = clustered(np.random.default_rng(3), 600, 32)
+    index = searcher(titles)
+    masks = [np.arange(600) % every == 0 for every in (7, 8)]
+    if not room:
+        monkeypatch.setattr(index.filters, "budget", 0)
+    for mask in masks:
+        index.search(titles[:2], 4, mask=mask)
+        assert index.filters._known[id(mask)].shelf is None
+        index.shelve(mask)
+        assert (index.filters._known[id(mask)].shelf is not None) == room
+        found = index.search(titles[:2], 4, mask=mask)
+        assert (index.filters._known[id(mask)].shelf is not None) == room
+        Truth.of(titles, titles[:2], np.tile(mask, (2, 1))).check(found, 4)
+    assert len(index.filters._shelves) == room, "which they share"
+
+
 def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
     """Titles without memory, for estimates."""
     import torch
