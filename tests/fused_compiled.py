@@ -68,7 +68,7 @@ class Search:
     masking: Masking
     coded: bool
     kept: Kept
-    gathered: bool = False
+    shelved: bool = False
 
     @property
     def plan(self) -> FusedPlan:
@@ -99,7 +99,7 @@ def searches() -> Iterator[Search]:
                 continue
             yield Search(titles, queries, k, masking, coded, kept)
             if masking != "none":  # of a shelf a bitmap tells how far its titles go
-                yield Search(titles, queries, k, masking, coded, kept, gathered=True)
+                yield Search(titles, queries, k, masking, coded, kept, shelved=True)
 
 
 def plans() -> Iterator[tuple[FusedPlan, Masking]]:
@@ -224,7 +224,7 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
     words, stride = bitmap_words(search.titles), 0
     allowed = None if search.masking == "none" else made(words, dtype=torch.int32)
     with noted() as launches:
-        if search.gathered:
+        if search.shelved:
             counts = made(listing_programs(search.titles), dtype=torch.int32)
             list_rows(made(words, dtype=torch.int32), counts, titles.origins)
         if search.masking == "own":
@@ -255,7 +255,7 @@ def _titles(search: Search, made: Callable[..., Any]) -> GpuTitles:
     if search.coded:
         steps = made(count, dtype=torch.float16)
         kept = replace(kept, codes=TitleCodes(made(count, code_width(width), dtype=torch.int8), steps, steps, 1.0))
-    return replace(kept, origins=made(count, dtype=torch.int32)) if search.gathered else kept
+    return replace(kept, origins=made(count, dtype=torch.int32)) if search.shelved else kept
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ SAMPLES = (
     Search(1_000_000, 1000, 10, "own", coded=False, kept="bounds"),
     Search(62_423, 1000, 200, "shared", coded=False, kept="rounded"),
     Search(62_423, 1, 10, "own", coded=False, kept="rounded"),  # ranked at once
-    Search(62_423, 1, 10, "shared", coded=False, kept="rounded", gathered=True),
+    Search(62_423, 1, 10, "shared", coded=False, kept="rounded", shelved=True),
     Search(4_000_000, CODED_QUERIES_OF_MANY, 10, "own", coded=True, kept="rounded"),
 )
 """What the test compiles: masked, screened, coded, each query's own lists."""

@@ -66,7 +66,7 @@ def test_how_many_titles_a_filter_leaves_compiles_nothing(queries: int, rest: in
     card = next(card for card in CARDS if card.capability == COPY_ENGINE)
 
     def launched(titles: int) -> list[Launch]:
-        return launches_of(Search(titles, queries, 1, "own", coded=False, kept="rounded", gathered=True), card)
+        return launches_of(Search(titles, queries, 1, "own", coded=False, kept="rounded", shelved=True), card)
 
     for titles in (9_984, 199_984):
         assert launched(titles + rest) == launched(titles + 7)

@@ -104,7 +104,7 @@ class GpuTitles:
 
     @property
     def bytes(self) -> int:
-        """GPU memory of the vectors; of gathered ones that of the copies alone."""
+        """GPU memory of the vectors; of some of a catalogue that of the copies alone."""
         parts = [self.halves, self.factors, self.originals if self.origins is None else self.origins]
         held = sum(int(part.nbytes) for part in parts if part is not None and part.device == self.halves.device)
         return held + (0 if self.codes is None else self.codes.bytes)

@@ -18,7 +18,7 @@ from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.hardware.host_memory import available_bytes
 
 FREE_SHARE = 0.5
-"""How much of the free memory users may take: what is left is for searches, and for titles that filters gather."""
+"""How much of the free memory users may take: what is left is for searches, and for shelves of filters' titles."""
 
 
 class HostUsers(Protocol):

@@ -210,7 +210,7 @@ def test_shelves_come_back_once_memory_has_sufficed_for_long_enough(monkeypatch:
 
 @needs_kernels
 def test_memory_that_never_suffices_ends_in_searches_by_bitmap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a loop without end: titles were gathered again each time that their search had run out of memory."""
+    """Once a loop without end: titles were put on a shelf again each time that their search had run out of memory."""
     import torch
 
     titles = clustered(np.random.default_rng(6), 900, 32)
