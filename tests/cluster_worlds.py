@@ -48,8 +48,11 @@ def give_up(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """Wait half a second for a shard that is lost, and for others, which may be slow, as long as they take."""
     answer = OpenShards._answer
 
-    def answered(shards: OpenShards, ray: Any, shard: int, reference: Any, method: str, given: Any, _: float) -> Any:
-        return answer(shards, ray, shard, reference, method, given, 0.5 if shard == lost else HANG_SECONDS)
+    def answered(
+        shards: OpenShards, ray: Any, shard: int, reference: Any, question: Any, given: float, *, is_lost: bool
+    ) -> Any:
+        patience_s = min(given, 0.5) if shard == lost else HANG_SECONDS
+        return answer(shards, ray, shard, reference, question, patience_s, is_lost=is_lost)
 
     monkeypatch.setattr(OpenShards, "_answer", answered)
 

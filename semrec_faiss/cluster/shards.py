@@ -29,6 +29,9 @@ SHARE_OF_TIME_LEFT = 0.8
 
 RETRY_SECONDS = 0.1
 
+STATE_SECONDS = 0.5
+"""How long a look at the shards waits for one that answered at the last: probes of `/readyz` often wait a second."""
+
 LOST_FIX = "`ray status` tells which machines are there; with --replicas 2 another one answers for it"
 
 LEAST_PUT = 100_000
@@ -58,9 +61,10 @@ class OpenShards:
     held: tuple[object, ...] = ()
     _preferred: dict[int, int] = field(default_factory=dict)
     _lost: dict[int, Any] = field(default_factory=dict)  # each with a ping, or None: once that answers, it is back
+    _late: dict[tuple[int, int], Any] = field(default_factory=dict)  # pings of `states`, by shard and replica
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"held": (), "_lost": dict.fromkeys(self._lost)}
+        return vars(self) | {"held": (), "_lost": dict.fromkeys(self._lost), "_late": {}}
 
     def __len__(self) -> int:
         return len(self.listed.shards)
@@ -112,21 +116,35 @@ class OpenShards:
             raise self._lost_one(lost[0], "is lost")
         return [(own, found[shard]) for shard, own in at.items()]
 
-    def states(self, patience_s: float = 1.0) -> list[dict[str, Any]]:
-        """Say of each shard which titles it has, and whether it answers within ``patience_s``."""
+    def states(self, patience_s: float = STATE_SECONDS) -> list[dict[str, Any]]:
+        """Say of each shard which titles it has, and how many of its actors answer.
+
+        Args:
+            patience_s: how long is waited for their answers; for an actor that was late the last time only until it
+                has answered that, so that one which is lost costs this time once.
+        """
         ray = load_ray()
-        pings = [[actor.ping.remote() for actor in replicas] for replicas in self.replicas]
-        flat = [ping for replicas in pings for ping in replicas]
-        done = set(ray.wait(flat, num_returns=len(flat), timeout=patience_s)[0])
+        late, pings = dict(self._late), {}
+        for shard, replicas in enumerate(self.replicas):
+            for place, actor in enumerate(replicas):
+                before = late.get((shard, place))
+                is_late = before is not None and not _is_over(ray, before)
+                pings[shard, place] = before if is_late else actor.ping.remote()
+        waited = [ping for ping in pings.values() if ping not in late.values()]
+        if waited:
+            ray.wait(waited, num_returns=len(waited), timeout=patience_s)
+        over = {at for at, ping in pings.items() if _is_over(ray, ping)}
+        self._late = {at: ping for at, ping in pings.items() if at not in over}
+        fine = {at for at in over if _is_fine(ray, pings[at])}
         return [
             {
                 "shard": number,
                 "first": shard.first,
                 "titles": shard.titles,
-                "replicas": len(own),
-                "answering": sum(ping in done and _is_fine(ray, ping) for ping in own),
+                "replicas": len(self.replicas[number]),
+                "answering": sum((number, place) in fine for place in range(len(self.replicas[number]))),
             }
-            for number, (shard, own) in enumerate(zip(self.listed.shards, pings, strict=True))
+            for number, shard in enumerate(self.listed.shards)
         ]
 
     @contextlib.contextmanager
@@ -163,32 +181,42 @@ class OpenShards:
         answers: dict[int, Any] = {}
         late: TooLateError | None = None
         with told_as_ours():
-            for shard, reference in asked.items():
+            lost = {shard for shard in sent if self._is_lost(ray, shard)}
+            for shard in sorted(asked, key=lost.__contains__) if self.partial else asked:
+                if self.partial and shard in lost:  # they have had the time of those that are there
+                    patience_s = 0.0 if answers else min(patience_s, RETRY_SECONDS)
+                question = (method, sent[shard])
                 try:
-                    answers[shard] = self._answer(ray, shard, reference, method, sent[shard], patience_s)
+                    answers[shard] = self._answer(ray, shard, asked[shard], question, patience_s, is_lost=shard in lost)
                     self._lost.pop(shard, None)
                 except UnavailableError:
                     self.lose(shard)
                     if not self.partial:
                         raise
+                    patience_s = min(patience_s, RETRY_SECONDS)  # the others were waited for meanwhile
                 except TooLateError as error:
                     late = error
                     if not self.partial:
                         raise
         if not answers:
             raise late or self._lost_one(min(arguments), "is lost, and so are all others")
-        return answers
+        return {shard: answers[shard] for shard in sent if shard in answers}
 
     def _call(self, shard: int, method: str, arguments: tuple[Any, ...]) -> Any:
         replicas = self.replicas[shard]
         return getattr(replicas[self._preferred.get(shard, 0) % len(replicas)], method).remote(*arguments)
 
     def _answer(
-        self, ray: Any, shard: int, reference: Any, method: str, arguments: tuple[Any, ...], patience_s: float
+        self,
+        ray: Any,
+        shard: int,
+        reference: Any,
+        question: tuple[str, tuple[Any, ...]],
+        patience_s: float,
+        *,
+        is_lost: bool,
     ) -> Any:
         """Wait for an answer; where its actor is lost, ask the other replicas and, when it is there again, itself."""
-        is_lost = self._is_lost(ray, shard)
-        patience_s = RETRY_SECONDS if self.partial and is_lost else patience_s
         due_s = time_left()
         is_hurried = due_s is not None and SHARE_OF_TIME_LEFT * due_s < patience_s
         if due_s is not None and is_hurried:
@@ -203,16 +231,16 @@ class OpenShards:
                 raise
             except ray.exceptions.RayError as error:
                 is_lost |= not isinstance(error, ray.exceptions.GetTimeoutError)
+                self._preferred[shard] = self._preferred.get(shard, 0) + 1
                 if time.monotonic() >= ends:
                     told = f"did not answer within {patience_s:.3g} s"
                     if is_hurried and not is_lost:  # it may only take longer than the caller waits
                         raise TooLateError(f"{named(self.listed, shard)} {told}") from error
                     raise self._lost_one(shard, told) from error
-            self._preferred[shard] = self._preferred.get(shard, 0) + 1
             if tried % len(self.replicas[shard]) == 0:
                 time.sleep(min(RETRY_SECONDS, max(0.0, ends - time.monotonic())))
             tried += 1
-            reference = self._call(shard, method, arguments)
+            reference = self._call(shard, *question)
 
     def _is_lost(self, ray: Any, shard: int) -> bool:
         """Tell whether a shard that did not answer in time still answers no ping: it may just have taken longer."""

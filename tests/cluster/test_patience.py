@@ -23,18 +23,20 @@ SLOW = 1
 """The shard that does not answer."""
 
 
-def _shards(monkeypatch: pytest.MonkeyPatch, fails: Callable[[float], None], *, partial: bool) -> OpenShards:
-    """Two shards, of which the first answers at once and the other as ``fails`` does within so many seconds.
+def _shards(
+    monkeypatch: pytest.MonkeyPatch, fails: Callable[[float], None], *, partial: bool, count: int = 2
+) -> OpenShards:
+    """Make shards, of which the first answers at once and the others as ``fails`` does within so many seconds.
 
     A ping, by which is seen whether a shard is back, is there at once where ``fails`` does not need any time for it.
     """
 
     def get(shard: int, timeout: float = 0.0) -> int:
-        if shard == SLOW:
+        if shard >= SLOW:
             fails(timeout)
         return shard
 
-    def wait(pings: list[int], timeout: float) -> tuple[list[int], list[int]]:
+    def wait(pings: list[int], timeout: float, num_returns: int = 1) -> tuple[list[int], list[int]]:
         try:
             return [get(ping, timeout) for ping in pings], []
         except ray.exceptions.GetTimeoutError:
@@ -48,9 +50,9 @@ def _shards(monkeypatch: pytest.MonkeyPatch, fails: Callable[[float], None], *, 
     monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions))
     there = Place(node=None, generation=GenerationRef(name="gen-000001", manifest_sha256="0" * 64))
     listed = ShardList(
-        shards=tuple(Shard(folder=f"{at}", first=10 * at, titles=10, places=(there,)) for at in range(2))
+        shards=tuple(Shard(folder=f"{at}", first=10 * at, titles=10, places=(there,)) for at in range(count))
     )
-    return OpenShards(Path("index"), listed, [[actor(0)], [actor(1)]], patience_s=0.2, partial=partial)
+    return OpenShards(Path("index"), listed, [[actor(at)] for at in range(count)], patience_s=0.2, partial=partial)
 
 
 def _is_slow(seconds: float) -> None:
@@ -96,6 +98,72 @@ def test_a_partial_answer_in_a_hurry_costs_later_ones_nothing(monkeypatch: pytes
             shards.ask_each("ping", {SLOW: ()})
     assert shards.ask_all("ping") == {0: 0}
     assert set(shards._lost) == {SLOW}, "it had all the time that is given"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_lost_shards_are_waited_for_together_once_and_then_not_at_all(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: each cost the first question a second of its own, and every later one a tenth of a second."""
+    waited: list[float] = []
+
+    def fails(seconds: float) -> None:
+        waited.append(seconds)
+        raise ray.exceptions.GetTimeoutError("it is started anew")
+
+    shards = _shards(monkeypatch, fails, partial=True, count=count)
+    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
+    now = [0.0]
+
+    def later() -> float:
+        now[0] += 0.05
+        return now[0]
+
+    monkeypatch.setattr(asking.time, "monotonic", later)
+    assert shards.ask_all("ping") == {0: 0}
+    assert set(shards._lost) == set(range(1, count))
+    assert max(waited) > 0.1
+    assert now[0] <= 0.2 + (count - 2) * asking.RETRY_SECONDS + count * 4 * 0.05
+    waited.clear()
+    assert shards.ask_all("ping") == {0: 0}
+    assert set(waited) == {0.0}
+    waited.clear()
+    with pytest.raises(UnavailableError, match="shard 1 of"):
+        shards.ask(SLOW, "ping")
+    assert 0 < max(waited) <= asking.RETRY_SECONDS, "nobody else is waited for"
+
+
+def test_the_actor_that_is_asked_next_is_another_also_where_none_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = _shards(monkeypatch, _is_dead, partial=True)
+    shards.replicas[SLOW] = [*shards.replicas[SLOW], *shards.replicas[0]]  # which answers
+    shards.patience_s = 0.0
+    assert shards.ask_all("ping") == {0: 0}
+    assert shards.ask_all("ping") == {0: 0, SLOW: 0}
+
+
+def test_a_look_at_the_shards_waits_once_for_an_actor_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: each `/readyz` took a second while a shard was started anew, as long as a probe waits."""
+    waited: list[float] = []
+    now: list[Callable[[float], None]] = []
+
+    def fails(seconds: float) -> None:
+        waited.append(seconds)
+        if not now:
+            raise ray.exceptions.GetTimeoutError("it is started anew")
+
+    shards = _shards(monkeypatch, fails, partial=True)
+
+    def answering() -> list[int]:
+        waited.clear()
+        return [state["answering"] for state in shards.states(0.3)]
+
+    assert answering() == [1, 0]
+    assert max(waited) == 0.3
+    assert answering() == [1, 0]
+    assert max(waited) == 0
+    now.append(_is_slow)
+    assert answering() == [1, 1]
+    assert not shards._late
 
 
 def _takes(seconds: float) -> Callable[[float], None]:

@@ -195,7 +195,7 @@ class Serving:
         free(self._before)
 
     def shards(self) -> list[dict[str, Any]] | None:
-        """Say which shards answer, after a second at most; None for an index of one piece."""
+        """Say which shards answer, after half a second at most; None for an index of one piece."""
         if self._cluster is None or self.current is None:
             return None
         states: list[dict[str, Any]] = self.current.recommender.shards.states()  # type: ignore[attr-defined]
