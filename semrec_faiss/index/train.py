@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,12 @@ from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
 from semrec_faiss.index.hardware.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.progress import Progress, silent
+
+CODED_TITLES, ASKED, BEST = 4096, 64, 10
+"""Titles among which codes are tried, the queries that are asked, and how many of each one's best they should keep."""
+
+SOUND = 0.9
+"""So large a share of these scalar quantisers keep of vectors as long as one another: 0.95 and more."""
 
 VectorBlocks = Callable[[], Iterable[tuple[int, Vectors]]]
 """Gives the title vectors as (first row, float32 block), from the start at every call."""
@@ -87,7 +94,46 @@ def _train(
     finally:
         if ivf is not None:
             ivf.clustering_index = None
+    _say_if_codes_lose(index, sample[:: max(1, len(sample) // CODED_TITLES)])
     progress("training", 1, 1)
+
+
+def _say_if_codes_lose(index: Any, titles: Vectors) -> None:
+    """Warn where a scalar quantiser keeps so little of vectors that other titles are found than the best.
+
+    8 bits a component divide the range of the longest vectors; two bytes hold nothing above 65,504, and little below
+    0.00006.
+
+    Args:
+        index: trained.
+        titles: float32 (titles, dim), some of the vectors.
+    """
+    faiss = load_faiss()
+    ivf = faiss.try_extract_index_ivf(index)
+    parts = [faiss.downcast_index(part) for part in (index, ivf) if part is not None]
+    bits = max((int(part.sq.bits) for part in parts if hasattr(part, "sq")), default=0)
+    if bits < 8 or len(titles) < BEST * BEST:  # with fewer bits it is what was asked for
+        return
+    lengths = np.linalg.norm(titles.astype(np.float64), axis=1)
+    asked = np.flatnonzero(lengths)[:: max(1, len(titles) // ASKED)]
+    queries = (titles[asked] / lengths[asked, None]).astype(np.float32)
+    coded = index.sa_decode(index.sa_encode(titles))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores, by_codes = queries @ titles.T, np.nan_to_num(queries @ coded.T, nan=-np.inf)
+    worst = -np.partition(-scores, BEST - 1, axis=1)[:, BEST - 1 : BEST]
+    found = np.argpartition(-by_codes, BEST - 1, axis=1)[:, :BEST]
+    kept = float((np.take_along_axis(scores, found, axis=1) >= worst).mean())
+    if kept < SOUND:
+        middle, longest = float(np.median(lengths)), float(lengths.max())
+        is_unit = math.isclose(middle, 1, rel_tol=1e-3) and math.isclose(longest, 1, rel_tol=1e-3)
+        warnings.warn(
+            f"the codes of this index find {kept:.0%} of the {BEST} best of {len(titles):,} titles tried, whose vectors"
+            f" are {middle:.3g} long, the longest {longest:.3g}; take "
+            + ("" if is_unit else "index.normalize: true where lengths mean nothing, or ")
+            + "another index.build.storage, or type ivf_flat",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _say_once_if_few(index: Any, count: int) -> None:

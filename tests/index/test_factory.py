@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -307,6 +308,43 @@ def test_too_few_titles_for_a_factory_are_our_error(make_index: Callable[..., Ve
     for factory in ("IVF500,Flat", "IVF4,PQ4", "PQ4"):
         with pytest.raises((ConfigError, DeviceError)):
             make_index(clusters(100, 16), {"factory": factory})
+
+
+@pytest.mark.parametrize(
+    ("storage", "longer", "all_by", "told"),
+    [
+        ("8bit", 1, 1, None),
+        ("8bit", 100, 1, r"the codes .* find \d+% of the 10 best of 2,000 .* are 1 long, the longest 100; .*normalize"),
+        ("fp16", 100, 1, None),
+        ("fp16", 1, 1e6, r"find \d+% of the 10 best .* 1e\+06 long"),
+        ("fp16", 1, 1e-6, r"find \d+% of the 10 best .* 1e-06 long"),
+    ],
+)
+def test_a_scalar_quantiser_that_loses_what_the_vectors_tell_says_so(
+    storage: str,
+    longer: float,
+    all_by: float,
+    told: str | None,
+    make_index: Callable[..., VectorIndex],
+    clusters: Any,
+    unit: Any,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Once a fault: few long vectors among many others, or very long ones, and other titles came than the best."""
+    titles = unit(clusters(2000, 32, clusters=20, spread=0.6, seed=6))
+    titles[:5] *= longer
+    settings = {"type": "ivf_sq", "normalize": False, "build": {"nlist": 8, "storage": storage}}
+    index = make_index(titles * all_by, settings | {"search": {"nprobe": 8}}).cpu_index
+    found = index.search(titles[100:200].astype(np.float32), 10)[1]
+    best = np.argsort(-(titles[100:200] @ titles.T), axis=1)[:, :10]
+    kept = np.mean([len(set(ours) & set(own)) for ours, own in zip(found.tolist(), best.tolist(), strict=True)])
+    said = [str(one.message) for one in recwarn if "codes" in str(one.message)]
+    assert len(said) == (told is not None)
+    if told is None:
+        assert kept > 9
+    else:
+        assert kept < 8
+        assert re.search(told, said[0])
 
 
 def test_the_same_seed_gives_the_same_index(make_index: Callable[..., VectorIndex], clusters: Any) -> None:
