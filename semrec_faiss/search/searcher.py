@@ -138,7 +138,8 @@ class Searcher:
         # A mask of everything would only cost time; so would gathering that this batch has no use for.
         if len(selection.rows) == titles:
             return Restriction(titles, None, exclusions), None
-        gathered = selection.gathered if wish.strategy in ("auto", "subset") and selection.gathers_soon() else None
+        has_use = wish.strategy == "subset" or (wish.strategy == "auto" and self.index.fused is None)
+        gathered = selection.gathered if has_use and selection.gathers_soon() else None
         return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
 
     def varied(
