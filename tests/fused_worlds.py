@@ -81,6 +81,15 @@ class Truth:
             assert len(np.unique(row[kept])) == kept.sum()
 
 
+FREE, PRICELESS = float("inf"), 0.0
+"""What a shelf is where `bitmaps_lose` so much."""
+
+
+def bitmaps_lose(monkeypatch: pytest.MonkeyPatch, ms: float) -> None:
+    """Let filters be put on shelves at once, or never: a search by bitmap is to take so much longer."""
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_: ms)
+
+
 def exclude(lists: list[NDArray[np.int64]]) -> Exclusions:
     return Exclusions(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
 

@@ -21,7 +21,6 @@ from semrec_faiss.search.warming import warm
 def test_the_first_filter_finds_a_shelf_made_and_searched(
     tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     for name, value in (("WARM_BATCHES", (1,)), ("WARM_BATCHES_GPU", (1, 2)), ("TIMES_GPU", 2)):
         monkeypatch.setattr(f"semrec_faiss.search.warming.{name}", value)
     made = make_folder(tmp_path / "data", titles=300, dim=32, users=4)
