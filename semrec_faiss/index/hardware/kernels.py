@@ -145,8 +145,10 @@ class Blas:
 def kernels_of(library: Library) -> Kernels | None:
     """Tell the kernels of a library that is imported; None where it cannot be told."""
     blas = Blas.of(library)
-    if blas is None:
-        return None
+    return None if blas is None else _kernels_in(blas, library)
+
+
+def _kernels_in(blas: Blas, library: Library) -> Kernels:
     return Kernels(blas.name, blas.version, blas.architecture, _replaced.get(library))
 
 
@@ -163,7 +165,7 @@ def replace_old_kernels(faiss: Any) -> None:
     if CHOICE in os.environ or "faiss" in _replaced:
         return
     blas = Blas.of("faiss")
-    kernels = kernels_of("faiss")
+    kernels = None if blas is None else _kernels_in(blas, "faiss")
     if blas is None or kernels is None or not kernels.is_older_than_processor or not blas.can_be_named:
         return
     blas.choose(SAFE)

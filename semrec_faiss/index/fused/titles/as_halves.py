@@ -53,8 +53,10 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
         float16 (titles, dim) and float64 (titles,): `exactly` makes the vectors of them, to the bit. None where they
         did not come as float16.
     """
-    if not probed and not _fill(torch, vectors[:PROBED], *_room(torch, vectors[:PROBED])):
-        return None
+    if not probed:
+        few = vectors[:PROBED].cpu()  # of which a GPU would first have to load each of these kernels
+        if not _fill(torch, few, *_room(torch, few)):
+            return None
     halves, factors = _room(torch, vectors)
     step = max(1, AT_ONCE // vectors.shape[1])
     for part in (slice(start, start + step) for start in range(0, len(vectors), step)):
