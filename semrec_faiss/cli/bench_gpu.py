@@ -107,7 +107,8 @@ def _print_gpu(results: GpuResults) -> None:
     columns = ["titles", "queries", "reads", "limit", *names, "fused / limit", "not proven at once"]
     rows = []
     for row in results.search:
-        times = [as_ms(row.limit_ms), *(as_ms(row.median_ms(name) or 0.0) for name in names)]
+        medians = [row.median_ms(name) for name in names]
+        times = [as_ms(row.limit_ms), *("–" if median is None else as_ms(median) for median in medians)]
         proven = [f"×{row.fused_to_limit:.2f}", str(row.unproven)]
         rows.append([f"{row.titles:,}", f"{row.queries:,}", row.reads, *times, *proven])
     print_table(columns, rows, right=tuple(range(len(columns))))

@@ -39,6 +39,17 @@ def count(recommender: Recommender) -> int:
     return recommender.search(QUERY, 100)[0].matching
 
 
+def test_users_are_read_when_an_index_is_opened_with_them(index: Path) -> None:
+    assert "users" not in vars(Recommender.open(index).saved)
+    users = Recommender.open(index, with_users=True).saved.users
+    assert {"vectors", "seen"} <= vars(users).keys()
+    path = IndexDirectory(index).current().folder / "users.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert count(Recommender.open(index)) == 60
+    with pytest.raises(DamagedIndexError, match=r"users\.npy has changed since it was written"):
+        Recommender.open(index, with_users=True)
+
+
 def test_a_refresh_goes_to_what_is_in_use_and_what_is_pinned_stays(index: Path) -> None:
     recommender = Recommender.open(index)
     pinned = recommender.pinned()

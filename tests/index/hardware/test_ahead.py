@@ -1,0 +1,81 @@
+"""What is done in a thread while an index is opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.hardware import ahead
+
+FUSED = config_from_dict({"index": {"type": "fused"}})
+
+
+def test_work_is_done_beside_and_waited_for() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        begun.set()
+        assert go_on.wait(10)
+        done.append(threading.current_thread())
+
+    with ahead.beside(work):
+        assert begun.wait(10)
+        assert not done
+        go_on.set()
+    assert done != [threading.current_thread()]
+    assert len(done) == 1
+
+
+def test_what_the_work_raises_is_raised_here() -> None:
+    def work() -> None:
+        raise ValueError("said beside")
+
+    with pytest.raises(ValueError, match="said beside"), ahead.beside(work):
+        pass
+
+
+def test_what_fails_here_is_told_rather_than_what_fails_beside() -> None:
+    def work() -> None:
+        raise ValueError("said beside")
+
+    with pytest.raises(KeyError, match="said here"), ahead.beside(work):
+        raise KeyError("said here")
+
+
+def test_nothing_to_do_is_no_thread() -> None:
+    before = threading.active_count()
+    with ahead.beside(None):
+        assert threading.active_count() == before
+
+
+def test_torch_is_imported_for_type_fused_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(ahead, "has_driver", lambda: True)
+    assert ahead.torch_for(FUSED) is not None
+    assert ahead.torch_for(config_from_dict({"index": {"type": "flat"}})) is None
+    assert ahead.torch_for(config_from_dict({"index": {"type": "fused"}, "device": {"kind": "cpu"}})) is None
+    monkeypatch.setattr(ahead, "has_driver", lambda: False)
+    assert ahead.torch_for(FUSED) is None
+    monkeypatch.setattr(ahead, "has_driver", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    assert ahead.torch_for(FUSED) is None
+
+
+def test_triton_knows_what_it_is_afterwards() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    asked = """
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.hardware import ahead
+ahead.has_driver = lambda: True
+with ahead.beside(ahead.torch_for(config_from_dict({"index": {"type": "fused"}}))):
+    pass
+from triton.runtime.cache import triton_key
+print(triton_key.cache_info().currsize)
+"""
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.split() == ["1"]
