@@ -113,7 +113,7 @@ def test_unknown_users_of_an_index_that_was_built_without_any_are_named(tmp_path
     for unknown in ("nobody", ["nobody", "noone"], ["here", "nobody"]):
         with pytest.raises(NotFoundError, match="'nobody'"):
             recommender.recommend(unknown, 1)
-    with pytest.raises(DataError, match="'nobody'"), IndexWriter(tmp_path / "index") as writer:
+    with pytest.raises(DataError, match="'nobody'"), IndexWriter(tmp_path / "index", strict=True) as writer:
         writer.append_seen(user_id=["nobody"], media_id=["a"])
 
 

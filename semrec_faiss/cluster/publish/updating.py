@@ -37,7 +37,7 @@ from semrec_faiss.index.update.updating import (
     MOST_SEGMENTS,
     UpdateSummary,
     checked,
-    count_after,
+    counted,
     if_possible,
     manifest_after,
     segments_of,
@@ -70,7 +70,7 @@ def update_shards(
         change: what is to be changed; only this machine reads it.
         address: the cluster; see `connect`.
         asks: the index as it is open already; without it, or where it is not the newest, actors are started.
-        dry_run: only count.
+        dry_run: only count; raises what the update would.
         strict: refuse what names unknown users or titles, instead of counting it.
         compact_at: share of the index, or of a shard, in segments or removed, from which on it is built anew.
         wait: seconds for another process that writes the index to end.
@@ -87,11 +87,11 @@ def update_shards(
     if dry_run:
         with _opened(directory, asks) as saved:
             plan = checked(planned(saved, change), strict=strict)
-            return summary_of(saved.generation, plan, None, 0, is_compacted=False, titles=count_after(saved, plan))
+            return counted(saved, plan, strict=strict)
     with directory.writing(wait), _opened(directory, asks) as saved:
         plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
-            return summary_of(saved.generation, plan, None, 0, is_compacted=False)
+            return summary_of(saved.generation, plan, (0, 0), 0, is_compacted=False)
         generation, written, size = _publish(directory, saved, plan, strict, compact_at, progress)
         anew = None
         if segments_of(generation) >= MOST_SEGMENTS or (
@@ -100,7 +100,8 @@ def update_shards(
             anew = if_possible(lambda: _compacted(directory, opened_front(directory.path, _ON_CPU), progress))
         generation = generation if anew is None else anew
         _tell_uneven(listed_in(generation))
-        return summary_of(generation, plan, written, size, is_compacted=anew is not None)
+        seen = (written.seen_rows, written.ignored)
+        return summary_of(generation, plan, seen, size, is_compacted=anew is not None)
 
 
 def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, progress: Progress = silent) -> Generation:

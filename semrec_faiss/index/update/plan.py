@@ -118,6 +118,7 @@ class UpdatePlan:
         lines: the records of the written titles, with the keys that they are found by.
         fields: the metadata fields of all titles afterwards, and their types.
         seen: files of what users have seen since.
+        takes_unknown: whether these may name nobody who is known, and be all of the change.
     """
 
     titles: Kind
@@ -125,6 +126,7 @@ class UpdatePlan:
     lines: Sequence[tuple[bytes, list[str]]]
     fields: dict[str, str]
     seen: tuple[Path, ...] = field(default=())
+    takes_unknown: bool = False
 
     @property
     def is_empty(self) -> bool:

@@ -87,17 +87,21 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
         segment = segment.model_copy(update=bounds)
     if not plan.seen and not back.seen:
         return Written(segment, 0, 0, (), returned=back.any)
-    since, who, unlisted = _read_seen(saved, plan, titles, users, strict=strict)
+    since = _read_seen(saved, plan, titles, users, strict=strict)
     known = len(users.now) + len(written)
-    if unlisted is not None:
-        write_delisted(new, unlisted, known, file_of(name, DELISTED))
-    seen = _joined([*back.seen, *since])
+    if since.unlisted is not None:
+        write_delisted(new, since.unlisted, known, file_of(name, DELISTED))
+    seen = _joined([*back.seen, *since.parts])
     if len(seen.users):
         rows = (seen.users, seen.titles, seen.ratings, seen.timestamps)
         write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN))
-    own = [np.stack([one.users, one.titles]) for one in since]
-    added = np.unique(np.concatenate(own, axis=1), axis=1).shape[1] if own else 0
-    return Written(segment, added, seen.ignored, who, returned=back.any)
+    return Written(segment, since.added, since.ignored, since.who, returned=back.any)
+
+
+def counted_seen(saved: SavedIndex, plan: UpdatePlan, *, strict: bool) -> tuple[int, int]:
+    """Return how many rows of what users have seen `write_segment` would add and ignore; raises as it does."""
+    found = _read_seen(saved, plan, *places_of(saved), strict=strict)
+    return found.added, found.ignored
 
 
 def places_of(saved: SavedIndex) -> tuple[Places, Places]:
@@ -148,15 +152,33 @@ def _replaced(kind: Kind, places: Places) -> Rows:
     return np.concatenate([moved, np.stack([removed, np.full_like(removed, GONE)], axis=1)])
 
 
-def _read_seen(
-    saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool
-) -> tuple[list[SeenRows], list[str], DelistedRows | None]:
-    """Read what users have seen since, by place, the ids of these users, and what they have seen that is not there.
+@dataclass(frozen=True)
+class _SeenSince:
+    """What users have seen since: by place, the ids of these users, and what they have seen that is not there."""
+
+    parts: list[SeenRows]
+    who: list[str]
+    unlisted: DelistedRows | None
+
+    @property
+    def added(self) -> int:
+        """How many pairs of a user and a title."""
+        own = [np.stack([one.users, one.titles]) for one in self.parts]
+        return int(np.unique(np.concatenate(own, axis=1), axis=1).shape[1]) if own else 0
+
+    @property
+    def ignored(self) -> int:
+        """How many rows name unknown users or titles."""
+        return sum(one.ignored for one in self.parts)
+
+
+def _read_seen(saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool) -> _SeenSince:
+    """Read what users have seen since.
 
     A file of which no row would be kept, and that is all of the change, is taken for one of other ids.
     """
     parts, who, unlisted = [], [], []
-    is_all = plan.titles.is_empty and plan.users.is_empty
+    is_all = plan.titles.is_empty and plan.users.is_empty and not plan.takes_unknown
     for path in plan.seen:
         user_table = _table(plan.users, users, distinct_ids(path, "user_id"), saved.users)
         title_table = _table(plan.titles, titles, distinct_ids(path, "media_id"), saved.titles)
@@ -168,7 +190,7 @@ def _read_seen(
         who += user_table["id"][np.isin(user_table["number"], found.users)].tolist()
     if any((part.timestamps is None) != (parts[0].timestamps is None) for part in parts):
         raise DataError(f"{plan.seen[0]} or {plan.seen[1]} lacks timestamps", fix="give them to all rows, or to none")
-    return parts, list(dict.fromkeys(who)), joined_rows(unlisted)
+    return _SeenSince(parts, list(dict.fromkeys(who)), joined_rows(unlisted))
 
 
 def _check_timestamps(saved: SavedIndex, found: SeenRows, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.update.compaction import compacted
 from semrec_faiss.index.update.plan import Change, Kind, UpdatePlan, planned
 from semrec_faiss.index.update.profiles import affected_users, write_affected
-from semrec_faiss.index.update.segment import Written, write_segment
+from semrec_faiss.index.update.segment import Written, counted_seen, write_segment
 from semrec_faiss.progress import Progress, silent
 
 COMPACT_AT = 0.1
@@ -99,7 +99,7 @@ def update_index(
     Args:
         path: the index directory.
         change: what is to be changed.
-        dry_run: only count; the rows of what users have seen are not counted then.
+        dry_run: only count; raises what the update would.
         strict: refuse what names unknown users or titles, instead of counting it.
         compact_at: share of the index in segments, or removed, from which on it is rebuilt; None never does.
         wait: seconds for another process that writes the index to end.
@@ -123,20 +123,41 @@ def update_index(
     """
     if not isinstance(change, Change):
         raise UsageError(f"the change is {type(change).__name__}", fix="give a Change: Change(folder, where=…)")
+    return updated(path, change, dry_run=dry_run, strict=strict, compact_at=compact_at, wait=wait, progress=progress)
+
+
+def updated(
+    path: str | Path,
+    change: Change,
+    *,
+    dry_run: bool = False,
+    strict: bool = False,
+    compact_at: float | None = COMPACT_AT,
+    wait: float = 0,
+    progress: Progress = silent,
+    takes_unknown: bool = False,
+) -> UpdateSummary:
+    """Do what `update_index` does; with ``takes_unknown`` also where all that there is names unknown users."""
     wait = number_from(wait, "wait", 0)
     compact_at = None if compact_at is None else number_from(compact_at, "compact_at", 0, 1)
     directory = IndexDirectory(path_of(path, "the index"))
     directory.current()  # no index: nothing is locked, nor made
     if dry_run:
         saved = SavedIndex(path, _ON_CPU)
-        plan = checked(planned(saved, change), strict=strict)
-        return summary_of(saved.generation, plan, None, 0, is_compacted=False, titles=count_after(saved, plan))
+        plan = replace(checked(planned(saved, change), strict=strict), takes_unknown=takes_unknown)
+        return counted(saved, plan, strict=strict)
     with directory.writing(wait):
         saved = SavedIndex(path, _ON_CPU)
-        plan = checked(planned(saved, change), strict=strict)
+        plan = replace(checked(planned(saved, change), strict=strict), takes_unknown=takes_unknown)
         if plan.is_empty:
-            return summary_of(saved.generation, plan, None, 0, is_compacted=False)
+            return summary_of(saved.generation, plan, (0, 0), 0, is_compacted=False)
         return apply_plan(directory, saved, plan, strict=strict, compact_at=compact_at, progress=progress)
+
+
+def counted(saved: SavedIndex, plan: UpdatePlan, *, strict: bool) -> UpdateSummary:
+    """Say what a plan comes to, and do nothing; raises what doing it would."""
+    seen = counted_seen(saved, plan, strict=strict)
+    return summary_of(saved.generation, plan, seen, 0, is_compacted=False, titles=count_after(saved, plan))
 
 
 def apply_plan(
@@ -158,7 +179,8 @@ def apply_plan(
     if compact_at is not None and generation.manifest.share_apart > compact_at:
         again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
     is_compacted = anew is not None or again is not None
-    return summary_of(generation if again is None else again, plan, written, size, is_compacted=is_compacted)
+    seen = (written.seen_rows, written.ignored)
+    return summary_of(generation if again is None else again, plan, seen, size, is_compacted=is_compacted)
 
 
 def if_possible(compact: Callable[[], Generation]) -> Generation | None:
@@ -281,7 +303,7 @@ def count_after(saved: SavedIndex, plan: UpdatePlan) -> int:
 def summary_of(
     generation: Generation,
     plan: UpdatePlan,
-    written: Written | None,
+    seen: tuple[int, int],
     size: int,
     *,
     is_compacted: bool,
@@ -292,7 +314,7 @@ def summary_of(
     Args:
         generation: the one in use now.
         plan: what was planned.
-        written: what was written of it; None where nothing was.
+        seen: rows of what users have seen that were added, and ignored.
         size: bytes of new files.
         is_compacted: whether the index was built anew.
         titles: how many there would be, where that is all that is asked; None counts what there is.
@@ -303,8 +325,7 @@ def summary_of(
         generation.name,
         Counts.of(plan.titles),
         Counts.of(plan.users),
-        0 if written is None else written.seen_rows,
-        0 if written is None else written.ignored,
+        *seen,
         manifest.count if titles is None else titles,
         manifest.users if titles is None else manifest.users + plan.users.new - len(plan.users.removed),
         0 if about is None else len(about.parts),

@@ -15,7 +15,7 @@ from semrec_faiss.arguments import Names, array_of, names_of, path_of
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.update.plan import Change
-from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, update_index
+from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, updated
 from semrec_faiss.storage import scratch_folder
 
 
@@ -96,6 +96,9 @@ class IndexWriter:
     def append_seen(self, **columns: Sequence[Any]) -> None:
         """Add what users have seen: user_id and media_id, and rating and timestamp as the index has them.
 
+        Rows of unknown users or titles are counted in ``summary.seen_ignored``, also where no row names a known user;
+        ``strict`` refuses them.
+
         Example:
             >>> import shutil
             >>> index = shutil.copytree("indexes/demo", "indexes/own", dirs_exist_ok=True)
@@ -151,8 +154,13 @@ class IndexWriter:
         with scratch_folder() as folder:
             self._write(folder)
             change = Change(folder if any(folder.iterdir()) else None, *self._removed)
-            self.summary = update_index(
-                self._path, change, strict=self._strict, compact_at=self._compact_at, wait=self._wait
+            self.summary = updated(
+                self._path,
+                change,
+                strict=self._strict,
+                compact_at=self._compact_at,
+                wait=self._wait,
+                takes_unknown=True,  # a batch of events, of which any may be of unknown users, and no file of other ids
             )
 
     def _write(self, folder: Path) -> None:

@@ -202,7 +202,7 @@ def test_what_changes_is_counted_and_a_dry_run_changes_nothing(tmp_path: Path) -
         assert told["titles"] == {"new": 3, "changed": 2, "unchanged": 1, "removed": 2, "unknown": 1}
         assert told["users"] == {"new": 1, "changed": 1, "unchanged": 1, "removed": 1, "unknown": 0}
         assert (summary.title_count, summary.user_count) == (61, 12)
-        assert (summary.seen, summary.seen_ignored) == ((0, 0) if dry_run else (1, 2))
+        assert (summary.seen, summary.seen_ignored) == (1, 2)
         assert IndexDirectory(index).current().name == ("gen-000001" if dry_run else "gen-000002")
     again = update_index(index, Change(write_folder(folder, titles, users)), compact_at=None)
     assert (again.titles.unchanged, again.users.unchanged, again.bytes_written) == (6, 3, 0)
@@ -368,6 +368,29 @@ def test_users_made_of_their_histories_are_made_anew(normalize: bool, tmp_path: 
         )
     for user_id in unknown[0]:
         assert told(ours.recommend(user_id, 9)) == told(rebuilt.recommend(user_id, 9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "strict", "said"),
+    [
+        (None, False, "nothing.parquet"),
+        ([("nobody", "m00007", 4.0, 9)], False, "rows whose user_id is not in user_ids.json: 1"),
+        ([("u1", "m00007", 4.0, 9), ("nobody", "m00007", 4.0, 9)], True, "'nobody'"),
+        ([("u1", "m00007", 4.0, 5_000_000_000)], False, "a timestamp is 5,000,000,000"),
+    ],
+)
+def test_a_dry_run_raises_what_the_update_would_of_what_users_have_seen(
+    rows: list[tuple[str, str, float, int]] | None, strict: bool, said: str, tmp_path: Path
+) -> None:
+    """Once a fault: not even whether the file was there was looked at."""
+    index = begun(4)[0].build(tmp_path / "first", FLAT)
+    seen = tmp_path / "nothing.parquet"
+    if rows is not None:
+        seen = write_folder(tmp_path / "change", {}, {}, rows) / "users/seen.parquet"
+    for dry_run in (True, False):
+        with pytest.raises((DataError, NotFoundError), match=said):
+            update_index(index, Change(seen=seen), dry_run=dry_run, strict=strict, compact_at=None)
+    assert IndexDirectory(index).current().name == "gen-000001"
 
 
 def test_a_build_counts_history_of_unknown_titles_and_strict_refuses_it(tmp_path: Path) -> None:

@@ -64,6 +64,22 @@ def test_a_writer_takes_an_array_that_is_filled_again_for_the_next_batch(tmp_pat
     assert Recommender.open(index).recommend("new", 1).results[0].media_id == "a"
 
 
+@pytest.mark.parametrize("known", [[], ["u1"]])
+def test_a_writer_counts_what_unknown_users_have_seen_also_where_no_other_has(known: list[str], tmp_path: Path) -> None:
+    """Once a fault: a batch of events of unknown users alone was refused, and counted beside one of a known user."""
+    model, _ = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    users = ["nobody", "noone", *known]
+    columns = {"media_id": ["m00003"] * len(users), "rating": [4.0] * len(users), "timestamp": [7] * len(users)}
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.append_seen(user_id=users, **columns)
+    assert writer.summary is not None
+    assert (writer.summary.seen, writer.summary.seen_ignored) == (len(known), 2)
+    assert writer.summary.generation == f"gen-00000{1 + len(known)}"
+    with pytest.raises(DataError, match="'nobody'"), IndexWriter(index, strict=True) as writer:
+        writer.append_seen(user_id=users, **columns)
+
+
 def test_one_id_is_a_list_of_one(tmp_path: Path) -> None:
     model, _ = begun(1)
     index = model.build(tmp_path / "first", {"type": "flat"})
