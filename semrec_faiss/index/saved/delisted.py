@@ -20,10 +20,13 @@ def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name
 
     if not len(rows.users):
         return
-    ids, numbers = np.unique(rows.media_ids.astype(str), return_inverse=True)
+    coded = pa.array(rows.media_ids, pa.string()).dictionary_encode()  # numpy's texts end before NUL characters
+    ids = np.array(coded.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(ids)
+    numbers = np.argsort(order)[coded.indices.to_numpy()]
     latest = grouped_history(rows.users, numbers, rows.ratings, rows.timestamps, user_count, len(ids))
     users = np.repeat(np.arange(user_count, dtype=np.int64), np.diff(latest.offsets))
-    columns: dict[str, Any] = {"user_row": users, "media_id": pa.array(ids[latest.rows].tolist(), pa.string())}
+    columns: dict[str, Any] = {"user_row": users, "media_id": pa.array(ids[order][latest.rows], pa.string())}
     more = {"rating": latest.ratings, "timestamp": latest.timestamps}
     columns |= {column: values for column, values in more.items() if values is not None}
     new.write_table(name, pa.table(columns))

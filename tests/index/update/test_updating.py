@@ -10,11 +10,12 @@ import duckdb
 import numpy as np
 import pytest
 
-from semrec_faiss import Recommender
+from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DamagedIndexError, DataError, NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.update.plan import Change
@@ -368,6 +369,27 @@ def test_users_made_of_their_histories_are_made_anew(normalize: bool, tmp_path: 
         )
     for user_id in unknown[0]:
         assert told(ours.recommend(user_id, 9)) == told(rebuilt.recommend(user_id, 9))
+
+
+def test_ids_that_end_in_nul_characters_are_their_own_while_their_titles_are_not_there(tmp_path: Path) -> None:
+    """Once a fault: numpy's texts of a fixed width end before them, and another title had been seen."""
+    model, draws = begun(11)
+    model.seen += [("u1", "away\0", 3.0, 7), ("u1", "away", 2.0, 7), ("u2", "away\0\0", 3.0, 8), ("u2", "a", 3.0, 8)]
+    index = model.build(tmp_path / "first", FLAT)
+
+    def kept() -> list[tuple[int, str]]:
+        users = SavedIndex(index).users
+        rows = None if users is None else users.delisted()
+        return [] if rows is None else list(zip(rows.users.tolist(), rows.media_ids.tolist(), strict=True))
+
+    first, second = (list(model.users).index(user) for user in ("u1", "u2"))
+    assert kept() == [(first, "away"), (first, "away\0"), (second, "a"), (second, "away\0\0")]
+    update_index(index, Change(remove_titles=["m00003"]), compact_at=0)
+    assert {each for _, each in kept()} >= {"away", "away\0", "away\0\0", "a"}
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.put_titles([{"media_id": "away", "title": "Back"}], draws.vector()[None])
+    assert {each for _, each in kept()} >= {"away\0", "away\0\0", "a"}
+    assert "away" not in {each for _, each in kept()}
 
 
 @pytest.mark.parametrize(
