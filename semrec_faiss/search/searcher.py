@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PoolOf = Callable[[Rows, int, Strategy], TopK]
 """Finds the best titles of some queries: their positions in a batch, int64 (some,), how many, and by which strategy."""
 
+POOL_CELLS = 8 << 20
+"""Titles of which varied lists are chosen at once, of all queries together: bounds the memory."""
+
 HELD_AT = 2
 """How many questions about users come before they are copied to the GPU."""
 
@@ -166,18 +169,21 @@ class Searcher:
         result = TopK.empty(count, k)
         active = np.arange(count)
         while True:
-            pool = pool_of(active, size, strategy)
-            started = time.perf_counter()
-            asked = None if queries is None else queries[active]
-            rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups, vectors_of)
-            stage = Stage("variety", len(active), size, (time.perf_counter() - started) * 1e3)
-            result.rows[active], result.scores[active], result.matching[active] = rows, scores, pool.matching
-            result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen
-            result.stages += [*pool.stages, stage]
-            short = (rows[:, -1] < 0) & (pool.matching > size)
-            if short.any() and size == most < self.index.count:  # a GPU finds no more; a scan of what matches does
+            step = max(1, POOL_CELLS // size)  # pools grow: of as many users as the first time they would take more
+            short = []
+            for at in [active[first : first + step] for first in range(0, len(active), step)] or [active]:
+                pool = pool_of(at, size, strategy)
+                started = time.perf_counter()
+                asked = None if queries is None else queries[at]
+                rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups, vectors_of)
+                stage = Stage("variety", len(at), size, (time.perf_counter() - started) * 1e3)
+                result.rows[at], result.scores[at], result.matching[at] = rows, scores, pool.matching
+                result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen
+                result.stages += [*pool.stages, stage]
+                short.append(at[(rows[:, -1] < 0) & (pool.matching > size)])
+            active = np.concatenate(short)
+            if len(active) and size == most < self.index.count:  # a GPU finds no more; a scan of what matches does
                 strategy, most = "subset", self.index.count
-            active = active[short]
             if not len(active) or size == most:
                 return result
             size = min(most, 4 * size)

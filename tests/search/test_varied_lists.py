@@ -12,6 +12,7 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss import Recommender, Taste
+from semrec_faiss.search import searcher
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.profile import profile_search
 from semrec_faiss.search.searcher import Searcher
@@ -103,6 +104,37 @@ def test_pools_of_varied_lists_are_fetched_in_blocks_too(films: Recommender, mon
     monkeypatch.setattr(Searcher, "run", counted)
     assert films.recommend(users, 8, diversity=0.5).rows.tolist() == expected.tolist()
     assert 0 < max(cells) <= 500
+
+
+@pytest.mark.parametrize("films", ["interests"], indirect=True)
+def test_pools_that_grow_are_fetched_for_fewer_users_at_once(
+    films: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: only the first pools were within the bound; later ones are four times as large, and again."""
+    users = [f"u{user}" for user in range(9)]
+    cells, sizes, run, choose = [], [], Searcher.run, searcher.choose_varied
+
+    def counted(own: Searcher, queries: Any, wish: Wish, exclusions: Any = None) -> Any:
+        cells.append(len(queries) * wish.k)
+        return run(own, queries, wish, exclusions)
+
+    def chosen(index: Any, queries: Any, pool: Any, *more: Any) -> Any:
+        sizes.append(pool.rows.size)
+        return choose(index, queries, pool, *more)
+
+    monkeypatch.setattr(Searcher, "run", counted)
+    monkeypatch.setattr(searcher, "choose_varied", chosen)
+    alone = [films.recommend(user, 8, max_per={"series": 1}).rows.tolist() for user in users]
+    most, largest = max(cells), max(sizes)
+    films.recommend(users, 8, max_per={"series": 1})
+    assert max(cells) > most and max(sizes) > largest
+    monkeypatch.setattr(profile_search, "BLOCK_CELLS", 4 * films.titles.count)
+    monkeypatch.setattr(searcher, "POOL_CELLS", largest)
+    cells.clear()
+    sizes.clear()
+    assert films.recommend(users, 8, max_per={"series": 1}).rows.tolist() == alone
+    assert max(cells) <= 4 * films.titles.count
+    assert max(sizes) <= largest
 
 
 def test_titles_alike_by_cosine_are_varied_by_cosine(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class ProfileSearch:
             UsageError: the index knows no histories, or what `Searcher.run` raises.
         """
         size = wish.k if wish.variety.is_plain else wish.variety.pool(wish.k)
-        step = max(1, BLOCK_CELLS // (self._fetch(profile, wish, size) * profile.interests))
+        step = self._users_at_once(profile, wish, size)
         blocks = [users[first : first + step] for first in range(0, len(users), step)] or [users]
         found = []
         for number, block in enumerate(blocks):
@@ -140,6 +140,10 @@ class ProfileSearch:
         more = min(max(LEAST_LIST, profile.pool), limit) if profile.popularity else 1
         return min(max(size, more), index.count)
 
+    def _users_at_once(self, profile: Profile, wish: Wish, size: int) -> int:
+        """Return for how many users lists of ``size`` titles are made at once."""
+        return max(1, BLOCK_CELLS // (self._fetch(profile, wish, size) * profile.interests))
+
     def _block(
         self,
         tastes: Sequence[tuple[Rows, Values]],
@@ -155,7 +159,14 @@ class ProfileSearch:
 
         def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
             plain = replace(wish, k=size, variety=Variety(), strategy=strategy)
-            return self._pool(asked.take(at), profile, plain, None if exclusions is None else exclusions.take(at))
+            step = self._users_at_once(profile, plain, size)  # fewer than a block's users where pools have grown
+            parts = [at[first : first + step] for first in range(0, len(at), step)] or [at]
+            return _joined(
+                [
+                    self._pool(asked.take(part), profile, plain, None if exclusions is None else exclusions.take(part))
+                    for part in parts
+                ]
+            )
 
         return self._searcher.chosen(len(tastes), wish, pool), asked.counts == 0
 
