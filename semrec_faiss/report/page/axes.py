@@ -9,6 +9,7 @@ from typing import Any
 from semrec_faiss.report.page.charts import load_altair
 
 FEWEST_TICKS = 3
+LABEL_ROOM = 1.12
 _STEPS = ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
 
 
@@ -81,3 +82,8 @@ def recall_axis(alt: Any, recalls: Sequence[float | None], title: str) -> Any:
     low, high = recall_domain(recalls)
     axis = alt.Axis(values=even_ticks(low, 1.0), format="~g")
     return alt.Y("recall:Q", scale=alt.Scale(domain=[low, high], nice=False, zero=False), axis=axis, title=title)
+
+
+def bar_ends(values: Iterable[float]) -> list[float]:
+    """Return the ends of an axis of bars from 0 on, with room for a number after the longest."""
+    return [0.0, LABEL_ROOM * max(values, default=1.0)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.measure.trials.record import Measured
-from semrec_faiss.report.page.axes import log_axis, log_scale, recall_axis
+from semrec_faiss.report.page.axes import bar_ends, log_axis, log_scale, recall_axis
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.palette import GREYS, Look
@@ -54,7 +54,8 @@ def build_chart(records: Sequence[Measured], subtitle: str) -> Any:
     order = [one["index"] for one in sums]
     axis = alt.Axis(labelLimit=320, labelExpr="split(datum.label, '\\n')", ticks=False, domain=False)
     y = alt.Y("index:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
-    x = alt.X("sum(seconds):Q", title="seconds", axis=alt.Axis(tickCount=6, grid=True, format=",~g"))
+    ends = alt.Scale(domain=bar_ends(one["seconds"] for one in sums), nice=False)
+    x = alt.X("sum(seconds):Q", title="seconds", scale=ends, axis=alt.Axis(tickCount=6, grid=True, format=",~g"))
     colour = alt.Color("step:N", title=None, scale=alt.Scale(domain=list(steps.values()), range=list(GREYS)))
     drawn = (
         alt.Chart(alt.Data(values=bars))
@@ -70,7 +71,7 @@ def build_chart(records: Sequence[Measured], subtitle: str) -> Any:
     told = (
         alt.Chart(alt.Data(values=sums))
         .mark_text(align="left", dx=5)
-        .encode(x=alt.X("seconds:Q"), y=y, text=alt.Text("seconds:Q", format=",.3~g"))
+        .encode(x=alt.X("seconds:Q", scale=ends), y=y, text=alt.Text("seconds:Q", format=",.3~g"))
     )
     chart = (drawn + told).properties(width="container", height=38 * len(order))
     return titled(chart, "Seconds to build and to load", subtitle)
