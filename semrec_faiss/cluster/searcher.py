@@ -43,6 +43,7 @@ class ShardedSearcher(Searcher):
         self._shards = shards
         self._fields = dict(titles.fields)
         self._parts = parts
+        self._with_genres: Catalog | None = None
 
     def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for; see `Searcher.run`."""
@@ -99,7 +100,7 @@ class ShardedSearcher(Searcher):
     def _clauses(self, wanted: Filter) -> tuple[str, ...]:
         """Make the clauses of a filter, and look for mistakes in them."""
         names_genres = bool(wanted.genres or wanted.any_genres or wanted.not_genres)
-        example = self._example_with_genres if names_genres else self._example
+        example = self._example_with_genres() if names_genres else self._example
         clauses = wanted.clauses(example)
         matching_rows(example, *clauses)
         return clauses
@@ -109,23 +110,40 @@ class ShardedSearcher(Searcher):
         """A catalogue with the fields of all titles and none of them."""
         return _catalog_of_one(self._fields, [], self._parts)
 
-    @cached_property
     def _example_with_genres(self) -> Catalog:
-        """The same with one title that has every genre that there is."""
+        """Return the same with one title that has every genre that there is."""
         if "genres" not in self._fields:
             return self._example
-        found = self._shards.ask_all("genres").values()
-        return _catalog_of_one(self._fields, sorted({genre for own in found for genre in own}), self._parts)
+        if self._with_genres is not None:
+            return self._with_genres
+        found = self._shards.ask_all("genres")
+        genres = sorted({genre for own in found.values() for genre in own})
+        example = _catalog_of_one(self._fields, genres, self._parts)
+        if len(found) == len(self._shards):  # or a shard that is lost now would have none for ever
+            self._with_genres = example
+        return example
 
-    def _read_group(self, name: str) -> Groups:
+    def group(self, name: str) -> Groups:
+        """Return the values of a field; where a shard is lost, the next question asks for them again."""
+        with self._lock:
+            if name in self._groups:
+                return self._groups[name]
+            groups, is_whole = self._groups_of_shards(name)
+            if is_whole:
+                self._groups[name] = groups
+            return groups
+
+    def _groups_of_shards(self, name: str) -> tuple[Groups, bool]:
+        """Return the values of a field, and whether those of every shard are among them."""
         Groups.of(self._example, name)  # says what is wrong with the name
         numbers: dict[str, int] = {}
         codes = np.full(self.index.count, -1, np.int64)
-        for number, (own, texts) in self._shards.ask_all("group", name).items():
+        found = self._shards.ask_all("group", name)
+        for number, (own, texts) in found.items():
             shard = self._shards.listed.shards[number]
             table = np.array([*(numbers.setdefault(text, len(numbers)) for text in texts), -1], np.int64)
             codes[shard.first : shard.first + shard.titles] = table[own]
-        return Groups(codes, lambda: list(numbers))
+        return Groups(codes, lambda: list(numbers)), len(found) == len(self._shards)
 
 
 def _catalog_of_one(fields: dict[str, str], genres: list[str], parts: Mapping[str, str]) -> Catalog:

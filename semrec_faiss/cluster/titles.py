@@ -74,9 +74,18 @@ class ShardedTitles(Titles):
         return [_only([one for one in named if one.answering.rows]) for named in zip(*found, strict=True)]
 
     def known_rows(self, media_ids: Sequence[str]) -> Rows:
-        """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title."""
+        """Return the rows of titles by media_id, in the order asked: int64, -1 where there is no such title.
+
+        Raises:
+            UnavailableError: an id may be that of a title of a shard that is lost.
+        """
+        if not media_ids:
+            return np.empty(0, np.int64)
         found = list(self._shards.ask_all("known_rows", list(media_ids)).values())
-        return np.max(np.stack(found), axis=0) if media_ids else np.empty(0, np.int64)
+        rows: Rows = np.max(np.stack(found), axis=0)
+        if len(found) < len(self._shards) and (rows < 0).any():
+            raise self._shards.lost_one()
+        return rows
 
     def media_id_of(self, text: str, kind: str) -> str:
         """Return the media_id of the title whose ``kind``, media_id or title, is ``text``; raises as `Titles`'."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,15 +14,16 @@ import cluster_worlds
 import numpy as np
 import pytest
 from cluster_worlds import World, give_up
-from conftest import HANG_SECONDS, until
+from conftest import HANG_SECONDS, make_data_folder, until
 
-from semrec_faiss import DamagedIndexError, Recommender, StorageError, UnavailableError
+from semrec_faiss import DamagedIndexError, Filter, Recommender, StorageError, UnavailableError, UsageError
 from semrec_faiss.cluster.connection import alive_nodes
 from semrec_faiss.cluster.publish import building
 from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 
 
@@ -79,6 +81,39 @@ def test_partial_answers_say_what_they_saw(index: Path, monkeypatch: pytest.Monk
         assert b'"titles_seen": 0.4983' in answer.as_json_bytes()
         with pytest.raises(UnavailableError):
             sharded.similar("m00200")
+
+
+def test_what_a_partial_answer_did_not_see_is_seen_once_the_shard_is_back(
+    cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: values and genres read meanwhile were kept, and lacked those of the lost shard for ever."""
+    made = make_data_folder(tmp_path / "data", titles=60)
+    path = made.root / "media" / "metadata.jsonl"
+    lines = [json.loads(line) | {"year": 1950 + at % 7} for at, line in enumerate(path.read_text().splitlines())]
+    lines[50]["genres"] = ["Opera"]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    config = world.config | {"dataset": str(made.root)}
+    build_index(config_from_dict(config | {"output": str(tmp_path / "whole")}))
+    build_shards(config_from_dict(config | {"output": str(tmp_path / "index")}), 2)
+    whole = Recommender.open(tmp_path / "whole")
+    with ClusterRecommender.open(tmp_path / "index", patience_s=HANG_SECONDS, partial=True) as sharded:
+        stopped = sharded.shards.opened()[1].pid
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as patched:
+                give_up(patched, 1)
+                assert sharded.similar("m00010", 7, max_per={"year": 1}).titles_seen == 0.5
+                with pytest.raises(UsageError, match="no title has the genre 'Opera'"):
+                    sharded.similar("m00010", where=Filter(genres=("Opera",)))
+                assert sharded.titles.known_rows(["m00010"]).tolist() == [10]
+                with pytest.raises(UnavailableError, match="shard 1 of 2"):
+                    sharded.titles.media_id_of("m00050", "media_id")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        until(lambda: sharded.similar("m00010").titles_seen == 1)
+        expected, found = (one.similar("m00010", 7, max_per={"year": 1}) for one in (whole, sharded))
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        assert sharded.similar("m00010", where=Filter(genres=("Opera",))).rows.tolist() == [50]
 
 
 def test_a_shard_that_is_not_as_it_was_listed_is_refused(cluster: Any, world: World, tmp_path: Path) -> None:

@@ -24,6 +24,19 @@ from semrec_faiss.search import text as text_module
 EVERY_LIST = {"type": "ivf_flat", "build": {"nlist": 4}, "search": {"nprobe": 4}}
 
 
+def test_type_fused_answers_as_in_one_piece_bit_for_bit(cluster: Any, world: World, tmp_path: Path) -> None:
+    made = make_data_folder(tmp_path / "data", titles=120, dim=32, users=9)
+    config = world.config | {"dataset": str(made.root), "index": {"type": "fused"}}
+    build_index(config_from_dict(config | {"output": str(tmp_path / "whole")}))
+    build_shards(config_from_dict(config | {"output": str(tmp_path / "index")}), 2)
+    whole = Recommender.open(tmp_path / "whole")
+    with ClusterRecommender.open(tmp_path / "index") as sharded:
+        for wish in ({}, {"where": "year < 1980"}, {"include_seen": True}):
+            expected, found = (one.recommend(made.user_ids, 10, **wish) for one in (whole, sharded))
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 @pytest.mark.filterwarnings("ignore:.*few to train")
 @pytest.mark.parametrize("settings", [EVERY_LIST, {"type": "fused"}], ids=lambda one: one["type"])
 def test_types_that_compare_every_title_answer_as_flat(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two hosts that share nothing but a wire: network namespaces with addresses of their own, a Ray node in each, an index
+# Two hosts that share a wire and this disk: network namespaces with addresses of their own, a Ray node in each, an index
 # in two shards across them, asked and listed, and then one host lost. Needs root; ends by itself within LIMIT seconds.
 #
 #   sudo tests/cluster/two_hosts.sh [PYTHON]

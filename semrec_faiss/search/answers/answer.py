@@ -61,6 +61,11 @@ class Answer(Sequence[Result]):
         return self._batch.exact
 
     @property
+    def titles_seen(self) -> float:
+        """The share of all titles that was looked at; 1 but for partial answers of an index in shards."""
+        return self._batch.titles_seen
+
+    @property
     def elapsed_ms(self) -> float:
         """Milliseconds that the search took; that of the whole batch where there was one."""
         return self._batch.elapsed_ms
