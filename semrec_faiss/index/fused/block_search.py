@@ -24,6 +24,7 @@ from semrec_faiss.index.fused.plan import (
     plan_search,
     power_of_two,
     repeats,
+    takes_pieces,
     through_codes,
 )
 from semrec_faiss.index.fused.room import query_bytes
@@ -77,12 +78,18 @@ class _Recorded:
 
 
 class BlockSearch:
-    """Searches titles on one GPU, a block of queries at a time; one thread at a time."""
+    """Searches titles on one GPU, a block of queries at a time; one thread at a time.
+
+    Attributes:
+        titles: what is searched.
+        filled: how many of them a filter may allow, where they are a shelf's: the first ones.
+    """
 
     def __init__(self, titles: GpuTitles, workspace: Workspace, graphs_bytes: int = GRAPHS_BYTES) -> None:
         """Search ``titles``, keeping recorded batches of up to ``graphs_bytes`` in all."""
         self._torch = load_torch()
         self.titles = titles
+        self.filled = titles.count
         self._workspace = workspace
         self._device = titles.halves.device
         self._card = Card.of(self._torch, self._device)
@@ -188,7 +195,7 @@ class BlockSearch:
         if self.titles.wide:
             return None
         coded = self.reads_codes(len(batch), k)
-        key = (batch.kind, recorded_queries(len(batch)), k, "own" if batch.leaves_out else "none", coded)
+        key = self._key(batch, k, "own" if batch.leaves_out else "none", coded=coded)
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
@@ -218,14 +225,13 @@ class BlockSearch:
 
     def _search_for(self, batch: Batch, k: int, masking: Masking, *, coded: bool) -> DirectSearch | CapturedSearch:
         """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
-        queries = recorded_queries(len(batch))
-        key = (batch.kind, queries, k, masking, coded)
+        queries, key = recorded_queries(len(batch)), self._key(batch, k, masking, coded=coded)
         kind = self._graphs.setdefault(key, _Recorded())
         self._graphs.move_to_end(key)
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
         plan = self._plan(queries, k, coded=coded)
-        size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(coded))
+        size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(k, coded))
         size += prepared_bytes(plan, self.titles.count) if self._repeats(k) else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
@@ -244,11 +250,17 @@ class BlockSearch:
         return kind.search
 
     def _plan(self, queries: int, k: int, *, coded: bool) -> FusedPlan:
-        plan = plan_search(self.titles.count, self.titles.dim, queries, k, **self._kind(coded))
+        plan = plan_search(self.titles.count, self.titles.dim, queries, k, **self._kind(k, coded))
         return fitted(plan, self._card)
 
-    def _kind(self, coded: bool) -> dict[str, bool]:
-        return {"coded": coded, "screened": self.titles.screened}
+    def _key(self, batch: Batch, k: int, masking: Masking, *, coded: bool) -> tuple[Any, ...]:
+        """Return what must be the same for a recording of another batch to do."""
+        return batch.kind, recorded_queries(len(batch)), k, masking, self._kind(k, coded)["pieces"], coded
+
+    def _kind(self, k: int, coded: bool) -> dict[str, bool]:
+        screened = self.titles.screened
+        pieces = takes_pieces(self.filled, k, coded=coded, screened=screened)
+        return {"coded": coded, "screened": screened, "pieces": pieces}
 
     def _drop_recorded(self, more: int) -> None:
         """Drop the kinds of batches that came longest ago, until there is room for ``more``."""

@@ -198,6 +198,7 @@ def plan_search(
     *,
     coded: bool = False,
     screened: bool = False,
+    pieces: bool | None = None,
 ) -> FusedPlan:
     """Choose the sizes for a block of queries; the numbers were tried out on an H100.
 
@@ -208,13 +209,15 @@ def plan_search(
         k: titles a query, at most `FUSED_K_LIMIT`.
         coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept.
         screened: whether scores are bounds from principal directions, ``dim`` wide: more titles are rescored, too.
+        pieces: whether `takes_pieces`, where some of these titles are never allowed; None where all may be.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
     planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
     reached = _reached(k) if screened else 0
     keep = _kept_chunks(k, planes) + (CUT_KEPT if coded and screened else reached)
     keep_rows = k + max(4, k // 8) + reached
-    piece = 0 if coded or k > PIECED_K or titles < TITLES_A_PAIR * keep * keep else _piece(titles, queries)
+    pieces = takes_pieces(titles, k, coded=coded, screened=screened) if pieces is None else pieces
+    piece = _piece(titles, queries) if pieces else 0
     wide = many and k <= SOME_RESULTS and titles >= (SOME_TITLES if piece else MANY_TITLES)
     coarse = titles >= SOME_TITLES or piece > 1
     span = 32 if wide else 16 if coarse else 8
@@ -246,6 +249,12 @@ def plan_search(
     if not piece or plan.segments > 1:
         return plan
     return with_pieces(plan, piece)
+
+
+def takes_pieces(titles: int, k: int, *, coded: bool, screened: bool) -> bool:
+    """Tell whether pieces of chunks are rescored: of so many titles seldom two of the best share a chunk."""
+    keep = _kept_chunks(k, 0) + (_reached(k) if screened else 0)
+    return not coded and k <= PIECED_K and titles >= TITLES_A_PAIR * keep * keep
 
 
 def _piece(titles: int, queries: int) -> int:

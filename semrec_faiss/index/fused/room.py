@@ -58,15 +58,23 @@ def even_block(queries: int, most: int) -> int:
 
 
 def query_bytes(
-    titles: int, dim: int, queries: int, k: int, masking: Masking, *, coded: bool = False, screened: bool = False
+    titles: int,
+    dim: int,
+    queries: int,
+    k: int,
+    masking: Masking,
+    *,
+    coded: bool = False,
+    screened: bool = False,
+    pieces: bool | None = None,
 ) -> int:
     """Return the GPU memory that each query of a block of so many takes besides the vectors; see `plan_search`."""
-    plan = plan_search(titles, dim, queries, k, coded=coded, screened=screened)
+    plan = plan_search(titles, dim, queries, k, coded=coded, screened=screened, pieces=pieces)
     members = plan.capacity * plan.listed
     sorting = 4 * 8 if plan.picks > SORTED_APART else 8
     candidates = plan.capacity * 4 + 2 * plan.groups + 2 * members + plan.picks * (4 + sorting)
     bitmap = 4 * bitmap_words(titles) if masking == "own" else 0
     codes = plan.planes * code_width(dim) + 12 if coded else 0
     projected = 8 * dim if screened else 0
-    pieces = 2 * plan.chunks(titles) + 4 * plan.columns if plan.piece else 0
-    return 2 * plan.chunks(titles) + pieces + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
+    pieced = 2 * plan.chunks(titles) + 4 * plan.columns if plan.piece else 0
+    return 2 * plan.chunks(titles) + pieced + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64

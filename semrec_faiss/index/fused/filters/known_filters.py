@@ -134,7 +134,7 @@ class KnownFilters:
             if shelf is None:
                 return
             self._clear(shelf)
-            shelf.load(known.bitmap)
+            shelf.load(known.bitmap, known.allowed)
         except self._torch.cuda.OutOfMemoryError:  # by its bitmap, then, and not tried again at once
             known.lost_ms = self._lost_ms[size] = 0.0
             return

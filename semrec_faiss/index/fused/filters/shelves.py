@@ -15,7 +15,11 @@ from semrec_faiss.index.fused.plan import bitmap_words, power_of_two
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 LEAST_SHELVED = 6144
-"""Titles of the smallest shelf: of fewer ten titles a query are not ranked at once, which takes more launches."""
+"""Titles of the smallest shelf: so few take less time than the launches that search them."""
+
+FINELY_SIZED = 1 << 17
+"""Of larger shelves there are eight sizes from a power of two to the next, and two of smaller: their titles take the
+time that they are searched in, and the smaller ones' launches and copies do."""
 
 SHELF_GRAPHS_BYTES = 128 << 20
 """GPU memory of the recorded batches of one shelf: 10,000 queries of 10,000 titles, and smaller batches beside them."""
@@ -56,12 +60,13 @@ class Shelf:
         """GPU memory of the shelf and of recorded batches."""
         return self._own_bytes + self.search.recorded_bytes
 
-    def load(self, bitmap: Any) -> None:
-        """Copy the titles that a bitmap of the catalogue allows, int32 on the GPU; at most `size`, at least one.
+    def load(self, bitmap: Any, allowed: int) -> None:
+        """Copy the titles that a bitmap of the catalogue allows, int32 on the GPU: at most `size`, at least one.
 
         Nothing waits for it. What was launched before still finds the titles from before: the GPU goes in that order.
         """
         self._bitmap.copy_(bitmap)
+        self.search.filled = allowed
         self._loads += 1
         if self._recorded is not None:
             self._recorded.replay()
@@ -98,9 +103,11 @@ def listing_programs(titles: int) -> int:
 
 
 def shelf_size(allowed: int) -> int:
-    """Return how large a shelf so many titles are put on: a power of two, or three quarters of one."""
-    size = power_of_two(max(allowed, LEAST_SHELVED))
-    return size * 3 // 4 if max(allowed, LEAST_SHELVED) <= size * 3 // 4 else size
+    """Return how large a shelf so many titles are put on."""
+    least = max(allowed, LEAST_SHELVED)
+    size = power_of_two(least)
+    step = size // (16 if size > FINELY_SIZED else 4)
+    return -(-least // step) * step
 
 
 def shelf_bytes(whole: GpuTitles, size: int) -> int:

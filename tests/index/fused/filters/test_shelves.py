@@ -59,7 +59,8 @@ def test_what_is_on_a_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (90, 1, 96, 50):
         mask = np.zeros(600, np.bool_)
         mask[np.random.default_rng(count).choice(600, count, replace=False)] = True
-        shelf.load(bitmaps.send(mask)[1])
+        shelf.load(bitmaps.send(mask)[1], count)
+        assert shelf.search.filled == count
         rows = np.concatenate((np.flatnonzero(mask), np.full(96 - count, 599)))
         np.testing.assert_array_equal(shelf.titles.origins.cpu().numpy(), rows)
         pairs = [(whole.halves, shelf.titles.halves)]
@@ -95,8 +96,31 @@ def test_a_shelf_takes_as_much_memory_as_predicted(kept: str, monkeypatch: pytes
 
 
 def test_sizes_of_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never more than half as large again, and what is on the smallest is ranked at once."""
+    """A third larger than asked at most, of many titles an eighth."""
     monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", LEAST_SHELVED)
-    sizes = [shelf_size(allowed) for allowed in (1, 6144, 6145, 8193, 12_288, 12_289, 10**6)]
-    assert sizes == [6144, 6144, 8192, 12_288, 12_288, 16_384, 1 << 20]
-    assert plan_search(shelf_size(1), 384, 1000, 10).piece == 1
+    sizes = [shelf_size(allowed) for allowed in (1, 6144, 6145, 8193, 12_288, 12_289, 131_072, 131_073, 800_000, 10**6)]
+    assert sizes == [6144, 6144, 8192, 12_288, 12_288, 16_384, 131_072, 147_456, 851_968, 1 << 20]
+
+
+@needs_kernels
+def test_a_few_titles_of_a_shelf_need_no_second_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many of the best lie together that whole chunks are rescored, though the shelf has room for thousands."""
+    monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", LEAST_SHELVED)
+    rng = np.random.default_rng(5)
+    titles = rng.standard_normal((8_000, 32), dtype=np.float32)
+    queries = rng.standard_normal((8, 32), dtype=np.float32)
+    mask = np.zeros(8_000, np.bool_)
+    mask[rng.choice(8_000, 300, replace=False)] = True
+    search = searcher(titles)
+    search.shelve(mask)
+    shelf = search.filters.place(mask, 8).shelf
+    assert shelf is not None
+    assert (shelf.size, shelf.search.filled) == (LEAST_SHELVED, 300)
+    found = search.search(queries, 10, mask=mask)
+    scores = queries.astype(np.float64) @ titles.T.astype(np.float64)
+    scores[:, ~mask] = -np.inf
+    np.testing.assert_array_equal(found.rows, np.argsort(-scores, axis=1)[:, :10])
+    assert found.repeated == 0
+    full = plan_search(LEAST_SHELVED, 32, 8, 10)
+    assert full.piece == 1  # by which more than one chunk had two of the best
+    assert plan_search(LEAST_SHELVED, 32, 8, 10, pieces=False).piece == 0
