@@ -51,6 +51,22 @@ def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: i
 
 
 @needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [32, 100, 384])
+def test_the_first_look_takes_no_halves_for_float32(kind: str, dim: int) -> None:
+    from semrec_faiss.index.fused.titles.as_halves import PROBED_HERE, may_be_halves
+
+    rng = np.random.default_rng(dim)
+    came = halves(kind, rng, 100 * PROBED_HERE, dim)
+    came = np.concatenate((came, np.zeros((1, dim), np.float16), (came[:99] * np.float16(2.0**-12)).astype(np.float16)))
+    for titles in (brought_to_unit_length(came[came.any(axis=1)]), came.astype(np.float32)):
+        for first in range(0, len(titles), PROBED_HERE):
+            assert may_be_halves(titles[first : first + PROBED_HERE])
+    for _ in range(100):
+        assert not may_be_halves(rng.standard_normal((PROBED_HERE, dim), dtype=np.float32))
+
+
+@needs_kernels
 def test_float32_titles_are_no_halves_and_one_among_halves_is_enough() -> None:
     import torch
 
@@ -76,8 +92,13 @@ def test_float32_titles_are_told_by_the_first_few(monkeypatch: pytest.MonkeyPatc
         return take_back(torch, vectors, *more)
 
     monkeypatch.setattr(as_halves, "_take_back", noting)
-    assert as_halves.halves_of(torch, torch.from_numpy(clustered(np.random.default_rng(3), 1000, 48))) is None
-    assert set(sizes) == {as_halves.PROBED}
+    titles = clustered(np.random.default_rng(3), 1000, 48)
+    assert as_halves.halves_of(torch, torch.from_numpy(titles)) is None
+    assert not sizes
+    titles[: as_halves.PROBED_HERE] = titles[: as_halves.PROBED_HERE].astype(np.float16)
+    assert as_halves.halves_of(torch, torch.from_numpy(titles)) is None
+    assert sizes[0] == as_halves.PROBED
+    assert max(sizes) == as_halves.PROBED
 
 
 @needs_kernels

@@ -13,6 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from semrec_faiss.arrays import Vectors
+
 LEAST_SIGNIFICAND, SIGNIFICANDS_END = 1024, 2048
 """Significands of a float16, as whole numbers."""
 
@@ -24,6 +28,9 @@ TRIED_BY, TRIED_ON_BY = 8, 32
 
 PROBED = 64
 """Titles that are looked at before others are, and that all significands are tried for together: float32 ones fail."""
+
+PROBED_HERE = 8
+"""Titles that the processor looks at first: a GPU has to load a dozen kernels to tell, which takes 0.3 s."""
 
 STILL_WHOLE = 2.0**-9
 """How far from a whole number, in units of its last place, a float32 product may be that stands for one."""
@@ -54,8 +61,8 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
         did not come as float16.
     """
     if not probed:
-        few = vectors[:PROBED].cpu()  # of which a GPU would first have to load each of these kernels
-        if not _fill(torch, few, *_room(torch, few)):
+        few = vectors[:PROBED]
+        if not may_be_halves(few[:PROBED_HERE].cpu().numpy()) or not _fill(torch, few, *_room(torch, few)):
             return None
     halves, factors = _room(torch, vectors)
     step = max(1, AT_ONCE // vectors.shape[1])
@@ -63,6 +70,16 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
         if not _fill(torch, vectors[part], halves[part], factors[part]):
             return None
     return halves, factors
+
+
+def may_be_halves(vectors: Vectors) -> bool:
+    """Tell whether for each title a significand makes halves of its few largest components: numpy (titles, dim)."""
+    largest = -np.sort(-np.abs(vectors), axis=1)[:, :TRIED_BY]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = largest[:, 1:, None] / largest[:, :1, None]  # NaN of all zeros, which fits
+    product = 2048 * np.frexp(ratios * np.arange(LEAST_SIGNIFICAND, SIGNIFICANDS_END, dtype=np.float32))[0]
+    fits = ~(np.abs(product - product.round()) > STILL_WHOLE)
+    return bool(fits.all(axis=1).any(axis=1).all())
 
 
 def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
