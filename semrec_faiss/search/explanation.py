@@ -108,7 +108,7 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
     k = checked_count(k)
     row = int(users.rows_of([user_id])[0])
     query = np.ascontiguousarray(users.vectors[row : row + 1])
-    error = rounding_error(query, _largest_norm(users))
+    error = rounding_error(query, users.largest_norm)
 
     def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
         return best_of_one(asked, fetch, users.vectors)
@@ -116,11 +116,6 @@ def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
     scores, rows = settled(search, query, min(k + 1, users.count), users.count, error, users.vectors.__getitem__)
     others = [(int(found), float(score)) for found, score in zip(rows[0], scores[0], strict=True) if found != row]
     return [SimilarUser(rank, users.ids[found], score) for rank, (found, score) in enumerate(others[:k], start=1)]
-
-
-def _largest_norm(users: SavedUsers) -> float:
-    blocks = (users.vectors[start : start + SCAN_ROWS] for start in range(0, users.count, SCAN_ROWS))
-    return float(np.sqrt(max(np.einsum("ud,ud->u", block, block, dtype=np.float64).max() for block in blocks)))
 
 
 def explain(

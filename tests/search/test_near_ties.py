@@ -68,6 +68,13 @@ def test_similar_users_are_in_the_order_of_rows(twins: Recommender) -> None:
         assert len(twins.similar_users(user, 999)) == 204
 
 
+def test_the_longest_of_all_users(twins: Recommender) -> None:
+    """What bounds the rounding of their scores; read once, and not where it is known."""
+    lengths = np.linalg.norm(twins.users.vectors.astype(np.float64), axis=1)
+    assert twins.users.largest_norm == pytest.approx(lengths.max(), rel=1e-6)
+    assert (twins.users.largest_norm == 1.0) == twins.index.config.normalize
+
+
 @pytest.mark.parametrize("norm", [1.0, 1.1, 1.3, 1.5, 1.6])
 def test_a_title_at_the_edge_of_rounding_is_counted_once(norm: float) -> None:
     vectors = (1 + np.arange(12, dtype=np.float32) * np.float32(2**-23))[:, None]  # each next to the one before

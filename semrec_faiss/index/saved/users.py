@@ -19,6 +19,7 @@ from semrec_faiss.data.seen_table import DelistedRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError
+from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
@@ -166,6 +167,14 @@ class SavedUsers:
             return vectors
         # Read like an array, by rows and slices; a copy of all would take as much memory again.
         return cast("Vectors", JoinedVectors(vectors, self._segments.users.within(0), self._segments.user_vectors))
+
+    @cached_property
+    def largest_norm(self) -> float:
+        """The length of the longest vector, found by reading all; 1 where the index normalises."""
+        if self._generation.manifest.config.index.normalize or not self.count:
+            return 1.0
+        blocks = (self.vectors[start : start + SCAN_ROWS] for start in range(0, self.count, SCAN_ROWS))
+        return float(np.sqrt(max(np.einsum("ud,ud->u", block, block, dtype=np.float64).max() for block in blocks)))
 
     @cached_property
     def without_likes(self) -> Rows:
