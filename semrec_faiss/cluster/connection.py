@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-import time
+import os
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
+from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, watched
 from semrec_faiss.errors import DeviceError, MissingPackageError, SemrecError, UnavailableError, UsageError
 
 SCHEME = "ray://"
@@ -17,8 +16,11 @@ SCHEME = "ray://"
 OWN = "auto"
 """The address that stands for the cluster that this machine belongs to."""
 
-LOOK_SECONDS = 3.0
-"""How often the head is looked at, and how long it may take to answer."""
+RAY_ENDS_AFTER = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""The variable that says after how many seconds without a head Ray ends a process."""
+
+ENDS_AFTER_SECONDS = 600
+"""What stands there, in place of 60, where nobody has set it: who asks has time to be told, and to open it again."""
 
 
 def load_ray() -> Any:
@@ -35,6 +37,8 @@ def load_ray() -> Any:
 def connect(address: str) -> Any:
     """Join the cluster at ``address``, unless this process belongs to it already, and return Ray.
 
+    From then on its head is looked at; a cluster whose head is lost is left, and the one at ``address`` joined.
+
     Args:
         address: ``auto`` for the cluster that this machine belongs to, ``HOST:PORT`` of its head, or ``ray://HOST:PORT``
             of its client server.
@@ -42,9 +46,15 @@ def connect(address: str) -> Any:
     Raises:
         MissingPackageError: Ray is not installed.
         UsageError: this process belongs to another cluster.
-        UnavailableError: there is no cluster.
+        UnavailableError: there is no cluster, or its head does not answer now.
     """
     ray = load_ray()
+    watch = watched(ray)
+    if watch is not None and not watch.look():
+        if watch.error() is not None:
+            ray.shutdown()
+        else:
+            watch.check(SILENT_SECONDS)  # it may come back: others of this process still ask the actors
     if ray.is_initialized():
         joined = ray.get_runtime_context().gcs_address
         if address not in (OWN, joined) and not address.startswith(SCHEME):
@@ -54,7 +64,8 @@ def connect(address: str) -> Any:
             )
         return ray
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with _ended_later():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         ray._private.worker._worker_logs_enabled = False  # of lost workers it would tell stdout, amidst our JSON
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
@@ -62,7 +73,21 @@ def connect(address: str) -> Any:
             f"no cluster answers at {address}: {said[0]}",
             fix="start one: `ray start --head` on one machine, `ray start --address HOST:6379` on the others",
         ) from error
+    watched(ray)
     return ray
+
+
+@contextlib.contextmanager
+def _ended_later() -> Iterator[None]:
+    """Have Ray read `ENDS_AFTER_SECONDS` in the block, and what this process starts later not."""
+    if RAY_ENDS_AFTER in os.environ:
+        yield
+        return
+    os.environ[RAY_ENDS_AFTER] = str(ENDS_AFTER_SECONDS)
+    try:
+        yield
+    finally:
+        del os.environ[RAY_ENDS_AFTER]
 
 
 def split_address(path: str) -> tuple[str, str]:
@@ -83,43 +108,23 @@ def finished(references: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Wait until one of several results is there; return those that are, and the others.
 
     Raises:
-        UnavailableError: the head of the cluster is lost. Ray would end this process a minute later, without an error.
+        UnavailableError: the head of the cluster does not answer: without it nothing new can begin.
     """
     ray = load_ray()
+    watch = watched(ray)
     while True:
         done, left = ray.wait(references, timeout=LOOK_SECONDS)
-        check_head()
+        if watch is not None:
+            watch.check(SILENT_SECONDS)
         if done:
             return done, left
 
 
-def check_head() -> None:
-    """Raise UnavailableError where the head of the cluster takes no connections; looked at every few seconds."""
-    if not _answered(int(time.monotonic() // LOOK_SECONDS)):
-        raise UnavailableError(
-            "the head of the cluster does not answer any more",
-            fix="start it again, and give the same command: what was there before is unchanged",
-        )
-
-
-@lru_cache(maxsize=1)
-def _answered(at: int) -> bool:
-    return head_answers()
-
-
 def head_answers() -> bool:
-    """Tell whether this process belongs to a cluster whose head takes connections."""
+    """Tell whether this process belongs to a cluster whose head answers now."""
     ray = load_ray()
-    if not ray.is_initialized():
-        return False
-    if ray.util.client.ray.is_connected():  # by a proxy, which says itself when it loses the head
-        return True
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    watch = watched(ray)
+    return bool(ray.is_initialized()) if watch is None else watch.look()
 
 
 @contextlib.contextmanager

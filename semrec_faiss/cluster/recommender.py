@@ -62,6 +62,7 @@ class ClusterRecommender(Recommender):
     Answers of exact types are those of one index of all titles, bit for bit. It travels to other processes of the
     cluster, where it asks the same actors; these end with the process that opened it, or by `close`. A newer generation
     has actors of its own but for shards that have not changed; the others' end when nobody asks them any more.
+    Without the head of the cluster questions raise UnavailableError after 20 s; opened again, it asks by the next head.
     """
 
     opens = ShardedOpened

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.cluster.connection import head_answers, load_ray, told_as_ours
+from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.head import SILENT_SECONDS, HeadWatch
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
@@ -50,6 +51,7 @@ class OpenShards:
         partial: whether it is answered without that shard then.
         wanted: how many actors each shard is to have.
         held: what the actors need for as long as they are asked; stays in this process.
+        head: looks at the head of their cluster; stays in this process.
     """
 
     index: Path
@@ -59,12 +61,13 @@ class OpenShards:
     partial: bool = False
     wanted: int = 1
     held: tuple[object, ...] = ()
+    head: HeadWatch | None = None
     _preferred: dict[int, int] = field(default_factory=dict)
     _lost: dict[int, Any] = field(default_factory=dict)  # each with a ping, or None: once that answers, it is back
     _late: dict[tuple[int, int], Any] = field(default_factory=dict)  # pings of `states`, by shard and replica
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"held": (), "_lost": dict.fromkeys(self._lost), "_late": {}}
+        return vars(self) | {"held": (), "head": None, "_lost": dict.fromkeys(self._lost), "_late": {}}
 
     def __len__(self) -> int:
         return len(self.listed.shards)
@@ -83,6 +86,8 @@ class OpenShards:
         try:
             return list(self._ask(dict.fromkeys(range(len(self)), ()), "about", OPEN_SECONDS).values())
         except UnavailableError as error:
+            if self._silent_head() is not None:
+                raise
             free = load_ray().available_resources()
             room = ", ".join(f"{free.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
             raise UnavailableError(f"{error.message}; free in the cluster are {room}", fix=error.fix) from error
@@ -170,11 +175,14 @@ class OpenShards:
     def close(self) -> None:
         """End the actors; without a head they end with their cluster."""
         ray = load_ray()
-        for actor in (actor for replicas in self.replicas for actor in replicas) if head_answers() else ():
+        there = self.head is None or self.head.look()
+        for actor in (actor for replicas in self.replicas for actor in replicas) if there else ():
             ray.kill(actor, no_restart=True)
         self.held = ()
 
     def _ask(self, arguments: Mapping[int, tuple[Any, ...]], method: str, patience_s: float) -> dict[int, Any]:
+        if self.head is not None:
+            self.head.check()
         ray = load_ray()
         sent = _sent_once(ray, arguments)
         asked = {shard: self._call(shard, method, given) for shard, given in sent.items()}
@@ -255,7 +263,10 @@ class OpenShards:
         return True
 
     def _lost_one(self, shard: int, what: str) -> UnavailableError:
-        return UnavailableError(f"{named(self.listed, shard)} {what}", fix=LOST_FIX)
+        return self._silent_head() or UnavailableError(f"{named(self.listed, shard)} {what}", fix=LOST_FIX)
+
+    def _silent_head(self) -> UnavailableError | None:
+        return None if self.head is None else self.head.error(SILENT_SECONDS)
 
 
 def named(listed: ShardList, shard: int) -> str:

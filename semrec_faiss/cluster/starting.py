@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.cluster.connection import alive_nodes, head_answers, load_ray
+from semrec_faiss.cluster.head import SILENT_SECONDS, watched
 from semrec_faiss.cluster.shard import ShardServer
 from semrec_faiss.cluster.shards import LOST_FIX, OPEN_SECONDS, OpenShards, named
 from semrec_faiss.config.schema import Config
@@ -33,7 +34,11 @@ class Resources:
     @classmethod
     def of(cls, config: Config, actors: int) -> Resources:
         """Divide the cluster's GPUs, where it has one for each and the config takes them, and its cores."""
-        total = load_ray().cluster_resources()
+        ray = load_ray()
+        head = watched(ray)
+        if head is not None:
+            head.check(SILENT_SECONDS)  # or Ray would wait for it
+        total = ray.cluster_resources()
         gpus = int(config.device.kind != "cpu" and total.get("GPU", 0) >= actors)
         return cls(max(1, int(total.get("CPU", 1) / actors)), gpus)
 
@@ -69,8 +74,9 @@ class ShardStarter:
             before: what was open until now: of shards that are in both, the actors are kept.
 
         Raises:
-            UnavailableError: a shard lies on machines that are not there, or there are no GPUs left.
+            UnavailableError: a shard lies on machines that are not there, there are no GPUs left, or no head.
         """
+        shards.head = watched(load_ray())
         kept = {} if before is None else _actors_by_shard(before)
         wanted = Resources.of(self._config, self._replicas * len(shards))
         every = list(enumerate(shards.listed.shards))

@@ -36,6 +36,9 @@ SWITCH_SECONDS = 0.0001
 QUIET_SECONDS = 0.3
 """A shutdown closes the door when nobody has asked for so long …"""
 
+HEAD_SECONDS = 1.0
+"""How often is asked whether the head of a cluster is lost."""
+
 CLOSING_SHARE = 0.5
 """… or this part of the grace is over; what is left of it is for what was accepted."""
 
@@ -162,6 +165,17 @@ class _Server(uvicorn.Server):
             return
         if service.config.watch_seconds:
             self._begin(asyncio.get_running_loop(), service.handlers.watch(service.config.watch_seconds))
+        if service.config.ray is not None:
+            self._begin(asyncio.get_running_loop(), self._end_with_the_head())
+
+    async def _end_with_the_head(self) -> None:
+        """End as on SIGTERM, but with an error, when the head of the cluster is lost: a new start joins the next."""
+        while (error := self._service.serving.lost_head()) is None:
+            await asyncio.sleep(HEAD_SECONDS)
+        self.failure = error
+        if not self._service.handlers.is_draining:
+            self._service.handlers.is_draining = True
+            await self._drain()
 
     async def _reload(self) -> None:
         """Take what is published, and the keys as their file has them now."""

@@ -68,10 +68,14 @@ with ClusterRecommender.open(index, address=address, replicas=replicas) as shard
         os.kill(sharded.shards.opened()[1].pid, signal.SIGKILL)
         print(json.dumps({"usual_ms": round(usual * 1e3, 2), "after_the_kill_ms": round(ask() * 1e3, 1)}))
         sys.exit()
-    while True:
-        ask()
-        print(time.time(), flush=True)
-        time.sleep(0.25)
+    try:
+        while True:
+            ask()
+            print(time.time(), flush=True)
+            time.sleep(0.25)
+    except SemrecError as error:
+        print(json.dumps({"error": error.message}))
+        sys.exit(error.exit_code)
 """
 
 
@@ -156,15 +160,18 @@ def questions(root: Path) -> dict[str, Any]:
         for _ in range(8):
             asking.stdout.readline()
         killed = lose_the_head(cluster)
-        answered = [float(line) for line in asking.stdout.read().split()]
+        *answers, said = asking.stdout.read().splitlines()
         asking.wait(300)
+        ended_after = time.time() - killed
+    answered = [float(line) for line in answers]
     after = [at - killed for at in answered if at > killed]
     told["head_lost"] = {
         "answered_after": len(after),
         "longest_wait_s": round(max(b - a for a, b in zip([0.0, *after], after, strict=False)), 2),
         "last_answer_after_s": round(after[-1], 1),
-        "ended_after_s": round(time.time() - killed, 1),
+        "ended_after_s": round(ended_after, 1),
         "exit_code": asking.returncode,
+        "told": json.loads(said)["error"],
     }
     return told
 

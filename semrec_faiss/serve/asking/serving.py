@@ -201,6 +201,14 @@ class Serving:
         states: list[dict[str, Any]] = self.current.recommender.shards.states()  # type: ignore[attr-defined]
         return states
 
+    def lost_head(self) -> SemrecError | None:
+        """Return what to say where the head of the shards' cluster is lost, and with it every answer; else None."""
+        if self._cluster is None or self.current is None:
+            return None
+        head = self.current.recommender.shards.head  # type: ignore[attr-defined]
+        error: SemrecError | None = None if head is None else head.error()
+        return error
+
     @property
     def is_partial(self) -> bool:
         """Whether questions are answered without shards that are lost."""
