@@ -116,6 +116,8 @@ def _say_if_codes_lose(index: Any, titles: Vectors) -> None:
         return
     lengths = np.linalg.norm(titles.astype(np.float64), axis=1)
     asked = np.flatnonzero(lengths)[:: max(1, len(titles) // ASKED)]
+    if not len(asked):  # all are zero, and as good as one another
+        return
     queries = (titles[asked] / lengths[asked, None]).astype(np.float32)
     coded = index.sa_decode(index.sa_encode(titles))
     with np.errstate(over="ignore", invalid="ignore"):

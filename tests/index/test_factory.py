@@ -347,6 +347,15 @@ def test_a_scalar_quantiser_that_loses_what_the_vectors_tell_says_so(
         assert re.search(told, said[0])
 
 
+def test_titles_without_a_direction_have_no_best_that_codes_could_lose(
+    make_index: Callable[..., VectorIndex], recwarn: pytest.WarningsRecorder
+) -> None:
+    """Once numpy warned of the mean of nothing."""
+    settings = {"type": "ivf_sq", "normalize": False, "build": {"nlist": 8, "storage": "8bit"}}
+    assert make_index(np.zeros((500, 32), np.float32), settings).count == 500
+    assert [str(one.message) for one in recwarn if "mean" in str(one.message).lower()] == []
+
+
 def test_the_same_seed_gives_the_same_index(make_index: Callable[..., VectorIndex], clusters: Any) -> None:
     faiss = load_faiss()
     titles = clusters(1500, 16, clusters=300, spread=1.0, seed=6)
