@@ -166,6 +166,9 @@ def _about_a_path(error: Exception) -> SemrecError | None:
 
 
 def _about_this_machine(error: Exception) -> SemrecError | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        named = error.filename or "what was to be written"  # writing to an open file names none
+        return StorageError(f"the disk would not take {named}: {error.strerror}", fix="free room on the disk")
     if isinstance(error, MemoryError):
         said = str(error) or "this machine's memory does not suffice"
         return DeviceError(f"out of memory: {said}", fix="ask for less at once: a smaller --batch, k or data set")
