@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.config.schema import Config
@@ -15,14 +15,31 @@ from semrec_faiss.index.hardware.device import has_driver
 
 @contextlib.contextmanager
 def beside(work: Callable[[], object] | None) -> Iterator[None]:
-    """Do ``work`` in a thread beside what is done here, and wait for it in the end; raises what it raises."""
+    """Do ``work`` in a thread beside what is done here, and wait for it in the end; raises what it raises.
+
+    Ctrl-C does not wait: it may leave Python's lock of imports taken, for which a thread that imports waits for ever.
+    """
     if work is None:
         yield
         return
-    with ThreadPoolExecutor(1, thread_name_prefix=f"{OWN_THREADS}beside") as thread:
-        done = thread.submit(work)
+    raised: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again where it is waited for
+            raised.append(error)
+
+    thread = threading.Thread(target=do, name=f"{OWN_THREADS}beside", daemon=True)
+    thread.start()
+    try:
         yield
-        done.result()
+    except Exception:
+        thread.join()
+        raise
+    thread.join()
+    if raised:
+        raise raised[0]
 
 
 def torch_for(config: Config) -> Callable[[], object] | None:

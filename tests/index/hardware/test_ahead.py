@@ -46,6 +46,20 @@ def test_what_fails_here_is_told_rather_than_what_fails_beside() -> None:
         raise KeyError("said here")
 
 
+def test_an_interrupt_does_not_wait() -> None:
+    go_on, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert go_on.wait(60)
+        done.set()
+
+    with pytest.raises(KeyboardInterrupt), ahead.beside(work):
+        raise KeyboardInterrupt
+    assert not done.is_set()
+    go_on.set()
+    assert done.wait(10)
+
+
 def test_nothing_to_do_is_no_thread() -> None:
     before = threading.active_count()
     with ahead.beside(None):
