@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from conftest import HANG_SECONDS, until
 
 from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.config.reading import config_from_dict
+from tests.cluster.lose import lose_the_head
 
 SOON = """
 import sys
@@ -73,11 +72,6 @@ def _a_head(**more: Any) -> Iterator[Any]:
         made.shutdown()
 
 
-def _kill(cluster: Any) -> None:
-    for process in (one for kind in ("gcs_server", "raylet") for one in cluster.head_node.all_processes[kind]):
-        os.kill(process.process.pid, signal.SIGKILL)
-
-
 @contextmanager
 def _begun(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", SOON + script, *map(str, arguments)]
@@ -112,7 +106,7 @@ def test_who_asks_is_told_and_goes_on_with_the_next_head(sharded: Path, world: W
         address = first.address
         with _begun(ASKS, sharded, world.whole, address) as process:
             assert _line(process) == "True"
-            _kill(first)
+            lose_the_head(first)
             told = _line(process, "\n")
             lost = r"the head of the cluster does not answer any more: at [\d.]+:\d+, since \d\d:\d\d:\d\d"
             assert re.fullmatch(lost, told), told
@@ -132,7 +126,7 @@ def test_a_service_ends_with_the_head_and_says_so(sharded: Path) -> None:
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         question = {"title": "m00010", "k": 5}
         assert httpx.post(f"{url}/v1/similar", json=question).status_code == 200
-        _kill(head)
+        lose_the_head(head)
         refused: list[str] = []
 
         def is_over() -> bool:
