@@ -23,6 +23,7 @@ class ShardedTitles(Titles):
     def __init__(self, shards: OpenShards, fields: Mapping[str, str]) -> None:
         """Ask ``shards``, whose titles have ``fields``."""
         self._shards = shards
+        self.is_partial = shards.partial
         self._columns = None
         self._catalog = None
         self.fields = dict(fields)

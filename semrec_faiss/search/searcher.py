@@ -178,7 +178,8 @@ class Searcher:
                 rows, scores = choose_varied(self.index, asked, pool, k, wish.variety, groups, vectors_of)
                 stage = Stage("variety", len(at), size, (time.perf_counter() - started) * 1e3)
                 result.rows[at], result.scores[at], result.matching[at] = rows, scores, pool.matching
-                result.strategy, result.titles_seen = f"{pool.strategy}+variety", pool.titles_seen
+                result.strategy = f"{pool.strategy}+variety"
+                result.titles_seen = min(result.titles_seen, pool.titles_seen)
                 result.stages += [*pool.stages, stage]
                 short.append(at[(rows[:, -1] < 0) & (pool.matching > size)])
             active = np.concatenate(short)

@@ -45,7 +45,7 @@ class ServeConfig(Settings):
         log_level: of everything else.
         ray: the cluster that answers for an index in shards; None for an index of one piece.
         replicas: actors per shard; where one is lost, another answers.
-        partial: answer without a shard that is lost, and say in every such answer what share of the titles it saw.
+        partial: answer without a shard that is lost, and say in every answer what share of the titles it saw.
         workers: processes that answer at the same address; what they read of the index is mapped, and shared.
         owner: whether one more process owns the device and searches for all workers; ``auto``: where it is a GPU.
         fixed_body: bytes of a reply at ``/fixed`` that is always the same, for a benchmark; 0: no such path.

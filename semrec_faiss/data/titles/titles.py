@@ -36,7 +36,10 @@ class Titles:
     Attributes:
         count: the number of titles.
         fields: the DuckDB type of every field, in the order of the records.
+        is_partial: whether questions are answered also where some titles cannot be reached.
     """
+
+    is_partial = False
 
     def __init__(
         self,

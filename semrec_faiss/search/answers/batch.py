@@ -79,7 +79,7 @@ class Answers(Sequence[Answer]):
         return {
             "strategy": self.strategy,
             "exact": self.exact,
-            **({} if self.titles_seen == 1 else {"titles_seen": round(self.titles_seen, 4)}),
+            **({"titles_seen": round(self.titles_seen, 4)} if self.titles.is_partial else {}),
             "elapsed_ms": round(self.elapsed_ms, 4),
             **({} if self.text is None else {"text": self.text.as_dict()}),
         }

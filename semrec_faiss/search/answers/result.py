@@ -17,6 +17,8 @@ from semrec_faiss.data.titles.titles import Record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from semrec_faiss.data.titles.titles import Titles
+
 _DECODER = json.JSONDecoder()
 
 OURS = ("rank", "score")
@@ -147,11 +149,12 @@ class KeptTitles:
 
     fields: Mapping[str, str]
     by_row: Mapping[int, bytes]
+    is_partial: bool = False
 
     @classmethod
-    def of(cls, titles: Lines, rows: Rows) -> KeptTitles:
+    def of(cls, titles: Titles | KeptTitles, rows: Rows) -> KeptTitles:
         """Take the records of ``rows``, int64, along; -1 stands for none."""
-        return cls(dict(titles.fields), _lines_by_row(titles, set(rows[rows >= 0].tolist())))
+        return cls(dict(titles.fields), _lines_by_row(titles, set(rows[rows >= 0].tolist())), titles.is_partial)
 
     def lines(self, rows: Any) -> list[bytes]:
         """Return each title's record as JSON."""
