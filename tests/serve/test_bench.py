@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import Semrec
 
-from semrec_faiss.serve.bench.load import _kind
+from semrec_faiss.serve.bench.load import Plan, Told, _asked, _kind
 from semrec_faiss.serve.bench.swaps import WORLDS
 
 
@@ -70,3 +73,35 @@ HEAD = b"HTTP/1.1 200 OK\r\nsemrec-generation: gen-000002\r\n\r\n"
 )
 def test_answers_of_two_generations_are_told(reply: bytes, kind: str) -> None:
     assert _kind(reply, WORLDS) == kind
+
+
+def _asked_at_a_rate(reply: bytes) -> Told:
+    """Twenty-one requests are due within 0.02 seconds; the machine stands still while the first is answered, longer."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(1024):
+            seen.append(asked)
+            time.sleep(0.05 if len(seen) == 1 else 0)
+            writer.write(reply)
+
+    async def measure() -> Told:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            plan = Plan(server.sockets[0].getsockname()[1], connections=1, seconds=0.02, rate=1000)
+            return await _asked(plan, [b"GET / HTTP/1.1\r\n\r\n"], 0, 1)
+
+    told = asyncio.run(asyncio.wait_for(measure(), 30))
+    assert len(seen) == told.kinds["answered"]
+    return told
+
+
+def test_a_rate_is_asked_in_full_however_late_the_clock_is_looked_at() -> None:
+    told = _asked_at_a_rate(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+    assert told.kinds == Counter(answered=21)  # one at once, and one a thousandth of a second for 0.02
+    assert min(told.times_ms) >= 30  # from when it was due: what stood still is told
+
+
+def test_what_was_due_of_a_server_that_closes_is_lost() -> None:
+    told = _asked_at_a_rate(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+    assert told.kinds == Counter(answered=1, lost=20)

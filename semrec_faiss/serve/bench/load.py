@@ -6,6 +6,7 @@ At a rate, a request's time counts from when it was due, so that a server that s
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import re
 import time
@@ -139,7 +140,8 @@ class _Callers:
         self.ended = asyncio.get_running_loop().create_future()
         self._requests = requests
         self._next, self._step = first, step
-        self.stop = time.perf_counter() + plan.seconds
+        self.stop = time.perf_counter() + plan.seconds if plan.rate is None else math.inf
+        """From when on a caller that is answered closes: at a rate, once the last request has been made due."""
 
     def request(self) -> bytes:
         self._next += self._step
@@ -171,15 +173,16 @@ class _Callers:
     async def pace(self, rate: float) -> None:
         """Make requests due, evenly at ``rate`` a second and the first at once: as many on however slow a machine."""
         began, made = time.perf_counter(), 0
-        self.stop = now = began + self.plan.seconds
-        while made == 0 or now < self.stop:
-            now = min(time.perf_counter(), self.stop)
+        now, end = began, began + self.plan.seconds
+        while made == 0 or now < end:
+            now = min(time.perf_counter(), end)
             wanted = 1 + int((now - began) * rate)
             self.due.extend(began + (number / rate if number else 0) for number in range(made, wanted))
             made = wanted
             while self.due and self.idle:
                 self.idle.popleft().ask(self.due.popleft())
             await asyncio.sleep(TICK_SECONDS)
+        self.stop = end
         while self.idle:
             self.idle.popleft().close()
 
@@ -259,5 +262,6 @@ async def _asked(plan: Plan, requests: Sequence[bytes], number: int, count: int)
     if plan.rate is not None:
         await callers.pace(plan.rate / count)
     await callers.ended
+    callers.told.kinds["lost"] += len(callers.due)  # every connection was closed before they were asked
     callers.told.seconds = time.perf_counter() - began
     return callers.told
