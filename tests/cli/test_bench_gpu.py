@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import REPO
 
-from semrec_faiss.cli.bench_gpu import _print_gpu
+from semrec_faiss.cli.bench.gpu import _print_gpu
 from semrec_faiss.measure.bench.gpu.record import GpuResults
 
 MEASURED = REPO / "results" / "bench-gpu-h200-text.json"

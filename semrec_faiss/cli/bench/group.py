@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.bench_answers import answers
-from semrec_faiss.cli.bench_cluster import cluster
-from semrec_faiss.cli.bench_gpu import gpu
-from semrec_faiss.cli.bench_learn import learn
-from semrec_faiss.cli.bench_serve import serve
-from semrec_faiss.cli.bench_update import update
+from semrec_faiss.cli.bench.answers import answers
+from semrec_faiss.cli.bench.cluster import cluster
+from semrec_faiss.cli.bench.gpu import gpu
+from semrec_faiss.cli.bench.learn import learn
+from semrec_faiss.cli.bench.serve import serve
+from semrec_faiss.cli.bench.update import update
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.options import FilePath, json_option, results_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_table, say

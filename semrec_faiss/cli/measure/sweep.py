@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.live import Picture, live
+from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import BUSY, as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
@@ -70,7 +70,7 @@ def sweep(
         overrides.append(f"dataset={_yaml(list(datasets))}")
     loaded, source = load_sweep_file(config, (*overrides, *settings))
     if isinstance(loaded, EvaluationSweep):
-        from semrec_faiss.cli.sweep_evaluate import evaluate_profiles
+        from semrec_faiss.cli.measure.sweep_evaluate import evaluate_profiles
 
         if prune:
             raise UsageError(f"--prune is for sweeps of indexes; {config} evaluates recommendations")

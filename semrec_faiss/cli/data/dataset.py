@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from typing_extensions import Unpack
 
-from semrec_faiss.cli.dataset_exchange import export_files, import_file
+from semrec_faiss.cli.data.exchange import export_files, import_file
 from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 

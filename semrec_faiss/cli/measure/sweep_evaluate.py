@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.evaluate import print_evaluation
-from semrec_faiss.cli.live import Picture, live
+from semrec_faiss.cli.measure.evaluate import print_evaluation
+from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.printing import as_duration, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:

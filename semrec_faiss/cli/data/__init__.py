@@ -1,0 +1,1 @@
+"""`semrec dataset`: data folders; `exchange` holds what imports and exports."""
