@@ -19,7 +19,7 @@ from semrec_faiss.config.index_types import (
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
 from semrec_faiss.index.fused.plan import SCREENED_TITLES, Kept, title_bytes
 from semrec_faiss.index.hardware.device import Device, load_faiss
-from semrec_faiss.index.screening.spectrum import LEAST_TITLES, width_of
+from semrec_faiss.index.screening.spectrum import LEAST_TITLES, choices_of, width_of
 
 HALF_BYTES, FLOAT_BYTES, ROW_BYTES = 2, 4, 8
 
@@ -100,19 +100,21 @@ def _factory_code(index: FactoryIndex, dim: int) -> tuple[int, int, bool]:
 
 
 def screening_bytes(index: FlatIndex | FusedIndex, titles: int, dim: int) -> int:
-    """Return the bytes of principal directions and of titles' bounds; auto is taken for half the dimensions.
-
-    How many it chooses, if any, hangs on the vectors: of a text model's it is about as many.
-    """
+    """Return the bytes of principal directions and of titles' bounds; for auto see `directions_of`."""
     kept = directions_of(index, titles, dim)
     return titles * HALF_BYTES * width_of(kept) + 2 * FLOAT_BYTES * kept * dim if kept > 0 else 0
 
 
 def directions_of(index: FlatIndex | FusedIndex, titles: int, dim: int) -> int:
-    """Return how many principal directions are kept; see `screening_bytes` for auto."""
-    if index.build.directions == "auto":
-        return dim // 2 - 1 if titles >= LEAST_TITLES else 0
-    return index.build.directions
+    """Return how many principal directions are kept; auto is taken for half the dimensions.
+
+    How many it chooses, if any, hangs on the vectors: of a text model's it is about as many. Of few dimensions or
+    titles it chooses none.
+    """
+    if index.build.directions != "auto":
+        return index.build.directions
+    choices = choices_of(dim, fused=isinstance(index, FusedIndex)) if titles >= LEAST_TITLES else ()
+    return min(choices, key=lambda kept: abs(kept - (dim // 2 - 1)), default=0)
 
 
 def fused_width(index: FusedIndex, titles: int, dim: int) -> int:

@@ -62,6 +62,12 @@ def width_of(directions: int) -> int:
     return -(-(directions + 1) // WIDTHS) * WIDTHS
 
 
+def choices_of(dim: int, *, fused: bool) -> range:
+    """Return the numbers of directions that are tried, at most three quarters of the dimensions; none of few."""
+    step = FUSED_WIDTHS if fused else WIDTHS
+    return range((step if fused else 2 * step) - 1, dim * 3 // 4 + 1, step)
+
+
 def principal_directions(sample: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Find the directions that hold most of the squared length of vectors, not of their spread: nothing is centred.
 
@@ -82,7 +88,7 @@ def principal_directions(sample: Vectors) -> tuple[NDArray[np.float64], NDArray[
 
 
 def choose(
-    blocks: VectorBlocks, count: int, dim: int, *, most_left: float | None = None
+    blocks: VectorBlocks, count: int, dim: int, *, fused: bool = False
 ) -> tuple[Choice, NDArray[np.float64]]:
     """Choose how many directions to keep, by what a search of these titles would read.
 
@@ -90,23 +96,22 @@ def choose(
         blocks: the vectors, float32 (count, dim) in all.
         count: the number of titles.
         dim: dimensions of a vector.
-        most_left: take as few as leave that many titles to nine tenths of the queries, in steps of `FUSED_WIDTHS`,
-            where those are at most three quarters of the dimensions: a GPU multiplies fast, and rescoring is dear.
+        fused: take as few as leave `FUSED_LEFT` titles to nine tenths of the queries: a GPU multiplies fast, and
+            rescoring is dear.
 
     Returns:
         The choice, and all directions, float64 (dim, dim).
     """
     sample = sampled(blocks, count, SAMPLED_TITLES, dim)
     directions, held = principal_directions(sample)
-    tried = range(2 * WIDTHS - 1, dim * 3 // 4 + 1, WIDTHS)
+    tried = choices_of(dim, fused=fused)
     choices = [
         Choice(kept, float(held[:kept].sum()), float(left.mean()), float(np.percentile(left, 90)))
         for kept, left in _left_by(_queries_of(sample), directions, tried, blocks, count).items()
     ]
     none = Choice(0, 0.0, 0.0, 0.0)
-    if most_left is not None:
-        few = (one for one in choices if (one.directions + 1) % FUSED_WIDTHS == 0 and one.left_most <= most_left)
-        return next(few, none), directions
+    if fused:
+        return next((one for one in choices if one.left_most <= FUSED_LEFT), none), directions
     best = min(choices, key=lambda one: _read_bytes(one, count, dim), default=none)
     pays = best.directions and _read_bytes(best, count, dim) * LEAST_GAIN <= 4.0 * dim * count
     return best if pays else none, directions

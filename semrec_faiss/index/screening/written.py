@@ -23,9 +23,9 @@ from semrec_faiss.index.screening.bounds import (
 )
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.screening.spectrum import (
-    FUSED_LEFT,
     LEAST_TITLES,
     Choice,
+    choices_of,
     choose,
     told_of,
     width_of,
@@ -70,12 +70,12 @@ def write_screening(
 def _chosen(
     index: FlatIndex | FusedIndex, blocks: VectorBlocks, count: int, dim: int, progress: Progress
 ) -> tuple[Choice, NDArray[np.float64]]:
-    wanted = index.build.directions
-    if wanted == 0 or (wanted == "auto" and count < LEAST_TITLES):
+    wanted, fused = index.build.directions, isinstance(index, FusedIndex)
+    if wanted == 0 or (wanted == "auto" and (count < LEAST_TITLES or not choices_of(dim, fused=fused))):
         return Choice(0, 0.0, 0.0, 0.0), np.empty((0, dim))
     progress("spectrum", 0, 1)
     if wanted == "auto":
-        found = choose(blocks, count, dim, most_left=FUSED_LEFT if isinstance(index, FusedIndex) else None)
+        found = choose(blocks, count, dim, fused=fused)
     else:
         found = told_of(blocks, count, dim, wanted)
     progress("spectrum", 1, 1)

@@ -17,7 +17,7 @@ from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device
-from semrec_faiss.index.screening.spectrum import FUSED_LEFT, choose
+from semrec_faiss.index.screening.spectrum import choose
 from semrec_faiss.measure.bench.gpu.peers import (
     FaissPeer,
     FusedPeer,
@@ -332,7 +332,7 @@ class _Catalogue:
 
 def _screened(vectors: Vectors, device: str) -> FusedSearcher | None:
     """Search by bounds of as many directions as a build chooses; None where it chooses none, or copies are faster."""
-    choice, directions = choose(lambda: [(0, vectors)], *vectors.shape, most_left=FUSED_LEFT)
+    choice, directions = choose(lambda: [(0, vectors)], *vectors.shape, fused=True)
     if not choice.directions:
         return None
     made = FusedSearcher(vectors, device, directions=np.ascontiguousarray(directions[: choice.directions]))
