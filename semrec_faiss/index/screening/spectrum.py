@@ -87,9 +87,7 @@ def principal_directions(sample: Vectors) -> tuple[NDArray[np.float64], NDArray[
     return np.ascontiguousarray(vectors.T[::-1]), held / max(float(held.sum()), 1e-300)
 
 
-def choose(
-    blocks: VectorBlocks, count: int, dim: int, *, fused: bool = False
-) -> tuple[Choice, NDArray[np.float64]]:
+def choose(blocks: VectorBlocks, count: int, dim: int, *, fused: bool = False) -> tuple[Choice, NDArray[np.float64]]:
     """Choose how many directions to keep, by what a search of these titles would read.
 
     Args:

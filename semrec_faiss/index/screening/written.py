@@ -74,10 +74,7 @@ def _chosen(
     if wanted == 0 or (wanted == "auto" and (count < LEAST_TITLES or not choices_of(dim, fused=fused))):
         return Choice(0, 0.0, 0.0, 0.0), np.empty((0, dim))
     progress("spectrum", 0, 1)
-    if wanted == "auto":
-        found = choose(blocks, count, dim, fused=fused)
-    else:
-        found = told_of(blocks, count, dim, wanted)
+    found = choose(blocks, count, dim, fused=fused) if wanted == "auto" else told_of(blocks, count, dim, wanted)
     progress("spectrum", 1, 1)
     return found
 

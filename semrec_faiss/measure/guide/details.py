@@ -67,7 +67,7 @@ class SimilarQuery(SideDetails):
     cpu_times: Times | None = None
 
 
-class SimilarityDetails(Part):
+class SimilarityDetails(SideDetails):
     """Test 1; titles that are asked for the first time, once each, beside those asked again and again."""
 
     gpu_first_times: Times | None = None

@@ -20,7 +20,8 @@ from semrec_faiss.index.memory.prediction import (
     largest_catalogue,
     predict_memory,
 )
-from semrec_faiss.index.memory.stored_bytes import Stored
+from semrec_faiss.index.memory.stored_bytes import Stored, directions_of
+from semrec_faiss.index.screening.spectrum import width_of
 from semrec_faiss.index.train import build_faiss_index
 
 GPU = Device(gpus=(0,))
@@ -53,6 +54,26 @@ def test_flat_on_a_cpu_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found.base == 95_881_728 + 24_557_184 + 5_242_880
     assert found.peak == 95_881_728 + 24_557_184 + 5_242_880 + 8_388_608 + 1_572_864 + 15_360_000 + 2_400_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "titles", "dim", "directions"),
+    [
+        ("flat", 8191, 384, 0),
+        ("flat", 10**6, 32, 0),
+        ("flat", 10**6, 41, 0),
+        ("flat", 10**6, 42, 31),
+        ("flat", 10**6, 384, 191),
+        ("fused", 10**6, 80, 0),
+        ("fused", 10**6, 96, 63),
+        ("fused", 10**6, 256, 127),
+    ],
+)
+def test_auto_is_taken_for_what_a_build_may_choose(kind: str, titles: int, dim: int, directions: int) -> None:
+    """Once a fault: bounds were counted of 32 dimensions, of which none are tried, a quarter too much."""
+    assert directions_of(index_of({"type": kind}), titles, dim) == directions
+    bounds = titles * 2 * width_of(directions) + directions * dim * 8 if directions else 0
+    assert predict_memory(index_of({"type": kind}), titles, dim).host.structure == bounds
 
 
 @pytest.mark.parametrize(

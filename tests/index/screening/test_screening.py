@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DamagedIndexError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.cpu.products import best_of_one
+from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.screening import screen as screen_module
@@ -24,7 +27,9 @@ from semrec_faiss.index.screening import spectrum
 from semrec_faiss.index.screening.bounds import Rounding, bounds_of, power_of_two_below_one, write_bounds
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.screening.spectrum import choose, principal_directions, told_of, width_of
+from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.index.train import VectorBlocks
+from semrec_faiss.progress import silent
 
 DIM = 64
 
@@ -326,6 +331,22 @@ def test_small_catalogues_have_none(folder: Path, monkeypatch: pytest.MonkeyPatc
     saved = built(folder, type="flat")
     assert saved.generation.manifest.screening is None
     assert saved.config.index.build.directions == 0
+
+
+def test_of_few_dimensions_none_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than two widths leave nothing to choose: the vectors are not read for it."""
+    monkeypatch.setattr("semrec_faiss.index.screening.written.LEAST_TITLES", 10)
+
+    def unread() -> Iterator[tuple[int, Vectors]]:
+        raise AssertionError("the vectors were read")
+
+    for kind, most in (("flat", 41), ("fused", 83)):
+        index = config_from_dict({"index": {"type": kind}}).index
+        new: NewGeneration = SimpleNamespace()  # type: ignore[assignment]  # nothing is written
+        found, about = write_screening(new, index, unread, 1000, most, silent)
+        assert (found.build.directions, about) == (0, None)
+        with pytest.raises(AssertionError, match="were read"):
+            write_screening(new, index, unread, 1000, most + 1, silent)
 
 
 def test_bounds_that_are_not_as_written_are_refused(folder: Path) -> None:

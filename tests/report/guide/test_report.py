@@ -63,6 +63,9 @@ def with_gpu(results: dict[str, Any]) -> dict[str, Any]:
     for user in found["details"]["personalization"]["users"]:
         user["gpu_time_ms"] = 0.3
     found["details"]["personalization"]["gpu_first_search_ms"] = 91.5
+    for name, times in (("similarity", [0.5, 0.9, 0.4]), ("personalization", [0.8, 0.3, 0.4])):
+        told = {"median_ms": sorted(times)[1], "p95_ms": max(times), "min_ms": min(times), "times_ms": times}
+        found["details"][name]["gpu_first_times"] = told
     found["test_3_batch"]["batch_100"] |= {"throughput_qps": 200_000.0, "cpu_throughput_qps": 2000.0}
     filtering = found["details"]["filtering"]
     filtering |= {
@@ -144,9 +147,26 @@ def test_the_performance_table_divides_the_right_way_round(with_gpu: dict[str, A
     assert rows[-1] == ["100 at once", "2,000/s", "over 1,000/s", "200,000/s", "100 ×"]
 
 
+def test_questions_for_the_first_time_are_told_apart_from_those_asked_again(with_gpu: dict[str, Any]) -> None:
+    """The median of titles and the mean of users, as they are judged; a document from before has none."""
+    rows = {row[0]: row for row in rows_of(guide_document(with_gpu), "Performance")}
+    assert rows["one title, for the first time"][2:4] == ["under 1.00 ms", "0.500 ms"]
+    assert rows["one user"][2:4] == ["under 2.00 ms", "0.300 ms"]
+    assert rows["one user, for the first time"][2:4] == ["under 2.00 ms", "0.500 ms"]
+    assert rows["one title, for the first time"][1] != "–"
+    said = "Targets of one title and one user are held against those that were asked for the first time."
+    assert said in markdown_page(guide_document(with_gpu))
+    for name in ("similarity", "personalization"):
+        for kind in ("gpu", "cpu"):
+            with_gpu["details"][name][f"{kind}_first_times"] = None
+    document = guide_document(with_gpu)
+    assert [row[0] for row in rows_of(document, "Performance")][:2] == ["one title", "one user"]
+    assert said not in markdown_page(document)
+
+
 def test_rows_that_nothing_is_known_of_are_left_out(results: dict[str, Any]) -> None:
     bare = copy.deepcopy(results)
-    bare["test_1_similarity"]["cpu_time_ms"] = None
+    bare["test_1_similarity"]["cpu_time_ms"] = bare["details"]["similarity"]["cpu_first_times"] = None
     assert performance_table(bare).rows[0][0] == "one user"
 
 
