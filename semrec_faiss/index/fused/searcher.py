@@ -26,6 +26,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.cards import Card
+from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import SCREENED_TITLES, Masking, title_bytes
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, work_bytes
@@ -85,6 +86,7 @@ class FusedSearcher:
         self._torch = torch
         self.device = torch.device(device)
         Card.of(torch, self.device)  # refused before anything is copied
+        tell_of_compiling()
         self.lock = threading.RLock() if self.device.type == "cuda" else _interpreter
         self.proves = rescore == "float32"
         pays = directions if self.proves and len(vectors) >= SCREENED_TITLES else None
