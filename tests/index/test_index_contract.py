@@ -419,7 +419,7 @@ def test_out_of_memory_halves_the_block_and_says_so_once(
     with pytest.warns(RuntimeWarning, match="memory") as warned:
         halved = built.index.search(built.queries, K)
         again = built.index.search(built.queries, K)
-    assert len(warned) == 1
+    assert sum("memory" in str(one.message) for one in warned) == 1
     same_answers(whole, halved)
     same_answers(whole, again)
     assert tried[:4] == [100, 50, 25, 12]
