@@ -26,14 +26,14 @@ MOST = 2**31 - 1
 AtLeastOne = Annotated[int, Field(ge=1, le=MOST, strict=True)]
 
 
-def _whole_number_or_auto(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST):
+def _whole_number_or_auto(value: Any, least: int = 1) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST):
         return value
-    raise ValueError(f"should be a whole number from 1 to {MOST}, or auto, not {reprlib.repr(value)}")
+    raise ValueError(f"should be a whole number from {least} to {MOST}, or auto, not {reprlib.repr(value)}")
 
 
 def _directions_or_auto(value: Any) -> Any:
-    return 0 if value == 0 and not isinstance(value, bool) else _whole_number_or_auto(value)
+    return _whole_number_or_auto(value, least=0)
 
 
 OrAuto = Annotated[int | Literal["auto"], BeforeValidator(_whole_number_or_auto)]

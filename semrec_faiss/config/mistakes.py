@@ -11,6 +11,14 @@ from pydantic import BaseModel
 
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 
+_IN_YAML = {
+    "tuple_type": "should be a list, such as [0, 1]",
+    "too_short": "should hold at least {min_length}",
+    "model_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+}
+"""What pydantic says in Python's words, by its kind of error."""
+
 
 def describe_all(
     mistakes: Sequence[dict[str, Any]],
@@ -45,6 +53,8 @@ def _describe(
         listing = f'{_did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
         return f"{source.where((*key, 'type'))}: unknown index type {reprlib.repr(kind)}; {listing}"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if mistake["type"] in _IN_YAML:
+        message = _IN_YAML[mistake["type"]].format_map(mistake.get("ctx", {}))
     got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
 

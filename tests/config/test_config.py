@@ -209,6 +209,25 @@ def test_each_wrong_gpu_is_told_and_nothing_that_is_right(write: Write) -> None:
     assert [re.search(r":(\d+): ", line)[1] for line in found] == ["3", "4", "6"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("device:\n  gpus: 1\n", "device.gpus: should be a list, such as [0, 1], not 1"),
+        ("device:\n  gpus: []\n", "device.gpus: should hold at least 1, not []"),
+        ("device: 3.5\n", "device: should be a mapping of keys to values, not 3.5"),
+        ("index:\n  type: flat\n  build: 3\n", "index.build: should be a mapping of keys to values, not 3"),
+        (
+            "index:\n  type: flat\n  build:\n    directions: -1\n",
+            f"index.build.directions: should be a whole number from 0 to {2**31 - 1}, or auto, not -1",
+        ),
+    ],
+)
+def test_what_should_stand_there_is_said_in_words_of_yaml(write: Write, text: str, said: str) -> None:
+    """Once a fault: a "valid tuple", an "instance of ExactBuild", and "from 1" of directions, which 0 turns off."""
+    (mistake,) = mistakes_of(write(text))
+    assert mistake.partition(": ")[2] == said
+
+
 def test_a_type_given_as_the_whole_section_is_accepted_or_explained(write: Write) -> None:
     # Once a fault: "unknown index type 'flat'; did you mean 'flat'?"
     try:
