@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,23 @@ def test_records_are_read_when_one_is_looked_at(index: Path, read: list[int]) ->
     assert [len({one.title for one in found}) for found in results] == [4, 4]
     assert answers[1][3].title
     assert read == [distinct], "the neighbours' with it, once for all"
+
+
+def test_an_open_index_holds_as_much_of_many_titles_as_of_few(tmp_path: Path, make_folder: Callable[..., Any]) -> None:
+    held = []
+    for titles in (200, 8000):
+        made = make_folder(tmp_path / f"{titles}", titles=titles, dim=8, users=6, seed=1)
+        output = tmp_path / f"index-{titles}"
+        build_index(config_from_dict({"dataset": str(made.root), "output": str(output), "device": "cpu"}))
+        tracemalloc.start()
+        recommender = Recommender.open(output)
+        for row in range(0, 200, 2):
+            assert recommender.similar(f"m{row:05d}", 5)[0].title
+            assert recommender.recommend(f"user_{row % 6:03d}", 5).to_arrow().num_rows == 5
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert held[1] - held[0] < 64_000, "less than 8 bytes a title, whose records are 80 and more"
 
 
 def test_what_a_caller_does_to_a_record_is_seen_by_nobody_else(index: Path) -> None:
