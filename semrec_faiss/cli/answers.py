@@ -26,8 +26,7 @@ def tell_answers(
     normalized = recommender.index.config.normalize
     show = None if options["show"] is None else _by_part(recommender, options["show"])
     for answer in answers:
-        click.echo(head(answer))
-        print_answer(answer, normalized=normalized, account=options["account"], show=show)
+        print_answer(answer, head(answer), normalized=normalized, account=options["account"], show=show)
 
 
 def _by_part(recommender: Recommender, show: str) -> str:
@@ -37,8 +36,14 @@ def _by_part(recommender: Recommender, show: str) -> str:
     return ",".join(part_of.get(name.strip(), name) for name in show.split(","))
 
 
-def print_answer(answer: Answer, *, normalized: bool, account: bool = False, show: str | None = None) -> None:
-    """Print the titles of one answer, best first, and when asked for how they were found."""
+def print_answer(
+    answer: Answer, head: str, *, normalized: bool, account: bool = False, show: str | None = None
+) -> None:
+    """Print the titles of one answer below its head, best first, and when asked for how they were found.
+
+    Raises:
+        UsageError: there is no such field to show; nothing is printed then.
+    """
     from semrec_faiss.search.answers.shown import shown_columns
 
     popular = answer.query.get("popular")
@@ -48,6 +53,7 @@ def print_answer(answer: Answer, *, normalized: bool, account: bool = False, sho
         [f"{result.rank}.", result.title, as_score(result.score), *cells]
         for result, cells in zip(answer.results, columns, strict=True)
     ]
+    click.echo(head)
     if rows:
         print_table([""] * len(rows[0]), rows, right=(0, 2), header=False)
     if answer.returned < answer.requested:

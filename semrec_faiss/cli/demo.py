@@ -41,10 +41,8 @@ def demo(output: Path, as_json: bool) -> None:
         return
     manifest = generation.manifest
     say(f"built {output}: {manifest.count} films, {manifest.users} users, on {recommender.saved.device}\n")
-    click.echo(f"Similar to {similar.query['title']}:")
-    print_answer(similar, normalized=True)
-    click.echo(f"\nFor {USER}, who likes {_taste(folder, USER)}:")
-    print_answer(recommended, normalized=True)
+    print_answer(similar, f"Similar to {similar.query['title']}:", normalized=True)
+    print_answer(recommended, f"\nFor {USER}, who likes {_taste(folder, USER)}:", normalized=True)
     say(f'\nNow try:  semrec similar {output} "the godfather"')
 
 

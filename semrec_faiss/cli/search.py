@@ -10,7 +10,6 @@ import click
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.options import (
     FilePath,
-    count_option,
     index_argument,
     json_option,
     parse_ratings,
@@ -229,14 +228,21 @@ def _tell(summary: ExportSummary, as_json: bool) -> None:
     if summary.resumed_users:
         say(f"went on after {summary.resumed_users} users of an interrupted run")
     print_table(
-        ["", ""], [[name.replace("_", " "), str(value)] for name, value in summary.as_dict().items()], header=False
+        ["", ""],
+        [[name.replace("_", " "), _told_count(value)] for name, value in summary.as_dict().items()],
+        header=False,
     )
+
+
+def _told_count(count: int | None) -> str:
+    """Print a count, or that nobody counted: what users have seen is not known, or was asked for."""
+    return "not counted" if count is None else str(count)
 
 
 @click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
 @index_argument
 @click.argument("user")
-@count_option
+@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Users to return.")
 @json_option
 def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
     """Find the users of INDEX whose taste is nearest to that of USER."""
@@ -270,9 +276,10 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         return
     normalized = recommender.index.config.normalize
     place = "has seen it; it would be" if found.seen else "it is"
+    among = "titles" if found.seen_titles is None else "titles not seen"
     click.echo(
         f"{found.title} for {found.user_id}: {as_similarity(found.score, normalized=normalized)}, {place} number"
-        f" {found.rank} of {found.of} titles not seen"
+        f" {found.rank} of {found.of} {among}"
     )
     if not found.contributions:
         nothing = "this user has seen nothing" + (" else" if found.seen else "")

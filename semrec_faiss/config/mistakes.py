@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 
 _IN_YAML = {
+    "path_type": "should be a path",
     "tuple_type": "should be a list, such as [0, 1]",
     "too_short": "should hold at least {min_length}",
     "model_type": "should be a mapping of keys to values",
@@ -88,9 +89,11 @@ def _resolve(
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field holds, or holds a list of."""
+    """Return the model that a field holds, holds a list of, or holds where it is not null."""
     if get_origin(annotation) is tuple:
         annotation = get_args(annotation)[0]
+    if type(None) in get_args(annotation):
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 

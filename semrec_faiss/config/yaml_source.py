@@ -54,7 +54,8 @@ class YamlSource:
         except Exception as error:  # PyYAML raises nearly every kind for values that do not fit their tag
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"{path}: the top level must be a mapping of keys to values, not {type(values).__name__}")
+            found = "is empty" if values is None else f"holds {reprlib.repr(values)}"
+            raise ConfigError(f"{path} {found}; a mapping of keys to values is expected")
         return cls(values, path, lines)
 
     def override(self, assignment: str) -> None:

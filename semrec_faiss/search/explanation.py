@@ -63,7 +63,7 @@ class Explanation:
         media_id: the title's id.
         title: the title.
         score: inner product of the two vectors.
-        rank: its place among all titles that the user has not seen; 1 is the best.
+        rank: its place among all titles that the user is not known to have seen; 1 is the best.
         of: how many those are.
         seen: whether the user has seen it; then the rank is the one it would have.
         seen_titles: how many titles the user has seen; None where the index does not know.

@@ -150,7 +150,7 @@ def _write(
     """
     users, titles = recommender.users, recommender.titles
     seen = users.seen if users.has_seen and not include_seen else None
-    counts = Counts(titles.count, min(wish.k, titles.count), seen)
+    counts = Counts(titles.count, wish.k, seen)
     resumed = 0
     with (
         ListsFile(staged, users.ids, titles.count, _titles_of(titles)) as lists,

@@ -298,6 +298,10 @@ def test_all_users(semrec: Semrec, index: Path, tmp_path: Path) -> None:
     filtered = semrec("recommend", index, "--all-users", "--out", out, "--genre", "Drama", "--json").document
     assert (filtered["users_with_k"], filtered["users_short"], filtered["titles_recommended"]) == (0, 3, 1)
     assert read(out) == [("ann", 1, "f5"), ("eve", 1, "f5")]
+    ended = semrec("recommend", index, "--all-users", "--out", out, "-k", "9", "--include-seen")
+    told = dict(line.rsplit(" ", 1) for line in ended.lines)
+    assert (told["users with k"], told["users short"]) == ("0", "3"), "there are eight titles"
+    assert "seen leaks not counted" in ended.lines
     assert [path.name for path in out.parent.iterdir()] == ["recs.parquet"]
 
 
@@ -357,6 +361,11 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--strategy", "fastest"], 2, ["'fastest' is not one of 'auto', 'overfetch', 'subset', 'selector'"]),
         (["--set", "index.search.nprobe=3"], 2, ["nprobe"]),
         (["--set", "index.type=hnsw"], 2, ["fixed when the index is built"]),
+        (["--set", "profile.interests=3"], 2, ["fixed when the index is built"]),
+        (["--set", "index.serach.nprobe=3"], 2, ["unknown key 'index.serach'; did you mean 'search'?"]),
+        (["--set", "zzz=3"], 2, ["unknown key 'zzz'", "known here: dataset, device"]),
+        (["--set", ""], 2, ["--set '' is not of the form KEY.KEY=VALUE"]),
+        (["--show", "nope"], 2, ["no field 'nope'", "--show one of: "]),
         (["--nope"], 2, ["No such option"]),
     ],
 )
@@ -366,6 +375,12 @@ def test_options_that_cannot_work(
 ) -> None:
     subject = ["f0"] if command == "similar" else ["--user", "ann"]
     expect(semrec(command, index, *subject, *options), code, *said)
+
+
+def test_the_device_may_be_set_as_in_a_config(semrec: Semrec, index: Path) -> None:
+    ended = semrec("similar", index, "f0", "-k", "1", "--set", "device=cpu")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.lines == semrec("similar", index, "f0", "-k", "1", "--set", "device.kind=cpu").lines
 
 
 def test_titles_that_cannot_be_found(semrec: Semrec, index: Path) -> None:

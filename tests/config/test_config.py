@@ -182,6 +182,7 @@ def test_all_mistakes_are_told_at_once_each_with_file_and_line(write: Write) -> 
         ("index:\n  type: flat\n  search: {nprobe: 3}\n", 3, "unknown key 'index.search.nprobe'"),
         ("index: {factory: 'Flat', build: {nlist: 3}}\n", 1, "unknown key 'index.build'"),
         ("device:\n\n  # a comment\n  float61: true\n", 4, "did you mean 'float16'?"),
+        ("profile: {interest: 3}\n", 1, "did you mean 'interests'? known here: half_life, "),
         ("dataset: x\nzzzz: 1\n", 2, "known here: dataset, device, index, output"),
     ],
 )
@@ -235,6 +236,14 @@ def test_a_type_given_as_the_whole_section_is_accepted_or_explained(write: Write
     except ConfigError as error:
         assert "did you mean 'hnsw'?" not in str(error)
         assert "type" in str(error)
+
+
+def test_types_are_told_in_the_words_of_a_config(write: Write) -> None:
+    path = write("output: 5\ndevice: {gpus: 0}\n")
+    assert mistakes_of(path) == [
+        f"{path}:2: device.gpus: should be a list, such as [0, 1], not 0",
+        f"{path}:1: output: should be a path, not 5",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "5", "- 1\n- 2\n", "just words", "null"])

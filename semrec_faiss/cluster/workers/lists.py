@@ -84,7 +84,7 @@ class ListMaker:
         repeats = int(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).sum())
         seen = None if self._include_seen else self._recommender.seen(users)
         leaks = None if seen is None else int(seen.contain(found.rows, index.count).sum())
-        full = int((found.returned >= min(self._wish.k, index.count)).sum())
+        full = int((found.returned >= self._wish.k).sum())
         return Counts(len(users), full, repeats, leaks)
 
 

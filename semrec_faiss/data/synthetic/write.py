@@ -88,9 +88,8 @@ def write_synthetic(
         How much was written and how fast.
 
     Raises:
-        UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be, or
-            too little room on the disk.
-        StorageError: the disk refused to be written to.
+        UsageError: an argument out of its limits, ``out`` not empty or named in a way that seen.parquet cannot be.
+        StorageError: the disk has too little room, or refused to be written to.
         SemrecError: a process could not be started, or ended before its work did.
         MemoryError: there was too little.
     """
@@ -148,7 +147,7 @@ def _check_room(out: Path, needed: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise UsageError(
-            f"{out} would take about {needed / 1e9:,.1f} GB, but {place} has {free / 1e9:,.1f} GB free",
+        raise StorageError(
+            f"{out} would take about {needed:,} bytes; {place} has {free:,} free",
             fix="choose fewer titles or users, or another disk",
         )

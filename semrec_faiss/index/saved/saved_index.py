@@ -12,7 +12,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.config.schema import Config
+from semrec_faiss.config.schema import Config, known_keys
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
@@ -284,7 +284,7 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
         if key == "index.type" and {value, config.index.type} <= SAME_FILES:
             if value != config.index.type:
                 values["index"] |= {"type": value, "search": {}}
-        elif not key.startswith(("index.search.", "device.")):
+        elif key != "device" and not key.startswith(("index.search.", "device.")) and key in known_keys():
             raise UsageError(
                 f"--set {assignment!r}: {key!r} is fixed when the index is built",
                 fix="index.search.… and device.… may be set again, and index.type from flat to fused and back; for the"

@@ -13,7 +13,7 @@ from semrec_faiss.arguments import mapping_of, names_of
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError
-from semrec_faiss.search.filters.values import bounded, holds_numbers, number_of, one_of
+from semrec_faiss.search.filters.values import bounded, holds_numbers, holds_parts, number_of, one_of
 
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
 Ranges = tuple[tuple[str, str | None, str | None], ...]
@@ -70,8 +70,9 @@ def any_of_clause(catalog: Catalog, field: str, values: Sequence[str]) -> str:
 def range_clause(catalog: Catalog, field: str, first: str | None, last: str | None) -> str:
     """Return the clause that holds for titles whose field lies in a span, its ends included."""
     name, kind = _known(catalog, field)
-    if kind.endswith("[]") or kind.startswith(("STRUCT", "MAP")) or kind == "JSON":
-        raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix="use --any-of, or --where")
+    if kind.endswith("[]") or holds_parts(kind) or kind == "JSON":
+        fix = "use --where" if holds_parts(kind) else "use --any-of, or --where"
+        raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix=fix)
     if first is not None and last is not None and _are_turned_round(first, last, kind, field):
         raise UsageError(f"{first} to {last} is an empty span of {field!r}", fix=f"the lower first: {last} to {first}")
     bounds = [(">=", first), ("<=", last)]

@@ -23,8 +23,10 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
     """Return the clause that holds where a column is one of some values; where it is a list, where it holds one.
 
     Raises:
-        UsageError: a value that is not a number, of a field of numbers.
+        UsageError: a value that is not a number, of a field of numbers; or a field that holds no single values.
     """
+    if holds_parts(kind):
+        raise UsageError(f"the field {field!r} has type {kind}, which is no single value", fix="use --where")
     is_list = kind.endswith("[]")
     literals, cast = _literals(values, kind.removesuffix("[]"), field)
     if not literals:  # a field of whole numbers is never 5.5
@@ -54,6 +56,11 @@ def bounded(column: str, sign: str, value: str, kind: str, field: str) -> str:
 def holds_numbers(kind: str) -> bool:
     """Tell whether a field of this type holds numbers."""
     return kind in _WHOLE or kind in _FLOATS or kind.startswith("DECIMAL")
+
+
+def holds_parts(kind: str) -> bool:
+    """Tell whether a field's values, or those of its lists, have parts of their own."""
+    return kind.startswith(("STRUCT", "MAP")) or kind.endswith("[][]")
 
 
 def number_of(text: str, field: str) -> Decimal:

@@ -287,9 +287,9 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 3_000_000_000))  # type: ignore[attr-defined]
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(StorageError) as caught:
         write(tmp_path / "x", titles=10_000_000, dim=384)
-    assert "20.3 GB" in caught.value.message and "3.0 GB free" in caught.value.message
+    assert "would take about 20,3" in caught.value.message and "has 3,000,000,000 free" in caught.value.message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -72,6 +72,17 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
             recommender.search(VECTORS[:1], 3, where=Filter(**wanted))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [{"width": 3}, [{"width": 3}], [[3], [4]]])
+def test_a_field_with_parts_is_refused_rather_than_never_found(value: Any) -> None:
+    """What stands for such a value as a text is nobody's guess: no title answered, without a word."""
+    shop = Recommender.from_arrays(
+        VECTORS, pd.DataFrame({"sku": SONGS["sku"], "title": SONGS["name"], "size": [value] * COUNT})
+    )
+    for wanted in (Filter(any_of={"size": "3"}), Filter(ranges={"size": (1, 5)})):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"the field 'size' has type .*\nuse --where$"):
+            shop.search(VECTORS[:1], 3, where=wanted)
+
+
 def test_truth_values_are_named_as_in_json() -> None:
     """A field that holds both true and 1 is JSON, whose text is compared."""
     assert any_of_from({"x": True, "y": [np.False_, 1, "True"]}) == (("x", ("true",)), ("y", ("false", "1", "True")))
