@@ -42,6 +42,14 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
     "--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions of a vector."
 )
 @click.option(
+    "-k",
+    "--count",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=1, max=1000),
+    help="Titles per query; the least catalogue has as many.",
+)
+@click.option(
     "--seconds", default=0.4, show_default=True, type=FiniteRange(min=0), help="Seconds spent on each timing."
 )
 @click.option(
@@ -66,6 +74,7 @@ def gpu(
     titles: tuple[int, ...],
     queries: tuple[int, ...],
     dim: int,
+    count: int,
     seconds: float,
     gpus: tuple[int, ...],
     spectrum: Literal["round", "text"],
@@ -88,7 +97,7 @@ def gpu(
     wanted = [kind for kind, is_wanted in kinds.items() if is_wanted]
     if len(wanted) > 1:
         raise UsageError(f"{' and '.join(wanted)} are measured apart", fix="ask for one of them at a time")
-    given = (titles or GpuBench.titles, queries or GpuBench.batches, dim)
+    given = (titles or GpuBench.titles, queries or GpuBench.batches, dim, count)
     asked = GpuBench(*given, seconds=seconds, gpus=gpus, spectrum=spectrum)
     if float16:
         run_bench(lambda progress: bench_float16(asked, progress), _print_float16, out, as_json=as_json)

@@ -82,7 +82,7 @@ class Float16Results(BenchResults):
     @property
     def file_name(self) -> str:
         """``bench-gpu-h200-float16.json``."""
-        return f"bench-gpu-{self.device}-float16.json"
+        return f"bench-gpu-{self.device}-float16{self.data.k_part}.json"
 
 
 def bench_float16(bench: GpuBench, progress: Progress = silent) -> Float16Results:

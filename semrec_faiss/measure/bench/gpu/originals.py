@@ -64,7 +64,7 @@ class OriginalsResults(BenchResults):
     @property
     def file_name(self) -> str:
         """``bench-gpu-h200-originals.json``."""
-        return f"bench-gpu-{self.device}-originals.json"
+        return f"bench-gpu-{self.device}-originals{self.data.k_part}.json"
 
 
 def bench_originals(bench: GpuBench, progress: Progress = silent) -> OriginalsResults:

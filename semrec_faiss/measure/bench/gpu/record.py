@@ -27,6 +27,9 @@ CONTESTANTS = (
 FlashLib's exact search of float16 and its graph."""
 
 
+USUAL_K = 10
+
+
 class MadeVectors(Part):
     """The vectors that were made on the GPU."""
 
@@ -36,6 +39,11 @@ class MadeVectors(Part):
     clusters: AtLeastOne
     spread: Amount
     spectrum: Literal["round", "text"] = "round"
+
+    @property
+    def k_part(self) -> str:
+        """What a file's name says of k: ``-k100``, and nothing of ten."""
+        return "" if self.k == USUAL_K else f"-k{self.k}"
 
 
 class GpuBatch(Part):
@@ -144,8 +152,8 @@ class GpuResults(BenchResults):
 
     @property
     def file_name(self) -> str:
-        """``bench-gpu-h200.json``; ``-text`` of texts, ``-cuvs`` or ``-flashlib`` where those were there."""
-        made = "-text" if self.data.spectrum == "text" else ""
+        """``bench-gpu-h200.json``; ``-text`` of texts, ``-cuvs`` or ``-flashlib`` where there were; see `k_part`."""
+        made = ("-text" if self.data.spectrum == "text" else "") + self.data.k_part
         beside = [name for name, peer in (("cuvs", "cuvs_float32"), ("flashlib", "flashlib")) if peer in self.peers]
         return f"bench-gpu-{self.device}{made}{''.join(f'-{name}' for name in beside)}.json"
 

@@ -65,7 +65,7 @@ class GpusResults(BenchResults):
     @property
     def file_name(self) -> str:
         """``bench-gpu-h200-x2.json``."""
-        return f"bench-gpu-{self.device}.json"
+        return f"bench-gpu-{self.device}{self.data.k_part}.json"
 
 
 GPUS_RESULTS: TypeAdapter[GpusResults] = TypeAdapter(GpusResults)
