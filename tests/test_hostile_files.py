@@ -329,6 +329,19 @@ def test_vectors_whose_scores_overflow_are_refused(tmp_path: Path, make_folder: 
     build_index(config_from_dict(values))
 
 
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
+def test_vectors_whose_scores_vanish_are_refused(tmp_path: Path, make_folder: Make, kind: str) -> None:
+    """Once a fault: titles of a graph built of products that are all zero were not found."""
+    vectors = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32) * np.float32(1e-25)
+    made = make_folder(tmp_path / "data", vectors=vectors)
+    values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
+    with pytest.raises(DataError, match=r"longest vector has length \d\.\d+e-25; below 1e-18, scores vanish"):
+        build_index(config_from_dict({**values, "index": {"type": kind, "normalize": False}}))
+    vectors[17] *= 1e20  # one that others can be told from
+    np.save(made.root / "media" / "content_vectors.npy", vectors)
+    build_index(config_from_dict({**values, "index": {"type": kind, "normalize": False}}))
+
+
 def test_redirected_work_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
-from semrec_faiss.errors import ConfigError
+from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
 from semrec_faiss.index.hardware.device import Device, first_line, gpu_resources, load_faiss, to_gpu
 from semrec_faiss.progress import Progress, silent
@@ -22,6 +22,10 @@ CODED_TITLES, ASKED, BEST = 4096, 64, 10
 
 SOUND = 0.9
 """So large a share of these scalar quantisers keep of vectors as long as one another: 0.95 and more."""
+
+LONGEST_TRAINED = math.sqrt(float(np.finfo(np.float32).max)) / 4
+"""From this length on squared distances between the differences of two vectors from their lists' centres may overflow
+float32, and FAISS's clustering then ends the process."""
 
 VectorBlocks = Callable[[], Iterable[tuple[int, Vectors]]]
 """Gives the title vectors as (first row, float32 block), from the start at every call."""
@@ -45,6 +49,7 @@ def build_faiss_index(
 
     Raises:
         ConfigError: FAISS refuses the settings or cannot train with so few titles.
+        DataError: the vectors are too long to train on.
         DeviceError: the GPU cannot hold the index.
     """
     faiss = load_faiss()
@@ -78,6 +83,7 @@ def _train(
         )
     wanted = max(POINTS_PER_CENTROID * nlist, 1 << 16)
     sample = sampled(blocks, count, wanted, index.d)
+    _check_lengths(sample)
     _say_once_if_few(index, len(sample))
     progress("training", 0, 1)
     try:
@@ -87,6 +93,8 @@ def _train(
                 held.enter_context(resource.lock)
                 ivf.clustering_index = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
             index.train(sample)
+        if ivf is not None:
+            _lengthen_centres(index, ivf, sample)
     except RuntimeError as error:
         raise ConfigError(
             f"FAISS cannot train on {len(sample)} titles: {first_line(error)}", fix="take type flat, or more titles"
@@ -96,6 +104,44 @@ def _train(
             ivf.clustering_index = None
     _say_if_codes_lose(index, sample[:: max(1, len(sample) // CODED_TITLES)])
     progress("training", 1, 1)
+
+
+def _check_lengths(sample: Vectors) -> None:
+    longest = math.sqrt(float(np.einsum("ij,ij->i", sample, sample, dtype=np.float64).max(initial=0)))
+    if longest >= LONGEST_TRAINED:
+        raise DataError(
+            f"titles have vectors up to {longest:.4g} long; from {LONGEST_TRAINED:.4g} on, distances that FAISS trains"
+            " by overflow float32",
+            fix="set index.normalize: true, divide all vectors by one number, or take type flat",
+        )
+
+
+def _lengthen_centres(index: Any, ivf: Any, sample: Vectors) -> None:
+    """Make the centres of lists as long as titles are where codes hold their differences, and train the codes again.
+
+    FAISS brings centres to unit length where it ranks by inner product. The difference of a title 0.001 long from its
+    centre is then the centre, whichever title it is: such codes tell nothing of short vectors, and of long ones less
+    than they could. Centres all as long as one another choose the same lists, however long they are.
+    """
+    faiss = load_faiss()
+    lists, centres, outer = (faiss.downcast_index(part) for part in (ivf, ivf.quantizer, index))
+    if not isinstance(lists, faiss.IndexIVFPQ | faiss.IndexIVFScalarQuantizer) or not lists.by_residual:
+        return
+    if not isinstance(centres, faiss.IndexFlat):
+        return
+    seen = sample
+    if isinstance(outer, faiss.IndexPreTransform):
+        for at in range(outer.chain.size()):
+            seen = outer.chain.at(at).apply(seen)
+    lengths = np.linalg.norm(seen.astype(np.float64), axis=1)
+    if not lengths.any():
+        return
+    length = float(np.median(lengths[lengths > 0]))  # a few very long titles count no more than others
+    if math.isclose(length, 1, rel_tol=1e-3):
+        return
+    stored = faiss.rev_swig_ptr(centres.get_xb(), centres.ntotal * centres.d)
+    stored *= np.float32(length)
+    ivf.train(seen)  # lists that have centres keep them
 
 
 def _say_if_codes_lose(index: Any, titles: Vectors) -> None:

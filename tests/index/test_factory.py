@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from semrec_faiss.config.index_types import GPU_PQ_M
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import ConfigError, DeviceError, SemrecError
+from semrec_faiss.errors import ConfigError, DataError, DeviceError, SemrecError
 from semrec_faiss.index.factory import auto_nlist, auto_pq_m, empty_index, holds_vectors_exactly, resolve
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.vector_index import VectorIndex
@@ -345,6 +345,47 @@ def test_a_scalar_quantiser_that_loses_what_the_vectors_tell_says_so(
     else:
         assert kept < 8
         assert re.search(told, said[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*few to train")
+@pytest.mark.parametrize("factory", ["IVF8,PQ8x6", "IVF8,SQ8", "RR32,IVF8,PQ8x6"])
+@pytest.mark.parametrize("length", [1e-17, 1e-6, 1e4, 4e18])
+def test_codes_tell_as_much_of_titles_of_any_length(
+    factory: str, length: float, make_index: Callable[..., VectorIndex], clusters: Any, unit: Any
+) -> None:
+    """Once a fault: FAISS's centres are of unit length; of titles 1e-6 long, codes then held the centres alone."""
+    titles = unit(clusters(2000, 32, clusters=20, spread=0.6, seed=6)).astype(np.float32)
+    best = np.argsort(-(titles[:200] @ titles.T), axis=1)[:, :10]
+    settings = {"factory": factory, "normalize": False, "search": {"nprobe": 8}}
+
+    def kept(long: float) -> float:
+        found = make_index(titles * np.float32(long), settings).cpu_index.search(titles[:200], 10)[1]
+        return sum(len(set(ours) & set(own)) for ours, own in zip(found.tolist(), best.tolist(), strict=True)) / 2000
+
+    assert kept(length) > kept(1) - 0.05
+    assert kept(1) > 0.4
+
+
+def test_titles_of_unit_length_are_trained_as_faiss_does(
+    make_index: Callable[..., VectorIndex], clusters: Any, unit: Any
+) -> None:
+    faiss, titles = load_faiss(), unit(clusters(1500, 16, clusters=50, seed=6)).astype(np.float32)
+    plain = faiss.index_factory(16, "IVF8,SQ8", faiss.METRIC_INNER_PRODUCT)
+    plain.train(titles)
+    plain.add(titles)
+    ours = make_index(titles, {"factory": "IVF8,SQ8"}).cpu_index
+    np.testing.assert_array_equal(faiss.serialize_index(ours), faiss.serialize_index(plain))
+
+
+@pytest.mark.parametrize("kind", [{"type": "ivf_flat"}, {"type": "ivf_sq"}, {"type": "ivf_pq"}, {"factory": "PQ8"}])
+@pytest.mark.parametrize("length", [5e18, 1e37])
+def test_titles_too_long_to_train_on_are_our_error(
+    kind: dict[str, Any], length: float, make_index: Callable[..., VectorIndex], clusters: Any, unit: Any
+) -> None:
+    """Once a fault: FAISS's clustering ended the process."""
+    titles = unit(clusters(700, 16, seed=6)).astype(np.float32) * np.float32(length)
+    with pytest.raises(DataError, match=rf"up to {re.escape(f'{length:.0e}')} long; from 4.612e\+18 on"):
+        make_index(titles, kind | {"normalize": False})
 
 
 def test_titles_without_a_direction_have_no_best_that_codes_could_lose(

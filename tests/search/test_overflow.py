@@ -12,6 +12,7 @@ import pytest
 from semrec_faiss import Recommender, Taste
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DataError
+from semrec_faiss.index import train
 from semrec_faiss.index.build import run as build
 from semrec_faiss.index.build import source, users
 from semrec_faiss.index.build import vectors as build_vectors
@@ -26,8 +27,9 @@ def test_scores_that_overflow_are_refused_and_likeness_is_right(
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32) * np.float32(scale)
     made = make_folder(tmp_path / "data", vectors=vectors, users=3)
     for module in (source, users):
-        monkeypatch.setattr(module, "check_products", lambda *_: None)  # earlier versions did not look
+        monkeypatch.setattr(module, "check_products", lambda *_: 1.0)  # earlier versions did not look
     monkeypatch.setattr(build_vectors, "_known_answers", lambda *_: ())
+    monkeypatch.setattr(train, "LONGEST_TRAINED", np.inf)
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
     build.build_index(config_from_dict({**values, "index": {**kind, "normalize": False}}))
     recommender = Recommender.open(tmp_path / "index")
@@ -52,7 +54,7 @@ def test_titles_whose_likeness_overflows_are_varied_right(
     """A short query has scores that a float32 holds, of titles that have no such product with one another."""
     vectors = np.array([[4, 0], [3.9, 0.1], [3, 3], [0, 3.5], [3.5, 1]], np.float32) * np.float32(1e21)
     made = make_folder(tmp_path / "data", vectors=vectors)
-    monkeypatch.setattr(source, "check_products", lambda *_: None)
+    monkeypatch.setattr(source, "check_products", lambda *_: 1.0)
     monkeypatch.setattr(build_vectors, "_known_answers", lambda *_: ())
     values = {"dataset": str(made.root), "output": str(tmp_path / "index"), "device": "cpu"}
     build.build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))

@@ -31,7 +31,7 @@ from semrec_faiss.data.text.provenance import Embedding, read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
 from semrec_faiss.errors import ConfigError, DataError
-from semrec_faiss.index.build.vectors import check_products
+from semrec_faiss.index.build.vectors import check_longest, check_products
 from semrec_faiss.progress import Progress
 from semrec_faiss.storage import read_small
 
@@ -116,11 +116,14 @@ class Source:
             a row, and float32 (rows, dim).
 
         Raises:
-            DataError: a vector is not finite, all zero where it is to have a length, or too long for float32 scores.
+            DataError: a vector is not finite, all zero where it is to have a length, or too long for float32 scores, or
+                all are too short for them.
         """
+        longest = 0.0
         for first, block in iter_float32_blocks(self.vectors, normalize=normalize, path=self.name):
-            check_products(block, first, self.name)
+            longest = max(longest, check_products(block, first, self.name))
             yield first, block
+        check_longest(longest, self.name)
 
 
 def open_source(

@@ -26,6 +26,9 @@ KNOWN_ANSWER_K = 10
 LONGEST = math.sqrt(float(np.finfo(np.float32).max))
 """From this length on the inner product of two vectors may overflow float32."""
 
+SHORTEST = 1e-18
+"""Up to this length of the longest vector, products of two are next to the least that float32 holds, or nothing."""
+
 
 def write_vectors(
     new: NewGeneration,
@@ -59,13 +62,16 @@ def write_vectors(
     return _known_answers(VectorIndex(index, config, originals=originals))
 
 
-def check_products(block: Vectors, first: int, path: Path | str) -> None:
+def check_products(block: Vectors, first: int, path: Path | str) -> float:
     """Refuse vectors whose inner product with one as long overflows float32: all such scores would be equal.
 
     Args:
         block: float32 (rows, dim).
         first: the row of its first vector, for messages.
         path: where it is from, for messages.
+
+    Returns:
+        the length of the longest.
 
     Raises:
         DataError: there is such a vector.
@@ -77,6 +83,21 @@ def check_products(block: Vectors, first: int, path: Path | str) -> None:
             f"{path}: row {first + row} has length {math.sqrt(squares[row]):.4g}; from {LONGEST:.4g} on, scores"
             " overflow float32 and titles can no longer be told apart",
             fix="set index.normalize: true, or divide all vectors by one number",
+        )
+    return math.sqrt(squares[row])
+
+
+def check_longest(length: float, path: Path | str) -> None:
+    """Refuse titles of which even the longest, ``length`` long, has no product with another that float32 holds whole.
+
+    Raises:
+        DataError: that is so.
+    """
+    if length < SHORTEST:
+        raise DataError(
+            f"{path}: the longest vector has length {length:.4g}; below {SHORTEST:g}, scores vanish in float32 and"
+            " titles can no longer be told apart",
+            fix="set index.normalize: true, or multiply all vectors by one number",
         )
 
 
