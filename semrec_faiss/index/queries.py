@@ -18,9 +18,10 @@ LEAST_SQUARE = 1e-30
 UNIT_SQUARE_TOLERANCE = 1e-6
 """Vectors whose square is this near one are of unit length already: dividing would only cost a copy."""
 
-
 SQUARES_BY_FAISS = 256
 """From so many queries on FAISS pays for being called."""
+
+_LEAVE_OUT = "leave that query out, or mend what made it"
 
 THREADED_BY_FAISS, THREADED_BYTES = 10_000, 2 << 20
 """FAISS takes all its threads for more vectors than this; fewer are cut into pieces, where they have as many bytes."""
@@ -97,16 +98,18 @@ def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) 
     wide = queries.astype(np.float64)
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():
-        raise DataError(f"query {first + int(np.flatnonzero(~finite)[0])} holds a NaN or an infinite value")
+        raise DataError(
+            f"query {first + int(np.flatnonzero(~finite)[0])} holds a NaN or an infinite value", fix=_LEAVE_OUT
+        )
     largest = np.abs(wide).max(axis=1)
     if not normalize:
         if (largest > np.finfo(np.float32).max).any():
             row = int(np.argmax(largest))
-            raise DataError(f"query {first + row} holds {largest[row]:.3g}, more than a float32 can")
+            raise DataError(f"query {first + row} holds {largest[row]:.3g}, more than a float32 can", fix=_LEAVE_OUT)
         return wide
     if (largest == 0).any():
         row = first + int(np.flatnonzero(largest == 0)[0])
-        raise DataError(f"query {row} is all zeros: it has no direction to compare")
+        raise DataError(f"query {row} is all zeros: it has no direction to compare", fix=_LEAVE_OUT)
     scaled: NDArray[np.float64] = wide / largest[:, None]
     return scaled
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,6 +161,7 @@ def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int,
     assert detail in problem["detail"]
     assert (problem["status"], problem["request_id"], reply.headers["x-request-id"]) == (status, "mine-1", "mine-1")
     assert "Traceback" not in reply.text
+    assert problem["fix"]
 
 
 def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:
@@ -346,6 +351,7 @@ def test_scores_are_written_as_json_does(scores: list[float]) -> None:
 def test_prometheus_reads_the_metrics(asker: Any) -> None:
     asker.post("/v1/similar", {"title": "m00001"})
     asker.post("/v1/recommend", {"user": "nobody"})
+    asker.post("/v1/similar", {"title": "m00001", "genres": ["Crime"]})
     families = {one.name: one for one in text_string_to_metric_families(asker.get("/metrics").text)}
     requests = {
         (sample.labels["route"], sample.labels["status"]): sample.value
@@ -361,3 +367,48 @@ def test_prometheus_reads_the_metrics(asker: Any) -> None:
         families
     )
     assert np.isfinite([sample.value for one in families.values() for sample in one.samples]).all()
+
+
+def test_the_metrics_tell_of_short_answers_errors_loads_and_gpu_memory(
+    asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(name: str) -> dict[str, float]:
+        families = {one.name: one for one in text_string_to_metric_families(asker.get("/metrics").text)}
+        return {"/".join(sample.labels.values()): sample.value for sample in families[name].samples}
+
+    gpu = SimpleNamespace(gpu=1, name="A GPU", used_bytes=3 << 30)
+    monkeypatch.setattr("semrec_faiss.serve.metrics.gpu_states", lambda: [gpu])
+    assert values("semrec_gpu_memory_bytes") == {"1/A GPU": 3 << 30}
+    assert values("semrec_generation_loads")["taken"] == 1
+    short = values("semrec_short_answers")[""]
+    assert asker.post("/v1/similar", {"title": "m00001", "k": 5, "years": [1951, 1951]}).json()["returned"] < 5
+    assert asker.post("/v1/similar", {"title": "m00001", "k": 5}).json()["returned"] == 5
+    assert values("semrec_short_answers")[""] == short + 1
+    before = values("semrec_requests").get("/v1/similar/422", 0)
+    asker.post("/v1/similar", {"title": "m00001", "k": 0})
+    assert values("semrec_requests")["/v1/similar/422"] == before + 1
+
+
+def test_the_page_may_load_nothing_and_stand_in_no_frame(asker: Any) -> None:
+    headers = asker.get("/").headers
+    policy = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
+    for tag in ("script", "style"):
+        assert re.fullmatch(r"'sha256-[\w+/]{43}='", policy[f"{tag}-src"]), "and no 'unsafe-inline'"
+    wanted = {"x-frame-options": "DENY", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+    assert {name: headers[name] for name in wanted} == wanted
+
+
+def test_the_first_table_has_nothing_to_load(index: Path) -> None:
+    """Once a fault: the first caller who asked for Arrow held up all others by a tenth of a second and more."""
+    text = f"""
+import sys
+from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.serve.server import Service
+from semrec_faiss.serve.wire.arrow import arrow_stream
+before = {{name for name in sys.modules if name.startswith("pyarrow")}}
+arrow_stream(Recommender.open({str(index)!r}).similar("m00001", 3))
+print(sorted({{name for name in sys.modules if name.startswith("pyarrow")}} - before))
+"""
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr

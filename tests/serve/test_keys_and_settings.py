@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from conftest import Semrec
 
+import semrec_faiss
 from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
 from semrec_faiss.serve.keys import Keys, add_key
-from semrec_faiss.serve.settings import read_settings
+from semrec_faiss.serve.server import log, set_up_log
+from semrec_faiss.serve.settings import ServeConfig, read_settings
 
 
 def test_keys_let_in_by_role_and_stand_nowhere(index: Path, new_asker: Any, tmp_path: Path) -> None:
@@ -99,6 +102,29 @@ def test_an_index_must_be_named_and_there(tmp_path: Path, semrec: Semrec) -> Non
     with pytest.raises(UsageError, match="no index is named"):
         read_settings(None, {})
     assert semrec("serve", tmp_path / "none").code == 4
+
+
+def test_the_texts_to_run_it_by_agree_with_what_the_service_is_told(tmp_path: Path) -> None:
+    text = (Path(semrec_faiss.__file__).parent / "serve" / "README.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(yaml|nginx|ini)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    (tmp_path / "serve.yaml").write_text(blocks["yaml"])
+    config = read_settings(tmp_path / "serve.yaml", {})
+    told = {"index", "host", "keys"}
+    assert config.model_dump(exclude=told) == ServeConfig(index=config.index).model_dump(exclude=told)
+    assert f"client_max_body_size {config.limits.max_body_mb}m;" in blocks["nginx"]
+    patience = [int(found) for found in re.findall(r"(?:TimeoutStopSec=|--stop-timeout )(\d+)", text)]
+    assert len(patience) == 2 and min(patience) > config.grace_seconds
+
+
+def test_the_log_begins_at_the_level_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("debug", "info", "warning", "error")
+    with caplog.at_level("DEBUG", log.name):  # which puts back afterwards what was
+        for first, level in enumerate(names):
+            caplog.clear()
+            set_up_log(ServeConfig(index=Path("a"), log_level=level))
+            for name in names:
+                getattr(log, name)("said")
+            assert [record.levelname.lower() for record in caplog.records] == list(names[first:])
 
 
 def test_cors_is_for_those_who_are_named(index: Path, new_asker: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -37,11 +38,13 @@ def build(data: Path, index: Path) -> None:
 class Process:
     """``semrec serve`` on a free port."""
 
-    def __init__(self, index: Path, *flags: str, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, index: Path, *flags: str, context: ssl.SSLContext | None = None, under: tuple[str, ...] = ()
+    ) -> None:
         self.context = context
         self.index = index
         patient = ("--grace-seconds", str(HANG_SECONDS), "--deadline-ms", str(1000 * HANG_SECONDS))
-        command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
+        command = [*under, sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
         command += [*patient, *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         assert self.process.stderr is not None
@@ -215,30 +218,59 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         expect(page.get_by_role("heading", level=2, name="Like Toy Story (1995)")).to_be_visible()
         expect(page.locator("#account")).to_contain_text("exact · gen-000001")
         expect(page.locator("#curl")).to_contain_text('"title":"film_')
-        page.get_by_label("Genre").select_option("Family")
-        expect(page.locator("#curl")).to_contain_text('"genres":["Family"]')
+        page.get_by_label("Genre").fill("family")  # any is taken, and those seen are offered
+        page.keyboard.press("Enter")
+        expect(page.locator("#curl")).to_contain_text('"genres":["family"]')
+        assert "Family" in page.locator("#genres option").evaluate_all("all => all.map((one) => one.value)")
         expect(results.first).to_contain_text("Family")
         results.first.get_by_role("button", name="Why").click()
         expect(results.first.locator(".why")).to_contain_text("similarity")
+        expect(results.first.get_by_role("button", expanded=True)).to_have_text("Why")
         before = results.first.inner_text()
-        results.first.get_by_role("button", name="Like", exact=False).first.click()
+        results.first.get_by_role("button", name="Like", exact=False).first.press("Enter")
         expect(page.get_by_role("heading", level=2, name="For your taste")).to_be_visible()
         expect(page.locator("#taste li")).to_have_count(1)
+        expect(page.locator("#heading")).to_be_focused()  # as what was liked is gone from the list
+        expect(page.get_by_role("combobox", name="Title")).to_have_value("")
         expect(results.first).not_to_have_text(before)
+        before = results.first.inner_text()
+        results.first.get_by_role("button", name="Dislike").press("Enter")
+        expect(page.locator("#taste li").last).to_contain_text("− ")
+        expect(results.first).not_to_have_text(before)
+        page.get_by_label("From year").fill("199x")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("Expected `int | null`")
+        wrong.clear()  # the browser tells of the 422
+        page.get_by_label("From year").fill("")
+        page.get_by_label("Diversity").press("ArrowRight")
+        expect(page.locator("#curl")).to_contain_text('"diversity":0.1')
+        page.get_by_label("API key").fill("semrec_secret")
+        page.keyboard.press("Enter")
+        expect(page.locator("#curl")).to_contain_text("Bearer $KEY")
+        expect(results).to_have_count(10)
         page.screenshot(path=str(tmp_path / "wide.png"))
+        for left in (1, 0):  # once a fault: a dislike alone could not be forgotten
+            page.get_by_role("button", name="Forget").first.click()
+            expect(page.locator("#taste li")).to_have_count(left)
+        expect(page.locator("#account")).to_have_text("Nothing asked.")
+        page.get_by_label("Diversity").press("ArrowLeft")
         page.get_by_label("or a user").fill("user_001")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
+        expect(page.locator("#curl")).not_to_contain_text("semrec_secret")
         build(ROOT / "data" / "demo", demo.index)  # a swap under the open page
         demo.until(lambda: demo.ask("GET", "/readyz")[1]["generation"] == "gen-000002")
-        page.get_by_label("Genre").select_option("Drama")
+        page.get_by_label("Genre").fill("Drama")
+        page.keyboard.press("Enter")
         expect(page.locator("#account")).to_contain_text("exact · gen-000002")
+        expect(page.locator("#about")).to_contain_text("gen-000002")
         expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
         expect(results.first).to_contain_text("Drama")
         assert wrong == []
         page.get_by_role("combobox", name="Title").fill("no such title")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("no title answers")
+        expect(page.get_by_role("heading", level=2, name="No answer")).to_be_visible()
         dark = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         dark.set_default_timeout(1000 * HANG_SECONDS)
         dark.goto(address)
@@ -246,9 +278,52 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         dark.keyboard.press("Enter")
         expect(dark.locator("#results > li")).to_have_count(10)
         assert dark.evaluate("document.documentElement.scrollWidth") <= 390
+        expect(dark.locator("#results > li").first).to_be_in_viewport()
         dark.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
         browser.close()
     assert all(url.startswith(address) for url in asked)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_is_told_and_not_cut_off(demo: Process, chunked: bool) -> None:
+    """Once a fault: a caller that writes all before it reads saw the connection reset, and no reply."""
+    most = 16 << 20
+    body = (b" " * (1 << 16) for _ in range(257)) if chunked else b" " * (most + 1)
+    connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=HANG_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/similar", body, encode_chunked=chunked, headers=CHUNKED if chunked else {})
+        reply = connection.getresponse()
+        problem = json.loads(reply.read())
+    assert (reply.status, reply.headers["connection"], problem["status"]) == (413, "close", 413)
+    assert f"at most {most}" in problem["detail"] and problem["fix"]
+
+
+CHUNKED = {"transfer-encoding": "chunked"}
+
+
+def test_a_user_who_may_only_read_the_index_serves_it(tmp_path: Path, data: Path) -> None:
+    index = tmp_path / "index"
+    build(data, index)
+    under: tuple[str, ...] = ()
+    if os.getuid() == 0:  # what root may beyond other users is taken away
+        under = ("setpriv", "--bounding-set=-all")
+        if shutil.which("setpriv") is None or subprocess.run([*under, "true"], capture_output=True).returncode:
+            pytest.skip("nobody to run it as")
+    files = [index, *index.rglob("*")]
+    for path in files:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+        if under:
+            os.chown(path, 65534, 65534)
+    before = {path: path.stat().st_mtime_ns for path in files}
+    try:
+        process = Process(index, under=under)
+        assert process.ask("POST", "/v1/similar", {"title": "m00001", "genres": ["Crime"]})[0] == 200
+        assert process.ask("POST", "/v1/recommend", {"user": "user_001"})[0] == 200
+        assert process.end() == 0
+        assert {path: path.stat().st_mtime_ns for path in [index, *index.rglob("*")]} == before
+    finally:
+        for path in files:
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def test_schemathesis_finds_nothing(demo: Process, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -33,6 +34,9 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 LOG_SECONDS = 0.1
 """The access log is written so often, not for each request."""
+
+LINGER_SECONDS = 2.0
+"""So long the rest of a body that is too large is dropped: who writes on after the door closed sees no reply."""
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -110,7 +114,12 @@ class App:
             if not isinstance(error, Refused | SemrecError):
                 log.exception("request %s failed", request.name)
             reply = reply_to(error, request.name)
-        await _send(reply, request, send, closing=self.handlers.is_draining)
+        is_unread = reply.status == 413
+        await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
+        if is_unread:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(_drop(receive), LINGER_SECONDS)
+            await send({"type": "http.response.body", "body": b""})
         self._note(request, route, reply, key, time.monotonic() - started)
 
     def reread_keys(self, keys: Keys | None) -> None:
@@ -129,7 +138,7 @@ class App:
         if route is None:
             allowed = ", ".join(by_method)
             detail = f"{request.path} takes {allowed}, not {request.method[:20]}"
-            raise Refused(405, detail, headers={"allow": allowed})
+            raise Refused(405, detail, fix=f"send {allowed}", headers={"allow": allowed})
         return route
 
     def _let_in(self, request: Request, route: Route) -> Key | None:
@@ -165,14 +174,16 @@ class App:
             return request.due
         text = request.header("deadline-ms")
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-            raise Refused(422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected")
+            raise Refused(
+                422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected", fix="deadline-ms: 50"
+            )
         return min(request.due, time.monotonic() + int(text) / 1e3)
 
     async def _body(self, request: Request, receive: Receive) -> bytes:
         most = self.rules.max_body
         length = request.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > most:
-            raise Refused(413, f"the body has {int(length)} bytes; this service takes at most {most}")
+            raise Refused(413, f"the body has {int(length)} bytes; this service takes at most {most}", fix=_SMALLER)
         message = await receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
@@ -185,7 +196,7 @@ class App:
             if size > most:
                 return _too_large(size, most)
         if message["type"] == "http.disconnect":
-            raise Refused(400, "the caller went before the body was read")
+            raise Refused(400, "the caller went before the body was read", fix="send all of it")
         return b"".join(parts)
 
     def _note(self, request: Request, route: Route | None, reply: Reply, key: Key | None, seconds: float) -> None:
@@ -264,14 +275,23 @@ def _is_local(host: bytes) -> bool:
 
 
 def _too_large(size: int, most: int) -> bytes:
-    raise Refused(413, f"the body has {size} bytes or more; this service takes at most {most}")
+    raise Refused(413, f"the body has {size} bytes or more; this service takes at most {most}", fix=_SMALLER)
+
+
+_SMALLER = "send fewer queries a request, vectors as vectors_base64 or Arrow, or raise the service's --max-body-mb"
 
 
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _JSON_HEADERS = [(b"content-type", JSON.encode()), *_HEADERS]
 
 
-async def _send(reply: Reply, request: Request, send: Send, *, closing: bool) -> None:
+async def _drop(receive: Receive) -> None:
+    """Read a body to its end, and forget it."""
+    while (await receive()).get("more_body"):
+        pass
+
+
+async def _send(reply: Reply, request: Request, send: Send, *, closing: bool, more: bool) -> None:
     headers = [
         (b"content-length", b"%d" % len(reply.body)),
         (b"x-request-id", request.id),
@@ -281,7 +301,7 @@ async def _send(reply: Reply, request: Request, send: Send, *, closing: bool) ->
         headers.append((b"semrec-generation", reply.generation.encode()))
     if reply.headers:
         headers += ((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items())
-    if closing or reply.status == 413:  # whose body was not read
+    if closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": more})

@@ -38,6 +38,8 @@ Result = TypeVar("Result")
 LISTS = {Similar: ("titles",), Recommend: ("users",), Search: ("texts",)}
 """The fields of a question that hold a query each."""
 
+_AGAIN = "ask again after the seconds of Retry-After"
+
 MOST_TITLES = 50
 """Of a look-up as one types."""
 
@@ -182,7 +184,7 @@ class Handlers:
 
     def _in_use(self) -> Served:
         if self.serving.current is None:
-            raise Refused(503, "the index is being opened", headers={"retry-after": "1"})
+            raise Refused(503, "the index is being opened", fix=_AGAIN, headers={"retry-after": "1"})
         return self.serving.current
 
     async def _answer(self, request: Request, kind: type[msgspec.Struct]) -> Reply:
@@ -217,7 +219,10 @@ class Handlers:
         """Count what will wait for a search or a thread; raises Refused (429) where as many wait as may."""
         if self.in_flight >= self._limits.max_waiting:
             raise Refused(
-                429, f"{self.in_flight} questions wait already, the most that may", headers={"retry-after": "1"}
+                429,
+                f"{self.in_flight} questions wait already, the most that may",
+                fix=_AGAIN,
+                headers={"retry-after": "1"},
             )
         self.in_flight += 1
         self._tallies.set(self._tallies.in_flight, self.in_flight)
@@ -241,14 +246,18 @@ class Handlers:
         limits = self._limits
         k: int = question.k  # type: ignore[attr-defined]
         if k > limits.max_k:
-            raise Refused(422, f"k is {k}; this service gives at most {limits.max_k}")
+            raise Refused(422, f"k is {k}; this service gives at most {limits.max_k}", fix="raise its --max-k")
         queries = 0 if vectors is None else len(vectors)
         for name in LISTS.get(type(question), ()):
             several = getattr(question, name)
             if several is not UNSET:
                 queries = max(queries, len(several))
         if queries > limits.max_queries:
-            raise Refused(422, f"{queries} queries in one request; this service takes at most {limits.max_queries}")
+            raise Refused(
+                422,
+                f"{queries} queries in one request; this service takes at most {limits.max_queries}",
+                fix="send several requests, or raise its --max-queries",
+            )
 
     def _slowly(
         self, served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None, due: float, *, as_arrow: bool
@@ -282,7 +291,8 @@ class Handlers:
 
 
 def _late() -> Refused:
-    return Refused(504, "the answer was not ready when the request's time was up")
+    fix = "ask again, with a longer deadline-ms if one was given"
+    return Refused(504, "the answer was not ready when the request's time was up", fix=fix)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
@@ -297,5 +307,5 @@ def _set_done(waiter: asyncio.Future[None]) -> None:
 
 def _whole_number(text: str, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= len(text) <= 6 and 1 <= int(text) <= most):
-        raise Refused(422, f"k is {text[:20]!r}; a whole number from 1 to {most} is expected")
+        raise Refused(422, f"k is {text[:20]!r}; a whole number from 1 to {most} is expected", fix="k=10")
     return int(text)

@@ -133,7 +133,7 @@ _PROBLEMS = {
     400: "A request that can never work.",
     401: "No key, or one that nobody holds.",
     403: "A key that does not allow this, or another host's name.",
-    404: "No such title or user; candidates names the nearest.",
+    404: "No such title or user, of which candidates names the nearest; or the index's text model is not here.",
     405: "Another method.",
     406: "Accept names no type in which this is answered.",
     413: "A body over the limit.",

@@ -10,6 +10,8 @@ from urllib.parse import parse_qs
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute  # tables load it when they first need it, which would hold up all callers
 from numpy.typing import NDArray
 
 from semrec_faiss.search.answers.answer import Answer
@@ -19,6 +21,8 @@ from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Search
 
 COLUMN = "vector"
+_BASE64 = "send the bytes of little-endian float32 numbers, one vector after the other, in base64"
+_ARROW = f"send what pyarrow.ipc.new_stream writes of a table with a column {COLUMN} of lists of floats"
 _LISTS = ("genres", "any_genres", "not_genres", "exclude")
 
 
@@ -31,17 +35,19 @@ def vectors_of(question: Search, dim: int) -> NDArray[np.float32] | None:
     if isinstance(question.vectors, list):
         lengths = {len(vector) for vector in question.vectors}
         if lengths != {dim}:
-            raise Refused(422, f"vectors have {sorted(lengths)} dimensions; the index has {dim}")
+            raise _other_dimensions(lengths, dim)
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
             return np.asarray(question.vectors, dtype=np.float32)
     if isinstance(question.vectors_base64, str):
         try:
             data = base64.b64decode(question.vectors_base64, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise Refused(422, f"vectors_base64 is no base64: {error}") from error
+            raise Refused(422, f"vectors_base64 is no base64: {error}", fix=_BASE64) from error
         if not data or len(data) % (4 * dim):
             raise Refused(
-                422, f"vectors_base64 holds {len(data)} bytes; a vector of {dim} dimensions takes {4 * dim} as float32"
+                422,
+                f"vectors_base64 holds {len(data)} bytes; a vector of {dim} dimensions takes {4 * dim} as float32",
+                fix=_BASE64,
             )
         return np.frombuffer(data, dtype="<f4").reshape(-1, dim)
     return None
@@ -53,28 +59,33 @@ def arrow_question(request: Request, dim: int) -> tuple[Search, NDArray[Any]]:
     Raises:
         Refused: it is no Arrow stream (400), has no such column, or a parameter is not understood (422).
     """
-    import pyarrow as pa
-
     try:
         table = pa.ipc.open_stream(request.body).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise Refused(400, f"the body is no Arrow stream: {_first_line(error)}") from error
+        raise Refused(400, f"the body is no Arrow stream: {_first_line(error)}", fix=_ARROW) from error
     if COLUMN not in table.column_names or not table.num_rows:
         raise Refused(
-            422, f"the Arrow stream has {table.num_rows} rows of {table.column_names}; rows of {COLUMN} are expected"
+            422,
+            f"the Arrow stream has {table.num_rows} rows of {table.column_names}; rows of {COLUMN} are expected",
+            fix=_ARROW,
         )
     column = table.column(COLUMN).combine_chunks()
     kind = column.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_floating(kind.value_type) or column.null_count:
-        raise Refused(422, f"column {COLUMN} is {kind}; lists of floats, none of them null, are expected")
+        raise Refused(422, f"column {COLUMN} is {kind}; lists of floats, none of them null, are expected", fix=_ARROW)
     values = column.flatten()
     lengths = set(column.value_lengths().to_pylist()) if not pa.types.is_fixed_size_list(kind) else {kind.list_size}
     if lengths != {dim} or values.null_count:
-        raise Refused(422, f"vectors have {sorted(lengths)} dimensions; the index has {dim}")
+        raise _other_dimensions(lengths, dim)
     vectors = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
     return _wanted(request), vectors
+
+
+def _other_dimensions(lengths: set[int], dim: int) -> Refused:
+    detail = f"vectors have {sorted(lengths)} dimensions; the index has {dim}"
+    return Refused(422, detail, fix="make them as the vectors of the index's titles were made")
 
 
 def _wanted(request: Request) -> Search:
@@ -85,13 +96,11 @@ def _wanted(request: Request) -> Search:
     try:
         return msgspec.convert(given, Search, strict=False)
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the query's parameters are not as they should be: {error}") from error
+        raise Refused(422, f"the query's parameters are not as they should be: {error}", fix="?k=10") from error
 
 
 def arrow_stream(found: Answer | Answers) -> bytes:
     """Return answers as an Arrow stream: a row a query and title; how they were found is in the schema's metadata."""
-    import pyarrow as pa
-
     table = found.to_arrow()
     account = {
         "requested": found.requested,

@@ -190,7 +190,7 @@ def question_in(request: Request, kind: type[Question]) -> Question:
             400, f"the body is not JSON: {_why(request.body, error)}", fix='send JSON such as {"title": "Alien (1979)"}'
         ) from error
     except RecursionError as error:
-        raise Refused(400, "the body is nested too deep") from error
+        raise Refused(400, "the body is nested too deep", fix="see /openapi.json") from error
     check_one_of(question)
     return question
 
