@@ -231,7 +231,7 @@ def _titles_of(titles: Titles) -> TitlesOf:
 
         def stored(rows: Rows) -> tuple[pa.Array, pa.Array]:
             taken = titles.columns(rows, ("media_id", "title"))
-            return taken["media_id"].combine_chunks(), taken["title"].combine_chunks()
+            return taken["media_id"], taken["title"]
 
         return stored
     sql = "SELECT media_id, title FROM titles ORDER BY _semrec_row"

@@ -13,7 +13,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
-from semrec_faiss.data.titles.columns import StoredColumns, columns_of
+from semrec_faiss.data.titles.columns import StoredColumns, column_of_numbers, columns_of
 from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
@@ -109,7 +109,7 @@ class Titles:
         """Whether `columns` come from where they are stored by column; else they are made of the records."""
         return self._columns is not None
 
-    def columns(self, rows: Rows, names: Sequence[str] | None = None) -> pa.Table:
+    def columns(self, rows: Rows, names: Sequence[str] | None = None) -> pa.RecordBatch:
         """Return the titles in ``rows``, int64 (n,), in the order asked: an Arrow column a field, of `fields`' types.
 
         Args:
@@ -124,7 +124,7 @@ class Titles:
         distinct, at = np.unique(rows, return_inverse=True)
         known = {**LEADING_FIELDS, **self.fields}  # as they are stored
         fields = known if names is None else {name: known[name] for name in names}
-        return columns_of(self.records(distinct), fields).take(at.reshape(-1))
+        return columns_of(self.records(distinct), fields).take(column_of_numbers(at.reshape(-1)))
 
     def find(self, title_or_id: str) -> int:
         """Return the row of the title that a person means; see `Catalog.find`.

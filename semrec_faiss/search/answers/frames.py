@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numpy.typing import NDArray
+
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
 from semrec_faiss.errors import MissingPackageError
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from semrec_faiss.search.answers.batch import Answers
 
+Places = NDArray[np.int32]
+"""Indices, of which Arrow takes half as long as of int64."""
+
 BITS_A_ROW = 32
 """Where the last row is below so many times their number, distinct rows are found by a mask, and else by sorting."""
 
@@ -27,46 +32,44 @@ def arrow_table(answers: Answers) -> pa.Table:
     """Return one row per query and title; see `Answers.to_arrow`."""
     import pyarrow as pa
 
-    query_of, place, rows, scores = _pairs(answers)
+    query_of, rank, rows, scores = _pairs(answers)
     distinct, place_of = _distinct(rows)
     titles = answers.titles.columns(distinct)  # in their order: what is taken here and there waits for memory each time
-    at = column_of_numbers(place_of.astype(np.int32))
+    at = column_of_numbers(place_of)
+    fields = [name for name in answers.titles.fields if name not in ("media_id", "title")]
+    found = titles.select(["media_id", *fields]).take(at)
     asked = {f"query_{name}": _asked(values) for name, values in answers.asked.items()}
     columns = {name: values.take(column_of_numbers(query_of)) for name, values in asked.items()}
-    columns["rank"] = column_of_numbers((place + 1).astype(np.int32))
-    columns["media_id"] = titles["media_id"].take(at)
-    columns["title"] = pa.DictionaryArray.from_arrays(at, titles["title"].combine_chunks())
+    columns["rank"] = column_of_numbers(rank)
+    columns["media_id"] = found["media_id"]
+    columns["title"] = pa.DictionaryArray.from_arrays(at, titles["title"])
     columns["score"] = column_of_numbers(scores)
-    fields = answers.titles.fields
-    names = shown_names(fields, (*asked, *OURS))
-    for name in fields:
-        if name not in ("media_id", "title"):
-            columns[names[name]] = titles[name].take(at)
-    return pa.table(columns)
+    names = shown_names(answers.titles.fields, (*asked, *OURS))
+    return pa.table(columns | {names[name]: found[name] for name in fields})
 
 
-def _pairs(answers: Answers) -> tuple[Rows, Rows, Rows, Scores]:
-    """Return query, place, title row and score of each title found, in order: four arrays (titles found,)."""
+def _pairs(answers: Answers) -> tuple[Places, Places, Rows, Scores]:
+    """Return query, rank, title row and score of each title found, in order: four arrays (titles found,)."""
     queries, k = answers.rows.shape
-    if answers.rows.size and int(answers.rows.min()) >= 0:  # as nearly always
-        query_of, place = np.repeat(np.arange(queries), k), np.tile(np.arange(k), queries)
-        return query_of, place, answers.rows.ravel(), answers.scores.ravel()
+    query_of, rank = np.arange(queries, dtype=np.int32), np.arange(1, k + 1, dtype=np.int32)
+    if k and (answers.rows[:, -1] >= 0).all():  # as nearly always
+        return query_of.repeat(k), np.tile(rank, queries), answers.rows.ravel(), answers.scores.ravel()
     kept = answers.rows >= 0
-    query_of, place = np.nonzero(kept)
-    return query_of, place, answers.rows[kept], answers.scores[kept]
+    at, place = np.nonzero(kept)
+    return query_of[at], rank[place], answers.rows[kept], answers.scores[kept]
 
 
-def _distinct(rows: Rows) -> tuple[Rows, Rows]:
+def _distinct(rows: Rows) -> tuple[Rows, Places]:
     """Return the distinct ones of some rows, ascending, and the place of each row among them."""
     most = int(rows.max(initial=0)) + 1
     if most > BITS_A_ROW * len(rows):
         distinct, at = np.unique(rows, return_inverse=True)
-        return distinct, at.reshape(-1)
+        return distinct, at.reshape(-1).astype(np.int32)
     is_there = np.zeros(most, np.bool_)
     is_there[rows] = True
     distinct = np.flatnonzero(is_there)
-    place_of = np.empty(most, np.int64)
-    place_of[distinct] = np.arange(len(distinct))
+    place_of = np.empty(most, np.int32)
+    place_of[distinct] = np.arange(len(distinct), dtype=np.int32)
     return distinct, place_of[rows]
 
 
@@ -94,10 +97,9 @@ def _asked(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.bool_())
     if values and isinstance(values[0], int):
         return column_of_numbers(np.array(values, np.int64))
-    if set(map(type, values)) <= {str}:
+    if not values or isinstance(values[0], str):
         return column_of_texts(values)
-    texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
-    return column_of_texts(texts)
+    return column_of_texts([json.dumps(value, ensure_ascii=False) for value in values])
 
 
 def _decoded(table: pa.Table) -> pa.Table:

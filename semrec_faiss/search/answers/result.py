@@ -160,7 +160,7 @@ class KeptTitles:
         """Return each title's record as JSON."""
         return [self.by_row[row] for row in np.asarray(rows).tolist()]
 
-    def columns(self, rows: Rows) -> pa.Table:
+    def columns(self, rows: Rows) -> pa.RecordBatch:
         """Return a column a field; see `Titles.columns`."""
         return columns_of(map(record_of, self.lines(rows)), self.fields)
 

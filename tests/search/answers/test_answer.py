@@ -12,6 +12,7 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.titles import columns
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.result import shown_names
 from semrec_faiss.search.recommender import Recommender
@@ -137,6 +138,25 @@ def test_several_users_in_one_table(answering: Recommender) -> None:
     assert table["media_id"].to_pylist() == [result.media_id for answer in answers for result in answer]
     assert answering.recommend([], 4).to_arrow().column_names == table.column_names
     assert answering.search(np.eye(DIM)[:2], 1).to_arrow()["query_position"].to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("of", ["one batch", "many batches", "records after an update"])
+def test_a_table_says_what_its_answers_say(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the titles lie: titles given to several users, lists cut short, values that are missing."""
+    monkeypatch.setattr(columns, "BATCH_TITLES", 7 if of == "many batches" else 1 << 16)
+    vectors = np.random.default_rng(8).standard_normal((40, DIM)).astype(np.float32)
+    records = [entry(row) | {"mixed": None} for row in range(40)]
+    living = semrec_faiss.build(vectors, records, output=tmp_path / "index")
+    if of.startswith("records"):
+        living.update(remove_titles=["m007"])
+    assert living.titles.has_columns == (not of.startswith("records"))
+    for k, where in [(3, None), (30, "votes > 5"), (2, "false")]:
+        answers = living.search(vectors[:9], k, where=where)
+        table, told = answers.to_arrow(), answers.table()
+        assert table.to_pylist() == told
+        distinct = {row: None for row in sorted(answers.rows[answers.rows >= 0].tolist())}
+        title = table["title"].combine_chunks()
+        assert title.dictionary.to_pylist() == [record["title"] for record in living.titles.records(list(distinct))]
 
 
 def test_polars_takes_a_field_that_begins_with_a_hundred_nulls(answering: Recommender) -> None:
