@@ -57,6 +57,11 @@ class ShardedTitles(Titles):
         quick = list(self._shards.ask_all("looked_up", text).values())
         return self._decided(text, quick if any(one.rows for one in quick) else self._answering(text, ids=True))
 
+    def found(self, title_or_id: str) -> tuple[int, Record]:
+        """Return the row that `find` does, and the title's record."""
+        row = self.find(title_or_id)
+        return row, self.records([row])[0]
+
     def known(self, title_or_id: str) -> int | None:
         """Return the row that the shards' sorted tables name; None where `find` would ask their databases."""
         found = [one for one in self._shards.ask_all("looked_up", readable(title_or_id)).values() if one.rows]

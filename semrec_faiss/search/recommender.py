@@ -72,9 +72,8 @@ class Recommender(LivingIndex):
             ['Toy Story 3 (2010)', 'Toy Story 4 (2019)']
         """
         wanted, now = Wish.of(k, **wish), self._now
-        row = now.row_of(name_of(title_or_id, "the title"))
-        record = now.titles.records([row])[0]
-        asked = {name: [record[name]] for name in ("media_id", "title")}
+        row, media_id, title = now.named(name_of(title_or_id, "the title"))
+        asked = {"media_id": [media_id], "title": [title]}
         exclusions = Exclusions.one_each([row])
         started = time.perf_counter()
         if by == "whole" and now.index.config.normalize:

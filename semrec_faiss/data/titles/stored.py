@@ -105,11 +105,12 @@ class StoredTexts:
         try:
             with lines.open("rb") as file:
                 self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._index: NDArray[Any] = np.asarray(np.memmap(index, _ENTRY, "r"))  # whose indexing is quicker
+            entries: NDArray[Any] = np.asarray(np.memmap(index, _ENTRY, "r"))  # whose indexing is quicker
         except (OSError, ValueError) as error:
             raise DamagedIndexError(f"{lines}: cannot be read: {error}", fix=_REPAIR) from error
-        if len(self._index) != count:
-            raise DamagedIndexError(f"{index} has {len(self._index)} rows, there are {count}", fix=_REPAIR)
+        if len(entries) != count:
+            raise DamagedIndexError(f"{index} has {len(entries)} rows, there are {count}", fix=_REPAIR)
+        self._end_of, self._sum_of = entries["end"].item, entries["crc"].item
 
     def lines(self, rows: Any) -> list[bytes]:
         """Return the lines of ``rows``, in the order asked.
@@ -118,7 +119,7 @@ class StoredTexts:
             DataError: there is no such row.
             DamagedIndexError: a line is not the one that was written for its row.
         """
-        end_of, sum_of, mapped = self._index["end"].item, self._index["crc"].item, self._lines
+        end_of, sum_of, mapped = self._end_of, self._sum_of, self._lines
         found = []
         for row in np.asarray(rows, dtype=np.int64).reshape(-1).tolist():
             if not 0 <= row < self.count:

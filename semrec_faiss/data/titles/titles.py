@@ -136,8 +136,15 @@ class Titles:
             AmbiguousTitleError: several titles answer equally well.
             NotFoundError: none does.
         """
-        row = self.known(title_or_id)
-        return self.catalog.find(title_or_id) if row is None else row
+        return self.found(title_or_id)[0]
+
+    def found(self, title_or_id: str) -> tuple[int, Record]:
+        """Return the row that `find` does, and the title's record; raises as that does."""
+        held = self.known_record(title_or_id)
+        if held is not None:
+            return held
+        row = self.catalog.find(title_or_id)
+        return row, self.records([row])[0]
 
     def known(self, title_or_id: str) -> int | None:
         """Return the row that the sorted table names, in microseconds; None where `find` would ask the database."""

@@ -184,7 +184,7 @@ class SavedUsers:
             base = np.asarray(np.load(self._generation.file(LIKELESS_NAME), allow_pickle=False), dtype=np.int64)
         return base if self._segments is None else self._segments.without_likes(base)
 
-    @property
+    @cached_property
     def has_seen(self) -> bool:
         """Whether the index knows what its users have seen."""
         return bool(self._seen_files)

@@ -94,9 +94,10 @@ class Answers(Sequence[Answer]):
     def __getitem__(self, position: int | slice) -> Answer | list[Answer]:
         if isinstance(position, slice):
             return [Answer(self, at) for at in range(*position.indices(len(self)))]
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"answer {position} of {len(self)}")
-        return Answer(self, position % len(self))
+        count = len(self.rows)
+        if not -count <= position < count:
+            raise IndexError(f"answer {position} of {count}")
+        return Answer(self, position % count)
 
     def results_of(self, position: int) -> tuple[Result, ...]:
         """Return the titles of one answer, best first; records of its neighbours' titles are read with theirs.

@@ -106,6 +106,6 @@ class BatchedSearcher(Searcher):
         Raises:
             TooLateError: the search had not begun when its time was up.
         """
-        if wish != plain(wish.k):
+        if wish is not plain(wish.k):
             self.check(wish)
         return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))

@@ -75,7 +75,7 @@ class Filter:
         object.__setattr__(self, "any_of", any_of_from(self.any_of))
         object.__setattr__(self, "ranges", ranges_from(self.ranges))
 
-    @property
+    @cached_property
     def says_something(self) -> bool:
         """Whether there is anything that a title must satisfy."""
         return self != _EVERYTHING

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Vectors
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.hardware.ahead import beside
@@ -28,7 +29,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
 TITLES_REMEMBERED = 4096
-"""Titles whose row is kept, so that asking for one again costs no look-up."""
+"""Titles whose row and name are kept, so that asking for one again costs no look-up."""
 
 
 class Opened:
@@ -41,6 +42,7 @@ class Opened:
         searcher: runs the questions.
         texts: turns texts into query vectors.
         row_of: finds a title's row, and keeps it.
+        named: finds a title's row, media_id and title, and keeps them.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Opened:
             self.index, self.titles = saved.vectors, saved.titles
         self.searcher = self.searcher_by(batcher)
         self.row_of = lru_cache(TITLES_REMEMBERED)(self.titles.find)
+        self.named = lru_cache(TITLES_REMEMBERED)(partial(_named, self.titles))
         self._users_lock = threading.Lock()
         on_cpu = "cpu" if saved.config.device.kind == "cpu" else None
         self.texts = TextQueries(self.index, saved.generation.manifest.embedding, self.titles.records, on_cpu)
@@ -150,3 +153,8 @@ class Opened:
         """Tell what was found, by a search that began when `time.perf_counter` was ``started``."""
         elapsed_ms = (time.perf_counter() - started) * 1e3
         return Answers(found, wish.k, asked, self.titles, elapsed_ms, text)
+
+
+def _named(titles: Titles, text: str) -> tuple[int, str, str]:
+    row, record = titles.found(text)
+    return row, record["media_id"], record["title"]
