@@ -126,6 +126,10 @@ def test_records_are_those_of_the_catalogue(catalog: Catalog, titles: Titles) ->
 @pytest.mark.parametrize("text", ASKED)
 def test_every_spelling_finds_what_the_catalogue_finds(catalog: Catalog, titles: Titles, text: str) -> None:
     assert found(titles.find, text) == found(catalog.find, text)
+    row = found(titles.find, text)
+    assert found(lambda asked: titles.found(asked)[0], text) == row
+    if isinstance(row, int):
+        assert titles.found(text) == (row, titles.records([row])[0]), "the record comes with it"
 
 
 def test_what_is_spelled_rightly_needs_no_database(titles: Titles, monkeypatch: pytest.MonkeyPatch) -> None:
