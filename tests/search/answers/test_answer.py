@@ -154,7 +154,7 @@ def test_a_table_says_what_its_answers_say(of: str, tmp_path: Path, monkeypatch:
         answers = living.search(vectors[:9], k, where=where)
         table, told = answers.to_arrow(), answers.table()
         assert table.to_pylist() == told
-        distinct = {row: None for row in sorted(answers.rows[answers.rows >= 0].tolist())}
+        distinct = dict.fromkeys(sorted(answers.rows[answers.rows >= 0].tolist()))
         title = table["title"].combine_chunks()
         assert title.dictionary.to_pylist() == [record["title"] for record in living.titles.records(list(distinct))]
 
