@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import uvicorn
 from conftest import HANG_SECONDS
 
-from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.errors import DamagedIndexError, DeviceError
+from semrec_faiss.index.memory.room import LackingRoom
+from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.server import _Server
 from semrec_faiss.serve.wire.messages import ARROW
+from tests.serve.conftest import build
 
 
 @pytest.mark.parametrize("beside", [1, 1000])
@@ -103,3 +107,57 @@ def test_a_signal_before_the_loop_runs_ends_it(index: Path, new_asker: Any) -> N
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert not service.handlers.is_draining
+
+
+def test_what_waits_for_a_thread_until_its_time_is_up_is_not_done(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = new_asker(index, threads=1)
+    asker.load()
+    begun: list[int] = []
+    late = threading.Event()
+
+    def slow(served: Any, question: Any, vectors: Any) -> Any:
+        begun.append(question.k)
+        assert late.wait(HANG_SECONDS)
+        return ask(served, question, vectors)
+
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.ask", slow)
+
+    async def together() -> list[int]:
+        def asked(k: int, **headers: str) -> Any:
+            return asker._client.post(
+                "/v1/similar", json={"title": "m00001", "k": k, "genres": ["Crime"]}, headers=headers
+            )
+
+        first = asyncio.create_task(asked(3))
+        while not begun:
+            await asyncio.sleep(0.001)
+        second = await asked(4, **{"deadline-ms": "20"})
+        late.set()
+        return [(await first).status_code, second.status_code]
+
+    assert asker.loop.run_until_complete(together()) == [200, 504]
+    asker.service.handlers.close()
+    assert begun == [3]
+
+
+def test_a_generation_without_room_beside_the_one_in_use_is_refused_and_told(
+    data: Path, tmp_path: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    build(data, tmp_path / "index")
+    room = LackingRoom("memory", 2 << 30, 1 << 30)
+    monkeypatch.setattr("semrec_faiss.serve.asking.serving.lacking_room", lambda *_: room)
+    with pytest.raises(DeviceError, match="beside the generation in use"):
+        asker.load()
+    ready = asker.get("/readyz")
+    assert (ready.status_code, ready.json()["generation"]) == (200, "gen-000001")
+    assert ready.json()["refused"]["generation"] == "gen-000002"
+    assert str(room) in ready.json()["refused"]["reason"]
+    assert asker.post("/v1/similar", {"title": "m00001"}).headers["semrec-generation"] == "gen-000001"
+    monkeypatch.undo()
+    asker.load()
+    assert asker.post("/v1/similar", {"title": "m00001"}).headers["semrec-generation"] == "gen-000002"
