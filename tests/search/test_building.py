@@ -171,6 +171,11 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
     [
         ({"columns": {"titel": "name"}}, "'titel', which is not a part; did you mean 'title'", "parts are media_id"),
         ({"metadata": {"a": ["x"] * COUNT}}, "no column can be guessed", '{"media_id": "COLUMN", "title": "COLUMN"}'),
+        (
+            {"metadata": {**SONGS, "genres": range(COUNT)}},
+            "a list of texts is expected",
+            'columns={"genres": "COLUMN"}',
+        ),
         ({"columns": {"title": "nmae"}}, "no column 'nmae' for title; did you mean 'name'", 'columns={"media_id"'),
         ({"columns": {"vector": "name"}}, "the vectors are given, and column 'name'", "one of the two"),
         ({"vectors": None}, "no column of lists or tensors", "give vectors=, a row for each title"),

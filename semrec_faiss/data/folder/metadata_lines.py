@@ -248,9 +248,9 @@ class _Checker:
         if not self.lines:
             self._note(1, "the file has no titles")
         elif expected is not None and self.lines != expected:
-            titles = f"{self.lines:,} title{'' if self.lines == 1 else 's'}"
+            lines = f"{self.lines:,} line{'' if self.lines == 1 else 's'}"
             vectors = f"{expected:,} vectors{rows_partner(self.path)}"
-            self._note(self.lines, f"the file ends after {titles}, but there are {vectors}")
+            self._note(self.lines, f"the file ends after {lines}, but there are {vectors}")
 
     def raise_mistakes(self) -> None:
         """Raise what was found as one DataError, if anything was."""

@@ -174,8 +174,13 @@ def _check_names(path: Path | str, names: list[str], recipe: Recipe) -> None:
         if recipe.column_of(part, names) is None:
             raise DataError(
                 f"{path} has no column {recipe.columns.get(part, part)!r} for {part}; it has {', '.join(names)}",
-                fix=f"say which it is: --map {part}=COLUMN when importing, or dataset.fields: {{{part}: COLUMN}}",
+                fix=f"say which it is: {_how_to_say(part)}",
             )
+
+
+def _how_to_say(part: str) -> str:
+    """Name what says which column plays a part: an option of the import, a key of the config of any other command."""
+    return f"--map {part}=COLUMN when importing, or dataset.fields: {{{part}: COLUMN}}"
 
 
 def _named(names: list[str], recipe: Recipe) -> dict[str, str]:
@@ -214,11 +219,17 @@ def _value(name: str, column: str, kind: str, recipe: Recipe, path: Path | str) 
         parts = f"string_split({raw}, {quoted_text(recipe.split.get(column, '|'))})"
         return f"list_filter(list_transform({parts}, lambda x: trim(x)), lambda x: x <> '')"
     if name == "genres":
-        _need(path, column, kind, ("VARCHAR[]", "NULL"), "a list of texts", name)
+        if not _is_of_nulls(kind):
+            _need(path, column, kind, ("VARCHAR[]",), "a list of texts", name)
         return f"list_filter({raw}::VARCHAR[], lambda x: x IS NOT NULL)"
     if kind in ("FLOAT", "DOUBLE"):
         return f"CASE WHEN isfinite({raw}) THEN {raw} END"  # not a number is what no filter can compare
-    return f"{raw}::VARCHAR" if kind.strip('"') == "NULL" else raw
+    return f"{raw}::VARCHAR{kind[kind.index('[') :] if '[' in kind else ''}" if _is_of_nulls(kind) else raw
+
+
+def _is_of_nulls(kind: str) -> bool:
+    """Tell the type of a column without any value, or of lists that are all empty: it is read as one of texts."""
+    return re.fullmatch(r'"?NULL"?(\[\d*\])*', kind) is not None
 
 
 def _too_large(column: str, kind: Any) -> str:
@@ -264,9 +275,9 @@ def _year(path: Path | str, column: str, raw: str, kind: str) -> tuple[str, str]
 
 def _need(path: Path | str, column: str, kind: str, allowed: tuple[str, ...], what: str, part: str) -> None:
     if kind.strip('"') not in allowed:
+        named = f"column {column}" + (f", which is {part}," if column != part else "")
         raise DataError(
-            f"{path}: column {column}, which is {part}, has type {kind}; {what} is expected",
-            fix=f"name another column: --map {part}=COLUMN",
+            f"{path}: {named} has type {kind}; {what} is expected", fix=f"name another column: {_how_to_say(part)}"
         )
 
 

@@ -87,6 +87,7 @@ def as_arguments(fix: str) -> str:
 
     fix = re.sub(r"say which it is: --time-unit \w+", "give datetimes", fix)
     fix = re.sub("choose other --weights", 'choose other weights: config={"profile": {"weights": …}}', fix)
+    fix = re.sub(r" when importing, or dataset\.fields: \{\w+: COLUMN\}", "", fix)
     option = r"(?:--map \w+=(?:-|\w+)|--vector \w+)"
     return re.sub(f"{option}(?: {option})*", columns, fix)
 

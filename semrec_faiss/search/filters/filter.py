@@ -171,6 +171,8 @@ class _Genres:
 
     def _all_spellings(self, name: str) -> list[str]:
         asked = caseless(name)
+        if not self._spellings:
+            raise UsageError(f"no title has the genre {name!r}, nor any other", fix="leave the genre out")
         if asked not in self._spellings:
             near = difflib.get_close_matches(asked, self._spellings, n=1, cutoff=0.5)
             offer = f"did you mean {self._spellings[near[0]][0]!r}? " if near else ""

@@ -126,7 +126,7 @@ def test_every_repeated_id_names_its_first_line(tmp_path: Path) -> None:
 def test_a_count_that_differs_from_the_vectors_names_both_files(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "metadata.jsonl", [GOOD])
     assert error_of(path, expect_count=1234) == (
-        f"{path}:1: the file ends after 1 title, but there are 1,234 vectors in {tmp_path / 'content_vectors.npy'}"
+        f"{path}:1: the file ends after 1 line, but there are 1,234 vectors in {tmp_path / 'content_vectors.npy'}"
     )
 
 

@@ -25,6 +25,7 @@ from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 COUNT, DIM = 60, 8
@@ -136,6 +137,34 @@ def test_fields_keep_their_types_into_the_index_and_its_filters(tmp_path: Path) 
     record = recommender.similar("00004", COUNT).results
     one = next(result for result in record if result.media_id == "00031")
     assert one.fields["released"] == "1991-05-01" and one.fields["maker"] == {"name": "m3", "since": 1931}
+
+
+def test_lists_that_are_all_empty_are_lists_of_texts(tmp_path: Path) -> None:
+    """Arrow has a type of its own for them: genres were refused, other fields had that type, which no update kept."""
+    table = products().select(["sku", "name", "embedding"])
+    for name, cells in {"genres": [[], None], "tags": [[], [None]], "deep": [[[]], []]}.items():
+        table = table.append_column(name, pa.array((cells * COUNT)[:COUNT]))
+    assert pa.types.is_null(table.schema.field("genres").type.value_type)
+    source, out, back = tmp_path / "x.parquet", tmp_path / "out", tmp_path / "back.parquet"
+    pq.write_table(table, source)
+    imported(source, out)
+    build_index(config_from_dict({"dataset": str(out), "output": str(tmp_path / "index"), "device": "cpu"}))
+    recommender = Recommender.open(tmp_path / "index")
+    fields = recommender.catalog.fields
+    assert [fields[name] for name in ("genres", "tags", "deep")] == ["VARCHAR[]", "VARCHAR[]", "VARCHAR[][]"]
+    genres = {int(one.media_id): one.as_dict()["genres"] for one in recommender.search(vectors()[:1], COUNT)[0]}
+    assert genres == {number: None if number % 2 else [] for number in range(COUNT)}
+    with pytest.raises(UsageError, match="no title has the genre 'x', nor any other"):
+        recommender.search(vectors()[:1], 2, where=Filter(genres="x"))
+    export_table(out, back)
+    assert pq.read_table(back).equals(table)
+
+
+def test_a_genre_that_is_no_text_names_what_says_another_column(tmp_path: Path) -> None:
+    pq.write_table(products().append_column("genres", pa.array([[1]] * COUNT)), tmp_path / "x.parquet")
+    told = refusal(tmp_path / "x.parquet", tmp_path / "out")
+    assert "column genres has type BIGINT[]; a list of texts is expected" in told.message
+    assert told.fix == "name another column: --map genres=COLUMN when importing, or dataset.fields: {genres: COLUMN}"
 
 
 def test_a_table_in_memory_has_the_fields_that_it_has_from_a_file(tmp_path: Path) -> None:
