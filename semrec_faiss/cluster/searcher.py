@@ -19,7 +19,7 @@ from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.table import create_table, insert_titles
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.diversity import Groups
+from semrec_faiss.search.diversity import UNREAD, Groups
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.likeness import LikenessQuery
 from semrec_faiss.search.restricted.found import TopK
@@ -128,22 +128,22 @@ class ShardedSearcher(Searcher):
         with self._lock:
             if name in self._groups:
                 return self._groups[name]
-            groups, is_whole = self._groups_of_shards(name)
-            if is_whole:
+            groups = self._groups_of_shards(name)
+            if groups.titles_seen == 1:
                 self._groups[name] = groups
             return groups
 
-    def _groups_of_shards(self, name: str) -> tuple[Groups, bool]:
-        """Return the values of a field, and whether those of every shard are among them."""
+    def _groups_of_shards(self, name: str) -> Groups:
+        """Return the values of a field; a shard that is lost may be back when it is asked for the titles."""
         Groups.of(self._example, name)  # says what is wrong with the name
         numbers: dict[str, int] = {}
-        codes = np.full(self.index.count, -1, np.int64)
+        codes = np.full(self.index.count, UNREAD, np.int64)
         found = self._shards.ask_all("group", name)
         for number, (own, texts) in found.items():
             shard = self._shards.listed.shards[number]
             table = np.array([*(numbers.setdefault(text, len(numbers)) for text in texts), -1], np.int64)
             codes[shard.first : shard.first + shard.titles] = table[own]
-        return Groups(codes, lambda: list(numbers)), len(found) == len(self._shards)
+        return Groups(codes, lambda: list(numbers), titles_seen=float((codes != UNREAD).mean()))
 
 
 def _catalog_of_one(fields: dict[str, str], genres: list[str], parts: Mapping[str, str]) -> Catalog:

@@ -13,7 +13,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.connection import load_ray, told_as_ours
-from semrec_faiss.cluster.head import SILENT_SECONDS, HeadWatch
+from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, HeadWatch
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
@@ -234,7 +234,7 @@ class OpenShards:
         while True:
             left = ends - time.monotonic()
             try:
-                return ray.get(reference, timeout=max(0.0, left / len(self.replicas[shard])))
+                return self._got(ray, reference, max(0.0, left / len(self.replicas[shard])))
             except ray.exceptions.RayTaskError:
                 raise
             except ray.exceptions.RayError as error:
@@ -249,6 +249,15 @@ class OpenShards:
                 time.sleep(min(RETRY_SECONDS, max(0.0, ends - time.monotonic())))
             tried += 1
             reference = self._call(shard, *question)
+
+    def _got(self, ray: Any, reference: Any, patience_s: float) -> Any:
+        """Wait for a result, and for nothing once the head of the cluster is lost: no actor is started anew then."""
+        while self.head is not None and patience_s > LOOK_SECONDS:
+            if ray.wait([reference], timeout=LOOK_SECONDS)[0]:
+                break
+            self.head.check()
+            patience_s -= LOOK_SECONDS
+        return ray.get(reference, timeout=patience_s)
 
     def _is_lost(self, ray: Any, shard: int) -> bool:
         """Tell whether a shard that did not answer in time still answers no ping: it may just have taken longer."""

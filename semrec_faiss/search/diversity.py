@@ -22,6 +22,9 @@ POOL_FACTOR = 5
 POOL_LEAST = 50
 """… and at least so many, so that a short list has something to choose from."""
 
+UNREAD = -2
+"""The code of a title whose value is not known, as while its shard was lost: no limit could be held with it."""
+
 BLOCK_BYTES = 64 << 20
 """Candidate vectors gathered at once."""
 
@@ -60,13 +63,15 @@ class Groups:
     """The values of one metadata field as whole numbers.
 
     Attributes:
-        codes: int64 (titles,), -1 where a title has none.
+        codes: int64 (titles,), -1 where a title has none, `UNREAD` where that is not known: it is in no list then.
+        titles_seen: the share of titles of which it is known.
     """
 
-    def __init__(self, codes: Rows, texts: Callable[[], list[str]]) -> None:
+    def __init__(self, codes: Rows, texts: Callable[[], list[str]], titles_seen: float = 1.0) -> None:
         """Take the values as numbers; ``texts`` reads what these stand for."""
         self.codes = codes
         self.texts = texts
+        self.titles_seen = titles_seen
 
     @classmethod
     def of(cls, catalog: Catalog, name: str) -> Groups:
@@ -142,6 +147,8 @@ def _choose(
     relevance = _relevance(asked, scores, vectors)
     nearest = np.zeros(candidates.shape)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
+    for own in codes.values():
+        open_ &= own != UNREAD
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
     chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
     for position in range(k):

@@ -167,6 +167,7 @@ class Searcher:
         size = min(most, wish.variety.pool(wish.k))
         strategy = wish.strategy
         result = TopK.empty(count, k)
+        result.titles_seen = min((group.titles_seen for group in groups.values()), default=1.0)
         active = np.arange(count)
         while True:
             step = max(1, POOL_CELLS // size)  # pools grow: of as many users as the first time they would take more

@@ -116,6 +116,26 @@ def test_what_a_partial_answer_did_not_see_is_seen_once_the_shard_is_back(
         assert sharded.similar("m00010", where=Filter(genres=("Opera",))).rows.tolist() == [50]
 
 
+def test_a_shard_that_comes_back_amidst_a_question_keeps_the_limits(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: its titles came, with values that had been read without it, and were taken for titles of none."""
+    with ClusterRecommender.open(index, patience_s=HANG_SECONDS, partial=True) as sharded:
+        ask_all = sharded.shards.ask_all
+
+        def without_the_second(method: str, *arguments: Any) -> dict[int, Any]:
+            found = ask_all(method, *arguments)
+            return {0: found[0]} if method == "group" else found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sharded.shards, "ask_all", without_the_second)
+            answer = sharded.similar("m00010", 7, max_per={"year": 1})
+        assert answer.titles_seen == pytest.approx(150 / 301)
+        assert (answer.rows < 150).all()
+        assert len({title["year"] for title in sharded.titles.records(answer.rows)}) == len(answer.rows) > 1
+        assert sharded.similar("m00010", 7, max_per={"year": 1}).titles_seen == 1
+
+
 def test_a_shard_that_is_not_as_it_was_listed_is_refused(cluster: Any, world: World, tmp_path: Path) -> None:
     config = config_from_dict(world.config | {"output": str(tmp_path / "index")})
     generation = build_shards(config, 2).generation

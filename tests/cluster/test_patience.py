@@ -45,7 +45,8 @@ def _shards(
             return pings, []
 
     def actor(shard: int) -> Any:
-        return SimpleNamespace(ping=SimpleNamespace(remote=lambda: shard))
+        method = SimpleNamespace(remote=lambda: shard)
+        return SimpleNamespace(ping=method, about=method)
 
     monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions))
     there = Place(node=None, generation=GenerationRef(name="gen-000001", manifest_sha256="0" * 64))
@@ -87,6 +88,23 @@ def test_a_lost_shard_is_told_of_in_time(monkeypatch: pytest.MonkeyPatch) -> Non
     shards.lose(SLOW)  # and is being started anew
     with due_at(time.monotonic() + 0.1), pytest.raises(UnavailableError, match="shard 1 of 2"):
         shards.ask_all("ping")
+
+
+def test_who_opens_an_index_is_told_of_a_head_that_dies_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: the wait for the shards, three minutes, was waited for first."""
+    shards, looks = _shards(monkeypatch, _is_slow, partial=False), []
+    died = UnavailableError("the head of the cluster does not answer any more")
+    monkeypatch.setattr(asking, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "OPEN_SECONDS", 1e9)  # of which this test would never see the end
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) > 3:
+            raise died
+
+    shards.head = SimpleNamespace(check=check, error=lambda _: died)  # type: ignore[assignment]
+    with pytest.raises(UnavailableError, match="head of the cluster does not answer any more"):
+        shards.opened()
 
 
 def test_a_partial_answer_in_a_hurry_costs_later_ones_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
