@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Change:
     remove_users: Sequence[str] = ()
     where: str | None = None
     seen: str | PathLike[str] | None = None
+
+    takes_unknown: ClassVar[bool] = False  # whether what users have seen may be of nobody who is known, and be all
 
     def __post_init__(self) -> None:
         """Take one id for a list of one; raises UsageError for what is no list of ids, and no path."""
@@ -163,7 +165,7 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
     seen = tuple(Path(path) for path in (folder.seen, change.seen) if path is not None)
     if seen and saved.users is None and not len(users.ids):
         raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
-    return UpdatePlan(titles, users, lines, fields, seen)
+    return UpdatePlan(titles, users, lines, fields, seen, change.takes_unknown)
 
 
 def _check_not_both(kind: Kind, what: str) -> None:

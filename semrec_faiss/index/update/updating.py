@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -123,32 +123,17 @@ def update_index(
     """
     if not isinstance(change, Change):
         raise UsageError(f"the change is {type(change).__name__}", fix="give a Change: Change(folder, where=…)")
-    return updated(path, change, dry_run=dry_run, strict=strict, compact_at=compact_at, wait=wait, progress=progress)
-
-
-def updated(
-    path: str | Path,
-    change: Change,
-    *,
-    dry_run: bool = False,
-    strict: bool = False,
-    compact_at: float | None = COMPACT_AT,
-    wait: float = 0,
-    progress: Progress = silent,
-    takes_unknown: bool = False,
-) -> UpdateSummary:
-    """Do what `update_index` does; with ``takes_unknown`` also where all that there is names unknown users."""
     wait = number_from(wait, "wait", 0)
     compact_at = None if compact_at is None else number_from(compact_at, "compact_at", 0, 1)
     directory = IndexDirectory(path_of(path, "the index"))
     directory.current()  # no index: nothing is locked, nor made
     if dry_run:
         saved = SavedIndex(path, _ON_CPU)
-        plan = replace(checked(planned(saved, change), strict=strict), takes_unknown=takes_unknown)
+        plan = checked(planned(saved, change), strict=strict)
         return counted(saved, plan, strict=strict)
     with directory.writing(wait):
         saved = SavedIndex(path, _ON_CPU)
-        plan = replace(checked(planned(saved, change), strict=strict), takes_unknown=takes_unknown)
+        plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
             return summary_of(saved.generation, plan, (0, 0), 0, is_compacted=False)
         return apply_plan(directory, saved, plan, strict=strict, compact_at=compact_at, progress=progress)

@@ -15,8 +15,14 @@ from semrec_faiss.arguments import Names, array_of, names_of, path_of
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.update.plan import Change
-from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, updated
+from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, update_index
 from semrec_faiss.storage import scratch_folder
+
+
+class _Events(Change):
+    """A change of which any event may be of users who are not known; what a file names wholly so is of other ids."""
+
+    takes_unknown = True
 
 
 class IndexWriter:
@@ -153,14 +159,9 @@ class IndexWriter:
             return
         with scratch_folder() as folder:
             self._write(folder)
-            change = Change(folder if any(folder.iterdir()) else None, *self._removed)
-            self.summary = updated(
-                self._path,
-                change,
-                strict=self._strict,
-                compact_at=self._compact_at,
-                wait=self._wait,
-                takes_unknown=True,  # a batch of events, of which any may be of unknown users, and no file of other ids
+            change = _Events(folder if any(folder.iterdir()) else None, *self._removed)
+            self.summary = update_index(
+                self._path, change, strict=self._strict, compact_at=self._compact_at, wait=self._wait
             )
 
     def _write(self, folder: Path) -> None:

@@ -49,17 +49,28 @@ def _a_machine_with_its_own(disk: Path, cluster: Any) -> Iterator[subprocess.Pop
     options = f"--address {cluster.address} --node-ip-address {OTHER} --num-cpus 4 --object-store-memory 80000000"
     ray = f'"$0" -c "$1" start {options} --disable-usage-stats --block'
     script = f"mount -t tmpfs -o size=100m none '{disk}' && exec {ray}"
-    with subprocess.Popen(
-        ["unshare", "-rm", "sh", "-c", script, sys.executable, START],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as machine:
-        try:
-            _until_nodes_are(lambda addresses: OTHER in addresses)
-            yield machine
-        finally:
-            _lose(machine)
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["unshare", "-rm", "sh", "-c", script, sys.executable, START],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    machine = started()
+
+    def is_there() -> bool:
+        nonlocal machine
+        if machine.poll() is not None:  # Ray gives up after 30 s, which a busy machine may need
+            machine = started()
+        return OTHER in [node["NodeManagerAddress"] for node in alive_nodes()]
+
+    try:
+        until(is_there, lambda: f"`ray start` ended with {machine.poll()}")
+        yield machine
+    finally:
+        _lose(machine)
 
 
 def _lose(machine: subprocess.Popen[bytes]) -> None:
