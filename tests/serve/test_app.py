@@ -253,22 +253,25 @@ def test_too_late_and_too_many(
     asker = new_asker(index, limits={"max_waiting": 2})
     asker.load().inline_queries = inline_queries
     searched: list[int] = []
-    run = Searcher.run
+    run, all_told = Searcher.run, threading.Event()
 
     def slow(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
         searched.append(wish.k)
-        time.sleep(0.3)
+        assert inline_queries or all_told.wait(HANG_SECONDS)  # in the event loop nobody else is told meanwhile
+        time.sleep(0.1)  # and now the second one's time is up
         return run(searcher, queries, wish, exclusions)
 
     monkeypatch.setattr(Searcher, "run", slow)
     import asyncio
 
     async def together() -> list[int]:
-        questions = [
-            asker._client.post("/v1/similar", json={"title": "m00001", "k": k}, headers=headers)
-            for k, headers in ((3, {}), (4, {"deadline-ms": "50"}), (5, {}))
-        ]
-        return [reply.status_code for reply in await asyncio.gather(*questions)]
+        async def told(k: int, headers: dict[str, str]) -> int:
+            reply = await asker._client.post("/v1/similar", json={"title": "m00001", "k": k}, headers=headers)
+            if reply.status_code == 429:
+                all_told.set()
+            return int(reply.status_code)
+
+        return await asyncio.gather(told(3, {}), told(4, {"deadline-ms": "50"}), told(5, {}))
 
     assert asker.loop.run_until_complete(together()) == [200, 504, 429]
     asker.service.serving.batcher.close()

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Semrec
+from conftest import HANG_SECONDS, Semrec
 
 from semrec_faiss.serve.bench.load import Plan, Told, _asked, _kind
 from semrec_faiss.serve.bench.swaps import WORLDS
@@ -91,7 +91,7 @@ def _asked_at_a_rate(reply: bytes) -> Told:
             plan = Plan(server.sockets[0].getsockname()[1], connections=1, seconds=0.02, rate=1000)
             return await _asked(plan, [b"GET / HTTP/1.1\r\n\r\n"], 0, 1)
 
-    told = asyncio.run(asyncio.wait_for(measure(), 30))
+    told = asyncio.run(asyncio.wait_for(measure(), HANG_SECONDS))
     assert len(seen) == told.kinds["answered"]
     return told
 

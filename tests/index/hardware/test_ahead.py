@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from conftest import HANG_SECONDS
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.hardware import ahead
@@ -19,11 +20,11 @@ def test_work_is_done_beside_and_waited_for() -> None:
 
     def work() -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(HANG_SECONDS)
         done.append(threading.current_thread())
 
     with ahead.beside(work):
-        assert begun.wait(10)
+        assert begun.wait(HANG_SECONDS)
         assert not done
         go_on.set()
     assert done != [threading.current_thread()]
@@ -50,14 +51,14 @@ def test_an_interrupt_does_not_wait() -> None:
     go_on, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        assert go_on.wait(60)
+        assert go_on.wait(HANG_SECONDS)
         done.set()
 
     with pytest.raises(KeyboardInterrupt), ahead.beside(work):
         raise KeyboardInterrupt
     assert not done.is_set()
     go_on.set()
-    assert done.wait(10)
+    assert done.wait(HANG_SECONDS)
 
 
 def test_nothing_to_do_is_no_thread() -> None:
@@ -91,5 +92,7 @@ with ahead.beside(ahead.torch_for(config_from_dict({"index": {"type": "fused"}})
 from triton.runtime.cache import triton_key
 print(triton_key.cache_info().currsize)
 """
-    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+    )
     assert said.stdout.split() == ["1"]
