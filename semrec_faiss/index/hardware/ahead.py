@@ -51,10 +51,11 @@ def torch_for(config: Config) -> Callable[[], object] | None:
 def _import_torch() -> None:
     """Import torch and Triton, and have Triton find out what it is: before its first kernel it hashes all its files.
 
-    That takes more than a second. What goes wrong is told by who imports them in earnest.
+    That takes half a second and more, in which Python is free to import torch. What goes wrong is told by who imports
+    them in earnest.
     """
     with contextlib.suppress(Exception):
-        import torch  # noqa: F401
         from triton.runtime.cache import triton_key
 
-        triton_key()  # which it remembers
+        with beside(triton_key):  # which it remembers
+            import torch  # noqa: F401
