@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.forking import HoldsHandles
 from semrec_faiss.index.cpu.exact import SPARE, original_vectors
+from semrec_faiss.index.cpu.few import FewTitles, suits
 from semrec_faiss.index.cpu.lists import InvertedLists
 from semrec_faiss.index.cpu.products import best_by_numpy, best_of_one, multiplies_by_numpy
 from semrec_faiss.index.factory import apply_search_settings
@@ -140,6 +142,8 @@ class FaissIndex(HoldsHandles):
         """
         if self._flat_vectors is not None and len(queries) == 1:
             return best_of_one(queries, k, self._flat_vectors)
+        if self._flat_vectors is not None and suits(len(queries), k, *self._flat_vectors.shape):
+            return self._few_titles.search(queries, k)
         if self._flat_vectors is not None and multiplies_by_numpy(len(queries), k, len(self._flat_vectors)):
             return best_by_numpy(queries, k, self._flat_vectors)
         if self._lists is not None:
@@ -147,6 +151,12 @@ class FaissIndex(HoldsHandles):
         with self.locked():
             scores, rows = self.faiss_index.search(queries, k, **options)
         return scores, rows
+
+    @cached_property
+    def _few_titles(self) -> FewTitles:
+        """The titles of a flat index as columns, from the first batch on that is searched so."""
+        assert self._flat_vectors is not None
+        return FewTitles(self._flat_vectors)
 
     def _by_bounds(self, queries: Vectors, k: int) -> tuple[Scores, Rows] | None:
         """Search for a single query by bounds; None where there are none, or they do not pay."""

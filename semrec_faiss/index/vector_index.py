@@ -21,7 +21,6 @@ from semrec_faiss.index.cpu.exact import (
     scan,
     settled,
 )
-from semrec_faiss.index.cpu.wide import WideTitles, suits
 from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.hardware.device import Device, out_of_k_limit
@@ -218,8 +217,6 @@ class VectorIndex(FaissIndex):
         if self.fused is not None:
             found = self.fused.search(np.ascontiguousarray(block), k)
             rows, scores, unproven = found.rows, found.scores, (found.repeated, found.scanned)
-        elif self._flat_vectors is not None and suits(len(block), k, self.count, self.dim):
-            scores, rows = self._wide_titles.search(block, k)
         elif self.exact:
             scores, rows = self.settled(self.unsettled, block, k, min(self.count, self.k_limit or self.count))
         else:
@@ -239,11 +236,6 @@ class VectorIndex(FaissIndex):
         """Return the block of queries that begins at ``start``, which messages count from."""
         block = batch[start : start + QUERY_BLOCK_ROWS]
         return block if prepared else prepared_block(block, start, normalize=self._normalizes)
-
-    @cached_property
-    def _wide_titles(self) -> WideTitles:
-        """The titles of a flat index in float64, from the first batch on that is searched so."""
-        return WideTitles(self.vectors(np.arange(self.count)))
 
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""

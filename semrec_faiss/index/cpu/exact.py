@@ -20,7 +20,7 @@ VectorsOf = Callable[[Rows], Vectors]
 Search = Callable[[Vectors, int], tuple[Scores, Rows]]
 """Queries float32 (queries, dim) and how many; scores float32 and rows int64 (queries, how many), best first."""
 
-GATHER_BYTES = 1 << 20
+GATHER_BYTES = 1 << 19
 """Candidate vectors gathered at once while rescoring."""
 
 SCAN_ROWS = 65_536
@@ -28,6 +28,9 @@ SCAN_ROWS = 65_536
 
 UNIT_ROUNDOFF = 2.0**-24
 """The largest relative error of one float32 operation."""
+
+TINY = 1e-30
+"""Of a sum of float32 squares that is larger, what has vanished does not count; of a smaller one it may."""
 
 SPARE = 4
 """Candidates beyond those wanted that a search is asked for: what is nearly tied hardly ever goes on past them."""
@@ -65,25 +68,28 @@ def rescore(queries: Vectors, candidates: Rows, k: int, vectors_of: VectorsOf) -
     """
     scores = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
-    step = max(1, GATHER_BYTES // (8 * queries.shape[1] * candidates.shape[1]))
+    step = max(1, GATHER_BYTES // (4 * queries.shape[1] * candidates.shape[1]))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         block = candidates[part]
         exact = _scores_of(queries[part], block, vectors_of)
-        best = np.lexsort((block, -exact), axis=1)[:, :k]
-        best = best + np.arange(0, block.size, block.shape[1])[:, None]  # numpy's take_along_axis takes twice as long
-        rows[part], scores[part] = block.take(best), exact.take(best)
+        if not (exact[:, 1:] < exact[:, :-1]).all():  # hardly ever, of candidates that a search has ordered
+            best = np.lexsort((block, -exact), axis=1)
+            best = best + np.arange(0, block.size, block.shape[1])[:, None]  # numpy's take_along_axis takes longer
+            block, exact = block.take(best), exact.take(best)
+        rows[part], scores[part] = block[:, :k], exact[:, :k]
     return scores, rows
 
 
 def _scores_of(queries: Vectors, candidates: Rows, vectors_of: VectorsOf) -> Scores:
     """Score candidates in one way: float32 (queries, candidates); -inf where there is none."""
     scores = np.empty(candidates.shape, np.float32)
-    width = max(1, GATHER_BYTES // (8 * queries.shape[1] * max(1, len(queries))))
+    width = max(1, GATHER_BYTES // (4 * queries.shape[1] * max(1, len(queries))))
     for start in range(0, candidates.shape[1], width):
         block = candidates[:, start : start + width]
         gathered = vectors_of(np.maximum(block, 0).ravel()).reshape(*block.shape, -1)
-        scores[:, start : start + width] = np.where(block < 0, -np.inf, inner_products(queries, gathered))
+        scores[:, start : start + width] = inner_products(queries, gathered)
+    scores[candidates < 0] = -np.inf
     return scores
 
 
@@ -107,8 +113,10 @@ def inner_products(queries: Vectors, vectors: Vectors) -> Scores:
 
 def wide_products(queries: Vectors, vectors: Vectors) -> NDArray[np.float64]:
     """Do what `inner_products` does, not rounded: float64 (queries, vectors), which no two float32 vectors overflow."""
-    products: NDArray[np.float64] = np.matmul(vectors[:, :, None, :], queries[:, None, :, None], dtype=np.float64)
-    return products[:, :, 0, 0]  # each a dot product, for which BLAS wakes no threads
+    products: NDArray[np.float64] = np.einsum(
+        "qd,qvd->qv", queries, vectors, dtype=np.float64
+    )  # without BLAS's threads
+    return products
 
 
 def rounding_error(queries: Vectors, largest_norm: float) -> Scores:
@@ -123,7 +131,11 @@ def rounding_error(queries: Vectors, largest_norm: float) -> Scores:
     Returns:
         float32 (queries,).
     """
-    norms = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("qd,qd->q", queries, queries)  # to which the hundredth below is enough
+    if not (squares.min(initial=1.0) > TINY and squares.max(initial=1.0) < 1 / TINY):
+        squares = np.einsum("qd,qd->q", queries, queries, dtype=np.float64)
+    norms = np.sqrt(squares)
     with np.errstate(over="ignore"):  # an infinite bound holds, too
         return np.asarray(1.01 * queries.shape[1] * UNIT_ROUNDOFF * largest_norm * norms, dtype=np.float32)
 
@@ -158,15 +170,13 @@ def settled(
     scores, rows = search(queries, fetch)
     settle = ties_rescored if ties_alone else _all_rescored
     best_scores, best_rows = settle(queries, scores, rows, k, error, vectors_of)
-    active = np.arange(len(queries))
-    while fetch < limit:
-        active = active[nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
-        if not len(active):
-            break
+    active = np.flatnonzero(nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error))
+    while fetch < limit and len(active):
         fetch = min(limit, MORE_CANDIDATES * fetch)
         asked = np.ascontiguousarray(queries[active])
         scores, rows = search(asked, fetch)
         best_scores[active], best_rows[active] = settle(asked, scores, rows, k, error[active], vectors_of)
+        active = active[nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error[active])[:, 0]]
     return best_scores, best_rows
 
 
@@ -226,7 +236,7 @@ def scores_of_pairs(queries: Vectors, of: Rows, rows: Rows, vectors_of: VectorsO
         float32 (pairs,).
     """
     scores = np.empty(len(rows), np.float32)
-    step = max(1, GATHER_BYTES // (8 * queries.shape[1]))
+    step = max(1, GATHER_BYTES // (4 * queries.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         scores[part] = inner_products(queries[of[part]], vectors_of(rows[part])[:, None, :])[:, 0]

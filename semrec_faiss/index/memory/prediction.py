@@ -14,9 +14,9 @@ from typing import Any
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.cpu.exact import GATHER_BYTES
+from semrec_faiss.index.cpu.few import column_bytes, suits
 from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.cpu.products import multiplies_by_numpy, numpy_bytes
-from semrec_faiss.index.cpu.wide import scratch_bytes, suits, wide_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, Kept, through_codes
@@ -258,15 +258,15 @@ def _batch_bytes(batch: int, dim: int, k: int) -> int:
 
 
 def _rescoring(index: IndexConfig, titles: int, dim: int, batch: int, k: int) -> int:
-    """Candidates' vectors, gathered block by block as float32 and multiplied as float64."""
+    """Candidates' vectors, gathered block by block as float32."""
     refine = getattr(index.search, "refine", None) or 0
     candidates = min(batch, QUERY_BLOCK_ROWS) * min(refine * k, titles)
     if not candidates:
         return 0
     vector = FLOAT_BYTES * dim
-    at_once = min(candidates, GATHER_BYTES // (2 * vector))
+    at_once = min(candidates, GATHER_BYTES // vector)
     distinct = round(titles * -math.expm1(-at_once / titles))
-    return vector * (3 * at_once + distinct) + RESULT_BYTES * candidates
+    return vector * (at_once + distinct) + RESULT_BYTES * candidates
 
 
 def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: int, k: int, threads: int) -> MemoryParts:
@@ -291,9 +291,9 @@ def _on_cpu(index: IndexConfig, stored: Stored, titles: int, dim: int, batch: in
 
 
 def _product_bytes(titles: int, dim: int, queries: int, k: int, threads: int) -> int:
-    """Scores of a tile of the product, or what numpy's takes; few titles are in float64 from the first batch on."""
+    """Scores of a tile of the product, or what numpy's takes; few titles stay as columns beside."""
     if suits(queries, k, titles, dim):
-        return wide_bytes(titles, dim) + scratch_bytes(queries, titles)
+        return column_bytes(titles, dim) + FLOAT_BYTES * queries * titles
     if multiplies_by_numpy(queries, k, titles):
         return numpy_bytes(queries, k, titles, dim, threads)
     return FLOAT_BYTES * min(queries, BLAS_QUERY_BLOCK) * min(titles, BLAS_TITLE_BLOCK)

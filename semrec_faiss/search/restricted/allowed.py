@@ -27,7 +27,7 @@ PROBED, PROBED_OF = 64, 1024
 
 
 def score_one_way(
-    index: VectorIndex, queries: Vectors, block: Rows, result: TopK, fetched: int, *, exact: Exactness
+    index: VectorIndex, queries: Vectors, block: Rows | slice, result: TopK, fetched: int, *, exact: Exactness
 ) -> None:
     """Score what is left of many candidates again: a CPU's search of many orders them, but scores few of them anew."""
     if exact and not index.device.gpus and fetched > MOST_RESCORED:

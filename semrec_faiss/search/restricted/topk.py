@@ -140,13 +140,13 @@ def users_top_k(index: VectorIndex, held: HeldUsers, asked: UserRows, k: int, re
 
 
 def _answered_together(index: VectorIndex, restriction: Restriction, queries: int) -> list[Rows]:
-    """Divide a batch into queries of one kind, so that each is answered as if it were asked alone.
+    """Divide a batch into queries of one kind, so that each is answered as if it were asked alone; [] for one kind.
 
     How much is fetched, and how, hangs on how many titles the queries of a batch exclude. An exact search finds the
     same whatever is fetched; an approximate one does not.
     """
     if index.exact or index.fused is not None or restriction.exclusions is None or queries < 2:
-        return [np.arange(queries)]
+        return []
     kinds = _up_to(restriction.exclusions.counts)
     return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
@@ -202,9 +202,13 @@ def _but_one(index: VectorIndex, queries: Vectors, k: int, restriction: Restrict
     """Search for one more and leave out the title that a query excludes: what every question about a title comes to."""
     started = time.perf_counter()
     found = index.search(queries, k + 1, prepared=True)
-    keep = found.rows != restriction.excluded_one(len(queries))[:, None]
-    keep[keep.all(axis=1), -1] = False
-    kept = replace(found, rows=found.rows[keep].reshape(-1, k), scores=found.scores[keep].reshape(-1, k))
+    excluded = restriction.excluded_one(len(queries))
+    if (found.rows[:, 0] == excluded).all():  # nothing is more like a title than itself
+        kept = replace(found, rows=found.rows[:, 1:], scores=found.scores[:, 1:])
+    else:
+        keep = found.rows != excluded[:, None]
+        keep[keep.all(axis=1), -1] = False
+        kept = replace(found, rows=found.rows[keep].reshape(-1, k), scores=found.scores[keep].reshape(-1, k))
     stage = Stage("overfetch" if index.fused is None else "masked", len(queries), k + 1, since(started))
     return _as_found(index, queries, kept, matching, stage)
 
@@ -213,7 +217,7 @@ def _as_found(index: VectorIndex, queries: Vectors, found: SearchResult, matchin
     """Return what a search of the index has found, and the account of it."""
     result = TopK(found.rows, found.scores, matching, found.exact, found.strategy, [stage])
     _add_unproven(result, found.repeated, found.scanned, index.count)
-    score_one_way(index, queries, np.arange(len(queries)), result, stage.fetched, exact=index.exact)
+    score_one_way(index, queries, slice(None), result, stage.fetched, exact=index.exact)
     return result
 
 

@@ -200,8 +200,8 @@ def test_refining_needs_room_for_candidates() -> None:
     plain = refined | {"search": {"refine": None}}
     sizes = [predict_memory(index_of(values), 4000, 32, batch=100).host.scratch for values in (refined, plain)]
     distinct = 2528  # 4000 × (1 − e⁻¹): as many candidates as titles, drawn at random
-    # gathered as float32, multiplied as float64
-    assert sizes[0] - sizes[1] == (3 * 100 * 40 + distinct) * 32 * 4 + 100 * 40 * 12
+    # gathered as float32
+    assert sizes[0] - sizes[1] == (100 * 40 + distinct) * 32 * 4 + 100 * 40 * 12
 
 
 @settings(max_examples=40, deadline=None)
