@@ -24,6 +24,7 @@ def answers_json(
     answers: Answers,
     written: Callable[[list[float]], list[bytes]] = numbers_json,
     records: Callable[[Rows], list[bytes]] | None = None,
+    queries: Sequence[bytes] | None = None,
 ) -> list[bytes]:
     """Return each answer as one JSON object, what `Answer.as_dict` holds.
 
@@ -31,24 +32,38 @@ def answers_json(
         answers: finite scores, as every search's are.
         written: does what `numbers_json` does.
         records: does what `shown_records` does for rows of the answers' titles, which None reads.
+        queries: what `members_json` makes of each query, where the caller has it.
     """
-    kept = answers.rows >= 0
-    counts = kept.sum(axis=1).tolist()
-    rows = answers.rows[kept]
-    heads = _heads(answers.rows.shape[1])
+    rows, scores = answers.rows, answers.scores
+    size, width = rows.shape
+    is_full = size > 0 and width > 0 and int(rows[:, -1].min()) >= 0
+    counts = [width] * size if is_full else (rows >= 0).sum(axis=1).tolist()
+    kept = slice(None) if is_full else rows >= 0
+    rows, scores = rows[kept].ravel(), scores[kept].ravel()
     # All at once, and slices put together: a Python loop over all titles would take most of the time.
     results = [b""] * (3 * len(rows))
-    results[0::3] = list(chain.from_iterable(heads[:count] for count in counts))
-    results[1::3] = written(answers.scores[kept].tolist()) if len(rows) else []
+    heads = _heads(width)
+    results[0::3] = heads * size if is_full else chain.from_iterable(heads[:count] for count in counts)
+    results[1::3] = written(scores.tolist()) if len(rows) else []
     results[2::3] = shown_records(answers.titles, rows) if records is None else records(rows)
-    same_for_all = _json(answers.facts)[1:-1]
+    facts = _json(answers.facts)[1:-1]
+    facts_of = {
+        (matching, count): b'},"requested":%d,"matching":%d,"returned":%d,%s,"results":['
+        % (answers.requested, matching, count, facts)
+        for matching, count in {*zip(answers.matching.tolist(), counts, strict=True)}
+    }
     lines, start = [], 0
-    for query, matching, count in zip(_queries_json(answers.asked), answers.matching.tolist(), counts, strict=True):
-        own = b'{"query":{%s},"requested":%d,"matching":%d,"returned":%d,' % (query, answers.requested, matching, count)
+    told = _queries_json(answers.asked) if queries is None else queries
+    for query, matching, count in zip(told, answers.matching.tolist(), counts, strict=True):
         stop = start + 3 * count
-        lines.append(b"".join((own, same_for_all, b',"results":[', *results[start:stop], b"]}")))
+        lines.append(b"".join((b'{"query":{', query, facts_of[matching, count], *results[start:stop], b"]}")))
         start = stop
     return lines
+
+
+def members_json(query: Mapping[str, Any]) -> bytes:
+    """Return the members of a query's JSON object."""
+    return b", ".join(_json(name) + b": " + _json(value) for name, value in query.items())
 
 
 def _queries_json(asked: Mapping[str, Sequence[Any]]) -> Iterable[bytes]:

@@ -20,7 +20,7 @@ from semrec_faiss.search.batching.asked import TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered
-from semrec_faiss.serve.asking.plain import plain
+from semrec_faiss.serve.asking.plain import LookedUp, plain
 from semrec_faiss.serve.asking.serving import Served, Serving
 from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
@@ -62,7 +62,7 @@ class Handlers:
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._together = Together(self._batch)
+        self._together = Together(self._looked_up, self._batch)
         self._afar = Afar(self._batch)
         self._tallies = metrics.tallies
         self.in_flight = 0
@@ -192,28 +192,38 @@ class Handlers:
         self._accept()
         try:
             served = self._in_use()
-            as_arrow = reply_kind(request, kind) == ARROW
-            question, vectors = self._decoded(request, kind, served)
-            self._check(question, vectors)
             started = time.perf_counter()
-            looked_up = plain(served, question, vectors)
-            self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
-            if looked_up is not None:
-                collector = self._afar if served.in_cluster else self._together
-                try:
-                    return await collector.ask(looked_up, request.due, as_arrow=as_arrow)
-                except TooLateError as error:
-                    raise _late() from error
-                except NotPlainError:
-                    pass
-            reply = await self._in_thread(
-                lambda: self._slowly(served, question, vectors, request.due, as_arrow=as_arrow), request
-            )
+            asked = await self._asked(request, kind, served)
+            if isinstance(asked, Reply):
+                return asked
+            reply = await self._in_thread(lambda: self._slowly(served, asked, request.due), request)
             self._tallies.observe(self._tallies.parts["thread"], time.perf_counter() - started)
         finally:
             self._answered()
         reply.generation = served.name
         return reply
+
+    async def _asked(self, request: Request, kind: type[msgspec.Struct], served: Served) -> Reply | LookedUp:
+        """Have a plain question answered; any other is returned as it was looked up."""
+        try:
+            if not served.in_cluster:
+                return await self._together.ask(request, kind, served)
+            asked = self._looked_up(request, kind, served)
+            if asked.plain is not None:
+                with contextlib.suppress(NotPlainError):
+                    return await self._afar.ask(asked.plain, request.due, as_arrow=asked.as_arrow)
+            return asked
+        except TooLateError as error:
+            raise _late() from error
+
+    def _looked_up(self, request: Request, kind: type[msgspec.Struct], served: Served) -> LookedUp:
+        as_arrow = reply_kind(request, kind) == ARROW
+        question, vectors = self._decoded(request, kind, served)
+        self._check(question, vectors)
+        started = time.perf_counter()
+        found = plain(served, question, vectors)
+        self._tallies.observe(self._tallies.parts["look_up"], time.perf_counter() - started)
+        return LookedUp(question, vectors, as_arrow, found)
 
     def _accept(self) -> None:
         """Count what will wait for a search or a thread; raises Refused (429) where as many wait as may."""
@@ -259,11 +269,9 @@ class Handlers:
                 fix="send several requests, or raise its --max-queries",
             )
 
-    def _slowly(
-        self, served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None, due: float, *, as_arrow: bool
-    ) -> Reply:
+    def _slowly(self, served: Served, asked: LookedUp, due: float) -> Reply:
         with due_at(due):
-            return rendered(ask(served, question, vectors), as_arrow=as_arrow)
+            return rendered(ask(served, asked.question, asked.vectors), as_arrow=asked.as_arrow)
 
     async def _in_thread(self, work: Callable[[], Result], request: Request) -> Result:
         return await self._by_deadline(self._threads.submit(work), request)

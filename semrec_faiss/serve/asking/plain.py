@@ -39,10 +39,11 @@ class Plain(msgspec.Struct, eq=False):
     Attributes:
         served: what it is asked of.
         k: how many titles each.
-        asked: what was asked, by name: a value a query each.
+        asked: what was asked, by name: a value a query each; of titles' rows their records tell it.
         is_single: whether one answer is wanted, or a list.
         queries: rows of titles, which are not among their own answers, or names that a cluster looks up; users; or
             vectors, float32 (queries, dim), prepared.
+        told: what `members_json` makes of each query, where it is at hand.
         size: how many queries.
         kind: what must be the same for two to be searched and written together.
     """
@@ -52,12 +53,14 @@ class Plain(msgspec.Struct, eq=False):
     asked: dict[str, Sequence[Any]]
     is_single: bool
     queries: tuple[int, ...] | Names | UserRows | Vectors
+    told: tuple[bytes, ...] = ()
     size: int = 0
     kind: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        users = self.queries.kind if isinstance(self.queries, UserRows) else None
-        self.size, self.kind = len(self.queries), (id(self.served), self.k, users, *self.asked)
+        queries = self.queries
+        of = queries.kind if isinstance(queries, UserRows) else type(queries)
+        self.size, self.kind = len(queries), (id(self.served), self.k, of)
 
 
 def joined(plains: Sequence[Plain]) -> tuple[Vectors | UserRows, Exclusions | None]:
@@ -69,6 +72,19 @@ def joined(plains: Sequence[Plain]) -> tuple[Vectors | UserRows, Exclusions | No
     if isinstance(first, UserRows):
         return UserRows.joined([one.queries for one in plains]), None  # type: ignore[misc]
     return np.concatenate([one.queries for one in plains]), None
+
+
+class LookedUp(msgspec.Struct, eq=False):
+    """A question as a request has it, its vectors where it brings some, and how it is answered.
+
+    Attributes:
+        plain: what is searched; None where `ask` is needed.
+    """
+
+    question: msgspec.Struct
+    vectors: NDArray[Any] | None
+    as_arrow: bool
+    plain: Plain | None
 
 
 def plain(served: Served, question: msgspec.Struct, vectors: NDArray[Any] | None) -> Plain | None:
@@ -93,15 +109,14 @@ def _similar(served: Served, question: Similar) -> Plain | None:
         one = served.known(str(question.title))
         if one is None:
             return None
-        row, media_id, name = one
-        return Plain(served, question.k, {"media_id": (media_id,), "title": (name,)}, True, (row,))
+        return Plain(served, question.k, {}, True, one[:1], one[1:])
     if len(question.titles) > MOST_QUERIES:
         return None
     found = [title for title in map(served.known, map(str, question.titles)) if title is not None]
     if len(found) < len(question.titles):
         return None
-    rows, ids, names = zip(*found, strict=True)
-    return Plain(served, question.k, {"media_id": ids, "title": names}, False, rows)
+    rows, told = zip(*found, strict=True)
+    return Plain(served, question.k, {}, False, rows, told)
 
 
 def _by_name(served: Served, question: Similar) -> Plain | None:

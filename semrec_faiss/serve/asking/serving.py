@@ -22,7 +22,7 @@ from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.search.answers.answer_json import shown_records
+from semrec_faiss.search.answers.answer_json import members_json, shown_records
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
@@ -79,7 +79,7 @@ class Served:
         normalizes: whether its index compares directions alone.
         recommender: asks it; its searches are made by the service's one batcher.
         type_ahead: its titles as one types.
-        known: row, media_id and title by a name that needs no database; None for others.
+        known: a title's row, and `members_json` of a question about it, by a name that needs no database; else None.
         titles: what answers say of them, for the event loop's thread.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
         in_cluster: whether shards elsewhere answer, so that no title is looked up between two requests.
@@ -97,9 +97,9 @@ class Served:
         self.known = lru_cache(NAMES_REMEMBERED)(partial(_known, titles))  # and no method, which would hold this
 
 
-def _known(titles: Titles, name: str) -> tuple[int, str, str] | None:
+def _known(titles: Titles, name: str) -> tuple[int, bytes] | None:
     found = titles.known_record(name)
-    return None if found is None else (found[0], found[1]["media_id"], found[1]["title"])
+    return None if found is None else (found[0], members_json({of: found[1][of] for of in ("media_id", "title")}))
 
 
 @dataclass(frozen=True)

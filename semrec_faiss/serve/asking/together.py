@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
@@ -26,10 +28,14 @@ from semrec_faiss.search.batching.joined import MOST_TOGETHER, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import plain as plain_wish
-from semrec_faiss.serve.asking.plain import Plain, joined
+from semrec_faiss.serve.asking.answering import names_of
+from semrec_faiss.serve.asking.plain import LookedUp, Plain, joined
 from semrec_faiss.serve.asking.serving import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
-from semrec_faiss.serve.wire.messages import ARROW, Reply, scores_json
+from semrec_faiss.serve.wire.messages import ARROW, Reply, Request, scores_json
+
+_Come = tuple[Request, type[msgspec.Struct], Served, "asyncio.Future[Reply | LookedUp]"]
+LookUp = Callable[[Request, type[msgspec.Struct], Served], LookedUp]
 
 BESIDE = 8
 """So many queries are searched in a thread, which takes longer than waking it."""
@@ -40,7 +46,7 @@ class Waiting(msgspec.Struct, eq=False):
 
     plain: Plain
     due: float
-    reply: asyncio.Future[Reply]
+    reply: asyncio.Future[Any]
     since: float
     as_arrow: bool
 
@@ -56,31 +62,57 @@ class Waiting(msgspec.Struct, eq=False):
 class Together:
     """Collects plain questions, has them searched, and writes the replies; belongs to one event loop."""
 
-    def __init__(self, observe: Callable[[Batch, float], None]) -> None:
+    def __init__(self, look_up: LookUp, observe: Callable[[Batch, float], None]) -> None:
         """Collect.
 
         Args:
+            look_up: decodes a request, and looks up what it asks for; raises what is wrong with it.
             observe: is told of every batch that was searched here, and the seconds that its replies took to write.
         """
+        self._look_up = look_up
         self._observe = observe
+        self._come: list[_Come] = []
         self._waiting: list[Waiting] = []
         self._is_busy = False
-        self._thread = ThreadPoolExecutor(1, "search")
+        self._thread = ThreadPoolExecutor(1, "search", lambda: load_faiss().omp_set_num_threads(1))
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._come) + len(self._waiting)
 
-    def ask(self, plain: Plain, due: float, *, as_arrow: bool) -> asyncio.Future[Reply]:
-        """Have a question searched with those that come in the same moment; the future may raise TooLateError."""
+    def ask(self, request: Request, kind: type[msgspec.Struct], served: Served) -> asyncio.Future[Reply | LookedUp]:
+        """Have a request answered with those that come in the same moment.
+
+        The future may raise TooLateError, and what is wrong with the request; what is no plain question it returns.
+        """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(plain, due, loop.create_future(), time.monotonic(), as_arrow)
-        self._waiting.append(waiting)
-        if not plain.served.inline_queries:
-            waiting.give_up_in_time(loop)
-        if not self._is_busy:
+        reply: asyncio.Future[Reply | LookedUp] = loop.create_future()
+        self._come.append((request, kind, served, reply))
+        if len(self._come) == 1:
+            loop.call_soon(loop.call_soon, self._all_come)  # after those who came with it
+        return reply
+
+    def _all_come(self) -> None:
+        """Look up all that came in a moment: one after the other takes less than each between others' I/O."""
+        come, self._come = self._come, []
+        loop, since = asyncio.get_running_loop(), time.monotonic()
+        for request, kind, served, reply in come:
+            if reply.done():
+                continue
+            try:
+                found = self._look_up(request, kind, served)
+            except Exception as error:
+                reply.set_exception(error)
+                continue
+            if found.plain is None:
+                reply.set_result(found)
+                continue
+            waiting = Waiting(found.plain, request.due, reply, since, found.as_arrow)
+            self._waiting.append(waiting)
+            if not served.inline_queries:
+                waiting.give_up_in_time(loop)
+        if self._waiting and not self._is_busy:
             self._is_busy = True
-            loop.call_soon(loop.call_soon, self._next)  # after those who came with it
-        return waiting.reply
+            self._next()
 
     def _next(self) -> None:
         """Search the next batch; the device is idle."""
@@ -138,7 +170,8 @@ class Together:
     def _search(self, batch: list[Waiting]) -> None:
         try:
             asked = _asked(batch)
-            found = _searched(asked)
+            with one_core():
+                found = _searched(asked)
         except Exception as error:
             self._failed(batch, error)
         else:
@@ -175,8 +208,7 @@ class Together:
 
 
 def _searched(asked: Asked) -> TopK:
-    with one_core():
-        return Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
+    return Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
 
 
 def _too_late(waiting: Waiting) -> TooLateError:
@@ -236,7 +268,8 @@ def _written(batch: Sequence[Waiting], found: TopK, seconds: float) -> Iterator[
         asked["position"] = [place for one in plains for place in range(one.size)]
     answers = Answers(found, first.k, asked, first.served.recommender.titles, seconds * 1e3)
     all_arrow = all(one.as_arrow for one in batch)
-    lines = [] if all_arrow else answers_json(answers, scores_json, first.served.titles.records)
+    told = [query for one in plains for query in one.told] if first.told else None
+    lines = [] if all_arrow else answers_json(answers, scores_json, first.served.titles.records, told)
     is_short = found.rows[:, -1] < 0 if found.rows.shape[1] == first.k else np.ones(len(found.rows), np.bool_)
     any_short = bool(is_short.any())
     start = 0
@@ -254,8 +287,14 @@ def _reply(one: Waiting, found: TopK, lines: list[bytes], start: int, stop: int,
     generation = plain.served.name
     if one.as_arrow:
         part = part_of(found, start, stop)
-        answers = Answers(part, plain.k, plain.asked, plain.served.recommender.titles, seconds * 1e3)
+        answers = Answers(part, plain.k, _asked_of(plain), plain.served.recommender.titles, seconds * 1e3)
         return Reply(arrow_stream(answers[0] if plain.is_single else answers), kind=ARROW, generation=generation)
     if plain.is_single:
         return Reply(lines[start], generation=generation)
     return Reply(b'{"answers":[' + b",".join(lines[start:stop]) + b"]}", generation=generation)
+
+
+def _asked_of(plain: Plain) -> Mapping[str, Sequence[Any]]:
+    if not isinstance(plain.queries, tuple):
+        return plain.asked
+    return names_of(plain.served.recommender, plain.queries)
