@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from pyarrow import parquet
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
 from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.config.schema import Config, device_problems
@@ -22,7 +22,7 @@ from semrec_faiss.index.hardware.device import Device, choose_device, gpu_k_limi
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part, Share
+from semrec_faiss.measure.documents.fields import MOST, AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import Document, WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.documents.stamp import Stamp
@@ -43,6 +43,9 @@ GUIDE_GPU_BYTES = 40 * 10**9
 
 SEED = 7
 ONE_QUERY = 1
+
+LARGEST = {"titles": 10**12, "dim": 2**20, "batch": 10**9, "k": 10**9, "limit_bytes": MOST}
+"""Up to which sizes a prediction means anything."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,14 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
     """Predict, and measure where asked.
 
     Raises:
-        UsageError: neither a dataset nor titles and dim, or a k that no search on the device returns.
+        UsageError: neither a dataset nor titles and dim, sizes that no machine holds, or a k that no search on the
+            device returns.
         NotFoundError: the dataset does not exist.
         ConfigError: settings that do not fit the data, or no device can run.
         SemrecError: the index cannot be built, or the measuring process fails.
     """
     titles, dim = _shape(plan)
+    _check_sizes(plan, titles, dim)
     devices = _devices(plan.config)
     if "gpu" in devices:
         _check_k(plan, titles)
@@ -140,7 +145,7 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         "batch": plan.batch,
         "k": plan.k,
         "index": plan.config.index.model_dump(mode="json"),
-        "prediction": {name: _predicted(plan, device, titles, dim) for name, device in devices.items()},
+        "prediction": _predictions(plan, devices, titles, dim),
     }
     if "gpu" in devices and isinstance(plan.config.index, FusedIndex):
         told["gpu_users_bytes"] = _users_bytes(plan.config)
@@ -175,6 +180,15 @@ def _users_bytes(config: Config) -> int | None:
     return users_bytes(users, dim, seen)
 
 
+def _check_sizes(plan: MemoryPlan, titles: int, dim: int) -> None:
+    asked = {"titles": titles, "dim": dim, "batch": plan.batch, "k": plan.k, "limit_bytes": plan.limit_bytes or 0}
+    for name, most in LARGEST.items():
+        if asked[name] > most:
+            raise UsageError(
+                f"{name} is {asked[name]:,}; sizes are predicted up to {most:,}", fix="give what a machine may hold"
+            )
+
+
 def _check_k(plan: MemoryPlan, titles: int) -> None:
     """Refuse a k that a search on a GPU refuses: what it would take is not what anything takes."""
     limit = gpu_k_limit(plan.config.index, titles)
@@ -195,6 +209,17 @@ def _devices(config: Config) -> dict[str, Device]:
     if wanted.kind != "cpu" and not problems:
         devices["gpu"] = Device(wanted.gpus, wanted.float16, wanted.temp_memory_mb, wanted.layout, wanted.originals)
     return devices
+
+
+def _predictions(plan: MemoryPlan, devices: dict[str, Device], titles: int, dim: int) -> dict[str, DevicePrediction]:
+    try:
+        return {name: _predicted(plan, device, titles, dim) for name, device in devices.items()}
+    except ValidationError:
+        raise UsageError(
+            f"{titles:,} titles × {dim:,}, with {plan.batch:,} queries of {plan.k:,} titles each at once, take over"
+            f" {MOST:,} bytes somewhere",
+            fix="give what a machine may hold",
+        ) from None
 
 
 def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> DevicePrediction:

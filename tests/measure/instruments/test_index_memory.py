@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_without_data_or_size_the_report_is_refused() -> None:
         memory_report(MemoryPlan(config_from_dict({}), titles=5))
     with pytest.raises(ConfigError, match="runs on CPU only"):
         memory_report(MemoryPlan(config_from_dict({"index": {"factory": "HNSW8"}}, ["device.kind=gpu"]), 9, 8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"titles": 10**14}, "titles is 100,000,000,000,000; sizes are predicted up to 1,000,000,000,000"),
+        ({"dim": 10**11}, "dim is 100,000,000,000; sizes are predicted up to 1,048,576"),
+        ({"batch": 10**10}, "batch is 10,000,000,000; "),
+        ({"k": 10**10}, "k is 10,000,000,000; "),
+        ({"limit_bytes": 10**18}, "limit_bytes is 1,000,000,000,000,000,000; "),
+        ({"titles": 10**12, "dim": 2048}, "1,000,000,000,000 titles × 2,048, with 10,000 queries of 10 titles"),
+        ({"batch": 10**9, "k": 10**9}, "take over 1,000,000,000,000,000 bytes somewhere"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["flat", "fused", "ivf_pq", "hnsw"])
+def test_sizes_that_no_machine_holds_are_refused(kind: str, sizes: dict[str, int], said: str) -> None:
+    config = config_from_dict({"index": {"type": kind}}, ["device.kind=cpu"])
+    with pytest.raises(UsageError, match=re.escape(said)):
+        memory_report(MemoryPlan(config, **{"titles": 1000, "dim": 64, **sizes}))
 
 
 @pytest.mark.parametrize(
