@@ -188,7 +188,7 @@ def test_inconsistent_folders_are_refused(tmp_path: Path, make_folder: Make) -> 
         path.write_bytes(kept)
 
     refused(
-        media, vectors[:19], r"metadata\.jsonl:20: .* after 20 titles, but there are 19 vectors in .*content_vectors"
+        media, vectors[:19], r"metadata\.jsonl:20: .* after 20 lines, but there are 19 vectors in .*content_vectors"
     )
     refused(media, np.where(np.arange(20)[:, None] == 7, np.nan, vectors), r"content_vectors\.npy: row 7 holds nan")
     refused(users, preferences[:, :7], r"preference_vectors\.npy.* 7 dimensions, but 8 .*content_vectors\.npy")

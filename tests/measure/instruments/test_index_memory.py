@@ -53,7 +53,7 @@ def test_predictions_hold_within_a_tenth(
     """By two threads, however many cores there are, and FAISS's product: each has scratch of its own."""
     if processor_flags() >= {"avx2", "fma"}:
         monkeypatch.setenv(CHOICE, SAFE)  # for both of them, so that neither is quicker
-    for module in ("products", "wide"):
+    for module in ("products", "few"):
         monkeypatch.setattr(f"semrec_faiss.index.cpu.{module}.numpy_is_faster", lambda: False)
     index = config_from_dict({"index": settings}).index
     check_predictions(index, make_folder(tmp_path / "data", titles=titles, dim=dim), 2, monkeypatch)
