@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import HANG_SECONDS, Semrec
+from hypothesis import given
+from hypothesis import strategies as st
 
-from semrec_faiss.serve.bench.load import Plan, Told, _asked, _kind
+from semrec_faiss.serve.bench.load import Plan, Told, _asked, _due, _kind
 from semrec_faiss.serve.bench.swaps import WORLDS
 
 
@@ -96,10 +100,26 @@ def _asked_at_a_rate(reply: bytes) -> Told:
     return told
 
 
-def test_a_rate_is_asked_in_full_however_late_the_clock_is_looked_at() -> None:
+@pytest.mark.parametrize("up_seconds", [0, 20_000, 33_918.49, 70_000, 1e6, 3e7])
+def test_a_rate_is_asked_in_full_however_late_the_clock_is_looked_at(
+    up_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On machines that have been up for seconds or for a year: the clock counts from then, and rounds the more."""
+    clock = time.perf_counter
+    monkeypatch.setattr(
+        "semrec_faiss.serve.bench.load.time", SimpleNamespace(perf_counter=lambda: up_seconds + clock())
+    )
     told = _asked_at_a_rate(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
     assert told.kinds == Counter(answered=21)  # one at once, and one a thousandth of a second for 0.02
-    assert min(told.times_ms) >= 30  # from when it was due: what stood still is told
+    assert min(told.times_ms) >= 30 - 1e-3  # from when it was due: what stood still is told
+
+
+@given(st.integers(1, 100_000), st.integers(1, 60_000))
+def test_what_is_due_is_counted_to_the_last(rate: int, milliseconds: int) -> None:
+    assert _due(1e9, milliseconds / 1000, rate) == 1 + rate * milliseconds // 1000
+    assert _due(0, milliseconds / 1000, rate) == 1
+    for number in (1, rate, 7 * rate):
+        assert _due(number / rate, math.inf, rate) == 1 + number
 
 
 def test_what_was_due_of_a_server_that_closes_is_lost() -> None:

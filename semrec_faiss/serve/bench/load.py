@@ -172,19 +172,26 @@ class _Callers:
 
     async def pace(self, rate: float) -> None:
         """Make requests due, evenly at ``rate`` a second and the first at once: as many on however slow a machine."""
-        began, made = time.perf_counter(), 0
-        now, end = began, began + self.plan.seconds
-        while made == 0 or now < end:
-            now = min(time.perf_counter(), end)
-            wanted = 1 + int((now - began) * rate)
+        began, made, elapsed = time.perf_counter(), 0, 0.0
+        while made == 0 or elapsed < self.plan.seconds:
+            elapsed = time.perf_counter() - began
+            wanted = _due(elapsed, self.plan.seconds, rate)
             self.due.extend(began + (number / rate if number else 0) for number in range(made, wanted))
             made = wanted
             while self.due and self.idle:
                 self.idle.popleft().ask(self.due.popleft())
             await asyncio.sleep(TICK_SECONDS)
-        self.stop = end
+        self.stop = began + self.plan.seconds
         while self.idle:
             self.idle.popleft().close()
+
+
+def _due(elapsed: float, seconds: float, rate: float) -> int:
+    """Count the requests that are due: one at once, and one whenever 1 / ``rate`` seconds have passed, to the end.
+
+    The times are counted from the beginning: a clock's readings have lost the digits that tell 19.999 from 20.
+    """
+    return 1 + int(round(min(elapsed, seconds) * rate, 6))
 
 
 class _Caller(asyncio.Protocol):
