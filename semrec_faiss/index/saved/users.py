@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import repeat
 from json.encoder import encode_basestring_ascii
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
+from semrec_faiss.index.saved.known_ids import KnownIds
 from semrec_faiss.index.segments.joined import JoinedVectors
 from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
 from semrec_faiss.index.segments.places import GONE
@@ -111,8 +111,8 @@ class SavedUsers:
         return base if self._segments is None else self._segments.user_ids(base)
 
     @cached_property
-    def _all_rows(self) -> dict[str, int]:
-        return {user_id: row for row, user_id in enumerate(self.ids)}
+    def _known(self) -> KnownIds:
+        return KnownIds(self.ids)
 
     def known_rows(self, user_ids: Sequence[str]) -> Rows:
         """Return the rows of user ids, int64 (ids,), -1 where there is no such user.
@@ -120,8 +120,8 @@ class SavedUsers:
         A few are looked up in the sorted table; for many at once all ids are read, and kept, unless they are too many.
         """
         many = len(user_ids) >= MANY_IDS and self.count <= MOST_KEPT_IDS
-        if many or self._stored is None or "_all_rows" in self.__dict__:
-            return np.fromiter(map(self._all_rows.get, user_ids, repeat(-1)), np.int64, len(user_ids))
+        if many or self._stored is None or "_known" in self.__dict__:
+            return self._known.rows_of(user_ids)
         if len(user_ids) == 1:  # most questions; numpy's way would take three times as long
             return np.array([self._found_among_equal_hashes(self._stored, user_ids[0])], np.int64)
         rows = self._stored.first_rows(user_ids)
