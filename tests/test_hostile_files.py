@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -347,7 +348,7 @@ def test_redirected_work_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = iter([0.0, 10.0, 29.9, 30.0, 59.0, 61.0])
-    monkeypatch.setattr("semrec_faiss.cli.printing.time.monotonic", lambda: next(now, 61.0))
+    monkeypatch.setattr("semrec_faiss.cli.printing.time", SimpleNamespace(monotonic=lambda: next(now, 61.0)))
     with progress_bars() as progress:
         for done in (1, 2, 3, 4):
             progress("embedding", done * 1000, 5000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from semrec_faiss.errors import UnavailableError
@@ -38,7 +38,7 @@ class HeadWatch:
         self._ray = ray
         self._worker = ray._private.worker.global_worker
         self._client = self._worker.gcs_client
-        self._silent_since: float | None = None  # seconds since 1970
+        self._silent_since: float | None = None  # of a clock that nobody sets
         self._is_another = False
         threading.Thread(target=self._keep_looking, name=f"{OWN_THREADS}head", daemon=True).start()
 
@@ -54,7 +54,7 @@ class HeadWatch:
         except self._ray.exceptions.AuthenticationError:
             self._is_another = True
         except Exception:
-            self._silent_since = self._silent_since or time.time()
+            self._silent_since = self._silent_since or time.monotonic()
         else:
             self._silent_since = None
         return not self._is_another and self._silent_since is None
@@ -71,11 +71,12 @@ class HeadWatch:
                 fix="join the other machines to it, then open the index, or give the command, again",
             )
         since = self._silent_since
-        if since is None or time.time() - since < (LOST_SECONDS if patience_s is None else patience_s):
+        silent_s = 0.0 if since is None else time.monotonic() - since
+        if since is None or silent_s < (LOST_SECONDS if patience_s is None else patience_s):
             return None
         return UnavailableError(
             f"the head of the cluster does not answer any more: at {self.address}, since"
-            f" {datetime.fromtimestamp(since):%H:%M:%S}",
+            f" {datetime.now() - timedelta(seconds=silent_s):%H:%M:%S}",
             fix=FIX,
         )
 

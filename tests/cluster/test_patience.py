@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from semrec_faiss.cluster import head as watching
 from semrec_faiss.cluster import shards as asking
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.errors import UnavailableError
@@ -130,14 +131,14 @@ def test_several_lost_shards_are_waited_for_together_once_and_then_not_at_all(
         raise ray.exceptions.GetTimeoutError("it is started anew")
 
     shards = _shards(monkeypatch, fails, partial=True, count=count)
-    monkeypatch.setattr(asking.time, "sleep", lambda _: None)
     now = [0.0]
 
     def later() -> float:
         now[0] += 0.05
         return now[0]
 
-    monkeypatch.setattr(asking.time, "monotonic", later)
+    # Of this module alone: other threads, such as those of Ray, have clocks of their own.
+    monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=later, sleep=lambda _: None))
     assert shards.ask_all("ping") == {0: 0}
     assert set(shards._lost) == set(range(1, count))
     assert max(waited) > 0.1
@@ -248,3 +249,30 @@ def test_questions_of_a_slow_shard_do_not_keep_overtaking_its_ping(monkeypatch: 
     is_there.append(True)
     assert not shards._is_lost(told, SLOW)
     assert not shards._lost
+
+
+def test_how_long_a_head_is_silent_does_not_depend_on_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: a clock put forward, as when a machine wakes, took a head for lost; put back, for there."""
+
+    def silence(*_: object, **__: object) -> None:
+        raise OSError("no answer")
+
+    client = SimpleNamespace(internal_kv_get=silence)
+    stand_in = SimpleNamespace(
+        get_runtime_context=lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"),
+        _private=SimpleNamespace(worker=SimpleNamespace(global_worker=SimpleNamespace(gcs_client=client))),
+        exceptions=ray.exceptions,
+        is_initialized=lambda: False,  # so that no thread looks beside this test
+    )
+    passed, of_day = [0.0], [1e9]
+    clocks = SimpleNamespace(monotonic=lambda: 50 + passed[0], time=lambda: of_day[0])
+    monkeypatch.setattr(watching, "time", clocks)
+    head = watching.HeadWatch(stand_in)
+    assert not head.look()
+    of_day[0] += 3600
+    assert head.error() is None
+    passed[0], of_day[0] = watching.LOST_SECONDS, 0.0
+    assert not head.look()
+    error = head.error()
+    assert error is not None
+    assert "at 10.0.0.1:6379, since " in error.message

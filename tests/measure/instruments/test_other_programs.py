@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_other_programs_are_all_busy_time_less_our_own(monkeypatch: pytest.Monke
     monkeypatch.setattr(quiet, "_STAT", stat)
     monkeypatch.setattr(quiet.os, "sysconf", lambda _: 100, raising=False)
     monkeypatch.setattr(quiet.os, "times", lambda: os.times_result(own))
-    monkeypatch.setattr(quiet.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(quiet, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     stat.write_text(counters(user=5_000, idle=1_000))
     others = OtherPrograms()
     # 20 s later: 24 s of all cores' time were busy, of which this process and its children took 19 s.
@@ -33,7 +34,7 @@ def test_other_programs_are_all_busy_time_less_our_own(monkeypatch: pytest.Monke
 
 def test_what_is_over_at_once_says_nothing_about_others(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [50.0]
-    monkeypatch.setattr(quiet.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(quiet, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(OtherPrograms, "cores_used", lambda self: 0.5)
     others = OtherPrograms()
     now[0] += quiet.SHORTEST_S / 2
