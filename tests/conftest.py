@@ -176,6 +176,17 @@ def until(holds: Callable[[], object], said: Callable[[], object] = str) -> None
         time.sleep(0.01)
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs, on Linux: one that has ended has no command line, though nobody waits for it.
+
+    In a container whose first process takes no orphans, those that have ended stay for good.
+    """
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
 class Ended(NamedTuple):
     """How a command ended, and what it printed."""
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import HANG_SECONDS, REPO, until
+from conftest import HANG_SECONDS, REPO, is_running, until
 
 STEP = """#!/bin/bash
 me="$(basename "$0") $*"
@@ -68,11 +68,4 @@ def test_what_runs_beside_is_ended_with_all_that_it_started(tmp_path: Path) -> N
     code, _ = _run(tmp_path, "pytest *", slow="python3 -m venv */torch")
     assert code != 0
     pid = int((tmp_path / "ran.slow").read_text())
-    until(lambda: not _runs(pid))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # one that has ended and that nobody waits for has none
-    except OSError:
-        return False
+    until(lambda: not is_running(pid))

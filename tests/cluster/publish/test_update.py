@@ -11,7 +11,7 @@ from typing import Any
 import cluster_worlds
 import numpy as np
 import pytest
-from conftest import Semrec, until
+from conftest import Semrec, is_running, until
 
 from semrec_faiss import DamagedIndexError, NotFoundError, Recommender, StorageError, UsageError
 from semrec_faiss.cluster.publish import changing
@@ -122,7 +122,7 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
 
 def _until_ended(pid: int) -> None:
     """Nobody asks the actor any more: Ray ends it."""
-    until(lambda: gc.collect() >= 0 and not Path(f"/proc/{pid}").exists())
+    until(lambda: gc.collect() >= 0 and not is_running(pid))
 
 
 def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_path: Path) -> None:

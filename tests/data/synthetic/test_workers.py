@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HANG_SECONDS, run_python, until
+from conftest import HANG_SECONDS, is_running, run_python, until
 
 from semrec_faiss.data.synthetic import tastes, titles
 from semrec_faiss.data.synthetic.workers import Workers, processes_for, threads_for
@@ -157,7 +157,7 @@ def test_no_process_stays_when_the_one_that_asks_is_gone(tmp_path: Path, how: st
     assert done.stderr.count("Traceback") == (how == "interrupted"), done.stderr
     children = [int(pid) for pid in done.stdout.split()]
     assert children
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    until(lambda: not any(map(is_running, children)))
     assert not (tmp_path / "x").exists()
 
 
