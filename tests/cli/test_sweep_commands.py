@@ -24,7 +24,7 @@ from semrec_faiss.measure.sweep.run import State
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[..., Any]) -> Path:
-    """A folder with data and a sweep file, and after the first test its results."""
+    """A folder with data and a sweep file, and after the first test that asks for them its results."""
     folder = tmp_path_factory.mktemp("sweep")
     data = make_folder(folder / "films", titles=250, dim=16, users=15)
     values = {
@@ -57,14 +57,17 @@ def swept(place: Path) -> Path:
     return results
 
 
-def test_dry_run_shows_trials_memory_time_and_what_is_invalid(semrec: Semrec, place: Path) -> None:
-    ran = semrec("sweep", place / "sweep.yaml", "--dry-run")
+def test_dry_run_shows_trials_memory_time_and_what_is_invalid(semrec: Semrec, place: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((place / "sweep.yaml").read_text(encoding="utf-8"))
+    sweep = tmp_path / "sweep.yaml"  # whose results no other test has made
+    sweep.write_text(yaml.safe_dump(values | {"results": str(tmp_path / "results")}), encoding="utf-8")
+    ran = semrec("sweep", sweep, "--dry-run")
     assert ran.code == 0
     assert "nprobe 9 is more than the 5 lists" in ran.out
     assert "nprobe 16 is more than the 6 lists" in ran.out
     assert "6 trials, 6 of them to do; about" in ran.out
-    assert not (place / "results").exists()
-    document = json.loads(semrec("sweep", place / "sweep.yaml", "--dry-run", "--json").out)
+    assert not (tmp_path / "results").exists()
+    document = json.loads(semrec("sweep", sweep, "--dry-run", "--json").out)
     assert [trial["state"] for trial in document["trials"]] == ["to do"] * 6
     flat = document["trials"][0]
     assert flat["predicted_host_peak_bytes"] >= 235 * 16 * 4

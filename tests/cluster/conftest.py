@@ -34,6 +34,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes that may use four cores each; this process is their driver."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["RAY_DEDUP_LOGS"] = "0"
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # where the names of its sockets are short enough
     paths = [str(REPO), str(REPO / "tests"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     import ray

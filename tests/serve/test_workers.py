@@ -7,8 +7,10 @@ import gc
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.supervising import _Supervisor
@@ -53,25 +56,40 @@ def test_processes_count_in_rows_of_their_own_and_tell_the_sum() -> None:
 
 
 @pytest.fixture
-def owned(index: Path, tmp_path: Path) -> Any:
+def owned(index: Path) -> Any:
     """A device's owner in a thread, and a connection to it."""
-    with owning(index, tmp_path) as both:
+    with owning(index) as both:
         yield both
 
 
 @contextlib.contextmanager
-def owning(index: Path, tmp_path: Path) -> Iterator[tuple[DeviceOwner, RemoteDevice]]:
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(str(tmp_path / "device"))
+def owning(index: Path) -> Iterator[tuple[DeviceOwner, RemoteDevice]]:
+    folder, door = make_door_folder(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(str(door_in(folder)))
     door.listen()
     batcher = Batcher()
     owner = DeviceOwner(index, ("device.kind=cpu",), batcher)
     threading.Thread(target=owner.serve, args=(door,), daemon=True).start()
-    device = RemoteDevice(tmp_path / "device")
+    device = RemoteDevice(door_in(folder))
     yield owner, device
     device.close()
     door.close()
     batcher.close()
+    shutil.rmtree(folder)
+
+
+def test_the_owner_listens_also_where_temporary_files_lie_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: a service with an owner did not begin, as the system takes no such path for a socket."""
+    deep = tmp_path / ("x" * 60) / ("y" * 60)
+    deep.mkdir(parents=True)
+    for place in (deep, tmp_path):
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        folder = make_door_folder()
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door:
+            door.bind(str(door_in(folder)))
+        assert folder.stat().st_mode & 0o777 == 0o700
+        shutil.rmtree(folder)
+    assert list(deep.iterdir()) == []
 
 
 def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> None:
@@ -193,7 +211,7 @@ def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_p
     build(data, index)
     here = Recommender.open(index)
     asked = Asked(here.searcher, here.index.vectors([3]), Wish(2), None)
-    with owning(index, tmp_path) as (owner, device):
+    with owning(index) as (owner, device):
         before = device.open("gen-000001")
         between = device.open("gen-000002")
         again = device.open("gen-000001")
@@ -216,7 +234,7 @@ def test_what_the_owner_lets_go_is_gone(data: Path, tmp_path: Path, in_a_cycle: 
     build(data, index)
     gc.disable()
     try:
-        with owning(index, tmp_path) as (owner, device):
+        with owning(index) as (owner, device):
             before = device.open("gen-000001")
             held = owner._opened["gen-000001"].index
             if in_a_cycle:

@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -29,6 +28,7 @@ from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers.child import Part
+from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 
 log = logging.getLogger("semrec.serve")
 
@@ -59,7 +59,7 @@ class _Supervisor:
         self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
         self._counts = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the service runs
         self._counts.truncate(8 * Tallies.places() * self._processes)
-        self._folder = Path(tempfile.mkdtemp(prefix="semrec-"))
+        self._folder = make_door_folder()
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._listening_workers: set[int] = set()
@@ -91,7 +91,7 @@ class _Supervisor:
                 raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
 
     def _begin(self, number: int) -> None:
-        device = str(self._folder / "device") if self._has_owner else None
+        device = str(door_in(self._folder)) if self._has_owner else None
         is_owner = number == self._config.workers
         config = self._config.model_dump(mode="json")
         part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner)

@@ -1,0 +1,24 @@
+"""Where the owner of the device listens to the workers: a socket in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+LONGEST_BYTES = 100
+"""Of a socket's path: systems take 104 to 108, and the folder for temporary files may have a long one."""
+
+
+def make_door_folder() -> Path:
+    """Make an empty folder that only this user may enter, where the path of a socket is short enough."""
+    folder = Path(tempfile.mkdtemp(prefix="semrec-"))
+    if len(os.fsencode(door_in(folder))) > LONGEST_BYTES:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="semrec-", dir="/tmp"))
+    return folder
+
+
+def door_in(folder: Path) -> Path:
+    """Return the path of the socket in such a folder."""
+    return folder / "device"
