@@ -9,7 +9,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from semrec_faiss.errors import UsageError
@@ -70,7 +70,7 @@ def lock_beside(place: Path) -> Path:
 
 
 def _this_process() -> dict[str, int | str]:
-    since = datetime.now(timezone.utc).isoformat(" ", timespec="seconds")
+    since = datetime.now(UTC).isoformat(" ", timespec="seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 

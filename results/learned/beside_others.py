@@ -1,5 +1,5 @@
 # /// script
-# requires-python = ">=3.10,<3.14"
+# requires-python = ">=3.11,<3.14"
 # dependencies = ["semrec-faiss[cpu,learn]", "pm-implicit==0.7.3", "rectools[torch]==0.19.0"]
 # ///
 """iALS and SASRec in the protocol of ``semrec evaluate``: beside_others.py INDEX OUT.json [SEED].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -225,14 +225,12 @@ def _index_tag(value: Any) -> str | None:
 
 
 IndexConfig = Annotated[
-    Union[  # noqa: UP007 - Annotated members need the subscript form on Python 3.10
-        Annotated[FlatIndex, Tag("flat")],
-        Annotated[IvfFlatIndex, Tag("ivf_flat")],
-        Annotated[IvfSqIndex, Tag("ivf_sq")],
-        Annotated[IvfPqIndex, Tag("ivf_pq")],
-        Annotated[HnswIndex, Tag("hnsw")],
-        Annotated[FusedIndex, Tag("fused")],
-        Annotated[FactoryIndex, Tag("factory")],
-    ],
+    Annotated[FlatIndex, Tag("flat")]
+    | Annotated[IvfFlatIndex, Tag("ivf_flat")]
+    | Annotated[IvfSqIndex, Tag("ivf_sq")]
+    | Annotated[IvfPqIndex, Tag("ivf_pq")]
+    | Annotated[HnswIndex, Tag("hnsw")]
+    | Annotated[FusedIndex, Tag("fused")]
+    | Annotated[FactoryIndex, Tag("factory")],
     Discriminator(_index_tag),
 ]

@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progres
         write_fields(new, fields)
         later = {
             "generation": new.name,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "semrec_version": __version__,
             "files": new.files,
             "previous": new.previous,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def _written(
     return Manifest(
         format=FORMAT_VERSION,
         generation=new.name,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         semrec_version=__version__,
         faiss_version=load_faiss().__version__,
         count=source.count,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
                 new.link(saved.generation, name)
         later = {
             "generation": new.name,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "semrec_version": __version__,
             "faiss_version": load_faiss().__version__,
             "files": new.files,

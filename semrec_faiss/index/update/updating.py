@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ def manifest_after(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, part
     return manifest.model_copy(
         update={
             "generation": new.name,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "semrec_version": __version__,
             "count": count_after(saved, plan),
             "users": manifest.users + plan.users.new - len(plan.users.removed),

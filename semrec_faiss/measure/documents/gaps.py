@@ -11,7 +11,7 @@ from semrec_faiss.measure.documents.fields import Part
 from semrec_faiss.measure.documents.results import NotMeasured, gaps_apart
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class WithGaps(Part):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -59,7 +59,7 @@ def stamp_of_this_run(arguments: Sequence[str] | None = None) -> Stamp:
         arguments: the command line behind the program's name; this process's own by default.
     """
     return Stamp(
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(sys.argv[1:] if arguments is None else arguments),
         git=git_state(Path(__file__).resolve().parents[3]),
         versions=_versions(),

@@ -54,7 +54,7 @@ class Column:
         return bool(self.spec) if self.right is None else self.right
 
 
-Columns = list[Union[str, Column]]  # noqa: UP007 - evaluated here, on Python 3.10 too
+Columns = list[str | Column]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from semrec_faiss.arguments import Name, flag_of, names_of
 from semrec_faiss.data.titles.catalog import Catalog
