@@ -221,7 +221,7 @@ def run_python(
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=seconds,
         check=False,
         cwd=cwd,

@@ -289,7 +289,10 @@ def compiled(launch: Launch, card: Card) -> Compiled:
         binary = Path(folder) / "kernel.cubin"
         binary.write_bytes(made.asm["cubin"])
         told = subprocess.run(
-            [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", binary], capture_output=True, text=True, check=True
+            [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", binary],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
         ).stdout
     numbers = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", told)}
     return Compiled(int(made.metadata.shared), numbers["REG"], numbers["STACK"] + numbers["LOCAL"])

@@ -40,7 +40,7 @@ with only_writer(*map(Path, sys.argv[1:])):
 def holding(*paths: Path) -> subprocess.Popen[str]:
     """Another process that has the lock until its input ends."""
     command = [sys.executable, "-c", HOLD, *map(str, paths)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
     assert other.stdout is not None and other.stdout.readline() == "here\n"
     return other
 

@@ -153,7 +153,7 @@ def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
         "    print('here', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as other:
         assert other.stdout is not None and other.stdout.readline() == "here\n"
         with pytest.raises(UsageError, match=r"another process is writing .*out"), new_folder(tmp_path / "out"):
             pass
@@ -176,7 +176,7 @@ def test_a_terminated_command_leaves_nothing_half_written(tmp_path: Path) -> Non
     )
     command = [sys.executable, "-c", program, str(tmp_path / "out"), str(tmp_path / "file")]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8") as running:
         assert running.stdout is not None and running.stdout.readline() == "here\n"
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=HANG_SECONDS) == 143

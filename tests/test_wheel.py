@@ -42,7 +42,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(words: list[str], programs: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "160"}
     command = [str(programs / words[0]), *words[1:]]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=HANG_SECONDS)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", cwd=cwd, env=environment, timeout=HANG_SECONDS
+    )
 
 
 def test_it_does_all_of_the_readme_and_of_the_other_pages_what_names_a_checkout(

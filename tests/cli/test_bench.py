@@ -160,7 +160,9 @@ def test_a_whole_run_on_an_index_of_ones_own(tmp_path: Path) -> None:
     asked = {"index": {"type": "ivf_flat", "build": {"nlist": 4}}, "device": {"kind": "cpu"}}
     build_index(config_from_dict(asked).of(data).model_copy(update={"output": index}))
     command = [sys.executable, "-m", "semrec_faiss", "bench", "search", str(index), "--repeats", "2"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr
     assert f"wrote {tmp_path / 'out' / 'bench-search-cpu-ivf_flat.json'}" in done.stderr.splitlines()
     written = json.loads((tmp_path / "out" / "bench-search-cpu-ivf_flat.json").read_text(encoding="utf-8"))

@@ -158,7 +158,7 @@ def test_ctrl_c_while_semrec_still_imports_shows_no_traceback(tmp_path: Path) ->
     (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     ended = subprocess.run(
-        [sys.executable, "-m", "semrec_faiss", "--help"], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "semrec_faiss", "--help"], env=environment, capture_output=True, encoding="utf-8"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\ninterrupted\n")
 
@@ -172,7 +172,7 @@ def test_lazy_group_imports_a_command_only_when_asked() -> None:
 @pytest.mark.slow
 def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     command = f"{sys.executable} -m semrec_faiss doctor --json | head -c 1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
     assert result.stdout == "{"
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
@@ -182,14 +182,14 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["--help", "doctor", "dataset synth --help"])
 def test_a_closed_output_is_no_error(command: str) -> None:
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m semrec_faiss {command} >&-"], capture_output=True, text=True
+        ["bash", "-c", f"{sys.executable} -m semrec_faiss {command} >&-"], capture_output=True, encoding="utf-8"
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
     command = f"{sys.executable} -m semrec_faiss info {tmp_path / 'none'} 2>&-"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stdout) == (4, "")
 
 
@@ -213,6 +213,6 @@ def test_a_pipe_that_is_closed_early_is_no_failure() -> None:
         "'info', callback=lambda: [click.echo('line ' * 20) for _ in range(20_000)]); main.run()"
     )
     shell = f'{sys.executable} -c "{program}" info | head -1; echo ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=HANG_SECONDS)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert done.stdout.splitlines() == ["line " * 20, "0"], done.stderr
     assert done.stderr == ""

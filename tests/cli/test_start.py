@@ -24,7 +24,7 @@ def command():
 main.run = command
 start.run()
 """
-    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, timeout=HANG_SECONDS)
+    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert (done.returncode, done.stderr) == (code, "")
     return done.stdout
 
@@ -73,6 +73,6 @@ def test_threads_that_are_at_work_end_first() -> None:
 
 def test_an_error_of_another_kind_is_told_by_the_interpreter() -> None:
     program = "from semrec_faiss.cli import main, start; main.run = lambda: 1 / 0; start.run()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG_SECONDS)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr

@@ -108,7 +108,7 @@ def without_address(told: str) -> str:
 def begun(script: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a driver."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
 
 
 def read(driver: subprocess.Popen[str]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_what_a_partial_answer_did_not_see_is_seen_once_the_shard_is_back(
     """Once a fault: values and genres read meanwhile were kept, and lacked those of the lost shard for ever."""
     made = make_data_folder(tmp_path / "data", titles=60)
     path = made.root / "media" / "metadata.jsonl"
-    lines = [json.loads(line) | {"year": 1950 + at % 7} for at, line in enumerate(path.read_text().splitlines())]
+    lines = [json.loads(line) | {"year": 1950 + at % 7} for at, line in enumerate(path.read_text("utf-8").splitlines())]
     lines[50]["genres"] = ["Opera"]
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     config = world.config | {"dataset": str(made.root)}

@@ -59,7 +59,7 @@ def _a_head() -> Iterator[Any]:
 
 def _driver(work: str, address: str, arguments: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", DRIVER, work, address, json.dumps(arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def _until(is_so: Callable[[], bool], drivers: list[subprocess.Popen[str]]) -> None:

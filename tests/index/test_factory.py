@@ -229,7 +229,7 @@ def test_a_factory_string_with_a_senseless_number_never_ends_the_process(factory
         [sys.executable, "-c", program],
         cwd=repo,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=HANG_SECONDS,
         check=False,
         env={"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": ""},

@@ -60,7 +60,7 @@ def open_page(tmp_path: Path) -> Callable[..., OpenedPage]:
         save_text(html_page(document), page)
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         command = [browser, *FLAGS.split(), f"--window-size={width},900", profile, "--dump-dom", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
         return OpenedPage(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 
     return opened

@@ -70,7 +70,12 @@ def test_readmes_commands_bring_every_recommendation_into_postgres(server: dict[
         subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path, env=os.environ | server, timeout=HANG_SECONDS)
     asked = "COPY (SELECT user_id, rank, media_id, title, score FROM recs ORDER BY user_id, rank) TO STDOUT CSV"
     held = subprocess.run(
-        ["psql", "-c", asked], check=True, capture_output=True, text=True, env=os.environ | server, timeout=HANG_SECONDS
+        ["psql", "-c", asked],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | server,
+        timeout=HANG_SECONDS,
     ).stdout
     (tmp_path / "held.csv").write_text(held, encoding="utf-8")
     with duckdb.connect() as connection:

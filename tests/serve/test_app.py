@@ -413,5 +413,5 @@ before = {{name for name in sys.modules if name.startswith("pyarrow")}}
 arrow_stream(Recommender.open({str(index)!r}).similar("m00001", 3))
 print(sorted({{name for name in sys.modules if name.startswith("pyarrow")}} - before))
 """
-    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=HANG_SECONDS)
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr

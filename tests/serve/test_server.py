@@ -46,7 +46,7 @@ class Process:
         patient = ("--grace-seconds", str(HANG_SECONDS), "--deadline-ms", str(1000 * HANG_SECONDS))
         command = [*under, sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
         command += [*patient, *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
         assert self.process.stderr is not None
         self.said: list[str] = []
         found = None
@@ -103,7 +103,7 @@ def test_the_readmes_examples_run(demo: Process, language: str, runner: list[str
         pytest.skip(f"{needs} is not installed")
     (example,) = examples(language)
     text = example.replace("127.0.0.1:8080", f"127.0.0.1:{demo.port}")
-    result = subprocess.run([*runner, text], capture_output=True, text=True, timeout=HANG_SECONDS)
+    result = subprocess.run([*runner, text], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert result.returncode == 0, result.stderr
     assert holds in result.stdout
 
@@ -336,7 +336,7 @@ def test_schemathesis_finds_nothing(demo: Process, tmp_path: Path) -> None:
     result = subprocess.run(
         [*command, "--config-file", str(config), "run", address, *options],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=tmp_path,
         timeout=2 * HANG_SECONDS,
     )

@@ -105,7 +105,7 @@ def git_state(folder: Path) -> Git | None:
 
 def _output_of(command: list[str], folder: Path | None = None) -> str | None:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -144,7 +144,7 @@ def output_of(command: Sequence[str]) -> str:
 
 def _run(command: Sequence[str], *, through: Sequence[str] = (), bytecode: str | None = None) -> str:
     environment = _environment() if bytecode is None else _keeping(bytecode)
-    done = subprocess.run([*through, *command], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*through, *command], env=environment, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         shown = shlex.join(["python", *command[1:]])
         said = done.stderr.strip() or "it said nothing"

@@ -25,7 +25,9 @@ class Server:
     def __init__(self, index: Path, flags: Sequence[str]) -> None:
         """Start it; raises DeviceError where it does not."""
         command = [sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
-        self._process = subprocess.Popen([*command, "--log-level", "error", *flags], stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [*command, "--log-level", "error", *flags], stderr=subprocess.PIPE, encoding="utf-8"
+        )
         assert self._process.stderr is not None
         said, found = "", None
         while found is None:

@@ -51,7 +51,7 @@ class Shard:
 
     def change_title(self) -> None:
         path = self.media / "metadata.jsonl"
-        path.write_text(path.read_text().replace("Film 1 ", "Another film ", 1))
+        path.write_text(path.read_text("utf-8").replace("Film 1 ", "Another film ", 1), "utf-8")
 
     def change_settings(self) -> None:
         self.settings["index"] = {"type": "hnsw"}

@@ -88,7 +88,7 @@ def test_parquet_csv_and_a_folders_own_are_read_alike(source: Path, tmp_path: Pa
 def test_ratings_of_movielens_are_spelled_as_its_titles_are(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ml"
     shutil.copytree(source / "texts", folder)
-    lines = [json.loads(line) for line in (folder / "media/metadata.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "media/metadata.jsonl").read_text("utf-8").splitlines()]
     told = "".join(json.dumps(line | {"media_id": f"ml_{n:08d}"}) + "\n" for n, line in enumerate(lines))
     (folder / "media/metadata.jsonl").write_text(told)
     (tmp_path / "ratings.csv").write_text(

@@ -26,7 +26,7 @@ HOME = Path(titles.__file__).parents[3]
 
 def run(program: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=HANG_SECONDS, **options)
+    return subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=HANG_SECONDS, **options)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -206,7 +206,7 @@ def kill_at_rename(folder: Path, nth: int, *options: str) -> bool:
     """Embed in another process that is killed just before its ``nth`` rename; say whether it got that far."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLER, str(folder), str(nth), *options]
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode != 0
 

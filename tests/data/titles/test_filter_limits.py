@@ -186,7 +186,10 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
         sys.exit(code)
     """
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "asking\n"

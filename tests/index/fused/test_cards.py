@@ -80,7 +80,7 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
         [sys.executable, str(script), "--samples", "".join(map(str, card.capability))],
         env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=2 * HANG_SECONDS,
         check=True,
     )

@@ -43,7 +43,7 @@ def heard(cache: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", COMPILE_TWO],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=own,
         timeout=HANG_SECONDS,
         check=False,

@@ -93,6 +93,6 @@ from triton.runtime.cache import triton_key
 print(triton_key.cache_info().currsize)
 """
     said = subprocess.run(
-        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=HANG_SECONDS, check=True
+        [sys.executable, "-c", asked], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS, check=True
     )
     assert said.stdout.split() == ["1"]

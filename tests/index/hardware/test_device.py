@@ -77,7 +77,9 @@ def test_faiss_is_loaded_with_block_sizes_that_suit_batches() -> None:
 def test_threads_share_cores_unless_told_otherwise(given: dict[str, str], spins: str | None) -> None:
     code = "import os, semrec_faiss.index.hardware.device as d; d.load_faiss(); print(os.environ.get('GOMP_SPINCOUNT'))"
     others = {name: value for name, value in os.environ.items() if name not in WAITING}
-    done = subprocess.run([sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | given, capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == str(spins)
 
 

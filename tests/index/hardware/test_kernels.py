@@ -49,7 +49,7 @@ def test_old_kernels_give_way_to_those_of_haswell_and_multiply_right() -> None:
     done = subprocess.run(
         [sys.executable, "-c", AS_ON_A_NEW_PROCESSOR],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=plain,
         timeout=HANG_SECONDS,
         check=False,
