@@ -6,6 +6,7 @@ Of 119,743 ids that no cache of the processor holds, 1,000 are found in less tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class KnownIds:
         bits = max(1, len(ids).bit_length())
         self._shift = np.uint64(64 - bits)
         starts = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._first = self._sorted.searchsorted(starts).astype(row_type(len(ids)))
+        self._first: NDArray[np.signedinteger[Any]] = self._sorted.searchsorted(starts).astype(row_type(len(ids)))
         """By the first bits of a hash: where those with these begin."""
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
