@@ -55,7 +55,7 @@ class ShardedSaved(SavedIndex):
 
     def matching(self, where: str) -> Rows:
         """Return the rows of titles for which a SQL expression holds, ascending; raises UsageError for a mistake."""
-        mask = self.searcher.restriction(Wish(1, Filter(where)), None).mask
+        mask = self.searcher.restriction(Wish(1, Filter(where))).mask
         return np.arange(self.shards.count) if mask is None else np.flatnonzero(mask)
 
     def vectors_to_compare(self, rows: Rows) -> Vectors:

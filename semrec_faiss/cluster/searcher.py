@@ -18,7 +18,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.table import create_table, insert_titles
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.exclusions import Exclusions, either
 from semrec_faiss.search.diversity import UNREAD, Groups
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.likeness import LikenessQuery
@@ -48,7 +48,7 @@ class ShardedSearcher(Searcher):
     def run(self, queries: Vectors | UserRows, wish: Wish, exclusions: Exclusions | None = None) -> TopK:
         """Find what ``wish`` asks for; see `Searcher.run`."""
         if isinstance(queries, UserRows):
-            exclusions, queries = queries.exclusions, queries.vectors
+            exclusions, queries = either(queries.exclusions, exclusions), queries.vectors
         self._check_k(wish)
         allowed = self.allowed(wish)
         if wish.variety.is_plain:
@@ -74,7 +74,7 @@ class ShardedSearcher(Searcher):
         clauses = self._clauses(wish.filter) if wish.filter.says_something else ()
         return Allowed(clauses, tuple(self.titles.find(title) for title in wish.exclude))
 
-    def restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
+    def restriction(self, wish: Wish, queries: int = 1, exclusions: Exclusions | None = None) -> Restriction:
         """Return what ``wish`` and exclusions allow, fetched as a mask of all titles."""
         allowed = self.allowed(wish)
         if allowed == Allowed():

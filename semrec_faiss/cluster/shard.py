@@ -159,8 +159,8 @@ class ShardServer:
 
     def mask(self, allowed: Allowed) -> NDArray[np.uint8]:
         """Tell which titles are allowed, eight in a byte."""
-        mask = self._asked.searcher.restriction(self._wish(allowed, 1), None).mask
-        return np.packbits(np.ones(self._asked.index.count, np.bool_) if mask is None else mask)
+        restriction = self._asked.searcher.restriction(self._wish(allowed, 1))
+        return np.packbits(restriction.allows(np.arange(restriction.titles)[None])[0])
 
     def before(self, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:
         """Count this shard's titles, but for its own ``left_out``, that come before one with this row and score."""

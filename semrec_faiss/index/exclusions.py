@@ -13,6 +13,10 @@ from semrec_faiss.arrays import Mask, Rows
 SCRATCH_BYTES = 16 << 20
 """Memory for one block of the table (queries × titles) that excluded rows are looked up in: fits the caches."""
 
+MOST_LISTED = 1 << 14
+"""Rows that a wish excludes are listed for each query, up to so many of all queries together; of more a mask is made.
+Recordings of type fused have room for so many."""
+
 FEW_CANDIDATES = 64
 """Up to so many a query are looked up one by one, which takes half the time of the table."""
 
@@ -43,8 +47,9 @@ class Exclusions:
 
     @classmethod
     def same_for_all(cls, queries: int, rows: Sequence[int]) -> Exclusions:
-        """Exclude the same few rows from every query."""
-        return cls.of([rows] * queries)
+        """Exclude the same few rows from every query; repeats count once."""
+        own = np.unique(np.asarray(rows, dtype=np.int64))
+        return cls(np.arange(queries + 1) * len(own), np.tile(own, queries))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -60,6 +65,19 @@ class Exclusions:
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         starts = np.repeat(self.offsets[queries] - offsets[:-1], counts)
         return Exclusions(offsets, self.rows[starts + np.arange(offsets[-1])])
+
+    def besides(self, others: Exclusions) -> Exclusions:
+        """Return what either excludes, query by query and without repeats."""
+        titles = 1 + int(max(self.rows.max(initial=0), others.rows.max(initial=0)))
+        either = np.concatenate((self._numbered(titles), others._numbered(titles)))
+        either.sort(kind="stable")  # which merges what is in order already
+        either = either[np.concatenate(([True], either[1:] != either[:-1]))[: len(either)]]
+        offsets = either.searchsorted(np.arange(len(self) + 1) * titles)
+        return Exclusions(offsets, either % titles)
+
+    def _numbered(self, titles: int) -> Rows:
+        """Return queries and rows as one number each, of so many titles: int64."""
+        return np.repeat(np.arange(len(self), dtype=np.int64) * titles, self.counts) + self.rows
 
     def within(self, first: int, last: int) -> Exclusions:
         """Return those of the rows from ``first`` to ``last`` - 1, counted from ``first``."""
@@ -95,16 +113,22 @@ class Exclusions:
 
     def _look_up(self, candidates: Rows, titles: int) -> Mask:
         """Look each candidate up among what its query excludes, queries and titles as one number each."""
-        own = np.arange(len(self), dtype=np.int64) * titles
-        known = np.repeat(own, self.counts) + self.rows
+        known = self._numbered(titles)
         if not len(known):
             return np.zeros(candidates.shape, np.bool_)
         if not (known[1:] >= known[:-1]).all():  # one of the lists is in another order
             known.sort()
-        asked = own[:, None] + candidates
+        asked = np.arange(len(self), dtype=np.int64)[:, None] * titles + candidates
         at = np.minimum(known.searchsorted(asked), len(known) - 1)
         contained: Mask = (known[at] == asked) & (candidates >= 0)
         return contained
+
+
+def either(some: Exclusions | None, others: Exclusions | None) -> Exclusions | None:
+    """Return what either excludes, where there is any."""
+    if some is None:
+        return others
+    return some if others is None else some.besides(others)
 
 
 def part_of(exclusions: Exclusions | None, part: slice) -> Exclusions | None:

@@ -78,7 +78,7 @@ class Likeness:
     def pool(self, asked: LikenessQuery, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the ``wish.k`` titles most like what is asked, however varied they are to be."""
         started = time.perf_counter()
-        restriction = self._searcher.restriction(wish, exclusions)
+        restriction = self._searcher.restriction(wish, 1, exclusions)
         scores, near = self._cosines(asked)
         allowed = restriction.rows[restriction.allows(restriction.rows[None, :])[0]]
         k = min(wish.k, len(scores))

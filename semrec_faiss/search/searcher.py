@@ -14,13 +14,14 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.cpu.exact import VectorsOf
-from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, either
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.restriction import Restriction
-from semrec_faiss.search.restricted.topk import Strategy, restricted_top_k, users_top_k
+from semrec_faiss.search.restricted.strategy import USUAL_BATCH
+from semrec_faiss.search.restricted.topk import FEW_EXCLUDED, Strategy, restricted_top_k, users_top_k
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 
@@ -60,17 +61,18 @@ class Searcher:
         Args:
             queries: float32 (queries, dim), prepared by the index; or users, who say themselves what they exclude.
             wish: what is wanted.
-            exclusions: rows that single queries must not return.
+            exclusions: rows that single queries must not return besides.
 
         Raises:
             UsageError: k, the filter or the variety is out of range or not understood.
             NotFoundError: an excluded title that does not exist.
         """
+        wish, exclusions = self.listed(wish, len(queries), exclusions)
         if isinstance(queries, UserRows):
-            held = self._on_gpu(queries, wish)
+            held = self._on_gpu(queries, wish, exclusions)
             if held is not None:
-                return users_top_k(self.index, held, queries, wish.k, self._restriction(wish, None)[0])
-            exclusions, queries = queries.exclusions, queries.vectors
+                return users_top_k(self.index, held, queries, wish.k, self._restriction(wish, exclusions)[0])
+            exclusions, queries = either(queries.exclusions, exclusions), queries.vectors
         started = time.perf_counter()
         restriction, gathered = self._restriction(wish, exclusions)
         filtering = Stage("filter", len(queries), restriction.allowed, (time.perf_counter() - started) * 1e3)
@@ -89,14 +91,32 @@ class Searcher:
             found.stages.insert(0, filtering)
         return found
 
-    def _on_gpu(self, asked: UserRows, wish: Wish) -> HeldUsers | None:
+    def listed(self, wish: Wish, queries: int, exclusions: Exclusions | None) -> tuple[Wish, Exclusions | None]:
+        """Join what a wish excludes with what single queries do, so that it costs no mask of all titles.
+
+        A wish that excludes too many titles for that is returned as it is. How many are too many must not hang on the
+        batch where what is found hangs on the strategy.
+
+        Raises:
+            NotFoundError: an excluded title that does not exist.
+        """
+        many = len(wish.exclude) * (queries if self.index.exact else USUAL_BATCH)
+        if not 0 < many <= MOST_LISTED:
+            return wish, exclusions
+        rows = [self.titles.find(title) for title in wish.exclude]
+        return replace(wish, exclude=()), either(exclusions, Exclusions.same_for_all(queries, rows))
+
+    def _on_gpu(self, asked: UserRows, wish: Wish, exclusions: Exclusions | None) -> HeldUsers | None:
         """Return the users on the GPU where they are, and the wish is one that the kernels grant.
+
+        ``exclusions`` besides what users have seen are dropped from longer lists, so they must be few.
 
         They are copied there when the second question about users comes: for one it would not pay.
         """
         if self.index.fused is None or not wish.variety.is_plain or wish.strategy not in ("auto", "masked"):
             return None
-        if wish.k > min(self.index.count, self.index.k_limit or self.index.count):
+        few = 0 if exclusions is None else int(exclusions.counts.max(initial=0))
+        if few > FEW_EXCLUDED or wish.k + few > min(self.index.count, self.index.k_limit or self.index.count):
             return None
         with self._lock:
             self._user_questions += 1
@@ -104,9 +124,9 @@ class Searcher:
                 self._held = self.index.hold_users(asked.users)
             return self._held
 
-    def restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
-        """Return what ``wish`` and exclusions allow; raises as `run` does."""
-        return self._restriction(wish, exclusions)[0]
+    def restriction(self, wish: Wish, queries: int = 1, exclusions: Exclusions | None = None) -> Restriction:
+        """Return what ``wish`` allows so many queries, and exclusions each of them; raises as `run` does."""
+        return self._restriction(*self.listed(wish, queries, exclusions))[0]
 
     def chosen(self, count: int, wish: Wish, pool_of: PoolOf, vectors_of: VectorsOf | None = None) -> TopK:
         """Take what ``wish`` asks for from lists that are scored in another way than by one vector per query.
@@ -125,7 +145,7 @@ class Searcher:
 
     def check(self, wish: Wish) -> None:
         """Look at everything in a wish that can be a mistake, and raise what `run` would, without searching."""
-        self._restriction(wish, None)
+        self.restriction(wish)
         for name in wish.variety.max_per:
             self.group(name)
 

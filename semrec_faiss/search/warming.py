@@ -144,7 +144,7 @@ def _of_few_titles(recommender: Recommender, k: int) -> Iterator[_Kind]:
 
 def _shelved(recommender: Recommender, wish: Wish, ask: Callable[..., object], *given: object) -> None:
     """Ask when the titles that the wish's filter lets through lie together, where not all do."""
-    mask, fused = recommender.searcher.restriction(wish, None).mask, recommender.index.fused
+    mask, fused = recommender.searcher.restriction(wish).mask, recommender.index.fused
     if fused is not None and mask is not None:
         fused.shelve(mask)
     ask(*given)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
-from semrec_faiss.index.exclusions import Exclusions, part_of
+from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
 from semrec_faiss.index.fused.plan import bitmap_words
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
@@ -25,7 +25,7 @@ SENT_APART = 256 << 10
 SENT_IN_PART = 4 << 20
 """Bytes of queries that are copied to page-locked memory while those before them are on their way."""
 
-LEAST_LISTED, LISTED_EACH = 1 << 14, 512
+LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
 
 BITMAP_WORDS, LISTED_AT_ONCE = 2048, 256

@@ -53,7 +53,7 @@ class Asked:
         searcher: what they are asked of.
         queries: float32 (queries, dim), prepared by its index; or users.
         wish: what is wanted; checked already, so that a mistake in it is not found in a batch.
-        exclusions: rows that single queries must not return.
+        exclusions: rows that single queries must not return; of users besides what they have seen.
         due: when it is no longer wanted, by `time.monotonic`; None for never.
         callers: how many have been joined in it.
         since: when it began to wait, by `time.monotonic`.
@@ -106,6 +106,7 @@ class BatchedSearcher(Searcher):
         Raises:
             TooLateError: the search had not begun when its time was up.
         """
+        wish, exclusions = self.listed(wish, len(queries), exclusions)
         if wish is not plain(wish.k):
             self.check(wish)
         return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))

@@ -196,7 +196,8 @@ class ProfileSearch:
 
     def _popular(self, users: int, liked: float, wish: Wish, exclusions: Exclusions | None) -> TopK:
         """List the titles that most users like, the same for everybody but for what is excluded; scores count users."""
-        restriction = self._searcher.restriction(wish, exclusions)
+        restriction = self._searcher.restriction(wish, users, exclusions)
+        exclusions = restriction.exclusions
         counts = self.liked_by(liked)
         order = np.lexsort((np.arange(len(counts)), -counts))
         if restriction.mask is not None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.index.exclusions import either
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
@@ -117,23 +118,30 @@ def users_top_k(index: VectorIndex, held: HeldUsers, asked: UserRows, k: int, re
         held: the users there.
         asked: which of them.
         k: how many; at most the index's limit.
-        restriction: the mask that they share.
+        restriction: the mask that they share, and few rows that they must not be given besides what they have seen.
     """
     started = time.perf_counter()
-    found = index.search_users(held, asked.rows, k, restriction.mask, without_seen=not asked.include_seen)
-    stages = [Stage("masked", len(asked), k, since(started))]
+    besides = restriction.exclusions
+    few = 0 if besides is None else int(besides.counts.max(initial=0))
+    found = index.search_users(held, asked.rows, k + few, restriction.mask, without_seen=not asked.include_seen)
+    rows, scores = found.rows, found.scores
+    if few:  # as many more are found sooner than a bitmap is made
+        kept = TopK.empty(len(asked), k)
+        take_first(rows, scores, restriction.allows(rows), np.arange(len(asked)), kept)
+        rows, scores = kept.rows, kept.scores
+    stages = [Stage("masked", len(asked), k + few, since(started))]
     excluded = asked.excluded_counts
-    is_plain = restriction.mask is None and excluded.max(initial=0) <= 1
+    is_plain = restriction.mask is None and excluded.max(initial=0) + few <= 1
     strategy = "index" if is_plain else "masked"
 
     def matching() -> Rows:
-        if restriction.mask is None:
+        if restriction.mask is None and besides is None:
             return restriction.allowed - excluded
-        mine = replace(restriction, exclusions=asked.exclusions)
+        mine = replace(restriction, exclusions=either(asked.exclusions, besides))
         return restriction.allowed - mine.excluded_counts(len(asked))
 
     nothing = np.empty(0, np.int64)
-    result = CountedLater(found.rows, found.scores, nothing, index.exact, strategy, stages, count=matching)
+    result = CountedLater(rows, scores, nothing, index.exact, strategy, stages, count=matching)
     _add_unproven(result, found.repeated, found.scanned, restriction.allowed)
     _check_finite(index, result)
     return result

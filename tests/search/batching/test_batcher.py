@@ -40,7 +40,7 @@ class Held:
             self.batches.append(len(queries))
             self.held.set()
             assert self.let_go.wait(HANG_SECONDS)
-            if (np.abs(queries) > POISON / 2).any():
+            if isinstance(queries, np.ndarray) and (np.abs(queries) > POISON / 2).any():
                 raise DataError("a score is larger than a float32 can hold")
             return run(searcher, queries, wish, exclusions)
 
@@ -92,6 +92,28 @@ def test_what_comes_while_the_device_is_busy_goes_together_by_kind(library: Any,
         for future in [first, *fives, *sixes]:
             future.result(HANG_SECONDS)
     assert sorted(held.batches) == [1, 3, 7]
+
+
+def test_who_excludes_titles_is_searched_with_the_others(library: Any, held: Held) -> None:
+    asks: list[Callable[[Recommender], Any]] = [
+        lambda one: one.similar("m00001", 5),
+        lambda one: one.similar("m00002", 5, exclude=["m00009", "m00010"]),
+        lambda one: one.similar("m00003", 5, exclude="m00011"),
+        lambda one: one.recommend(library.user_ids[30], 5),
+        lambda one: one.recommend(library.user_ids[31], 5, exclude=["m00009", "m00010"]),
+    ]
+    with Batcher() as batcher, ThreadPoolExecutor(8) as threads:
+        together = Recommender.open(library.output, batcher=batcher)
+        first = threads.submit(together.similar, "m00000", 5)
+        assert held.held.wait(HANG_SECONDS)
+        asked = [threads.submit(ask, together) for ask in asks]
+        until(lambda: batcher.waiting == len(asks))
+        held.let_go.set()
+        first.result(HANG_SECONDS)
+        answers = [one.result(HANG_SECONDS) for one in asked]
+    assert sorted(held.batches) == [1, 2, 3], "titles, and users"
+    alone = Recommender.open(library.output)
+    assert [told(answer) for answer in answers] == [told(ask(alone)) for ask in asks]
 
 
 def test_a_mistake_is_the_callers_own(library: Any, held: Held) -> None:

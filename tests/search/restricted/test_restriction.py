@@ -142,3 +142,26 @@ def test_more_than_one_row_is_told_from_one() -> None:
     assert not Restriction(10, None, two).excludes_one_at_most
     assert not Restriction(10, np.ones(10, np.bool_)).excludes_one_at_most
     assert Restriction(10).excludes_one_at_most
+
+
+@EACH
+@given(LISTS, st.data())
+def test_what_either_excludes(lists: list[list[int]], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(ROWS, min_size=len(lists), max_size=len(lists)))
+    some, others = Exclusions.of(lists), Exclusions.of(rows)
+    joined = exclusions.either(some, others)
+    assert joined is not None
+    sets = [sorted({*one, *other}) for one, other in zip(lists, rows, strict=True)]
+    assert np.split(joined.rows, joined.offsets[1:-1])[0].tolist() == sets[0]
+    assert [joined.take(np.array([query])).rows.tolist() for query in range(len(lists))] == sets
+    assert joined.counts.tolist() == [len(one) for one in sets]
+    assert exclusions.either(some, None) is some and exclusions.either(None, others) is others
+    assert exclusions.either(None, None) is None
+
+
+def test_what_either_excludes_of_lists_in_another_order() -> None:
+    seen = Exclusions(np.array([0, 3, 3]), np.array([9, 2, 5], np.int32))
+    joined = seen.besides(Exclusions.same_for_all(2, [5, 4]))
+    assert (joined.offsets.tolist(), joined.rows.tolist()) == ([0, 4, 6], [2, 4, 5, 9, 4, 5])
+    nothing = Exclusions.of([]).besides(Exclusions.same_for_all(0, [5, 4]))
+    assert (len(nothing), nothing.rows.tolist()) == (0, [])
