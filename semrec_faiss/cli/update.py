@@ -159,9 +159,10 @@ def _updater(ray: str | None) -> Callable[..., UpdateSummary]:
 
 def _told(index: Path, summary: UpdateSummary, *, dry_run: bool) -> list[str]:
     lines = [f"{what}: {_counts(counts)}" for what, counts in (("titles", summary.titles), ("users", summary.users))]
-    if summary.seen or summary.seen_ignored:
+    if summary.seen or summary.seen_known or summary.seen_ignored:
+        known = f", {summary.seen_known} there already" if summary.seen_known else ""
         ignored = f", {summary.seen_ignored} of unknown titles or users ignored" if summary.seen_ignored else ""
-        lines.append(f"seen: {summary.seen} added{ignored}")
+        lines.append(f"seen: {summary.seen} added{known}{ignored}")
     if dry_run:
         return [*lines, f"{index} would hold {summary.title_count} titles and {summary.user_count} users"]
     size = f", {as_size(summary.bytes_written)} written" if summary.bytes_written else ", unchanged"

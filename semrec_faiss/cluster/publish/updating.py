@@ -31,7 +31,7 @@ from semrec_faiss.index.saved.titles import fields_of, write_fields
 from semrec_faiss.index.update.compaction import write_held_users
 from semrec_faiss.index.update.plan import Change, Kind, UpdatePlan, planned
 from semrec_faiss.index.update.profiles import affected_users, write_affected
-from semrec_faiss.index.update.segment import Written, write_segment
+from semrec_faiss.index.update.segment import SeenCounts, Written, write_segment
 from semrec_faiss.index.update.updating import (
     COMPACT_AT,
     MOST_SEGMENTS,
@@ -91,7 +91,7 @@ def update_shards(
     with directory.writing(wait), _opened(directory, asks) as saved:
         plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
-            return summary_of(saved.generation, plan, (0, 0), 0, is_compacted=False)
+            return summary_of(saved.generation, plan, SeenCounts(), 0, is_compacted=False)
         generation, written, size = _publish(directory, saved, plan, strict, compact_at, progress)
         anew = None
         if segments_of(generation) >= MOST_SEGMENTS or (
@@ -100,8 +100,7 @@ def update_shards(
             anew = if_possible(lambda: _compacted(directory, opened_front(directory.path, _ON_CPU), progress))
         generation = generation if anew is None else anew
         _tell_uneven(listed_in(generation))
-        seen = (written.seen_rows, written.ignored)
-        return summary_of(generation, plan, seen, size, is_compacted=anew is not None)
+        return summary_of(generation, plan, written.seen, size, is_compacted=anew is not None)
 
 
 def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, progress: Progress = silent) -> Generation:

@@ -213,6 +213,18 @@ class SavedUsers:
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return offsets, np.ascontiguousarray(columns["title_row"])
 
+    def seen_by(self, users: Rows) -> tuple[Rows, Rows]:
+        """Return what some users have seen, read by itself: rows of users and of titles, int64 (n,) each, any order."""
+        segments = self._segments
+        places = users if segments is None else np.flatnonzero(np.isin(segments.users.now, users))
+        files = [self._columns(name, "user_row, title_row", of=places) for name in self._seen_files]
+        who = np.concatenate([np.empty(0, np.int64), *(columns["user_row"] for columns in files)])
+        what = np.concatenate([np.empty(0, np.int64), *(columns["title_row"] for columns in files)])
+        if segments is not None:
+            who, what = segments.users.now[who], segments.titles.now[what]
+        there = what != GONE
+        return who[there], what[there]
+
     @cached_property
     def history(self) -> History:
         """What users have seen, with ratings and timestamps where the index has them."""
@@ -283,14 +295,21 @@ class SavedUsers:
             None if timestamps is None else timestamps[part],
         )
 
-    def _columns(self, name: str, wanted: str) -> dict[str, NDArray[Any]]:
-        """Read columns of a Parquet file of the generation; raises DamagedIndexError where DuckDB cannot."""
+    def _columns(self, name: str, wanted: str, of: Rows | None = None) -> dict[str, NDArray[Any]]:
+        """Read columns of a Parquet file of the generation, or only rows of some users, by the numbers that it has.
+
+        Raises:
+            DamagedIndexError: DuckDB cannot.
+        """
         import duckdb
 
         path = literal_path(self._generation.file(name))
         with session() as connection:
             try:
                 sql = f"SELECT {wanted} FROM read_parquet($1, hive_partitioning = false)"
+                if of is not None:
+                    connection.register("users", {"number": of})
+                    sql += " SEMI JOIN users ON user_row = number"
                 columns: dict[str, NDArray[Any]] = connection.execute(sql, [path]).fetchnumpy()
             except duckdb.Error as error:
                 raise DamagedIndexError(

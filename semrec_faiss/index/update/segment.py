@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,21 +48,29 @@ from semrec_faiss.index.update.plan import Kind, UpdatePlan
 from semrec_faiss.index.update.returning import returning, write_media_ids
 
 
+class SeenCounts(NamedTuple):
+    """What users have seen since, counted: pairs of a user and a title that are new, or were there already; and rows
+    that name unknown users or titles.
+    """
+
+    added: int = 0
+    known: int = 0
+    ignored: int = 0
+
+
 @dataclass(frozen=True)
 class Written:
     """A segment that was written.
 
     Attributes:
         segment: what the manifest says of it.
-        seen_rows: rows of what users have seen since.
-        ignored: further such rows, which name unknown users or titles.
+        seen: what users have seen since, counted.
         seen_users: the ids of the users who have seen something since.
         returned: whether new titles had been seen before.
     """
 
     segment: Segment
-    seen_rows: int
-    ignored: int
+    seen: SeenCounts
     seen_users: Sequence[str]
     returned: bool
 
@@ -86,7 +95,7 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
         bounds = write_segment_bounds(new, file_of(name, BOUNDS), saved.generation, plan.titles.vectors)
         segment = segment.model_copy(update=bounds)
     if not plan.seen and not back.seen:
-        return Written(segment, 0, 0, (), returned=back.any)
+        return Written(segment, SeenCounts(), (), returned=back.any)
     since = _read_seen(saved, plan, titles, users, strict=strict)
     known = len(users.now) + len(written)
     if since.unlisted is not None:
@@ -95,13 +104,12 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     if len(seen.users):
         rows = (seen.users, seen.titles, seen.ratings, seen.timestamps)
         write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN))
-    return Written(segment, since.added, since.ignored, since.who, returned=back.any)
+    return Written(segment, since.counts, since.who, returned=back.any)
 
 
-def counted_seen(saved: SavedIndex, plan: UpdatePlan, *, strict: bool) -> tuple[int, int]:
-    """Return how many rows of what users have seen `write_segment` would add and ignore; raises as it does."""
-    found = _read_seen(saved, plan, *places_of(saved), strict=strict)
-    return found.added, found.ignored
+def counted_seen(saved: SavedIndex, plan: UpdatePlan, *, strict: bool) -> SeenCounts:
+    """Count what users have seen, as `write_segment` would; raises as it does."""
+    return _read_seen(saved, plan, *places_of(saved), strict=strict).counts
 
 
 def places_of(saved: SavedIndex) -> tuple[Places, Places]:
@@ -154,22 +162,12 @@ def _replaced(kind: Kind, places: Places) -> Rows:
 
 @dataclass(frozen=True)
 class _SeenSince:
-    """What users have seen since: by place, the ids of these users, and what they have seen that is not there."""
+    """What users have seen since: by place, counted, the ids of these users, and what of it is not there."""
 
     parts: list[SeenRows]
+    counts: SeenCounts
     who: list[str]
     unlisted: DelistedRows | None
-
-    @property
-    def added(self) -> int:
-        """How many pairs of a user and a title."""
-        own = [np.stack([one.users, one.titles]) for one in self.parts]
-        return int(np.unique(np.concatenate(own, axis=1), axis=1).shape[1]) if own else 0
-
-    @property
-    def ignored(self) -> int:
-        """How many rows name unknown users or titles."""
-        return sum(one.ignored for one in self.parts)
 
 
 def _read_seen(saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, *, strict: bool) -> _SeenSince:
@@ -190,7 +188,34 @@ def _read_seen(saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Place
         who += user_table["id"][np.isin(user_table["number"], found.users)].tolist()
     if any((part.timestamps is None) != (parts[0].timestamps is None) for part in parts):
         raise DataError(f"{plan.seen[0]} or {plan.seen[1]} lacks timestamps", fix="give them to all rows, or to none")
-    return _SeenSince(parts, list(dict.fromkeys(who)), joined_rows(unlisted))
+    counts = _counts(saved, plan, titles, users, parts)
+    return _SeenSince(parts, counts, list(dict.fromkeys(who)), joined_rows(unlisted))
+
+
+def _counts(
+    saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, parts: Sequence[SeenRows]
+) -> SeenCounts:
+    """Hold what users have seen since against what is known of them."""
+    who = np.concatenate([np.empty(0, np.int64), *(one.users for one in parts)])
+    what = np.concatenate([np.empty(0, np.int64), *(one.titles for one in parts)])
+    pairs = np.unique(np.stack([who, what]), axis=1)
+    there = 0
+    if saved.users is not None and saved.users.has_seen:
+        rows = np.stack([_rows_before(plan.users, users)[pairs[0]], _rows_before(plan.titles, titles)[pairs[1]]])
+        rows = rows[:, (rows != GONE).all(axis=0)]
+        known = np.stack(saved.users.seen_by(np.unique(rows[0])))
+        there = int(np.isin(_numbered(rows, saved), _numbered(known, saved)).sum())
+    return SeenCounts(pairs.shape[1] - there, there, sum(one.ignored for one in parts))
+
+
+def _rows_before(kind: Kind, places: Places) -> Rows:
+    """Return the row before the change of each place after it, `GONE` where there was none: int64 (places,)."""
+    return np.concatenate([places.now, kind.rows[kind.written]])
+
+
+def _numbered(pairs: Rows, saved: SavedIndex) -> Rows:
+    """Return rows of users and of titles, int64 (2, n), as one number each."""
+    return np.asarray(pairs[0] * saved.generation.manifest.count + pairs[1])
 
 
 def _check_timestamps(saved: SavedIndex, found: SeenRows, path: Path) -> None:

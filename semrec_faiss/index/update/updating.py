@@ -19,7 +19,7 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.update.compaction import compacted
 from semrec_faiss.index.update.plan import Change, Kind, UpdatePlan, planned
 from semrec_faiss.index.update.profiles import affected_users, write_affected
-from semrec_faiss.index.update.segment import Written, counted_seen, write_segment
+from semrec_faiss.index.update.segment import SeenCounts, Written, counted_seen, write_segment
 from semrec_faiss.progress import Progress, silent
 
 COMPACT_AT = 0.1
@@ -55,8 +55,9 @@ class UpdateSummary:
         generation: the one in use now.
         titles: to the titles; ``unknown`` were to be removed and are not there.
         users: to the users.
-        seen: rows of what users have seen that were added.
-        seen_ignored: such rows that name unknown users or titles.
+        seen: what users have seen that was added, each title of a user once.
+        seen_known: what the index knew already.
+        seen_ignored: rows of it that name unknown users or titles.
         title_count: titles afterwards.
         user_count: users afterwards.
         segments: updates since the last build, as far as they are kept apart.
@@ -68,6 +69,7 @@ class UpdateSummary:
     titles: Counts
     users: Counts
     seen: int
+    seen_known: int
     seen_ignored: int
     title_count: int
     user_count: int
@@ -135,7 +137,7 @@ def update_index(
         saved = SavedIndex(path, _ON_CPU)
         plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
-            return summary_of(saved.generation, plan, (0, 0), 0, is_compacted=False)
+            return summary_of(saved.generation, plan, SeenCounts(), 0, is_compacted=False)
         return apply_plan(directory, saved, plan, strict=strict, compact_at=compact_at, progress=progress)
 
 
@@ -164,8 +166,8 @@ def apply_plan(
     if compact_at is not None and generation.manifest.share_apart > compact_at:
         again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
     is_compacted = anew is not None or again is not None
-    seen = (written.seen_rows, written.ignored)
-    return summary_of(generation if again is None else again, plan, seen, size, is_compacted=is_compacted)
+    generation = generation if again is None else again
+    return summary_of(generation, plan, written.seen, size, is_compacted=is_compacted)
 
 
 def if_possible(compact: Callable[[], Generation]) -> Generation | None:
@@ -288,7 +290,7 @@ def count_after(saved: SavedIndex, plan: UpdatePlan) -> int:
 def summary_of(
     generation: Generation,
     plan: UpdatePlan,
-    seen: tuple[int, int],
+    seen: SeenCounts,
     size: int,
     *,
     is_compacted: bool,
@@ -299,7 +301,7 @@ def summary_of(
     Args:
         generation: the one in use now.
         plan: what was planned.
-        seen: rows of what users have seen that were added, and ignored.
+        seen: what users have seen, counted.
         size: bytes of new files.
         is_compacted: whether the index was built anew.
         titles: how many there would be, where that is all that is asked; None counts what there is.

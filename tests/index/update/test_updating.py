@@ -210,6 +210,48 @@ def test_what_changes_is_counted_and_a_dry_run_changes_nothing(tmp_path: Path) -
     assert IndexDirectory(index).current().name == "gen-000002"
 
 
+def pairs_of(model: Model, rows: list[Any]) -> set[tuple[str, str]]:
+    return {(user, media_id) for user, media_id, *_ in rows if user in model.users and media_id in model.titles}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_seen_before_is_not_counted_as_added(seed: int, tmp_path: Path) -> None:
+    """Once a fault: rows that were there already counted as added."""
+    model, draws = begun(seed)
+    index = model.build(tmp_path / "first", FLAT)
+    for step in range(6):
+        changed = draws.titles(2) | draws.titles(0, draws.some(list(model.titles), 4) or ["m00003"])
+        users = {user: draws.vector() for user in [*draws.some(list(model.users), 3), f"new {step}"]}
+        gone = [each for each in draws.some(list(model.titles), 3) if each not in changed]
+        left = [each for each in draws.some(list(model.users), 1) if each not in users]
+        told = pairs_of(model, model.seen)
+        since = [*model.seen[-9:], *draws.rows([*model.users, *users, "nobody"], [*model.titles, *changed], 12)] * 2
+        since = [row for row in since if row[0] not in left]
+        model.put_titles(changed)
+        model.put_users(users)
+        model.remove(gone, left)
+        now = pairs_of(model, since)
+        change = Change(write_folder(tmp_path / "change", changed, users, since), gone, left)
+        for dry_run in (True, False):
+            summary = update_index(index, change, dry_run=dry_run, compact_at=0.4 if step == 4 else None)
+            assert (summary.seen, summary.seen_known) == (len(now - told), len(now & told)), (step, dry_run)
+            assert summary.seen_ignored == len([row for row in since if (row[0], row[1]) not in now])
+        model.see(since)
+
+
+def test_the_first_that_users_have_seen_is_all_added(tmp_path: Path, semrec: Any) -> None:
+    model, _ = begun(1)
+    model.seen = []
+    data = write_folder(tmp_path / "data", model.titles, model.users)
+    build_index(config_from_dict({"dataset": str(data), "output": str(tmp_path / "index"), "device": "cpu"}))
+    write_seen(tmp_path / "since.parquet", [("u1", "m00003", 4.0, 9), ("u1", "m00004", 4.0, 9), ("u2", "m9", 1.0, 3)])
+    asked = ("append-seen", tmp_path / "index", tmp_path / "since.parquet")
+    assert "seen: 2 added, 1 of unknown titles or users ignored" in semrec(*asked).out
+    assert "seen: 0 added, 2 there already, 1 of unknown titles or users ignored" in semrec(*asked).out
+    told = semrec(*asked, "--json").document
+    assert (told["seen"], told["seen_known"], told["seen_ignored"]) == (0, 2, 1)
+
+
 def test_an_update_links_what_has_not_changed_and_rollback_takes_it_back(tmp_path: Path) -> None:
     model, draws = begun(5)
     index = model.build(tmp_path / "first", FLAT)
