@@ -220,7 +220,7 @@ def _more_columns(path: Path | str, columns: dict[str, str]) -> dict[str, str]:
     """Return the SQL that reads rating and timestamp, where the file has them."""
     found = {}
     if "rating" in columns:
-        if not columns["rating"].startswith(_NUMBERS):
+        if not columns["rating"].startswith((*_NUMBERS, '"NULL"')):  # all null: nothing is rated
             raise DataError(
                 f"{path}: the column rating has type {columns['rating']}; a number is expected", fix="write numbers"
             )

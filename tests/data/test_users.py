@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +218,15 @@ def test_either_column_may_stand_alone_and_a_time_may_be_a_timestamp(tmp_path: P
     assert history.timestamps is None
     assert history.ratings is not None
     assert history.ratings.tolist() == [3.0]
+
+
+def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) -> None:
+    """Once a fault: of Arrow's null type they were refused as no numbers."""
+    table = pa.table({"user_id": ["u1", "u1"], "media_id": ["20", "3"], "rating": pa.nulls(2), "timestamp": [7, 8]})
+    pq.write_table(table, tmp_path / "seen.parquet")
+    history = read_history(tmp_path / "seen.parquet", USERS, catalog)
+    assert history.ratings is not None and np.isnan(history.ratings).tolist() == [True, True]
+    assert history.timestamps is not None and sorted(history.timestamps.tolist()) == [7, 8]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ SHOWN = 10
 BATCH = 4096
 
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-_INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
+INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
-_IDS = ("VARCHAR", "UUID", *_INTEGERS)
+_IDS = ("VARCHAR", "UUID", *INTEGERS)
 
 Note = Callable[[int, str, str], None]
 """Takes a row from 0, a column and what is wrong there."""
@@ -89,22 +89,6 @@ def inspect_table(
         more = [f"… and {count - len(noted):,} more"] if count > len(noted) else []
         raise DataError("\n".join([*noted, *more]), fix="mend these rows, or leave them out with their vectors")
     return found
-
-
-def joined_fields(path: Path | str, known: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the types of the fields of ``known`` titles and of those of a table together.
-
-    Raises:
-        DataError: a field has another type in each.
-    """
-    for name, kind in fields.items():
-        held = known.get(name, kind)
-        if kind != held and not (kind in _INTEGERS and held == "BIGINT") and (kind, held) != ("FLOAT", "DOUBLE"):
-            raise DataError(
-                f"{path}: column {name} has type {kind}, and the titles that there are have {held}",
-                fix=f"write the column as {held}",
-            )
-    return {**known, **{name: kind for name, kind in fields.items() if name not in known}}
 
 
 def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note | None) -> tuple[MetadataTable, int]:
@@ -260,7 +244,7 @@ def _year(path: Path | str, column: str, raw: str, kind: str) -> tuple[str, str]
         return f"year({raw})::BIGINT", ""
     if kind.strip('"') == "NULL":
         return "NULL::BIGINT", ""
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         wrong = f"TRY_CAST({raw} AS BIGINT) IS NULL"
     elif kind in ("FLOAT", "DOUBLE"):
         raw = f"(CASE WHEN NOT isnan({raw}) THEN {raw} END)"

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.data.folder.database import connect, session
+from semrec_faiss.data.folder.database import connect, quoted_name, session
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.metadata_lines import by_part, inspect_metadata, numbered_lines
-from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table, joined_fields
+from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.folder.recipe import NO_PARTS, check_parts
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.titles.finder import TitleFinder
+from semrec_faiss.data.titles.joined_fields import joined_fields
 from semrec_faiss.data.titles.table import (
     BATCH_TITLES,
     TABLE,
@@ -135,10 +136,11 @@ class Catalog(HoldsHandles):
             DataError: a field has another type than ``known`` has, or there is none of ``parts``.
         """
         check_parts(table.source.name, parts, known or table.fields)
-        fields = joined_fields(table.source.name, known or {}, table.fields)
+        fields, instead = joined_fields(table, known or {})
         connection = connect()
         create_table(connection, _IDS if ids_alone else fields)
-        columns = f"{ROW}, media_id" if ids_alone else "*"
+        replaced = ", ".join(f"{sql} AS {quoted_name(name)}" for name, sql in instead.items())
+        columns = f"{ROW}, media_id" if ids_alone else f"* REPLACE ({replaced})" if replaced else "*"
         connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT {columns} FROM {table.rows(connection)}")
         progress("loading titles", table.count, table.count)
         return cls(connection, table.count, fields, parts=parts)
