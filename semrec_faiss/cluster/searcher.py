@@ -17,6 +17,7 @@ from semrec_faiss.data.folder.database import connect
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.data.titles.table import create_table, insert_titles
+from semrec_faiss.deadline import time_left
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, either
 from semrec_faiss.search.diversity import UNREAD, Groups
@@ -72,7 +73,8 @@ class ShardedSearcher(Searcher):
     def allowed(self, wish: Wish) -> Allowed:
         """Return what a wish allows, as shards are told; raises UsageError and NotFoundError as `run`."""
         clauses = self._clauses(wish.filter) if wish.filter.says_something else ()
-        return Allowed(clauses, tuple(self.titles.find(title) for title in wish.exclude))
+        left_out = tuple(self.titles.find(title) for title in wish.exclude)
+        return Allowed(clauses, left_out, time_left() if clauses else None)
 
     def restriction(self, wish: Wish, queries: int = 1, exclusions: Exclusions | None = None) -> Restriction:
         """Return what ``wish`` and exclusions allow, fetched as a mask of all titles."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.finder import Answering, Near
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
+from semrec_faiss.deadline import due_at
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -46,10 +49,23 @@ class Compiled(Filter):
 
 @dataclass(frozen=True)
 class Allowed:
-    """What may be returned: the clauses of a filter, and rows of the whole that nobody is given."""
+    """What may be returned.
+
+    Attributes:
+        clauses: of a filter.
+        left_out: rows of the whole that nobody is given.
+        seconds: how long anybody waits for the filter; None for as long as it may take.
+    """
 
     clauses: tuple[str, ...] = ()
     left_out: tuple[int, ...] = ()
+    seconds: float | None = None
+
+    @contextlib.contextmanager
+    def in_time(self) -> Iterator[None]:
+        """Give up what is done inside when nobody waits any more."""
+        with due_at(None if self.seconds is None else time.monotonic() + self.seconds):
+            yield
 
 
 @dataclass(frozen=True)
@@ -146,12 +162,14 @@ class ShardServer:
         self, queries: Vectors, k: int, allowed: Allowed, exclusions: Exclusions | None, strategy: Strategy
     ) -> TopK:
         """Find the k best of this shard's titles; ``exclusions`` are of its own rows."""
-        found = self._asked.searcher.run(queries, self._wish(allowed, k, strategy), exclusions)
+        with allowed.in_time():
+            found = self._asked.searcher.run(queries, self._wish(allowed, k, strategy), exclusions)
         return self._of_whole(found)
 
     def alike(self, asked: LikenessQuery, k: int, allowed: Allowed, exclusions: Exclusions) -> TopK:
         """Find the titles whose vectors, or parts of them, point most the same way as the one asked about."""
-        return self._of_whole(self._asked.likeness.pool(asked, self._wish(allowed, k), exclusions))
+        with allowed.in_time():
+            return self._of_whole(self._asked.likeness.pool(asked, self._wish(allowed, k), exclusions))
 
     def asked_of(self, row: int, by: Any) -> LikenessQuery:
         """Return what `alike` compares with, of one of this shard's titles."""
@@ -159,7 +177,8 @@ class ShardServer:
 
     def mask(self, allowed: Allowed) -> NDArray[np.uint8]:
         """Tell which titles are allowed, eight in a byte."""
-        restriction = self._asked.searcher.restriction(self._wish(allowed, 1))
+        with allowed.in_time():
+            restriction = self._asked.searcher.restriction(self._wish(allowed, 1))
         return np.packbits(restriction.allows(np.arange(restriction.titles)[None])[0])
 
     def before(self, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:

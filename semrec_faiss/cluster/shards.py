@@ -15,9 +15,9 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.connection import load_ray, told_as_ours
 from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, HeadWatch
 from semrec_faiss.cluster.shard import About
+from semrec_faiss.deadline import TooLateError, time_left
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.shards import ShardList
-from semrec_faiss.search.batching.asked import TooLateError, time_left
 
 OPEN_SECONDS = 180.0
 """How long a shard may take to find a place and to be opened."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from cluster_worlds import World
+from conftest import HANG_SECONDS
 
 from semrec_faiss import Recommender
 from semrec_faiss.arrays import row_type
@@ -15,6 +17,7 @@ from semrec_faiss.cluster.shard import Allowed, ShardServer
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.data.seen_table import numbered
 from semrec_faiss.data.users import History, grouped_history
+from semrec_faiss.deadline import TooLateError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import NewGeneration
@@ -68,3 +71,14 @@ def test_shards_answer_with_rows_of_ten_billion_titles(world: World) -> None:
     np.testing.assert_array_equal(found.rows, np.stack(expected) + 2 * HALF)
     assert server.known_rows(["m00300", "nobody"]).tolist() == [2 * HALF + 300, -1]
     np.testing.assert_array_equal(server.vectors(np.array([2 * HALF + 5])), whole.index.vectors([5]))
+
+
+def test_a_shard_filters_no_longer_than_anybody_waits(world: World) -> None:
+    ref = IndexDirectory(world.whole).current_ref().model_dump()
+    server = ShardServer(str(world.whole), ref, HALF, ("device.kind=cpu",))
+    queries = Recommender.open(world.whole).index.vectors([10])
+    late, patient = (Allowed(("title IS NOT NULL",), seconds=seconds) for seconds in (-1.0, HANG_SECONDS))
+    for ask in (lambda allowed: server.top(queries, 4, allowed, None, "auto"), server.mask):
+        with pytest.raises(TooLateError):
+            ask(late)
+    assert server.top(queries, 1, patient, None, "auto").rows.tolist() == [[HALF + 10]]

@@ -13,10 +13,10 @@ import pytest
 from semrec_faiss.cluster import head as watching
 from semrec_faiss.cluster import shards as asking
 from semrec_faiss.cluster.shards import OpenShards
+from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.generations.generation import GenerationRef
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
-from semrec_faiss.search.batching.asked import TooLateError, due_at
 
 ray = pytest.importorskip("ray")
 

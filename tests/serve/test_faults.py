@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import uvicorn
-from conftest import HANG_SECONDS
+from conftest import HANG_SECONDS, until
 
+from semrec_faiss.data.titles import filters
+from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
 from semrec_faiss.errors import DamagedIndexError, DeviceError
 from semrec_faiss.index.memory.room import LackingRoom
+from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.server import _Server
@@ -140,6 +143,35 @@ def test_what_waits_for_a_thread_until_its_time_is_up_is_not_done(
     assert asker.loop.run_until_complete(together()) == [200, 504]
     asker.service.handlers.close()
     assert begun == [3]
+
+
+def test_a_filter_ends_with_the_question_that_asks_by_it_and_with_no_other(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: a filter that had begun ran on for 10 s after its 504."""
+    answer, endless = filters._answer, "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range > b.range"
+
+    def slow(cursor: Any, clauses: Any, *rest: Any) -> Any:
+        return cursor.execute(endless) if "1900" in clauses[0] else answer(cursor, clauses, *rest)
+
+    monkeypatch.setattr(filters, "_answer", slow)
+    asker = new_asker(index)
+    asker.load()
+    assert asker.post("/v1/similar", {"title": "m00001", "where": "year > 0"}).status_code == 200  # the titles are read
+
+    async def together() -> list[int]:
+        def asked(year: int, **headers: str) -> Any:
+            question = {"title": "m00001", "where": f"year > {year}"}
+            return asker._client.post("/v1/similar", json=question, headers=headers)
+
+        late, fine = asked(1900, **{"deadline-ms": "50"}), asked(1960)
+        return [reply.status_code for reply in await asyncio.gather(late, fine)]
+
+    assert asker.loop.run_until_complete(together()) == [504, 200]
+    until(lambda: not any(thread.name == FILTER_THREAD for thread in threading.enumerate()))
+    monkeypatch.undo()
+    found = asker.post("/v1/similar", {"title": "m00001", "where": "year > 1900"}).json()
+    assert found["matching"] == len(Recommender.open(index).similar("m00001", 300, where="year > 1900"))
 
 
 def test_a_generation_without_room_beside_the_one_in_use_is_refused_and_told(

@@ -6,10 +6,11 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, TimeoutError, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semrec_faiss.data.folder.database import quoted_name
+from semrec_faiss.deadline import TooLateError, time_left
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ MOST_COMPARED = 1_000
 
 MOST_MATCHED = 2_000_000
 """Characters of a text times those of a pattern that must match in one piece: what a comparison costs at worst."""
+
+INTERRUPTED_EVERY_S = 0.05
 
 SECONDS = 10.0
 """A filter of every field over 62,423 titles takes a tenth of a second."""
@@ -242,26 +245,44 @@ def direct_parts(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def within_time(cursor: DuckDBPyConnection, work: Callable[[], Done], seconds: float | None = None) -> Done:
     """Return what ``work`` does with ``cursor``, or interrupt it after ``seconds``, `SECONDS` where none are given.
 
+    It is interrupted sooner where `due_at` has set a moment that comes before. Other cursors are not interrupted.
+
     It runs in a thread of its own: DuckDB notices Ctrl-C and interruptions only between blocks of titles, and this
     thread does not wait for that.
 
     Raises:
         UsageError: it took longer.
+        TooLateError: it took longer than anybody waits for it.
     """
-    seconds = SECONDS if seconds is None else seconds
+    seconds, left = SECONDS if seconds is None else seconds, time_left()
+    if left is not None and left <= 0:
+        raise TooLateError("the filter had not begun when its time was up")
     found: Future[Done] = Future()
     threading.Thread(target=_run, args=(work, found), name=FILTER_THREAD).start()
     try:
-        return found.result(seconds)
+        return found.result(seconds if left is None else min(left, seconds))
     except TimeoutError as error:
-        cursor.interrupt()
+        _end(cursor, found)
+        if left is not None and left < seconds:
+            raise TooLateError("the filter had not ended when its time was up") from error
         raise UsageError(
             f"the filter took longer than {seconds:g} s, which is the limit",
             fix="compare with shorter texts, or write into a field of the titles what it computes",
         ) from error
     except KeyboardInterrupt:
-        cursor.interrupt()
+        _end(cursor, found)
         raise
+
+
+def _end(cursor: DuckDBPyConnection, found: Future[Done]) -> None:
+    """Interrupt ``cursor`` until its work has ended: between two statements there is nothing to interrupt."""
+
+    def interrupt() -> None:
+        while not wait([found], INTERRUPTED_EVERY_S).done:
+            cursor.interrupt()
+
+    cursor.interrupt()
+    threading.Thread(target=interrupt, name=FILTER_THREAD).start()
 
 
 def _run(work: Callable[[], Done], found: Future[Done] | None) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.deadline import due
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.batching.turn import Turn
@@ -21,28 +18,6 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish, plain
-
-_due: ContextVar[float | None] = ContextVar("due", default=None)
-
-
-class TooLateError(SemrecError):
-    """A question whose deadline passed before its search began; the search is not made."""
-
-
-@contextlib.contextmanager
-def due_at(moment: float | None) -> Iterator[None]:
-    """Give up the searches made inside that have not begun at ``moment``, of `time.monotonic`; None sets no limit."""
-    token = _due.set(moment)
-    try:
-        yield
-    finally:
-        _due.reset(token)
-
-
-def time_left() -> float | None:
-    """Return the seconds until the moment that `due_at` has set; None where there is no limit."""
-    due = _due.get()
-    return None if due is None else due - time.monotonic()
 
 
 @dataclass(eq=False)
@@ -109,4 +84,4 @@ class BatchedSearcher(Searcher):
         wish, exclusions = self.listed(wish, len(queries), exclusions)
         if wish is not plain(wish.k):
             self.check(wish)
-        return self.batcher.run(Asked(self, queries, wish, exclusions, _due.get()))
+        return self.batcher.run(Asked(self, queries, wish, exclusions, due()))

@@ -16,7 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from semrec_faiss.search.batching.asked import Asked, TooLateError
+from semrec_faiss.deadline import TooLateError
+from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, search_together
 from semrec_faiss.search.batching.turn import Turn, wake
 from semrec_faiss.search.restricted.found import TopK

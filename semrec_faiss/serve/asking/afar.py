@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import UnavailableError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.asked import TooLateError, due_at
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.user_rows import UserRows

@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from semrec_faiss.deadline import TooLateError
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
-from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError
+from semrec_faiss.search.batching.asked import Asked, BatchedSearcher
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, part_of
 from semrec_faiss.search.restricted.found import TopK

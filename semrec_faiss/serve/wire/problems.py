@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import (
     DamagedIndexError,
     DataError,
@@ -15,7 +16,6 @@ from semrec_faiss.errors import (
     SemrecError,
     UsageError,
 )
-from semrec_faiss.search.batching.asked import TooLateError
 from semrec_faiss.serve.wire.messages import PROBLEM, Reply
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from semrec_faiss import errors
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching import asked as batching
-from semrec_faiss.search.batching.asked import TooLateError
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.user_rows import UserRows

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
+from semrec_faiss.deadline import due_at
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
@@ -113,7 +114,8 @@ class DeviceOwner:
         recommender = self._opened[message.generation]
         searcher, queries = recommender.searcher, message.queries_of(recommender)
         if message.wish != Wish(message.wish.k):
-            searcher.check(message.wish)
+            with due_at(message.due):
+                searcher.check(message.wish)
         asked = Asked(searcher, queries, message.wish, message.exclusions, message.due, message.callers)
         number = message.number
         self._batcher.submit(asked).add_done_callback(lambda found: reply(_result(number, found)))

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,8 +18,9 @@ from conftest import HANG_SECONDS, until
 
 from semrec_faiss.data.titles import catalog as catalog_module
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filter_limits import MOST_CHARACTERS, MOST_STEPS, MOST_WORDS, within_time
+from semrec_faiss.data.titles.filter_limits import FILTER_THREAD, MOST_CHARACTERS, MOST_STEPS, MOST_WORDS, within_time
 from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import UsageError
 
 TITLES = 12_000
@@ -81,6 +85,41 @@ def test_a_filter_is_interrupted_at_its_deadline(catalog: Catalog) -> None:
     with pytest.raises(UsageError, match=r"longer than 0\.2 s"):
         within_time(cursor, lambda: cursor.execute(sql).fetchall(), 0.2)
     assert within_time(cursor, lambda: 7) == 7
+
+
+ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3"
+
+
+def no_filter_runs() -> bool:
+    return not any(thread.name == FILTER_THREAD for thread in threading.enumerate())
+
+
+def test_a_filter_that_nobody_waits_for_any_more_is_ended_and_no_other_is(catalog: Catalog) -> None:
+    """Once a fault: it ran on for 10 s. Here it begins after the interruption, which it would have outlived."""
+    cursor, other, may_begin = catalog.cursor(), catalog.cursor(), threading.Event()
+
+    def late() -> Any:
+        assert may_begin.wait(HANG_SECONDS)
+        return cursor.execute(ENDLESS).fetchall()
+
+    with due_at(time.monotonic() + 0.05), pytest.raises(TooLateError, match="had not ended when its time was up"):
+        within_time(cursor, late)
+    may_begin.set()
+    counted = within_time(other, lambda: other.execute(ENDLESS.replace("1000000", "7000")).fetchall())
+    ones = sum(a * b % 7 == 3 for a in range(7) for b in range(7))
+    assert counted == [(ones * 1_000_000,)]
+    until(no_filter_runs)
+    assert cursor.execute("SELECT 7").fetchall() == [(7,)]
+
+
+def test_a_filter_does_not_begin_when_its_time_is_up(catalog: Catalog) -> None:
+    with due_at(time.monotonic() - 1), pytest.raises(TooLateError, match="had not begun"):
+        matching_rows(catalog, "true")
+    with due_at(time.monotonic() + HANG_SECONDS):
+        assert len(matching_rows(catalog, "true")) == TITLES
+        with pytest.raises(UsageError, match=r"longer than 0\.1 s"):  # which comes first
+            within_time(catalog.cursor(), lambda: time.sleep(0.3), 0.1)
+    until(no_filter_runs)
 
 
 def test_memory_is_limited_and_what_takes_more_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

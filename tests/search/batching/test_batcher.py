@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from conftest import HANG_SECONDS, until
 
+from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.search.batching.asked import Asked, BatchedSearcher, TooLateError, due_at
+from semrec_faiss.search.batching.asked import Asked, BatchedSearcher
 from semrec_faiss.search.batching.batcher import Batch, Batcher
 from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.filters.filter import Filter
