@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from semrec_faiss.errors import DamagedIndexError as DamagedIndexError
     from semrec_faiss.errors import DataError as DataError
     from semrec_faiss.errors import DeviceError as DeviceError
+    from semrec_faiss.errors import MissingModelError as MissingModelError
     from semrec_faiss.errors import MissingPackageError as MissingPackageError
     from semrec_faiss.errors import NotFoundError as NotFoundError
     from semrec_faiss.errors import SemrecError as SemrecError
@@ -46,6 +47,7 @@ __all__ = [
     "DeviceError",
     "Filter",
     "IndexWriter",
+    "MissingModelError",
     "MissingPackageError",
     "NotFoundError",
     "Recommender",
@@ -75,6 +77,7 @@ _HOME = {
     "DamagedIndexError": "semrec_faiss.errors",
     "DataError": "semrec_faiss.errors",
     "DeviceError": "semrec_faiss.errors",
+    "MissingModelError": "semrec_faiss.errors",
     "MissingPackageError": "semrec_faiss.errors",
     "NotFoundError": "semrec_faiss.errors",
     "SemrecError": "semrec_faiss.errors",

@@ -111,6 +111,17 @@ class AmbiguousTitleError(NotFoundError):
     """
 
 
+class MissingModelError(NotFoundError):
+    """A text model that is not on this machine; ``fix`` says how it comes there.
+
+    Example:
+        >>> from semrec_faiss import MissingModelError
+        >>> error = MissingModelError("the text model 'M' is not on this machine", fix="pip install M")
+        >>> error.exit_code, error.fix
+        (4, 'pip install M')
+    """
+
+
 class DamagedIndexError(SemrecError):
     """An index directory whose content is not what was written.
 

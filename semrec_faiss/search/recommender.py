@@ -257,7 +257,7 @@ class Recommender(LivingIndex):
 
         Raises:
             UsageError: a blank text, an index whose model is not known, or another model than the index's.
-            NotFoundError: the model cannot be found.
+            MissingModelError: the model cannot be found, or what is here by its name is another.
             MissingPackageError: sentence-transformers is missing.
 
         Example:

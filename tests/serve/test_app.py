@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from semrec_faiss.data.text.embed import embed_folder
+from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.search.answers.answer_json import numbers_json
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
@@ -28,6 +31,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.wire.messages import ARROW, Request, scores_json
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Recommend, question_in
+from tests.serve.conftest import build
 
 
 def timeless(document: Any) -> Any:
@@ -162,6 +166,42 @@ def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int,
     assert (problem["status"], problem["request_id"], reply.headers["x-request-id"]) == (status, "mine-1", "mine-1")
     assert "Traceback" not in reply.text
     assert problem["fix"]
+
+
+class FakeEncoder:
+    """Makes a vector of a text's length."""
+
+    device, batch_size = "cpu", 64
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return np.array([[1.0, len(text)] for text in texts], np.float32)
+
+
+def test_a_text_model_that_is_not_here_is_what_the_service_lacks(
+    tmp_path: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: a 404, as if the one who asks had named something that there is not."""
+    (tmp_path / "data/media").mkdir(parents=True)
+    lines = "".join(json.dumps({"media_id": row, "title": "Film" + row * "!"}) + "\n" for row in range(5))
+    (tmp_path / "data/media/metadata.jsonl").write_text(lines)
+    embed_folder(tmp_path / "data", model="a-model", encoder=FakeEncoder())
+    side = tmp_path / "data/media/content_vectors.json"
+    side.write_text(json.dumps(json.loads(side.read_text()) | {"model_sha256": "0" * 64}))
+    build(tmp_path / "data", tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    for source, told in (
+        (ModelSource("a-model", "a-model", None), "the text model 'a-model' that made the index's vectors is not on"),
+        (ModelSource("a-model", "a-model", "1" * 64), "it is another, or other files of it"),
+    ):
+        monkeypatch.setattr("semrec_faiss.search.text.find_model", lambda _, source=source: source)
+        reply = asker.post("/v1/search", {"text": "a heist"})
+        assert (reply.status_code, reply.headers["content-type"]) == (501, "application/problem+json")
+        assert told in reply.json()["detail"] and reply.json()["fix"] and "candidates" not in reply.json()
+    assert asker.post("/v1/search", {"text": "a heist", "exclude": ["nothing such"]}).status_code == 404
+    assert asker.post("/v1/search", {"vectors": [[1.0, 2.0]]}).status_code == 200
+    described = asker.get("/openapi.json").json()["paths"]["/v1/search"]["post"]["responses"]["501"]["description"]
+    assert "the index's text model" in described
 
 
 def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DeviceError, MissingPackageError, NotFoundError
+from semrec_faiss.errors import DeviceError, MissingModelError, MissingPackageError
 from semrec_faiss.storage import sha256_of_file
 
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
@@ -76,7 +76,7 @@ def check_available(source: ModelSource) -> None:
 
     Raises:
         MissingPackageError: sentence-transformers is not installed.
-        NotFoundError: the model is on no disk, and the hub has none of that name or cannot be reached.
+        MissingModelError: the model is on no disk, and the hub has none of that name or cannot be reached.
     """
     if find_spec("sentence_transformers") is None:
         raise _missing_package("it is not installed")
@@ -106,8 +106,8 @@ def _missing_package(what: object) -> MissingPackageError:
     )
 
 
-def _missing_model(source: ModelSource, error: Exception) -> NotFoundError:
-    return NotFoundError(
+def _missing_model(source: ModelSource, error: Exception) -> MissingModelError:
+    return MissingModelError(
         f"cannot load the text model {source.name!r}: {_first_line(error)}",
         fix="give a model's folder, an installed package that carries one, or a name on the Hugging Face hub "
         "(which needs the network the first time)",
@@ -144,7 +144,7 @@ def load_encoder(source: ModelSource, *, batch_size: int | None = None, device: 
     Raises:
         MissingPackageError: sentence-transformers is not installed.
         DeviceError: there is no such device.
-        NotFoundError: no such model, or it cannot be fetched.
+        MissingModelError: no such model, or it cannot be fetched.
     """
     _be_quiet()
     try:

@@ -11,6 +11,7 @@ from semrec_faiss.errors import (
     DamagedIndexError,
     DataError,
     DeviceError,
+    MissingModelError,
     MissingPackageError,
     NotFoundError,
     SemrecError,
@@ -56,6 +57,7 @@ class Refused(Exception):  # noqa: N818 - a reply as much as an error
 
 _STATUS: tuple[tuple[type[SemrecError], int], ...] = (
     (TooLateError, 504),
+    (MissingModelError, 501),
     (NotFoundError, 404),
     (UsageError, 400),
     (DataError, 422),
