@@ -46,21 +46,22 @@ def _describe(
     if mistake["type"] == "extra_forbidden":
         known = sorted(model.model_fields) if model else []
         listing = f"known here: {', '.join(known)}" if known else "none is known here"
-        return f"{place}: unknown key {name!r}; {_did_you_mean(key[-1], known)}{listing}"
+        return f"{place}: unknown key {name!r}; {did_you_mean(key[-1], known)}{listing}"
     if mistake["type"].startswith("union_tag"):
         given = mistake["input"]
         kind = given.get("type") if isinstance(given, dict) else given
         types = [known for known in index_types if known != "factory"]
-        listing = f'{_did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
+        listing = f'{did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
         return f"{source.where((*key, 'type'))}: unknown index type {reprlib.repr(kind)}; {listing}"
-    message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if mistake["type"] in _IN_YAML:
         message = _IN_YAML[mistake["type"]].format_map(mistake.get("ctx", {}))
     got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
 
 
-def _did_you_mean(given: object, known: Sequence[str]) -> str:
+def did_you_mean(given: object, known: Sequence[str]) -> str:
+    """Offer the nearest known key; nothing where none is near."""
     near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 

@@ -133,13 +133,18 @@ def test_a_criterion_missed_ends_with_1_only_when_checked(
         (["--set", "batch.k=0"], 2, "batch.k"),
         (["--set", "filtering.shares=[2]"], 2, "shares"),
         (["--set", "index.build.nlist=3"], 2, "fixed when the index is built"),
+        (["--set", "output=x"], 2, "fixed when the index is built"),
+        (["--set", "k=3"], 2, "unknown key 'k'; known here: batch, device, filtering, index, memory, .*, similarity$"),
+        (["--set", "simularity.k=3"], 2, "--set 'simularity.k=3': unknown key .*; did you mean 'similarity'"),
+        (["--set", "batch.kk=3"], 2, "unknown key 'batch.kk'; .*known here: k, sizes, target_qps_at_100"),
+        (["--set", "seed"], 2, "not of the form KEY.KEY=VALUE"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_no_file(
     index: Path, tmp_path: Path, arguments: list[str], code: int, said: str, semrec: Semrec
 ) -> None:
     result = semrec("compare", index, *arguments, "--out", str(tmp_path / "out"))
-    assert (result.code, re.search(said, result.err) is not None) == (code, True), result.err
+    assert (result.code, re.search(said, result.err, re.MULTILINE) is not None) == (code, True), result.err
     assert not (tmp_path / "out").exists()
 
 

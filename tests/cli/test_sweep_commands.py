@@ -104,7 +104,7 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
     [
         (["sweep", "nope.yaml"], 4, "config file nope.yaml does not exist"),
         (["sweep", "{place}/sweep.yaml", "--set", "repeats=one"], 2, "--set: repeats: should be a valid integer"),
-        (["sweep", "{place}/sweep.yaml", "--name", "../up"], 2, "name: String should match pattern"),
+        (["sweep", "{place}/sweep.yaml", "--name", "../up"], 2, "name: '../up' cannot be the name of a folder"),
         (["sweep", "{place}/sweep.yaml", "--dataset", "nope"], 4, "there is no data folder nope"),
         (["sweep", "{place}/sweep.yaml", "--set", "queries.users=99"], 2, "has 15 users"),
         (["sweep", "{place}/sweep.yaml", "--name", "bad", "--slice", "colour"], 2, "no field 'colour'"),

@@ -180,6 +180,7 @@ def test_all_mistakes_are_told_at_once_each_with_file_and_line(write: Write) -> 
         ("index:\n  type: ivf_sq\n  build:\n    storge: fp16\n", 4, "did you mean 'storage'?"),
         ("index:\n  type: hnsw\n  search: {efsearch: 3}\n", 3, "did you mean 'efSearch'?"),
         ("index:\n  type: flat\n  search: {nprobe: 3}\n", 3, "unknown key 'index.search.nprobe'"),
+        ("index: {factory: ''}\n", 1, "index.factory: should have at least 1 character, not ''"),
         ("index: {factory: 'Flat', build: {nlist: 3}}\n", 1, "unknown key 'index.build'"),
         ("device:\n\n  # a comment\n  float61: true\n", 4, "did you mean 'float16'?"),
         ("profile: {interest: 3}\n", 1, "did you mean 'interests'? known here: half_life, "),

@@ -66,7 +66,7 @@ def compare(
     check_new_folder(out, "--out")
     if trace is not None:
         check_new_file(trace, "--profile")
-    of_questions = [one for one in settings if one.split(".")[0].split("=")[0].strip() in QUESTIONS]
+    of_questions = _of_questions(settings)
     questions = load_settings(CompareSettings, config, of_questions)
     questions = _with_options(questions, users, batches)
     asked = GuideRun(
@@ -96,6 +96,21 @@ def compare(
     if missing is not None:
         say(f"note: no report is written: {missing.message}; {missing.fix}")
     return 1 if check and any(one.met is False for one in results.criteria) else 0
+
+
+def _of_questions(settings: tuple[str, ...]) -> list[str]:
+    """Return those of --set that are of a compare file; a key of neither that nor an index is told with all keys."""
+    from semrec_faiss.config.mistakes import did_you_mean
+    from semrec_faiss.config.schema import Config
+
+    first = {one: one.split("=")[0].split(".")[0].strip() for one in settings}
+    known = sorted([*QUESTIONS, "device", "index"])
+    for one, key in first.items():
+        if "=" in one and key not in (*QUESTIONS, *Config.model_fields):
+            raise UsageError(
+                f"--set {one!r}: unknown key {key!r}; {did_you_mean(key, known)}known here: {', '.join(known)}"
+            )
+    return [one for one, key in first.items() if key in QUESTIONS]
 
 
 def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:

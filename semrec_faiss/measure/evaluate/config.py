@@ -14,7 +14,7 @@ from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
 from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol
-from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, NAME, Seconds, Seed, as_list, distinct
+from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, Name, Seconds, Seed, as_list, distinct
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
 
@@ -130,7 +130,7 @@ class EvaluateSettings(Settings):
 class EvaluationSweep(Settings):
     """A whole sweep file that evaluates recommendations."""
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     evaluate: EvaluateSettings
     results: Path = DEFAULT_RESULTS
     time_budget_s: Seconds | None = None

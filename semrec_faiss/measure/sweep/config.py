@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.reading import read_source, validated
 from semrec_faiss.config.yaml_source import YamlSource
-from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, NAME, QuerySettings, Seconds, as_list, distinct
+from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, Name, QuerySettings, Seconds, as_list, distinct
 
 MOST_K = 2048
 MOST_BATCH = 1_000_000
@@ -29,7 +29,7 @@ class Sweep(Settings):
     list of alternatives.
     """
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     dataset: Folders
     grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_list), Field(min_length=1)]
     results: Path = DEFAULT_RESULTS

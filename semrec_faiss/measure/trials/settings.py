@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.errors import UsageError
@@ -13,8 +14,19 @@ from semrec_faiss.errors import UsageError
 DEFAULT_RESULTS = Path("results")
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""What results may be called, so that they are a folder's name."""
+def _folders_name(name: str) -> str:
+    """Refuse what is no name of a folder on every system; raises ValueError, as `distinct`."""
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        near = re.sub("[^A-Za-z0-9._-]+", "-", name).strip("._-") or "sweep"
+        raise ValueError(
+            f"{name!r} cannot be the name of a folder of results; letters A to Z, digits, '.', '_' and '-' are taken,"
+            f" and first a letter or a digit: {near!r}, say"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_folders_name)]
+"""What results are called."""
 
 
 def as_list(value: Any) -> Any:

@@ -76,7 +76,7 @@ def test_none_is_null_for_a_half_life_alone(load: Load) -> None:
         ("  index", "  liked: .inf\n  index", r"s.yaml:3: evaluate.liked: should be a finite number, not inf"),
         ("  index", "  set: nprobe\n  index", r"s.yaml:3: evaluate.set: should hold KEY=VALUE, .*, not 'nprobe'"),
         ("evaluate:", "evalaute:", r"s.yaml:2: unknown key 'evalaute'; did you mean 'evaluate'\?"),
-        ("name: x", "name: a/b", r"s.yaml:1: name: String should match pattern"),
+        ("name: x", "name: a/b", r"s.yaml:1: name: 'a/b' cannot be .*, and first a letter or a digit: 'a-b', say$"),
         ("name: x", "name: x\ntime_budget_s: 0", r"s.yaml:2: time_budget_s: should be greater than 0, not 0"),
     ],
 )

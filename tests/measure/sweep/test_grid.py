@@ -83,7 +83,11 @@ grid:
         (("type: ivf_flat", "type: ivf_flatt"), 6, "unknown index type 'ivf_flatt'; did you mean 'ivf_flat'?"),
         (("- {type: flat}", "- {type: flat, device: tpu}"), 5, "should be 'auto', 'cpu' or 'gpu', not 'tpu'"),
         (("titles: 10", "title: 10"), 3, "unknown key 'queries.title'; did you mean 'titles'?"),
-        (("name: tiny", "name: ../tiny"), 1, "name: String should match pattern"),
+        (
+            ("name: tiny", "name: ../tiny"),
+            1,
+            "name: '../tiny' cannot be the name of a folder of results",
+        ),
         (("name: tiny", "nam: tiny\nname: tiny"), 1, "unknown key 'nam'; did you mean 'name'?"),
         (("name: tiny", "repeats: 1\nname: tiny"), 1, "repeats: should be greater than or equal to 2, not 1"),
         (("name: tiny", "k: [10, 10]\nname: tiny"), 1, "holds a value twice"),
