@@ -71,10 +71,11 @@ class Searcher:
         if isinstance(queries, UserRows):
             held = self._on_gpu(queries, wish, exclusions)
             if held is not None:
-                return users_top_k(self.index, held, queries, wish.k, self._restriction(wish, exclusions)[0])
+                return users_top_k(self.index, held, queries, wish.k, self._restriction(wish, exclusions))
             exclusions, queries = either(queries.exclusions, exclusions), queries.vectors
         started = time.perf_counter()
-        restriction, gathered = self._restriction(wish, exclusions)
+        restriction = self._restriction(wish, exclusions)
+        gathered = self._gathered(wish, restriction)
         filtering = Stage("filter", len(queries), restriction.allowed, (time.perf_counter() - started) * 1e3)
         if wish.variety.is_plain:
             found = restricted_top_k(
@@ -126,7 +127,7 @@ class Searcher:
 
     def restriction(self, wish: Wish, queries: int = 1, exclusions: Exclusions | None = None) -> Restriction:
         """Return what ``wish`` allows so many queries, and exclusions each of them; raises as `run` does."""
-        return self._restriction(*self.listed(wish, queries, exclusions))[0]
+        return self._restriction(*self.listed(wish, queries, exclusions))
 
     def chosen(self, count: int, wish: Wish, pool_of: PoolOf, vectors_of: VectorsOf | None = None) -> TopK:
         """Take what ``wish`` asks for from lists that are scored in another way than by one vector per query.
@@ -149,21 +150,24 @@ class Searcher:
         for name in wish.variety.max_per:
             self.group(name)
 
-    def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> tuple[Restriction, Vectors | None]:
+    def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
         titles = self.index.count
         selection = self.selections.get(wish.filter) if wish.filter.says_something else None
         if wish.exclude:
             mask = np.ones(titles, np.bool_) if selection is None else selection.mask.copy()
             mask[[self.titles.find(title) for title in wish.exclude]] = False
-            return Restriction(titles, mask, exclusions), None
-        if selection is None:
-            return Restriction(titles, None, exclusions), None
-        # A mask of everything would only cost time; so would gathering that this batch has no use for.
-        if len(selection.rows) == titles:
-            return Restriction(titles, None, exclusions), None
+            return Restriction(titles, mask, exclusions)
+        if selection is None or len(selection.rows) == titles:  # a mask of everything would only cost time
+            return Restriction(titles, None, exclusions)
+        return Restriction(titles, selection.mask, exclusions, selection.rows)
+
+    def _gathered(self, wish: Wish, restriction: Restriction) -> Vectors | None:
+        """Return a filter's titles' vectors, float32, where a batch has use for them and the filter came before."""
         has_use = wish.strategy == "subset" or (wish.strategy == "auto" and self.index.fused is None)
-        gathered = selection.gathered if has_use and selection.gathers_soon() else None
-        return Restriction(titles, selection.mask, exclusions, selection.rows), gathered
+        if restriction.mask_rows is None or not has_use:
+            return None
+        selection = self.selections.get(wish.filter)
+        return selection.gathered if selection is not None and selection.gathers_soon() else None
 
     def varied(
         self,

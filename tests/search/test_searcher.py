@@ -32,6 +32,7 @@ def test_a_filters_vectors_are_gathered_only_for_who_reads_them(
         return found
 
     monkeypatch.setattr(searching, "restricted_top_k", noted)
+    one.check(Wish.of(5, where="place < 100"))  # which is no question
     for strategy in ("auto", "auto", "subset", "subset"):
         one.run(world.queries[:1], Wish.of(5, where="place < 100", strategy=strategy))
     assert handed == [False, not fused, not fused, True], "from the second time on that a filter comes"
