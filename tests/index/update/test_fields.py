@@ -93,7 +93,7 @@ def table_of(numbers: list[int], **columns: Any) -> pa.Table:
     return pa.table(named | columns)
 
 
-DAY = datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc)
+DAY = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
 KINDS: dict[str, tuple[pa.DataType, Any]] = {
     "year": (pa.int64(), 1999),
     "genres": (pa.list_(pa.string()), ["Drama"]),
