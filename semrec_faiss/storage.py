@@ -24,6 +24,9 @@ from typing import BinaryIO
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
 from semrec_faiss.locks import only_writer
 
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+"""What a system says where a process, or all of them, have as many files open as they may."""
+
 _NO_SUCH_STEP = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """What file systems say, those of networks and containers above all, that flush no folders: there is nothing to do."""
 
@@ -170,6 +173,25 @@ def exchange(one: Path, other: Path) -> bool:
         return False
     here, as_exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
     return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), as_exchange) == 0)
+
+
+def too_many_open(error: BaseException | None, path: object = None) -> StorageError | None:
+    """Make the error for what could not be opened as too many files are; None where it is not that.
+
+    Args:
+        error: what was said; of a library that keeps the system's number to itself, its words are looked at.
+        path: what was to be opened; None: what the error names.
+    """
+    while error is not None:
+        for code in _TOO_MANY_OPEN:
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+                named = path or getattr(error, "filename", None) or "what is needed"
+                return StorageError(
+                    f"{named} cannot be opened: {os.strerror(code)}",
+                    fix="let it have more files open at once, such as by `ulimit -n 4096`",
+                )
+        error = error.__cause__
+    return None
 
 
 def read_small(path: Path, limit: int = 1 << 20) -> bytes:

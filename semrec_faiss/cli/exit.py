@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from semrec_faiss.errors import DeviceError, SemrecError, StorageError, UsageError
+from semrec_faiss.storage import too_many_open
 
 INTERRUPTED = 128 + signal.SIGINT
 """What a command returns that Ctrl-C has ended."""
@@ -172,7 +173,7 @@ def _about_this_machine(error: Exception) -> SemrecError | None:
     if isinstance(error, MemoryError):
         said = str(error) or "this machine's memory does not suffice"
         return DeviceError(f"out of memory: {said}", fix="ask for less at once: a smaller --batch, k or data set")
-    return None
+    return too_many_open(error) if isinstance(error, OSError) else None
 
 
 def _say_error(message: str, fix: str | None) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.storage import too_many_open
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,7 +147,9 @@ class StoredColumns:
         try:
             table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all().select(list(self._fields))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise DamagedIndexError(f"{path} cannot be read: {error}", fix="build the index again") from error
+            raise too_many_open(error, path) or DamagedIndexError(
+                f"{path} cannot be read: {error}", fix="build the index again"
+            ) from error
         if table.num_rows != self._count:
             raise DamagedIndexError(f"{path} holds {table.num_rows} titles, there are {self._count}")
         batches: list[pa.RecordBatch] = table.to_batches()

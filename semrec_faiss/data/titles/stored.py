@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import DamagedIndexError, DataError
+from semrec_faiss.storage import too_many_open
 
 ENDINGS = (".jsonl", ".index", ".lookup")
 _ENTRY = np.dtype([("end", "<u8"), ("crc", "<u4")])
@@ -107,7 +108,9 @@ class StoredTexts:
                 self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             entries: NDArray[Any] = np.asarray(np.memmap(index, _ENTRY, "r"))  # whose indexing is quicker
         except (OSError, ValueError) as error:
-            raise DamagedIndexError(f"{lines}: cannot be read: {error}", fix=_REPAIR) from error
+            raise too_many_open(error, lines) or DamagedIndexError(
+                f"{lines}: cannot be read: {error}", fix=_REPAIR
+            ) from error
         if len(entries) != count:
             raise DamagedIndexError(f"{index} has {len(entries)} rows, there are {count}", fix=_REPAIR)
         self._end_of, self._sum_of = entries["end"].item, entries["crc"].item
@@ -159,7 +162,9 @@ class StoredTexts:
         try:
             mapped = np.memmap(path, "<u8", "r")
         except (OSError, ValueError) as error:
-            raise DamagedIndexError(f"{path}: cannot be read: {error}", fix=_REPAIR) from error
+            raise too_many_open(error, path) or DamagedIndexError(
+                f"{path}: cannot be read: {error}", fix=_REPAIR
+            ) from error
         half = len(mapped) // 2
         return np.asarray(mapped[:half]), np.asarray(mapped[half:]).view("<i8")
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.text.provenance import Embedding
 from semrec_faiss.errors import DamagedIndexError, SemrecError, StorageError
-from semrec_faiss.storage import read_small, sha256_of_file
+from semrec_faiss.storage import read_small, sha256_of_file, too_many_open
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "MANIFEST.json"
@@ -244,12 +244,12 @@ def check_manifest_digest(folder: Path, sha256: str) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> SemrecError:
-    """Make the error for a file that the system does not hand over: it is damaged, unless only permission lacks."""
+    """Make the error for a file that the system does not hand over: damaged, unless it lies with who reads it."""
     if isinstance(error, PermissionError):
         return StorageError(
             f"{path} may not be read: {error.strerror}", fix="run as a user who may, or `chmod -R a+rX` the index"
         )
-    return damaged(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return too_many_open(error, path) or damaged(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def damaged(path: Path, what: str) -> DamagedIndexError:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.manifest import GenerationRef
+from semrec_faiss.index.generations.manifest import GenerationRef, unreadable
 
 SHARDS_LIST = "shards.json"
 """The file of a generation that has no vectors and titles of its own."""
@@ -119,7 +119,7 @@ def read_shards(generation: Generation) -> ShardList | None:
     try:
         found = ShardList.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise DamagedIndexError(f"{SHARDS_LIST} cannot be read: {error}", fix="build the index again") from error
+        raise unreadable(generation.folder / SHARDS_LIST, error) from error
     if (
         found.count != generation.manifest.count
         or (np.diff(found.starts) != [one.titles for one in found.shards]).any()

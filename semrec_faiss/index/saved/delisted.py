@@ -9,8 +9,8 @@ import numpy as np
 
 from semrec_faiss.data.seen_table import DelistedRows, joined_ratings_and_times
 from semrec_faiss.data.users import grouped_history
-from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.manifest import unreadable
 from semrec_faiss.index.segments.opened import DELISTED
 
 
@@ -55,7 +55,7 @@ def read_delisted(generation: Generation, name: str, media_ids: Sequence[str] | 
             table[column].to_numpy() if column in table.column_names else None for column in ("rating", "timestamp")
         )
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise DamagedIndexError(f"{name} cannot be read: {error}", fix="build the index again") from error
+        raise unreadable(generation.folder / name, error) from error
     return DelistedRows(users, np.asarray(media_ids, dtype=object), ratings, timestamps)
 
 

@@ -26,6 +26,7 @@ from semrec_faiss.index.saved.known_ids import KnownIds
 from semrec_faiss.index.segments.joined import JoinedVectors
 from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
 from semrec_faiss.index.segments.places import GONE
+from semrec_faiss.storage import too_many_open
 
 USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
@@ -312,7 +313,8 @@ class SavedUsers:
                     sql += " SEMI JOIN users ON user_row = number"
                 columns: dict[str, NDArray[Any]] = connection.execute(sql, [path]).fetchnumpy()
             except duckdb.Error as error:
-                raise DamagedIndexError(
-                    f"{self._generation.folder / name} cannot be read: {first_line(error)}", fix="build the index again"
+                file = self._generation.folder / name
+                raise too_many_open(error, file) or DamagedIndexError(
+                    f"{file} cannot be read: {first_line(error)}", fix="build the index again"
                 ) from error
         return columns

@@ -12,7 +12,7 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.stored import StoredTexts
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.manifest import Segments
+from semrec_faiss.index.generations.manifest import Segments, unreadable
 from semrec_faiss.index.generations.texts import read_texts
 from semrec_faiss.index.segments.joined import JoinedTexts
 from semrec_faiss.index.segments.places import GONE, Places, Replaced
@@ -151,7 +151,7 @@ class OpenSegments:
         try:
             found = np.load(self._generation.file(file), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DamagedIndexError(f"{file} cannot be read: {error}", fix="build the index again") from error
+            raise unreadable(self._generation.folder / file, error) from error
         expected = tuple(own if wanted is None else wanted for own, wanted in zip(found.shape, shape, strict=False))
         if found.ndim != len(shape) or found.shape != expected:
             raise DamagedIndexError(f"{file} is {found.shape}, the manifest says {shape}", fix="build the index again")

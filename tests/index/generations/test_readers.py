@@ -165,3 +165,48 @@ def test_an_index_that_is_let_go_is_gone_at_once(tmp_path: Path, folders: dict[s
         assert open_files_of(index) == []
     finally:
         gc.enable()
+
+
+FEW_FILES = """
+import os, resource, sys
+import duckdb, faiss, pyarrow.parquet
+from semrec_faiss import Recommender, SemrecError
+
+def ask():
+    recommender = Recommender.open(sys.argv[1])
+    recommender.similar("m00003", 3, where="year > 1900")
+    recommender.recommend("user_001", 3)
+
+ask()
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+for free in range(60):
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        [os.close(held.pop()) for _ in range(free)]
+    try:
+        ask()
+        said = "answered"
+    except (SemrecError, OSError) as error:
+        said = type(error).__name__ + " " + str(error).splitlines()[0]
+    [os.close(one) for one in held]
+    print(said)
+"""
+
+
+@pytest.mark.slow
+def test_an_index_that_too_many_open_files_keep_from_being_read_is_not_damaged(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    """Once a fault: whoever had 256 files open, the limit of some systems, was told to build the index again."""
+    build(folders["Old"], tmp_path / "index")
+    ended = run_python("-c", FEW_FILES, tmp_path / "index")
+    assert ended.returncode == 0, ended.stderr
+    told = ended.stdout.splitlines()
+    refused = [line for line in told if line != "answered"]
+    assert refused and len(refused) < len(told)
+    assert "answered" not in told[: len(refused)], "with the more files the more is answered"
+    assert {line.split()[0] for line in refused} <= {"StorageError", "OSError"}, refused
+    assert all("Too many open files" in line for line in refused), refused
