@@ -58,7 +58,7 @@ def examples() -> list[Any]:
 def test_every_example_prints_what_it_says(test: doctest.DocTest) -> None:
     told: list[str] = []
     options = doctest.NORMALIZE_WHITESPACE
-    outcome = doctest.DocTestRunner(optionflags=options).run(test, out=told.append, clear_globs=False)
+    outcome = doctest.DocTestRunner(optionflags=options).run(test, out=told.append)
     assert not outcome.failed, "".join(told)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def index(data: Path) -> Path:
     """Their index; nobody may change it."""
     build(data, data.parent / "index")
     return data.parent / "index"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _thawed() -> Iterator[None]:
+    """Let what services froze be collected: each kept twenty files open, and a process may open a thousand."""
+    yield
+    gc.unfreeze()
 
 
 class Asker:
