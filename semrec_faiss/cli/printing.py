@@ -45,7 +45,8 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    is_terminal = sys.stdout.isatty()  # else it is text alone, whatever FORCE_COLOR says to rich
+    console = Console(width=None if is_terminal else PLAIN_WIDTH, highlight=False, force_terminal=is_terminal)
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -47,7 +47,11 @@ def swept(place: Path) -> Path:
     return place / "results" / "tiny"
 
 
-def test_dry_run_lists_profiles_and_those_that_are_none_of_their_own(semrec: Semrec, place: Path) -> None:
+@pytest.mark.parametrize("forced", ["", "1"])
+def test_dry_run_lists_profiles_and_those_that_are_none_of_their_own(
+    semrec: Semrec, place: Path, forced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", forced)  # as services that build for others set it
     ran = semrec("sweep", place / "sweep.yaml", "--dry-run", "--name", "fresh")
     assert ran.code == 0
     assert ran.out.splitlines() == [
