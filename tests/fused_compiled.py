@@ -27,6 +27,7 @@ from typing import Any, get_args
 from semrec_faiss.index.fused.batches import Lists, leave_out
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.filters.shelves import list_rows, listing_programs
+from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     CODED_K,
@@ -121,7 +122,7 @@ class Launch:
     kinds: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
     multiples: tuple[str, ...]
-    options: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, int | bool], ...]
 
     @property
     def name(self) -> str:
@@ -140,7 +141,7 @@ class Noting:
 
     def _launched(self, *arguments: Any, **named: Any) -> None:
         names = self._kernel.arg_names
-        options = {name: named.pop(name) for name in ("num_warps", "num_stages") if name in named}
+        options = {name: named.pop(name) for name in ("num_warps", "num_stages", *ARITHMETIC) if name in named}
         given = dict(zip(names, arguments, strict=False)) | named
         constants = {name: value for name, value in given.items() if name.isupper()}
         fixed = _unspecialized(self._kernel)

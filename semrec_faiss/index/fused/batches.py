@@ -12,6 +12,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
+from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import bitmap_words
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
@@ -314,6 +315,7 @@ def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:
         WORDS=BITMAP_WORDS,
         BLOCK=LISTED_AT_ONCE,
         num_warps=4,
+        **ARITHMETIC,
     )
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from semrec_faiss.index.fused.answers import answer_bytes, answers_in
+from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import (
     FEW_QUERIES,
     MANY_QUERIES,
@@ -140,7 +141,7 @@ class FusedPass:
         width = titles.dim if codes is None else codes.width
         sizes = (count, titles.count, width, self._chunks, allowed_stride)
         factored = titles.factors is not None
-        options = {
+        options = ARITHMETIC | {
             "MASKED": allowed is not None,
             "SHARED": allowed_stride == 0,
             "SPAN": plan.span,
@@ -182,6 +183,7 @@ class FusedPass:
             BN=plan.tile_titles,
             BK=256,
             num_warps=8,
+            **ARITHMETIC,
         )
 
     def _prepare(self, queries: Any) -> None:
@@ -203,6 +205,7 @@ class FusedPass:
                     ROWS=PROJECTED_ROWS,
                     BK=128,
                     num_warps=4,
+                    **ARITHMETIC,
                 )
             else:
                 load_torch().matmul(queries.double(), titles.directions.T, out=self._along[:count])
@@ -211,7 +214,7 @@ class FusedPass:
         width, coded = (codes.width, codes.cut or 0) if codes else (0, 0)
         sizes = (titles.dim, titles.vector_dim, kept, width, coded)
         errors = (titles.norm, titles.error, codes.norm if codes else 0.0, 3.0 * titles.dim * 2.0**-23)
-        options = {"SCREENED": titles.screened, "PLANES": plan.planes, "CUT": coded > 0, "D_BLOCK": 128}
+        options = ARITHMETIC | {"SCREENED": titles.screened, "PLANES": plan.planes, "CUT": coded > 0, "D_BLOCK": 128}
         kernels.prepare_queries[(count,)](queries, along, *into, *sizes, *errors, **options, num_warps=1)
 
     def _select(self, count: int) -> None:
@@ -226,7 +229,7 @@ class FusedPass:
         from semrec_faiss.index.fused.kernels import selecting
 
         given, stride = (values, values.shape[1], length), self.dropped.shape[1]
-        options = {"CAPACITY": chosen.shape[-1]}
+        options = ARITHMETIC | {"CAPACITY": chosen.shape[-1]}
         if segments == 1:
             width = min(self.plan.width, power_of_two(length))
             selecting.select_largest[(count,)](
@@ -258,7 +261,7 @@ class FusedPass:
         steps = min(16, power_of_two(-(-self._chunks // width)))
         options = {"MASKED": allowed is not None, "SPAN": plan.span, "WIDTH": width, "COLUMNS": plan.columns}
         warps = max(2 if plan.piece == 1 else 1, width // MAXIMA_A_WARP)
-        options |= {"AT_ONCE": 1 if warps == 1 else 2, "num_warps": warps}
+        options |= ARITHMETIC | {"AT_ONCE": 1 if warps == 1 else 2, "num_warps": warps}
         return (*given, *masking), options | {"STEPS": max(steps, LEAST_LOOKED_AT // plan.columns)}
 
     def _find(self, count: int, allowed: Any, allowed_stride: int) -> None:
@@ -286,7 +289,7 @@ class FusedPass:
         )
 
     def _ranked_by(self) -> tuple[tuple[Any, Any, Any], float, dict[str, Any]]:
-        """Return the vectors, factors and rows of titles as ranking takes them, their scale, and what they are."""
+        """Return titles' vectors, factors and rows as ranking takes them, their scale, and what is compiled in."""
         titles = self.titles
         factored, mapped, beside = (given is not None for given in (titles.factors, titles.origins, titles.originals))
         vectors = (
@@ -294,7 +297,7 @@ class FusedPass:
             titles.factors if factored else self.bounds,
             titles.origins if mapped else self.chosen,
         )
-        ways = {"FACTORED": factored, "MAPPED": mapped, "ORIGINALS": beside}
+        ways = ARITHMETIC | {"FACTORED": factored, "MAPPED": mapped, "ORIGINALS": beside}
         return vectors, titles.scale if titles.proves else 1.0, ways
 
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
@@ -304,7 +307,7 @@ class FusedPass:
         members = plan.capacity * plan.listed
         given = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
         tables, sizes = (self.rounded, titles.halves, *given), (titles.count, titles.dim, allowed_stride, titles.scale)
-        options: dict[str, Any] = {"FACTORED": factored, "MASKED": allowed is not None}
+        options: dict[str, Any] = ARITHMETIC | {"FACTORED": factored, "MASKED": allowed is not None}
         options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4

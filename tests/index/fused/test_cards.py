@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import HANG_SECONDS
-from fused_compiled import CARDS, SCORING
+from fused_compiled import CARDS, SAMPLES, SCORING, Launch, Noting, launches_of
 from fused_compiled import plans as every_plan
 from fused_worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
@@ -20,6 +20,7 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused import plan as plans
 from semrec_faiss.index.fused.cards import COPY_ENGINE, Card, fitted, tile_bytes
 from semrec_faiss.index.fused.plan import LARGEST_TILE, plan_search
+from semrec_faiss.index.fused.titles.users import GpuUsers
 
 
 def of(major: int, minor: int) -> Card:
@@ -74,6 +75,7 @@ BARRIERS = 64
 def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
     """Masked, screened, coded, with lists of its own; every other launch by hand: python tests/fused_compiled.py."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_DEFAULT_FP_FUSION": "0"}  # as in Triton 3.10
     paths = [str(Path(__file__).parents[2]), *sys.path]
     script = Path(__file__).parents[2] / "fused_compiled.py"
     made = subprocess.run(
@@ -87,6 +89,7 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
     names = set()
     for _, name, sizes, shared, registers, spilled in map(json.loads, made.stdout.splitlines()):
         names.add(name)
+        assert sizes["enable_fp_fusion"] is True
         assert shared <= card.shared_bytes
         assert registers <= 255
         most = max(SPILLED_BY_CARD.get((name, card.capability), 0), SPILLED_AT_MOST.get(name, 0))
@@ -111,6 +114,28 @@ def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
             "rescore_chunks",
             "rank_rows",
         }
+
+
+@needs_kernels
+@pytest.mark.parametrize("card", CARDS, ids=str)
+def test_every_launch_says_when_products_are_rounded(card: Card) -> None:
+    """Triton 3.10 changes what it does where nothing is said, and with it scores, registers and times."""
+    every = [launch for search in SAMPLES for launch in launches_of(search, card)]
+    assert len({launch.name for launch in every}) >= 12
+    assert [launch.name for launch in every if dict(launch.options).get("enable_fp_fusion") is not True] == []
+
+
+@needs_kernels
+def test_so_does_the_gathering_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from semrec_faiss.index.fused.kernels import gathering
+
+    launches: list[Launch] = []
+    monkeypatch.setattr(gathering, "gather_vectors", Noting(gathering.gather_vectors, launches))
+    users = SimpleNamespace(is_locked=True, vectors=torch.empty(9, 48))
+    GpuUsers.gather(users, torch.arange(3), torch.empty(3, 48))  # type: ignore[arg-type]
+    assert [(one.name, one.options) for one in launches] == [("gather_vectors", (("enable_fp_fusion", True),))]
 
 
 @needs_kernels

@@ -11,6 +11,7 @@ from typing import Any
 
 from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch, Workspace
+from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import bitmap_words, power_of_two
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
@@ -92,9 +93,9 @@ def list_rows(bitmap: Any, counts: Any, rows: Any) -> None:
     from semrec_faiss.index.fused.kernels import gathering
 
     words, programs = len(bitmap), len(counts)
-    gathering.count_rows[(programs,)](bitmap, counts, words, WORDS=LISTED_WORDS, num_warps=4)
+    gathering.count_rows[(programs,)](bitmap, counts, words, WORDS=LISTED_WORDS, num_warps=4, **ARITHMETIC)
     sizes = {"WORDS": LISTED_WORDS, "BLOCK": COUNTED_AT_ONCE}
-    gathering.list_rows[(programs,)](bitmap, counts, rows, words, **sizes, num_warps=4)
+    gathering.list_rows[(programs,)](bitmap, counts, rows, words, **sizes, num_warps=4, **ARITHMETIC)
 
 
 def listing_programs(titles: int) -> int:

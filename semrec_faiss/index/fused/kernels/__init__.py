@@ -4,3 +4,9 @@
 look at again, and `ranking` rescores, ranks and proves. All of them run in Triton's interpreter too, which is how they
 are tested without a GPU.
 """
+
+ARITHMETIC = {"enable_fp_fusion": True}
+"""What every kernel is launched with: products are rounded once they are added, not before (fused multiply-add).
+
+Triton did so without being told before 3.10. Times were measured and registers counted with it.
+"""

@@ -13,6 +13,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.hardware.host_memory import available_bytes
@@ -89,7 +90,7 @@ class GpuUsers:
             gathering = import_module("semrec_faiss.index.fused.kernels.gathering")
             dim = self.vectors.shape[1]
             width = 1 << (dim - 1).bit_length()
-            gathering.gather_vectors[(len(which),)](self.vectors, which, into, dim, D_BLOCK=width)
+            gathering.gather_vectors[(len(which),)](self.vectors, which, into, dim, D_BLOCK=width, **ARITHMETIC)
         elif self.vectors.dtype == into.dtype:
             load_torch().index_select(self.vectors, 0, which, out=into)
         else:
