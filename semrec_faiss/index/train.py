@@ -13,15 +13,10 @@ import numpy as np
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError, DataError
-from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index
+from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index, holds_vectors_exactly
 from semrec_faiss.index.hardware.device import Device, first_line, gpu_resources, load_faiss, to_gpu
+from semrec_faiss.index.losses import TRIED_TITLES, warn_of_losses
 from semrec_faiss.progress import Progress, silent
-
-CODED_TITLES, ASKED, BEST = 4096, 64, 10
-"""Titles among which codes are tried, the queries that are asked, and how many of each one's best they should keep."""
-
-SOUND = 0.9
-"""So large a share of these scalar quantisers keep of vectors as long as one another: 0.95 and more."""
 
 LONGEST_TRAINED = math.sqrt(float(np.finfo(np.float32).max)) / 4
 """From this length on squared distances between the differences of two vectors from their lists' centres may overflow
@@ -54,11 +49,12 @@ def build_faiss_index(
     """
     faiss = load_faiss()
     index = empty_index(config, dim)
-    if not index.is_trained:
-        _train(index, config, blocks, count, device, progress)
+    some = None if index.is_trained else _train(index, config, blocks, count, device, progress)
     if isinstance(index, faiss.IndexFlat):
         _fill_flat(index, blocks, count, progress)
         return index
+    if not holds_vectors_exactly(index):
+        warn_of_losses(index, sampled(blocks, count, TRIED_TITLES, dim) if some is None else some)
     ivf = faiss.try_extract_index_ivf(index)
     on_gpu = bool(device.gpus) and ivf is not None and not isinstance(config, FactoryIndex | HnswIndex)
     if not on_gpu:
@@ -73,7 +69,8 @@ def build_faiss_index(
 
 def _train(
     index: Any, config: IndexConfig, blocks: VectorBlocks, count: int, device: Device, progress: Progress
-) -> None:
+) -> Vectors:
+    """Train a CPU index; return some of the titles that it was trained on, float32 (at most `TRIED_TITLES`, dim)."""
     faiss = load_faiss()
     ivf = faiss.try_extract_index_ivf(index)
     nlist = 0 if ivf is None else int(ivf.nlist)
@@ -102,8 +99,12 @@ def _train(
     finally:
         if ivf is not None:
             ivf.clustering_index = None
-    _say_if_codes_lose(index, sample[:: max(1, len(sample) // CODED_TITLES)])
     progress("training", 1, 1)
+    return _some(sample)
+
+
+def _some(sample: Vectors) -> Vectors:
+    return sample[:: -(-len(sample) // TRIED_TITLES)].copy()  # the rest is gigabytes, of many lists
 
 
 def _check_lengths(sample: Vectors) -> None:
@@ -142,46 +143,6 @@ def _lengthen_centres(index: Any, ivf: Any, sample: Vectors) -> None:
     stored = faiss.rev_swig_ptr(centres.get_xb(), centres.ntotal * centres.d)
     stored *= np.float32(length)
     ivf.train(seen)  # lists that have centres keep them
-
-
-def _say_if_codes_lose(index: Any, titles: Vectors) -> None:
-    """Warn where a scalar quantiser keeps so little of vectors that other titles are found than the best.
-
-    8 bits a component divide the range of the longest vectors; two bytes hold nothing above 65,504, and little below
-    0.00006.
-
-    Args:
-        index: trained.
-        titles: float32 (titles, dim), some of the vectors.
-    """
-    faiss = load_faiss()
-    ivf = faiss.try_extract_index_ivf(index)
-    parts = [faiss.downcast_index(part) for part in (index, ivf) if part is not None]
-    bits = max((int(part.sq.bits) for part in parts if hasattr(part, "sq")), default=0)
-    if bits < 8 or len(titles) < BEST * BEST:  # with fewer bits it is what was asked for
-        return
-    lengths = np.linalg.norm(titles.astype(np.float64), axis=1)
-    asked = np.flatnonzero(lengths)[:: max(1, len(titles) // ASKED)]
-    if not len(asked):  # all are zero, and as good as one another
-        return
-    queries = (titles[asked] / lengths[asked, None]).astype(np.float32)
-    coded = index.sa_decode(index.sa_encode(titles))
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores, by_codes = queries @ titles.T, np.nan_to_num(queries @ coded.T, nan=-np.inf)
-    worst = -np.partition(-scores, BEST - 1, axis=1)[:, BEST - 1 : BEST]
-    found = np.argpartition(-by_codes, BEST - 1, axis=1)[:, :BEST]
-    kept = float((np.take_along_axis(scores, found, axis=1) >= worst).mean())
-    if kept < SOUND:
-        middle, longest = float(np.median(lengths)), float(lengths.max())
-        is_unit = math.isclose(middle, 1, rel_tol=1e-3) and math.isclose(longest, 1, rel_tol=1e-3)
-        warnings.warn(
-            f"the codes of this index find {kept:.0%} of the {BEST} best of {len(titles):,} titles tried, whose vectors"
-            f" are {middle:.3g} long, the longest {longest:.3g}; take "
-            + ("" if is_unit else "index.normalize: true where lengths mean nothing, or ")
-            + "another index.build.storage, or type ivf_flat",
-            RuntimeWarning,
-            stacklevel=4,
-        )
 
 
 def _say_once_if_few(index: Any, count: int) -> None:

@@ -347,6 +347,65 @@ def test_a_scalar_quantiser_that_loses_what_the_vectors_tell_says_so(
         assert re.search(told, said[0])
 
 
+SPREAD = np.exp(1.5 * np.random.default_rng(3).normal(size=(2000, 1)))
+
+
+@pytest.mark.parametrize(
+    ("factory", "lengths", "loses"),
+    [
+        ("IVF8,RaBitQ4", 1, False),
+        ("IVF8,RaBitQ4", 1e-3, True),
+        ("RaBitQ4", 1e-10, True),
+        ("RaBitQ4", 1e3, True),
+        ("IVF8,RaBitQ4,Refine(SQ8)", 1e-6, True),
+        ("PCA24,Flat", 1, False),
+        ("PCA24,Flat", 1e3, True),
+        ("SQfp16", 1, False),
+        ("SQfp16", 1e-10, True),
+        ("IVF8_HNSW8,PQ8x6", 1, False),
+        ("IVF8_HNSW8,PQ8x6", 1e-6, True),
+        ("HNSW16_SQfp16", 1, False),
+        ("HNSW16_SQfp16", 1e-10, True),
+        ("L2norm,Flat", 1, False),
+        ("L2norm,Flat", SPREAD, True),
+        ("IVF8,PQ8x6", SPREAD, False),
+        ("IVF8,PQ8x6,RFlat", 1e-10, False),
+    ],
+    ids=lambda value: "spread" if isinstance(value, np.ndarray) else None,
+)
+def test_no_index_that_finds_other_titles_than_the_best_is_built_without_a_word(
+    factory: str,
+    lengths: Any,
+    loses: bool,
+    make_index: Callable[..., VectorIndex],
+    clusters: Any,
+    unit: Any,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Once a fault: RaBitQ's lists found nothing of short vectors, PCA nothing of long ones."""
+    queries = unit(clusters(2000, 32, clusters=20, spread=0.6, seed=6))
+    titles = (queries * lengths).astype(np.float32)
+    index = make_index(titles, {"factory": factory, "normalize": False, "search": {}}).cpu_index
+    ivf = load_faiss().try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.nprobe = ivf.nlist
+    found = index.search(queries[::20].astype(np.float32), 100)[1]
+    best = np.argsort(-(queries[::20] @ titles.T.astype(np.float64)), axis=1)[:, :10]
+    kept = np.mean([len(set(its) & set(own)) for its, own in zip(found.tolist(), best.tolist(), strict=True)]) / 10
+    said = [str(one.message) for one in recwarn if "codes" in str(one.message)]
+    assert [kept < 0.85, len(said)] == [loses, loses]
+    if loses:
+        assert re.search(
+            r"find \d+% of the 10 best of 2,000 .* should find [89]0%; take index.normalize: true", said[0]
+        )
+
+
+def test_what_codes_are_tried_on_stays_out_of_the_index(make_index: Callable[..., VectorIndex], clusters: Any) -> None:
+    titles = clusters(600, 16, seed=6)
+    for factory in ("PQ4x4", "IVF8,SQ8", "HNSW8_SQ8", "PCA8,Flat", "IVF8,PQ4x4,RFlat"):
+        assert make_index(titles, {"factory": factory}).cpu_index.ntotal == 600
+
+
 @pytest.mark.filterwarnings("ignore:.*few to train")
 @pytest.mark.parametrize("factory", ["IVF8,PQ8x6", "IVF8,SQ8", "RR32,IVF8,PQ8x6"])
 @pytest.mark.parametrize("length", [1e-17, 1e-6, 1e4, 4e18])
