@@ -104,7 +104,8 @@ def _train(
 
 
 def _some(sample: Vectors) -> Vectors:
-    return sample[:: -(-len(sample) // TRIED_TITLES)].copy()  # the rest is gigabytes, of many lists
+    some: Vectors = sample[:: -(-len(sample) // TRIED_TITLES)].copy()  # the rest is gigabytes, of many lists
+    return some
 
 
 def _check_lengths(sample: Vectors) -> None:

@@ -19,7 +19,7 @@ from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.guide import run as measuring
 from semrec_faiss.measure.instruments.index_memory_record import HostMemory, SearchPeak
-from semrec_faiss.measure.memory import plan as memory_plan
+from semrec_faiss.measure.memory import measured as memory_measured
 
 CPU = ("--set", "device.kind=cpu")
 
@@ -198,7 +198,7 @@ def test_memory_check_ends_with_1_when_a_prediction_is_off(
         searches = [SearchPeak(batch=batch, peak_bytes=measured) for batch in batches]
         return HostMemory(start_bytes=0, base_bytes=measured, available_bytes=None, searches=searches)
 
-    monkeypatch.setattr(memory_plan, "measure_memory", found)
+    monkeypatch.setattr(memory_measured, "measure_memory", found)
     asked = ["--titles", "50", "--dim", "8", "--batch", "2", "--measure", "--check", "--set", "device.kind=cpu"]
     result = semrec("memory", str(repo / "configs" / "flat.yaml"), *asked)
     assert result.code == code

@@ -1,1 +1,1 @@
-"""`semrec dataset`: data folders; `exchange` holds what imports and exports."""
+"""`semrec dataset`: data folders. `texts` and `learning` make vectors, `exchange` imports and exports."""

@@ -12,7 +12,7 @@ from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, set_opt
 from semrec_faiss.cli.printing import as_size, print_table, progress_bars, say
 
 if TYPE_CHECKING:
-    from semrec_faiss.measure.memory.plan import DevicePrediction, MemoryReport
+    from semrec_faiss.measure.memory.record import DevicePrediction, MemoryReport
 
 PARTS = {
     "vectors_bytes": "vectors or codes",
@@ -65,7 +65,8 @@ def memory(
     by the driver's count on a GPU.
     """
     from semrec_faiss.config.reading import load_config
-    from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
+    from semrec_faiss.measure.memory.plan import MemoryPlan
+    from semrec_faiss.measure.memory.run import memory_report
 
     loaded = load_config(config, settings)
     if dataset is not None:

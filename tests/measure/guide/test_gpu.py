@@ -18,7 +18,8 @@ from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.measure.instruments.cuda_time import event_times, time_in_faiss
 from semrec_faiss.measure.instruments.index_memory import measure_memory
 from semrec_faiss.measure.instruments.index_memory_record import GpuMemory
-from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
+from semrec_faiss.measure.memory.plan import MemoryPlan
+from semrec_faiss.measure.memory.run import memory_report
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.markdown import markdown_page
 from semrec_faiss.search.recommender import Recommender

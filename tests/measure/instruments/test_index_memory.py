@@ -22,8 +22,10 @@ from semrec_faiss.measure.instruments import index_memory as memory_check
 from semrec_faiss.measure.instruments.index_memory import NOISE_BYTES, JudgedPrediction, judge, measure_memory
 from semrec_faiss.measure.instruments.index_memory_record import HostMemory, SearchPeak
 from semrec_faiss.measure.instruments.processes import output_of
-from semrec_faiss.measure.memory import plan as memory_plan
-from semrec_faiss.measure.memory.plan import MemoryPlan, memory_report
+from semrec_faiss.measure.memory import measured as memory_measured
+from semrec_faiss.measure.memory import run as memory_run
+from semrec_faiss.measure.memory.plan import MemoryPlan
+from semrec_faiss.measure.memory.run import memory_report
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 MB = 1_000_000
@@ -140,8 +142,8 @@ def test_the_report_predicts_every_device_that_the_type_runs_on() -> None:
 
 
 def test_a_limit_that_nobody_gives_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_plan, "machine_bytes", lambda: None)
-    monkeypatch.setattr(memory_plan, "gpu_states", lambda: [])
+    monkeypatch.setattr(memory_run, "machine_bytes", lambda: None)
+    monkeypatch.setattr(memory_run, "gpu_states", lambda: [])
     document = memory_report(plan({"type": "flat"})).as_json()
     assert document["prediction"]["cpu"]["largest_catalogue"] is None
     assert "--limit-gb" in document["not_measured"]["prediction.cpu.largest_catalogue"]
@@ -205,7 +207,7 @@ def test_measuring_builds_such_an_index_and_judges_it(monkeypatch: pytest.Monkey
         searches = [SearchPeak(batch=batch, peak_bytes=9 * MB) for batch in batches]
         return HostMemory(start_bytes=1, base_bytes=5 * MB, available_bytes=None, searches=searches)
 
-    monkeypatch.setattr(memory_plan, "measure_memory", measured)
+    monkeypatch.setattr(memory_measured, "measure_memory", measured)
     document = memory_report(plan({"type": "hnsw"}, batch=50, k=3), measure=True).as_json()
     assert asked == [(True, ["device.kind=cpu"], [1, 50], 3)]
     assert [row["what"] for row in document["measured"]["cpu"]["judged"]][1:] == [
