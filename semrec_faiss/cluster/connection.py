@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, watched
@@ -16,11 +17,15 @@ SCHEME = "ray://"
 OWN = "auto"
 """The address that stands for the cluster that this machine belongs to."""
 
-RAY_ENDS_AFTER = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""The variable that says after how many seconds without a head Ray ends a process."""
+JOINED_WITH = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_gcs_server_port_wait_time_s": "1",
+}
+"""What Ray reads from the environment, where nobody has set it, while it joins a cluster.
 
-ENDS_AFTER_SECONDS = 600
-"""What stands there, in place of 60, where nobody has set it: who asks has time to be told, and to open it again."""
+After how many seconds without a head it ends the process, in place of 60: who asks has time to be told, and to open it
+again. And how often it looks for a head that is not there, some 40 s each time, in place of 20 times.
+"""
 
 
 def load_ray() -> Any:
@@ -63,14 +68,15 @@ def connect(address: str) -> Any:
                 fix=f"--ray {joined}, or --ray auto",
             )
         return ray
+    began = time.monotonic()
     try:
-        with _ended_later():
+        with _environment(JOINED_WITH):
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         ray._private.worker._worker_logs_enabled = False  # of lost workers it would tell stdout, amidst our JSON
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise UnavailableError(
-            f"no cluster answers at {address}: {said[0]}",
+            f"no cluster answers at {address} within {time.monotonic() - began:.0f} s: {said[0]}",
             fix="start one: `ray start --head` on one machine, `ray start --address HOST:6379` on the others",
         ) from error
     watched(ray)
@@ -78,16 +84,15 @@ def connect(address: str) -> Any:
 
 
 @contextlib.contextmanager
-def _ended_later() -> Iterator[None]:
-    """Have Ray read `ENDS_AFTER_SECONDS` in the block, and what this process starts later not."""
-    if RAY_ENDS_AFTER in os.environ:
-        yield
-        return
-    os.environ[RAY_ENDS_AFTER] = str(ENDS_AFTER_SECONDS)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, in the block: what this process starts later does not read them."""
+    missing = values.keys() - os.environ.keys()
+    os.environ.update({name: values[name] for name in missing})
     try:
         yield
     finally:
-        del os.environ[RAY_ENDS_AFTER]
+        for name in missing:
+            del os.environ[name]
 
 
 def split_address(path: str) -> tuple[str, str]:

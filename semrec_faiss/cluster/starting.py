@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.cluster.connection import alive_nodes, head_answers, load_ray
-from semrec_faiss.cluster.head import SILENT_SECONDS, watched
+from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, watched
 from semrec_faiss.cluster.shard import ShardServer
 from semrec_faiss.cluster.shards import LOST_FIX, OPEN_SECONDS, OpenShards, named
 from semrec_faiss.config.schema import Config
@@ -180,13 +181,24 @@ def _bundle(slot: _Slot) -> dict[str, float]:
 def _gpu_group(bundles: list[dict[str, float]]) -> Any:
     ray = load_ray()
     group = ray.util.placement_group(bundles, strategy="SPREAD")
-    if not group.wait(OPEN_SECONDS):
+    if not _found_places(group):
         ray.util.remove_placement_group(group)
         raise UnavailableError(
             f"{len(bundles)} actors with a GPU each found no place within {OPEN_SECONDS:.0f} s",
             fix="`ray status` tells who holds the GPUs; --set device.kind=cpu does without",
         )
     return group
+
+
+def _found_places(group: Any) -> bool:
+    """Wait for the places of a group; raises UnavailableError once the head, which finds them, is lost."""
+    head, ends = watched(load_ray()), time.monotonic() + OPEN_SECONDS
+    while not group.wait(min(LOOK_SECONDS, max(0.0, ends - time.monotonic()))):
+        if head is not None:
+            head.check()
+        if time.monotonic() >= ends:
+            return False
+    return True
 
 
 class _HeldGroup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from semrec_faiss.cluster import connection, starting
 from semrec_faiss.cluster import head as watching
 from semrec_faiss.cluster import shards as asking
+from semrec_faiss.cluster.head import LOOK_SECONDS
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import UnavailableError
@@ -106,6 +109,49 @@ def test_who_opens_an_index_is_told_of_a_head_that_dies_meanwhile(monkeypatch: p
     shards.head = SimpleNamespace(check=check, error=lambda _: died)  # type: ignore[assignment]
     with pytest.raises(UnavailableError, match="head of the cluster does not answer any more"):
         shards.opened()
+
+
+def test_who_waits_for_gpus_is_told_of_a_head_that_dies_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: a dead head was asked for places for three minutes."""
+    waits: list[float] = []
+    group = SimpleNamespace(wait=waits.append)
+    util = SimpleNamespace(placement_group=lambda *_, **__: group, remove_placement_group=lambda _: None)
+
+    def check() -> None:
+        if len(waits) > 3:
+            raise UnavailableError("the head of the cluster does not answer any more")
+
+    monkeypatch.setattr(starting, "load_ray", lambda: SimpleNamespace(util=util))
+    monkeypatch.setattr(starting, "watched", lambda _: SimpleNamespace(check=check))
+    with pytest.raises(UnavailableError, match="head of the cluster does not answer any more"):
+        starting._gpu_group([{"GPU": 1.0}])
+    assert waits == [LOOK_SECONDS] * 4
+    monkeypatch.setattr(starting, "watched", lambda _: None)
+    monkeypatch.setattr(starting, "OPEN_SECONDS", 0.0)
+    with pytest.raises(UnavailableError, match="1 actors with a GPU each found no place within 0 s"):
+        starting._gpu_group([{"GPU": 1.0}])
+
+
+@pytest.mark.parametrize("own", [None, "9"], ids=["nothing is set", "the user has set it"])
+def test_a_cluster_that_is_not_there_is_looked_for_once(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: Ray looked 20 times, 40 seconds each."""
+    name, read = "RAY_gcs_server_port_wait_time_s", []
+    if own is None:
+        monkeypatch.delenv(name, raising=False)
+    else:
+        monkeypatch.setenv(name, own)
+
+    def init(**_: Any) -> None:
+        read.append(os.environ[name])
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(connection, "load_ray", lambda: SimpleNamespace(init=init, is_initialized=lambda: False))
+    monkeypatch.setattr(connection, "watched", lambda _: None)
+    with pytest.raises(UnavailableError, match="no cluster answers at host:6379 within 0 s: nobody there") as told:
+        connection.connect("host:6379")
+    assert told.value.fix
+    assert read == [own or "1"]
+    assert os.environ.get(name) == own
 
 
 def test_a_partial_answer_in_a_hurry_costs_later_ones_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
