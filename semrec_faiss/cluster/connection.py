@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, watched
+from semrec_faiss.cluster.head import FIX, LOOK_SECONDS, SILENT_SECONDS, watched
 from semrec_faiss.errors import DeviceError, MissingPackageError, SemrecError, UnavailableError, UsageError
 
 SCHEME = "ray://"
@@ -147,6 +147,13 @@ def told_as_ours() -> Iterator[None]:
         raise UnavailableError(
             f"a worker of the cluster is lost: {_last_line(error)}", fix="`ray status` tells which machines are there"
         ) from error
+    except ConnectionError as error:
+        raise left_by_proxy() from error
+
+
+def left_by_proxy() -> UnavailableError:
+    """Return the error for a cluster whose proxy, ``ray://HOST:PORT``, is lost: it ends a minute after the head."""
+    return UnavailableError("the cluster, or its proxy, does not answer any more", fix=FIX)
 
 
 def _last_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.cluster.connection import load_ray, told_as_ours
+from semrec_faiss.cluster.connection import left_by_proxy, load_ray, told_as_ours
 from semrec_faiss.cluster.head import LOOK_SECONDS, SILENT_SECONDS, HeadWatch
 from semrec_faiss.cluster.shard import About
 from semrec_faiss.deadline import TooLateError, time_left
@@ -181,14 +181,16 @@ class OpenShards:
         self.held = ()
 
     def _ask(self, arguments: Mapping[int, tuple[Any, ...]], method: str, patience_s: float) -> dict[int, Any]:
+        ray = load_ray()
         if self.head is not None:
             self.head.check()
-        ray = load_ray()
-        sent = _sent_once(ray, arguments)
-        asked = {shard: self._call(shard, method, given) for shard, given in sent.items()}
+        elif not ray.is_initialized():
+            raise left_by_proxy()
         answers: dict[int, Any] = {}
         late: TooLateError | None = None
         with told_as_ours():
+            sent = _sent_once(ray, arguments)
+            asked = {shard: self._call(shard, method, given) for shard, given in sent.items()}
             lost = {shard for shard in sent if self._is_lost(ray, shard)}
             for shard in sorted(asked, key=lost.__contains__) if self.partial else asked:
                 if self.partial and shard in lost:  # they have had the time of those that are there

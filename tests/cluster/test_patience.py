@@ -52,7 +52,11 @@ def _shards(
         method = SimpleNamespace(remote=lambda: shard)
         return SimpleNamespace(ping=method, about=method)
 
-    monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions))
+    monkeypatch.setattr(
+        asking,
+        "load_ray",
+        lambda: SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions, is_initialized=lambda: True),
+    )
     there = Place(node=None, generation=GenerationRef(name="gen-000001", manifest_sha256="0" * 64))
     listed = ShardList(
         shards=tuple(Shard(folder=f"{at}", first=10 * at, titles=10, places=(there,)) for at in range(count))
@@ -130,6 +134,21 @@ def test_who_waits_for_gpus_is_told_of_a_head_that_dies_meanwhile(monkeypatch: p
     monkeypatch.setattr(starting, "OPEN_SECONDS", 0.0)
     with pytest.raises(UnavailableError, match="1 actors with a GPU each found no place within 0 s"):
         starting._gpu_group([{"GPU": 1.0}])
+
+
+def test_who_asks_through_a_proxy_is_told_that_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: Ray's own ConnectionError came up, and then errors of what it had left."""
+
+    def is_gone(_: float) -> None:
+        raise ConnectionError("Failed to reconnect within the reconnection grace period (30s)")
+
+    shards, told = _shards(monkeypatch, is_gone, partial=False), "cluster, or its proxy, does not answer any more"
+    with pytest.raises(UnavailableError, match=told):
+        shards.ask_all("ping")
+    monkeypatch.setattr(asking, "load_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    with pytest.raises(UnavailableError, match=told) as after:
+        shards.ask_all("ping")
+    assert after.value.fix
 
 
 @pytest.mark.parametrize("own", [None, "9"], ids=["nothing is set", "the user has set it"])
@@ -283,7 +302,7 @@ def test_questions_of_a_slow_shard_do_not_keep_overtaking_its_ping(monkeypatch: 
             _is_slow(timeout)
         return asked
 
-    told = SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions)
+    told = SimpleNamespace(get=get, wait=wait, exceptions=ray.exceptions, is_initialized=lambda: True)
     monkeypatch.setattr(asking, "load_ray", lambda: told)
     call = shards._call
     pings = iter(["first", "second", "third", "fourth"])
