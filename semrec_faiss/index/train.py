@@ -49,7 +49,7 @@ def build_faiss_index(
     """
     faiss = load_faiss()
     index = empty_index(config, dim)
-    some = None if index.is_trained else _train(index, config, blocks, count, device, progress)
+    some = None if index.is_trained else _train(index, blocks, count, device, progress)
     if isinstance(index, faiss.IndexFlat):
         _fill_flat(index, blocks, count, progress)
         return index
@@ -67,9 +67,7 @@ def build_faiss_index(
         return faiss.index_gpu_to_cpu(gpu_index)
 
 
-def _train(
-    index: Any, config: IndexConfig, blocks: VectorBlocks, count: int, device: Device, progress: Progress
-) -> Vectors:
+def _train(index: Any, blocks: VectorBlocks, count: int, device: Device, progress: Progress) -> Vectors:
     """Train a CPU index; return some of the titles that it was trained on, float32 (at most `TRIED_TITLES`, dim)."""
     faiss = load_faiss()
     ivf = faiss.try_extract_index_ivf(index)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import TrialsPlan, make_plan
+from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.record import Failed, Measured
 
 TINY: dict[str, Any] = {
@@ -34,7 +34,7 @@ def make_tiny_plan(folder: Path, data: Path, **changes: Any) -> TrialsPlan:
     values = TINY | {"dataset": str(data), "results": str(folder / "results")} | changes
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return make_plan(*load_sweep(path))
+    return make_plan(*load_sweep_file(path))
 
 
 def lasting(of: Measured | Failed) -> dict[str, Any]:

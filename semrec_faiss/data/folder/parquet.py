@@ -23,7 +23,7 @@ def parquet_parts(path: Path) -> list[Path]:
         raise NotFoundError(f"there is no table {path}", fix="name a Parquet file, or a folder of .parquet parts")
     if not path.is_dir():
         return [path]
-    inside = [each for each in sorted(path.rglob("*")) if not _is_aside(each.relative_to(path)) and not each.is_dir()]
+    inside = [each for each in sorted(path.rglob("*")) if not is_aside(each.relative_to(path)) and not each.is_dir()]
     other = [each for each in inside if each.suffix != ".parquet" or not each.is_file()]
     if other:
         raise DataError(f"{path} is a folder with {other[0].relative_to(path)}, which is not a Parquet part", fix=_FIX)
@@ -32,7 +32,8 @@ def parquet_parts(path: Path) -> list[Path]:
     return inside
 
 
-def _is_aside(inner: Path) -> bool:
+def is_aside(inner: Path) -> bool:
+    """Tell whether a path inside a folder is what writers put beside its parts: ``_SUCCESS``, ``.crc`` files."""
     return any(part.startswith(("_", ".")) for part in inner.parts)
 
 

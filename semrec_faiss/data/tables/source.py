@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from semrec_faiss.data.demo import or_demos
+from semrec_faiss.data.folder.parquet import is_aside
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.storage import read_small
 
@@ -93,12 +94,8 @@ def _globbed(pattern: Path) -> list[Path]:
 
 def _inside(folder: Path) -> list[Path]:
     """Return the tables in a folder; what writers put beside their parts, and what is no table, is left aside."""
-    inside = [each for each in sorted(folder.rglob("*")) if each.is_file() and not _is_aside(each.relative_to(folder))]
+    inside = [each for each in sorted(folder.rglob("*")) if each.is_file() and not is_aside(each.relative_to(folder))]
     return [each for each in inside if format_of(each)]
-
-
-def _is_aside(inner: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in inner.parts)
 
 
 def _npy_in(folder: Path) -> Path | None:

@@ -89,7 +89,7 @@ class FusedPass:
 
         Args:
             queries: float32 (queries, `vector_dim`) on the GPU, at most as many as there are buffers for.
-            allowed: int32 bitmap of the rows that may be returned, `fused_plan.bitmap_words` words for each query, or
+            allowed: int32 bitmap of the rows that may be returned, `plan.bitmap_words` words for each query, or
                 once for all with ``allowed_stride`` 0.
             allowed_stride: words from one query's bitmap to the next one's.
         """
@@ -247,12 +247,12 @@ class FusedPass:
     def _select_pieces(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused.kernels import selecting
 
-        given, options = self._listing(count, allowed, allowed_stride)
+        given, options = self._listing(allowed, allowed_stride)
         into = (self.chosen, self.dropped, self.dropped.shape[1])
         options |= {"PIECE": self.plan.piece, "CAPACITY": self.plan.capacity}
         selecting.select_pieces[(count,)](*given, *into, **options)
 
-    def _listing(self, count: int, allowed: Any, allowed_stride: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _listing(self, allowed: Any, allowed_stride: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what the kernels that list pieces take."""
         plan = self.plan
         width = max(LEAST_LOOKED_AT, min(plan.width, power_of_two(self._chunks)))
@@ -269,7 +269,7 @@ class FusedPass:
         from semrec_faiss.index.fused.kernels import ranking
 
         titles = self.titles
-        given, options = self._listing(count, allowed, allowed_stride)
+        given, options = self._listing(allowed, allowed_stride)
         vectors, scale, ways = self._ranked_by()
         options |= ways | {"PICKS": self.plan.picks, "BK": 32 if count > MANY_QUERIES else 128}
         ranking.find_rows[(count,)](

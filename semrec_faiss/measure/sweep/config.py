@@ -8,8 +8,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
-from semrec_faiss.config.reading import read_source, validated
-from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, Name, QuerySettings, Seconds, as_list, distinct
 
 MOST_K = 2048
@@ -74,21 +72,6 @@ class Sweep(Settings):
     def folder(self) -> Path:
         """Where the results go."""
         return self.results / self.name
-
-
-def load_sweep(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Sweep, YamlSource]:
-    """Read a sweep file and apply overrides such as ``repeats=5``.
-
-    Returns:
-        The sweep, and the source that knows the line of every key.
-
-    Raises:
-        NotFoundError: there is no such file.
-        ConfigError: it has mistakes; all of them are listed, with file and line.
-        UsageError: an override is not of the form KEY=VALUE.
-    """
-    source = read_source(path, overrides)
-    return validated(Sweep, source), source
 
 
 def known_sweep_keys() -> list[str]:

@@ -34,7 +34,7 @@ def points_of(alt: Any, rows: Sequence[Row], looks: Mapping[str, Look], told: Se
 
     Args:
         alt: altair.
-        rows: of `sweep_rows.row_of`.
+        rows: of `rows.row_of`.
         looks: of each index.
         told: further tooltips.
     """

@@ -20,16 +20,16 @@ import duckdb  # noqa: F401 - so that a fork need not import it
 import faiss
 import numpy.ma  # noqa: F401 - DuckDB imports it when it first gives an array
 
-from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import make_plan
 from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.ledger import LEDGER
 
 
 def sweep(path: Path, name: str) -> None:
     """Run the sweep in this process."""
     faiss.omp_set_num_threads(1)
-    run_sweep(make_plan(*load_sweep(path, (f"name={name}",))), isolated=False)
+    run_sweep(make_plan(*load_sweep_file(path, (f"name={name}",))), isolated=False)
 
 
 def run(path: Path, name: str, kill_after: float | None) -> bool:
@@ -60,7 +60,7 @@ def records_of(folder: Path) -> int:
 def main() -> None:
     """Measure an unbroken run, kill others, finish each killed sweep."""
     path, kills = Path(sys.argv[1]), int(sys.argv[2])
-    results = load_sweep(path)[0].results
+    results = load_sweep_file(path)[0].results
     started = time.monotonic()
     run(path, "unbroken", None)
     whole = time.monotonic() - started

@@ -11,9 +11,10 @@ import pytest
 from semrec_faiss.config.index_types import FlatIndex, HnswIndex, IvfFlatIndex
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
-from semrec_faiss.measure.sweep.config import known_sweep_keys, load_sweep
+from semrec_faiss.measure.sweep.config import known_sweep_keys
 from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.sweep.plan import TrialsPlan, make_plan
+from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.plan_record import InvalidOne
 
 
@@ -100,7 +101,7 @@ def test_mistakes_name_file_and_line(tmp_path: Path, change: tuple[str, str], li
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP.format(dataset="data").replace(*change))
     with pytest.raises(ConfigError) as caught:
-        sweep, source = load_sweep(path)
+        sweep, source = load_sweep_file(path)
         expand(sweep.grid, source)
     assert f"{path}:{line}: " in str(caught.value)
     assert message in str(caught.value)
@@ -109,14 +110,14 @@ def test_mistakes_name_file_and_line(tmp_path: Path, change: tuple[str, str], li
 def test_all_mistakes_of_a_grid_are_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP.format(dataset="data").replace("type: flat", "type: flatt").replace("nprobe", "nprob"))
-    sweep, source = load_sweep(path)
+    sweep, source = load_sweep_file(path)
     with pytest.raises(ConfigError, match="2 mistakes in"):
         expand(sweep.grid, source)
 
 
 def planned(path: Path, text: str, *overrides: str) -> TrialsPlan:
     path.write_text(text)
-    return make_plan(*load_sweep(path, overrides))
+    return make_plan(*load_sweep_file(path, overrides))
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_every_key_of_a_sweep_file_is_known() -> None:
 
 @pytest.mark.parametrize("name", ["sweep-demo", "sweep-gpu"])
 def test_shipped_sweeps_load_and_every_combination_of_theirs_can_be(repo: Path, name: str) -> None:
-    sweep, source = load_sweep(repo / "configs" / f"{name}.yaml")
+    sweep, source = load_sweep_file(repo / "configs" / f"{name}.yaml")
     valid, invalid = expand(sweep.grid, source)
     assert sweep.name == name
     assert len(valid) > 10

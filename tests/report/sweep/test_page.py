@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from semrec_faiss.errors import UsageError
-from semrec_faiss.measure.sweep.config import load_sweep
 from semrec_faiss.measure.sweep.plan import make_plan
 from semrec_faiss.measure.sweep.run import run_sweep
+from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.axes import log_axis, log_scale
@@ -59,7 +59,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
     }
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    plan = make_plan(*load_sweep(path))
+    plan = make_plan(*load_sweep_file(path))
     run_sweep(plan, isolated=False)
     return SweepResults.read(plan.sweep.folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.record import BenchResults
@@ -66,6 +66,3 @@ class GpusResults(BenchResults):
     def file_name(self) -> str:
         """``bench-gpu-h200-x2.json``."""
         return f"bench-gpu-{self.device}{self.data.k_part}.json"
-
-
-GPUS_RESULTS: TypeAdapter[GpusResults] = TypeAdapter(GpusResults)
