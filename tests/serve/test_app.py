@@ -177,10 +177,10 @@ class FakeEncoder:
         return np.array([[1.0, len(text)] for text in texts], np.float32)
 
 
-def test_a_text_model_that_is_not_here_is_what_the_service_lacks(
+def test_a_text_model_that_is_not_here_is_told_with_the_fix(
     tmp_path: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a fault: a 404, as if the one who asks had named something that there is not."""
+    """Once a 404, as if the one who asks had named something that there is not."""
     (tmp_path / "data/media").mkdir(parents=True)
     lines = "".join(json.dumps({"media_id": row, "title": "Film" + row * "!"}) + "\n" for row in range(5))
     (tmp_path / "data/media/metadata.jsonl").write_text(lines)
@@ -196,12 +196,12 @@ def test_a_text_model_that_is_not_here_is_what_the_service_lacks(
     ):
         monkeypatch.setattr("semrec_faiss.search.text.find_model", lambda _, source=source: source)
         reply = asker.post("/v1/search", {"text": "a heist"})
-        assert (reply.status_code, reply.headers["content-type"]) == (501, "application/problem+json")
+        assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
         assert told in reply.json()["detail"] and reply.json()["fix"] and "candidates" not in reply.json()
     assert asker.post("/v1/search", {"text": "a heist", "exclude": ["nothing such"]}).status_code == 404
     assert asker.post("/v1/search", {"vectors": [[1.0, 2.0]]}).status_code == 200
-    described = asker.get("/openapi.json").json()["paths"]["/v1/search"]["post"]["responses"]["501"]["description"]
-    assert "the index's text model" in described
+    described = asker.get("/openapi.json").json()["paths"]["/v1/search"]["post"]["responses"]["400"]["description"]
+    assert "the index's model is not on the server" in described
 
 
 def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:

@@ -130,7 +130,7 @@ _TYPES = (
 )
 
 _PROBLEMS = {
-    400: "A request that can never work.",
+    400: "A request that can never work, or a text where the index's model is not on the server.",
     401: "No key, or one that nobody holds.",
     403: "A key that does not allow this, or another host's name.",
     404: "No such title or user, of which candidates names the nearest.",
@@ -141,7 +141,7 @@ _PROBLEMS = {
     422: "A body of another shape, or over a limit.",
     429: "Too many questions wait; ask again after Retry-After seconds.",
     500: "A mistake in semrec.",
-    501: "A package, or the index's text model, that the service lacks.",
+    501: "A package that the service lacks.",
     503: "Not ready, or the device refuses.",
     504: "The answer was not ready in time.",
 }

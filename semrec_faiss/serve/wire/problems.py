@@ -57,7 +57,7 @@ class Refused(Exception):  # noqa: N818 - a reply as much as an error
 
 _STATUS: tuple[tuple[type[SemrecError], int], ...] = (
     (TooLateError, 504),
-    (MissingModelError, 501),
+    (MissingModelError, 400),
     (NotFoundError, 404),
     (UsageError, 400),
     (DataError, 422),
