@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import time
@@ -49,7 +50,7 @@ def connect(address: str) -> Any:
             of its client server.
 
     Raises:
-        MissingPackageError: Ray is not installed.
+        MissingPackageError: Ray is not installed, or its client where that is needed.
         UsageError: this process belongs to another cluster.
         UnavailableError: there is no cluster, or its head does not answer now.
     """
@@ -68,6 +69,11 @@ def connect(address: str) -> Any:
                 fix=f"--ray {joined}, or --ray auto",
             )
         return ray
+    if address.startswith(SCHEME) and importlib.util.find_spec("grpc") is None:
+        raise MissingPackageError(
+            f"Ray's client, which joins {address}, is not installed",
+            fix="pip install 'ray[client]', or join by HOST:PORT",
+        )
     began = time.monotonic()
     try:
         with _environment(JOINED_WITH):

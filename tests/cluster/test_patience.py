@@ -17,7 +17,7 @@ from semrec_faiss.cluster import shards as asking
 from semrec_faiss.cluster.head import LOOK_SECONDS
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.deadline import TooLateError, due_at
-from semrec_faiss.errors import UnavailableError
+from semrec_faiss.errors import MissingPackageError, UnavailableError
 from semrec_faiss.index.generations.generation import GenerationRef
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 
@@ -134,6 +134,16 @@ def test_who_waits_for_gpus_is_told_of_a_head_that_dies_meanwhile(monkeypatch: p
     monkeypatch.setattr(starting, "OPEN_SECONDS", 0.0)
     with pytest.raises(UnavailableError, match="1 actors with a GPU each found no place within 0 s"):
         starting._gpu_group([{"GPU": 1.0}])
+
+
+def test_a_proxy_is_not_looked_for_without_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: it was "no cluster answers", with the fix to start one."""
+    monkeypatch.setattr(connection, "load_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.setattr(connection, "watched", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingPackageError, match="Ray's client, which joins ray://host:10001") as told:
+        connection.connect("ray://host:10001")
+    assert told.value.fix == "pip install 'ray[client]', or join by HOST:PORT"
 
 
 def test_who_asks_through_a_proxy_is_told_that_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
