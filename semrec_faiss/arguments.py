@@ -27,6 +27,15 @@ def is_name(value: object) -> bool:
     return type(value) is str or (isinstance(value, str | int | np.integer | UUID) and not isinstance(value, bool))
 
 
+def is_whole(text: str) -> bool:
+    """Tell whether a text holds whole characters alone: half of a surrogate pair is none, and no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def name_of(value: Any, what: str) -> str:
     """Return one name as text; raises UsageError where ``value`` is no text, integer or UUID."""
     if not is_name(value):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import is_whole
 from semrec_faiss.arrays import Rows, StoredRows, row_type
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import rows_partner
@@ -196,8 +197,4 @@ def _id_problem(value: Any) -> str | None:
         return None
     if type(value) is not str or not value.strip():
         return f"{value!r} is no id; a non-empty string or an integer is expected"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return f"{value!r} holds half of a surrogate pair, which is no character"
-    return None
+    return None if is_whole(value) else f"{value!r} holds half of a surrogate pair, which is no character"

@@ -7,6 +7,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,15 @@ class _LineError(ValueError):
     """What is wrong with one line."""
 
 
-def by_part(entry: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
+def title_lines(
+    path: Path, parts: Mapping[str, str] = NO_PARTS, first: int = 0, last: int | None = None
+) -> Iterator[str]:
+    """Yield the titles ``first`` to ``last`` - 1 of a file that was checked, as JSON objects with fields by part."""
+    lines = (raw.decode("utf-8") for _, raw in islice(numbered_lines(path), first, last))
+    return (json.dumps(_by_part(json.loads(line), parts), ensure_ascii=False) for line in lines) if parts else lines
+
+
+def _by_part(entry: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
     """Return a title's fields, those that play a part under its name; a field that has that name is ``original_…``."""
     if not parts:
         return entry
@@ -215,7 +224,7 @@ class _Checker:
         self.lines = number
         media_id: Any = (ROW, number)  # equal to no id, for lines without a usable one
         try:
-            entry = by_part(_parse(raw), self._parts)
+            entry = _by_part(_parse(raw), self._parts)
             for mistake in self.types.see(entry):
                 self._note(number, mistake)
             for part, mistake in _entry_mistakes(entry):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from semrec_faiss.arguments import is_whole
 from semrec_faiss.errors import UsageError
 from semrec_faiss.storage import check_new_folder, recover
 
 
 def check_name(out: Path) -> None:
     """Refuse what DuckDB cannot open; raises UsageError where the path is not UTF-8."""
-    try:
-        str(out.absolute()).encode()
-    except UnicodeEncodeError:
+    if not is_whole(str(out.absolute())):
         raise UsageError(
             f"{str(out)!r} holds a byte that is not UTF-8, which the file of seen titles cannot have in its path",
             fix="choose another folder, or leave out --seen",
-        ) from None
+        )
 
 
 def check_out_folder(out: Path, *, overwrite: bool) -> None:

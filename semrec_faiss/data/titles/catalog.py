@@ -6,18 +6,17 @@ other extensions and changes of its settings, so that SQL from a user can only e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import is_whole
 from semrec_faiss.data.folder.database import connect, quoted_name, session
 from semrec_faiss.data.folder.field_types import ROW
-from semrec_faiss.data.folder.metadata_lines import by_part, inspect_metadata, numbered_lines
+from semrec_faiss.data.folder.metadata_lines import inspect_metadata, title_lines
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.folder.recipe import NO_PARTS, check_parts
 from semrec_faiss.data.folder.records import json_text, read_record
@@ -113,10 +112,7 @@ class Catalog(HoldsHandles):
         connection = connect()
         held = _IDS if ids_alone else metadata.fields
         create_table(connection, held)
-        lines = (raw.decode("utf-8") for _, raw in numbered_lines(path))
-        if parts:
-            lines = (json.dumps(by_part(json.loads(line), parts), ensure_ascii=False) for line in lines)
-        for loaded in insert_titles(connection, held, lines):
+        for loaded in insert_titles(connection, held, title_lines(path, parts)):
             progress("loading titles", loaded, metadata.count)
         return cls(connection, metadata.count, metadata.fields, metadata.mixtures, parts=parts)
 
@@ -161,10 +157,7 @@ class Catalog(HoldsHandles):
             source = f"FROM {rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
             connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}")
         else:
-            lines = (raw.decode("utf-8") for _, raw in islice(numbered_lines(path), first, last))
-            if parts:
-                lines = (json.dumps(by_part(json.loads(line), parts), ensure_ascii=False) for line in lines)
-            for _ in insert_titles(connection, known, lines):
+            for _ in insert_titles(connection, known, title_lines(path, parts, first, last)):
                 pass
         (count,) = connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()[0]
         if count != last - first:
@@ -287,7 +280,9 @@ class Catalog(HoldsHandles):
         asked = list(media_ids)
         if not asked:
             return np.empty(0, dtype=np.int64)
-        usable = np.array([media_id if _is_text(media_id) else None for media_id in asked], dtype=object)
+        usable = np.array(
+            [media_id if isinstance(media_id, str) and is_whole(media_id) else None for media_id in asked], dtype=object
+        )
         cursor = self.cursor()
         cursor.register("asked", {"media_id": usable, "position": np.arange(len(asked))})
         sql = f"SELECT position, {ROW} FROM asked JOIN {TABLE} ON asked.media_id::VARCHAR = {TABLE}.media_id"
@@ -339,14 +334,3 @@ class Catalog(HoldsHandles):
         for first in range(0, self.count, BATCH_TITLES):
             sql = f"SELECT {json_text(self.fields)} FROM {TABLE} WHERE {ROW} >= ? AND {ROW} < ? ORDER BY {ROW}"
             yield from (text for (text,) in cursor.execute(sql, [first, first + BATCH_TITLES]).fetchall())
-
-
-def _is_text(value: object) -> bool:
-    """Whether ``value`` is a string of whole characters; one typed on a command line need not be."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import is_whole
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
@@ -109,7 +110,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
 
     if not where.strip():
         raise UsageError("the filter is empty", fix=_EXAMPLE)
-    if not where.isprintable() and _has_half_characters(where):
+    if not where.isprintable() and not is_whole(where):
         raise UsageError(f"the filter {where!r} holds half a character", fix=_EXAMPLE)
     parsed = _parsed(cursor, where)
     if parsed["error"] and parsed["error_message"].startswith("failed to allocate"):  # told here, not raised
@@ -139,14 +140,6 @@ def _parsed(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError("the filter is nested too deep to be checked", fix="take fewer levels of brackets") from error
     return tree
-
-
-def _has_half_characters(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _check_part(part: dict[str, Any], where: str, fields: set[str]) -> None:

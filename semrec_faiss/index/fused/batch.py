@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.answers import answers_in
 from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
 from semrec_faiss.index.fused.one_pass import FusedPass
+from semrec_faiss.index.fused.pass_buffers import answers_in
 from semrec_faiss.index.fused.plan import FusedPlan, Masking, plan_repeat, power_of_two
 from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch

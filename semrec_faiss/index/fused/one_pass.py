@@ -1,25 +1,21 @@
-"""One pass of a fused search: the work buffers, and the kernels in order."""
+"""One pass of a fused search: the kernels in order."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from semrec_faiss.index.fused.answers import answer_bytes, answers_in
 from semrec_faiss.index.fused.kernels import ARITHMETIC
+from semrec_faiss.index.fused.pass_buffers import PassBuffers
 from semrec_faiss.index.fused.plan import (
     FEW_QUERIES,
     MANY_QUERIES,
     MOST_KEPT,
     SEGMENT,
     SORTED_APART,
-    FusedPlan,
-    code_rows,
-    code_width,
     groups_of,
     power_of_two,
 )
-from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 ROWS_A_PROGRAM = 64
 
@@ -36,53 +32,8 @@ LEAST_LOOKED_AT, MAXIMA_A_WARP = 256, 256
 """Chunks that are looked at together where their pieces are listed: one a thread at least."""
 
 
-class FusedPass:
-    """Buffers for up to a number of queries and the kernels over them; one thread at a time."""
-
-    def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
-        """Allocate the buffers of a block of ``queries`` for ``k`` titles each."""
-        torch = load_torch()
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
-        device = titles.halves.device
-
-        def empty(*shape: int, dtype: Any) -> Any:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        self.titles, self.plan, self.k = titles, plan, k
-        self._chunks = plan.chunks(titles.count)
-        self.rounded = empty(queries, titles.dim, dtype=torch.float16)
-        self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
-        self._along: Any = None
-        if titles.screened:
-            self._along = empty(queries, len(titles.directions), dtype=torch.float64)
-        self.bounds = empty(queries, 3, dtype=torch.float32)
-        self.maxima = empty(queries, self._chunks, dtype=torch.float16)
-        self.maxima[:, plan.tiles(titles.count) * plan.program_titles // (2 * plan.span) :] = -math.inf
-        self._others = empty(queries, self._chunks, dtype=torch.int16) if plan.piece else None
-        self._columns = empty(queries, plan.columns, dtype=torch.int32) if plan.piece else None
-        self.chosen = empty(queries, plan.capacity, dtype=torch.int32)
-        self.dropped = empty(queries, plan.segments + plan.row_segments, dtype=torch.float32)
-        self._groups = empty(queries, plan.groups, dtype=torch.float16)
-        self._found = empty(queries, dtype=torch.int32)
-        self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
-        self.picked = empty(queries, plan.picks, dtype=torch.int32)
-        self._keys = empty(queries, plan.picks, dtype=torch.int64)
-        self.answers = empty(sum(answer_bytes(queries, k)), dtype=torch.uint8)
-        self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
-        self.codes = self.code_factors = None
-        if plan.planes:
-            shape = (code_rows(queries, plan.planes), titles.codes.width if titles.codes else code_width(titles.dim))
-            self.codes = torch.zeros(shape, dtype=torch.int8, device=device)
-            self.code_factors = empty(queries, 3, dtype=torch.float32)
-        both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
-        tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
-        loaded: Any = both if plan.pointers else map(TensorDescriptor.from_tensor, both, tiles)
-        self._query_tiles, self._title_tiles = loaded
-
-    def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:
-        """Tell whether these buffers do for such a block."""
-        return self.titles is titles and self.plan == plan and self.k == k and len(self.rows) >= queries
+class FusedPass(PassBuffers):
+    """The kernels over buffers of their own; one thread at a time."""
 
     def run(self, queries: Any, allowed: Any = None, allowed_stride: int = 0) -> None:
         """Search; the answers are in ``scores``, ``rows`` and ``needed`` when the GPU has come to the end of it.

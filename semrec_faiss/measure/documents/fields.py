@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from semrec_faiss.arguments import is_whole
 from semrec_faiss.config.index_types import INDEX_TYPES
 
 MOST = 10**15
@@ -83,16 +84,8 @@ def unsound_values(value: Any, place: str = "") -> Iterator[str]:
             yield from unsound_values(inner, f"{place}.{position}")
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{place}: should be a finite number, not {value}"
-    elif isinstance(value, str) and not _is_text(value):
+    elif isinstance(value, str) and not is_whole(value):
         yield f"{place!a}: {value[:40]!a} holds half of a character"
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_digest(told: str, of_settings: str) -> None:

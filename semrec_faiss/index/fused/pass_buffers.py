@@ -1,0 +1,81 @@
+"""The work buffers of one pass of a fused search; its answers lie in one of them, so that a single copy moves them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from semrec_faiss.index.fused.plan import FusedPlan, code_rows, code_width
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
+
+
+class PassBuffers:
+    """GPU memory for a block of up to a number of queries over titles: what each kernel leaves to the next."""
+
+    def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
+        """Allocate the buffers of a block of ``queries`` for ``k`` titles each."""
+        torch = load_torch()
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        device = titles.halves.device
+
+        def empty(*shape: int, dtype: Any) -> Any:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        self.titles, self.plan, self.k = titles, plan, k
+        self._chunks = plan.chunks(titles.count)
+        self.rounded = empty(queries, titles.dim, dtype=torch.float16)
+        self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
+        self._along: Any = None
+        if titles.screened:
+            self._along = empty(queries, len(titles.directions), dtype=torch.float64)
+        self.bounds = empty(queries, 3, dtype=torch.float32)
+        self.maxima = empty(queries, self._chunks, dtype=torch.float16)
+        self.maxima[:, plan.tiles(titles.count) * plan.program_titles // (2 * plan.span) :] = -math.inf
+        self._others = empty(queries, self._chunks, dtype=torch.int16) if plan.piece else None
+        self._columns = empty(queries, plan.columns, dtype=torch.int32) if plan.piece else None
+        self.chosen = empty(queries, plan.capacity, dtype=torch.int32)
+        self.dropped = empty(queries, plan.segments + plan.row_segments, dtype=torch.float32)
+        self._groups = empty(queries, plan.groups, dtype=torch.float16)
+        self._found = empty(queries, dtype=torch.int32)
+        self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
+        self.picked = empty(queries, plan.picks, dtype=torch.int32)
+        self._keys = empty(queries, plan.picks, dtype=torch.int64)
+        self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
+        self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
+        self.codes = self.code_factors = None
+        if plan.planes:
+            shape = (code_rows(queries, plan.planes), titles.codes.width if titles.codes else code_width(titles.dim))
+            self.codes = torch.zeros(shape, dtype=torch.int8, device=device)
+            self.code_factors = empty(queries, 3, dtype=torch.float32)
+        both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
+        tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
+        loaded: Any = both if plan.pointers else map(TensorDescriptor.from_tensor, both, tiles)
+        self._query_tiles, self._title_tiles = loaded
+
+    def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:
+        """Tell whether these buffers do for such a block."""
+        return self.titles is titles and self.plan == plan and self.k == k and len(self.rows) >= queries
+
+
+def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
+    """Lay rows, scores and what proves them over one buffer of bytes, so that a single copy moves them.
+
+    Returns:
+        Views: int64 (queries, k), float32 (queries, k), float32 (queries,), see `kernels.ranking.rank_rows`.
+    """
+    torch = load_torch()
+    rows, scores, needed = buffer.split(_answer_bytes(queries, k))
+    return (
+        rows[: 8 * queries * k].view(torch.int64).view(queries, k),
+        scores[: 4 * queries * k].view(torch.float32).view(queries, k),
+        needed[: 4 * queries].view(torch.float32),
+    )
+
+
+def _answer_bytes(queries: int, k: int) -> list[int]:
+    """Return the bytes of rows, scores and what proves them, each of them up to a multiple of 16.
+
+    For pointers that are no multiples of 16 Triton compiles a kernel anew: for every other number of queries, once.
+    """
+    return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, 4 * queries)]
