@@ -252,6 +252,11 @@ def unreadable(path: Path, error: Exception) -> SemrecError:
     return too_many_open(error, path) or damaged(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
+def damaged_by(error: SemrecError) -> SemrecError:
+    """Make of the error for any file the one for a file of an index: damaged, unless too many are open."""
+    return too_many_open(error) or DamagedIndexError(error.message, fix="build the index again")
+
+
 def damaged(path: Path, what: str) -> DamagedIndexError:
     """Make the error for one file that is not as it was written."""
     return DamagedIndexError(

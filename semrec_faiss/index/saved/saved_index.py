@@ -21,6 +21,7 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import damaged_by
 from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.ahead import beside, torch_for
 from semrec_faiss.index.hardware.device import Device, choose_device, first_line, load_faiss
@@ -32,7 +33,6 @@ from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.index.segments.screened import open_joined_screen
 from semrec_faiss.index.segments.segmented_index import SegmentedIndex
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.storage import too_many_open
 
 INDEX_NAME = "index.faiss"
 VECTORS_NAME = "vectors.npy"
@@ -228,7 +228,7 @@ class SavedIndex:
         try:
             found = read_transformation(self.generation.file(JSON_NAME), self.generation.file(ARRAYS_NAME))
         except DataError as error:
-            raise too_many_open(error) or DamagedIndexError(error.message, fix="build the index again") from error
+            raise damaged_by(error) from error
         if found.dim != self.generation.manifest.dim:
             raise DamagedIndexError(f"{JSON_NAME} is of {found.dim} dimensions, not {self.generation.manifest.dim}")
         return found

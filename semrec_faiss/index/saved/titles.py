@@ -13,11 +13,10 @@ from semrec_faiss.data.titles.titles import Titles, stored_records
 from semrec_faiss.data.titles.widened import WidenedTexts
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
-from semrec_faiss.index.generations.manifest import unreadable
+from semrec_faiss.index.generations.manifest import damaged_by, unreadable
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.segments.joined import JoinedTexts
 from semrec_faiss.index.segments.opened import OpenSegments
-from semrec_faiss.storage import too_many_open
 
 ITEMS_NAME = "items.parquet"
 RECORDS = "records"
@@ -106,7 +105,7 @@ def _load_joined(generation: Generation, segments: OpenSegments, records: Joined
         parts = parts_of(generation)
         return Catalog.from_parts(generation.file(ITEMS_NAME), base, lines, segments.about.fields, parts)
     except DataError as error:
-        raise too_many_open(error) or DamagedIndexError(error.message, fix="build the index again") from error
+        raise damaged_by(error) from error
 
 
 def load_catalog(generation: Generation) -> Catalog:
@@ -114,7 +113,7 @@ def load_catalog(generation: Generation) -> Catalog:
     try:
         catalog = Catalog.from_parquet(generation.file(ITEMS_NAME), parts_of(generation))
     except DataError as error:
-        raise too_many_open(error) or DamagedIndexError(error.message, fix="build the index again") from error
+        raise damaged_by(error) from error
     _check_count(generation, catalog.count)
     return catalog
 
@@ -124,7 +123,7 @@ def check_catalog(generation: Generation) -> None:
     try:
         count, _ = inspect_parquet(generation.file(ITEMS_NAME))
     except DataError as error:
-        raise too_many_open(error) or DamagedIndexError(error.message, fix="build the index again") from error
+        raise damaged_by(error) from error
     _check_count(generation, count)
 
 

@@ -57,7 +57,7 @@ def _similar(recommender: Recommender, question: Similar) -> Answer | Answers:
     started = time.perf_counter()
     found = recommender.searcher.run(recommender.index.vectors(rows), wish, Exclusions.of([[row] for row in rows]))
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Answers(found, wish.k, names_of(recommender, rows), recommender.titles, elapsed_ms)
+    return Answers(found, wish.k, titles_asked(recommender, rows), recommender.titles, elapsed_ms)
 
 
 def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answers:
@@ -76,7 +76,7 @@ def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answer
     return recommender.recommend_for(taste, question.k, **question.wish())
 
 
-def names_of(recommender: Recommender, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+def titles_asked(recommender: Recommender, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
     """Return what is asked of titles' rows, by name: a value per title."""
     records = recommender.titles.records(rows)
     return {name: [record[name] for record in records] for name in ("media_id", "title")}

@@ -29,7 +29,7 @@ from semrec_faiss.search.batching.joined import MOST_TOGETHER, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.wish import plain as plain_wish
-from semrec_faiss.serve.asking.answering import names_of
+from semrec_faiss.serve.asking.answering import titles_asked
 from semrec_faiss.serve.asking.plain import LookedUp, Plain, joined
 from semrec_faiss.serve.asking.serving import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
@@ -298,4 +298,4 @@ def _reply(one: Waiting, found: TopK, lines: list[bytes], start: int, stop: int,
 def _asked_of(plain: Plain) -> Mapping[str, Sequence[Any]]:
     if not isinstance(plain.queries, tuple):
         return plain.asked
-    return names_of(plain.served.recommender, plain.queries)
+    return titles_asked(plain.served.recommender, plain.queries)
