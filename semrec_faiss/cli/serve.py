@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cli.extras import needs_extra
 from semrec_faiss.cli.options import FilePath, ray_option, set_option
 from semrec_faiss.cli.printing import say
-from semrec_faiss.errors import MissingPackageError
 
 DEFAULT = "run"
 
@@ -82,10 +82,8 @@ def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     A new generation of INDEX is taken as soon as it is published, without losing a request. With --ray the shards of
     INDEX are served by the machines of a cluster, and asked from here.
     """
-    try:
+    with needs_extra("serve"):
         from semrec_faiss.serve.workers.supervising import run as run_service
-    except ImportError as error:
-        raise MissingPackageError(f"{error.name} is not installed", fix="pip install 'semrec-faiss[serve]'") from error
     from semrec_faiss.serve.settings import read_settings
 
     run_service(read_settings(config, flags | {"settings": settings}), lambda address: say(f"listening at {address}"))

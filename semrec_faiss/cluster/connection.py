@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -51,9 +52,11 @@ def connect(address: str) -> Any:
 
     Raises:
         MissingPackageError: Ray is not installed, or its client where that is needed.
-        UsageError: this process belongs to another cluster.
+        UsageError: ``address`` is none, or this process belongs to another cluster.
         UnavailableError: there is no cluster, or its head does not answer now.
     """
+    if address != OWN and not re.fullmatch(rf"({SCHEME})?[^/\s]+:\d+", address):
+        raise UsageError(f"{address!r} is no address of a cluster", fix="auto, HOST:PORT or ray://HOST:PORT")
     ray = load_ray()
     watch = watched(ray)
     if watch is not None and not watch.look():

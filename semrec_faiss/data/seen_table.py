@@ -28,8 +28,6 @@ _NUMBERS = (
 _YEAR_2100 = 4_102_444_800
 """Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
 
-_TABLES = ("user_rows", "title_rows")
-
 IdTable = dict[str, NDArray[Any]]
 """Ids, and a number for each."""
 
@@ -293,7 +291,7 @@ def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) 
 
 def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:
     """Say how many rows name unknown users or titles, with the first few of these."""
-    problems = []
+    problems, lacking = [], []
     for column, table, where in (
         ("user_id", "user_rows", "user_ids.json"),
         ("media_id", "title_rows", "metadata.jsonl"),
@@ -313,7 +311,9 @@ def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> Dat
             )
         if empty:
             problems.append(f"rows without {column}: {empty:,}")
-    known = [connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in _TABLES]
+        if rows:
+            lacking.append(table)
+    known = [connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in lacking]
     such_as = " and ".join(repr(each) for each in known if each is not None)
     return DataError(
         f"{path}: {'; '.join(problems)}",

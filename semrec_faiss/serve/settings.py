@@ -83,7 +83,7 @@ class ServeConfig(Settings):
         if self.keys is None and not self.is_loopback:
             raise ValueError(
                 f"host {self.host} lets other machines ask, which needs keys: `semrec serve keys add NAME --keys FILE`,"
-                " and keys: FILE here"
+                " then --keys FILE, or keys: FILE in the config"
             )
         if "*" in self.cors and self.keys is None:
             raise ValueError("cors '*' lets every page in a browser ask, which needs keys")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from conftest import Semrec
 
 from semrec_faiss import Recommender
+from semrec_faiss.config.profile import Profile
 
 
 @pytest.fixture
@@ -44,6 +46,31 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     found = json.loads(verified.out)
     assert (found["verified"], found["titles"], found["known_answers"]) == (True, 60, 3)
     assert found["files"] == len(facts["files"]) == 7
+
+
+def test_info_tells_the_profile_that_users_are_searched_by(tmp_path: Path, semrec: Semrec) -> None:
+    """Once a fault: it was kept and shown nowhere, as if it had been ignored."""
+    settings = ("profile.interests=4", "profile.half_life=10.0")
+    options = [part for setting in settings for part in ("--set", setting)]
+    built = semrec("build", "flat", "--dataset", "data/demo", "--output", tmp_path / "index", *options)
+    assert built.code == 0, built.err
+    assert re.search(r"^profile +half_life=10, interests=4$", built.out, re.MULTILINE)
+    facts = json.loads(semrec("info", tmp_path / "index", "--json").out)
+    assert facts["profile"] == "half_life=10, interests=4"
+    assert facts["config"]["profile"] == Profile(interests=4, half_life=10.0).model_dump()
+
+
+def test_a_file_is_no_folder_of_changes(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    assert semrec("build", config).code == 0
+    (tmp_path / "new.parquet").write_bytes(b"PAR1")
+    result = semrec("update", tmp_path / "index", tmp_path / "new.parquet")
+    assert result.code == 2
+    assert f"{tmp_path / 'new.parquet'} is a file; a folder of changes is expected" in result.err
+    assert f"semrec dataset import {tmp_path / 'new.parquet'} FOLDER" in result.err
+    missing = semrec("update", tmp_path / "index", tmp_path / "nothing")
+    parts = [line for line in missing.err.splitlines() if line.startswith("  media/") or line.startswith("  users/")]
+    assert len(parts) == 5
+    assert len({re.match(r"  \S+ +", line).end() for line in parts}) == 1  # type: ignore[union-attr]
 
 
 def test_warm_tells_what_it_asks_and_what_is_left_of_it(config: Path, tmp_path: Path, semrec: Semrec) -> None:

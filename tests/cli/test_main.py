@@ -115,6 +115,16 @@ def test_missing_index_is_exit_code_4_without_a_traceback(tmp_path: Path) -> Non
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("command", [["serve"], ["bench", "serve"]])
+def test_an_extra_that_is_not_installed_is_told_with_its_line(tmp_path: Path, command: list[str]) -> None:
+    """Once a fault of `bench serve`: it was told as a mistake in semrec."""
+    code = "import sys; sys.modules['msgspec'] = None; import runpy;"
+    code += " runpy.run_module('semrec_faiss', run_name='__main__')"
+    done = run_python("-c", code, *command, str(tmp_path))
+    assert done.returncode == 7, done.stderr
+    assert done.stderr == "error: msgspec is not installed\n  fix: pip install 'semrec-faiss[serve]'\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["front", "back"])
 def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:

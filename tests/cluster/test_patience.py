@@ -17,7 +17,7 @@ from semrec_faiss.cluster import shards as asking
 from semrec_faiss.cluster.head import LOOK_SECONDS
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.deadline import TooLateError, due_at
-from semrec_faiss.errors import MissingPackageError, UnavailableError
+from semrec_faiss.errors import MissingPackageError, UnavailableError, UsageError
 from semrec_faiss.index.generations.generation import GenerationRef
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 
@@ -351,3 +351,11 @@ def test_how_long_a_head_is_silent_does_not_depend_on_the_time_of_day(monkeypatc
     error = head.error()
     assert error is not None
     assert "at 10.0.0.1:6379, since " in error.message
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "", "head:", "http://head:6379", "ray://head", "ray:// head:1"])
+def test_what_is_no_address_is_not_joined(address: str) -> None:
+    """Once a fault: it was told as a cluster that does not answer, to be started."""
+    with pytest.raises(UsageError, match="is no address of a cluster") as told:
+        connection.connect(address)
+    assert "HOST:PORT" in str(told.value.fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -165,6 +166,11 @@ def test_unknown_users_and_titles_are_counted_with_examples(tmp_path: Path, cata
         "rows whose media_id is not in metadata.jsonl: 9 (different ids: 9, such as 'x0', 'x1', 'x2', 'x3', 'x4'); "
         "rows without media_id: 1"
     )
+    ids = r"'(u1|u2|u10|7)'"
+    assert re.search(rf"have them, such as {ids} and '\d+', or remove these rows$", str(caught.value.fix))
+    with pytest.raises(DataError) as caught:  # once a fault: of users alone, a title's id was the example
+        read_seen(write_seen(tmp_path / "seen.parquet", [("nobody", "20")]), USERS, catalog)
+    assert re.search(rf"have them, such as {ids}, or remove these rows$", str(caught.value.fix))
 
 
 def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog) -> None:

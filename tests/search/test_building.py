@@ -176,7 +176,7 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
             "a list of texts is expected",
             'columns={"genres": "COLUMN"}',
         ),
-        ({"columns": {"title": "nmae"}}, "no column 'nmae' for title; did you mean 'name'", 'columns={"media_id"'),
+        ({"columns": {"title": "nmae"}}, "no column 'nmae' for title (did you mean 'name'", 'columns={"media_id"'),
         ({"columns": {"vector": "name"}}, "the vectors are given, and column 'name'", "one of the two"),
         ({"vectors": None}, "no column of lists or tensors", "give vectors=, a row for each title"),
         ({"interactions": {"u": ["a"]}}, "guessed for user; no column can be", 'columns={"user": "COLUMN"}'),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
+from semrec_faiss.cli.extras import needs_extra
 from semrec_faiss.cli.options import (
     FilePath,
     FiniteRange,
@@ -53,7 +54,9 @@ def serve(
     Ten generations are swapped in and the server is told to end, under full load; failed and mixed answers are counted.
     """
     from semrec_faiss.measure.guide.config import Prices, load_settings
-    from semrec_faiss.serve.bench.run import ServeBench, bench_serve
+
+    with needs_extra("serve"):
+        from semrec_faiss.serve.bench.run import ServeBench, bench_serve
 
     bench, prices = ServeBench(connections, workers, seconds, count), load_settings(Prices, costs)
     run_bench(lambda progress: bench_serve(index, settings, bench, prices, progress), _print, out, as_json=as_json)

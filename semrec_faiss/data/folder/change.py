@@ -7,14 +7,19 @@ from pathlib import Path
 
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE, SEEN, USER_IDS, USER_VECTORS
-from semrec_faiss.errors import DataError, NotFoundError
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
-_LAYOUT = f"""Laid out as a data folder, each part optional:
-  {METADATA}            the new and changed titles; or {Path(METADATA_TABLE).name}
-  {MEDIA_VECTORS}      their vectors, or their texts' where the index's were learned; without, only metadata changes
-  {USER_IDS}            the new and changed users
-  {USER_VECTORS}   their vectors; without, they are made of what the users have seen, where the index has a profile
-  {SEEN}            what users have seen since"""
+_PARTS = {
+    METADATA: f"the new and changed titles; or {Path(METADATA_TABLE).name}",
+    MEDIA_VECTORS: "their vectors, or their texts' where the index's were learned; without, only metadata changes",
+    USER_IDS: "the new and changed users",
+    USER_VECTORS: "their vectors; without, they are made of what the users have seen, where the index has a profile",
+    SEEN: "what users have seen since",
+}
+_WIDTH = max(map(len, _PARTS))
+_LAYOUT = "\n".join(
+    ("Laid out as a data folder, each part optional:", *(f"  {part:{_WIDTH}}  {what}" for part, what in _PARTS.items()))
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,14 @@ def find_change_folder(root: Path) -> ChangeFolder:
 
     Raises:
         NotFoundError: there is no such folder.
+        UsageError: it is a file.
         DataError: it holds nothing of a data folder, or vectors without whose they are.
     """
     root = or_demos(root)
+    if root.is_file():
+        raise UsageError(
+            f"{root} is a file; a folder of changes is expected", fix=f"semrec dataset import {root} FOLDER makes one"
+        )
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {root}", fix=_LAYOUT)
     places = {name: root / name for name in (METADATA, MEDIA_VECTORS, USER_IDS, USER_VECTORS, SEEN)}

@@ -92,7 +92,7 @@ def find_columns(
                 found[part] = given[part]
             else:
                 near = difflib.get_close_matches(given[part], names, n=1, cutoff=0.5)
-                offer = f"; did you mean {near[0]!r}?" if near else ""
+                offer = f" (did you mean {near[0]!r}?)" if near else ""
                 problems.append(f"there is no column {given[part]!r} for {part}{offer}")
             continue
         guess = guessed(part, names)

@@ -32,13 +32,15 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "history_ignored": manifest.ignored_history,
         "shards": None if shards is None else len(shards.shards),
         "uneven": None if shards is None else shards.uneven,
+        "profile": None if config.profile is None else config.profile.describe(),
         "segments": None if manifest.segments is None else len(manifest.segments.parts),
         "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
         "screening": None if manifest.screening is None else _screening(manifest.screening, manifest.base_count),
         "bytes": generation.bytes,
     }
+    settings = {"index": config.index, "device": config.device, "profile": config.profile}
     detail: Facts = {
-        "config": {"index": config.index.model_dump(mode="json"), "device": config.device.model_dump(mode="json")},
+        "config": {name: part.model_dump(mode="json") for name, part in settings.items() if part is not None},
         "faiss_version": manifest.faiss_version,
         "semrec_version": manifest.semrec_version,
         "screened": None if manifest.screening is None else manifest.screening.model_dump(mode="json"),

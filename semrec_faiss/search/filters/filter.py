@@ -132,7 +132,7 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
 
 def _span(years: Any) -> tuple[int | None, int | None]:
     """Return a first and a last year as a tuple; raises UsageError where they are no such thing."""
-    fix = "for example: (1990, 1999), (1990, None), (None, 1999)"
+    fix = "the first year and then the last, such as 1990 and 1999; none of one leaves that end open"
     pair = tuple(years) if isinstance(years, tuple | list) else ()
     if len(pair) != 2 or not all(year is None or type(year) is int or isinstance(year, np.integer) for year in pair):
         raise UsageError(f"years is {years!r}; a first and a last year are expected", fix=fix)

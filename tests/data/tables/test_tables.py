@@ -323,7 +323,7 @@ def test_columns_are_named_or_guessed_and_what_is_hidden_stays(tmp_path: Path) -
     error = refusal(tmp_path / "p.parquet", tmp_path / "data")
     assert "no column can be guessed for media_id" in error.message
     error = refusal(tmp_path / "p.parquet", tmp_path / "data", columns={"media_id": "nrr", "title": "whom"})
-    assert "'nrr' for media_id; did you mean 'nr'?" in error.message and "'whom' for title" in error.message
+    assert "'nrr' for media_id (did you mean 'nr'?)" in error.message and "'whom' for title" in error.message
     wish = {"columns": {"media_id": "nr", "title": "who", "year": "published"}}
     made = imported(tmp_path / "p.parquet", tmp_path / "data", **wish)
     assert list(made.fields) == ["media_id", "title", "year", "original_title"]
