@@ -58,7 +58,9 @@ class DirectSearch:
         device = self.work.rows.device
         self._allowed = (None, 0)  # free before as much is asked again
         self._allowed = allowed_by(self.work.titles, batch, shared, everything)
-        self.work.score(batch.queries_on(device), *self._allowed)
+        allowed, stride = self._allowed
+        for part, queries in batch.sent(device):
+            self.work.after(part.start).score(queries, allowed[part] if stride else allowed, stride)
         yield  # another GPU begins to score, which takes longer than launching the rest
         self.work.rank(len(batch), *self._allowed)
         self._fetched.fetch()

@@ -5,6 +5,7 @@ Each query may leave out titles of its own, a list of rows: a kernel makes its b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
 from semrec_faiss.index.fused.kernels import ARITHMETIC
-from semrec_faiss.index.fused.plan import bitmap_words
+from semrec_faiss.index.fused.plan import LARGEST_TILE, bitmap_words
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
 
@@ -24,7 +25,7 @@ SENT_APART = 256 << 10
 """From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
 
 SENT_IN_PART = 4 << 20
-"""Bytes of queries that are copied to page-locked memory while those before them are on their way."""
+"""Bytes of queries that are copied to page-locked memory while those before them are on their way, and are scored."""
 
 LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
@@ -79,12 +80,24 @@ class VectorBatch:
         assert isinstance(other, VectorBatch)
         return VectorBatch(other.vectors, self.excluded)
 
-    def queries_on(self, device: Any) -> Any:
-        """Send the queries."""
-        given = as_tensor(self.vectors)
-        if device.type == "cuda" and self.vectors.nbytes > COPIED_AT_ONCE and not given.is_pinned():
-            return _sent_in_parts(given, device)
-        return given.to(device, non_blocking=True)
+    def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
+        """Send the queries: many by way of page-locked memory, in parts that the GPU works on while others are copied.
+
+        Yields:
+            Which queries, and their vectors there, float32 (some, dim).
+        """
+        torch, given = load_torch(), as_tensor(self.vectors)
+        if self.vectors.nbytes <= COPIED_AT_ONCE or given.is_pinned():
+            yield slice(0, len(self)), given.to(device, non_blocking=True)
+            return
+        locked = torch.empty(given.shape, pin_memory=device.type == "cuda")
+        there = torch.empty(given.shape, device=device)
+        step = max(1, SENT_IN_PART // (LARGEST_TILE * self.vectors[0].nbytes)) * LARGEST_TILE
+        for start in range(0, len(self), step):
+            part = slice(start, min(start + step, len(self)))
+            locked[part].copy_(given[part])
+            there[part].copy_(locked[part], non_blocking=True)
+            yield part, there[part]
 
     def lists_on(self, device: Any) -> Lists:
         """Send the rows to leave out; there are some."""
@@ -135,11 +148,11 @@ class UserBatch:
         """Return the same: the vectors are on the GPU."""
         return self
 
-    def queries_on(self, device: Any) -> Any:
-        """Gather the queries."""
+    def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
+        """Gather the queries, all at once; see `VectorBatch.sent`."""
         given = load_torch().empty((len(self), self.users.vectors.shape[1]), dtype=load_torch().float32, device=device)
         self.users.gather(self._which_on(device), given)
-        return given
+        yield slice(0, len(self)), given
 
     def lists_on(self, device: Any) -> Lists:
         """Name the rows to leave out, which are on the GPU."""
@@ -264,19 +277,6 @@ def staged(queries: Vectors, device: Any, least: int = SENT_APART) -> Vectors:
 
 def _page_locked(given: Any) -> Any:
     return _copied(given, load_torch().empty(given.shape, pin_memory=True))
-
-
-def _sent_in_parts(given: Any, device: Any) -> Any:
-    """Send many queries by way of page-locked memory: while a part is on its way, the next one is copied there."""
-    torch = load_torch()
-    locked = torch.empty(given.shape, pin_memory=True)
-    sent = torch.empty(given.shape, device=device)
-    step = max(1, SENT_IN_PART // (given.element_size() * given.shape[1]))
-    for start in range(0, len(given), step):
-        part = slice(start, start + step)
-        locked[part].copy_(given[part])
-        sent[part].copy_(locked[part], non_blocking=True)
-    return sent
 
 
 def _copied(given: Any, into: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from semrec_faiss.index.fused.plan import FusedPlan, code_rows, code_width
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
@@ -15,8 +16,6 @@ class PassBuffers:
     def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
         """Allocate the buffers of a block of ``queries`` for ``k`` titles each."""
         torch = load_torch()
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
         device = titles.halves.device
 
         def empty(*shape: int, dtype: Any) -> Any:
@@ -48,10 +47,29 @@ class PassBuffers:
             shape = (code_rows(queries, plan.planes), titles.codes.width if titles.codes else code_width(titles.dim))
             self.codes = torch.zeros(shape, dtype=torch.int8, device=device)
             self.code_factors = empty(queries, 3, dtype=torch.float32)
-        both = (self.codes, titles.codes.codes) if titles.codes and plan.planes else (self.rounded, titles.halves)
-        tiles = ([plan.tile_queries, plan.tile_dim], [plan.tile_titles, plan.tile_dim])
-        loaded: Any = both if plan.pointers else map(TensorDescriptor.from_tensor, both, tiles)
-        self._query_tiles, self._title_tiles = loaded
+        codes = titles.codes.codes if titles.codes and plan.planes else None
+        self._query_tiles = self._in_tiles(self.rounded if codes is None else self.codes, plan.tile_queries)
+        self._title_tiles = self._in_tiles(titles.halves if codes is None else codes, plan.tile_titles)
+
+    def _in_tiles(self, table: Any, rows: int) -> Any:
+        """Return a table as the score pass loads it, so many rows at once."""
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        return table if self.plan.pointers else TensorDescriptor.from_tensor(table, [rows, self.plan.tile_dim])
+
+    def after(self, first: int) -> Self:
+        """Return the buffers of the queries from ``first`` on, which begins a tile, to score them.
+
+        Codes are read for no more queries than a tile has.
+        """
+        if not first:
+            return self
+        its = copy(self)
+        for name in ("rounded", "scaled", "_along", "bounds", "maxima", "_others"):
+            table = getattr(self, name)
+            setattr(its, name, None if table is None else table[first:])
+        its._query_tiles = self._in_tiles(its.rounded, self.plan.tile_queries)
+        return its
 
     def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:
         """Tell whether these buffers do for such a block."""

@@ -57,6 +57,22 @@ def test_the_answers_of_brute_force(kind: str) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("masking", ["none", "own"])
+def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
+    masking: Masking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part is scored as it comes, into the buffers of its own queries; the last one ends within a tile."""
+    monkeypatch.setattr("semrec_faiss.index.fused.batches.COPIED_AT_ONCE", 1000)
+    monkeypatch.setattr("semrec_faiss.index.fused.batches.SENT_IN_PART", 1000)
+    rng = np.random.default_rng(4)
+    titles = clustered(rng, 140 * SIZE, 40)
+    queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
+    allowed = rng.random((len(queries), len(titles))) < (0.5 if masking == "own" else 1.1)
+    excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
+    Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 10, excluded=excluded), 10)
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("read", "room", "masking"),
     [
