@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from semrec_faiss.search.restricted.found import TopK
 
 WAKING_SECONDS = 0.001
-"""When those who are not awake yet are woken together: a thread that is held up, or was interrupted, wakes nobody."""
+"""When nobody has woken for so long, the rest is woken together: a thread that is held up, or was interrupted, wakes
+nobody."""
 
 
 class Turn:
     """What one thread waits for: a result, or an error. A `Future` that many may wait for takes ten times as long.
 
     Attributes:
-        following: whom the thread that waits here wakes when it is awake.
+        following: whom the thread that waits here wakes when it is awake; None when it has.
     """
 
     __slots__ = ("_error", "_found", "_is_over", "following")
@@ -54,8 +55,9 @@ class Turn:
     def result(self) -> TopK:
         """Wait, once, wake who follows, and return the result or raise the error."""
         self._is_over.acquire()
-        if self.following is not None:
-            self.following.wake()
+        following, self.following = self.following, None
+        if following is not None:
+            following.wake()
         if self._error is not None:
             raise self._error
         assert self._found is not None
@@ -74,7 +76,10 @@ def wake(turns: Sequence[Turn]) -> None:
         for turn, following in zip(turns, [*turns[1:], last], strict=True):
             turn.following = following
         turns[0].wake()
-        if last.wait(WAKING_SECONDS):
-            return
+        asleep = len(turns) + 1
+        while (still := sum(turn.following is not None for turn in turns)) < asleep:
+            asleep = still
+            if last.wait(WAKING_SECONDS):
+                return
     for turn in turns:
         turn.wake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -44,8 +45,38 @@ def test_each_wakes_the_next_and_the_last_tells_who_woke_the_first(
     turns = answered(6)
     asked = waiting(threads, turns)
     wake(turns)
-    assert [one.following for one in turns[:-1]] == turns[1:]
+    assert [one.following for one in turns] == [None] * 6
     assert not any(one.wait(0) for one in turns), "each was awake when the waking ended"
+    assert rows(asked) == list(range(6))
+
+
+def test_many_who_wake_slowly_are_not_woken_together(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is up each time when one more has woken the next."""
+    woken: list[Turn] = []
+    wakes, waits = Turn.wake, Turn.wait
+
+    def slowly(one: Turn) -> None:
+        time.sleep(0.01)
+        woken.append(one)
+        wakes(one)
+
+    def asleep() -> int:
+        return sum(one.following is not None for one in turns)
+
+    def until_one_less_is_asleep(one: Turn, _: float) -> bool:
+        before, end = asleep(), time.monotonic() + HANG_SECONDS
+        while before and asleep() == before and time.monotonic() < end:
+            time.sleep(0.001)
+        return waits(one, 0 if before else HANG_SECONDS)
+
+    monkeypatch.setattr(Turn, "wake", slowly)
+    monkeypatch.setattr(Turn, "wait", until_one_less_is_asleep)
+    turns = answered(6)
+    asked = waiting(threads, turns)
+    wake(turns)
+    assert woken[:-1] == turns, "each once, and whoever woke the first last"
     assert rows(asked) == list(range(6))
 
 
