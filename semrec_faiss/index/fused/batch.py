@@ -10,7 +10,7 @@ several GPUs at work.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -148,21 +148,28 @@ class CapturedSearch:
         self.feed = feed
         self._device = work.rows.device
         self._fetched = _Fetched(work)
-        self._shared = self._loaded = None if masking == "none" else everything.clone()
-        self._allowed, self._stride = self._shared, 0
+        self._shared: Any = None if masking == "none" else everything.clone()
+        self._loaded = self._shared
+        self._allowed: Any = self._shared
+        self._stride = 0
         if masking == "own":
             self._stride = len(everything)
             self._allowed = torch.empty((len(feed.queries), self._stride), dtype=torch.int32, device=self._device)
-        self._whole = recorded(self._launches, self._device)
+        self._graphs = [recorded(partial(self._launches, part), self._device) for part in feed.parts]
         self._repeats: dict[int, _CapturedRepeat] = {}
 
-    def _launches(self) -> None:
-        self.feed.copies()
-        if self._stride:
-            assert self.feed.lists is not None
-            leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
-        self.work.run(self.feed.queries, self._allowed, self._stride)
-        self._fetched.fetch()
+    def _launches(self, part: slice) -> None:
+        """Launch what there is to do when a part of the queries is there, with the last one all that is left."""
+        if part.start == 0:
+            self.feed.copies()
+            if self._stride:
+                assert self.feed.lists is not None
+                leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
+        allowed = self._allowed[part] if self._stride else self._allowed
+        self.work.after(part.start).score(self.feed.queries[part], allowed, self._stride)
+        if part.stop == len(self.feed.queries):
+            self.work.rank(part.stop, self._allowed, self._stride)
+            self._fetched.fetch()
 
     def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Searching:
         """Search a batch like the one that was recorded; see `DirectSearch.search`."""
@@ -172,11 +179,11 @@ class CapturedSearch:
 
     def launch(self, batch: Batch, wanted: Any) -> None:
         """Replay the recording for a batch like it, and the bitmap of what all of its queries may return."""
-        self.feed.put(batch)
         if self._shared is not None and wanted is not self._loaded:
             self._shared.copy_(wanted)
             self._loaded = wanted
-        self._whole.replay()
+        for _, graph in zip(self.feed.put(batch), self._graphs, strict=True):
+            graph.replay()
         self._fetched.mark()
 
     def found(self, count: int) -> tuple[Rows, Scores, Scores]:

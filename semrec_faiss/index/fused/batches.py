@@ -92,9 +92,7 @@ class VectorBatch:
             return
         locked = torch.empty(given.shape, pin_memory=device.type == "cuda")
         there = torch.empty(given.shape, device=device)
-        step = max(1, SENT_IN_PART // (LARGEST_TILE * self.vectors[0].nbytes)) * LARGEST_TILE
-        for start in range(0, len(self), step):
-            part = slice(start, min(start + step, len(self)))
+        for part in _parts(*given.shape):
             locked[part].copy_(given[part])
             there[part].copy_(locked[part], non_blocking=True)
             yield part, there[part]
@@ -174,12 +172,14 @@ class VectorFeed:
 
     Attributes:
         queries: float32 (queries, dim) on the GPU.
+        parts: of the queries, each of which is sent, and scored, while the next one is copied.
         lists: rows to leave out, on the GPU; None where nothing is.
     """
 
     def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
         """Make room for so many queries."""
         torch = load_torch()
+        self.parts = _parts(queries, dim)
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
         self._is_large = self._queries_in.nbytes > SENT_APART
@@ -200,27 +200,34 @@ class VectorFeed:
         assert isinstance(batch, VectorBatch)
         return batch.excluded is None or self.lists is None or len(batch.excluded.rows) <= self.room
 
-    def put(self, batch: Batch) -> None:
-        """Put a batch into pinned memory; what is left of the room keeps its queries, and leaves nothing out."""
+    def put(self, batch: Batch) -> Iterator[slice]:
+        """Put a batch into pinned memory; what is left of the room keeps its queries, and leaves nothing out.
+
+        Yields:
+            Each of the `parts` when a recording may begin with it.
+        """
         assert isinstance(batch, VectorBatch)
-        size = len(batch)
-        if self._is_large:
-            self._send(as_tensor(batch.vectors), size)
-        else:
-            np.copyto(self._queries_view[:size], batch.vectors)
         if self.lists is not None and batch.excluded is not None:
-            count = len(batch.excluded.rows)
+            size, count = len(batch), len(batch.excluded.rows)
             np.copyto(self._offsets_view[: size + 1], batch.excluded.offsets)
             self._offsets_view[size + 1 :] = count
             np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
+        for part in self.parts:
+            vectors = batch.vectors[part]
+            here = slice(part.start, part.start + len(vectors))
+            if self._is_large:
+                self._send(as_tensor(vectors), here)
+            else:
+                np.copyto(self._queries_view[here], vectors)
+            yield part
 
-    def _send(self, given: Any, size: int) -> None:
+    def _send(self, given: Any, here: slice) -> None:
         """Send many queries, from where they lie if that is page-locked; that is not recorded."""
         if not given.is_pinned():
-            given = _copied(given, self._queries_in[:size])
-        self.queries[:size].copy_(given, non_blocking=True)
+            given = _copied(given, self._queries_in[here])
+        self.queries[here].copy_(given, non_blocking=True)
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
@@ -236,6 +243,7 @@ class UserFeed:
     def __init__(self, device: Any, users: GpuUsers, queries: int, *, leaves_out: bool) -> None:
         """Make room for so many of ``users``."""
         torch = load_torch()
+        self.parts = [slice(0, queries)]
         self._users = users
         self._which_in = torch.zeros(queries, dtype=torch.int64, pin_memory=True)
         self._which_view = self._which_in.numpy()
@@ -247,10 +255,11 @@ class UserFeed:
         """Whatever they have seen is on the GPU already."""
         return True
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: Batch) -> Iterator[slice]:
         """Put users' rows into pinned memory; what is left of the room keeps its users."""
         assert isinstance(batch, UserBatch)
         np.copyto(self._which_view[: len(batch)], batch.rows)
+        yield from self.parts
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
@@ -277,6 +286,12 @@ def staged(queries: Vectors, device: Any, least: int = SENT_APART) -> Vectors:
 
 def _page_locked(given: Any) -> Any:
     return _copied(given, load_torch().empty(given.shape, pin_memory=True))
+
+
+def _parts(queries: int, dim: int) -> list[slice]:
+    """Divide float32 queries into parts that are worth being sent one by one, each of whole tiles of the score pass."""
+    step = max(1, SENT_IN_PART // (4 * dim * LARGEST_TILE)) * LARGEST_TILE
+    return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
 
 
 def _copied(given: Any, into: Any) -> Any:

@@ -66,10 +66,13 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
     monkeypatch.setattr("semrec_faiss.index.fused.batches.SENT_IN_PART", 1000)
     rng = np.random.default_rng(4)
     titles = clustered(rng, 140 * SIZE, 40)
-    queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
-    allowed = rng.random((len(queries), len(titles))) < (0.5 if masking == "own" else 1.1)
-    excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
-    Truth.of(titles, queries, allowed).check(searcher(titles).search(queries, 10, excluded=excluded), 10)
+    search = searcher(titles)
+    for _ in range(1 if PLACE == "cpu" else 3):  # a GPU records it when it comes again
+        queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
+        allowed = rng.random((len(queries), len(titles))) < (0.9 if masking == "own" else 1.1)
+        excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
+        truth = Truth.of(titles, queries, allowed)
+        truth.check(search.search(queries, 10, excluded=excluded), 10)
 
 
 @needs_kernels
