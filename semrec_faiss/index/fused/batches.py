@@ -179,10 +179,10 @@ class VectorFeed:
     def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
         """Make room for so many queries."""
         torch = load_torch()
-        self.parts = _parts(queries, dim)
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
         self._is_large = self._queries_in.nbytes > SENT_APART
+        self.parts = _parts(queries, dim) if self._is_large else [slice(0, queries)]
         self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:

@@ -120,6 +120,7 @@ class BlockSearch:
         scores: Scores,
         *,
         coded: bool = True,
+        recorded: bool = True,
         kth: KthScores | None = None,
         among: int = 0,
     ) -> Generator[None, None, tuple[int, int]]:
@@ -132,6 +133,8 @@ class BlockSearch:
             shared: the bitmap of titles that all queries may return, on the GPU; None for all titles.
             rows, scores: (queries, k), to be filled in; k is at most the number of titles.
             coded: whether codes may be read.
+            recorded: whether a recording may be made for it. What codes or a first pass have left comes in any size, as
+                does the last block of a large batch: of a few sizes each would be recorded anew at every search.
             kth: where these titles are a shard, the best that is known of all: what those prove is proven.
             among: where these are what `first_pass` has left, of how many queries.
 
@@ -140,11 +143,11 @@ class BlockSearch:
         """
         k = rows.shape[1]
         masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
-        if coded:
-            coded = self.reads_codes(len(batch), k)
+        coded = coded and self.reads_codes(len(batch), k)
+        if recorded:
             search = self._search_for(batch, k, masking, coded=coded)
-        else:  # what codes or a first pass have left: any number of queries, too many sizes to record each
-            search = self._direct(self._plan(len(batch), k, coded=False), len(batch), k, lane=-1)
+        else:
+            search = self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, lane=-1)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -168,7 +171,7 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            _, scanned = yield from self.answer(left, shared, *again, coded=False, kth=its, among=among)
+            _, scanned = yield from self.answer(left, shared, *again, coded=False, recorded=False, kth=its, among=among)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         self._check_bounds(among or len(batch), len(unproven))

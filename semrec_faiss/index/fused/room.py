@@ -52,7 +52,7 @@ def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, s
 
 
 def even_block(queries: int, most: int) -> int:
-    """Return the size of the next block of a batch, so that its blocks, in whole tiles, are about as large."""
+    """Return the size of the blocks of a batch, in whole tiles: the last one is about as large."""
     blocks = -(-queries // most)
     return min(queries, most, -(-queries // (blocks * LARGEST_TILE)) * LARGEST_TILE)
 

@@ -255,7 +255,8 @@ class FusedSearcher:
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             its = search.titles
             most = min(self._most, block_queries(its.count, its.dim, k, masking, screened=its.screened))
-            part = slice(start, start + even_block(len(batch) - start, most))
+            regular = even_block(len(batch), most)
+            part = slice(start, min(start + regular, len(batch)))
             here = (part, slice(min(k, search.titles.count)))
             size = part.stop - start
             block = coming if len(coming) == size else coming.part(slice(size))
@@ -263,14 +264,16 @@ class FusedSearcher:
                 block = batch.part(part)
             try:
                 known = None if kth is None else partial(_from, kth, start)
+                into, again = (found.rows[here], found.scores[here]), among > 0
+                recorded = size == regular and not again
                 steps = search.answer(
-                    block, bitmap, found.rows[here], found.scores[here], kth=known, among=among, coded=not among
+                    *(block, bitmap, *into), kth=known, among=among, coded=not again, recorded=recorded
                 )
                 next(steps)
                 yield
                 following = batch
                 if part.stop < len(batch):  # while it computes
-                    following = batch.part(slice(part.stop, part.stop + most)).staged(self.device)
+                    following = batch.part(slice(part.stop, part.stop + regular)).staged(self.device)
                 counts = yield from steps
             except LooseBoundsError:
                 self._take_copies()

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from fused_recordings import recordings
 from fused_worlds import (
     PLACE,
     SIZE,
@@ -30,7 +31,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.fused.plan import Masking, plan_repeat, plan_search, repeats
-from semrec_faiss.index.fused.room import block_queries, repeat_queries
+from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, repeat_queries
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.vector_index import VectorIndex
@@ -62,17 +63,21 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
     masking: Masking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each part is scored as it comes, into the buffers of its own queries; the last one ends within a tile."""
-    monkeypatch.setattr("semrec_faiss.index.fused.batches.COPIED_AT_ONCE", 1000)
-    monkeypatch.setattr("semrec_faiss.index.fused.batches.SENT_IN_PART", 1000)
+    for bytes_of in ("COPIED_AT_ONCE", "SENT_APART", "SENT_IN_PART"):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.batches.{bytes_of}", 1000)
     rng = np.random.default_rng(4)
     titles = clustered(rng, 140 * SIZE, 40)
-    search = searcher(titles)
-    for _ in range(1 if PLACE == "cpu" else 3):  # a GPU records it when it comes again
-        queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
-        allowed = rng.random((len(queries), len(titles))) < (0.9 if masking == "own" else 1.1)
-        excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
-        truth = Truth.of(titles, queries, allowed)
-        truth.check(search.search(queries, 10, excluded=excluded), 10)
+    with recordings():
+        search = searcher(titles)
+        for most in (MOST_QUERIES, 128):  # in blocks, too, of which the last one is launched
+            search._most = most
+            for _ in range(1 if PLACE == "cpu" else 3):
+                queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
+                allowed = rng.random((len(queries), len(titles))) < (0.9 if masking == "own" else 1.1)
+                excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
+                Truth.of(titles, queries, allowed).check(search.search(queries, 10, excluded=excluded), 10)
+        recorded = {key[1] for key, kind in search.whole._graphs.items() if kind.search is not None}
+        assert recorded == {len(queries), 128}
 
 
 @needs_kernels

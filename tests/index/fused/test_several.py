@@ -235,18 +235,11 @@ def test_merging_takes_the_best_and_ties_by_row(shards: int, queries: int, k: in
 
 
 @pytest.mark.parametrize(
-    ("queries", "most", "blocks"), [(100, 128, [100]), (300, 256, [256, 44]), (257, 256, [256, 1])]
+    ("queries", "most", "block"),
+    [(100, 128, 100), (300, 256, 256), (257, 256, 256), (10_000, 7680, 5120), (119_743, 16_384, 14_976)],
 )
-def test_blocks_of_a_batch_are_about_as_large(queries: int, most: int, blocks: list[int]) -> None:
-    assert _blocks(queries, most) == blocks
-    assert _blocks(10_000, 7680) == [5120, 4880]
-
-
-def _blocks(queries: int, most: int) -> list[int]:
-    sizes: list[int] = []
-    while queries > sum(sizes):
-        sizes.append(even_block(queries - sum(sizes), most))
-    return sizes
+def test_blocks_of_a_batch_are_about_as_large(queries: int, most: int, block: int) -> None:
+    assert even_block(queries, most) == block
 
 
 @needs_kernels

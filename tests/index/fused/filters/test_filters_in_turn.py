@@ -1,11 +1,8 @@
-"""Random filters one after another, with whatever titles, lists and accidents: each answer is brute force's.
-
-A stand-in plays CUDA graphs where there are none: what is recorded is launched anew, with whatever is where it was.
-"""
+"""Random filters one after another, with whatever titles, lists and accidents: each answer is brute force's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from fused_recordings import FUSED, recordings
 from fused_worlds import PLACE, SIZE, WORLDS, Truth, clustered, exclude, needs_kernels, searcher
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -29,7 +27,6 @@ from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 from semrec_faiss.index.screening.spectrum import principal_directions
 
 DIM, KINDS = 40, ("vectors", "codes", "copies", "halves", "on the host", "bounds", "wide", "shards")
-FUSED = "semrec_faiss.index.fused"
 
 
 def made(kind: str, rng: np.random.Generator, n: int) -> tuple[NDArray[np.float32], FusedSearcher | SeveralGpus]:
@@ -51,52 +48,6 @@ def drawn_masks(data: st.DataObject, rng: np.random.Generator, n: int) -> list[M
         if count and data.draw(st.booleans()):
             mask[np.flatnonzero(mask)[-1]], mask[-1] = False, True
     return [mask.copy() for mask in masks]
-
-
-class _Card(str):
-    """A device that records, though it is none."""
-
-    type = "cuda"
-
-
-def _replayed(launches: Callable[[], None], _: Any) -> Any:
-    launches()
-    return SimpleNamespace(replay=launches)
-
-
-def _not_locked(make: Callable[..., Any]) -> Callable[..., Any]:
-    def made_so(*given: Any, **options: Any) -> Any:
-        options.pop("pin_memory", None)
-        return make(*given, **options)
-
-    return made_so
-
-
-@contextmanager
-def recordings() -> Iterator[None]:
-    """Let shelves and searches record in the interpreter, too."""
-    if PLACE != "cpu":
-        yield
-        return
-    import torch
-
-    def recording(start: Callable[..., None]) -> Callable[..., None]:
-        def started(self: Any, *given: Any) -> None:
-            start(self, *given)
-            self._device = _Card("cpu")
-
-        return started
-
-    with ExitStack() as patched:
-        for name in ("empty", "zeros", "empty_like"):
-            patched.enter_context(mock.patch.object(torch, name, _not_locked(getattr(torch, name))))
-        for name in ("batch", "filters.shelves"):
-            patched.enter_context(mock.patch(f"{FUSED}.{name}.recorded", _replayed))
-        for name in ("block_search", "filters.shelves"):  # so that the few searches of an example replay
-            patched.enter_context(mock.patch(f"{FUSED}.{name}.RECORDED_AT", 1))
-        for kind in (BlockSearch, Shelf):
-            patched.enter_context(mock.patch.object(kind, "__init__", recording(kind.__init__)))
-        yield
 
 
 @contextmanager
