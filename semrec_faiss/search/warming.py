@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from semrec_faiss.errors import NotFoundError
+from semrec_faiss.index.fused.filters.known_filters import MOST_SHELVES_BYTES
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.filters.filter import quote_escaped
@@ -22,9 +23,13 @@ WARM_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WARM_BATCHES_GPU = (*WARM_BATCHES, 128, 256, 512, 1024)
 """Queries asked together. The largest come first: of what is recorded, that stays longest which came last."""
 
-SHARES = (0.01, 0.001, 0.1)
-"""Of the titles, let through by filters that are asked. Of few titles type fused searches copies that lie together,
-by kernels of their own: those of more titles are others. Batches of every size are asked with the first."""
+WARM_BATCHES_KERNELS = (*WARM_BATCHES_GPU, 2048, MOST_TOGETHER)
+"""As many as callers are searched for at once: type fused has kernels of its own for thousands."""
+
+SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.001, 0.01)
+"""Of the titles, let through by filters that are asked. Copies of them that lie together are searched by kernels of
+their own, others for more titles: of up to half of a few hundred thousand titles these shares take all of them, of more
+titles nearly all. The last is asked until it is recorded."""
 
 SAMPLED_IDS = 1000
 
@@ -57,21 +62,21 @@ class _Kind:
     times: int = 1
 
 
-def warm(recommender: Recommender, k: int = 10, progress: Progress = silent, *, thousands: bool = True) -> list[Warmed]:
+def warm(recommender: Recommender, k: int = 10, progress: Progress = silent, *, kernels: bool = True) -> list[Warmed]:
     """Ask every kind of question that an index will be asked, so that nobody's first one waits for what that needs.
 
     On a GPU batches of every size are asked for titles, for those that a filter lets through, and for users, as often
-    as it takes until they are recorded; of type fused those of filters that let few titles through, too. On a CPU,
+    as it takes until they are recorded; of type fused those of filters whose titles it copies together, too. On a CPU,
     where nothing is compiled, each is asked once.
 
     Args:
         recommender: the index, opened.
         k: titles per query; kernels are compiled for some sizes of it.
         progress: told the kinds done.
-        thousands: on a GPU, ask thousands together too; a process that has done so has those kernels.
+        kernels: on a GPU, ask once what needs nothing but kernels, too; a process that has done so has them.
     """
-    kinds = list(_kinds(recommender, k))
-    if thousands and recommender.index.device.gpus:
+    kinds = list(_kinds(recommender, k, kernels=kernels))
+    if kernels and recommender.index.device.gpus:
         kinds[:0] = _many(recommender, Wish(k))
     told = []
     for done, kind in enumerate(kinds):
@@ -90,7 +95,7 @@ def _timed(ask: Callable[[], object]) -> float:
 
 
 def _many(recommender: Recommender, wish: Wish) -> Iterator[_Kind]:
-    """Ask as many as callers are searched for at once: type fused has kernels of its own for thousands."""
+    """Ask as many as callers are searched for at once."""
     rows, users = np.arange(MOST_TOGETHER), recommender.saved.users
     vectors = recommender.index.vectors(rows % recommender.index.count)
     yield _Kind("titles", MOST_TOGETHER, partial(recommender.searcher.run, vectors, wish))
@@ -99,7 +104,7 @@ def _many(recommender: Recommender, wish: Wish) -> Iterator[_Kind]:
         yield _Kind("users", MOST_TOGETHER, lists, HELD_AT)
 
 
-def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
+def _kinds(recommender: Recommender, k: int, *, kernels: bool) -> Iterator[_Kind]:
     on_gpu = bool(recommender.index.device.gpus)
     searched, users = recommender.searcher.run, recommender.saved.users
     first = recommender.titles.records([0])[0]["media_id"]
@@ -115,7 +120,7 @@ def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
             lists = partial(recommender.lists_for, rows % len(users.ids), wish, include_seen=False)
             yield _Kind("users", size, lists, times)
     if recommender.index.fused is not None:
-        yield from _of_few_titles(recommender, k)
+        yield from _of_filters(recommender, k, kernels=kernels)
     yield _Kind("a title, as JSON", 1, lambda: recommender.similar(first, k).as_json_bytes())
     find = recommender.titles.catalog.find
     yield _Kind("a title that nobody made", 1, partial(find, "no title that anybody made"))
@@ -123,23 +128,27 @@ def _kinds(recommender: Recommender, k: int) -> Iterator[_Kind]:
         yield _Kind("a user that nobody knows", 1, partial(users.rows_of, ["no user that anybody knows"]))
 
 
-def _of_few_titles(recommender: Recommender, k: int) -> Iterator[_Kind]:
+def _of_filters(recommender: Recommender, k: int, *, kernels: bool) -> Iterator[_Kind]:
     """Ask with filters whose titles type fused copies together; it does so now, and not when that has come to pay."""
-    count, searcher, users = recommender.index.count, recommender.searcher, recommender.saved.users
+    count, dim, users = recommender.index.count, recommender.index.dim, recommender.saved.users
     sampled = recommender.titles.records(np.arange(0, count, -(-count // SAMPLED_IDS)))
     title, ids = sampled[0]["media_id"], sorted(record["media_id"] for record in sampled)
-    for share in SHARES:
+    sizes = sorted(WARM_BATCHES_KERNELS if kernels else WARM_BATCHES_GPU, reverse=True)
+    batches = [(np.arange(size), recommender.index.vectors(np.arange(size) % count)) for size in sizes]
+    for share in SHARES if kernels else SHARES[-1:]:
+        if 2 * share * count * dim > MOST_SHELVES_BYTES:
+            continue
         where = f"media_id <= '{quote_escaped(ids[int(share * (len(ids) - 1))])}'"
         wish, which = Wish.of(k, where=where), f"filtered to {100 * share:g}%"
-        shelved = partial(_shelved, recommender, wish)
-        for size in sorted(WARM_BATCHES_GPU, reverse=True) if share == SHARES[0] else ():
-            vectors = recommender.index.vectors(np.arange(size) % count)
-            yield _Kind(f"titles, {which}", size, partial(shelved, searcher.run, vectors, wish), TIMES_GPU)
+        shelved, times = partial(_shelved, recommender, wish), TIMES_GPU if share == SHARES[-1] else 1
+        for rows, vectors in batches:
+            titles = partial(recommender.searcher.run, vectors, wish)
+            yield _Kind(f"titles, {which}", len(rows), partial(shelved, titles), times)
+            if users is not None:
+                lists = partial(recommender.lists_for, rows % len(users.ids), wish, include_seen=False)
+                yield _Kind(f"users, {which}", len(rows), partial(shelved, lists), times)
         alike = partial(recommender.similar, title, k, where=where)
-        yield _Kind(f"a title, {which}", 1, partial(shelved, alike), TIMES_GPU)
-        if users is not None:
-            lists = partial(recommender.lists_for, np.arange(1), wish, include_seen=False)
-            yield _Kind(f"a user, {which}", 1, partial(shelved, lists), TIMES_GPU)
+        yield _Kind(f"a title, {which}", 1, partial(shelved, alike), times)
 
 
 def _shelved(recommender: Recommender, wish: Wish, ask: Callable[..., object], *given: object) -> None:

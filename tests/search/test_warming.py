@@ -16,7 +16,7 @@ from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import HELD_AT, Searcher
 from semrec_faiss.search.user_rows import UserRows
-from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES, WARM_BATCHES_GPU, warm
+from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES, WARM_BATCHES_GPU, WARM_BATCHES_KERNELS, warm
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_on_a_gpu_every_size_of_every_kind_is_asked_until_it_is_recorded(
     ]
     assert all(one.again_ms is not None for one in told[1:-3])
     asked.clear()
-    assert len(warm(recommender, thousands=False)) == len(told) - 2
+    assert len(warm(recommender, kernels=False)) == len(told) - 2
     assert [(kind, size) for kind, size, _ in asked[:-1]] == wanted
 
 
@@ -94,17 +94,31 @@ def test_of_type_fused_filters_are_asked_whose_titles_lie_together(
     )
     asked.clear()
     told = [one for one in warm(recommender) if one.what not in others]
+    sizes = sorted(WARM_BATCHES_KERNELS, reverse=True)
     assert [(one.what, one.queries) for one in told] == [
-        *(("titles, filtered to 1%", size) for size in sorted(WARM_BATCHES_GPU, reverse=True)),
-        *((f"{one}, filtered to 1%", 1) for one in ("a title", "a user")),
-        *((f"{one}, filtered to 0.1%", 1) for one in ("a title", "a user")),
-        *((f"{one}, filtered to 10%", 1) for one in ("a title", "a user")),
+        (f"{what}, filtered to {share}%", size)
+        for share in ("50", "30", "20", "10", "5", "0.1", "1")
+        for size, what in [*((size, what) for size in sizes for what in ("titles", "users")), (1, "a title")]
     ]
-    assert all(one.again_ms is not None for one in told)
-    assert [allowed for _, allowed in together] == [1] * TIMES_GPU * (len(told) - 2) + [5] * TIMES_GPU * 2
-    of_few = [asked[at] for at, _ in together]
-    assert of_few[: 3 * len(WARM_BATCHES_GPU) : 3] == [("filtered", size, 10) for size in WARM_BATCHES_GPU[::-1]]
-    assert of_few[-6:] == [("filtered", 1, 10)] * 3 + [("users", 1, 10)] * 3
+    assert [one.again_ms is not None for one in told] == [one.what.endswith(" 1%") for one in told]
+    each = 2 * len(sizes) + 1
+    few = [*[1] * each, *[1] * TIMES_GPU * each]
+    assert [allowed for _, allowed in together] == [
+        *[25] * each,
+        *[15] * each,
+        *[10] * each,
+        *[5] * each,
+        *[3] * each,
+        *few,
+    ]
+    of_most = [asked[at] for at, _ in together[:each]]
+    assert of_most[:4] == [("filtered", 4096, 10), ("users", 4096, 10), ("filtered", 2048, 10), ("users", 2048, 10)]
+    asked.clear()
+    assert {one.what for one in warm(recommender, kernels=False)} - others == {
+        "titles, filtered to 1%",
+        "users, filtered to 1%",
+        "a title, filtered to 1%",
+    }
 
 
 def test_an_index_without_users_and_of_one_title(tmp_path: Path, make_folder: Callable[..., Any]) -> None:

@@ -265,8 +265,8 @@ def check_room(saved: SavedIndex, in_use: SavedIndex | None) -> None:
 
 
 def warm_and_log(recommender: Recommender, *, is_first: bool = True) -> None:
-    """Ask what will be asked, and tell how long the longest kinds took; thousands together of the first generation."""
-    told = warm(recommender, thousands=is_first)
+    """Ask what will be asked, of the first generation also what needs kernels; tell which kinds took longest."""
+    told = warm(recommender, kernels=is_first)
     longest = sorted(told, key=lambda one: one.first_ms, reverse=True)[:3]
     log.info(
         "warmed %s by %d kinds of questions; longest: %s",

@@ -7,8 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import HANG_SECONDS
+from fused_compiled import CARDS, Launch, Search, launches_of
 from fused_worlds import needs_kernels
+
+from semrec_faiss.index.fused.cards import COPY_ENGINE
+from semrec_faiss.index.fused.filters.shelves import shelf_size
+from semrec_faiss.index.fused.plan import Masking
+from semrec_faiss.search.warming import SHARES, WARM_BATCHES_KERNELS
 
 COMPILE_TWO = """
 import sys, warnings
@@ -58,3 +65,26 @@ def test_the_first_kernel_that_is_compiled_is_told_of(tmp_path: Path) -> None:
     assert said.startswith("Triton compiles the kernels of type fused as they are first used")
     assert said.endswith(f"and keeps them in {tmp_path}; `semrec warm INDEX` has all of them compiled beforehand")
     assert heard(tmp_path) == [], "they are there now"
+
+
+@needs_kernels
+@pytest.mark.parametrize("titles", [62_423, 250_000])
+def test_whatever_a_filter_lets_through_the_kernels_for_it_were_compiled_beforehand(titles: int) -> None:
+    """Shelves of up to half of the titles, for titles and for users, searched by any number at once."""
+    card = next(card for card in CARDS if card.capability == COPY_ENGINE)
+
+    def launched(shares: tuple[float, ...], sizes: tuple[int, ...]) -> set[Launch]:
+        shelves = {shelf_size(max(1, int(share * titles))) for share in shares}
+        maskings: tuple[Masking, ...] = ("shared", "own")
+        return {
+            launch
+            for shelf in shelves
+            for size in sizes
+            for masking in maskings
+            for launch in launches_of(Search(shelf, size, 10, masking, False, "rounded", shelved=True), card)
+        }
+
+    shares = (0.0005, 0.002, 0.02, 0.03, 0.07, 0.13, 0.25, 0.35, 0.4, 0.45)
+    assert launched(shares, (1, 3, 10, 17, 30, 33, 64, 65, 100, 129, 300, 700, 1500, 3000, 4096)) <= launched(
+        SHARES, WARM_BATCHES_KERNELS
+    )
