@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
     from semrec_faiss.index.fused.running import FusedResult
     from semrec_faiss.index.fused.searcher import FusedSearcher
-    from semrec_faiss.index.fused.several import SeveralGpus
+    from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
     from semrec_faiss.index.fused.titles.users import HeldUsers, HostUsers
     from semrec_faiss.index.screening.screen import Screen
 
@@ -110,7 +110,7 @@ class VectorIndex(FaissIndex):
 
     def _to_fused(self, config: FusedIndex) -> FusedSearcher | SeveralGpus:
         from semrec_faiss.index.fused.searcher import FusedSearcher
-        from semrec_faiss.index.fused.several import SeveralGpus
+        from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 
         vectors = self._flat()
         if vectors is None:

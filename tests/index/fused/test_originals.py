@@ -9,7 +9,7 @@ import pytest
 from fused_worlds import PLACE, Truth, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 
 
 def brought_to_unit_length(halves: NDArray[np.float16]) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.room import even_block
-from semrec_faiss.index.fused.several import SeveralGpus
-from semrec_faiss.index.fused.shards import merged
+from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
+from semrec_faiss.index.fused.several.shards import merged
 
 
 def _devices() -> list[str]:
@@ -29,7 +29,7 @@ def _devices() -> list[str]:
 @pytest.mark.parametrize("layout", ["shards", "replicas"])
 def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = _devices()
-    monkeypatch.setattr("semrec_faiss.index.fused.several.LEAST_A_REPLICA", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.several.several_gpus.LEAST_A_REPLICA", 1)
     rng = np.random.default_rng(31)
     titles = clustered(rng, 701, 32)
     titles[rng.choice(701, 60)] = titles[5]
@@ -67,7 +67,7 @@ def test_blocks_of_shards_that_take_turns_answer_as_one_batch(monkeypatch: pytes
 
     monkeypatch.setattr(BlockSearch, "first_pass", noted)
     for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.several.turns.{name}", value)
     for options in ({}, {"excluded": seen}, {"mask": mask}):
         expected = one.search(queries, 12, **options)
         taken.clear()
@@ -106,7 +106,7 @@ def test_a_shard_of_lengths_far_apart_is_compared_with_all(monkeypatch: pytest.M
     titles[:150] *= -np.sign(titles[:150].sum(axis=1, keepdims=True))  # all others of the first query's are below 0
     queries = np.ones((6, 32), np.float32)
     for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.several.turns.{name}", value)
     monkeypatch.setattr(BlockSearch, "first_pass", lambda *_: pytest.fail("it takes no turns"))
     several = SeveralGpus(titles, _devices()[:2], layout="shards")
     assert [one.titles.wide for one in several.searchers] == [False, True]
@@ -167,7 +167,7 @@ def test_blocks_that_there_is_no_memory_for_take_no_turns(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(BlockSearch, "first_pass", full)
     for name, value in (("LARGEST_TILE", 1), ("BLOCK_MS", 1e-9)):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.turns.{name}", value)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.several.turns.{name}", value)
     found, expected = several.search(titles[:4], 3), searcher(titles).search(titles[:4], 3)
     assert next(launched) == 4
     assert all(lane < 1 for its in several.searchers for lane in its._workspace.lanes), "buffers of turns are let go"

@@ -10,7 +10,7 @@ import pytest
 from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles import page_locked
 from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
 
@@ -53,7 +53,7 @@ def too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no users fit the GPU, so that they are page-locked on the host."""
     monkeypatch.setattr("semrec_faiss.index.fused.searcher.fit", lambda *_: False)
     monkeypatch.setattr("semrec_faiss.index.fused.searcher.may_be_locked", lambda _: True)
-    monkeypatch.setattr("semrec_faiss.index.fused.several.may_be_locked", lambda _: True)
+    monkeypatch.setattr("semrec_faiss.index.fused.several.several_gpus.may_be_locked", lambda _: True)
 
 
 @needs_kernels
@@ -90,7 +90,7 @@ def test_users_are_answered_as_their_vectors_are(halves: bool, locked: bool, mon
 @pytest.mark.parametrize("layout", ["shards", "replicas"])
 def test_several_gpus_answer_users_as_one_does(layout: Any, locked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One GPU, or the interpreter, stands for two of them."""
-    monkeypatch.setattr("semrec_faiss.index.fused.several.LEAST_A_REPLICA", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.several.several_gpus.LEAST_A_REPLICA", 1)
     titles = clustered(np.random.default_rng(8), 701 * SIZE, 32)
     users, rows = made(titles), np.array([3, 8, 2, 7, 0])
     one, several = searcher(titles), SeveralGpus(titles, [PLACE, PLACE], layout=layout)  # type: ignore[list-item]

@@ -12,7 +12,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss, to_gpu
 from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of

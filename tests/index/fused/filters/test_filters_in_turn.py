@@ -22,7 +22,7 @@ from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_size
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.several import SeveralGpus
+from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 from semrec_faiss.index.screening.spectrum import principal_directions
 

@@ -23,7 +23,7 @@ from semrec_faiss.index.fused.plan import LARGEST_TILE, title_bytes
 from semrec_faiss.index.fused.room import work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals
-from semrec_faiss.index.fused.shards import Shards
+from semrec_faiss.index.fused.several.shards import Shards
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, ShareOfUsers, may_be_locked

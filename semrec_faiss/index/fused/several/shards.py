@@ -22,7 +22,7 @@ from semrec_faiss.index.fused.plan import Masking, repeats
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.turns import in_turns, turns_of
+from semrec_faiss.index.fused.several.turns import in_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
 
