@@ -132,7 +132,7 @@ def test_page_locked_users_who_have_seen_nothing(monkeypatch: pytest.MonkeyPatch
 def test_users_that_fit_nowhere_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = clustered(np.random.default_rng(4), 300, 32)
     too_many(monkeypatch)
-    for place in ("searcher", "several"):
+    for place in ("searcher", "several.several_gpus"):
         monkeypatch.setattr(f"semrec_faiss.index.fused.{place}.may_be_locked", lambda _: False)
     assert searcher(titles).hold_users(made(titles)) is None
     assert SeveralGpus(titles, [PLACE, PLACE], layout="replicas").hold_users(made(titles)) is None  # type: ignore[list-item]
