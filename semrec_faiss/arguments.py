@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -138,3 +139,9 @@ def _masked_values(value: object) -> int:
 def _shown(value: object) -> str:
     text = repr(value)
     return f"{text[:60]}… ({type(value).__name__})" if len(text) > 60 else f"{text} ({type(value).__name__})"
+
+
+def did_you_mean(given: object, known: Sequence[str]) -> str:
+    """Offer the nearest known key; nothing where none is near."""
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""

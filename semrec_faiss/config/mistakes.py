@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 
 _IN_YAML = {
@@ -58,12 +58,6 @@ def _describe(
         message = _IN_YAML[mistake["type"]].format_map(mistake.get("ctx", {}))
     got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
-
-
-def did_you_mean(given: object, known: Sequence[str]) -> str:
-    """Offer the nearest known key; nothing where none is near."""
-    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _resolve(

@@ -85,11 +85,30 @@ def validated(model: type[Model], source: YamlSource) -> Model:
         return model.model_validate(source.values)
     except ValidationError as error:
         mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, model, INDEX_TYPES)
-    raise mistakes_in(source, mistakes)
+    raise mistakes_in(source, mistakes, fix=_other_kind(source, model))
 
 
-def mistakes_in(source: YamlSource, mistakes: Sequence[str]) -> ConfigError:
+def mistakes_in(source: YamlSource, mistakes: Sequence[str], fix: str | None = None) -> ConfigError:
     """Make the error that lists all mistakes of a file."""
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     listing = "\n".join(f"  {mistake}" for mistake in mistakes)
-    return ConfigError(f"{count} in {source.path or 'the settings'}:\n{listing}")
+    return ConfigError(f"{count} in {source.path or 'the settings'}:\n{listing}", fix=fix)
+
+
+_KINDS = {
+    "grid": "a sweep, which `semrec sweep` takes",
+    "evaluate": "a sweep, which `semrec sweep` takes",
+    "index": "an index's config, which `semrec build` takes",
+    "personalization": "the questions of a comparison, which `semrec compare --config` takes",
+    "monthly_queries": "the prices of a comparison, which `semrec compare --costs` takes",
+    "limits": "a service's settings, which `semrec serve --config` takes",
+}
+"""What a file is for that has one of these keys."""
+
+
+def _other_kind(source: YamlSource, model: type[BaseModel]) -> str | None:
+    """Tell what a file is for, where it has a key that tells another kind from this one, and none of this one's."""
+    marks = [key for key in _KINDS if key in source.values]
+    if not marks or any(key in model.model_fields for key in marks):
+        return None
+    return f"the file reads like {_KINDS[marks[0]]}"

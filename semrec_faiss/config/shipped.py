@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.errors import NotFoundError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -26,10 +27,9 @@ def find_config(path: Path) -> Path:
     if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".yaml") and path.stem in shipped:
         return shipped[path.stem]
     names = tuple(sorted(shipped))
+    known = f"give a file, or the name of a config that semrec ships: {', '.join(names)}"
     raise NotFoundError(
-        f"config file {path} does not exist",
-        fix=f"give a file, or the name of a config that semrec ships: {', '.join(names)}",
-        candidates=names,
+        f"config file {path} does not exist", fix=did_you_mean(path.stem, names) + known, candidates=names
     )
 
 

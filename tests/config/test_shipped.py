@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,9 @@ from semrec_faiss.config import shipped
 from semrec_faiss.config.reading import load_config
 from semrec_faiss.config.schema import Config
 from semrec_faiss.config.shipped import find_config
-from semrec_faiss.errors import NotFoundError
+from semrec_faiss.errors import ConfigError, NotFoundError
+from semrec_faiss.measure.guide.config import CompareSettings, load_settings
+from semrec_faiss.measure.sweep_file import load_sweep_file
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,40 @@ def test_another_name_is_told_with_the_names_there_are(name: str, repo: Path) ->
         load_config(name)
     assert caught.value.candidates == tuple(sorted(path.stem for path in (repo / "configs").glob("*.yaml")))
     assert "flat, fused, hnsw" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(("mistyped", "meant"), [("flta", "flat"), ("sweep_demo", "sweep-demo"), ("ivf-pq", "ivf_pq")])
+def test_the_nearest_name_is_offered(mistyped: str, meant: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        load_config(mistyped)
+    assert str(caught.value.fix).startswith(f"did you mean {meant!r}? give a file, or")
+
+
+SWEEP, CONFIG = "a sweep, which `semrec sweep` takes", "an index's config, which `semrec build` takes"
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "kind"),
+    [
+        (load_config, "sweep-demo", SWEEP),
+        (load_config, "sweep-evaluate", SWEEP),
+        (load_config, "compare", "the questions of a comparison, which `semrec compare --config` takes"),
+        (load_config, "costs", "the prices of a comparison, which `semrec compare --costs` takes"),
+        (load_sweep_file, "flat", CONFIG),
+        (partial(load_settings, CompareSettings), "flat", CONFIG),
+    ],
+)
+def test_a_file_of_another_kind_is_told_as_what_it_is(read: Callable[..., Any], name: str, kind: str) -> None:
+    with pytest.raises(ConfigError, match="mistakes in") as caught:
+        read(find_config(Path(name)))
+    assert caught.value.fix == f"the file reads like {kind}"
+
+
+def test_a_stray_key_is_only_a_mistake(elsewhere: Path) -> None:
+    (elsewhere / "mine.yaml").write_text("index: flat\ngrid: {}\n")
+    with pytest.raises(ConfigError, match="unknown key 'grid'") as caught:
+        load_config("mine.yaml")
+    assert caught.value.fix is None
 
 
 def test_an_installation_carries_them(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

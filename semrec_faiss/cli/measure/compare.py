@@ -100,7 +100,7 @@ def compare(
 
 def _of_questions(settings: tuple[str, ...]) -> list[str]:
     """Return those of --set that are of a compare file; a key of neither that nor an index is told with all keys."""
-    from semrec_faiss.config.mistakes import did_you_mean
+    from semrec_faiss.arguments import did_you_mean
     from semrec_faiss.config.schema import Config
 
     first = {one: one.split("=")[0].split(".")[0].strip() for one in settings}
