@@ -48,9 +48,13 @@ class FieldReport:
 
 @dataclass(frozen=True)
 class UsersReport:
-    """The users; what is about seen titles is None without users/seen.parquet, dates (UTC) without timestamps."""
+    """The users; what is about seen titles is None without users/seen.parquet, dates (UTC) without timestamps.
 
-    vectors: VectorsReport
+    ``vectors`` is None where a build makes them of what users have seen.
+    """
+
+    count: int
+    vectors: VectorsReport | None
     seen_total: int | None = None
     seen_min: int | None = None
     seen_mean: float | None = None
@@ -167,13 +171,15 @@ def _check_vectors(
 def _check_users(
     folder: DataFolder, dim: int, catalog: Catalog, warnings: list[str], progress: Progress
 ) -> UsersReport | None:
-    if folder.user_vectors is None or folder.user_ids is None:
+    if folder.user_ids is None:
         return None
-    vectors = open_vectors(folder.user_vectors, expect_dim=dim, what="user vectors")
-    user_ids = read_user_ids(folder.user_ids, expect_count=len(vectors))
-    report = _check_vectors(folder.user_vectors, vectors, None, warnings, progress)
+    report, count = None, None
+    if folder.user_vectors is not None:
+        vectors = open_vectors(folder.user_vectors, expect_dim=dim, what="user vectors")
+        report, count = _check_vectors(folder.user_vectors, vectors, None, warnings, progress), len(vectors)
+    user_ids = read_user_ids(folder.user_ids, expect_count=count)
     if folder.seen is None:
-        return UsersReport(report)
+        return UsersReport(len(user_ids), report)
     progress(f"reading {folder.seen.name}", 0, 1)
     history = read_history(folder.seen, user_ids, catalog)
     progress(f"reading {folder.seen.name}", 1, 1)
@@ -181,7 +187,9 @@ def _check_users(
         warnings.append(f"{folder.seen}: {history.ignored:,} rows name unknown users or titles: ignored")
     counts, times = np.diff(history.offsets), history.timestamps
     dates = () if times is None or not len(times) else (date_of(int(times.min())), date_of(int(times.max())))
-    return UsersReport(report, int(counts.sum()), int(counts.min()), float(counts.mean()), int(counts.max()), *dates)
+    return UsersReport(
+        len(user_ids), report, int(counts.sum()), int(counts.min()), float(counts.mean()), int(counts.max()), *dates
+    )
 
 
 def _fields(catalog: Catalog) -> list[FieldReport]:

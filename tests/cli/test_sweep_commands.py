@@ -106,7 +106,7 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
         (["sweep", "{place}/sweep.yaml", "--set", "repeats=one"], 2, "--set: repeats: should be a valid integer"),
         (["sweep", "{place}/sweep.yaml", "--name", "../up"], 2, "name: '../up' cannot be the name of a folder"),
         (["sweep", "{place}/sweep.yaml", "--dataset", "nope"], 4, "there is no data folder nope"),
-        (["sweep", "{place}/sweep.yaml", "--set", "queries.users=99"], 2, "has 15 users"),
+        (["sweep", "{place}/sweep.yaml", "--set", "queries.users=99"], 2, "has vectors of 15 users"),
         (["sweep", "{place}/sweep.yaml", "--name", "bad", "--slice", "colour"], 2, "no field 'colour'"),
         (["pick", "nope"], 4, "nope holds no sweep"),
         (["pick", "{place}/results/tiny", "--batch", "7"], 2, "--batch 1 or 5"),

@@ -56,8 +56,11 @@ def _rows(report: FolderReport) -> list[list[str]]:
     rows += [["years", years], ["genres", f"{report.genre_count}: {genres}" if genres else "none given"]]
     if report.users is None:
         return [*rows, ["user vectors", "none"]]
-    rows += [["user vectors", _vectors(report.users.vectors)], ["  norms", _norms(report.users.vectors)]]
     seen = report.users
+    if seen.vectors is None:
+        rows.append(["users", f"{seen.count}; a build makes their vectors of what they have seen"])
+    else:
+        rows += [["user vectors", _vectors(seen.vectors)], ["  norms", _norms(seen.vectors)]]
     if seen.seen_total is not None:
         text = f"{seen.seen_total} in all; {seen.seen_min} to {seen.seen_max} a user, {seen.seen_mean:.1f} on average"
         rows.append(["  titles seen", text])

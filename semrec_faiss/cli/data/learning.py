@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from semrec_faiss.data.interactions.divided import Workers
 
 
+def _of_texts(dimensions: int) -> str:
+    return "their texts gave their vectors" if dimensions else "without texts these share one vector"
+
+
 def _learners(address: str | None) -> Workers:
     from semrec_faiss.data.interactions.divided import HERE
 
@@ -91,7 +95,7 @@ def learn(
         return
     rows = [
         ["made", str(out)],
-        ["titles", f"{report.titles}, {report.unrated_titles} of them rated by nobody: their texts gave their vectors"],
+        ["titles", f"{report.titles}, {report.unrated_titles} of them rated by nobody: {_of_texts(report.text_dim)}"],
         ["users", f"{report.users}, {report.users_without_likes} of them without a liked title"],
         ["interactions", str(report.interactions)],
         ["dimensions", f"{report.rank} of what people did, {report.text_dim} of text, times {report.text_scale:.3g}"],

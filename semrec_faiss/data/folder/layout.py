@@ -40,10 +40,10 @@ SEEN = "users/seen.parquet"
 
 _LAYOUT = f"""The layout is:
   {MEDIA_VECTORS}      a vector a title
-  {METADATA}            a line a title, in the same order; or {Path(METADATA_TABLE).name}, a row a title
-  {USER_VECTORS}   optional: a vector a user
+  {METADATA}           a line a title, in the same order; or {Path(METADATA_TABLE).name}, a row a title
+  {USER_VECTORS}   optional: a vector a user; without it, they are made of what users have seen
   {USER_IDS}            optional: the users' ids, in the same order
-  {SEEN}            optional: user_id, media_id, and rating and timestamp where they are known; a file,
+  {SEEN}             optional: user_id, media_id, and rating and timestamp where they are known; a file,
                                  or a folder of .parquet parts"""
 
 # What a count or a dimension of one file is compared with, for messages that name both.
@@ -102,14 +102,19 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
     if missing:
         odd = [name for name in missing if os.path.lexists(folder / name)]
         problem = f"{folder / odd[0]} is not a file" if odd else f"{folder} lacks {' and '.join(missing)}"
-        raise DataError(problem, fix=_LAYOUT)
+        make = "semrec dataset embed makes vectors of texts, semrec dataset learn of what people did. "
+        raise DataError(problem, fix=make * (missing == [MEDIA_VECTORS] and not odd) + _LAYOUT)
     if os.path.lexists(folder / "users") and not (folder / "users").is_dir():
         raise DataError(f"{folder / 'users'} is not a folder", fix=f"make it one, or remove it. {_LAYOUT}")
     user_vectors, user_ids = _optional(folder / USER_VECTORS), _optional(folder / USER_IDS)
     seen = folder / SEEN if (folder / SEEN).is_dir() else _optional(folder / SEEN)
-    if (user_vectors is None) != (user_ids is None):
-        there, lacking = (USER_IDS, USER_VECTORS) if user_vectors is None else (USER_VECTORS, USER_IDS)
-        raise DataError(f"{folder} has {there} but no {lacking}", fix=f"users need both files, or neither. {_LAYOUT}")
+    if user_vectors is not None and user_ids is None:
+        raise DataError(f"{folder} has {USER_VECTORS} but no {USER_IDS}", fix=f"add the ids, or remove it. {_LAYOUT}")
+    if user_ids is not None and user_vectors is None and seen is None:
+        raise DataError(
+            f"{folder} has {USER_IDS} but neither {USER_VECTORS} nor {SEEN}",
+            fix=f"add the users' vectors, or what they have seen. {_LAYOUT}",
+        )
     if seen is not None and user_ids is None:
         raise DataError(f"{folder} has {SEEN} but no {USER_IDS}", fix=f"add the users, or remove {SEEN}. {_LAYOUT}")
     return DataFolder(folder, folder / MEDIA_VECTORS, folder / metadata, user_vectors, user_ids, seen)

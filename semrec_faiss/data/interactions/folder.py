@@ -112,7 +112,7 @@ def learn_folder(
         with new_folder(out) as made:
             (made / "users").mkdir()
             (made / "media").mkdir()
-            ids = _write_ids_and_seen(source, interactions, made)
+            ids = _write_ids_and_seen(source, interactions, made, catalog)
             told = str(interactions or source.seen)
             history = read_history(ParquetRelation(made / SEEN, told), ids, catalog)
             _check_history(history, settings, told)
@@ -172,9 +172,9 @@ def _texts(source: DataFolder) -> NDArray[Any] | None:
     return texts
 
 
-def _write_ids_and_seen(source: DataFolder, interactions: Path | None, made: Path) -> list[str]:
+def _write_ids_and_seen(source: DataFolder, interactions: Path | None, made: Path, catalog: Catalog) -> list[str]:
     if interactions is not None:
-        ids = write_seen(interactions, made / SEEN)
+        ids = write_seen(interactions, made / SEEN, catalog.all_media_ids())
     else:
         assert source.seen is not None and source.user_ids is not None  # `_check` and `find_data_folder` saw to it
         (shutil.copytree if source.seen.is_dir() else shutil.copyfile)(source.seen, made / SEEN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +20,20 @@ _MOVIELENS = {
     "user_id": "format('user_{:08d}', \"userId\"::BIGINT)",
     "media_id": "format('ml_{:08d}', \"movieId\"::BIGINT)",
 }
+_MOVIELENS_AS_THEY_ARE = {"user_id": '"userId"::VARCHAR', "media_id": '"movieId"::VARCHAR'}
+_SPELLED = re.compile(r"ml_\d{8,}")
 _FIX = "name the columns user_id, media_id, and rating and timestamp where they are known"
 
 
-def write_seen(source: Path, target: Path) -> list[str]:
+def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> list[str]:
     """Write users/seen.parquet of a file of interactions; return the ids of its users, sorted.
 
     Args:
         source: .parquet or .csv with the columns user_id and media_id, and rating and timestamp where they are known;
-            or MovieLens' ratings.csv, whose ids are spelled as `semrec dataset movielens` spells them.
+            or MovieLens' ratings.csv, with userId and movieId.
         target: the file to write, with the columns of ``source``, named as ours.
+        media_ids: of the titles. MovieLens' ids are spelled as theirs: ml_00000001, as `semrec dataset movielens` does,
+            or where no title's is, as they are, as `semrec dataset import` leaves them.
 
     Raises:
         NotFoundError: there is no such file.
@@ -42,7 +48,7 @@ def write_seen(source: Path, target: Path) -> list[str]:
         with session() as connection:
             rows = _rows_of(source, connection)
             held = connection.sql(f"FROM {rows}")
-            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns).items())
+            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns, media_ids).items())
             for name, kind in zip(held.columns, held.types, strict=True):
                 if name in _OURS:
                     refuse_what_is_no_id(source, name, kind)
@@ -75,8 +81,12 @@ def _rows_of(source: Path, connection: DuckDBPyConnection) -> str:
     raise UsageError(f"{source} is neither .parquet nor .csv", fix="write the interactions as one of these")
 
 
-def _columns(source: Path, names: list[str]) -> dict[str, str]:
-    ours = _MOVIELENS if {"userId", "movieId"} <= set(names) else _OURS
+def _columns(source: Path, names: list[str], media_ids: Iterable[str]) -> dict[str, str]:
+    ours = _OURS
+    if {"userId", "movieId"} <= set(names):
+        known = list(media_ids)
+        spelled = not known or any(_SPELLED.fullmatch(media_id) for media_id in known)
+        ours = _MOVIELENS if spelled else _MOVIELENS_AS_THEY_ARE
     if ours is _OURS and not _OURS.keys() <= set(names):
         missing = " and ".join(name for name in _OURS if name not in names)
         raise DataError(f"{source} lacks the column {missing}; it has {', '.join(names)}", fix=_FIX)

@@ -26,6 +26,9 @@ from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.progress import Progress, silent
 
 _IDS = ("media_id", "title")
+_WITHOUT_VECTORS = (
+    "vectors: none; semrec dataset embed makes them of texts, semrec dataset learn of what people did (--interactions)"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TableWish:
         columns: the column of a part (media_id, title, year, genres, franchise), as ``--map`` names it.
         vector: the column of vectors, where it is named.
         vectors: a .npy with a vector per row, instead of a column.
-        without_vectors: the table has none; `semrec dataset embed` makes them.
+        without_vectors: the table has none; `semrec dataset embed` or `semrec dataset learn` makes them.
         split: by column of texts that are lists, what separates their elements.
     """
 
@@ -163,7 +166,7 @@ def check_media(rows: Relation, recipe: Recipe, names: list[str], mistakes: Mist
 
 def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str | None, tuple[str, ...]]:
     if wish.without_vectors:
-        return None, ("vectors: none; make them with semrec dataset embed",)
+        return None, (_WITHOUT_VECTORS,)
     if wish.vectors is not None:
         return None, ()
     chosen, notes = vector_column(table.name, table.schema, wish.vector)
@@ -176,8 +179,8 @@ def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str
         raise UsageError(
             f"{table.name} has no column of lists or tensors of floats, and no .npy lies beside it; its columns are"
             f" {', '.join(f'{one.name} ({one.type})' for one in table.schema)}",
-            fix="name the column with --vector, a .npy with --vectors, or give --without-vectors and then make them"
-            " with semrec dataset embed",
+            fix="name the column with --vector, a .npy with --vectors, or give --without-vectors and then make them:"
+            " semrec dataset embed of texts, semrec dataset learn of what people did",
         )
     return chosen, notes if chosen is not None else (f"vectors: {beside}, which lies beside the table",)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
@@ -19,6 +21,7 @@ from semrec_faiss.data.folder.layout import (
     iter_float32_blocks,
     open_vectors,
 )
+from semrec_faiss.data.folder.parquet import parquet_parts
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import (
     ARRAYS_NAME,
@@ -26,7 +29,7 @@ from semrec_faiss.data.interactions.transformation_file import (
     has_transformation,
     read_transformation,
 )
-from semrec_faiss.data.tables.histories import PROFILE_NAME
+from semrec_faiss.data.tables.histories import PROFILE_NAME, default_profile
 from semrec_faiss.data.text.provenance import Embedding, read_embedding
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history, read_user_ids
@@ -169,8 +172,10 @@ def open_source(
 
 
 def _users_of(folder: DataFolder, dim: int) -> SourceUsers | None:
-    if folder.user_vectors is None or folder.user_ids is None:
+    if folder.user_ids is None:
         return None
+    if folder.user_vectors is None:  # they are made of what users have seen
+        return SourceUsers(read_user_ids(folder.user_ids), None, folder.user_ids, folder.seen)
     vectors = open_vectors(folder.user_vectors, expect_dim=dim)
     ids = read_user_ids(folder.user_ids, expect_count=len(vectors))
     return SourceUsers(ids, vectors, folder.user_vectors, folder.seen)
@@ -186,7 +191,7 @@ def profile_of(config: Config, source: Source) -> Profile | None:
         raise ConfigError(
             f"{source.name} holds learned vectors, whose lengths tell how well a title is liked;"
             " index.normalize is true",
-            fix="set index.normalize: false, as configs/learned.yaml has it",
+            fix="build with configs/learned.yaml, or set index.normalize: false",
         )
     if config.profile is None:
         return source.profile
@@ -199,13 +204,23 @@ def profile_of(config: Config, source: Source) -> Profile | None:
 
 
 def _profile_of(folder: DataFolder) -> Profile | None:
-    """Return how `semrec dataset import` made users of what they did, where it has made them."""
+    """Return how users are made of what they did: as `semrec dataset import` says, or where they have no vectors."""
     path = folder.root / PROFILE_NAME
-    if folder.seen is None or not path.is_file():
+    if folder.seen is None:
         return None
+    if not path.is_file():
+        return None if folder.user_vectors is not None else default_profile(has_times=_has_times(folder.seen))
     try:
         return Profile.model_validate_json(read_small(path))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is not a profile: {error}", fix="remove it, or import the interactions anew"
         ) from error
+
+
+def _has_times(seen: Path) -> bool:
+    """Tell whether it says when; what cannot be read is refused when the history is."""
+    try:
+        return "timestamp" in pq.read_schema(parquet_parts(seen)[0]).names
+    except (OSError, pa.ArrowInvalid):
+        return False

@@ -117,7 +117,8 @@ def data_ref(path: Path, queries: QuerySettings) -> DataRef:
     users = 0 if folder.user_vectors is None else len(open_vectors(folder.user_vectors, expect_dim=dim))
     if queries.users > users:
         raise ConfigError(
-            f"queries.users is {queries.users}, but {path} has {users} users", fix=f"lower queries.users to {users}"
+            f"queries.users is {queries.users}, but {path} has vectors of {users} users",
+            fix=f"lower queries.users to {users}",
         )
     return DataRef(path, path.name or str(path), count - queries.titles, dim, _data_digest(folder))
 

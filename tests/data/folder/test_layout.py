@@ -135,11 +135,23 @@ def test_vectors_need_not_exist_before_they_are_made(tmp_path: Path) -> None:
         find_data_folder(make_folder(tmp_path / "other", MEDIA_VECTORS), need_vectors=False)
 
 
-@pytest.mark.parametrize(("there", "lacking"), [(USER_VECTORS, USER_IDS), (USER_IDS, USER_VECTORS)])
+@pytest.mark.parametrize(
+    ("there", "lacking"), [(USER_VECTORS, f"no {USER_IDS}"), (USER_IDS, f"neither {USER_VECTORS} nor {SEEN}")]
+)
 def test_half_of_the_users_files_is_refused(tmp_path: Path, there: str, lacking: str) -> None:
     make_folder(tmp_path, MEDIA_VECTORS, METADATA, there)
-    with pytest.raises(DataError, match=f"has {there} but no {lacking}"):
+    with pytest.raises(DataError, match=f"has {there} but {lacking}"):
         find_data_folder(tmp_path)
+
+
+def test_users_need_no_vectors_where_it_is_known_what_they_have_seen(tmp_path: Path) -> None:
+    folder = find_data_folder(make_folder(tmp_path, MEDIA_VECTORS, METADATA, USER_IDS, SEEN))
+    assert (folder.user_vectors, folder.user_ids, folder.seen) == (None, tmp_path / USER_IDS, tmp_path / SEEN)
+
+
+def test_what_makes_vectors_is_said_where_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="semrec dataset embed makes vectors of texts, semrec dataset learn of what"):
+        find_data_folder(make_folder(tmp_path, METADATA))
 
 
 def test_seen_without_users_is_refused(tmp_path: Path) -> None:

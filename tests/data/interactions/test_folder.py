@@ -96,6 +96,13 @@ def test_ratings_of_movielens_are_spelled_as_its_titles_are(source: Path, tmp_pa
     )
     learn_folder(folder, tmp_path / "out", SMALL, interactions=tmp_path / "ratings.csv")
     assert json.loads((tmp_path / "out" / USER_IDS).read_text())[0] == "user_00000001"
+    # `semrec dataset import movies.csv` leaves the ids as they are.
+    told = "".join(json.dumps(line | {"media_id": str(n)}) + "\n" for n, line in enumerate(lines))
+    (folder / "media/metadata.jsonl").write_text(told)
+    learn_folder(folder, tmp_path / "as-they-are", SMALL, interactions=tmp_path / "ratings.csv")
+    assert json.loads((tmp_path / "as-they-are" / USER_IDS).read_text()) == [str(user) for user in range(1, 9)]
+    vectors = [np.load(tmp_path / out / MEDIA_VECTORS) for out in ("out", "as-they-are")]
+    np.testing.assert_array_equal(*vectors)
 
 
 def test_what_cannot_be_learned_from_is_told(source: Path, tmp_path: Path) -> None:

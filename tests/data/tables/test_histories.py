@@ -15,6 +15,7 @@ from conftest import Semrec
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories
 from semrec_faiss.data.tables.importing import TableWish
@@ -39,6 +40,11 @@ def titles(tmp_path: Path) -> Path:
     rows = pa.array(TITLES.tolist(), pa.list_(pa.float32()))
     pq.write_table(pa.table({"sku": list("abcde"), "name": list("ABCDE"), "v": rows}), tmp_path / "t.parquet")
     return tmp_path / "t.parquet"
+
+
+def titles_alone(tmp_path: Path) -> Path:
+    pq.write_table(pa.table({"sku": list("abcde"), "name": list("ABCDE")}), tmp_path / "alone.parquet")
+    return tmp_path / "alone.parquet"
 
 
 def interactions(tmp_path: Path, times: Any = None, name: str = "i.parquet") -> Path:
@@ -80,6 +86,30 @@ def test_what_was_done_last_counts_most(tmp_path: Path) -> None:
     ann = np.load(tmp_path / "data/users/preference_vectors.npy")[0]
     older = 0.5 ** (1 / 10)
     assert np.allclose(ann[:2], np.array([older, 0.5]) / (older + 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [None, Profile(), Profile(weights="liked", half_life=2.0)])
+def test_users_come_before_the_titles_have_vectors(tmp_path: Path, asked: Profile | None) -> None:
+    """A build makes their vectors, and the import has told how; so it is where somebody else has written the ids."""
+    source = interactions(tmp_path)
+    made(tmp_path, source, profile=asked)
+    wish = TableWish(without_vectors=True), HistoryWish(profile=asked)
+    later = import_folder(titles_alone(tmp_path), tmp_path / "later", wish[0], interactions=source, history=wish[1])
+    assert later.histories is not None and later.histories.users == 4
+    np.save(tmp_path / "later/media/content_vectors.npy", TITLES)
+    report = check_data_folder(tmp_path / "later").users
+    assert report is not None and (report.count, report.vectors, report.seen_total) == (4, None, 4)
+
+    def vectors(folder: str) -> Any:
+        build_index(config_from_dict({"dataset": str(tmp_path / folder), "output": str(tmp_path / f"of-{folder}")}))
+        users = Recommender.open(tmp_path / f"of-{folder}").users
+        assert users is not None and list(users.ids) == ["ann", "bob", "cid", "dan"]
+        return users.vectors
+
+    np.testing.assert_array_equal(vectors("later"), vectors("data"))
+    if asked is None:
+        (tmp_path / "later/users/profile.json").unlink()
+        np.testing.assert_array_equal(vectors("later"), vectors("data"))
 
 
 def test_users_of_whom_nothing_is_known_get_popular_titles(tmp_path: Path) -> None:

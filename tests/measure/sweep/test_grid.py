@@ -159,7 +159,7 @@ def test_automatic_settings_that_come_to_the_same_are_one_trial(tmp_path: Path, 
     ("override", "message"),
     [
         ("queries.titles=51", "queries.titles is 51, but .* has 100 titles"),
-        ("queries.users=6", "queries.users is 6, but .* has 5 users"),
+        ("queries.users=6", "queries.users is 6, but .* has vectors of 5 users"),
     ],
 )
 def test_more_questions_than_there_are_is_a_mistake(tmp_path: Path, data: Path, override: str, message: str) -> None:
