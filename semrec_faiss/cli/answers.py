@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 
 
 def tell_answers(
-    recommender: Recommender, answers: Sequence[Answer], head: Callable[[Answer], str], options: dict[str, Any]
+    recommender: Recommender,
+    answers: Sequence[Answer],
+    head: Callable[[Answer], str],
+    options: dict[str, Any],
+    *,
+    popularity: bool = False,
 ) -> None:
-    """Print answers as `question_options` ask for: as JSON, or each below its ``head``."""
+    """Print answers as `question_options` ask for: as JSON, or each below its ``head``.
+
+    Args:
+        recommender: who answered.
+        answers: what to print.
+        head: names an answer.
+        options: what was given on the command line.
+        popularity: whether it was added to the scores, which are no similarities then.
+    """
     if options["as_json"]:
         documents = [answer.as_dict() for answer in answers]
         print_json(documents[0] if len(documents) == 1 else {"answers": documents})
         return
-    normalized = recommender.index.config.normalize
+    normalized = recommender.index.config.normalize and not popularity
     show = None if options["show"] is None else _by_part(recommender, options["show"])
     for answer in answers:
         print_answer(answer, head(answer), normalized=normalized, account=options["account"], show=show)

@@ -195,7 +195,9 @@ def recommend(
         answers = [recommender.recommend_for(taste, count, **wish)]
     else:
         answers = list(recommender.recommend(users, count, include_seen=include_seen, profile=profile, **wish))
-    tell_answers(recommender, answers, _for_whom, options)
+    served = recommender.saved.config.profile
+    popularity = bool(profile.get("popularity", 0 if served is None else served.popularity))
+    tell_answers(recommender, answers, _for_whom, options, popularity=popularity)
 
 
 def _for_whom(answer: Answer) -> str:
@@ -281,6 +283,8 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         f"{found.title} for {found.user_id}: {as_similarity(found.score, normalized=normalized)}, {place} number"
         f" {found.rank} of {found.of} {among}"
     )
+    if found.note is not None:
+        say(f"note: {found.note}")
     if not found.contributions:
         nothing = "this user has seen nothing" + (" else" if found.seen else "")
         click.echo("the index does not know what its users have seen" if found.seen_titles is None else nothing)
@@ -297,19 +301,17 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
 
 
 def _print_points(found: Explanation) -> None:
-    """Print what each title brings to a score, so that the numbers add up to it."""
-    click.echo(f"what the {found.seen_titles} titles seen bring to that score, and of it their texts:")
+    """Print what each title brings to a score, so that the numbers add up to it, and of it their texts if learned."""
+    texts = bool(found.text_points)
+    click.echo(f"what the {found.seen_titles} titles seen bring to that score{', and of it their texts' * texts}:")
     rows = [
-        [
-            one.title,
-            f"{one.points:+.4g}",
-            f"{one.share:.1%}",
-            "" if one.text_points is None else f"{one.text_points:+.4g}",
-        ]
-        for one in found.contributions
+        [one.title, f"{one.points:+.4g}", f"{one.share:.1%}", _signed(one.text_points)] for one in found.contributions
     ]
     rows.append(["all others", f"{found.other_points:+.4g}", "", ""])
-    rows.append(
-        ["together", f"{found.score:+.4g}", "", "" if found.text_points is None else f"{found.text_points:+.4g}"]
-    )
-    print_table(["", "points", "share", "texts"], rows, right=(1, 2, 3))
+    rows.append(["together", f"{found.score:+.4g}", "", _signed(found.text_points)])
+    shown = 4 if texts else 3
+    print_table(["", "points", "share", "texts"][:shown], [row[:shown] for row in rows], right=(1, 2, 3)[: shown - 1])
+
+
+def _signed(points: float | None) -> str:
+    return "" if points is None else f"{points:+.4g}"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Values, Vectors
+from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
@@ -70,6 +71,7 @@ class Explanation:
         contributions: the seen titles nearest to it, nearest first; with a profile, those that bring most.
         other_points: with a profile, what the seen titles that are not named bring together.
         text_points: what the texts bring to the score, where the vectors were learned.
+        note: where the profile orders lists by more than the mean of what the user has seen, which is explained alone.
     """
 
     user_id: str
@@ -83,12 +85,13 @@ class Explanation:
     contributions: tuple[Contribution, ...]
     other_points: float | None = None
     text_points: float | None = None
+    note: str | None = None
 
     def as_dict(self) -> Record:
-        """Return it as JSON has it; points are left out where the index has no profile."""
+        """Return it as JSON has it; points are left out where the index has no profile, the note where it is None."""
         known = asdict(self)
         known["contributions"] = [_without_none(one, _POINTS) for one in known["contributions"]]
-        return _without_none(known, _POINTS)
+        return _without_none(known, (*_POINTS, "note"))
 
 
 _POINTS = ("points", "other_points", "text_points")
@@ -180,7 +183,16 @@ def explain(
         contributions=contributions,
         other_points=None if points is None else float(np.delete(points.of_title, nearest).sum()),
         text_points=None if points is None or points.of_text is None else float(points.of_text.sum()),
+        note=_note(saved.config.profile),
     )
+
+
+def _note(profile: Profile | None) -> str | None:
+    """Say what orders lists beside the mean, which is explained alone."""
+    if profile is None or profile.is_one_search:
+        return None
+    more = [f"{profile.interests} interests"] * (profile.interests > 1) + ["popularity"] * bool(profile.popularity)
+    return f"lists are ordered by {' and '.join(more)} too; this is the mean of what the user has seen, by itself"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from conftest import Ended, Semrec
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.database import session
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.search.recommender import Recommender
 
 # Unit vectors whose inner products are short decimals.
 FILMS: list[tuple[str, tuple[float, float], int | None, list[str] | None, str | None]] = [
@@ -249,6 +250,18 @@ def test_explain(semrec: Semrec, index: Path) -> None:
         "seen_titles": 0,
         "contributions": [],
     }
+
+
+def test_explain_by_a_profile_speaks_of_texts_only_where_vectors_were_learned(
+    semrec: Semrec, rated_index: Any, tmp_path: Path
+) -> None:
+    data = rated_index.path.parent / "data"
+    assert semrec("build", "--dataset", data, "--output", tmp_path / "i", "--set", "profile.weights=rating").code == 0
+    user = Recommender.open(tmp_path / "i").users.ids[0]
+    lines = semrec("explain", tmp_path / "i", user, "m00001", "-k", "1").lines
+    assert lines[1].endswith("titles seen bring to that score:") and lines[2] == "points share"
+    named, others, together = (float(line.split()[-2 + at]) for line, at in zip(lines[3:], (0, 1, 1), strict=True))
+    assert named + others == pytest.approx(together, rel=1e-3)
 
 
 # Once a fault: that a user has seen nothing is not that the index does not know.

@@ -275,6 +275,24 @@ def test_points_add_up_to_the_score(learned: Path, rated_index: Any, tmp_path: P
         assert (nobody.other_points, nobody.text_points) == (None, None)
 
 
+def test_more_than_the_mean_is_told_and_is_no_similarity(rated_index: Any, semrec: Semrec, tmp_path: Path) -> None:
+    """Popularity and interests order lists, but an explanation is of the mean; a score with popularity is no cosine."""
+    dataset, index = rated_index.path.parent / "data", tmp_path / "i"
+    more = ["--set", "profile.interests=2", "--set", "profile.popularity=0.6"]
+    assert semrec("build", "--dataset", dataset, "--output", index, *more).code == 0
+    recommender = Recommender.open(index)
+    user = recommender.users.ids[0]
+    told = recommender.explain(user, "m00001")
+    note = "lists are ordered by 2 interests and popularity too; this is the mean of what the user has seen, by itself"
+    assert (told.note, told.as_dict()["note"]) == (note, note)
+    assert semrec("explain", index, user, "m00001").err == f"note: {note}\n"
+    first = recommender.recommend(user, 1)[0]
+    assert f"1. {first.title} {first.score:.4g}" in semrec("recommend", index, "--user", user, "-k", 1).lines[1]
+    without = semrec("recommend", index, "--user", user, "-k", 1, "--popularity", 0).lines[1]
+    assert "% similar" in without
+    assert "note" not in Recommender.open(rated_index.path).explain(user, "m00001").as_dict()
+
+
 def test_the_commands(learned: Path, semrec: Semrec) -> None:
     index = learned / "index"
     code, out, _ = semrec("recommend", index, "--user", "u40", "-k", 3)
