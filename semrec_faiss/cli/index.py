@@ -189,7 +189,8 @@ def _show_generations(directory: IndexDirectory, as_json: bool) -> None:
         return
     for fact in facts:
         told = fact.get("damaged") or (
-            f"{fact['type']}, {fact['titles']} titles, {fact['users']} users, {fact['bytes']} bytes, {fact['created']}"
+            f"{fact['type']}, {fact['titles']} titles, {fact['users']} users,"
+            f" {as_size(int(str(fact['bytes'])))}, {fact['created']}"
         )
         click.echo(f"{'*' if fact['in_use'] else ' '} {fact['generation']}  {told}")
 

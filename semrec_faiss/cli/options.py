@@ -26,6 +26,10 @@ class FiniteRange(click.FloatRange):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """Say nothing in --help of a range without limits, which click calls x<=None."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 class FilePath(click.Path):
     """A file or folder; an empty text, as a variable that is not set leaves, is no name of the present folder."""

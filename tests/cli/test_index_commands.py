@@ -129,6 +129,9 @@ def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Pat
     assert [(one["generation"], one["in_use"]) for one in listed] == [("gen-000001", False), ("gen-000002", True)]
     shown = semrec("info", tmp_path / "index", "--all").out.splitlines()
     assert [line[:12] for line in shown] == ["  gen-000001", "* gen-000002"]
+    assert [f"{one['bytes'] / 1000:.1f} KB, {one['created']}" for one in listed] == [
+        line.split(" users, ")[1] for line in shown
+    ]
     unknown = semrec("rollback", tmp_path / "index", "--to", "gen-000007")
     assert (unknown.code, "it has gen-000001, gen-000002" in unknown.err) == (4, True)
 

@@ -67,6 +67,11 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize(("name", "command"), all_commands())
+def test_help_says_nothing_of_limits_that_there_are_not(name: str, command: click.Command) -> None:
+    assert "None" not in command.get_help(click.Context(command)), name
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands())
 def test_an_empty_path_is_refused(name: str, command: click.Command) -> None:
     """A variable of the shell that is not set leaves one: it is not the present folder."""
     paths = [param for param in command.params if isinstance(param.type, click.Path)]

@@ -116,8 +116,19 @@ def print_evaluation(document: Judgement, by: str) -> None:
         click.echo(f"{BESIDE[name]} ({one.users_evaluated} users):")
         _print_methods(one.methods, (10,))
         _print_differences(one.differences, by)
+    if _learning_may_help(document, by):
+        click.echo(
+            "\ntitles liked together do better; to learn vectors of what people did: semrec dataset learn --help"
+        )
     if document.build is not None:
         click.echo(f"\nthe index serves another profile; to serve this one: {document.build}")
+
+
+def _learning_may_help(document: Judgement, by: str) -> bool:
+    """Tell whether an index of vectors that were not learned, as those are never normalised, is behind for certain."""
+    settings = document.index["settings"]
+    normalized = isinstance(settings, dict) and settings["normalize"] is True
+    return normalized and document.differences["liked_together"][by].interval.high < 0
 
 
 def _print_methods(methods: Mapping[str, Summary], lengths: tuple[int, ...]) -> None:

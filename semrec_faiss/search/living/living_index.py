@@ -305,6 +305,14 @@ class LivingIndex(HoldsHandles):
         opened._follows = lost["_follows"]
         return opened
 
+    def __repr__(self) -> str:
+        generation = self._known.generation
+        manifest = generation.manifest
+        return (
+            f"<{type(self).__name__} of {generation.folder}: {manifest.config.index.type},"
+            f" {manifest.count} titles of {manifest.dim} dimensions, {manifest.users} users>"
+        )
+
     @property
     def saved(self) -> SavedIndex:
         """The generation that is open."""

@@ -39,6 +39,18 @@ def count(recommender: Recommender) -> int:
     return recommender.search(QUERY, 100)[0].matching
 
 
+def test_a_notebook_shows_what_is_open(index: Path) -> None:
+    recommender = Recommender.open(index)
+    manifest = recommender.saved.generation.manifest
+    assert repr(recommender) == (
+        f"<Recommender of {index / 'gen-000001'}: flat, {manifest.count} titles of {DIM} dimensions,"
+        f" {manifest.users} users>"
+    )
+    one = np.ones((1, 2), np.float32)
+    in_memory = repr(Recommender.from_arrays(one, {"media_id": ["a"], "title": ["A"]}))
+    assert in_memory.endswith(": flat, 1 titles of 2 dimensions, 0 users>")
+
+
 def test_users_are_read_when_an_index_is_opened_with_them(index: Path) -> None:
     assert "users" not in vars(Recommender.open(index).saved)
     users = Recommender.open(index, with_users=True).saved.users
