@@ -62,10 +62,10 @@ def names_of(value: Any, what: str) -> tuple[str, ...]:
         raise UsageError(f"{what} is {_shown(value)}; a list of texts or integers is expected") from error
 
 
-def text_of(value: Any, what: str) -> str:
-    """Return a text as it is; raises UsageError for anything else."""
+def text_of(value: Any, what: str, *, fix: str | None = None) -> str:
+    """Return a text as it is; raises UsageError, with ``fix``, for anything else."""
     if not isinstance(value, str):
-        raise UsageError(f"{what} is {_shown(value)}; a text is expected")
+        raise UsageError(f"{what} is {_shown(value)}; a text is expected", fix=fix)
     return value
 
 

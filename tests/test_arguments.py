@@ -158,6 +158,11 @@ def test_a_wrong_type_is_named(numbered: Recommender, ask: Callable[[Recommender
     assert said in caught.value.message
 
 
+def test_a_where_of_another_type_is_answered_with_a_filter(numbered: Recommender) -> None:
+    with pytest.raises(UsageError, match=r"a text is expected\nwhere=\"year < 1980\", say, or where=Filter\(genres="):
+        numbered.similar("7", where={"genres": ["Crime"]})  # type: ignore[arg-type]
+
+
 anything = st.recursive(
     st.none()
     | st.booleans()

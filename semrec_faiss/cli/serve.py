@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.extras import needs_extra
+from semrec_faiss.cli.groups import Group
 from semrec_faiss.cli.options import FilePath, ray_option, set_option
 from semrec_faiss.cli.printing import say
 
 DEFAULT = "run"
 
 
-class ServeGroup(click.Group):
+class ServeGroup(Group):
     """`semrec serve INDEX` is short for `semrec serve run INDEX`."""
 
     def resolve_command(

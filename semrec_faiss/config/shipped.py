@@ -28,9 +28,18 @@ def find_config(path: Path) -> Path:
         return shipped[path.stem]
     names = tuple(sorted(shipped))
     known = f"give a file, or the name of a config that semrec ships: {', '.join(names)}"
+    if _is_folder(path):
+        raise NotFoundError(f"{path} is a folder, not a config file", fix=known, candidates=names)
     raise NotFoundError(
         f"config file {path} does not exist", fix=did_you_mean(path.stem, names) + known, candidates=names
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(path: Path) -> bool:

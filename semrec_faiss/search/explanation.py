@@ -192,7 +192,7 @@ def _note(profile: Profile | None) -> str | None:
     if profile is None or profile.is_one_search:
         return None
     more = [f"{profile.interests} interests"] * (profile.interests > 1) + ["popularity"] * bool(profile.popularity)
-    return f"lists are ordered by {' and '.join(more)} too; this is the mean of what the user has seen, by itself"
+    return f"lists are ordered by {' and '.join(more)} too; this is by the mean of what the user has seen alone"
 
 
 @dataclass(frozen=True)

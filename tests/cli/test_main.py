@@ -66,6 +66,15 @@ def test_help_lists_every_command() -> None:
         assert f"\n  {name} " in result.stdout
 
 
+@pytest.mark.parametrize("group", ["dataset", "bench", "serve"])
+def test_the_help_of_a_group_tells_whole_sentences(group: str) -> None:
+    command = cli.get_command(click.Context(cli), group)
+    assert isinstance(command, click.Group)
+    told = " ".join(command.get_help(click.Context(command)).split())
+    for name, inner in command.commands.items():
+        assert f" {name} {inner.get_short_help_str(10_000)}" in told
+
+
 @pytest.mark.parametrize(("name", "command"), all_commands())
 def test_help_says_nothing_of_limits_that_there_are_not(name: str, command: click.Command) -> None:
     assert "None" not in command.get_help(click.Context(command)), name

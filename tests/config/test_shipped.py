@@ -43,6 +43,11 @@ def test_another_name_is_told_with_the_names_there_are(name: str, repo: Path) ->
     assert "flat, fused, hnsw" in str(caught.value.fix)
 
 
+def test_a_folder_is_not_told_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="is a folder, not a config file"):
+        load_config(tmp_path)
+
+
 @pytest.mark.parametrize(("mistyped", "meant"), [("flta", "flat"), ("sweep_demo", "sweep-demo"), ("ivf-pq", "ivf_pq")])
 def test_the_nearest_name_is_offered(mistyped: str, meant: str) -> None:
     with pytest.raises(NotFoundError) as caught:

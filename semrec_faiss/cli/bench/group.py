@@ -14,6 +14,7 @@ from semrec_faiss.cli.bench.learn import learn
 from semrec_faiss.cli.bench.serve import serve
 from semrec_faiss.cli.bench.update import update
 from semrec_faiss.cli.ending import run_bench
+from semrec_faiss.cli.groups import Group
 from semrec_faiss.cli.options import FilePath, json_option, results_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_table, say
 
@@ -29,7 +30,7 @@ SHAPING = ("titles", "users", "dim", "index_type")
 """Options that shape an index which is built for the run; an index that is given has its shape."""
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure speed and memory beside raw FAISS; write JSON."""
 

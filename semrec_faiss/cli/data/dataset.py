@@ -10,6 +10,7 @@ import click
 from semrec_faiss.cli.data.exchange import export_files, import_file
 from semrec_faiss.cli.data.learning import learn
 from semrec_faiss.cli.data.texts import embed, movielens
+from semrec_faiss.cli.groups import Group
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from semrec_faiss.data.check import FolderReport, VectorsReport
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
-    """Check, make, embed, import or export a data folder."""
+    """Check, make, embed, learn, import or export a data folder."""
 
 
 for _command in (import_file, export_files, embed, movielens, learn):

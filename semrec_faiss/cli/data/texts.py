@@ -80,7 +80,7 @@ def embed(
     as_json: bool,
     **embedding: Unpack[EmbedArguments],
 ) -> None:
-    """Make FOLDER/media/content_vectors.npy from the titles in FOLDER/media/metadata.jsonl.
+    """Make FOLDER/media/content_vectors.npy of the texts of the titles in FOLDER.
 
     An interrupted run continues where it stopped when the same command is given again. With --ray the workers of a
     cluster make the vectors, one per GPU; they must be able to load the model.

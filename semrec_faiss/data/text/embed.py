@@ -1,4 +1,4 @@
-"""Texts to vectors: metadata.jsonl → content_vectors.npy, in blocks that survive an interruption."""
+"""Texts to vectors: titles → content_vectors.npy, in blocks that survive an interruption."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ def _best(scores_of: Callable[[int], Values], split: Split, k: int, progress: Pr
         best = best[scores[best] > 0]
         lists[position, : len(best)] = best
         if position % 100 == 0:
-            progress("co-occurrence", position, len(split.users))
-    progress("co-occurrence", len(split.users), len(split.users))
+            progress("titles liked together", position, len(split.users))
+    progress("titles liked together", len(split.users), len(split.users))
     return lists
 
 

@@ -67,7 +67,11 @@ class Filter:
     def __post_init__(self) -> None:
         """Take lists for tuples and one genre for a list of one; refuse what is neither, and a span that is none."""
         if self.where is not None:
-            text_of(self.where, "where")
+            text_of(
+                self.where,
+                "where",
+                fix='where="year < 1980", say, or where=Filter(genres=["Crime"], years=(1970, 1979))',
+            )
         for name in ("genres", "any_genres", "not_genres"):
             object.__setattr__(self, name, names_of(getattr(self, name), name))
         if self.years is not None:

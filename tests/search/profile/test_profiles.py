@@ -283,7 +283,7 @@ def test_more_than_the_mean_is_told_and_is_no_similarity(rated_index: Any, semre
     recommender = Recommender.open(index)
     user = recommender.users.ids[0]
     told = recommender.explain(user, "m00001")
-    note = "lists are ordered by 2 interests and popularity too; this is the mean of what the user has seen, by itself"
+    note = "lists are ordered by 2 interests and popularity too; this is by the mean of what the user has seen alone"
     assert (told.note, told.as_dict()["note"]) == (note, note)
     assert semrec("explain", index, user, "m00001").err == f"note: {note}\n"
     first = recommender.recommend(user, 1)[0]
