@@ -11,14 +11,15 @@ from urllib.parse import parse_qs
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # tables load it when they first need it, which would hold up all callers
+import pyarrow.compute as pc  # tables load it when they first need it, which would hold up all callers
 from numpy.typing import NDArray
 
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
+from semrec_faiss.serve.wire.arrow_messages import refuse_compressed
 from semrec_faiss.serve.wire.messages import Request
 from semrec_faiss.serve.wire.problems import Refused
-from semrec_faiss.serve.wire.questions import Search
+from semrec_faiss.serve.wire.questions import ONE_OF, Search
 
 COLUMN = "vector"
 _BASE64 = "send the bytes of little-endian float32 numbers, one vector after the other, in base64"
@@ -57,17 +58,20 @@ def arrow_question(request: Request, dim: int) -> tuple[Search, NDArray[Any]]:
     """Read an Arrow stream with a column ``vector`` of lists of floats, and what is wanted from the query's parameters.
 
     Raises:
-        Refused: it is no Arrow stream (400), has no such column, or a parameter is not understood (422).
+        Refused: it is no Arrow stream (400), is compressed (415), has no such column, or a parameter is not understood,
+            or names what is searched once more (422).
     """
+    wanted = _wanted(request)
     try:
+        refuse_compressed(request.body)
         table = pa.ipc.open_stream(request.body).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Refused(400, f"the body is no Arrow stream: {_first_line(error)}", fix=_ARROW) from error
-    if COLUMN not in table.column_names or not table.num_rows:
+    if table.column_names.count(COLUMN) != 1 or not table.num_rows:
         raise Refused(
             422,
-            f"the Arrow stream has {table.num_rows} rows of {table.column_names}; rows of {COLUMN} are expected",
+            f"the Arrow stream has {table.num_rows} rows of {table.column_names}; rows of one {COLUMN} are expected",
             fix=_ARROW,
         )
     column = table.column(COLUMN).combine_chunks()
@@ -76,11 +80,14 @@ def arrow_question(request: Request, dim: int) -> tuple[Search, NDArray[Any]]:
     if not is_list or not pa.types.is_floating(kind.value_type) or column.null_count:
         raise Refused(422, f"column {COLUMN} is {kind}; lists of floats, none of them null, are expected", fix=_ARROW)
     values = column.flatten()
-    lengths = set(column.value_lengths().to_pylist()) if not pa.types.is_fixed_size_list(kind) else {kind.list_size}
-    if lengths != {dim} or values.null_count:
+    is_fixed = pa.types.is_fixed_size_list(kind)
+    lengths = {kind.list_size} if is_fixed else set(pc.unique(column.value_lengths()).to_pylist())
+    if lengths != {dim}:
         raise _other_dimensions(lengths, dim)
+    if values.null_count:
+        raise Refused(422, f"vectors hold {values.null_count} nulls; numbers are expected", fix=_ARROW)
     vectors = values.to_numpy(zero_copy_only=False).reshape(-1, dim)
-    return _wanted(request), vectors
+    return wanted, vectors
 
 
 def _other_dimensions(lengths: set[int], dim: int) -> Refused:
@@ -93,6 +100,9 @@ def _wanted(request: Request) -> Search:
         name: values if name in _LISTS else values[-1]
         for name, values in parse_qs(request.query.decode("utf-8", "replace"), keep_blank_values=True).items()
     }
+    for name in ONE_OF[Search]:
+        if name in given:
+            raise Refused(422, f"the request has both Arrow vectors and {name}", fix=f"leave {name} out")
     try:
         return msgspec.convert(given, Search, strict=False)
     except msgspec.ValidationError as error:
