@@ -21,6 +21,16 @@ Bound = Name | float | None
 Stars = Annotated[float, Meta(ge=0.5, le=5)]
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
+MOST_NAMES = 100_000
+"""Titles, or values of a field, that one question names: a million took a second to read, and half a minute to find."""
+
+MOST_FIELDS = 1000
+"""Fields, genres or settings that one question names."""
+
+Genres = Annotated[tuple[str, ...], Meta(max_length=MOST_FIELDS)]  # no list, of which each question would make its own
+Titles = Annotated[tuple[Name, ...], Meta(max_length=MOST_NAMES)]
+Values = Annotated[list[Name | float | bool], Meta(min_length=1, max_length=MOST_NAMES)]
+
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How many titles are wanted, which, and how varied: what every question takes.
@@ -42,15 +52,15 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     k: Annotated[int, Meta(ge=1)] = 10
     where: Text | None = None
-    genres: tuple[str, ...] = ()  # and not lists, of which each question would make its own
-    any_genres: tuple[str, ...] = ()
-    not_genres: tuple[str, ...] = ()
+    genres: Genres = ()
+    any_genres: Genres = ()
+    not_genres: Genres = ()
     years: tuple[Year, Year] | None = None
-    any_of: dict[str, Annotated[list[Name | float | bool], Meta(min_length=1)]] = {}
-    ranges: dict[str, tuple[Bound, Bound]] = {}
-    exclude: tuple[Name, ...] = ()
+    any_of: Annotated[dict[str, Values], Meta(max_length=MOST_FIELDS)] = {}
+    ranges: Annotated[dict[str, tuple[Bound, Bound]], Meta(max_length=MOST_FIELDS)] = {}
+    exclude: Titles = ()
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    max_per: dict[str, Annotated[int, Meta(ge=1, le=2**31)]] = {}
+    max_per: Annotated[dict[str, Annotated[int, Meta(ge=1, le=2**31)]], Meta(max_length=MOST_FIELDS)] = {}
     strategy: Literal["auto", "overfetch", "subset", "selector", "masked"] = "auto"
 
     @property
@@ -121,11 +131,11 @@ class Recommend(Wanted, kw_only=True):
 
     user: Name | UnsetType = UNSET
     users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
-    likes: tuple[Name, ...] = ()
-    dislikes: tuple[Name, ...] = ()
-    ratings: dict[str, Stars] = {}
+    likes: Titles = ()
+    dislikes: Titles = ()
+    ratings: Annotated[dict[str, Stars], Meta(max_length=MOST_NAMES)] = {}
     include_seen: bool = False
-    profile: dict[str, Any] = {}
+    profile: Annotated[dict[str, Any], Meta(max_length=MOST_FIELDS)] = {}
 
 
 class Search(Wanted, kw_only=True):
