@@ -60,6 +60,13 @@ def test_where_nothing_that_is_offered_is_accepted_the_status_is_406(accept: str
     assert caught.value.status == 406
 
 
+def test_accept_on_several_lines_is_one_list(asker: Any) -> None:
+    """Once a fault: the last line alone was read."""
+    lines = [("accept", ARROW), ("accept", "text/html;q=0.9"), ("content-type", JSON), ("content-type", JSON)]
+    reply = asker.ask("POST", "/v1/similar", content=QUESTION, headers=lines)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, ARROW)
+
+
 def test_an_explanation_is_never_arrow() -> None:
     assert reply_kind(request(accept=f"{ARROW}, {JSON};q=0.1"), Explain) == JSON
     with pytest.raises(Refused, match="application/json"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import secrets
@@ -18,6 +17,7 @@ from typing import Any, TextIO
 import msgspec
 
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.serve.api.bodies import Receive, drop_body, read_body
 from semrec_faiss.serve.api.handlers import Handlers
 from semrec_faiss.serve.api.page import PAGE_HEADERS, page
 from semrec_faiss.serve.keys import Key, Keys, Role
@@ -28,15 +28,11 @@ from semrec_faiss.serve.wire.problems import Refused, reply_to
 log = logging.getLogger("semrec.serve")
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Request], Awaitable[Reply]]
 
 LOG_SECONDS = 0.1
 """The access log is written so often, not for each request."""
-
-LINGER_SECONDS = 2.0
-"""So long the rest of a body that is too large is dropped: who writes on after the door closed sees no reply."""
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -94,6 +90,8 @@ class App:
             return
         self.last_request = started = time.monotonic()
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            _join_accept(headers, scope["headers"])
         request = Request(
             scope["method"],
             scope["path"],
@@ -108,17 +106,17 @@ class App:
             route = self._route(request)
             key = self._let_in(request, route)
             request.due = self._due(request)
-            request.body = await self._body(request, receive)
+            request.body = await read_body(request, receive, self.rules.max_body)
             reply = await route.handler(request)
         except Exception as error:
             if not isinstance(error, Refused | SemrecError):
                 log.exception("request %s failed", request.name)
             reply = reply_to(error, request.name)
         is_unread = reply.status == 413
-        await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
+        closing = is_unread or reply.status == 408 or self.handlers.is_draining
+        await _send(reply, request, send, closing=closing, more=is_unread)
         if is_unread:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_drop(receive), LINGER_SECONDS)
+            await drop_body(receive)
             await send({"type": "http.response.body", "body": b""})
         self._note(request, route, reply, key, time.monotonic() - started)
 
@@ -178,26 +176,6 @@ class App:
                 422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected", fix="deadline-ms: 50"
             )
         return min(request.due, time.monotonic() + int(text) / 1e3)
-
-    async def _body(self, request: Request, receive: Receive) -> bytes:
-        most = self.rules.max_body
-        length = request.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > most:
-            raise Refused(413, f"the body has {int(length)} bytes; this service takes at most {most}", fix=_SMALLER)
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return body if len(body) <= most else _too_large(len(body), most)
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                return _too_large(size, most)
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the caller went before the body was read", fix="send all of it")
-        return b"".join(parts)
 
     def _note(self, request: Request, route: Route | None, reply: Reply, key: Key | None, seconds: float) -> None:
         name = route.path if route else "unknown"
@@ -269,26 +247,19 @@ def fixed_routes(size: int) -> Iterable[Route]:
     return [Route("POST", "/fixed", fixed, "read")] if size else []
 
 
+def _join_accept(headers: dict[bytes, bytes], lines: Iterable[tuple[bytes, bytes]]) -> None:
+    """Make one header of several lines of Accept, which are one list."""
+    if b"accept" in headers:
+        headers[b"accept"] = b", ".join(value for name, value in lines if name == b"accept")
+
+
 @lru_cache(1024)
 def _is_local(host: bytes) -> bool:
     return _LOCAL.fullmatch(host or b"localhost") is not None
 
 
-def _too_large(size: int, most: int) -> bytes:
-    raise Refused(413, f"the body has {size} bytes or more; this service takes at most {most}", fix=_SMALLER)
-
-
-_SMALLER = "send fewer queries a request, vectors as vectors_base64 or Arrow, or raise the service's --max-body-mb"
-
-
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _JSON_HEADERS = [(b"content-type", JSON.encode()), *_HEADERS]
-
-
-async def _drop(receive: Receive) -> None:
-    """Read a body to its end, and forget it."""
-    while (await receive()).get("more_body"):
-        pass
 
 
 async def _send(reply: Reply, request: Request, send: Send, *, closing: bool, more: bool) -> None:

@@ -21,7 +21,7 @@ class Request(msgspec.Struct, eq=False):
         method: in capitals.
         path: decoded, without the query.
         query: behind the question mark, as it came.
-        headers: by name in lower case, as they came; of repeated ones the last.
+        headers: by name in lower case, as they came; of repeated ones the last, but all of Accept.
         id: by which it is found in the log.
         due: when its answer is no longer wanted, by `time.monotonic`.
         body: read to its end.
