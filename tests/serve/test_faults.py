@@ -145,6 +145,33 @@ def test_what_waits_for_a_thread_until_its_time_is_up_is_not_done(
     assert begun == [3]
 
 
+def test_how_it_goes_is_told_while_every_thread_is_busy(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: a load balancer's look waited behind all questions with filters, and took the service for dead."""
+    asker = new_asker(index, threads=1)
+    asker.load()
+    begun, told = threading.Event(), threading.Event()
+
+    def slow(*asked: Any) -> Any:
+        begun.set()
+        assert told.wait(HANG_SECONDS)
+        return ask(*asked)
+
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.ask", slow)
+
+    async def together() -> list[int]:
+        question = {"title": "m00001", "genres": ["Crime"]}
+        first = asyncio.create_task(asker._client.post("/v1/similar", json=question))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        looks = [(await asyncio.wait_for(asker._client.get(path), HANG_SECONDS)) for path in ("/readyz", "/metrics")]
+        told.set()
+        return [*(look.status_code for look in looks), (await first).status_code]
+
+    assert asker.loop.run_until_complete(together()) == [200, 200, 200]
+
+
 def test_a_filter_ends_with_the_question_that_asks_by_it_and_with_no_other(
     index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

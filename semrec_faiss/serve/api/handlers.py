@@ -62,6 +62,7 @@ class Handlers:
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._state = ThreadPoolExecutor(1, "state")  # is told at once, however many questions wait for a thread
         self._together = Together(self._looked_up, self._batch)
         self._afar = Afar(self._batch)
         self._tallies = metrics.tallies
@@ -84,6 +85,7 @@ class Handlers:
         self._afar.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._loader.shutdown(wait=True, cancel_futures=True)
+        self._state.shutdown(wait=True, cancel_futures=True)
 
     def similar(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/similar``."""
@@ -131,7 +133,7 @@ class Handlers:
         """``GET /readyz``: a generation is warm, no shutdown has begun, shards answer; also what was refused."""
         serving = self.serving
         current, refused = serving.current, serving.refused
-        shards = await asyncio.get_running_loop().run_in_executor(self._threads, serving.shards)
+        shards = await asyncio.get_running_loop().run_in_executor(self._state, serving.shards)
         answering = [shard["answering"] > 0 for shard in shards or ()]
         enough = any(answering) if serving.is_partial else all(answering)
         is_ready = current is not None and not self.is_draining and (shards is None or enough)
@@ -146,7 +148,7 @@ class Handlers:
 
     async def metrics(self, _: Request) -> Reply:
         """``GET /metrics``."""
-        text = await asyncio.get_running_loop().run_in_executor(self._threads, self._metrics.text)
+        text = await asyncio.get_running_loop().run_in_executor(self._state, self._metrics.text)
         return Reply(text, kind=CONTENT_TYPE)
 
     async def reload(self, _: Request) -> Reply:
