@@ -7,6 +7,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -66,6 +67,8 @@ class Keys:
 def add_key(path: Path, name: str, role: Role = "read") -> str:
     """Make a key, add its hash to a file, and return the key, which is kept nowhere.
 
+    A new file is for its owner alone; of one that is there, owner, rights and everything that it says stay.
+
     A key of this many random bits needs no slow hash.
 
     Raises:
@@ -74,16 +77,21 @@ def add_key(path: Path, name: str, role: Role = "read") -> str:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name of a key", fix="up to 64 letters, digits, dots, hyphens and underscores")
-    keys = _read(path) if path.exists() else []
+    is_new = not path.exists()
+    keys = [] if is_new else _read(path)
     if any(key.name == name for key in keys):
         raise UsageError(f"{path} has a key of {name} already", fix="take another name, or delete that line first")
     key = PREFIX + secrets.token_urlsafe(32)
-    keys.append(Key(name, role, _digest(key)))
-    text = "".join(f"{one.name} {one.role} sha256:{one.sha256}\n" for one in keys)
     try:
+        before = b"" if is_new else read_small(path)
+        text = before + b"\n" * (before[-1:] not in (b"", b"\n"))
+        text += f"{name} {role} sha256:{_digest(key)}\n".encode()
+        owner = None if is_new else path.stat()
         with new_file(path) as file:
-            os.chmod(file.fileno(), 0o600)  # noqa: PTH101 - of the file that is open
-            file.write(text.encode())
+            os.chmod(file.fileno(), 0o600 if owner is None else stat.S_IMODE(owner.st_mode))  # noqa: PTH101 - open
+            if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(file.fileno(), owner.st_uid, owner.st_gid)  # or the service could not read it any more
+            file.write(text)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     return key

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.api.app import App, Rules
@@ -75,9 +75,17 @@ class Service:
         )
         openapi = openapi_document(config.limits, has_keys=rules.keys is not None)
         self.app = App(self.handlers, rules, self.metrics.tallies, openapi, config.fixed_body)
+        self.handlers.after_reload = self.reread_keys
 
     def _keys(self) -> Keys | None:
         return None if self.config.keys is None else Keys.read(self.config.keys)
+
+    def reread_keys(self) -> None:
+        """Let in who holds a key that the file has now; those read before stay where it cannot be read."""
+        try:
+            self.app.reread_keys(self._keys())
+        except SemrecError as error:
+            log.error("those keys that were read before stay: %s", error)
 
     @property
     def asgi(self) -> App | CORSMiddleware:
@@ -182,10 +190,7 @@ class _Server(uvicorn.Server):
         service = self._service
         with contextlib.suppress(Exception):  # which is told, by the log, /readyz and a metric
             await service.handlers.load()
-        try:
-            service.app.reread_keys(service._keys())
-        except Exception:
-            log.exception("the file of keys cannot be read; those read before stay")
+        service.reread_keys()
 
     async def _drain(self) -> None:
         """Answer on, each answer closing its connection, until nobody asks any more; then close the door."""

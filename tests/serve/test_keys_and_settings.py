@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,47 @@ def test_a_file_of_keys_is_held_to_its_form(tmp_path: Path) -> None:
     path.write_text("# ours\nnonsense\n")
     with pytest.raises(ConfigError, match=r"keys.txt:2 is not NAME"):
         Keys.read(path)
+
+
+def test_a_key_more_leaves_what_the_file_says_and_who_may_read_it(tmp_path: Path) -> None:
+    """Once a fault: comments were gone, and a service of another user could not read the file any more."""
+    path = tmp_path / "keys.txt"
+    add_key(path, "one")
+    path.write_text("# ours\n\n" + path.read_text().rstrip("\n"))
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12346)
+    before = path.stat()
+    second = add_key(path, "two", "admin")
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    comment, blank, first, last = path.read_text().splitlines()
+    assert (comment, blank, first.split()[0], last.split()[:2]) == ("# ours", "", "one", ["two", "admin"])
+    holder = Keys.read(path).holder(second)
+    assert holder is not None and holder.name == "two"
+
+
+def test_a_reload_reads_the_keys_again_and_a_mistake_in_them_changes_nothing(
+    index: Path, new_asker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once a fault: a key that was taken back was let in until SIGHUP came, though several workers read them."""
+    path = tmp_path / "keys.txt"
+    reader, admin = add_key(path, "website"), add_key(path, "ops", "admin")
+    asker = new_asker(index, keys=path)
+    asker.load()
+
+    def status(key: str, path: str) -> int:
+        question = {"title": "m00001"}
+        return int(asker.post(path, question, headers={"authorization": f"Bearer {key}"}).status_code)
+
+    whole = path.read_text()
+    path.write_text("nonsense\n")
+    assert [status(admin, "/v1/reload"), status(reader, "/v1/similar")] == [200, 200]
+    [record] = [one for one in caplog.records if "keys" in one.getMessage()]
+    assert record.getMessage().startswith("those keys that were read before stay: ") and record.exc_info is None
+    path.write_text(whole.splitlines()[1] + "\n")
+    assert [status(reader, "/v1/similar"), status(admin, "/v1/reload")] == [200, 200]
+    assert status(reader, "/v1/similar") == 401
 
 
 def test_the_command_prints_a_key_once(tmp_path: Path, semrec: Semrec) -> None:
