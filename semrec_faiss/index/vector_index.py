@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FlatIndex, FusedIndex, IndexConfig, IvfFlatIndex
-from semrec_faiss.errors import DataError, DeviceError, UsageError
+from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.cpu.exact import (
     Search,
     order_ties,
@@ -267,10 +267,10 @@ class VectorIndex(FaissIndex):
             excluded: rows that single queries must not return besides.
 
         Raises:
-            DeviceError: the index is of another type, or on a CPU.
+            UsageError: the index is of another type, or on a CPU.
         """
         if self.fused is None:
-            raise DeviceError(
+            raise UsageError(
                 f"only type fused on a GPU takes a mask into the search, not type {self.config.type} on {self.device}",
                 fix="take another strategy",
             )

@@ -143,6 +143,7 @@ MISTAKES: list[tuple[str, Any, int, str]] = [
     ("similar", {"title": "m00001", "any_of": {"brand": ["Sony"]}}, 400, "no field 'brand'"),
     ("similar", {"title": "m00001", "ranges": {"year": [None, None]}}, 400, "a first and a last value"),
     ("similar", {"title": "m00001", "any_of": {"year": []}}, 422, "length >= 1"),
+    ("similar", {"title": "m00001", "genres": ["Crime"], "strategy": "masked"}, 400, "only type fused on a GPU"),
     ("recommend", {"user": "nobody"}, 404, "no user"),
     ("recommend", {"user": "user_001", "likes": ["m00001"]}, 422, "both"),
     ("recommend", {"ratings": {"m00001": 9}}, 422, "<= 5"),
