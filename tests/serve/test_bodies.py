@@ -147,7 +147,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(comes: bytes, asker: Any) -
     asker.loop.run_until_complete(asyncio.wait_for(asker.service.app(scope, receive, send), HANG_SECONDS))
     told = dict(sent[0]["headers"])
     assert (sent[0]["status"], told[b"connection"], told[b"content-type"]) == (
-        408,
+        504,
         b"close",
         b"application/problem+json",
     )

@@ -113,8 +113,7 @@ class App:
                 log.exception("request %s failed", request.name)
             reply = reply_to(error, request.name)
         is_unread = reply.status == 413
-        closing = is_unread or reply.status == 408 or self.handlers.is_draining
-        await _send(reply, request, send, closing=closing, more=is_unread)
+        await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
         if is_unread:
             await drop_body(receive)
             await send({"type": "http.response.body", "body": b""})

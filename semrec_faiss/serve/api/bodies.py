@@ -22,7 +22,7 @@ async def read_body(request: Request, receive: Receive, most: int) -> bytes:
     """Return the body.
 
     Raises:
-        Refused: it has more than ``most`` bytes (413), has not come when the request's time is up (408), or never will
+        Refused: it has more than ``most`` bytes (413), has not come when the request's time is up (504), or never will
             (400).
     """
     length = request.headers.get(b"content-length", b"")
@@ -38,7 +38,9 @@ async def read_body(request: Request, receive: Receive, most: int) -> bytes:
         if not slow.is_over or task.uncancel():  # somebody else ends it as well
             raise
         fix = "send it at once, with a longer deadline-ms if one was given"
-        raise Refused(408, "the body had not come when the request's time was up", fix=fix) from None
+        raise Refused(
+            504, "the body had not come when the request's time was up", fix=fix, headers={"connection": "close"}
+        ) from None
     finally:
         timer.cancel()
 

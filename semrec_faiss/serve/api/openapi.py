@@ -136,7 +136,6 @@ _PROBLEMS = {
     404: "No such title or user, of which candidates names the nearest.",
     405: "Another method.",
     406: "Accept names no type in which this is answered.",
-    408: "A body that had not come in time.",
     413: "A body over the limit.",
     415: "A body of a type or an encoding that is not taken; Accept or Accept-Encoding names those that are.",
     422: "A body of another shape, or over a limit.",
