@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from semrec_faiss.errors import ConfigError, NotFoundError, StorageError, UsageError
+from semrec_faiss.locks import only_writer
 from semrec_faiss.storage import new_file, read_small
 
 Role = Literal["read", "admin"]
@@ -20,6 +21,9 @@ Role = Literal["read", "admin"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINE = re.compile(rf"({_NAME.pattern}) ({'|'.join(get_args(Role))}) sha256:([0-9a-f]{{64}})")
 PREFIX = "semrec_"
+
+LOCK_SECONDS = 10.0
+"""Until another process has added its key."""
 
 
 @dataclass(frozen=True)
@@ -72,29 +76,36 @@ def add_key(path: Path, name: str, role: Role = "read") -> str:
     A key of this many random bits needs no slow hash.
 
     Raises:
-        UsageError: a name of other characters, or one that the file has.
+        UsageError: a name of other characters, or one that the file has; another process writes the file still.
         StorageError: the disk refuses.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name of a key", fix="up to 64 letters, digits, dots, hyphens and underscores")
-    is_new = not path.exists()
-    keys = [] if is_new else _read(path)
-    if any(key.name == name for key in keys):
-        raise UsageError(f"{path} has a key of {name} already", fix="take another name, or delete that line first")
     key = PREFIX + secrets.token_urlsafe(32)
     try:
-        before = b"" if is_new else read_small(path)
-        text = before + b"\n" * (before[-1:] not in (b"", b"\n"))
-        text += f"{name} {role} sha256:{_digest(key)}\n".encode()
-        owner = None if is_new else path.stat()
-        with new_file(path) as file:
-            os.chmod(file.fileno(), 0o600 if owner is None else stat.S_IMODE(owner.st_mode))  # noqa: PTH101 - open
-            if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                os.chown(file.fileno(), owner.st_uid, owner.st_gid)  # or the service could not read it any more
-            file.write(text)
+        with only_writer(path, wait=LOCK_SECONDS):
+            _append(path, Key(name, role, _digest(key)))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     return key
+
+
+def _append(path: Path, key: Key) -> None:
+    """Add a line to a file, new or not, whose other lines stay as they are."""
+    before, owner = b"", None
+    if path.exists():
+        if any(one.name == key.name for one in _read(path)):
+            raise UsageError(
+                f"{path} has a key of {key.name} already", fix="take another name, or delete that line first"
+            )
+        before, owner = read_small(path), path.stat()
+    end = b"" if before[-1:] in (b"", b"\n") else b"\n"
+    with new_file(path) as file:
+        number = file.fileno()
+        os.chmod(number, 0o600 if owner is None else stat.S_IMODE(owner.st_mode))  # noqa: PTH101 - of the open file
+        if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(number, owner.st_uid, owner.st_gid)  # or the service could not read it any more
+        file.write(before + end + f"{key.name} {key.role} sha256:{key.sha256}\n".encode())
 
 
 def _read(path: Path) -> list[Key]:

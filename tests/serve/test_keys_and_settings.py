@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ def test_a_key_more_leaves_what_the_file_says_and_who_may_read_it(tmp_path: Path
     assert (comment, blank, first.split()[0], last.split()[:2]) == ("# ours", "", "one", ["two", "admin"])
     holder = Keys.read(path).holder(second)
     assert holder is not None and holder.name == "two"
+
+
+def test_keys_that_are_added_at_once_are_all_there(tmp_path: Path) -> None:
+    """Once a fault: of two, one was printed and in no file."""
+    path = tmp_path / "keys.txt"
+    names = [f"caller-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        keys = list(threads.map(lambda name: add_key(path, name), names))
+    read = Keys.read(path)
+    assert [holder.name for key in keys if (holder := read.holder(key))] == names
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reload_reads_the_keys_again_and_a_mistake_in_them_changes_nothing(
