@@ -145,6 +145,25 @@ def test_what_waits_for_a_thread_until_its_time_is_up_is_not_done(
     assert begun == [3]
 
 
+def test_what_was_found_too_late_is_not_written(index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: a million titles were written, for seconds and by gigabytes, after their 504."""
+    asker = new_asker(index, threads=1)
+    asker.load()
+    told, written = threading.Event(), []
+
+    def slow(*asked: Any) -> Any:
+        assert told.wait(HANG_SECONDS)
+        return ask(*asked)
+
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.ask", slow)
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.rendered", lambda *_, **__: written.append(1))
+    question = {"title": "m00001", "genres": ["Crime"]}
+    assert asker.post("/v1/similar", question, headers={"deadline-ms": "20"}).status_code == 504
+    told.set()
+    asker.service.handlers.close()
+    assert written == []
+
+
 def test_how_it_goes_is_told_while_every_thread_is_busy(
     index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
