@@ -26,6 +26,7 @@ from semrec_faiss.cluster.saved import ShardedSaved, listed_in, opened_front
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.generations.shards import SHARDS_LIST, ShardList
 from semrec_faiss.index.saved.titles import fields_of, write_fields
 from semrec_faiss.index.update.compaction import write_held_users
@@ -97,7 +98,9 @@ def update_shards(
         if segments_of(generation) >= MOST_SEGMENTS or (
             compact_at is not None and generation.manifest.share_apart > compact_at
         ):
-            anew = if_possible(lambda: _compacted(directory, opened_front(directory.path, _ON_CPU), progress))
+            ref = saved.generation.ref  # a rollback takes back the change, not its being built anew
+            front = opened_front(directory.path, _ON_CPU)
+            anew = if_possible(lambda: _compacted(directory, front, progress, before=ref))
         generation = generation if anew is None else anew
         _tell_uneven(listed_in(generation))
         return summary_of(generation, plan, written.seen, size, is_compacted=anew is not None)
@@ -179,11 +182,11 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _new_generation(directory: IndexDirectory) -> Iterator[NewGeneration]:
+def _new_generation(directory: IndexDirectory, before: GenerationRef | None = None) -> Iterator[NewGeneration]:
     """Give a generation to write, and remove the shards of one that is not published, or of those that are no more."""
     remove_unlisted(directory.path)  # what an update that was killed has left
     try:
-        with directory.new_generation() as new:
+        with directory.new_generation(before) as new:
             yield new
     finally:
         remove_unlisted(directory.path)
@@ -245,10 +248,12 @@ class _VectorsAfter:
         return found
 
 
-def _compacted(directory: IndexDirectory, saved: ShardedSaved, progress: Progress) -> Generation:
-    """Build what updates have touched anew, or divide all anew, and publish it."""
+def _compacted(
+    directory: IndexDirectory, saved: ShardedSaved, progress: Progress, *, before: GenerationRef | None = None
+) -> Generation:
+    """Build what updates have touched anew, or divide all anew, and publish it; a rollback returns to ``before``."""
     manifest, listed, fields = saved.generation.manifest, saved.shards.listed, fields_of(saved.generation)
-    with _new_generation(directory) as new:
+    with _new_generation(directory, before) as new:
         if is_to_be_divided(listed):
             fresh = divided_shards(directory.path, new.name, listed, fields, progress)
         else:

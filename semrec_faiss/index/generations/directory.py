@@ -140,17 +140,20 @@ class IndexDirectory:
         return names <= {_LOCK_NAME, _STAGED_NAME, SHARDS_FOLDER}
 
     @contextlib.contextmanager
-    def new_generation(self) -> Iterator[NewGeneration]:
+    def new_generation(self, previous: GenerationRef | None = None) -> Iterator[NewGeneration]:
         """Give a folder to write a generation into; it is removed when the block ends without `publish`.
 
         Hold `writing` around it. Remains of builds that were killed are removed first.
+
+        Args:
+            previous: what a rollback returns to; by default the generation in use.
 
         Raises:
             StorageError: the disk is full or refuses; the generation in use stays.
         """
         for remains in self.path.glob(_BUILDING_PREFIX + "*"):
             shutil.rmtree(remains, ignore_errors=True)
-        previous = self._usable_ref()
+        previous = previous or self._usable_ref()
         number = 1 + max((int(name[4:]) for name in self._generation_names()), default=0)
         folder: Path | None = None
         try:

@@ -14,6 +14,7 @@ from semrec_faiss.index.build.users import USERS_NAME
 from semrec_faiss.index.build.vectors import write_npy, write_rows, write_vectors
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
+from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
 from semrec_faiss.index.saved.delisted import write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -25,8 +26,17 @@ from semrec_faiss.progress import Progress, silent
 _BLOCK_BYTES = 4 << 20
 
 
-def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress = silent) -> Generation:
-    """Build the generation that ``saved`` opened anew and publish it; hold `writing` around it; raises as building."""
+def compacted(
+    directory: IndexDirectory, saved: SavedIndex, progress: Progress = silent, *, before: GenerationRef | None = None
+) -> Generation:
+    """Build the generation that ``saved`` opened anew and publish it; hold `writing` around it; raises as building.
+
+    Args:
+        directory: the index.
+        saved: its generation in use.
+        progress: told the steps.
+        before: what a rollback returns to; by default ``saved``.
+    """
     manifest = saved.generation.manifest
     config = manifest.config
     device = choose_device(config.device, config.index)
@@ -35,7 +45,7 @@ def compacted(directory: IndexDirectory, saved: SavedIndex, progress: Progress =
     def blocks() -> Iterator[tuple[int, Vectors]]:
         yield from _blocks(saved.vectors.vectors, count, dim)
 
-    with directory.new_generation() as new:
+    with directory.new_generation(before) as new:
         known = write_vectors(new, config.index, blocks, count, dim, device, progress)
         index, screening = write_screening(new, config.index, blocks, count, dim, progress)
         write_titles(new, saved.catalog)

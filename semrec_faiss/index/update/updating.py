@@ -164,7 +164,8 @@ def apply_plan(
     generation, written, size = _publish(directory, before, plan, strict=strict)
     again = None
     if compact_at is not None and generation.manifest.share_apart > compact_at:
-        again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress))
+        ref = before.generation.ref  # a rollback takes back the change, not its being built anew
+        again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress, before=ref))
     is_compacted = anew is not None or again is not None
     generation = generation if again is None else again
     return summary_of(generation, plan, written.seen, size, is_compacted=is_compacted)

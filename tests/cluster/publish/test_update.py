@@ -156,6 +156,11 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
         ours, theirs = (each.recommend(users[:5], 9) for each in (sharded, Recommender.open(whole)))
         np.testing.assert_array_equal(ours.rows, theirs.rows)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
+    assert IndexDirectory(index).current().manifest.count == 53
+    taken_back = IndexDirectory(index).rollback().manifest  # the removal, not its being built anew
+    assert (taken_back.count, taken_back.segments is None) == (59, False)
+    with ClusterRecommender.open(index) as sharded:
+        assert sharded.similar(titles[30], 1).returned == 1
 
 
 def test_an_update_that_fails_or_is_killed_leaves_the_index_before(

@@ -339,6 +339,9 @@ def test_segments_are_compacted_by_themselves_past_a_share_and_past_a_number(
     built = update_index(index, Change(write_folder(tmp_path / "change", draws.titles(1))))
     assert built.compacted
     assert (built.segments, built.title_count) == (0, 67)
+    directory = IndexDirectory(index)  # the change of 1, in pieces and built anew, is one change to take back
+    assert (directory.current().manifest.count, directory.rollback().manifest.count) == (67, 66)
+    assert directory.rollback(built.generation).manifest.count == 67
     monkeypatch.setattr("semrec_faiss.index.update.updating.MOST_SEGMENTS", 2)
     summaries = [
         update_index(index, Change(write_folder(tmp_path / "change", draws.titles(1))), compact_at=None)
