@@ -449,7 +449,7 @@ def test_on_a_cpu_it_is_flat(make_index: Callable[..., VectorIndex], clusters: A
     assert (index.exact, index.fused, index.k_limit) == (True, None, None)
     best, _ = truth(titles, titles[:20], 300)
     np.testing.assert_allclose(index.search(titles[:20], 300).scores, best, rtol=0, atol=1e-5)
-    with pytest.raises(DeviceError, match="only type fused on a GPU"):
+    with pytest.raises(UsageError, match="only type fused on a GPU"):
         index.search_allowed(titles[:2], 3)
 
 

@@ -265,20 +265,21 @@ def publications(
 def register(index: Path, truths: dict[str, Truth], before: Truth, after: Truth) -> None:
     """Tell the truth of the generations that a publication made, of which the reader may have seen any.
 
-    An update that compacts publishes twice, or three times: what it compacts first holds what was there before.
+    An update that compacts publishes twice, or three times: what it compacts first holds what was there before, and
+    what it compacts last comes after a generation that holds the same.
     """
-    generation: Generation | None = IndexDirectory(index).current()
-    truths.setdefault(generation.ref.manifest_sha256, after)  # type: ignore[union-attr]
-    while generation is not None and (previous := generation.manifest.previous) is not None:
-        if previous.manifest_sha256 in truths:
-            break
-        if not (index / previous.name).is_dir():  # two before the one in use
-            truths[previous.manifest_sha256] = before
-            break
-        generation = Generation(index, previous)
-        titles = SavedIndex.of(generation, ["device.kind=cpu"]).titles
-        ids = [json.loads(line)["media_id"] for line in titles.lines(range(titles.count))]
-        (truths[previous.manifest_sha256],) = [each for each in (before, after) if list(each.ids) == ids][:1]
+    directory = IndexDirectory(index)
+    truths.setdefault(directory.current().ref.manifest_sha256, after)
+    for generation in directory.generations().values():
+        if not isinstance(generation, Generation):
+            continue  # killed while it was removed
+        if generation.ref.manifest_sha256 not in truths:
+            titles = SavedIndex.of(generation, ["device.kind=cpu"]).titles
+            ids = [json.loads(line)["media_id"] for line in titles.lines(range(titles.count))]
+            truths[generation.ref.manifest_sha256] = before if ids == list(before.ids) else after
+        previous = generation.manifest.previous
+        if previous is not None and not (index / previous.name).is_dir():  # two before the one in use
+            truths.setdefault(previous.manifest_sha256, before)
 
 
 def main() -> None:
