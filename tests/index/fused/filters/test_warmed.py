@@ -21,7 +21,14 @@ from semrec_faiss.search.warming import warm
 def test_the_first_filter_finds_a_shelf_made_and_searched(
     tmp_path: Path, make_folder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("WARM_BATCHES", (1,)), ("WARM_BATCHES_GPU", (1, 2)), ("TIMES_GPU", 2)):
+    few: dict[str, Any] = {
+        "WARM_BATCHES": (1,),
+        "WARM_BATCHES_GPU": (1, 2),
+        "WARM_BATCHES_KERNELS": (1, 2),
+        "TIMES_GPU": 2,
+    }
+    few["SHARES"] = (0.1, 0.001, 0.01)
+    for name, value in few.items():
         monkeypatch.setattr(f"semrec_faiss.search.warming.{name}", value)
     made = make_folder(tmp_path / "data", titles=300, dim=32, users=4)
     config = {"dataset": str(made.root), "output": str(tmp_path / "index"), "index": {"type": "fused"}}
@@ -29,7 +36,7 @@ def test_the_first_filter_finds_a_shelf_made_and_searched(
     cpu, ours = (Recommender.open(tmp_path / "index", ["device.kind=cpu"]) for _ in range(2))
     ours.index.fused = fused = searcher(ours.index.vectors(np.arange(300)))
     told = warm(ours)
-    assert sum("filtered to" in one.what for one in told) == 2 + 3 * 2
+    assert sum("filtered to" in one.what for one in told) == 3 * (2 * 2 + 1)
     assert sorted(shelf.size for shelf in fused.filters._shelves) == [6, 32], "one title to three share one; 30"
     assert all(shelf.search._graphs for shelf in fused.filters._shelves)
     shelves, placed = list(fused.filters._shelves), []
