@@ -83,6 +83,12 @@ class Generation:
         return self.ref.name
 
     @property
+    def in_short(self) -> str:
+        """Where it is, its type and its sizes."""
+        its = self.manifest
+        return f"{self.folder}: {its.config.index.type}, {its.count} titles of {its.dim} dimensions, {its.users} users"
+
+    @property
     def bytes(self) -> int:
         """What its files take on the disk."""
         return sum(entry.bytes for entry in self.manifest.files.values())

@@ -306,12 +306,7 @@ class LivingIndex(HoldsHandles):
         return opened
 
     def __repr__(self) -> str:
-        generation = self._known.generation
-        manifest = generation.manifest
-        return (
-            f"<{type(self).__name__} of {generation.folder}: {manifest.config.index.type},"
-            f" {manifest.count} titles of {manifest.dim} dimensions, {manifest.users} users>"
-        )
+        return f"<{type(self).__name__} of {self._known.generation.in_short}>"
 
     @property
     def saved(self) -> SavedIndex:

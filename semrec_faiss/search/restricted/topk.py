@@ -70,9 +70,10 @@ def restricted_top_k(
         costs: measured costs to choose by; the built-in ones by default.
 
     Raises:
-        UsageError: k is out of range, or the strategy is unknown; ``subset`` takes any k.
+        UsageError: k is out of range, where ``subset`` takes any; the strategy is unknown, or is masked where the index
+            is not of type fused on a GPU.
         DataError: a score is larger than a float32 can hold.
-        DeviceError: the selector is asked for where FAISS has none, or masked where the index is not of type fused.
+        DeviceError: the selector is asked for where FAISS has none.
     """
     if strategy not in _STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(_STRATEGIES)}")
