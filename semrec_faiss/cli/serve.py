@@ -49,6 +49,7 @@ def serve() -> None:
 @click.option("--tls-key", type=FilePath(), help="The PEM file of its key.")
 @click.option("--max-k", type=int, help="Titles in one answer, at most. [default: 1000]")
 @click.option("--max-queries", type=int, help="Queries in one request, at most. [default: 1000]")
+@click.option("--max-results", type=int, help="Queries × k of one request, at most. [default: 250000]")
 @click.option("--max-body-mb", type=int, help="The largest body. [default: 16]")
 @click.option("--max-waiting", type=int, help="Questions that may wait before others get a 429. [default: 1000]")
 @click.option("--deadline-ms", type=float, help="Time after which the answer is a 504. [default: 10000]")

@@ -18,10 +18,15 @@ Count = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
 
 
 class Limits(Settings):
-    """What one request may ask for, and how many may wait."""
+    """What one request may ask for, and how many may wait.
+
+    Attributes:
+        max_results: titles in all answers to one request, queries × k: written in a quarter of the time that it has.
+    """
 
     max_k: Count = 1000
     max_queries: Count = 1000
+    max_results: Count = 250_000
     max_body_mb: Count = 16
     max_waiting: Count = 1000
     deadline_ms: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)] = 10_000

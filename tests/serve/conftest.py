@@ -75,7 +75,7 @@ class Asker:
 @pytest.fixture(scope="module")
 def asker(index: Path) -> Iterator[Asker]:
     """A service that is ready."""
-    asker = Asker(index, limits={"max_k": 50, "max_queries": 30, "max_body_mb": 1})
+    asker = Asker(index, limits={"max_k": 50, "max_queries": 30, "max_results": 1200, "max_body_mb": 1})
     asker.load()
     yield asker
     asker.close()

@@ -138,6 +138,9 @@ MISTAKES: list[tuple[str, Any, int, str]] = [
     ("similar", {"k": 1}, 422, "one of title, titles"),
     ("similar", {"title": "m00001", "titles": ["m00002"]}, 422, "both"),
     ("similar", {"titles": ["m00001"] * 31}, 422, "at most 30"),
+    ("similar", {"titles": ["nobody looks this up"] * 25, "k": 49}, 422, "25 queries of k 49 are 1225 results"),
+    ("recommend", {"users": ["user_001"] * 30, "k": 41}, 422, "gives at most 1200 a request"),
+    ("search", {"vectors": [[1.0] * 16] * 30, "k": 41}, 422, "1230 results"),
     ("similar", {"title": "m00001", "genres": ["Noir"]}, 400, "no title has the genre"),
     ("similar", {"title": "m00001", "years": [2000, 1990]}, 400, "empty span"),
     ("similar", {"title": "m00001", "any_of": {"brand": ["Sony"]}}, 400, "no field 'brand'"),
@@ -209,6 +212,18 @@ def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:
     problem = asker.post("/v1/similar", {"title": "Filn 12"}).json()
     assert "Film 12 (1962)" in problem["candidates"]
     assert problem["fix"]
+
+
+def test_as_many_results_as_may_be_are_given_at_once(asker: Any) -> None:
+    answers = asker.post("/v1/similar", {"titles": ["m00001"] * 24, "k": 50}).json()["answers"]
+    assert [answer["returned"] for answer in answers] == [50] * 24
+    vectors = pa.table({"vector": pa.array([[1.0] * 16] * 25, pa.list_(pa.float32(), 16))})
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, vectors.schema) as writer:
+        writer.write_table(vectors)
+    asked = {"content": stream.getvalue().to_pybytes(), "headers": {"content-type": ARROW, "accept": ARROW}}
+    assert asker.ask("POST", "/v1/search?k=48", **asked).status_code == 200
+    assert asker.ask("POST", "/v1/search?k=49", **asked).status_code == 422
 
 
 def test_bodies_that_are_no_json_or_too_large_and_other_methods(asker: Any) -> None:

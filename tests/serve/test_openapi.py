@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from semrec_faiss.serve.api.openapi import described
 from semrec_faiss.serve.keys import add_key
+from semrec_faiss.serve.settings import Limits
 from tests.serve.conftest import Asker
 
 jsonschema_rs = pytest.importorskip("jsonschema_rs")
@@ -55,6 +57,17 @@ def test_the_document_is_of_its_version_and_names_every_route(document: Any) -> 
     assert document["openapi"].startswith("3.1")
     named = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert named == {(method, path.partition("?")[0]) for method, path in ASKED}
+
+
+def test_the_document_tells_the_limits() -> None:
+    schemas = described(Limits(max_k=50, max_queries=30, max_results=40), has_keys=False)["components"]["schemas"]
+    similar, explain = schemas["Similar"], schemas["Explain"]
+    assert (similar["properties"]["k"]["maximum"], explain["properties"]["k"]["maximum"]) == (40, 40)
+    assert similar["properties"]["titles"]["maxItems"] == 30
+    assert (
+        similar["description"].endswith("Queries times k are at most 40.")
+        and "at most 40" not in explain["description"]
+    )
 
 
 @pytest.mark.parametrize(("method", "path"), ASKED)

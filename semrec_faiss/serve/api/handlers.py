@@ -270,6 +270,13 @@ class Handlers:
                 f"{queries} queries in one request; this service takes at most {limits.max_queries}",
                 fix="send several requests, or raise its --max-queries",
             )
+        if (results := max(1, queries) * k) > limits.max_results:
+            raise Refused(
+                422,
+                f"{max(1, queries)} queries of k {k} are {results} results; this service gives at most"
+                f" {limits.max_results} a request",
+                fix="send fewer queries, a smaller k or several requests, or raise its --max-results",
+            )
 
     def _slowly(self, served: Served, asked: LookedUp, due: float) -> Reply:
         with due_at(due):

@@ -203,11 +203,14 @@ def _ref(name: str) -> Json:
 def _limit(schemas: Json, limits: Limits) -> None:
     """Write the service's limits, and which fields exclude each other, into the schemas of questions."""
     for kind in (Similar, Recommend, Search, Explain):
-        properties = schemas[kind.__name__]["properties"]
-        properties["k"]["maximum"] = limits.max_k
-        for name in ("titles", "users", "texts", "vectors"):
-            if name in properties:
-                properties[name]["maxItems"] = limits.max_queries
+        schema = schemas[kind.__name__]
+        properties = schema["properties"]
+        properties["k"]["maximum"] = min(limits.max_k, limits.max_results)
+        lists = [properties[name] for name in ("titles", "users", "texts", "vectors") if name in properties]
+        for several in lists:
+            several["maxItems"] = min(limits.max_queries, limits.max_results)
+        if lists:
+            schema["description"] += f"\n\nQueries times k are at most {limits.max_results}."
     for question, names in ONE_OF.items():
         alone = [name for name in names if name not in TASTE]
         choices: list[Json] = [{"required": [name]} for name in alone]
