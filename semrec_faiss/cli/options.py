@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from semrec_faiss.search.wish import WishArguments
 
 
+CLUSTER = "ray://"
+"""What addresses of indexes in shards begin with, which questions take and other commands don't."""
+
+
 class FiniteRange(click.FloatRange):
     """A number, in a range or any; ``nan`` and ``inf``, which compare with no limit as numbers do, are refused."""
 
@@ -41,6 +45,8 @@ class FilePath(click.Path):
         """Read the path."""
         if value == "":
             self.fail("the path is empty; write . for the present folder.", param, ctx)
+        if isinstance(value, str) and value.startswith(CLUSTER):
+            self.fail(f"{value} is at a cluster; a path is expected, and --ray ADDRESS where there is one.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -67,12 +73,13 @@ class IndexPath(FilePath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Take an address of a cluster for no path: that would lose a slash."""
-        if isinstance(value, str) and value.startswith("ray://"):
+        if isinstance(value, str) and value.startswith(CLUSTER):
             return value
         return super().convert(value, param, ctx)
 
 
-index_argument = click.argument("index", type=IndexPath())
+index_argument = click.argument("index", type=FilePath(readable=False))
+asked_argument = click.argument("index", type=IndexPath())
 ray_option = click.option(
     "--ray", metavar="ADDRESS", help="A Ray cluster: auto for this machine's, or its head's HOST:PORT."
 )

@@ -9,8 +9,9 @@ import click
 
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.options import (
+    CLUSTER,
     FilePath,
-    index_argument,
+    asked_argument,
     json_option,
     parse_ratings,
     profile_changes,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
-@index_argument
+@asked_argument
 @click.argument("title", required=False)
 @click.option("--id", "media_id", metavar="ID", help="Instead of TITLE: a media_id, and nothing else.")
 @click.option(
@@ -78,7 +79,7 @@ def similar(
 
 
 @click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
-@index_argument
+@asked_argument
 @click.argument("text")
 @click.option(
     "--model", metavar="NAME_OR_PATH", help="Where to find the index's text model. [default: as INDEX records it]"
@@ -110,7 +111,7 @@ def search(
 
 
 @click.command(epilog="Example: semrec recommend indexes/demo --user user_001 --user user_002 -k 5")
-@index_argument
+@asked_argument
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user id; repeatable.")
 @click.option("--like", "likes", multiple=True, metavar="TITLE", help="Instead of a user: a title that is liked.")
 @click.option("--dislike", "dislikes", multiple=True, metavar="TITLE", help="Instead of a user: one that is disliked.")
@@ -160,6 +161,10 @@ def recommend(
     if workers is not None and ray is None:
         raise UsageError("--workers goes with --ray", fix="--ray auto")
     wish, profile = wish_arguments(options), profile_changes(options)
+    if ray is not None and str(index).startswith(CLUSTER):
+        raise UsageError(
+            f"{index} names a cluster already", fix="leave --ray out for one file, or give INDEX as a path"
+        )
     if ray is not None:
         if out is None:
             raise UsageError(
@@ -242,7 +247,7 @@ def _told_count(count: int | None) -> str:
 
 
 @click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
-@index_argument
+@asked_argument
 @click.argument("user")
 @click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Users to return.")
 @json_option
@@ -262,7 +267,7 @@ def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
 
 
 @click.command(epilog='Example: semrec explain indexes/demo user_001 "Heat (1995)"')
-@index_argument
+@asked_argument
 @click.argument("user")
 @click.argument("title")
 @click.option("-k", "--count", default=5, show_default=True, type=click.IntRange(min=1), help="Seen titles to name.")

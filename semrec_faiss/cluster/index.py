@@ -94,5 +94,5 @@ class ShardedIndex(VectorIndex):
         }
         answers = self._shards.ask_each(method, asked)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        seen = sum(self._shards.listed.shards[shard].titles for shard in answers) / self.count
+        seen = self._shards.share_of(answers)
         return merged(list(answers.values()), min(k, self.count), elapsed_ms, seen)

@@ -53,6 +53,8 @@ class ShardedOpened(Opened):
         score = shards.ask(int(shards.shards_of(np.array([row]))[0]), "score", query, row)
         mine = [left_out[(left_out >= first) & (left_out < last)] - first for first, last in pairwise(starts)]
         before = shards.ask_each("before", {at: (query, row, score, own) for at, own in enumerate(mine)})
+        if len(before) < len(shards):
+            raise shards.lost_one()  # a place among the titles of some shards is none
         return 1 + int(sum(before.values()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,10 @@ class OpenShards:
         if self.replicas and (ping is None or _is_over(load_ray(), ping)):  # one on its way is not overtaken for ever
             ping = self._call(shard, "ping", ())
         self._lost[shard] = ping
+
+    def share_of(self, shards: Iterable[int]) -> float:
+        """Return the share of all titles that some shards have."""
+        return sum(self.listed.shards[shard].titles for shard in shards) / self.count
 
     def lost_one(self) -> UnavailableError:
         """Return the error for a question that a shard which is lost may know the answer to."""

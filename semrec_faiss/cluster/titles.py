@@ -34,6 +34,11 @@ class ShardedTitles(Titles):
         """Refuse: raises UsageError."""
         raise UsageError("the titles of an index in shards are in no one database", fix="ask with where=…, or by name")
 
+    @property
+    def has_columns(self) -> bool:
+        """True: they are made of the records that are wanted, as there is no database of all titles."""
+        return True
+
     def lines(self, rows: RowsLike) -> list[bytes]:
         """Return each title's record as JSON, in the order asked; raises DataError for a row that there is not."""
         asked = np.asarray(rows, dtype=np.int64).reshape(-1)
@@ -146,4 +151,13 @@ class ShardedTypeAhead(TypeAhead):
 
     def hits(self, typed: str, count: int) -> list[Hit]:
         """Return what `TypeAhead.hits` of all titles would."""
-        return sorted(hit for found in self._shards.ask_all("typed", typed, count).values() for hit in found)[:count]
+        return self._asked(typed, count)[0]
+
+    def looked_at(self, typed: str, count: int) -> tuple[list[int], float]:
+        """Return what `find` does, and the share of all titles that was looked at."""
+        hits, seen = self._asked(typed, count)
+        return [hit.row for hit in hits], seen
+
+    def _asked(self, typed: str, count: int) -> tuple[list[Hit], float]:
+        found = self._shards.ask_all("typed", typed, count)
+        return sorted(hit for hits in found.values() for hit in hits)[:count], self._shards.share_of(found)

@@ -119,6 +119,8 @@ def export_all_users(
         check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
         recommender = recommender.pinned()  # all lists are of one generation
+        if recommender.titles.is_partial:
+            raise UsageError("lists for everybody need all shards", fix="open the index without partial")
         recommender.searcher.check(wanted)
         out.parent.mkdir(parents=True, exist_ok=True)
         saved = recommender.saved

@@ -25,6 +25,7 @@ from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.search.export import export_all_users
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_a_replica_answers_for_a_lost_one(index: Path, world: World, monkeypatch
             sharded.similar("m00010")
 
 
-def test_partial_answers_say_what_they_saw(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_answers_say_what_they_saw(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     with ClusterRecommender.open(index, patience_s=HANG_SECONDS, partial=True) as sharded:
@@ -81,6 +82,23 @@ def test_partial_answers_say_what_they_saw(index: Path, monkeypatch: pytest.Monk
         assert b'"titles_seen": 0.4983' in answer.as_json_bytes()
         with pytest.raises(UnavailableError):
             sharded.similar("m00200")
+        with pytest.raises(UsageError, match="lists for everybody need all shards"):
+            export_all_users(sharded, tmp_path / "lists.parquet")
+
+
+def test_no_place_is_told_among_the_titles_of_some_shards(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: those of a lost shard were left out, and the place told as one among all titles."""
+    with ClusterRecommender.open(index, partial=True) as sharded:
+        ask_each = sharded.shards.ask_each
+
+        def without_the_second(method: str, arguments: Any) -> dict[int, Any]:
+            found = ask_each(method, arguments)
+            return {0: found[0]} if method == "before" else found
+
+        assert sharded.explain("user_003", "m00010").of > 150
+        monkeypatch.setattr(sharded.shards, "ask_each", without_the_second)
+        with pytest.raises(UnavailableError, match="is lost"):
+            sharded.explain("user_003", "m00010")
 
 
 def test_what_a_partial_answer_did_not_see_is_seen_once_the_shard_is_back(

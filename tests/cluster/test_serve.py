@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from cluster_worlds import World, give_up
 from conftest import HANG_SECONDS, until
@@ -175,6 +177,13 @@ def test_partial_answers_are_given_where_they_are_wanted(sharded: Path, monkeypa
         assert answer.status_code == 200
         assert answer.json()["titles_seen"] == pytest.approx(1 / 2, abs=2e-3)
         assert answer.json()["exact"] is False
+        arrow = {"accept": "application/vnd.apache.arrow.stream"}
+        table = service.ask("POST", "/v1/similar", json={"title": "m00010", "k": 5}, headers=arrow)
+        account = json.loads(pa.ipc.open_stream(table.content).schema.metadata[b"semrec"])
+        assert (account["titles_seen"], account["exact"]) == (answer.json()["titles_seen"], False)
+        typed = service.ask("GET", "/v1/titles?q=film&k=50").json()
+        assert {title["media_id"] < "m00150" for title in typed["titles"]} == {True}
+        assert typed["titles_seen"] == answer.json()["titles_seen"]
         until(lambda: service.answering() == (200, [1, 0]))
         assert service.ask("POST", "/v1/similar", json={"title": "m00290", "k": 5}).status_code == 503
         service.kill(0)

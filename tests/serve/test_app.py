@@ -117,7 +117,8 @@ def test_vectors_come_as_json_base64_and_arrow(asker: Any, index: Path) -> None:
     assert reply.headers["content-type"] == ARROW
     found = pa.ipc.open_stream(reply.content).read_all()
     assert found.drop_columns([]).to_pylist() == expected.to_arrow().to_pylist()
-    assert json.loads(found.schema.metadata[b"semrec"])["requested"] == 3
+    account = json.loads(found.schema.metadata[b"semrec"])
+    assert account == {"requested": 3, "strategy": "index", "exact": True, "elapsed_ms": account["elapsed_ms"]}
 
 
 def test_titles_as_one_types_and_what_info_says(asker: Any, index: Path, semrec: Semrec) -> None:

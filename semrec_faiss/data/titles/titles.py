@@ -106,7 +106,7 @@ class Titles:
 
     @property
     def has_columns(self) -> bool:
-        """Whether `columns` come from where they are stored by column; else they are made of the records."""
+        """Whether `columns` are best asked for the titles that are wanted; else they are made of all records."""
         return self._columns is not None
 
     def columns(self, rows: Rows, names: Sequence[str] | None = None) -> pa.RecordBatch:

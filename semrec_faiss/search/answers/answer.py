@@ -214,6 +214,11 @@ class Answer(Sequence[Result]):
         caption = f"{asked}: {self.returned} of {self.requested}, {self.matching} match"
         return html_table(caption, ("", "title", "score", "year", "genres"), cells)
 
+    @property
+    def facts(self) -> Record:
+        """How the titles were found, as it stands in JSON; that of the whole batch where there was one."""
+        return self._batch.facts
+
     def head(self) -> Record:
         """Return what comes before the results in JSON.
 
@@ -228,7 +233,7 @@ class Answer(Sequence[Result]):
             "requested": self.requested,
             "matching": self.matching,
             "returned": self.returned,
-            **self._batch.facts,
+            **self.facts,
         }
 
     def _alone(self) -> Answers:

@@ -110,8 +110,10 @@ class Handlers:
         typed, count = parameters.get("q", ""), _whole_number(parameters.get("k", "10"), MOST_TITLES)
 
         def found() -> bytes:
-            lines = served.recommender.titles.lines(served.type_ahead.find(typed, count))
-            return b'{"titles":[%s]}' % b",".join(lines)
+            titles = served.recommender.titles
+            rows, seen = served.type_ahead.looked_at(typed, count)
+            share = b',"titles_seen":%.4f' % seen if titles.is_partial else b""
+            return b'{"titles":[%s]%s}' % (b",".join(titles.lines(rows)), share)
 
         self._accept()
         try:

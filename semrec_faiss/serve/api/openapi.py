@@ -58,6 +58,7 @@ class FoundTitles(msgspec.Struct):
     """Titles that begin as one types, nearest first."""
 
     titles: list[TitleRecord]
+    titles_seen: float | UnsetType = UNSET
 
 
 class IndexFacts(msgspec.Struct):

@@ -111,14 +111,8 @@ def _wanted(request: Request) -> Search:
 
 def arrow_stream(found: Answer | Answers) -> bytes:
     """Return answers as an Arrow stream: a row a query and title; how they were found is in the schema's metadata."""
-    table = found.to_arrow()
-    account = {
-        "requested": found.requested,
-        "strategy": found.strategy,
-        "exact": found.exact,
-        "elapsed_ms": round(found.elapsed_ms, 4),
-    }
-    table = table.replace_schema_metadata({"semrec": json.dumps(account)})
+    account = {"requested": found.requested, **found.facts}
+    table = found.to_arrow().replace_schema_metadata({"semrec": json.dumps(account)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -150,7 +150,15 @@ def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, sem
     assert (built["titles"], built["users"]) == (301, 40)
     summary = semrec("recommend", str(index), "--all-users", "--out", str(tmp_path / "out"), "--ray", "auto", "--json")
     assert summary.document["users_with_k"] == 40
-    found = semrec("similar", f"ray://auto{index}", "m00010", "-k", "3", "--json").document
+    address = f"ray://auto{index}"
+    everybody = ("recommend", address, "--all-users", "--out", str(tmp_path / "lists.parquet"))
+    assert semrec(*everybody, "--json").document == summary.document, "one file, by this process"
+    assert pq.read_table(tmp_path / "lists.parquet").to_pylist() == _rows(tmp_path / "out")
+    assert "names a cluster already" in semrec(*everybody, "--ray", "auto").err
+    for command in ("info", "verify", "warm"):
+        told = semrec(command, address)
+        assert (told.code, "a path is expected, and --ray ADDRESS" in told.err) == (2, True)
+    found = semrec("similar", address, "m00010", "-k", "3", "--json").document
     expected = Recommender.open(world.whole).similar("m00010", 3).as_dict()
     assert found["results"] == expected["results"]
     assert semrec("build", *data, "--shards", "2").code == 2
