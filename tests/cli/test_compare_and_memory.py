@@ -15,6 +15,7 @@ from conftest import Semrec
 from semrec_faiss.cli.exit import INTERRUPTED
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
+from semrec_faiss.errors import StorageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.guide import run as measuring
@@ -171,6 +172,39 @@ def test_memory_prints_parts_and_what_fits(repo: Path, semrec: Semrec) -> None:
     fit = (40_000_000_000 - 2 * 191 * 384 * 4 - 1536 - 240 - 5_767_168) // (384 * 4 + 192 * 2 + 4)
     assert lines[-2] == f"CPU: {fit:,} titles fit 40.0 GB (as given)"
     assert lines[-1].endswith("titles fit 40.0 GB (as given)")
+
+
+def test_memory_predicts_titles_that_come_as_float16(repo: Path, semrec: Semrec) -> None:
+    """Of these type fused keeps copies and codes and no originals: 3 bytes a component, as the README measures."""
+    asked = (
+        "memory",
+        str(repo / "configs" / "fused.yaml"),
+        "--titles",
+        "100000000",
+        "--dim",
+        "384",
+        "--limit-gb",
+        "141",
+    )
+    found = semrec(*asked, "--float16", "--set", "index.build.directions=0", "--json").document
+    assert found["float16"]
+    assert found["prediction"]["gpu"]["vectors_bytes"] == pytest.approx(3 * 384 * 100_000_000, rel=0.02)
+    told = semrec(*asked, "--float16", "--batch", "1").lines
+    assert told[0] == "fused index of 100,000,000 titles × 384 that come as float16, 1 query, k = 10:"
+    assert not semrec(*asked, "--json").document["float16"]
+
+
+def test_memory_measures_what_it_predicts(repo: Path, semrec: Semrec, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def ends(*_: Any, media_dtype: str, **__: Any) -> None:
+        made.append(media_dtype)
+        raise StorageError("this is all that was wanted")
+
+    monkeypatch.setattr(memory_measured, "write_synthetic", ends)
+    asked = ("memory", str(repo / "configs" / "fused.yaml"), "--titles", "500", "--dim", "32", "--measure")
+    assert [semrec(*asked, *more).code for more in ((), ("--float16",))] == [8, 8]
+    assert made == ["float32", "float16"]
 
 
 def test_memory_takes_the_configs_data(repo: Path, semrec: Semrec) -> None:

@@ -42,6 +42,7 @@ SUMS = ("base_bytes", "peak_bytes")
     type=FiniteRange(min=0, min_open=True),
     help="Memory that the largest catalogue must fit. [default: the machine's memory, and the GPU's]",
 )
+@click.option("--float16", is_flag=True, help="Titles that come as float16. [default: as the dataset's do]")
 @click.option("--measure", is_flag=True, help="Build such an index in a temporary folder and check the prediction.")
 @click.option("--check", is_flag=True, help="With --measure: end with exit code 1 when a prediction does not hold.")
 @set_option
@@ -54,6 +55,7 @@ def memory(
     batch: int,
     count: int,
     limit_gb: float | None,
+    float16: bool,
     measure: bool,
     check: bool,
     settings: tuple[str, ...],
@@ -74,7 +76,7 @@ def memory(
     limit = None if limit_gb is None else round(limit_gb * 1e9)
     with progress_bars() as progress:
         document = memory_report(
-            MemoryPlan(loaded, titles, dim, batch, count, limit), measure=measure, progress=progress
+            MemoryPlan(loaded, titles, dim, batch, count, limit, float16), measure=measure, progress=progress
         )
     tell(document, _print, as_json=as_json)
     measured = [one for one in document.measured.values() if one is not None]
@@ -84,7 +86,8 @@ def memory(
 def _print(report: MemoryReport) -> None:
     kind = report.index.get("type", "factory")
     queries = "1 query" if report.batch == 1 else f"{report.batch:,} queries at once"
-    click.echo(f"{kind} index of {report.titles:,} titles × {report.dim}, {queries}, k = {report.k}:")
+    came = " that come as float16" if report.float16 else ""
+    click.echo(f"{kind} index of {report.titles:,} titles × {report.dim}{came}, {queries}, k = {report.k}:")
     devices = report.prediction
     sizes = {part: [getattr(one, part) for one in devices.values()] for part in PARTS}
     rows = [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from semrec_faiss.config.schema import Config
+from semrec_faiss.data.synthetic.titles import FloatName
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.build.run import build_index
@@ -52,9 +53,10 @@ def measure_predicted(
 
 def _build(plan: MemoryPlan, titles: int, dim: int, scratch: Path, progress: Progress) -> Path:
     config = plan.config.model_copy(update={"output": scratch / "index"})
-    if plan.titles is not None or plan.dim is not None or config.dataset.folder is None:
+    if plan.titles is not None or plan.dim is not None or plan.float16 or config.dataset.folder is None:
         dataset = scratch / "data"
-        write_synthetic(dataset, titles=titles, users=0, dim=dim, seed=SEED, progress=progress)
+        kind: FloatName = "float16" if plan.came_as_float16() else "float32"
+        write_synthetic(dataset, titles=titles, users=0, dim=dim, seed=SEED, media_dtype=kind, progress=progress)
         config = Config(index=config.index, device=config.device, output=config.output).of(dataset)
     if not config.device.float16:
         config = config.model_copy(update={"device": config.device.model_copy(update={"kind": "auto"})})

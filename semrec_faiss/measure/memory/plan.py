@@ -27,6 +27,7 @@ class MemoryPlan:
         batch: queries searched at once.
         k: titles per query.
         limit_bytes: what the largest catalogue must fit; the machine's memory and the GPU's by default.
+        float16: whether the titles come as float16; by default as the dataset's do, and made ones as float32.
     """
 
     config: Config
@@ -35,6 +36,7 @@ class MemoryPlan:
     batch: int = 10_000
     k: int = 10
     limit_bytes: int | None = None
+    float16: bool = False
 
     def shape(self) -> tuple[int, int]:
         """Return titles and dim, each as given or else as the dataset has it.
@@ -93,7 +95,9 @@ class MemoryPlan:
             )
 
     def came_as_float16(self) -> bool:
-        """Tell whether the titles of the dataset are float16; made ones are float32."""
+        """Tell whether the titles come as float16: as it is said, or else as the dataset has them."""
+        if self.float16:
+            return True
         folder = self.config.dataset.folder
         if folder is None or (self.titles is not None and self.dim is not None):
             return False

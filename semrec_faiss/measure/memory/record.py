@@ -60,6 +60,7 @@ class MemoryReport(Document):
     dim: AtLeastOne
     batch: AtLeastOne
     k: AtLeastOne
+    float16: bool = False
     index: dict[str, JsonValue]
     prediction: dict[Literal["cpu", "gpu"], DevicePrediction]
     gpu_users_bytes: Count | None = None

@@ -45,6 +45,7 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         "dim": dim,
         "batch": plan.batch,
         "k": plan.k,
+        "float16": plan.came_as_float16(),
         "index": plan.config.index.model_dump(mode="json"),
         "prediction": _predictions(plan, devices, titles, dim),
     }
