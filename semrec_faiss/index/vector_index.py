@@ -164,6 +164,11 @@ class VectorIndex(FaissIndex):
             return np.ascontiguousarray(originals[chosen])
         return self.cpu_index.reconstruct_batch(chosen) if len(chosen) else np.empty((0, self.dim), np.float32)
 
+    def block(self, first: int, last: int) -> Vectors:
+        """Return the vectors of rows ``first`` to ``last`` - 1, only to be read: float32 (last - first, dim)."""
+        originals = self._exact_vectors()
+        return self.vectors(np.arange(first, last)) if originals is None else originals[first:last]
+
     def _exact_vectors(self) -> Vectors | None:
         with self._originals_lock:
             if self._originals is None:

@@ -13,7 +13,7 @@ from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products, rounding_error, settled
-from semrec_faiss.index.cpu.products import best_of_one
+from semrec_faiss.index.cpu.products import best_of_one, products_of_one
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
@@ -250,12 +250,12 @@ def count_before(index: VectorIndex, query: Vectors, row: int, score: np.float32
     left[left_out] = False
     before = 0
     for start in range(0, index.count, SCAN_ROWS):
-        rows = np.flatnonzero(left[start : start + SCAN_ROWS]) + start
-        vectors = index.vectors(rows)
+        some = left[start : start + SCAN_ROWS]
+        vectors = index.block(start, start + len(some))
         # One difference decides, of float64: rounded in two ways, a title could be counted twice, or not at all.
-        ahead = (vectors @ query).astype(np.float64) - float(score)
-        near = np.flatnonzero(np.abs(ahead) <= slack)
-        before += int(np.count_nonzero(ahead > slack))
+        ahead = products_of_one(query[None, :], vectors).astype(np.float64) - float(score)
+        near = np.flatnonzero(some & (np.abs(ahead) <= slack))
+        before += int(np.count_nonzero(some & (ahead > slack)))
         settled = inner_products(query[None, :], vectors[near][None])[0]
-        before += int(np.count_nonzero((settled > score) | ((settled == score) & (rows[near] < row))))
+        before += int(np.count_nonzero((settled > score) | ((settled == score) & (near + start < row))))
     return before

@@ -14,6 +14,7 @@ from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.cpu.exact import SCAN_ROWS, VectorsOf, rounding_error, wide_products
+from semrec_faiss.index.cpu.products import products_of_one
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import Stage, TopK
@@ -109,7 +110,9 @@ class Likeness:
 
     def _cosines(self, asked: LikenessQuery) -> tuple[Values, Values]:
         """Compare all titles as float32 does, and bound what its rounding adds or takes: float64 (titles,) each."""
-        products = np.concatenate([part @ asked.query for part in self._parts(asked.by)]).astype(np.float64)
+        query = np.zeros((1, self._searcher.index.dim), np.float32)
+        query[0, self._columns(asked.by)] = asked.query  # noughts add nothing, and no rounding
+        products = np.concatenate([products_of_one(query, block) for block in self._blocks()]).astype(np.float64)
         lengths, dim = self._lengths(asked.by), len(asked.query)
         error = float(rounding_error(asked.query[None, :], 1.0)[0]) + dim * np.finfo(np.float32).tiny / lengths
         return products / lengths, 2 * error  # once more for what is rounded afterwards
@@ -129,6 +132,10 @@ class Likeness:
         return rows[best], exact[best]
 
     def _parts(self, by: VectorPart) -> Iterator[Vectors]:
-        columns, index = self._columns(by), self._searcher.index
+        columns = self._columns(by)
+        return (block[:, columns] for block in self._blocks())
+
+    def _blocks(self) -> Iterator[Vectors]:
+        index = self._searcher.index
         for first in range(0, index.count, SCAN_ROWS):
-            yield index.vectors(np.arange(first, min(first + SCAN_ROWS, index.count)))[:, columns]
+            yield index.block(first, min(first + SCAN_ROWS, index.count))

@@ -242,6 +242,7 @@ def test_a_query_that_was_completed_does_not_change_its_neighbours(small: Built)
 def test_the_vectors_are_had_back_as_they_were_added(built: Built) -> None:
     rows = [0, 17, 4039, 17]
     np.testing.assert_array_equal(built.index.vectors(rows), built.titles[rows].astype(np.float32))
+    np.testing.assert_array_equal(built.index.block(17, 31), built.titles[17:31].astype(np.float32))
     assert built.index.vectors([]).shape == (0, DIM)
     assert built.index.vectors(np.array([3])).dtype == np.float32
     assert (built.index.count, built.index.dim) == (4040, DIM)

@@ -79,7 +79,9 @@ def test_the_longest_of_all_users(twins: Recommender) -> None:
 def test_a_title_at_the_edge_of_rounding_is_counted_once(norm: float) -> None:
     vectors = (1 + np.arange(12, dtype=np.float32) * np.float32(2**-23))[:, None]  # each next to the one before
     index: Any = SimpleNamespace(
-        count=12, vectors=lambda rows: vectors[rows], rounding_error=lambda query: rounding_error(query, norm)
+        count=12,
+        block=lambda first, last: vectors[first:last],
+        rounding_error=lambda query: rounding_error(query, norm),
     )
     for row in range(12):
         before = count_before(index, np.ones(1, np.float32), row, vectors[row, 0], np.empty(0, np.int64))

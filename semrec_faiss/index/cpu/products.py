@@ -156,7 +156,7 @@ def best_of_one(query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]
     Returns:
         scores float32 and rows int64 (1, k), best first, ties by row.
     """
-    scores = _products(query, vectors)
+    scores = products_of_one(query, vectors)
     blocks = len(scores) // SCORE_BLOCK
     if k < blocks:
         maxima = scores[: blocks * SCORE_BLOCK].reshape(blocks, SCORE_BLOCK).max(axis=1)
@@ -167,10 +167,11 @@ def best_of_one(query: Vectors, k: int, vectors: Vectors) -> tuple[Scores, Rows]
     return scores[best][None, :], best[None, :].astype(np.int64)
 
 
-def _products(query: Vectors, vectors: Vectors) -> Scores:
-    """Multiply all vectors with one query.
+def products_of_one(query: Vectors, vectors: Vectors) -> Scores:
+    """Multiply vectors, float32 (count, dim), C-contiguous, with one query, float32 (1, dim): float32 (count,).
 
-    By FAISS, in threads: a mapped index file holds its vectors at odd addresses, and numpy would copy them all first.
+    By FAISS, in threads of ours: a mapped index file holds its vectors at odd addresses, and numpy would copy them all
+    first; its threads would wait for those of others, too.
     """
     faiss = load_faiss()
     scores = np.empty(len(vectors), np.float32)

@@ -91,6 +91,10 @@ class SegmentedIndex(VectorIndex):
         base = super()._flat()
         return None if base is None else cast("Vectors", JoinedVectors(base, self._base_rows, self._fresh))
 
+    def block(self, first: int, last: int) -> Vectors:
+        """Return the vectors of the rows from ``first`` to ``last`` - 1: float32 (last - first, dim)."""
+        return self.vectors(np.arange(first, last))
+
     def vectors(self, rows: Rows | list[int]) -> Vectors:
         """Return the vectors of ``rows`` as they were added: float32 (len(rows), dim)."""
         return gathered(np.asarray(rows, dtype=np.int64), self._base_rows, self._fresh, super().vectors)

@@ -281,6 +281,7 @@ def test_metadata_changes_without_vectors_and_new_titles_need_them(tmp_path: Pat
     recommender = Recommender.open(index)
     assert recommender.titles.find("Another name") == 59
     np.testing.assert_array_equal(recommender.index.vectors([59]), vector)
+    np.testing.assert_array_equal(recommender.index.block(55, 60), recommender.index.vectors(range(55, 60)))
     assert [one.media_id for one in recommender.search(vector[0], 5, where="prize IS NOT NULL")[0]] == ["m00007"]
     with pytest.raises(DataError, match="1 titles are new, such as 'new', and there are no vectors"):
         update_index(index, Change(write_folder(changed, {"new": (record, vector[0])}, with_vectors=False)))
