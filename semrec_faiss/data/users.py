@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ class History:
     ratings: NDArray[np.float32] | None = None
     timestamps: NDArray[np.int64] | None = None
     ignored: int = 0
+
+    @cached_property
+    def is_rated(self) -> bool:
+        """Whether anything is known of ratings."""
+        return self.ratings is not None and not bool(np.isnan(self.ratings).all())
 
     def take(self, users: NDArray[np.integer[Any]]) -> History:
         """Return what some users, int64 (some,), have seen, in the order asked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +14,10 @@ from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.vector_index import VectorIndex
-from semrec_faiss.measure.evaluate.baselines import top
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors
+from semrec_faiss.search.profile.merging import blocks_of_users, merged
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k
 
@@ -70,20 +69,17 @@ class ListMaker:
         prior = self._prior(split, profile) if profile.popularity else None
         lists = np.full((len(users), LENGTH), -1, np.int64)
         looked_at = self._index.count if prior is not None and self._can_scan else fetch
-        for block in _blocks(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
+        for block in blocks_of_users(queries.offsets, max(1, BLOCK_CELLS // looked_at)):
             seen = [np.unique(split.known.rows[split.known.part(user)]).tolist() for user in users[block].tolist()]
             offsets = queries.offsets[block.start : block.stop + 1]
             exclusions = Exclusions.of(seen).take(np.repeat(np.arange(len(seen)), np.diff(offsets)))
             own = np.ascontiguousarray(queries.vectors[offsets[0] : offsets[-1]])
             restriction = Restriction(self._index.count, split.candidates, exclusions)
             rows, scores = self.find(own, restriction, fetch, is_pool=prior is not None)
-            for position, first, last in zip(
-                range(block.start, block.stop), offsets[:-1] - offsets[0], offsets[1:] - offsets[0], strict=True
-            ):
-                found, values = rows[first:last], scores[first:last].astype(np.float64)
-                if prior is not None:
-                    found, values = _best_of_each(found, values + prior[np.maximum(found, 0)], LENGTH)
-                lists[position] = merge_lists(found, values, LENGTH, profile.merge)
+            values = scores.astype(np.float64)
+            if prior is not None:
+                values += prior[np.maximum(rows, 0)]
+            lists[block], _ = merged(rows, values, np.diff(offsets), LENGTH, profile.merge)
             progress("searching", block.stop, len(users))
         return lists
 
@@ -139,16 +135,6 @@ def queries_key(profile: Profile) -> tuple[Any, ...]:
     return (profile.weights, profile.liked, *lives, profile.interests)
 
 
-def _blocks(offsets: Rows, most: int) -> Iterator[slice]:
-    """Yield runs of users with at most ``most`` queries together, or one user with more."""
-    first, users = 0, len(offsets) - 1
-    while first < users:
-        last = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
-        last = min(max(last, first + 1), users)
-        yield slice(first, last)
-        first = last
-
-
 def _scan(queries: Vectors, titles: Vectors, restriction: Restriction, fetch: int) -> tuple[Rows, Vectors]:
     """Return the ``fetch`` best titles that it may return, in the order of rows; -1 and -inf where there are fewer."""
     scores = queries @ titles.T
@@ -162,15 +148,3 @@ def _scan(queries: Vectors, titles: Vectors, restriction: Restriction, fetch: in
         rows = np.sort(np.argpartition(-scores, fetch - 1, axis=1)[:, :fetch], axis=1)
         scores = np.take_along_axis(scores, rows, axis=1)
     return np.where(np.isneginf(scores), -1, rows), scores
-
-
-def _best_of_each(rows: Rows, scores: Values, k: int) -> tuple[Rows, Values]:
-    """Take the k best titles of each interest, best first, from pools in the order of rows."""
-    width = min(k, rows.shape[1])
-    best_rows = np.full((len(rows), width), -1, np.int64)
-    best_scores = np.full((len(rows), width), -np.inf)
-    for interest, (own, value) in enumerate(zip(rows, scores, strict=True)):
-        best = top(np.where(own >= 0, value, -np.inf), width)
-        best = best[own[best] >= 0]
-        best_rows[interest, : len(best)], best_scores[interest, : len(best)] = own[best], value[best]
-    return best_rows, best_scores

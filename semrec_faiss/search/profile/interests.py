@@ -1,4 +1,4 @@
-"""What a user likes as several vectors, and the lists that these find as one."""
+"""What a user likes as several vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.faiss_threads import one_core
 
 TITLES_AN_INTEREST = 2
 """A user has at most one interest for this many liked titles."""
@@ -34,35 +35,25 @@ def interest_vectors(vectors: Vectors, weights: Values, interests: int, seed: in
     if wanted == 1:
         mean = (weights @ wide)[None, :] / np.abs(weights).sum()
         return (mean, np.array([weights[positive].sum()])) if np.linalg.norm(mean) > 1e-9 else (mean[:0], np.empty(0))
-    faiss = load_faiss()
-    kmeans = faiss.Kmeans(
-        vectors.shape[1], wanted, niter=_ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1
-    )
-    chosen = np.ascontiguousarray(vectors[positive])
-    kmeans.train(chosen, weights=weights[positive].astype(np.float32))
-    _, nearest = kmeans.index.search(chosen, 1)
-    sums = np.zeros((wanted, vectors.shape[1]))
-    np.add.at(sums, nearest[:, 0], weights[positive, None] * wide[positive])
-    heaviness = np.bincount(nearest[:, 0], weights=weights[positive], minlength=wanted).astype(np.float64)
-    order = [c for c in np.argsort(-heaviness, kind="stable") if np.linalg.norm(sums[c]) > 1e-9]
+    nearest = _clusters(np.ascontiguousarray(vectors[positive]), weights[positive], wanted, seed)
+    weighted = weights[positive, None] * wide[positive]
+    sums = np.stack([weighted[nearest == cluster].sum(axis=0) for cluster in range(wanted)])
+    heaviness = np.bincount(nearest, weights=weights[positive], minlength=wanted).astype(np.float64)
+    order = np.argsort(-heaviness, kind="stable")
+    order = order[np.linalg.norm(sums[order], axis=1) > 1e-9]
     return sums[order] / heaviness[order, None], heaviness[order]
 
 
-def merge_lists(rows: Rows, scores: Values, k: int, merge: str) -> Rows:
-    """Make one list of those of a user's interests: int64 (k,), best first, no title twice; -1 after the last.
+def _clusters(vectors: Vectors, weights: Values, wanted: int, seed: int) -> Rows:
+    """Tell to which of ``wanted`` clusters each of a user's titles belongs, by spherical k-means: int64 (n,).
 
-    Args:
-        rows: int64 (interests, pool), best first, heaviest interest first; -1 where there is none.
-        scores: float64 (interests, pool).
-        k: how many titles.
-        merge: ``score`` or ``turns``; see `Profile`.
+    A history is so small that other cores would be waited for longer than they work.
     """
-    if merge == "turns":
-        flat = rows.T.ravel()
-    else:
-        keys = np.where(rows >= 0, scores, -np.inf).ravel()
-        flat = rows.ravel()[np.lexsort((rows.ravel(), -keys))]
-    flat = flat[flat >= 0]
-    _, first = np.unique(flat, return_index=True)
-    best = flat[np.sort(first)][:k]
-    return np.concatenate((best, np.full(k - len(best), -1, np.int64)))
+    faiss = load_faiss()
+    settings = faiss.ClusteringParameters()
+    settings.niter, settings.spherical, settings.seed, settings.min_points_per_centroid = _ITERATIONS, True, seed, 1
+    clustering, centroids = faiss.Clustering(vectors.shape[1], wanted, settings), faiss.IndexFlatIP(vectors.shape[1])
+    with one_core():
+        clustering.train(vectors, centroids, weights.astype(np.float32))
+        _, nearest = centroids.search(vectors, 1)
+    return np.asarray(nearest[:, 0])

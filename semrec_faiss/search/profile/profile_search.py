@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from semrec_faiss.arrays import Mask, Rows, Scores, Values, Vectors
+from semrec_faiss.arrays import Mask, Rows, Values, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
@@ -19,7 +20,9 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
-from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors
+from semrec_faiss.search.profile.merging import merged
+from semrec_faiss.search.restricted.allowed import take_first
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.topk import Strategy
 from semrec_faiss.search.searcher import Searcher
@@ -96,11 +99,11 @@ class ProfileSearch:
                 self._likes[liked] = np.bincount(rows, minlength=self._searcher.index.count)
             return self._likes[liked]
 
-    def weighed(self, user: int, profile: Profile) -> tuple[Rows, Values]:
-        """Return the titles that a user has seen and the weight of each: int64 and float64 (n,)."""
-        _ = self.history  # says so where there is none
-        own = self._users.history_of(user)
-        return own.rows.astype(np.int64), profile_weights(own, profile)
+    def weighed(self, users: Rows, profile: Profile) -> Weighed:
+        """Return the titles that users, int64 (users,), have seen, and the weight of each."""
+        seen = self.history.take(users)
+        weights = profile_weights(seen, profile, is_rated=self.history.is_rated)
+        return Weighed(seen.offsets, seen.rows.astype(np.int64), weights)
 
     def run(self, users: Rows, profile: Profile, wish: Wish, exclusions: Exclusions | None) -> tuple[TopK, Mask]:
         """Find what ``wish`` asks for.
@@ -122,16 +125,14 @@ class ProfileSearch:
         blocks = [users[first : first + step] for first in range(0, len(users), step)] or [users]
         found = []
         for number, block in enumerate(blocks):
-            positions = np.arange(number * step, number * step + len(block))
-            mine = None if exclusions is None else exclusions.take(positions)
-            tastes = [self.weighed(user, profile) for user in block.tolist()]
-            found.append(self._block(tastes, profile, wish, mine))
+            mine = _taken(exclusions, np.arange(number * step, number * step + len(block)))
+            found.append(self._block(self.weighed(block, profile), profile, wish, mine))
         lists = [one for one, _ in found]
         return _joined(lists), np.concatenate([unknown for _, unknown in found])
 
     def for_taste(self, rows: Rows, weights: Values, profile: Profile, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find what ``wish`` asks for, for somebody who is no user; ``weights`` as `profile_weights` has them."""
-        return self._block([(rows, weights)], profile, wish, exclusions)[0]
+        return self._block(Weighed(np.array([0, len(rows)]), rows, weights), profile, wish, exclusions)[0]
 
     def _fetch(self, profile: Profile, wish: Wish, size: int) -> int:
         """Return how many titles an interest is searched for where ``size`` are to be chosen from."""
@@ -145,47 +146,49 @@ class ProfileSearch:
         return max(1, BLOCK_CELLS // (self._fetch(profile, wish, size) * profile.interests))
 
     def _block(
-        self,
-        tastes: Sequence[tuple[Rows, Values]],
-        profile: Profile,
-        wish: Wish,
-        exclusions: Exclusions | None,
+        self, weighed: Weighed, profile: Profile, wish: Wish, exclusions: Exclusions | None
     ) -> tuple[TopK, Mask]:
-        index = self._searcher.index
-        made = [interest_vectors(index.vectors(rows), weights, profile.interests, SEED)[0] for rows, weights in tastes]
-        vectors = np.concatenate([np.empty((0, index.dim)), *made])
-        queries = index.prepare(vectors) if len(vectors) else vectors.astype(np.float32)
-        asked = _Interests(queries, np.array([len(own) for own in made], dtype=np.int64))
+        asked = self._interests(weighed, profile)
 
         def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
             plain = replace(wish, k=size, variety=Variety(), strategy=strategy)
+            # Of all that was fetched a varied list is chosen, and of a plain one no more is looked at.
+            width = size if wish.variety.is_plain else self._fetch(profile, plain, size)
             step = self._users_at_once(profile, plain, size)  # fewer than a block's users where pools have grown
             parts = [at[first : first + step] for first in range(0, len(at), step)] or [at]
             return _joined(
-                [
-                    self._pool(asked.take(part), profile, plain, None if exclusions is None else exclusions.take(part))
-                    for part in parts
-                ]
+                [self._pool(asked.take(part), profile, plain, width, _taken(exclusions, part)) for part in parts]
             )
 
-        return self._searcher.chosen(len(tastes), wish, pool), asked.counts == 0
+        return self._searcher.chosen(len(asked.counts), wish, pool), asked.counts == 0
 
-    def _pool(self, asked: _Interests, profile: Profile, plain: Wish, exclusions: Exclusions | None) -> TopK:
-        """Make a list of those of each user's interests, of ``plain.k`` titles at least, or all that match."""
+    def _interests(self, weighed: Weighed, profile: Profile) -> _Interests:
+        """Make the queries of users, one user after another: FAISS clusters one set of titles at a time."""
+        index, made = self._searcher.index, []
+        for first, last in pairwise(weighed.offsets.tolist()):
+            vectors = index.vectors(weighed.rows[first:last])
+            made.append(interest_vectors(vectors, weighed.weights[first:last], profile.interests, SEED)[0])
+        vectors = np.concatenate([np.empty((0, index.dim)), *made])
+        queries = index.prepare(vectors) if len(vectors) else vectors.astype(np.float32)
+        return _Interests(queries, np.array([len(own) for own in made], dtype=np.int64))
+
+    def _pool(
+        self, asked: _Interests, profile: Profile, plain: Wish, width: int, exclusions: Exclusions | None
+    ) -> TopK:
+        """Make a list of those of each user's interests, of ``width`` titles or all that match."""
         fetch = self._fetch(profile, plain, plain.k)
-        plain = replace(plain, k=fetch)
-        pools = self._searcher.run(asked.queries, plain, None if exclusions is None else exclusions.take(asked.owners))
+        pools = self._searcher.run(asked.queries, replace(plain, k=fetch), _taken(exclusions, asked.owners))
         started = time.perf_counter()
         scores = pools.scores.astype(np.float64)
         if profile.popularity:
             scores += self._prior(profile)[np.maximum(pools.rows, 0)]
-        rows, best = _merged(pools.rows, scores, asked.counts, profile.merge)
+        rows, best = merged(pools.rows, scores, asked.counts, width, profile.merge)
         matching = np.zeros(len(asked.counts), np.int64)
         matching[asked.owners] = pools.matching
         result = TopK(rows, best, matching, pools.exact, pools.strategy, list(pools.stages), pools.titles_seen)
         unknown = np.flatnonzero(asked.counts == 0)
         if len(unknown):
-            self.fill_popular(result, unknown, profile.liked, plain, exclusions)
+            self.fill_popular(result, unknown, profile.liked, replace(plain, k=width), exclusions)
         result.stages.append(Stage("profile", len(asked.counts), fetch, (time.perf_counter() - started) * 1e3))
         return result
 
@@ -198,30 +201,27 @@ class ProfileSearch:
         """List the titles that most users like, the same for everybody but for what is excluded; scores count users."""
         restriction = self._searcher.restriction(wish, users, exclusions)
         exclusions = restriction.exclusions
-        counts = self.liked_by(liked)
-        order = np.lexsort((np.arange(len(counts)), -counts))
+        counts = self.liked_by(liked).astype(np.float32)
+        order = np.argsort(-counts, kind="stable")
         if restriction.mask is not None:
             order = order[restriction.mask[order]]
-        k = min(wish.k, self._searcher.index.count)
-        rows = np.full((users, k), -1, np.int64)
-        for place in range(users):
-            mine = (
-                None
-                if exclusions is None
-                else exclusions.rows[exclusions.offsets[place] : exclusions.offsets[place + 1]]
-            )
-            first = order if mine is None else order[~np.isin(order, mine)]
-            rows[place, : len(first[:k])] = first[:k]
-        scores = np.where(rows >= 0, counts[np.maximum(rows, 0)], -np.inf).astype(np.float32)
+        most = 0 if exclusions is None else int(exclusions.counts.max(initial=0))
+        lists = TopK.empty(users, min(wish.k, self._searcher.index.count), exact=True)
+        order = order[: lists.rows.shape[1] + most]
+        step = max(1, BLOCK_CELLS // max(1, len(order)))
+        for first in range(0, users, step):
+            block = np.arange(first, min(first + step, users))
+            rows = np.broadcast_to(order, (len(block), len(order)))
+            keep = restriction.take(block).allows(rows)
+            take_first(rows, np.broadcast_to(counts[order], rows.shape), keep, block, lists)
         matching = restriction.allowed - restriction.excluded_counts(users)
-        return TopK(rows, scores, np.asarray(matching, dtype=np.int64), True, "popular", [])
+        return replace(lists, matching=np.asarray(matching, dtype=np.int64), strategy="popular")
 
     def fill_popular(self, lists: TopK, unknown: Rows, liked: float, wish: Wish, exclusions: Exclusions | None) -> None:
         """Put popular titles, in place, where nothing is known: at the positions ``unknown`` of a batch."""
 
         def pool(at: Rows, size: int, strategy: Strategy) -> TopK:
-            mine = None if exclusions is None else exclusions.take(unknown[at])
-            return self._popular(len(at), liked, replace(wish, k=size), mine)
+            return self._popular(len(at), liked, replace(wish, k=size), _taken(exclusions, unknown[at]))
 
         found = self._searcher.chosen(len(unknown), wish, pool)
         width = lists.rows.shape[1]
@@ -230,6 +230,21 @@ class ProfileSearch:
         lists.matching[unknown] = found.matching
         known = len(unknown) < len(lists.rows)
         lists.strategy = f"{lists.strategy}+popular" if known else "popular"
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What users have seen; user i's is from ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Attributes:
+        offsets: int64 (users + 1,).
+        rows: int64 (n,), titles.
+        weights: float64 (n,), from `profile_weights`.
+    """
+
+    offsets: Rows
+    rows: Rows
+    weights: Values
 
 
 @dataclass(frozen=True)
@@ -255,30 +270,8 @@ class _Interests:
         return _Interests(self.queries[mine], self.counts[users])
 
 
-def _merged(rows: Rows, scores: Values, counts: Rows, merge: str) -> tuple[Rows, Scores]:
-    """Make one list a user of those of the interests: int64 and float32 (users, pool)."""
-    width = rows.shape[1]
-    lists = np.full((len(counts), width), -1, np.int64)
-    best = np.full((len(counts), width), -np.inf, np.float32)
-    bounds = np.concatenate(([0], np.cumsum(counts)))
-    for place, (first, last) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
-        if first == last:
-            continue
-        order = np.argsort(-np.where(rows[first:last] >= 0, scores[first:last], -np.inf), axis=1, kind="stable")
-        own = np.take_along_axis(rows[first:last], order, axis=1)
-        values = np.take_along_axis(scores[first:last], order, axis=1)
-        lists[place] = merge_lists(own, values, width, merge)
-        best[place] = _best_scores(lists[place], own, values)
-    return lists, best
-
-
-def _best_scores(chosen: Rows, rows: Rows, scores: Values) -> Scores:
-    """Return each chosen title's best score of all interests; -inf where there is none."""
-    flat, values = rows.ravel(), np.where(rows >= 0, scores, -np.inf).ravel()
-    order = np.lexsort((-values, flat))
-    flat, values = flat[order], values[order]
-    at = np.minimum(np.searchsorted(flat, chosen), len(flat) - 1)
-    return np.where(chosen >= 0, values[at], -np.inf).astype(np.float32)
+def _taken(exclusions: Exclusions | None, queries: Rows) -> Exclusions | None:
+    return None if exclusions is None else exclusions.take(queries)
 
 
 def _joined(lists: Sequence[TopK]) -> TopK:

@@ -102,10 +102,8 @@ def _settled_among(
     """
     error = index.rounding_error(queries)
     goes_on = nearly_equal(scores[:, k - 1 : k], scores[:, -1:], error)[:, 0]
-    if index.device.gpus or k > MOST_RESCORED:
+    if index.device.gpus:
         best_scores, best_rows = ties_rescored(queries, scores, rows, k, error, index.vectors)
-        if not index.device.gpus:
-            best_scores = _rescored(index, queries, best_rows)
     else:
         best_scores, best_rows = rescore(queries, rows, k, index.vectors)
     return best_scores, best_rows, goes_on

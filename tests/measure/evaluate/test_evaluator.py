@@ -251,8 +251,6 @@ def test_a_pool_of_an_exact_index_is_what_its_search_finds(
 def test_users_are_taken_in_blocks_of_so_many_queries(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = list_maker._blocks(np.array([0, 3, 3, 5, 20, 21, 22]), 5)
-    assert [(block.start, block.stop) for block in blocks] == [(0, 3), (3, 4), (4, 6)]
     plan = Evaluation(index[0], held_out=2, liked=3.5, changes={"interests": 3, "popularity": 0.2})
     at_once = evaluate_index(plan)["methods"]
     monkeypatch.setattr(list_maker, "BLOCK_CELLS", 1000)

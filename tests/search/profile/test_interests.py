@@ -1,10 +1,10 @@
-"""What a user likes as several vectors, and their lists as one."""
+"""What a user likes as several vectors."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors
 
 
 def test_one_interest_is_the_weighted_mean() -> None:
@@ -30,11 +30,3 @@ def test_interests_are_the_clusters_heaviest_first() -> None:
         np.testing.assert_allclose(mean / np.linalg.norm(mean), own / np.linalg.norm(own), atol=1e-6)
     few, _ = interest_vectors(vectors[:5], np.ones(5), 8, 7)
     assert len(few) == 2  # two titles an interest at least
-
-
-def test_lists_of_interests_become_one() -> None:
-    rows = np.array([[3, 1, 4, -1], [1, 5, 9, 2]])
-    scores = np.array([[0.9, 0.8, 0.1, -np.inf], [0.85, 0.5, 0.4, 0.3]])
-    assert merge_lists(rows, scores, 8, "score").tolist() == [3, 1, 5, 9, 2, 4, -1, -1]
-    assert merge_lists(rows, scores, 5, "turns").tolist() == [3, 1, 5, 4, 9]
-    assert merge_lists(rows[:0], scores[:0], 2, "score").tolist() == [-1, -1]

@@ -24,7 +24,8 @@ from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluato
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.search.export import export_all_users
-from semrec_faiss.search.profile.interests import interest_vectors, merge_lists
+from semrec_faiss.search.profile.interests import interest_vectors
+from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
 from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
@@ -123,13 +124,15 @@ def test_interests_and_popularity_by_brute_force(
     search = ProfileSearch(recommender.searcher, recommender.users)
     likes = np.log1p(search.liked_by(4.0))
     for user in range(0, 40, 7):
-        rows, weights = search.weighed(user, Profile())
+        weighed = search.weighed(np.array([user]), Profile())
+        rows, weights = weighed.rows, weighed.weights
         np.testing.assert_allclose(weights, [(star - 1) / 4 for _, star, _ in sorted(rated_index.ratings[user])])
         vectors, _ = interest_vectors(recommender.index.vectors(rows), weights, interests, SEED)
         scores = recommender.index.prepare(vectors) @ rated_index.unit.T + popularity * likes / likes.max()
         scores[:, rows] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
-        expected = merge_lists(order, np.take_along_axis(scores, order, axis=1), 9, merge)
+        values = np.take_along_axis(scores, order, axis=1).astype(np.float64)
+        (expected,), _ = merged(order, values, np.array([len(order)]), 9, merge)
         answer = recommender.recommend(recommender.users.ids[user], 9, profile=changes)
         best = scores.max(axis=0)
         np.testing.assert_allclose(best[answer.rows], best[expected], atol=1e-5)
@@ -138,6 +141,19 @@ def test_interests_and_popularity_by_brute_force(
             assert (np.diff(answer.scores) <= 1e-6).all()
         varied = recommender.recommend(recommender.users.ids[user], 5, profile=changes, max_per={"year": 1})
         assert len({result.year for result in varied}) == 5
+
+
+@pytest.mark.parametrize("merge", ["score", "turns"])
+@pytest.mark.parametrize("wish", [{}, {"where": "'Drama' IN genres"}, {"diversity": 0.3}, {"max_per": {"year": 1}}])
+def test_many_users_are_answered_as_one_by_one(learned: Path, merge: str, wish: dict[str, Any]) -> None:
+    recommender = Recommender.open(learned / "index")
+    profile = {"interests": 3, "popularity": 0.02, "merge": merge}
+    together = recommender.recommend(recommender.users.ids, 12, profile=profile, **wish)
+    for user, answer in zip(recommender.users.ids, together, strict=True):
+        alone = recommender.recommend(user, 12, profile=profile, **wish)
+        assert alone.rows.tolist() == answer.rows.tolist()
+        assert alone.scores.tolist() == answer.scores.tolist()
+        assert (alone.matching, alone.query.get("popular", False)) == (answer.matching, answer.query["popular"])
 
 
 @pytest.mark.parametrize(
@@ -311,3 +327,19 @@ def test_the_commands(learned: Path, semrec: Semrec) -> None:
     assert code == 0
     profile = Recommender.open(learned / "again").saved.config.profile
     assert profile == Profile(weights="liked", half_life=5.0, interests=2)
+
+
+def test_who_rates_nothing_where_others_do_likes_nothing_whatever_the_profile() -> None:
+    """A title that is seen and not rated counts as one rated 3, in a user's vector and in what is searched by."""
+    did = [{"user": "rates", "item": f"row_{row}", "rating": 5.0} for row in range(4)]
+    did += [{"user": "watches", "item": f"row_{row}", "rating": None} for row in (5, 6, 7, 8)]
+    vectors = np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32)
+    profile = {"weights": "liked", "half_life": None}
+    recommender = Recommender.from_arrays(vectors, interactions=did, config={"profile": profile})
+    for changes in ({}, {"interests": 2}, {"popularity": 0.1}):
+        answer = recommender.recommend("watches", 3, profile=profile | changes)
+        assert (answer.query["popular"], answer.rows.tolist()) == (True, [0, 1, 2])
+    without = [one | {"rating": None} for one in did]
+    recommender = Recommender.from_arrays(vectors, interactions=without, config={"profile": profile})
+    for changes in ({}, {"interests": 2}, {"popularity": 0.1}):
+        assert "popular" not in recommender.recommend("watches", 3, profile=profile | changes).query
