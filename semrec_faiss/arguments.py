@@ -116,9 +116,14 @@ def mapping_of(value: Any, what: str) -> dict[str, Any]:
 
 
 def array_of(value: Any, what: str) -> NDArray[Any]:
-    """Return ``value`` as numpy has it; raises UsageError where it is ragged, of no type of numpy's, or masked."""
+    """Return ``value`` as numpy has it; raises UsageError where it is ragged, of no type of numpy's, or masked.
+
+    A column of a frame holds a vector in each value, which numpy leaves alone: these become the rows of an array.
+    """
     try:
         array = np.asarray(value)
+        if array.dtype == object and array.ndim == 1 and len(array):
+            array = np.stack(array.tolist())
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UsageError(f"{what} are not an array of numbers: {error}", fix="give a numpy array of floats") from error
     if masked := _masked_values(value):

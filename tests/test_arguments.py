@@ -242,6 +242,19 @@ def test_an_export_refuses_wrong_types(numbered: Recommender, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def a_column_of(*values: Any) -> np.ndarray:
+    """Make what numpy makes of a column of a frame."""
+    column = np.empty(len(values), object)
+    column[:] = [None if value is None else np.array(value, np.float32) for value in values]
+    return column
+
+
+def test_a_column_of_vectors_is_an_array_of_them(numbered: Recommender) -> None:
+    vectors = np.eye(2, DIM, dtype=np.float32) + 1
+    found = numbered.search(a_column_of(*vectors), 1)
+    assert [answer.results for answer in found] == [answer.results for answer in numbered.search(vectors, 1)]
+
+
 class Odd:
     """What numpy cannot take, as a tensor with a gradient or of bfloat16."""
 
@@ -254,6 +267,8 @@ class Odd:
     [
         (Odd(), "not an array of numbers: call detach first"),
         ([[1.0] * DIM, [1.0]], "not an array of numbers: .*inhomogeneous"),
+        (a_column_of([1.0] * DIM, [1.0]), "not an array of numbers: all input arrays must have the same shape"),
+        (a_column_of([1.0] * DIM, None), "not an array of numbers: "),
         (np.ma.masked_array(np.ones((2, DIM), np.float32), mask=np.eye(2, DIM, dtype=bool)), "hold 2 masked values"),
     ],
 )

@@ -30,7 +30,8 @@ def build(
     Tables are pandas or polars DataFrames, Arrow tables, dicts of columns, lists of dicts, or paths of files.
 
     Args:
-        vectors: float (n, d), a row for each title; a frame of numbers; None where ``metadata`` has a column of them.
+        vectors: float (n, d), a row for each title; a series of vectors; a frame of numbers; None where ``metadata``
+            has a column of them.
         metadata: a table with a row for each vector; None: titles are named by their row.
         users: a table of user ids and vectors, or a dict of vectors by id.
         interactions: a table of who did what: user, item, and rating and time where they are known. Without ``users``

@@ -40,11 +40,22 @@ def nearest(query: np.ndarray, leave_out: set[int], k: int) -> list[str]:
         (VECTORS.astype(np.float64), pd.DataFrame(SONGS)),
         (VECTORS, pl.DataFrame(SONGS)),
         (pd.DataFrame(VECTORS), pa.table(SONGS)),
+        (pd.DataFrame({"embedding": list(VECTORS)}), SONGS),
+        (pd.DataFrame({"embedding": list(VECTORS)})["embedding"], pd.DataFrame(SONGS)),
+        (pd.Series(list(VECTORS), index=[9] * COUNT).to_numpy(), SONGS),
+        (pl.Series(VECTORS.tolist()), SONGS),
+        (pl.Series(VECTORS), SONGS),
+        (pa.array(VECTORS.tolist(), pa.list_(pa.float32())), SONGS),
+        (None, {**SONGS, "embedding": pl.Series(VECTORS)}),
         (None, pl.DataFrame({**SONGS, "embedding": VECTORS})),
         (None, pd.DataFrame({**SONGS, "embedding": list(VECTORS)})),
         (VECTORS, [{"sku": sku, "name": name} for sku, name in zip(*SONGS.values(), strict=True)]),
     ],
-    ids=["dict", "pandas", "polars", "frame of numbers", "polars with vectors", "pandas with vectors", "records"],
+    ids=[
+        *("dict", "pandas", "polars", "frame of numbers", "frame of vectors", "pandas series", "array of arrays"),
+        *("polars series", "polars series of arrays", "arrow", "dict with a series", "polars with vectors"),
+        *("pandas with vectors", "records"),
+    ],
 )
 def test_whatever_holds_the_titles_gives_the_same_answers(vectors: Any, metadata: Any) -> None:
     recommender = Recommender.from_arrays(vectors, metadata)

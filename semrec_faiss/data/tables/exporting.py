@@ -17,6 +17,7 @@ from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.recipe import Recipe, read_recipe
 from semrec_faiss.data.folder.vectors import release_pages
+from semrec_faiss.data.tables.categories import Categories
 from semrec_faiss.data.tables.columns import is_vector
 from semrec_faiss.data.tables.files import BATCH_ROWS
 from semrec_faiss.data.titles.catalog import Catalog
@@ -68,12 +69,16 @@ def export_table(folder: Path, out: Path, progress: Progress = silent) -> Export
     data = find_data_folder(folder, need_vectors=False)
     vectors = open_vectors(data.media_vectors) if data.media_vectors.is_file() else None
     schema, vector, batches = _rows_of(data, vectors)
+    categories = Categories({})
+    if out.suffix.lower() == ".arrow":
+        categories = Categories.found(schema, lambda names: _parquet_batches(data.metadata, names))
+        schema = categories.widened(schema)
     rows = 0
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with one_run_into(out), new_file(out) as file, _writer(file, schema, vector, out) as writer:
             for batch in batches:
-                writer.write_batch(_with_vectors(batch, schema, vector, vectors, rows))
+                writer.write_batch(_with_vectors(batch, schema, categories, vector, vectors, rows))
                 if vectors is not None:
                     release_pages(vectors, rows, rows + batch.num_rows)
                 rows += batch.num_rows
@@ -104,9 +109,9 @@ def _rows_of(data: DataFolder, vectors: NDArray[Any] | None) -> tuple[Any, str |
     return schema, vector, _parquet_batches(data.metadata)
 
 
-def _parquet_batches(path: Path) -> Iterator[Any]:
+def _parquet_batches(path: Path, names: list[str] | None = None) -> Iterator[Any]:
     with closing(pq.ParquetFile(path, pre_buffer=False)) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS)
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=names)
 
 
 def _original(recipe: Recipe, stored: Any, vectors: NDArray[Any] | None) -> tuple[Any, str | None]:
@@ -130,7 +135,9 @@ def _with_column(schema: Any, vectors: NDArray[Any] | None) -> tuple[Any, str | 
     return schema.append(pa.field(name, kind)), name
 
 
-def _with_vectors(batch: Any, schema: Any, vector: str | None, vectors: NDArray[Any] | None, first: int) -> Any:
+def _with_vectors(
+    batch: Any, schema: Any, categories: Categories, vector: str | None, vectors: NDArray[Any] | None, first: int
+) -> Any:
     columns = []
     for field in schema:
         if field.name == vector and vectors is not None:
@@ -139,8 +146,7 @@ def _with_vectors(batch: Any, schema: Any, vector: str | None, vectors: NDArray[
             )
             columns.append(_vector_array(block, field.type))
             continue
-        column = batch.column(field.name)
-        columns.append(column if column.type.equals(field.type) else column.cast(field.type))
+        columns.append(categories.typed(batch.column(field.name), field))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

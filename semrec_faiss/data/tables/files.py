@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
+from semrec_faiss.data.tables.categories import readable_schema
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import TableFiles
 from semrec_faiss.errors import DataError
@@ -81,7 +82,7 @@ class _BinaryTable:
         schemas = []
         for path in files.files:
             with _explained(path), _reader(path, files.format) as (schema, _):
-                schemas.append(schema)
+                schemas.append(readable_schema(schema))
         try:
             self.schema = _unified(schemas)
         except _ERRORS as error:

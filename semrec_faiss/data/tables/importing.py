@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -113,6 +114,7 @@ def write_media(
         vectors = _Vectors(stack.enter_context((folder / MEDIA_VECTORS).open("w+b")), chosen, npy, mistakes)
         kept = schema.remove(schema.get_field_index(chosen)) if chosen is not None else schema
         stored = kept.with_metadata({**(kept.metadata or {}), **plan.recipe.metadata()})
+        _check_writable(table.name, stored)
         writer = stack.enter_context(pq.ParquetWriter(folder / METADATA_TABLE, stored, compression="zstd"))
         rows = 0
         for batch in table.batches(mistakes):
@@ -130,6 +132,18 @@ def write_media(
     if vectors.dim == 0:
         (folder / MEDIA_VECTORS).unlink()
     return ImportedTable(rows, vectors.dim, vectors.dtype, checked.fields, plan.notes)
+
+
+def _check_writable(name: str, schema: Any) -> None:
+    """Refuse, by DataError, the first column whose type Parquet does not have."""
+    for column in schema:
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([column])).close()
+        except pa.ArrowNotImplementedError as error:
+            raise DataError(
+                f"{name}: column {column.name} has type {column.type}, which Parquet does not have",
+                fix="leave the column out, or write it as another type",
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,14 @@ class Interactions:
         self._types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
         for part in ("user", "item"):
             if found[part].startswith(("FLOAT", "DOUBLE")):
-                whole = f"coalesce(TRY_CAST({part} AS HUGEINT) = {part}, false)"
+                told_apart = 2**24 if found[part].startswith("FLOAT") else 2**53
+                whole = f"coalesce(TRY_CAST({part} AS HUGEINT) = {part} AND abs({part}) < {told_apart}, false)"
                 odd = self._one(f"SELECT count(*) FROM {self._file} WHERE {part} IS NOT NULL AND NOT ({whole})")
                 if odd:
                     raise DataError(
-                        f"{name}: column {part} holds {odd:,} numbers that are not whole ids",
-                        fix=f"map another column: --map {part}=COLUMN",
+                        f"{name}: column {part} holds {odd:,} numbers that are not whole ids of less than"
+                        f" {told_apart:,}, from where on floats do not tell them apart",
+                        fix=f"write them as whole numbers or texts, or map another column: --map {part}=COLUMN",
                     )
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
         self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from semrec_faiss.arguments import array_of
+from semrec_faiss.data.tables.categories import readable_schema
 from semrec_faiss.data.tables.columns import is_vector, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -57,6 +58,12 @@ def as_table(value: Any, name: str) -> Table:
 
 def arrow_of(value: Any, name: str) -> Any:
     """Return a pyarrow table of a frame, a mapping of columns or a list of records; raises UsageError otherwise."""
+    table = _arrow_of(value, name)
+    schema = readable_schema(table.schema)
+    return table if schema.equals(table.schema) else table.cast(schema)
+
+
+def _arrow_of(value: Any, name: str) -> Any:
     try:
         if isinstance(value, pa.Table):
             return value
@@ -71,7 +78,10 @@ def arrow_of(value: Any, name: str) -> Any:
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             return pa.Table.from_pylist(value)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise UsageError(f"{name} cannot be read as a table: {error}", fix="give columns of one type each") from error
+        raise UsageError(
+            f"{name} cannot be read as a table: {error}",
+            fix="give columns of one length, of one type each, and with a name of their own",
+        ) from error
     raise UsageError(
         f"{name} is {type(value).__name__}; a table is expected",
         fix="give a pandas or polars DataFrame, an Arrow table, a dict of columns, a list of dicts, or a path",
@@ -81,7 +91,9 @@ def arrow_of(value: Any, name: str) -> Any:
 def _column(values: Any) -> Any:
     if isinstance(values, np.ndarray) and values.ndim == 2:
         return vector_array(values)
-    return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    if hasattr(values, "__arrow_c_stream__"):
+        return pa.chunked_array(values)
+    return values if isinstance(values, pa.Array) else pa.array(values)
 
 
 def vector_array(vectors: Any) -> Any:
@@ -104,7 +116,8 @@ def titles_table(vectors: Any, metadata: Any, vector: str | None = None) -> tupl
     """Join vectors and metadata to one table; return it and its column of vectors, None where that is to be guessed.
 
     Args:
-        vectors: float (n, d); a frame of numbers alone, a column a dimension; or None where the metadata has them.
+        vectors: float (n, d); a series of vectors; a frame of numbers alone, a column a dimension; or None where the
+            metadata has them.
         metadata: a table with a row for each vector; None: titles are named by their row.
         vector: the column of vectors, where that is named.
 
@@ -154,12 +167,10 @@ def _read(table: Table) -> Any:
 
 
 def _numbers(vectors: Any) -> Any:
-    """Return an array as it is, and a frame of numbers as one."""
-    if isinstance(vectors, np.ndarray) or not (
-        hasattr(vectors, "__arrow_c_stream__") or type(vectors).__module__.startswith("pandas.")
-    ):
+    """Return an array or a series as it is, and a frame of numbers, or of vectors alone, as one."""
+    if not hasattr(vectors, "columns"):
         return vectors
     table = arrow_of(vectors, "vectors")
     if table.num_columns == 1 and is_vector(table.schema.field(0).type):
-        return np.array(table.column(0).to_pylist())
-    return np.column_stack([column.to_numpy() for column in table.columns])
+        return table.column(0).to_pylist()
+    return np.column_stack([column.to_numpy() for column in table.columns] or [[]])

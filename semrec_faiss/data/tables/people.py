@@ -117,7 +117,10 @@ def _unfit(user: Any) -> str:
     is_decimal = isinstance(user, Decimal) and user.as_tuple().exponent == 0  # of a column without a fraction
     if isinstance(user, bool) or not (isinstance(user, str | int | float | UUID) or is_decimal):
         return f"is {user!r}; a text or a whole number is expected"
-    return f"{user} is not a whole number" if isinstance(user, float) and not user.is_integer() else ""
+    if isinstance(user, float) and not user.is_integer():
+        return f"{user} is not a whole number"
+    too_large = isinstance(user, float) and abs(user) >= 2**53
+    return f"{user:.0f} is a float, and these do not tell whole numbers of that size apart" if too_large else ""
 
 
 def _problem(user: str, first: int, row: int) -> str:

@@ -20,6 +20,7 @@ from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import update_index
 
+STEAM = 76_561_198_000_000_001  # an account of a shop of games
 VECTORS = np.eye(3, 4, dtype=np.float32)
 SONGS = {"sku": ["a", "b", "c"], "name": ["A", "B", "C"]}
 COVERS = [
@@ -99,10 +100,25 @@ def test_users_numbers_are_the_same_ids_with_and_without_a_fraction() -> None:
     for odd, what in (
         ([7.5, 8.0], "7.5 is not a whole number"),
         ([True, False], "is True; a text"),
+        ([float(STEAM), 8.0], "76561198000000000 is a float, and these do not tell whole numbers of that size apart"),
         (tenths, "is Decimal.*; a text"),
     ):
         with pytest.raises(DataError, match=what):
             Recommender.from_arrays(VECTORS, SONGS, users=users.set_column(0, "user_id", [odd]))
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float64", 2**53), ("float32", 2**24)])
+@pytest.mark.parametrize("part", ["user", "item"])
+def test_floats_that_no_longer_tell_ids_apart_are_none(part: str, dtype: str, least: int) -> None:
+    """A missing value makes floats of a column of ids, after which two of this size may have become one."""
+    numbered = pa.table({"media_id": [str(least - 1), "b", "c"], "title": ["A", "B", "C"]})
+    plays = {"user": [float(least - 1), 7.0], "item": [float(least - 1), 7.0]}
+    known = {name: np.array(ids, dtype) for name, ids in plays.items()}
+    assert len(Recommender.from_arrays(VECTORS, numbered, interactions=known).recommend(str(least - 1), 3)) == 2
+    with pytest.raises(DataError, match=f"column {part} holds 1 numbers that are not whole ids of less than {least:,}"):
+        Recommender.from_arrays(
+            VECTORS, numbered, interactions=known | {part: np.array([float(STEAM), least - 1], dtype)}
+        )
 
 
 @pytest.mark.parametrize(
