@@ -75,7 +75,7 @@ def connect(address: str) -> Any:
     if address.startswith(SCHEME) and importlib.util.find_spec("grpc") is None:
         raise MissingPackageError(
             f"Ray's client, which joins {address}, is not installed",
-            fix="pip install 'ray[client]', or join by HOST:PORT",
+            fix="pip install 'ray[client]'; on a machine of the cluster ray://auto/INDEX, and --ray auto, do without",
         )
     began = time.monotonic()
     try:

@@ -143,7 +143,8 @@ def test_a_proxy_is_not_looked_for_without_rays_client(monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingPackageError, match="Ray's client, which joins ray://host:10001") as told:
         connection.connect("ray://host:10001")
-    assert told.value.fix == "pip install 'ray[client]', or join by HOST:PORT"
+    without = "on a machine of the cluster ray://auto/INDEX, and --ray auto, do without"
+    assert told.value.fix == f"pip install 'ray[client]'; {without}"
 
 
 def test_who_asks_through_a_proxy_is_told_that_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

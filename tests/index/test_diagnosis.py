@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from semrec_faiss.index.hardware.gpu_memory import GpuState
 
 def semrec(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run_python("-m", "semrec_faiss", *arguments)
+
+
+def test_doctor_names_a_package_of_every_extra() -> None:
+    extras = set(metadata.metadata("semrec-faiss").get_all("Provides-Extra") or ()) - {"cpu", "test"}
+    assert {extra for _, _, extra, _ in diagnosis._OPTIONAL} - {""} == extras
 
 
 @pytest.mark.slow
