@@ -255,8 +255,8 @@ def _counts_of(part: Path) -> Counts | None:
     import pyarrow.parquet as pq
 
     try:
-        held = pq.ParquetFile(part)
-        held.read(columns=["score"])
+        held = pq.ParquetFile(part, page_checksum_verification=True)
+        held.read()
         return Counts(**json.loads(held.schema_arrow.metadata[_COUNTS]))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
@@ -281,5 +281,5 @@ def _as_parquet(recommender: Recommender, users: Rows, found: TopK, counts: Coun
     }
     table = pa.table(columns).replace_schema_metadata({_COUNTS: json.dumps(asdict(counts))})
     written = io.BytesIO()
-    pq.write_table(table, written, compression="zstd")
+    pq.write_table(table, written, compression="zstd", write_page_checksum=True)
     return written.getvalue()

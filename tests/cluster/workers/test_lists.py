@@ -52,7 +52,7 @@ def test_an_interrupted_run_goes_on(
     whole, before = _rows(out), json.loads((out / lists.MANIFEST).read_text())
 
     def breaks(path: Path) -> Any:
-        if len(written) == 3:
+        if len(written) == 4:
             raise OSError(28, "No space left on device")
         written.append(path)
         return kept(path)
@@ -65,6 +65,9 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr(lists, "new_file", kept)
     damaged = written[1]
     damaged.write_bytes(damaged.read_bytes()[:-50])
+    flipped = bytearray(written[2].read_bytes())
+    flipped[60] ^= 1  # in the ids of users
+    written[2].write_bytes(flipped)
     found = lists.recommend_all(world.whole, out, 3, workers=1)
     assert found.resumed_users == 14
     assert found.users == found.users_with_k == 40
