@@ -14,8 +14,8 @@ import click
 
 from semrec_faiss.progress import Progress
 
-PLAIN_WIDTH = 160
-"""Columns of a table that does not go to a terminal: wide enough that nothing is cut."""
+UNBOUNDED = 1 << 20
+"""Columns of a table that does not go to a terminal, where what reads it takes a row for a line."""
 
 LINE_SECONDS = 30.0
 """Between two lines about long work, where stderr is no terminal."""
@@ -36,17 +36,20 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (), header: bool = True) -> None:
-    """Print a table to stdout; the columns numbered in ``right`` are aligned to the right."""
+    """Print a table to stdout; the columns numbered in ``right`` are aligned to the right.
+
+    A terminal's are as wide as it is, and cells are wrapped; elsewhere a row is a line.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=header, padding=(0, 2, 0, 0), header_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
     is_terminal = sys.stdout.isatty()  # else it is text alone, whatever FORCE_COLOR says to rich
-    console = Console(width=None if is_terminal else PLAIN_WIDTH, highlight=False, force_terminal=is_terminal)
+    for row in rows:
+        table.add_row(*(_plain(cell if is_terminal else " ".join(cell.splitlines())) for cell in row))
+    console = Console(width=None if is_terminal else UNBOUNDED, highlight=False, force_terminal=is_terminal)
     with console.capture() as printed:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

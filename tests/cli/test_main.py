@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -203,6 +204,24 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_row_of_a_table_that_is_piped_is_a_line() -> None:
+    """What reads it takes lines, and COLUMNS, which shells may export, is of their terminal."""
+    checks = json.loads(semrec("doctor", "--json").stdout)["checks"]
+    told = run_python("-m", "semrec_faiss", "doctor", COLUMNS="40").stdout.splitlines()
+    assert [line.split()[1] for line in told] == [check["name"].split()[0] for check in checks]
+    for line, check in zip(told, checks, strict=True):
+        if check["name"] != "memory":  # of which a little more is taken meanwhile
+            assert " ".join(check["found"].split()) in " ".join(line.split())
+    code = (
+        "from semrec_faiss.cli.printing import print_table\n"
+        "print_table(['what', 'n'], [['ab ' * 200 + 'end', '1'], ['two\\nlines', '22']], right=(1,))"
+    )
+    rows = run_python("-c", code, COLUMNS="40").stdout.splitlines()
+    assert [row.split()[-1] for row in rows] == ["n", "1", "22"]
+    assert len(rows[1]) == len(rows[2]) == 607
+    assert rows[2].split() == ["two", "lines", "22"]
+
+
 @pytest.mark.parametrize("command", ["--help", "doctor", "dataset synth --help"])
 def test_a_closed_output_is_no_error(command: str) -> None:
     done = subprocess.run(
