@@ -204,7 +204,9 @@ def _show(
     if as_json:
         print_json(facts | detail)
         return
-    rows = [[name.replace("_", " "), _shown(name, value)] for name, value in facts.items() if value is not None]
+    names = {"bytes": "bytes beside shards"} if facts["shards"] else {}  # which may lie on other disks
+    known = {name: value for name, value in facts.items() if value is not None}
+    rows = [[names.get(name, name.replace("_", " ")), _shown(name, value)] for name, value in known.items()]
     rows += [["settings", _settings(manifest.config.index.model_dump(mode="json"))], ["faiss", manifest.faiss_version]]
     if manifest.embedding is not None:
         rows.append(["text model", manifest.embedding.model])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,6 +152,7 @@ def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, sem
     data = ("--dataset", str(world.made.root), "--output", str(index), "--set", "device.kind=cpu")
     built = semrec("build", *data, "--shards", "2", "--ray", "auto", "--json").document
     assert (built["titles"], built["users"]) == (301, 40)
+    assert re.search(r"^bytes beside shards +\d", semrec("info", str(index)).out, re.MULTILINE)
     summary = semrec("recommend", str(index), "--all-users", "--out", str(tmp_path / "out"), "--ray", "auto", "--json")
     assert summary.document["users_with_k"] == 40
     address = f"ray://auto{index}"
