@@ -22,15 +22,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.text.encoder import ModelSource
+from semrec_faiss.deadline import TooLateError, due_at
+from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.answer_json import numbers_json
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.user_rows import UserRows
+from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.wire.messages import ARROW, Request, scores_json
 from semrec_faiss.serve.wire.problems import Refused
-from semrec_faiss.serve.wire.questions import Recommend, question_in
+from semrec_faiss.serve.wire.questions import Recommend, Similar, question_in
 from tests.serve.conftest import build
 
 
@@ -97,6 +101,30 @@ def test_several_titles_and_several_users_are_answered_in_their_order(asker: Any
     assert [timeless(one) for one in few] == [timeless(one) for one in alone[:3]]
     filtered = asker.post("/v1/similar", {"titles": names[:2], "k": 3, "genres": ["Crime"]}).json()["answers"]
     assert {tuple(result["genres"]) for one in filtered for result in one["results"]} == {("Crime",)}
+
+
+def test_several_titles_are_compared_by_cosine_where_lengths_mean_something(
+    new_asker: Any, data: Path, tmp_path: Path
+) -> None:
+    """Once refused, with the fix to ask title by title."""
+    settings = {"index": {"type": "flat", "normalize": False}, "dataset": str(data), "device": "cpu"}
+    build_index(config_from_dict(settings | {"output": str(tmp_path / "index")}))
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    names = ["m00005", "Film 2", "m00011"]
+    for more in ({"k": 4}, {"k": 300}, {"k": 300, "where": "media_id IN ('m00001', 'm00002', 'm00005')"}):
+        together = asker.post("/v1/similar", {"titles": names, **more})
+        alone = [asker.post("/v1/similar", {"title": name, **more}).json() for name in names]
+        assert [timeless(one) for one in together.json()["answers"]] == [timeless(one) for one in alone]
+        assert {one["strategy"] for one in alone} == {"cosine"}
+    table = asker.post("/v1/similar", {"titles": names, "k": 4}, headers={"accept": ARROW})
+    assert pa.ipc.open_stream(table.content).read_all().num_rows == 12
+    none = asker.post("/v1/similar", {"titles": names, "k": 4, "where": "media_id = 'nobody'"}).json()["answers"]
+    assert [one["returned"] for one in none] == [0, 0, 0]
+    assert asker.post("/v1/similar", {"titles": names, "by": "people"}).status_code == 400
+    assert asker.post("/v1/similar", {"titles": [*names, "no such title"]}).status_code == 404
+    with due_at(time.monotonic()), pytest.raises(TooLateError, match="were not asked about"):
+        ask(asker.service.serving.current, Similar(titles=names), None)
 
 
 def test_vectors_come_as_json_base64_and_arrow(asker: Any, index: Path) -> None:

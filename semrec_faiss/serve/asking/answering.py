@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UnsetType
 from numpy.typing import NDArray
 
+from semrec_faiss.deadline import TooLateError, time_left
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer
@@ -18,6 +19,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.explanation import Explanation
 from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.asking.serving import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
@@ -49,15 +51,31 @@ def _similar(recommender: Recommender, question: Similar) -> Answer | Answers:
         return recommender.similar(question.title, question.k, by=question.by, **question.wish())
     titles = [] if isinstance(question.titles, UnsetType) else question.titles
     if question.by != "whole" or not recommender.index.config.normalize:
-        raise UsageError(
-            "several titles at once are compared by whole vectors of an index that normalises", fix="ask title by title"
-        )
+        return _one_by_one(recommender, question, [recommender.titles.find(str(title)) for title in titles])
     rows = [recommender.titles.find(str(title)) for title in titles]
     wish = Wish.of(question.k, **question.wish())
     started = time.perf_counter()
     found = recommender.searcher.run(recommender.index.vectors(rows), wish, Exclusions.of([[row] for row in rows]))
     elapsed_ms = (time.perf_counter() - started) * 1e3
     return Answers(found, wish.k, titles_asked(recommender, rows), recommender.titles, elapsed_ms)
+
+
+def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]) -> Answers:
+    """Compare by cosine, by a scan for each title; raises TooLateError where nobody waits for the rest of them."""
+    asked, started = titles_asked(recommender, rows), time.perf_counter()
+    answers = []
+    for media_id in asked["media_id"]:
+        if (left := time_left()) is not None and left <= 0:
+            raise TooLateError("the titles that are left were not asked about")
+        answers.append(recommender.similar(media_id, question.k, by=question.by, **question.wish()))
+    found = TopK.empty(len(rows), max(one.returned for one in answers), all(one.exact for one in answers))
+    for at, one in enumerate(answers):
+        found.rows[at, : one.returned], found.scores[at, : one.returned] = one.rows, one.scores
+        found.matching[at] = one.matching
+    found.strategy = "+".join(dict.fromkeys(one.strategy for one in answers))
+    found.titles_seen = min(one.titles_seen for one in answers)
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    return Answers(found, question.k, asked, recommender.titles, elapsed_ms)
 
 
 def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answers:
