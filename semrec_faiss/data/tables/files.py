@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.tables.categories import readable_schema
+from semrec_faiss.data.tables.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import TableFiles
 from semrec_faiss.errors import DataError
@@ -27,7 +28,6 @@ _ANY = ("BOOLEAN", "BIGINT", "DOUBLE", "TIME", "DATE", "TIMESTAMP", "TIMESTAMP W
 _WIDER = {kind: (kind,) for kind in _ANY} | {"BIGINT": ("BIGINT", "DOUBLE"), "DATE": ("DATE", "TIMESTAMP")}
 """The types that a column of CSV may have when its first lines look like the key; text is what is left."""
 
-_DELIMITERS = ",;\t|"
 _LONGEST_LINE = 64 << 20
 _LONGEST_CSV_LINE = 4 << 20  # DuckDB holds sixteen of them for each thread
 _JSON = f"format = 'newline_delimited', maximum_object_size = {_LONGEST_LINE}"
@@ -161,7 +161,7 @@ class _TextTable:
         self.name = files.name
         self._files = files
         self._csv = files.format == "csv"
-        self._delimiter = _delimiter(files.files[0]) if self._csv else ""
+        self._delimiter = delimiter_of(files.files[0]) if self._csv else ""
         try:
             with session() as connection:
                 self._types = self._found_types(connection, texts)
@@ -244,13 +244,17 @@ class _TextTable:
         if not self._csv:
             return
         found = connection.execute("SELECT line, column_name, error_message FROM reject_errors ORDER BY ALL").fetchall()
+        if any("not utf-8" in what for _, _, what in found):  # most likely of all lines, and no mistake of one
+            check_csv_lines(path, self._delimiter)
         for line, column, what in found:
             place = f"{path}: line {line:,}" + ("" if column is None else f", column {column}")
             mistakes.note_text(f"{place}: {what}")
 
     def _refused(self, error: BaseException) -> DataError:
-        if not self._csv:
-            for path in self._files.files:
+        for path in self._files.files:
+            if self._csv:
+                check_csv_lines(path, self._delimiter)
+            else:
                 _check_lines(path)
         return DataError(f"{self.name} cannot be read: {first_line(error)}", fix="mend or write it again")
 
@@ -272,22 +276,6 @@ def _fitting(one: str, other: str) -> str:
     if one == other:
         return one
     return "DOUBLE" if {one, other} == {"BIGINT", "DOUBLE"} else "VARCHAR"
-
-
-def _delimiter(path: Path) -> str:
-    """Return what separates the names of the first line."""
-    with session() as connection:
-        import duckdb
-
-        try:
-            sql = f"SELECT content FROM read_csv({quoted_text(literal_path(path))}, header = false, delim = '\x01',"
-            found = connection.execute(f"{sql} quote = '', columns = {{'content': 'VARCHAR'}}) LIMIT 1").fetchall()
-        except (duckdb.Error, UnicodeError) as error:
-            raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write it in UTF-8") from error
-    if not found:
-        raise DataError(f"{path} is empty", fix="give a file with a line of column names and a line a title")
-    line = str(found[0][0])
-    return max(_DELIMITERS, key=line.count)
 
 
 def _check_lines(path: Path) -> None:

@@ -1,0 +1,98 @@
+"""The lines of a CSV file: what separates its columns, and what is wrong where DuckDB only says that something is."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from semrec_faiss.errors import DataError
+
+_DELIMITERS = ",;\t|"
+_LONGEST_HEAD = 4 << 20
+_ENDS = {b"\n": "\\n", b"\r\n": "\\r\\n"}
+
+
+def delimiter_of(path: Path) -> str:
+    """Return what separates the names of the first line.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or does not begin in UTF-8.
+    """
+    try:
+        with _opened(path) as file:
+            head = file.readline(_LONGEST_HEAD).replace(b"\r", b"\n").partition(b"\n")[0]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", fix="mend or write it again") from error
+    if not head:
+        raise DataError(f"{path} is empty", fix="give a file with a line of column names and a line a title")
+    try:
+        line = head.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, 1) from error
+    return max(_DELIMITERS, key=line.count)
+
+
+def check_csv_lines(path: Path, delimiter: str) -> None:
+    """Raise DataError with the first line that is not UTF-8, is quoted wrong, or ends as those before it do not."""
+    with _opened(path) as file:
+        lines = _Lines(file)
+        records = csv.reader(lines, delimiter=delimiter, strict=True)
+        end = None
+        while True:
+            first = lines.number + 1
+            try:
+                if next(records, None) is None:
+                    return
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, lines.number) from error
+            except csv.Error as error:
+                if (refusal := _misquoted(path, str(error), first, lines.number)) is None:
+                    return
+                raise refusal from error
+            end = end or lines.end
+            if end and lines.end and lines.end != end:
+                raise DataError(
+                    f"{path}: line {lines.number:,} ends with {_ENDS[lines.end]}, those before it with {_ENDS[end]}",
+                    fix="write it again with one kind of line ends",
+                )
+
+
+class _Lines:
+    """Decodes lines; the number of the latest, from 1, and its end are kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.number = 0
+        self.end = b""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.number += 1
+            self.end = next((end for end in (b"\r\n", b"\n") if line.endswith(end)), b"")
+            yield line.decode()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with pa.input_stream(str(path), compression="detect") as stream:
+        yield io.BufferedReader(cast(io.RawIOBase, stream))
+
+
+def _not_utf8(path: Path, line: int) -> DataError:
+    return DataError(f"{path}: line {line:,} is not UTF-8", fix="write it in UTF-8")
+
+
+def _misquoted(path: Path, said: str, first: int, last: int) -> DataError | None:
+    """Return the refusal of a record from line ``first`` to ``last``; None where it is not quoted wrong."""
+    fix = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
+    if said.startswith("unexpected end of data"):
+        return DataError(f"{path}: line {first:,}: a quote is opened that nothing closes", fix=fix)
+    if "expected after" in said:
+        return DataError(f"{path}: line {last:,}: a text goes on after the quote that closes it", fix=fix)
+    return None

@@ -1,0 +1,67 @@
+"""A CSV that cannot be read is told with the line where it goes wrong and what to do."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from semrec_faiss.data.tables.folder import import_folder
+from semrec_faiss.data.tables.importing import TableWish
+from semrec_faiss.errors import DataError
+
+HEAD = b'id,name,vector\na,"Say ""hi""",1 2\n'
+TWICE = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
+
+
+def refusal(file: Path, content: bytes) -> tuple[str, str | None]:
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        import_folder(file, file.parent / "data", TableWish())
+    assert not (file.parent / "data").exists()
+    return caught.value.message.replace(str(file), "FILE"), caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "says", "fix"),
+    [
+        (HEAD + b'b,"Big" Bang,1 2\n', "line 3: a text goes on after the quote that closes it", TWICE),
+        (HEAD + b'b,"say \\"hi\\"",1 2\n', "line 3: a text goes on after the quote that closes it", TWICE),
+        (HEAD + b'b,"Big\nc,C,1 2\n', "line 3: a quote is opened that nothing closes", TWICE),
+        (HEAD + b"b,Caf\xe9,1 2\n", "line 3 is not UTF-8", "write it in UTF-8"),
+        (HEAD.decode().encode("utf-16"), "line 1 is not UTF-8", "write it in UTF-8"),
+        (
+            HEAD + b"b,B,1 2\r\nc,C,1 2\n",
+            r"line 3 ends with \r\n, those before it with \n",
+            "write it again with one kind of line ends",
+        ),
+        (
+            b'id,name,vector\r\na,"two\nlines",1 2\r\nb,B,1 2\nc,C,1 2\n',
+            r"line 4 ends with \n, those before it with \r\n",
+            "write it again with one kind of line ends",
+        ),
+    ],
+    ids=["quote", "backslash", "open", "latin", "utf-16", "ends", "ends after a text of two lines"],
+)
+def test_what_is_wrong_and_where(tmp_path: Path, content: bytes, says: str, fix: str) -> None:
+    file = tmp_path / "titles.csv"
+    said = f"FILE: {says}"
+    assert refusal(file, content) == (said, fix)
+    packed = tmp_path / "titles.csv.gz"
+    assert refusal(packed, gzip.compress(content)) == (said, fix)
+
+
+def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:
+    says, fix = refusal(tmp_path / "titles.csv.gz", HEAD)
+    assert says.startswith("FILE cannot be read: ") and fix == "mend or write it again"
+    assert refusal(tmp_path / "titles.csv.gz", gzip.compress(HEAD)[:-9])[1] == "mend or write it again"
+    assert refusal(tmp_path / "empty.csv", b"")[0] == "FILE is empty"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_every_kind_of_line_ends_is_read(tmp_path: Path, end: str, mark: str) -> None:
+    rows = ["id;name;vector", 'a;"two\nlines";1 2', "b;B;2 1", ""]
+    (tmp_path / "titles.csv").write_bytes((mark + end.join(rows)).encode())
+    assert import_folder(tmp_path / "titles.csv", tmp_path / "data", TableWish()).table.titles == 2
