@@ -226,6 +226,8 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         results.first.get_by_role("button", name="Why").click()
         expect(results.first.locator(".why")).to_contain_text("similarity")
         expect(results.first.get_by_role("button", expanded=True)).to_have_text("Why")
+        scores = page.evaluate("[0.0022708, 0.5, 0.71591, 12.3456, 1234.5, 0].map(digits)")
+        assert scores == ["0.00227", "0.500", "0.716", "12.3", "1,235", "0.00"]  # once 0.002 for a whole list
         before = results.first.inner_text()
         results.first.get_by_role("button", name="Like", exact=False).first.press("Enter")
         expect(page.get_by_role("heading", level=2, name="For your taste")).to_be_visible()
