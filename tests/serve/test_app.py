@@ -363,14 +363,15 @@ def test_too_late_and_too_many(
     assert searched == [3], "what came too late is not searched for"
 
 
-@pytest.mark.parametrize(("inline_queries", "beside"), [(64, 100), (64, 2), (0, 100)])
+@pytest.mark.parametrize(("inline_queries", "beside"), [(64, None), (64, 2), (0, None)])
 def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
-    index: Path, new_asker: Any, inline_queries: int, beside: int, monkeypatch: pytest.MonkeyPatch
+    index: Path, new_asker: Any, inline_queries: int, beside: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
 
     asker = new_asker(index)
-    asker.load().inline_queries = inline_queries
+    served = asker.load()
+    served.inline_queries, served.beside = inline_queries, beside
     alone = Recommender.open(index)
     batches: list[int] = []
     run = Searcher.run
@@ -386,7 +387,6 @@ def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
         questions += [asker._client.post("/v1/similar", json={"title": "m00001", "k": 2}, headers={"accept": ARROW})]
         return list(await asyncio.gather(*questions))
 
-    monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", beside)
     monkeypatch.setattr(Searcher, "run", counted)
     *replies, arrow = asker.loop.run_until_complete(together())
     monkeypatch.undo()

@@ -41,6 +41,10 @@ OBJECTS_A_COLLECTION = 50_000
 INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
 
+BESIDE = 8
+"""So many queries are searched on a GPU in a thread, which waits for it without the interpreter's lock. On a CPU a
+thread takes lock and caches in turns with the event loop's: of 1,500 to 6,000 titles that was slower."""
+
 LEAST_TRIES, TRYING_SECONDS = 3, 0.4
 """A batch is searched so often and for so long, at least, before it is said to take longer."""
 
@@ -82,6 +86,7 @@ class Served:
         known: a title's row, and `members_json` of a question about it, by a name that needs no database; else None.
         titles: what answers say of them, for the event loop's thread.
         inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
+        beside: from so many of those on a thread searches them; None: the event loop's does.
         in_cluster: whether shards elsewhere answer, so that no title is looked up between two requests.
     """
 
@@ -89,6 +94,7 @@ class Served:
         self.recommender = recommender
         self.in_cluster = in_cluster
         self.inline_queries = inline_queries
+        self.beside = BESIDE if recommender.index.device.gpus else None
         self.name = recommender.saved.generation.name
         self.normalizes = recommender.index.config.normalize
         titles = recommender.titles

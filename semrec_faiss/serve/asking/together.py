@@ -1,7 +1,7 @@
 """Plain questions of one event loop, searched and written together: what comes in one moment is one batch.
 
-Where a device answers few queries sooner than a thread is woken, they are searched between two requests, without one.
-Else a thread searches one batch at a time, beside what is read and written here, and what comes meanwhile is the next
+What is searched in few milliseconds is searched between two requests. On a GPU many queries are searched in a thread,
+beside what is read and written here, as whatever takes longer is, one batch at a time; what comes meanwhile is the next
 one: no artificial delay.
 """
 
@@ -37,9 +37,6 @@ from semrec_faiss.serve.wire.messages import ARROW, Reply, Request, scores_json
 
 _Come = tuple[Request, type[msgspec.Struct], Served, "asyncio.Future[Reply | LookedUp]"]
 LookUp = Callable[[Request, type[msgspec.Struct], Served], LookedUp]
-
-BESIDE = 8
-"""So many queries are searched in a thread, which takes longer than waking it."""
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -124,13 +121,14 @@ class Together:
             if self._is_busy:
                 loop.call_soon(self._next)
             return
-        if batch[0].plain.served.inline_queries and sum(one.plain.size for one in batch) < BESIDE:
+        served = batch[0].plain.served
+        if served.inline_queries and (served.beside is None or sum(one.plain.size for one in batch) < served.beside):
             self._search(batch)
             loop.call_soon(self._next)
             return
         try:
             asked = _asked(batch)
-            found = self._handed_over(asked, batch[0].plain.served)
+            found = self._handed_over(asked, served)
         except Exception as error:  # it is closed
             self._failed(batch, error)
             loop.call_soon(self._next)
