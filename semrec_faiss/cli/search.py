@@ -288,6 +288,9 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         f"{found.title} for {found.user_id}: {as_similarity(found.score, normalized=normalized)}, {place} number"
         f" {found.rank} of {found.of} {among}"
     )
+    if found.served_rank is not None:
+        place = "it would be" if found.seen else "it is"
+        click.echo(f"{place} number {found.served_rank} of this user's list, with a score of {found.served_score:.4g}")
     if found.note is not None:
         say(f"note: {found.note}")
     if not found.contributions:

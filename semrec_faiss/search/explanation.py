@@ -18,6 +18,7 @@ from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.profile.profile_search import Served
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class Explanation:
         contributions: the seen titles nearest to it, nearest first; with a profile, those that bring most.
         other_points: with a profile, what the seen titles that are not named bring together.
         text_points: what the texts bring to the score, where the vectors were learned.
-        note: where the profile orders lists by more than the mean of what the user has seen, which is explained alone.
+        served_rank: where the profile orders lists by more than the mean of what the user has seen, which is explained
+            alone: its place in the user's list; None where it is too far down, or the index is not exact.
+        served_score: what it is listed with there, or None.
+        note: what orders the list beside what is explained.
     """
 
     user_id: str
@@ -85,16 +89,19 @@ class Explanation:
     contributions: tuple[Contribution, ...]
     other_points: float | None = None
     text_points: float | None = None
+    served_rank: int | None = None
+    served_score: float | None = None
     note: str | None = None
 
     def as_dict(self) -> Record:
-        """Return it as JSON has it; points are left out where the index has no profile, the note where it is None."""
+        """Return it as JSON has it, without points where the index has no profile, nor what is None of the list."""
         known = asdict(self)
         known["contributions"] = [_without_none(one, _POINTS) for one in known["contributions"]]
-        return _without_none(known, (*_POINTS, "note"))
+        return _without_none(known, (*_POINTS, *_SERVED))
 
 
 _POINTS = ("points", "other_points", "text_points")
+_SERVED = ("served_rank", "served_score", "note")
 
 
 def _without_none(values: Record, names: tuple[str, ...]) -> Record:
@@ -130,6 +137,7 @@ def explain(
     row: int,
     k: int,
     rank_of: Callable[[Vectors, int, Rows], int],
+    served_of: Callable[[int, int, Rows], Served | None],
 ) -> Explanation:
     """Explain one title to one user.
 
@@ -146,6 +154,7 @@ def explain(
         row: the title.
         k: how many contributions to name.
         rank_of: ranks a row among all but some for a query, as `rank_among`.
+        served_of: finds a row in a user's list without some, where it is not by the user's vector alone; else None.
     """
     k = checked_count(k)
     query = np.ascontiguousarray(users.vectors[user_row])
@@ -171,6 +180,7 @@ def explain(
         else points.contribution(near, position, float(similarities[position]), score)
         for near, position in zip(named, nearest, strict=True)
     )
+    served = served_of(user_row, row, seen[seen != row])
     return Explanation(
         user_id=users.ids[user_row],
         media_id=record["media_id"],
@@ -183,16 +193,22 @@ def explain(
         contributions=contributions,
         other_points=None if points is None else float(np.delete(points.of_title, nearest).sum()),
         text_points=None if points is None or points.of_text is None else float(points.of_text.sum()),
-        note=_note(saved.config.profile),
+        served_rank=None if served is None else served.rank,
+        served_score=None if served is None else served.score,
+        note=_note(saved.config.profile, served),
     )
 
 
-def _note(profile: Profile | None) -> str | None:
-    """Say what orders lists beside the mean, which is explained alone."""
+def _note(profile: Profile | None, served: Served | None) -> str | None:
+    """Say what orders the user's list beside what is explained, and where it is too short for the title."""
+    beyond = "" if served is None or served.rank is not None else f"; it is not among the first {served.most:,} of it"
+    if served is not None and served.popular:
+        return f"nothing that counts is known of this user, whose list is of the titles that most users like{beyond}"
     if profile is None or profile.is_one_search:
         return None
     more = [f"{profile.interests} interests"] * (profile.interests > 1) + ["popularity"] * bool(profile.popularity)
-    return f"lists are ordered by {' and '.join(more)} too; this is by the mean of what the user has seen alone"
+    told = "this is by the mean of what the user has seen"
+    return f"the user's list is ordered by {' and '.join(more)} too{beyond}; {told}"
 
 
 @dataclass(frozen=True)

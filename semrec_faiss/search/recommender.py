@@ -303,7 +303,7 @@ class Recommender(LivingIndex):
         now = self._now
         row = now.row_of(name_of(title_or_id, "the title"))
         user_row = int(now.users.rows_of([name_of(user_id, "the user id")])[0])
-        return explain(now.saved, now.index, now.users, now.titles.records, user_row, row, k, now.rank)
+        return explain(now.saved, now.index, now.users, now.titles.records, user_row, row, k, now.rank, now.served)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know.

@@ -21,7 +21,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching.asked import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Likeness, VectorPart
-from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, changed_profile
+from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, Served, changed_profile
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries, TextTimes
@@ -120,6 +120,18 @@ class Opened:
     def rank(self, query: Vectors, row: int, left_out: Rows) -> int:
         """Return the place of a title among all but some; see `rank_among`."""
         return rank_among(self.index, query, row, left_out)
+
+    def served(self, user_row: int, row: int, left_out: Rows) -> Served | None:
+        """Find a title in a user's list where that is not by the user's vector alone; None where it is.
+
+        None, too, where the index is not exact: a place then hangs on how much is asked for.
+        """
+        profile = self.saved.config.profile
+        if profile is None or not self.users.has_seen or not self.index.exact:
+            return None
+        if profile.is_one_search and user_row not in self.users.without_likes:
+            return None
+        return self.profile_search.served(user_row, row, profile, left_out)
 
     def seen(self, user_rows: Rows) -> Exclusions | None:
         """Return what users have seen, as rows not to return; None where the index does not know."""

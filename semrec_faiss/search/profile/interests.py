@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Values, Vectors
@@ -12,6 +14,44 @@ TITLES_AN_INTEREST = 2
 """A user has at most one interest for this many liked titles."""
 
 _ITERATIONS = 15
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What users have seen; user i's is from ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Attributes:
+        offsets: int64 (users + 1,).
+        rows: int64 (n,), titles.
+        weights: float64 (n,), from `profile_weights`.
+    """
+
+    offsets: Rows
+    rows: Rows
+    weights: Values
+
+
+@dataclass(frozen=True)
+class Interests:
+    """What users are interested in.
+
+    Attributes:
+        queries: float32 (interests, dim), one user's after another's.
+        counts: int64 (users,), how many each has; 0 of whom nothing is known.
+    """
+
+    queries: Vectors
+    counts: Rows
+
+    @property
+    def owners(self) -> Rows:
+        """Whose each interest is: int64 (interests,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def take(self, users: Rows) -> Interests:
+        """Return those of some users, whose places ascend."""
+        mine = slice(None) if len(users) == len(self.counts) else np.isin(self.owners, users)
+        return Interests(self.queries[mine], self.counts[users])
 
 
 def interest_vectors(vectors: Vectors, weights: Values, interests: int, seed: int) -> tuple[Values, Values]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from semrec_faiss.arrays import Mask, Rows, Values, Vectors
+from semrec_faiss.arrays import Mask, Rows, Values
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
@@ -20,7 +20,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
-from semrec_faiss.search.profile.interests import interest_vectors
+from semrec_faiss.search.profile.interests import Interests, Weighed, interest_vectors
 from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.restricted.allowed import take_first
 from semrec_faiss.search.restricted.found import Stage, TopK
@@ -36,6 +36,9 @@ BLOCK_CELLS = 8 << 20
 
 LEAST_LIST = 100
 """Titles that popularity reorders at least, as `semrec evaluate` does."""
+
+FIRST_PLACES, MOST_PLACES = 1_000, 16_000
+"""Places of a user's list among which a title is looked for, at first and at most."""
 
 
 PLAIN = Profile()
@@ -60,6 +63,23 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
         if name not in Profile.model_fields:
             raise UsageError(f"the profile has no setting {name!r}", fix=known) from error
         raise UsageError(f"the profile's {name}: {first['msg']}, not {first['input']!r}", fix=known) from error
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a user's list has a title.
+
+    Attributes:
+        rank: its place, from 1; None where it is not among the first ``most``.
+        score: what it is listed with, or None.
+        most: how many places were looked at.
+        popular: whether the list is of popular titles, since nothing that counts is known of the user.
+    """
+
+    rank: int | None
+    score: float | None
+    most: int
+    popular: bool
 
 
 class ProfileSearch:
@@ -134,6 +154,30 @@ class ProfileSearch:
         """Find what ``wish`` asks for, for somebody who is no user; ``weights`` as `profile_weights` has them."""
         return self._block(Weighed(np.array([0, len(rows)]), rows, weights), profile, wish, exclusions)[0]
 
+    def served(self, user: int, row: int, profile: Profile, left_out: Rows) -> Served:
+        """Find a title in a user's list; of an exact index the place is that in `recommend`, whatever its k.
+
+        In turns a title's score is the best of the interests that list it, of which a shorter list knows fewer.
+
+        Args:
+            user: the user's row.
+            row: the title's.
+            profile: by which the list is made.
+            left_out: int64, ascending, rows that are not in it.
+        """
+        count = self._searcher.index.count
+        most = min(MOST_PLACES, self._searcher.index.k_limit or count, count)
+        if profile.popularity:  # of longer lists than that it reorders more, so that places differ
+            most = self._fetch(profile, Wish(1), 1)
+        size, exclusions = min(FIRST_PLACES, most), Exclusions.of([left_out.tolist()])
+        while True:
+            found, popular = self.run(np.array([user]), profile, Wish(size), exclusions)
+            for at in np.flatnonzero(found.rows[0] == row).tolist():
+                return Served(at + 1, float(found.scores[0, at]), most, bool(popular[0]))
+            if size == most:
+                return Served(None, None, most, bool(popular[0]))
+            size = min(most, 4 * size)
+
     def _fetch(self, profile: Profile, wish: Wish, size: int) -> int:
         """Return how many titles an interest is searched for where ``size`` are to be chosen from."""
         index = self._searcher.index
@@ -162,7 +206,7 @@ class ProfileSearch:
 
         return self._searcher.chosen(len(asked.counts), wish, pool), asked.counts == 0
 
-    def _interests(self, weighed: Weighed, profile: Profile) -> _Interests:
+    def _interests(self, weighed: Weighed, profile: Profile) -> Interests:
         """Make the queries of users, one user after another: FAISS clusters one set of titles at a time."""
         index, made = self._searcher.index, []
         for first, last in pairwise(weighed.offsets.tolist()):
@@ -170,11 +214,9 @@ class ProfileSearch:
             made.append(interest_vectors(vectors, weighed.weights[first:last], profile.interests, SEED)[0])
         vectors = np.concatenate([np.empty((0, index.dim)), *made])
         queries = index.prepare(vectors) if len(vectors) else vectors.astype(np.float32)
-        return _Interests(queries, np.array([len(own) for own in made], dtype=np.int64))
+        return Interests(queries, np.array([len(own) for own in made], dtype=np.int64))
 
-    def _pool(
-        self, asked: _Interests, profile: Profile, plain: Wish, width: int, exclusions: Exclusions | None
-    ) -> TopK:
+    def _pool(self, asked: Interests, profile: Profile, plain: Wish, width: int, exclusions: Exclusions | None) -> TopK:
         """Make a list of those of each user's interests, of ``width`` titles or all that match."""
         fetch = self._fetch(profile, plain, plain.k)
         pools = self._searcher.run(asked.queries, replace(plain, k=fetch), _taken(exclusions, asked.owners))
@@ -230,44 +272,6 @@ class ProfileSearch:
         lists.matching[unknown] = found.matching
         known = len(unknown) < len(lists.rows)
         lists.strategy = f"{lists.strategy}+popular" if known else "popular"
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What users have seen; user i's is from ``offsets[i]`` to ``offsets[i + 1]``.
-
-    Attributes:
-        offsets: int64 (users + 1,).
-        rows: int64 (n,), titles.
-        weights: float64 (n,), from `profile_weights`.
-    """
-
-    offsets: Rows
-    rows: Rows
-    weights: Values
-
-
-@dataclass(frozen=True)
-class _Interests:
-    """What users are interested in.
-
-    Attributes:
-        queries: float32 (interests, dim), one user's after another's.
-        counts: int64 (users,), how many each has; 0 of whom nothing is known.
-    """
-
-    queries: Vectors
-    counts: Rows
-
-    @property
-    def owners(self) -> Rows:
-        """Whose each interest is: int64 (interests,)."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
-
-    def take(self, users: Rows) -> _Interests:
-        """Return those of some users, whose places ascend."""
-        mine = slice(None) if len(users) == len(self.counts) else np.isin(self.owners, users)
-        return _Interests(self.queries[mine], self.counts[users])
 
 
 def _taken(exclusions: Exclusions | None, queries: Rows) -> Exclusions | None:

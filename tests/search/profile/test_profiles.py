@@ -24,6 +24,7 @@ from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluato
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
 from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.profile import profile_search
 from semrec_faiss.search.profile.interests import interest_vectors
 from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
@@ -299,14 +300,66 @@ def test_more_than_the_mean_is_told_and_is_no_similarity(rated_index: Any, semre
     recommender = Recommender.open(index)
     user = recommender.users.ids[0]
     told = recommender.explain(user, "m00001")
-    note = "lists are ordered by 2 interests and popularity too; this is by the mean of what the user has seen alone"
+    note = "the user's list is ordered by 2 interests and popularity too; this is by the mean of what the user has seen"
     assert (told.note, told.as_dict()["note"]) == (note, note)
-    assert semrec("explain", index, user, "m00001").err == f"note: {note}\n"
+    code, out, err = semrec("explain", index, user, "m00001")
+    assert (code, err) == (0, f"note: {note}\n")
+    assert f"it is number {told.served_rank} of this user's list, with a score of {told.served_score:.4g}\n" in out
     first = recommender.recommend(user, 1)[0]
     assert f"1. {first.title} {first.score:.4g}" in semrec("recommend", index, "--user", user, "-k", 1).lines[1]
     without = semrec("recommend", index, "--user", user, "-k", 1, "--popularity", 0).lines[1]
     assert "% similar" in without
     assert "note" not in Recommender.open(rated_index.path).explain(user, "m00001").as_dict()
+
+
+@pytest.mark.parametrize("merge", ["score", "turns"])
+@pytest.mark.parametrize(("interests", "popularity"), [(3, 0.0), (1, 0.4), (3, 0.1)])
+def test_an_explanation_tells_the_place_in_the_list(
+    learned: Path, tmp_path: Path, interests: int, popularity: float, merge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same place and score that `recommend` gives, for the first of a list and for what is far beyond it."""
+    monkeypatch.setattr(profile_search, "LEAST_LIST", 30)
+    monkeypatch.setattr(profile_search, "FIRST_PLACES", 7)
+    profile = {"weights": "liked", "interests": interests, "popularity": popularity, "merge": merge, "pool": 60}
+    recommender = build(learned, str(tmp_path / "i"), profile=profile)
+    most = 60 if popularity else 150
+    for user in ("u01", "u17"):
+        listed = recommender.recommend(user, most)
+        first = recommender.recommend(user, 10)
+        assert first.rows.tolist() == listed.rows[:10].tolist()
+        for rank in (1, 2, 8, 41, len(listed)):
+            told = recommender.explain(user, listed[rank - 1].media_id, 1)
+            assert told.served_rank == rank
+            if (merge, popularity) == ("turns", 0.0):  # a longer list knows of more interests that would list a title
+                assert told.served_score is not None and told.served_score <= float(listed.scores[rank - 1])
+            else:
+                assert told.served_score == float(listed.scores[rank - 1])
+            assert told.note is not None and "not among" not in told.note
+        seen = set(recommender.users.history_of(int(user[1:])).rows.tolist())
+        for row in sorted(set(range(150)) - set(listed.rows.tolist()) - seen)[:2]:
+            told = recommender.explain(user, f"m{row:05d}", 1)
+            assert (told.served_rank, told.served_score) == (None, None)
+            assert told.note is not None and "it is not among the first 60 of it" in told.note
+            assert "served_rank" not in told.as_dict()
+        row = min(seen)  # which is found where it would be, were it not seen
+        served = recommender.explain(user, f"m{row:05d}", 1)
+        others = [f"m{other:05d}" for other in sorted(seen - {row})]
+        without = recommender.recommend(user, most, include_seen=True, exclude=others).rows.tolist()
+        assert served.seen
+        assert served.served_rank == (without.index(row) + 1 if row in without else None)
+
+
+def test_an_explanation_tells_when_the_list_is_of_popular_titles_or_not_exact(learned: Path, tmp_path: Path) -> None:
+    recommender = Recommender.open(learned / "index")
+    listed = recommender.recommend("u40", 10)
+    told = recommender.explain("u40", listed[4].media_id)
+    assert (told.served_rank, told.served_score) == (5, float(listed.scores[4]))
+    assert told.note is not None and "of the titles that most users like" in told.note
+    assert recommender.explain("u03", listed[4].media_id).note is None
+    settings = {"type": "ivf_flat", "normalize": False, "build": {"nlist": 8}, "search": {"nprobe": 2}}
+    recommender = build(learned, str(tmp_path / "lists"), profile={"interests": 2}, index=settings)
+    told = recommender.explain("u03", "m00010")
+    assert (told.served_rank, told.note is not None) == (None, True)
 
 
 def test_the_commands(learned: Path, semrec: Semrec) -> None:
