@@ -61,6 +61,8 @@ def build(
     if replicas != 1 and shards is None:
         raise UsageError("--replicas goes with --shards", fix="--shards auto --ray auto")
     loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
+    if config and config.is_dir() and shards is None and output is None:
+        _check_in_one_piece(config)
     loaded = loaded if dataset is None else loaded.of(dataset)
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
     started = time.perf_counter()
@@ -73,6 +75,20 @@ def build(
             generation, more["shards_kept"] = built.generation, built.kept
     more["build_seconds"] = round(time.perf_counter() - started, 3)
     _show(loaded.output, generation, as_json, more)
+
+
+def _check_in_one_piece(index: Path) -> None:
+    """Raise UsageError for an index in shards, which would be one in one piece afterwards, and not as it was."""
+    from semrec_faiss.index.generations.directory import IndexDirectory
+    from semrec_faiss.index.generations.shards import read_shards
+
+    listed = read_shards(IndexDirectory(index).current())
+    if listed is not None:
+        number = len(listed.shards)
+        raise UsageError(
+            f"index {index} is in {number} shards",
+            fix=f"--shards {number} --ray auto rebuilds it so; --output OTHER builds one in one piece",
+        )
 
 
 def _in_shards(

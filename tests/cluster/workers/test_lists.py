@@ -166,6 +166,10 @@ def test_commands_take_a_cluster(cluster: Any, world: World, tmp_path: Path, sem
     found = semrec("similar", address, "m00010", "-k", "3", "--json").document
     expected = Recommender.open(world.whole).similar("m00010", 3).as_dict()
     assert found["results"] == expected["results"]
+    assert "--shards 2 --ray auto rebuilds it so" in semrec("build", str(index)).err
+    assert semrec("build", str(index), "--shards", "3", "--ray", "auto", "--json").document["shards"] == 3
+    assert semrec("build", str(index), "--output", str(tmp_path / "one"), "--json").document["shards"] is None
+    assert semrec("rollback", str(index)).code == 0
     assert semrec("build", *data, "--shards", "2").code == 2
     assert semrec("build", *data, "--shards", "two", "--ray", "auto").code == 2
     assert "is in 2 shards" in semrec("similar", str(index), "m00010").err
