@@ -282,6 +282,17 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         assert dark.evaluate("document.documentElement.scrollWidth") <= 390
         expect(dark.locator("#results > li").first).to_be_in_viewport()
         dark.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
+        title = "X" * 180  # once a fault: one without blanks made the page wider than the screen
+        dark.evaluate("title => fill([row({rank: 1, media_id: 'x', title, score: 0.5, genres: [title]})])", title)
+        dark.get_by_role("button", name="Like", exact=False).first.click()
+        assert dark.evaluate("document.documentElement.scrollWidth") <= 390
+        told = {"rank": 2, "of": 9, "score": -0.0031, "contributions": [{"title": "Heat (1995)", "points": 0.002}]}
+        dark.route("**/v1/explain", lambda route: route.fulfill(json=told))
+        dark.get_by_label("or a user").fill("user_001")
+        dark.keyboard.press("Enter")
+        expect(dark.locator("#results > li")).to_have_count(10)
+        dark.get_by_role("button", name="Why").first.click()
+        expect(dark.locator(".why").first).to_contain_text("Heat (1995) (0.00200)")  # no share of a score below 0
         browser.close()
     assert all(url.startswith(address) for url in asked)
 
