@@ -87,3 +87,8 @@ def recall_axis(alt: Any, recalls: Sequence[float | None], title: str) -> Any:
 def bar_ends(values: Iterable[float]) -> list[float]:
     """Return the ends of an axis of bars from 0 on, with room for a number after the longest."""
     return [0.0, LABEL_ROOM * max(values, default=1.0)]
+
+
+def bar_axis(spec: str) -> Any:
+    """Return an axis over `bar_ends` with numbers formatted by ``spec``, of which a narrow page leaves some out."""
+    return load_altair().Axis(grid=True, tickCount=6, format=spec, labelSeparation=5)

@@ -45,11 +45,23 @@
     spec.height = Math.max(spec.height, names.length * (13 * most + 9));
   };
 
+  // Numbers after bars take as many pixels on a narrow page: leave them a larger share of the axis.
+  const NUMBER = 56;
+  const leaveRoom = (spec, width) => {
+    const layers = spec.layer || [];
+    if (!layers.some((layer) => layer.mark.type === "bar") || !layers.some((layer) => layer.mark.type === "text")) return;
+    for (const { encoding } of layers) {
+      const domain = encoding && encoding.x && encoding.x.scale && encoding.x.scale.domain;
+      if (domain && domain[0] === 0) domain[1] *= Math.max(1, (1 - NUMBER / 480) / (1 - NUMBER / Math.min(480, width / 2)));
+    }
+  };
+
   // Make a chart as wide as the page: panels beside each other or below, legends and titles in as many lines as needed.
   const AXIS = 80;
   const LEGENDS = ["color", "fill", "stroke", "shape", "strokeDash"];
   const fit = (spec, width) => {
     breakNames(spec, width);
+    leaveRoom(spec, width);
     if (spec.concat) {
       spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(width / 270)));
       for (const panel of spec.concat) panel.width = Math.floor(width / spec.columns) - AXIS;

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.measure.trials.record import Measured
-from semrec_faiss.report.page.axes import bar_ends, log_axis, log_scale, recall_axis
+from semrec_faiss.report.page.axes import bar_axis, bar_ends, log_axis, log_scale, recall_axis
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.palette import GREYS, Look
@@ -55,7 +55,7 @@ def build_chart(records: Sequence[Measured], subtitle: str) -> Any:
     axis = alt.Axis(labelLimit=320, labelExpr="split(datum.label, '\\n')", ticks=False, domain=False)
     y = alt.Y("index:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
     ends = alt.Scale(domain=bar_ends(one["seconds"] for one in sums), nice=False)
-    x = alt.X("sum(seconds):Q", title="seconds", scale=ends, axis=alt.Axis(tickCount=6, grid=True, format=",~g"))
+    x = alt.X("sum(seconds):Q", title="seconds", scale=ends, axis=bar_axis(",~g"))
     colour = alt.Color("step:N", title=None, scale=alt.Scale(domain=list(steps.values()), range=list(GREYS)))
     drawn = (
         alt.Chart(alt.Data(values=bars))
