@@ -51,7 +51,7 @@ class MovieLensReport:
         tags: how many tags were given by users.
         blank_tags: tags of nothing but blanks, left out.
         genome_titles: titles with genome tags; None where the download has no genome.
-        embedding: how the vectors were made.
+        embedding: how the vectors were made; None where none were.
     """
 
     out: Path
@@ -62,7 +62,7 @@ class MovieLensReport:
     tags: int
     blank_tags: int
     genome_titles: int | None
-    embedding: EmbedReport
+    embedding: EmbedReport | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -74,6 +74,7 @@ def convert_movielens(
     out: Path,
     *,
     overwrite: bool = False,
+    without_vectors: bool = False,
     progress: Progress = silent,
     **embedding: Unpack[EmbedArguments],
 ) -> MovieLensReport:
@@ -86,6 +87,7 @@ def convert_movielens(
         path: a folder or zip of ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or ml-10M100K.
         out: the folder to make.
         overwrite: replace an earlier data folder at ``out``.
+        without_vectors: make none, neither of titles nor of users, for `learn_folder` to make them of what people did.
         progress: told the steps.
         embedding: model, batch_size, dtype, device and encoder, as :func:`embed_folder`.
 
@@ -101,31 +103,35 @@ def convert_movielens(
 
     check_out_folder(out, overwrite=overwrite)
     check_there(path)
-    if embedding.get("encoder") is None:
+    if not without_vectors and embedding.get("encoder") is None:
         check_available(find_model(embedding.get("model", DEFAULT_MODEL)))
     try:
         with _staging(out.resolve()) as staging:
+            if without_vectors:
+                shutil.rmtree(staging / "media", ignore_errors=True)  # of an interrupted run
             with open_scratch(staging / _WORK) as scratch:
                 source = open_movielens(path, staging / _WORK, progress)
                 titles, raters, genome_titles = _read(source, scratch, progress)
                 (staging / METADATA).parent.mkdir(exist_ok=True)
                 with new_file(staging / METADATA) as file:
                     file.writelines(titles.json_lines())
-                embedded = embed_folder(
-                    staging,
-                    fields=() if genome_titles is None else (GENOME_FIELD,),
-                    overwrite=True,
-                    progress=progress,
-                    **embedding,
-                )
-                users, left_out = write_users(staging, scratch, raters, embedded.path, progress)
+                embedded = None
+                if not without_vectors:
+                    embedded = embed_folder(
+                        staging,
+                        fields=() if genome_titles is None else (GENOME_FIELD,),
+                        overwrite=True,
+                        progress=progress,
+                        **embedding,
+                    )
+                vectors = None if embedded is None else embedded.path
+                users, left_out = write_users(staging, scratch, raters, vectors, progress)
             _publish(staging, out.resolve())
     except (OSError, duckdb.Error) as error:
         raise StorageError(
             f"cannot write {out}: {getattr(error, 'strerror', None) or first_line(error)}",
             fix="free space on that disk, or choose another folder; vectors that are made already are kept",
         ) from error
-    embedded = replace(embedded, path=out / MEDIA_VECTORS)
     return MovieLensReport(
         out,
         len(titles.records),
@@ -135,7 +141,7 @@ def convert_movielens(
         titles.tag_rows,
         titles.blank_tags,
         genome_titles,
-        embedded,
+        None if embedded is None else replace(embedded, path=out / MEDIA_VECTORS),
     )
 
 

@@ -75,6 +75,21 @@ def test_a_download_becomes_a_data_folder(
     assert semrec("dataset", "check", out)[0] == 0
 
 
+def test_without_vectors_no_model_is_asked_for_and_everybody_stays(
+    semrec: Semrec, asked: list[tuple[str, dict[str, object]]], download: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    printed = semrec("dataset", "movielens", download, out, "--without-vectors").lines
+    assert printed[-2] == "users 2"  # whoever rated nothing above 1 has a history all the same
+    assert printed[-1].startswith("vectors none; semrec dataset learn makes them")
+    assert asked == []
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert made == ["media/metadata.jsonl", "users/seen.parquet", "users/user_ids.json"]
+    learned = tmp_path / "learned"
+    assert semrec("dataset", "learn", out, learned, "--rank", "1").code == 0
+    assert semrec("dataset", "check", learned).code == 0
+
+
 def test_exit_codes(semrec: Semrec, asked: object, download: Path, tmp_path: Path) -> None:
     assert semrec("dataset", "movielens", tmp_path / "nothing", tmp_path / "out")[0] == 4
     (tmp_path / "full").mkdir()

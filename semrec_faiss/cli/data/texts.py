@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "paraphrase-multilingual-MiniLM-L12-v2"
 """The same as data.encoder's, which is not imported for a help text."""
 
+_NO_VECTORS = "none; semrec dataset learn makes them of what people did, semrec dataset embed of texts"
+
 _EMBED_OPTIONS = (
     click.option(
         "--model",
@@ -107,9 +109,12 @@ def embed(
 @click.argument("path", type=FilePath())
 @click.argument("out", type=FilePath())
 @_embed_options
+@click.option("--without-vectors", is_flag=True, help="Make none, without a model; `semrec dataset learn` does.")
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @json_option
-def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding: Unpack[EmbedArguments]) -> None:
+def movielens(
+    path: Path, out: Path, without_vectors: bool, overwrite: bool, as_json: bool, **embedding: Unpack[EmbedArguments]
+) -> None:
     """Make the data folder OUT of PATH, a MovieLens download: titles, vectors of their texts, users, seen titles.
 
     PATH is the zip as downloaded or the folder in it: ml-latest-small, ml-latest, ml-20m, ml-25m, ml-32m, ml-1m or
@@ -121,7 +126,9 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
     from semrec_faiss.data.movielens.titles import media_id
 
     with progress_bars() as progress:
-        report = convert_movielens(path, out, overwrite=overwrite, progress=progress, **embedding)
+        report = convert_movielens(
+            path, out, overwrite=overwrite, without_vectors=without_vectors, progress=progress, **embedding
+        )
     if as_json:
         print_json(report.as_dict())
         return
@@ -136,8 +143,8 @@ def movielens(path: Path, out: Path, overwrite: bool, as_json: bool, **embedding
         ["tags read", f"{report.tags}{blank}"],
         ["ratings read", str(report.ratings)],
         ["users", f"{report.users}{left_out}"],
-        ["vectors", f"{made.titles} × {made.dim} {made.dtype} by {made.model}"],
+        ["vectors", f"{made.titles} × {made.dim} {made.dtype} by {made.model}" if made else _NO_VECTORS],
     ]
     print_table(["", ""], rows, header=False)
-    if made.resumed or made.up_to_date:
+    if made and (made.resumed or made.up_to_date):
         say(f"went on after {made.titles if made.up_to_date else made.resumed} vectors of an interrupted run")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Mask
 from semrec_faiss.data.folder.database import quoted_text
 from semrec_faiss.data.folder.layout import SEEN, USER_IDS, USER_VECTORS, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
@@ -29,18 +30,18 @@ def rating_weights(ratings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def write_users(
-    folder: Path, scratch: Scratch, raters: Raters, titles: Path, progress: Progress = silent
+    folder: Path, scratch: Scratch, raters: Raters, titles: Path | None, progress: Progress = silent
 ) -> tuple[int, int]:
     """Write the users' vectors, ids and seen titles into the data folder.
 
     A user's vector, float64 and of unit length, is the mean of the vectors of the rated titles, weighted by
-    (rating - 1) / 4. Users who have rated nothing above 1 have no weight at all and are left out.
+    (rating - 1) / 4. Where these are made, users who have rated nothing above 1 have no weight at all and are left out.
 
     Args:
         folder: the data folder.
         scratch: with the table ``history``.
         raters: who is in it.
-        titles: content_vectors.npy, a row per title.
+        titles: content_vectors.npy, a row per title; None makes no vectors of users either.
         progress: told the users written.
 
     Returns:
@@ -49,21 +50,27 @@ def write_users(
     Raises:
         DataError: a user's titles cancel each other out.
     """
-    kept = rating_weights(raters.highest) > 0
+    kept = (rating_weights(raters.highest) > 0) | (titles is None)
     users = int(kept.sum())
     if not users:
         return 0, len(kept)
-    vectors = open_vectors(titles)
     (folder / USER_IDS).parent.mkdir(exist_ok=True)
-    with (folder / USER_VECTORS).open("wb") as file, NpyWriter(file, (users, vectors.shape[1]), np.float64) as writer:
-        for block in raters.blocks():
-            means = _means(histories(scratch, raters, block), vectors)
-            writer.write(means[kept[block]])
-            progress("users", block.stop, len(kept))
+    if titles is not None:
+        _write_vectors(folder / USER_VECTORS, scratch, raters, kept, open_vectors(titles), progress)
     ids = [user_id(number) for number in raters.ids[kept].tolist()]
     save_json(folder / USER_IDS, ids)
     _write_seen(folder / SEEN, scratch, raters.ids[~kept])
     return users, len(kept) - users
+
+
+def _write_vectors(
+    path: Path, scratch: Scratch, raters: Raters, kept: Mask, titles: NDArray[Any], progress: Progress
+) -> None:
+    with path.open("wb") as file, NpyWriter(file, (int(kept.sum()), titles.shape[1]), np.float64) as writer:
+        for block in raters.blocks():
+            means = _means(histories(scratch, raters, block), titles)
+            writer.write(means[kept[block]])
+            progress("users", block.stop, len(kept))
 
 
 def _means(found: dict[str, NDArray[Any]], vectors: NDArray[Any]) -> NDArray[np.float64]:
