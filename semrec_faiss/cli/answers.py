@@ -70,7 +70,8 @@ def print_answer(
     if rows:
         print_table([""] * len(rows[0]), rows, right=(0, 2), header=False)
     if answer.returned < answer.requested:
-        click.echo(f"{answer.returned} of {answer.requested} requested: {answer.matching} titles match")
+        matching = "1 title matches" if answer.matching == 1 else f"{answer.matching} titles match"
+        click.echo(f"{answer.returned} of {answer.requested} requested: {matching}")
     if account:
         _print_account(answer)
 

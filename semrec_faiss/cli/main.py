@@ -29,7 +29,7 @@ COMMANDS = {
     "similar-users": ("search", "similar_users", "Find users of similar taste."),
     "explain": ("search", "explain", "Say why a title is recommended to a user."),
     "serve": ("serve", "serve", "Answer questions over HTTP, with a page to look at."),
-    "evaluate": ("measure.evaluate", "evaluate", "Measure how good recommendations are, beside two baselines."),
+    "evaluate": ("measure.evaluate", "evaluate", "Measure how good recommendations are, beside three baselines."),
     "dataset": ("data.dataset", "dataset", "Check, make, embed, learn, import or export a data folder."),
     "compare": ("measure.compare", "compare", "Run the guide's five tests on CPU and GPU; write a report."),
     "memory": ("measure.memory", "memory", "Predict what an index takes in memory, and how many titles fit."),

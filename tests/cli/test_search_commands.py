@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Ended, Semrec
 
+from semrec_faiss import build
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.database import session
 from semrec_faiss.index.build.run import build_index
@@ -262,6 +263,28 @@ def test_explain_by_a_profile_speaks_of_texts_only_where_vectors_were_learned(
     assert lines[1].endswith("titles seen bring to that score:") and lines[2] == "points share"
     named, others, together = (float(line.split()[-2 + at]) for line, at in zip(lines[3:], (0, 1, 1), strict=True))
     assert named + others == pytest.approx(together, rel=1e-3)
+
+
+# Once a fault: shares of a score below 0 told a title that adds to it by a negative number.
+def test_explain_tells_no_shares_of_a_score_below_zero(semrec: Semrec, tmp_path: Path) -> None:
+    plays = {"user": ["eve", "eve"], "item": ["a", "b"], "rating": [4.0, 5.0]}
+    build(
+        np.float32([[1, 0], [0, 1], [0.6, -0.8]]),
+        {"media_id": ["a", "b", "c"], "title": ["A", "B", "C"]},
+        interactions=plays,
+        config={"profile": {"weights": "rating"}},
+        output=tmp_path / "i",
+    )
+    # The mean weighs A by 3/4 and B by 4/4: 0.6 of the first, less 0.8 of the second, by its length of 1.25.
+    assert semrec("explain", tmp_path / "i", "eve", "C").lines == [
+        "C for eve: -28.0% similar, it is number 1 of 1 titles not seen",
+        "what the 2 titles seen bring to that score:",
+        "points share",
+        "A +0.36 –",
+        "B -0.64 –",
+        "all others +0",
+        "together -0.28",
+    ]
 
 
 # Once a fault: that a user has seen nothing is not that the index does not know.

@@ -231,7 +231,7 @@ def test_the_command(index: Path, loaded: object, semrec: Semrec) -> None:
     assert code == 0
     assert out.splitlines()[0] == "For 'Film 9. Genres: Drama, War':"
     assert re.search(r"^1\.  Film 9  100\.0% similar  Drama, War$", out, re.MULTILINE)
-    assert "1 of 2 requested: 1 titles match" in out
+    assert "1 of 2 requested: 1 title matches" in out
     assert re.fullmatch(r"somebody/The-Model on cpu: loaded in [\d.]+ ms, text encoded in [\d.]+ ms\n", err)
     code, out, _ = semrec("search", str(index), "a heist", "--json")
     document = json.loads(out)

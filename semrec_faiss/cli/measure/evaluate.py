@@ -1,4 +1,4 @@
-"""evaluate: how good the recommendations of an index are, beside two baselines."""
+"""evaluate: how good the recommendations of an index are, beside three baselines."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def evaluate(
     as_json: bool,
     **profile: Any,
 ) -> None:
-    """Measure how good the recommendations of INDEX are, beside most popular titles and those liked together.
+    """Measure how good the recommendations of INDEX are, beside most popular titles, those liked together and chance.
 
     Each user's latest liked titles are left out, with everything that the user has rated since; vectors are made anew
     of the rest, those of titles included where they were learned; and the lists are searched for the titles left out.

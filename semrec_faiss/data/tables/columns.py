@@ -127,7 +127,11 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
         if given not in schema.names:
             raise UsageError(
                 f"{name} has no column {given!r} for the vectors; its columns are {', '.join(schema.names)}",
-                fix=f"--vector {able[0]}" if able else "name one that is there",
+                fix=f"--vectors {given}"
+                if given.endswith(".npy")
+                else f"--vector {able[0]}"
+                if able
+                else "name one that is there",
             )
         kind = schema.field(given).type
         if not is_vector(kind) and not is_text(kind):

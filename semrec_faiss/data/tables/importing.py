@@ -191,8 +191,8 @@ def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str
         )
     if chosen is None and beside is None:
         raise UsageError(
-            f"{table.name} has no column of lists or tensors of floats, and no .npy lies beside it; its columns are"
-            f" {', '.join(f'{one.name} ({one.type})' for one in table.schema)}",
+            f"{table.name} has no column of lists or tensors of floats, and no .npy of its name lies beside it; its"
+            f" columns are {', '.join(f'{one.name} ({one.type})' for one in table.schema)}",
             fix="name the column with --vector, a .npy with --vectors, or give --without-vectors and then make them:"
             " semrec dataset embed of texts, semrec dataset learn of what people did",
         )

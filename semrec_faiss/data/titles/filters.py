@@ -83,7 +83,11 @@ def matching_rows(catalog: Catalog, *clauses: str) -> NDArray[np.int64]:
             fix="compare with shorter texts",
         ) from error
     except duckdb.Error as error:
-        raise UsageError(f"the filter is not understood: {_pointed(str(error), row)}", fix=_known(catalog)) from error
+        told = str(error)
+        of_list = "a list holds a value where 'VALUE' IN FIELD; " if "[]" in told else ""
+        raise UsageError(
+            f"the filter is not understood: {_pointed(told, row)}", fix=of_list + _known(catalog)
+        ) from error
     return np.sort(np.asarray(found, dtype=np.int64))
 
 

@@ -299,6 +299,9 @@ def test_parts_a_glob_and_a_saved_dataset_are_read_in_order(tmp_path: Path) -> N
 def test_a_npy_beside_a_table_holds_its_vectors(tmp_path: Path) -> None:
     table = products().drop(["embedding"])
     pq.write_table(table, tmp_path / "p.parquet")
+    np.save(tmp_path / "v.npy", vectors())
+    assert "no .npy of its name lies beside it" in refusal(tmp_path / "p.parquet", tmp_path / "no").message
+    assert refusal(tmp_path / "p.parquet", tmp_path / "no", vector="v.npy").fix == "--vectors v.npy"
     np.save(tmp_path / "p.npy", vectors(dtype="float16"))
     made = imported(tmp_path / "p.parquet", tmp_path / "data")
     assert made.dtype == "float16" and f"vectors: {tmp_path}/p.npy, which lies beside the table" in made.notes

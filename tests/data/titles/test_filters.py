@@ -170,6 +170,16 @@ def test_many_threads_filter_at_once(catalog: Catalog) -> None:
     assert found == [rows_where(lambda e, y=year: e["year"] is not None and e["year"] >= y) for year in years]  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("where", ["genres = 'Drama'", "genres LIKE '%Drama%'", "lower(genres) = 'drama'"])
+def test_a_list_taken_for_a_text_is_told_how_lists_are_asked(catalog: Catalog, where: str) -> None:
+    with pytest.raises(UsageError, match="not understood") as told:
+        matching_rows(catalog, where)
+    assert told.value.fix is not None and told.value.fix.startswith("a list holds a value where 'VALUE' IN FIELD; ")
+    with pytest.raises(UsageError, match="not understood") as other:
+        matching_rows(catalog, "yeer < 1970")
+    assert other.value.fix is not None and other.value.fix.startswith("fields: ")
+
+
 # What is refused
 
 NOT_ONE = "more than one expression"
