@@ -92,7 +92,11 @@ def expand(entries: Sequence[SettingValues], source: YamlSource) -> tuple[list[C
 def _expand_entry(
     entry: SettingValues, source: YamlSource, number: int
 ) -> tuple[list[Combination], list[InvalidOne], list[str]]:
-    combinations = list(_products(_as_config(entry)))
+    config = _as_config(entry)
+    if empty := list(_empty(config)):
+        where = _EntrySource(config, source, number).where
+        return [], [], [f"{where(key)}: {'.'.join(map(str, key))}: should hold at least 1 alternative, not []" for key in empty]
+    combinations = list(_products(config))
     faults = [_faults_of(values, source, number) for values in combinations]
     wrong = Counter(fault.at for found in faults if isinstance(found, list) for fault in found if fault.at)
     tried = Counter(at for values in combinations for at in _leaves(values))
@@ -129,6 +133,15 @@ def _products(values: Any, place: KeyPath = ()) -> Iterator[Any]:
             yield from [item] if place in LISTS else _products(item, place)
     else:
         yield values
+
+
+def _empty(values: Any, place: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the key of every list without an alternative, from which no combination could be made."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _empty(value, (*place, key))
+    elif isinstance(values, list) and not values and place not in LISTS:
+        yield place
 
 
 def _faults_of(values: SettingValues, source: YamlSource, number: int) -> Combination | list[_Fault]:

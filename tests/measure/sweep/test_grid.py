@@ -65,6 +65,20 @@ def test_the_same_combination_twice_is_told() -> None:
     assert invalid == [InvalidOne(what="flat on auto", reason="the grid names it twice")]
 
 
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"type": []}, "index.type"),
+        ({"type": "ivf_flat", "search": {"nprobe": []}}, "index.search.nprobe"),
+        ({"type": "flat", "device": []}, "device.kind"),
+        ({"type": "flat", "device": {"kind": "gpu", "layout": []}}, "device.layout"),
+    ],
+)
+def test_a_list_without_alternatives_is_a_mistake(entry: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: should hold at least 1 alternative, not \[\]"):
+        expanded({"type": "hnsw"}, entry)
+
+
 SWEEP = """name: tiny
 dataset: {dataset}
 queries: {{titles: 10, users: 0}}
