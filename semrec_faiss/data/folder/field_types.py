@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.data.folder.json_values import is_said_in_json, says
 from semrec_faiss.errors import DataError
 
 ROW = "_semrec_row"
@@ -120,10 +122,7 @@ class FieldTypes:
             if name not in self._values:
                 mistakes += self._admit(name)
             if name in self._fixed and value is not None:
-                mistakes.append(
-                    f"{name} has type {self._fixed[name]} in the index, which JSON lines do not hold; give a"
-                    " metadata.parquet"
-                )
+                mistakes += _unsaid(name, value, self._fixed[name])
             kind = type(value)
             self._values[name].setdefault(kind, self._seen)
             if kind is list:
@@ -180,6 +179,13 @@ class FieldTypes:
             element = _scalar_type(self._elements[name].keys() - {type(None)}, self._largest[name])
             return "JSON" if element == "JSON" else f"{element}[]"
         return _scalar_type(kinds, self._largest[name])
+
+
+def _unsaid(name: str, value: Any, kind: str) -> list[str]:
+    """Return what is wrong with a value of JSON where the index has a type that JSON has not."""
+    if not is_said_in_json(kind):
+        return [f"{name} has type {kind} in the index, which JSON lines do not hold; give a metadata.parquet"]
+    return [] if says(value, kind) else [f"{name} is {json.dumps(value)[:60]}, which is no {kind} as the index has it"]
 
 
 def _scalar_type(kinds: set[type], largest: int) -> str:

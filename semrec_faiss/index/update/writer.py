@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,7 +197,7 @@ def _line_of(record: Any, number: int) -> tuple[str, str]:
     if not isinstance(record, Mapping):
         raise UsageError(f"record {number} is {record!r:.60}; a mapping is expected", fix="frame.to_dict('records')")
     try:
-        line = json.dumps(dict(record), ensure_ascii=False, default=_plain)
+        line = json.dumps({name: _or_null(value) for name, value in record.items()}, ensure_ascii=False, default=_plain)
         line.encode()
     except (TypeError, ValueError) as error:
         raise UsageError(
@@ -204,9 +207,21 @@ def _line_of(record: Any, number: int) -> tuple[str, str]:
     return str(record.get("media_id")), line + "\n"
 
 
+def _or_null(value: Any) -> Any:
+    """Return None for what frames hold where there is no value: not a number, not a time."""
+    is_scalar = isinstance(value, float | np.floating | dt.datetime)
+    return None if is_scalar and value != value else value  # noqa: PLR0124 (what differs from itself)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal) and Decimal(repr(float(value))) == value:
+        return float(value)
     raise TypeError(f"it holds {type(value).__name__}, which JSON has not")
 
 

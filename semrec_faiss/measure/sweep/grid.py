@@ -95,7 +95,11 @@ def _expand_entry(
     config = _as_config(entry)
     if empty := list(_empty(config)):
         where = _EntrySource(config, source, number).where
-        return [], [], [f"{where(key)}: {'.'.join(map(str, key))}: should hold at least 1 alternative, not []" for key in empty]
+        return (
+            [],
+            [],
+            [f"{where(key)}: {'.'.join(map(str, key))}: should hold at least 1 alternative, not []" for key in empty],
+        )
     combinations = list(_products(config))
     faults = [_faults_of(values, source, number) for values in combinations]
     wrong = Counter(fault.at for found in faults if isinstance(found, list) for fault in found if fault.at)
