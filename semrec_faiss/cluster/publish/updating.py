@@ -166,6 +166,8 @@ def _publish(
         before = set(new.files)
         front = replace(plan, lines=())  # the titles themselves go to the shards
         written = write_segment(new, saved, front, f"seg-{new.name[4:]}", strict=strict)
+        if plan.titles.is_empty and set(new.files) == before:  # all that was seen since is known already, or of nobody
+            return saved.generation, written, 0
         work = _work_of(saved.shards.listed, plan, fields_of(saved.generation))
         listed = changed_shards(directory.path, new.name, saved.shards.listed, work, compact_at, progress)
         _write_list(new, listed)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, StoredRows, Vectors, row_type
 from semrec_faiss.data.folder.database import first_line, literal_path, session
-from semrec_faiss.data.seen_table import DelistedRows
+from semrec_faiss.data.seen_table import DelistedRows, SeenRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError
@@ -73,6 +73,18 @@ def _ratings_of(columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     if "rating" not in columns:
         return np.full(len(columns["user_row"]), np.nan, np.float32)
     return np.asarray(np.ma.filled(columns["rating"], np.nan), dtype=np.float32)
+
+
+def _ratings_and_times(
+    files: Sequence[dict[str, NDArray[Any]]],
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    """Put ratings, of files of which some have any, and timestamps, which all must have, one after the other."""
+    ratings = timestamps = None
+    if any("rating" in columns for columns in files):
+        ratings = np.concatenate([_ratings_of(columns) for columns in files])
+    if files and all("timestamp" in columns for columns in files):
+        timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])
+    return ratings, timestamps
 
 
 class SavedUsers:
@@ -214,17 +226,24 @@ class SavedUsers:
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         return offsets, np.ascontiguousarray(columns["title_row"])
 
-    def seen_by(self, users: Rows) -> tuple[Rows, Rows]:
-        """Return what some users have seen, read by itself: rows of users and of titles, int64 (n,) each, any order."""
+    def seen_by(self, users: Rows) -> SeenRows:
+        """Return what some users have seen, read by itself: by row, oldest first, a title of a user once or more."""
         segments = self._segments
         places = users if segments is None else np.flatnonzero(np.isin(segments.users.now, users))
-        files = [self._columns(name, "user_row, title_row", of=places) for name in self._seen_files]
+        files = [self._columns(name, "*", of=places) for name in self._seen_files]
         who = np.concatenate([np.empty(0, np.int64), *(columns["user_row"] for columns in files)])
         what = np.concatenate([np.empty(0, np.int64), *(columns["title_row"] for columns in files)])
         if segments is not None:
             who, what = segments.users.now[who], segments.titles.now[what]
         there = what != GONE
-        return who[there], what[there]
+        ratings, timestamps = _ratings_and_times(files)
+        return SeenRows(
+            who[there],
+            what[there],
+            None if ratings is None else ratings[there],
+            None if timestamps is None else timestamps[there],
+            0,
+        )
 
     @cached_property
     def history(self) -> History:
@@ -243,13 +262,15 @@ class SavedUsers:
         users = segments.users.now[np.concatenate([columns["user_row"] for columns in files])]
         titles = segments.titles.now[np.concatenate([columns["title_row"] for columns in files])]
         left = (users != GONE) & (titles != GONE)
-        ratings = timestamps = None
-        if any("rating" in columns for columns in files):
-            ratings = np.concatenate([_ratings_of(columns) for columns in files])[left]
-        if all("timestamp" in columns for columns in files):
-            timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])[left]
-        count = self._generation.manifest.count
-        return grouped_history(users[left], titles[left], ratings, timestamps, self.count, count)
+        ratings, timestamps = _ratings_and_times(files)
+        return grouped_history(
+            users[left],
+            titles[left],
+            None if ratings is None else ratings[left],
+            None if timestamps is None else timestamps[left],
+            self.count,
+            self._generation.manifest.count,
+        )
 
     def delisted(self) -> DelistedRows | None:
         """Return what users have seen of titles that it does not hold, oldest first, by user row; None for nothing."""

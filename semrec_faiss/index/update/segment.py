@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.seen_table import (
     DelistedRows,
     IdTable,
@@ -21,7 +21,7 @@ from semrec_faiss.data.seen_table import (
     read_seen_rows,
 )
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.data.users import grouped_history
+from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.vectors import write_npy, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
@@ -101,7 +101,7 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     if since.unlisted is not None:
         write_delisted(new, since.unlisted, known, file_of(name, DELISTED))
     seen = _joined([*back.seen, *since.parts])
-    if len(seen.users):
+    if len(seen.users) and not _is_known(saved, plan, titles, users, since):
         rows = (seen.users, seen.titles, seen.ratings, seen.timestamps)
         write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN))
     return Written(segment, since.counts, since.who, returned=back.any)
@@ -203,9 +203,38 @@ def _counts(
     if saved.users is not None and saved.users.has_seen:
         rows = np.stack([_rows_before(plan.users, users)[pairs[0]], _rows_before(plan.titles, titles)[pairs[1]]])
         rows = rows[:, (rows != GONE).all(axis=0)]
-        known = np.stack(saved.users.seen_by(np.unique(rows[0])))
-        there = int(np.isin(_numbered(rows, saved), _numbered(known, saved)).sum())
+        known = saved.users.seen_by(np.unique(rows[0]))
+        there = int(np.isin(_numbered(rows, saved), _numbered(np.stack([known.users, known.titles]), saved)).sum())
     return SeenCounts(pairs.shape[1] - there, there, sum(one.ignored for one in parts))
+
+
+def _is_known(saved: SavedIndex, plan: UpdatePlan, titles: Places, users: Places, since: _SeenSince) -> bool:
+    """Tell whether the index would know no more: of all that was seen since, it has the rating and the time."""
+    is_all = plan.titles.is_empty and plan.users.is_empty
+    if saved.users is None or not is_all or since.counts.added or not since.counts.known:
+        return False
+    more = _joined(since.parts)
+    more = replace(more, users=users.now[more.users], titles=titles.now[more.titles])
+    known = saved.users.seen_by(np.unique(more.users))
+    before, after = (_history(saved, one) for one in (known, _joined([known, more])))
+    return (
+        np.array_equal(before.rows, after.rows)
+        and np.array_equal(_ratings(before), _ratings(after), equal_nan=True)
+        and np.array_equal(_times(before), _times(after))
+    )
+
+
+def _history(saved: SavedIndex, seen: SeenRows) -> History:
+    manifest = saved.generation.manifest
+    return grouped_history(seen.users, seen.titles, seen.ratings, seen.timestamps, manifest.users, manifest.count)
+
+
+def _ratings(history: History) -> Scores:
+    return np.full(len(history.rows), np.nan, np.float32) if history.ratings is None else history.ratings
+
+
+def _times(history: History) -> Rows:
+    return np.empty(0, np.int64) if history.timestamps is None else history.timestamps
 
 
 def _rows_before(kind: Kind, places: Places) -> Rows:

@@ -240,7 +240,7 @@ def _publish(
             new.link(saved.generation, name)
         before = set(new.files)
         written = write_segment(new, saved, plan, f"seg-{new.name[4:]}", strict=strict)
-        if set(new.files) == before:  # all that was seen since, users have who are not here
+        if set(new.files) == before:  # all that was seen since is known already, or users have who are not here
             return saved.generation, written, 0
         manifest = manifest_after(new, saved, plan, [written.segment])
         if saved.config.profile is not None:

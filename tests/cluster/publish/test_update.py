@@ -144,6 +144,8 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
         for name in ("users", "seen", "seen_known", "seen_ignored"):
             assert getattr(found, name) == getattr(expected, name), name
         assert sharded.refresh()
+        again = update_shards(index, Change(seen=tmp_path / "change" / "users" / "seen.parquet"), asks=sharded.saved)
+        assert (again.generation, again.seen) == (found.generation, 0)
         one = Recommender.open(whole)
         np.testing.assert_array_equal(sharded.users.vectors[:], one.users.vectors[:])
         for wish in ({}, {"where": "year < 1990"}):

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from semrec_faiss import IndexWriter, Recommender
@@ -613,6 +614,43 @@ def test_what_adds_nothing_makes_no_generation(tmp_path: Path) -> None:
     done = update_index(index, Change(seen=tmp_path / "since.parquet"))
     assert (done.generation, done.seen, done.seen_ignored, done.bytes_written) == ("gen-000001", 0, 0, 0)
     assert [path.name for path in index.glob("gen-*")] == ["gen-000001"]
+
+
+@pytest.mark.parametrize("profile", [None, {"weights": "rating"}], ids=["vectors", "profile"])
+@pytest.mark.parametrize("columns", [4, 3, 2], ids=["times", "ratings", "seen"])
+def test_what_is_known_makes_no_generation(columns: int, profile: dict[str, Any] | None, tmp_path: Path) -> None:
+    def write(path: Path, rows: list[tuple[Any, ...]]) -> Path:
+        write_seen(path, [(*row, 3.0, 1)[:4] for row in rows])
+        pq.write_table(pq.read_table(path).select(list(range(columns))), path)
+        return path
+
+    def appended(*rows: tuple[Any, ...]) -> tuple[str, int, int]:
+        told = update_index(index, Change(seen=write(tmp_path / "since.parquet", list(rows))), compact_at=None)
+        return told.generation, told.seen, told.seen_known
+
+    model, _ = begun(9)
+    users, titles = list(model.users), list(model.titles)
+    old, other = (users[0], titles[3], 4.0, 500), (users[1], titles[2], None, 400)
+    data = model.write(tmp_path / "data")
+    write(data / "users" / "seen.parquet", [old, other])
+    index = tmp_path / "index"
+    values = {"dataset": str(data), "output": str(index), "device": "cpu", "index": FLAT}
+    build_index(config_from_dict(values | ({} if profile is None else {"profile": profile})))
+    assert appended(old) == ("gen-000001", 0, 1)
+    assert appended(other, old, old) == ("gen-000001", 0, 2)
+    if columns == 4:  # what is older than what is known has no effect
+        assert appended((users[0], titles[3], 1.0, 499)) == ("gen-000001", 0, 1)
+        assert appended((users[0], titles[3], 4.0, 501)) == ("gen-000002", 0, 1)
+    elif columns == 3:
+        assert appended((users[0], titles[3], 1.0), old) == ("gen-000001", 0, 1)
+        assert appended(old, (users[0], titles[3], 1.0)) == ("gen-000002", 0, 1)
+    new = (users[0], titles[4], 4.0, 500)
+    number = 3 if columns > 2 else 2
+    assert appended(old, new) == (f"gen-{number:06d}", 1, 1)
+    assert appended(new) == (f"gen-{number:06d}", 0, 1)
+    update_index(index, Change(remove_titles=[titles[3]]), compact_at=None)
+    assert appended(old) == (f"gen-{number + 2:06d}", 0, 0)  # which is kept until the title comes back
+    verify(index)
 
 
 @pytest.mark.slow
