@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -103,7 +104,13 @@ class ShardedSearcher(Searcher):
         """Make the clauses of a filter, and look for mistakes in them."""
         names_genres = bool(wanted.genres or wanted.any_genres or wanted.not_genres)
         example = self._example_with_genres() if names_genres else self._example
-        clauses = wanted.clauses(example)
+        try:
+            clauses = wanted.clauses(example)
+        except UsageError:
+            if names_genres and "genres" in self._fields and self._with_genres is None:
+                replace(wanted, genres=(), any_genres=(), not_genres=()).clauses(example)  # whose mistakes are told
+                raise self._shards.lost_one() from None  # which may have titles of that genre
+            raise
         matching_rows(example, *clauses)
         return clauses
 

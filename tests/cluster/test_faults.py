@@ -121,8 +121,10 @@ def test_what_a_partial_answer_did_not_see_is_seen_once_the_shard_is_back(
             with monkeypatch.context() as patched:
                 give_up(patched, 1)
                 assert sharded.similar("m00010", 7, max_per={"year": 1}).titles_seen == 0.5
-                with pytest.raises(UsageError, match="no title has the genre 'Opera'"):
+                with pytest.raises(UnavailableError, match="shard 1 of 2"):
                     sharded.similar("m00010", where=Filter(genres=("Opera",)))
+                with pytest.raises(UsageError, match="nothing"):
+                    sharded.similar("m00010", where=Filter(genres=("Opera",), any_of={"nothing": ("x",)}))
                 assert sharded.titles.known_rows(["m00010"]).tolist() == [10]
                 with pytest.raises(UnavailableError, match="shard 1 of 2"):
                     sharded.titles.media_id_of("m00050", "media_id")
