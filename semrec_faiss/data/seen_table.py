@@ -222,7 +222,7 @@ def _more_columns(path: Path | str, columns: dict[str, str]) -> dict[str, str]:
             raise DataError(
                 f"{path}: the column rating has type {columns['rating']}; a number is expected", fix="write numbers"
             )
-        found["rating"] = "s.rating::FLOAT"
+        found["rating"] = "CASE WHEN isfinite(s.rating::FLOAT) THEN s.rating::FLOAT END"  # as of interactions
     if "timestamp" in columns:
         kind = columns["timestamp"]
         if not kind.startswith((*_NUMBERS, "TIMESTAMP", "DATE")):

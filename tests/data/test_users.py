@@ -226,6 +226,14 @@ def test_either_column_may_stand_alone_and_a_time_may_be_a_timestamp(tmp_path: P
     assert history.ratings.tolist() == [3.0]
 
 
+@pytest.mark.parametrize("kind", ["DOUBLE", "FLOAT"])
+def test_ratings_that_are_no_finite_number_are_none(tmp_path: Path, catalog: Catalog, kind: str) -> None:
+    values = f"('u1', '20', 'inf'::{kind}), ('u1', '3', '-inf'::{kind})"
+    path = write_history(tmp_path / "seen.parquet", values, "user_id, media_id, rating")
+    history = read_history(path, ["u1"], catalog)
+    assert history.ratings is not None and np.isnan(history.ratings).tolist() == [True, True]
+
+
 def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) -> None:
     """Once a fault: of Arrow's null type they were refused as no numbers."""
     table = pa.table({"user_id": ["u1", "u1"], "media_id": ["20", "3"], "rating": pa.nulls(2), "timestamp": [7, 8]})

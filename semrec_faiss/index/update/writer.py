@@ -121,6 +121,8 @@ class IndexWriter:
         if len({len(values) for values in given.values()}) > 1:
             lengths = ", ".join(f"{len(values)} of {name}" for name, values in given.items())
             raise UsageError(f"the columns differ in length: {lengths}", fix="give each a value for every title seen")
+        if not any(given.values()):  # an empty list tells no type
+            return
         if self._seen and self._seen.keys() != columns.keys():
             raise UsageError(f"the columns are {', '.join(columns)}; before they were {', '.join(self._seen)}")
         for name, values in given.items():
@@ -228,6 +230,8 @@ def _plain(value: Any) -> Any:
 def _vectors_of(vectors: Any, count: int, what: str) -> NDArray[Any]:
     """Return vectors (count, dim) of one's own: the caller may use the array again for the next batch."""
     array = array_of(vectors, "vectors")
+    if not count and not array.size:
+        return np.empty((0, 0))
     if array.ndim != 2 or len(array) != count:
         raise UsageError(f"{count} {what} and vectors of shape {array.shape}; (n, dim) is expected, n of both")
     return np.array(array)

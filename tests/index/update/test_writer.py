@@ -80,6 +80,24 @@ def test_a_writer_counts_what_unknown_users_have_seen_also_where_no_other_has(kn
         writer.append_seen(user_id=users, **columns)
 
 
+def test_a_batch_without_rows_adds_nothing(tmp_path: Path) -> None:
+    model, draws = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    vector = draws.vector()[None]
+    with IndexWriter(index) as writer:
+        for vectors in ([], np.empty((0, vector.shape[1]), np.float32)):
+            writer.put_titles([], vectors)
+            writer.put_users([], vectors)
+        writer.append_seen(user_id=[], media_id=[], rating=[], timestamp=[])
+    assert writer.summary is not None and writer.summary.bytes_written == 0
+    with IndexWriter(index) as writer:
+        writer.put_titles([], [])
+        writer.put_titles([{"media_id": "a", "title": "A"}], vector)
+        writer.append_seen(user_id=[], media_id=[], rating=[], timestamp=[])
+        writer.append_seen(user_id=["u1"], media_id=["a"], rating=[4.0], timestamp=[7])
+    assert (writer.summary.titles.new, writer.summary.seen) == (1, 1)
+
+
 def test_one_id_is_a_list_of_one(tmp_path: Path) -> None:
     model, _ = begun(1)
     index = model.build(tmp_path / "first", {"type": "flat"})
