@@ -13,7 +13,7 @@ from semrec_faiss.data.folder.database import first_line, literal_path, quoted_n
 from semrec_faiss.data.tables.categories import readable_schema
 from semrec_faiss.data.tables.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.tables.mistakes import Mistakes
-from semrec_faiss.data.tables.source import TableFiles
+from semrec_faiss.data.tables.source import AS_JSON_LINES, TableFiles
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class _TextTable:
             listed = ", ".join(quoted_text(literal_path(path)) for path in self._files.files)
             found = connection.execute(f"DESCRIBE FROM read_json([{listed}], {_WHOLE_JSON})").fetchall()
             types = {name: kind for name, kind, *_ in found}
+            if list(types) == ["json"]:  # what DuckDB calls lines that are no objects
+                raise DataError(f"{self.name}: its lines are no objects", fix=AS_JSON_LINES)
             return {name: "VARCHAR" if name in texts else kind for name, kind in types.items()}
         merged: dict[str, str] = {}
         for path in self._files.files:

@@ -32,6 +32,17 @@ PACKED = (".gz", ".zst")
 KINDS = "Parquet, Arrow IPC, CSV, JSON lines, a folder or glob of these, or a folder saved by datasets"
 
 
+AS_JSON_LINES = "write it as JSON lines, an object a line, in a file that ends in .jsonl: jq -c '.[]' does"
+
+_INSTEAD = {
+    ".json": AS_JSON_LINES,
+    ".npy": "give the table of the titles, and this file with --vectors",
+    ".xlsx": "save it as CSV in UTF-8",
+    ".xls": "save it as CSV in UTF-8",
+}
+"""What to do about files of other kinds that hold tables, or a part of one."""
+
+
 @dataclass(frozen=True)
 class TableFiles:
     """The files of one table, in order.
@@ -113,7 +124,7 @@ def _of_one_format(source: Path, files: list[Path], vectors: Path | None) -> Tab
     kind = format_of(files[0]) if files else None
     if kind is None or len(formats) > 1:
         held = f"holds files of several formats: {', '.join(formats)}" if len(formats) > 1 else "is no table"
-        raise UsageError(f"{source} {held}", fix=f"give {KINDS}")
+        raise UsageError(f"{source} {held}", fix=_INSTEAD.get(source.suffix.lower(), f"give {KINDS}"))
     return TableFiles(str(source), tuple(files), kind, vectors)
 
 

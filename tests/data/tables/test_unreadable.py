@@ -1,4 +1,4 @@
-"""A CSV that cannot be read is told with the line where it goes wrong and what to do."""
+"""A CSV that cannot be read is told with the line where it goes wrong and what to do; so are files of other kinds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import TableWish
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, SemrecError
 
 HEAD = b'id,name,vector\na,"Say ""hi""",1 2\n'
 TWICE = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
@@ -65,3 +65,20 @@ def test_every_kind_of_line_ends_is_read(tmp_path: Path, end: str, mark: str) ->
     rows = ["id;name;vector", 'a;"two\nlines";1 2', "b;B;2 1", ""]
     (tmp_path / "titles.csv").write_bytes((mark + end.join(rows)).encode())
     assert import_folder(tmp_path / "titles.csv", tmp_path / "data", TableWish()).table.titles == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "fix"),
+    [
+        ("titles.json", "is no table", "jq -c '.[]'"),
+        ("titles.jsonl", ": its lines are no objects", "jq -c '.[]'"),
+        ("titles.npy", "is no table", "--vectors"),
+        ("titles.xlsx", "is no table", "CSV in UTF-8"),
+        ("titles.txt", "is no table", "give Parquet, Arrow IPC, CSV"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path: Path, name: str, says: str, fix: str) -> None:
+    (tmp_path / name).write_text('[{"media_id": "a", "title": "A"}, {"media_id": "b", "title": "B"}]\n')
+    with pytest.raises(SemrecError) as caught:
+        import_folder(tmp_path / name, tmp_path / "data", TableWish(without_vectors=True))
+    assert says in caught.value.message and fix in str(caught.value.fix)
