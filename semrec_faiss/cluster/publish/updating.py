@@ -94,6 +94,8 @@ def update_shards(
         if plan.is_empty:
             return summary_of(saved.generation, plan, SeenCounts(), 0, is_compacted=False)
         generation, written, size = _publish(directory, saved, plan, strict, compact_at, progress)
+        if generation is saved.generation:
+            return summary_of(generation, plan, written.seen, size, is_compacted=False)
         anew = None
         if segments_of(generation) >= MOST_SEGMENTS or (
             compact_at is not None and generation.manifest.share_apart > compact_at

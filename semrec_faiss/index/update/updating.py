@@ -163,7 +163,8 @@ def apply_plan(
     before = saved if anew is None else SavedIndex.of(anew, _ON_CPU)
     generation, written, size = _publish(directory, before, plan, strict=strict)
     again = None
-    if compact_at is not None and generation.manifest.share_apart > compact_at:
+    is_changed = generation is not before.generation
+    if is_changed and compact_at is not None and generation.manifest.share_apart > compact_at:
         ref = before.generation.ref  # a rollback takes back the change, not its being built anew
         again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress, before=ref))
     is_compacted = anew is not None or again is not None

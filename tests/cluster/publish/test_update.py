@@ -10,6 +10,8 @@ from typing import Any
 
 import cluster_worlds
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Semrec, is_running, until
 
@@ -144,8 +146,14 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
         for name in ("users", "seen", "seen_known", "seen_ignored"):
             assert getattr(found, name) == getattr(expected, name), name
         assert sharded.refresh()
-        again = update_shards(index, Change(seen=tmp_path / "change" / "users" / "seen.parquet"), asks=sharded.saved)
-        assert (again.generation, again.seen) == (found.generation, 0)
+        told = {"user_id": [users[0]], "media_id": [titles[9]], "rating": [4.0], "timestamp": [2 * 10**9]}
+        pq.write_table(pa.table(told), tmp_path / "since.parquet")
+        for seen in (Change(seen=tmp_path / "since.parquet"),) * 2:  # the second time it is known
+            again = update_shards(index, seen, compact_at=None)
+            update_index(whole, seen, compact_at=None)
+            assert again.generation == "gen-000003"
+        assert (update_shards(index, seen).generation, again.bytes_written) == ("gen-000003", 0)
+        assert sharded.refresh()
         one = Recommender.open(whole)
         np.testing.assert_array_equal(sharded.users.vectors[:], one.users.vectors[:])
         for wish in ({}, {"where": "year < 1990"}):

@@ -648,6 +648,7 @@ def test_what_is_known_makes_no_generation(columns: int, profile: dict[str, Any]
     number = 3 if columns > 2 else 2
     assert appended(old, new) == (f"gen-{number:06d}", 1, 1)
     assert appended(new) == (f"gen-{number:06d}", 0, 1)
+    assert not update_index(index, Change(seen=tmp_path / "since.parquet"), compact_at=0).compacted
     update_index(index, Change(remove_titles=[titles[3]]), compact_at=None)
     assert appended(old) == (f"gen-{number + 2:06d}", 0, 0)  # which is kept until the title comes back
     verify(index)
