@@ -363,15 +363,15 @@ def test_too_late_and_too_many(
     assert searched == [3], "what came too late is not searched for"
 
 
-@pytest.mark.parametrize(("inline_queries", "beside"), [(64, None), (64, 2), (0, None)])
+@pytest.mark.parametrize(("inline_queries", "loop_queries"), [(64, 64), (64, 0), (0, 0)])
 def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
-    index: Path, new_asker: Any, inline_queries: int, beside: int | None, monkeypatch: pytest.MonkeyPatch
+    index: Path, new_asker: Any, inline_queries: int, loop_queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
 
     asker = new_asker(index)
     served = asker.load()
-    served.inline_queries, served.beside = inline_queries, beside
+    served.inline_queries, served.loop_queries = inline_queries, loop_queries
     alone = Recommender.open(index)
     batches: list[int] = []
     run = Searcher.run
@@ -395,6 +395,45 @@ def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
         assert timeless(reply.json()) == timeless(alone.similar(f"m{row:05d}", 4).as_dict())
     expected = alone.similar("m00001", 2).to_arrow().to_pylist()
     assert pa.ipc.open_stream(arrow.content).read_all().to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "question", "loop_queries", "is_here"),
+    [
+        ("similar", {"title": "m00001", "k": 4}, 64, True),
+        ("similar", {"title": "m00001", "k": 4}, 11, False),
+        ("similar", {"title": "m00001", "k": 33}, 64, False),
+        ("recommend", {"user": "user_001", "k": 4}, 64, False),
+    ],
+)
+def test_only_what_takes_little_time_holds_up_the_event_loop(
+    path: str,
+    question: Any,
+    loop_queries: int,
+    is_here: bool,
+    index: Path,
+    new_asker: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once a fault: lists of a thousand titles were searched for between two requests, for a third of a second."""
+    import asyncio
+
+    asker = new_asker(index)
+    served = asker.load()
+    served.inline_queries, served.loop_queries = 64, loop_queries
+    here: list[bool] = []
+    run = Searcher.run
+
+    def told(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
+        here.append(threading.current_thread() is threading.main_thread())
+        return run(searcher, queries, wish, exclusions)
+
+    async def together() -> list[Any]:
+        return list(await asyncio.gather(*(asker._client.post(f"/v1/{path}", json=question) for _ in range(12))))
+
+    monkeypatch.setattr(Searcher, "run", told)
+    assert {reply.status_code for reply in asker.loop.run_until_complete(together())} == {200}
+    assert here == [is_here]
 
 
 @pytest.mark.parametrize("inline_queries", [64, 0])

@@ -24,9 +24,9 @@ from semrec_faiss.serve.wire.messages import ARROW
 from tests.serve.conftest import build
 
 
-@pytest.mark.parametrize("beside", [1, None])
+@pytest.mark.parametrize("beside", [1, 1000])
 def test_what_cannot_be_written_is_nobody_elses_and_the_next_is_answered(
-    beside: int | None, index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+    beside: int, index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a fault: all of the batch, and all who came afterwards, waited for ever."""
 
@@ -34,8 +34,8 @@ def test_what_cannot_be_written_is_nobody_elses_and_the_next_is_answered(
         raise ValueError("a field that no table can hold")
 
     asker = new_asker(index)
-    served = asker.load()
-    served.inline_queries, served.beside = 64, beside
+    asker.load().inline_queries = 64
+    monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", beside)
     monkeypatch.setattr("semrec_faiss.serve.asking.together.arrow_stream", fails)
 
     async def together() -> list[Any]:

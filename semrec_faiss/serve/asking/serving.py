@@ -39,11 +39,11 @@ OBJECTS_A_COLLECTION = 50_000
 """How many objects may be made before cycles are looked for: a batch of requests alone makes more than Python's 700."""
 
 INLINE_SECONDS = 0.008
-"""A batch that is searched in this time is searched between two requests: a thread is hardly woken sooner."""
+"""A batch that is searched in this time is searched on one core, a small one between two requests."""
 
-BESIDE = 8
-"""So many queries are searched on a GPU in a thread, which waits for it without the interpreter's lock. On a CPU a
-thread takes lock and caches in turns with the event loop's: of 1,500 to 6,000 titles that was slower."""
+LOOP_SECONDS = 0.002
+"""A batch that is searched in this time on a CPU is searched between two requests, too: a thread beside takes lock and
+caches in turns with the event loop's. What takes longer is not, for so long nobody would be answered."""
 
 LEAST_TRIES, TRYING_SECONDS = 3, 0.4
 """A batch is searched so often and for so long, at least, before it is said to take longer."""
@@ -85,16 +85,18 @@ class Served:
         type_ahead: its titles as one types.
         known: a title's row, and `members_json` of a question about it, by a name that needs no database; else None.
         titles: what answers say of them, for the event loop's thread.
-        inline_queries: the most that are searched between two requests; 0: none, a thread waits for the device.
-        beside: from so many of those on a thread searches them; None: the event loop's does.
+        inline_queries: the most that are searched together on one core; 0: none, a thread waits for the device.
+        loop_queries: the most of those that the event loop's thread searches for, where k is small.
         in_cluster: whether shards elsewhere answer, so that no title is looked up between two requests.
     """
 
-    def __init__(self, recommender: Recommender, inline_queries: int, *, in_cluster: bool = False) -> None:
+    def __init__(
+        self, recommender: Recommender, inline_queries: int, loop_queries: int = 0, *, in_cluster: bool = False
+    ) -> None:
         self.recommender = recommender
         self.in_cluster = in_cluster
         self.inline_queries = inline_queries
-        self.beside = BESIDE if recommender.index.device.gpus else None
+        self.loop_queries = loop_queries
         self.name = recommender.saved.generation.name
         self.normalizes = recommender.index.config.normalize
         titles = recommender.titles
@@ -231,7 +233,8 @@ class Serving:
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
         warm_and_log(recommender, is_first=self.current is None)
-        return Served(recommender, _inline_queries(recommender))
+        loop_queries = 0 if recommender.index.device.gpus else _queries_within(recommender, LOOP_SECONDS)
+        return Served(recommender, _queries_within(recommender, INLINE_SECONDS), loop_queries)
 
     def _asks_a_cluster(self, cluster: Mapping[str, Any]) -> Recommender:
         """Start actors for shards; those of the generation in use stay for shards that have not changed."""
@@ -296,24 +299,24 @@ def _first_vectors(recommender: Recommender, count: int) -> Vectors:
     return recommender.index.vectors([row % recommender.index.count for row in range(count)])
 
 
-def _inline_queries(recommender: Recommender) -> int:
-    """Return how many queries the event loop's thread may search for by itself, 0 where even one takes too long."""
+def _queries_within(recommender: Recommender, seconds: float) -> int:
+    """Return how many queries are searched together in so many seconds on one core, 0 where even one takes longer."""
     most = 0
     with one_core():
         for size in WARM_BATCHES:
             vectors = _first_vectors(recommender, size)
-            if not _is_quick(partial(Searcher.run, recommender.searcher, vectors, Wish(10))):
+            if not _is_quick(partial(Searcher.run, recommender.searcher, vectors, Wish(10)), seconds):
                 break
             most = size
     return most
 
 
-def _is_quick(search: Callable[[], object]) -> bool:
+def _is_quick(search: Callable[[], object], seconds: float) -> bool:
     """Tell whether one of several searches is made in time: others may hold up most, and one for very long."""
     began, tries = time.perf_counter(), 0
     while tries < LEAST_TRIES or time.perf_counter() - began < TRYING_SECONDS:
         started, tries = time.perf_counter(), tries + 1
         search()
-        if time.perf_counter() - started <= INLINE_SECONDS:
+        if time.perf_counter() - started <= seconds:
             return True
     return False

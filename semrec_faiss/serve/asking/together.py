@@ -1,8 +1,7 @@
 """Plain questions of one event loop, searched and written together: what comes in one moment is one batch.
 
-What is searched in few milliseconds is searched between two requests. On a GPU many queries are searched in a thread,
-beside what is read and written here, as whatever takes longer is, one batch at a time; what comes meanwhile is the next
-one: no artificial delay.
+What is searched sooner than a thread is woken is searched between two requests. Else a thread searches one batch at a
+time, beside what is read and written here, and what comes meanwhile is the next one: no artificial delay.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 from semrec_faiss.deadline import TooLateError
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
+from semrec_faiss.index.vector_index import MOST_RESCORED
 from semrec_faiss.search.answers.answer_json import answers_json
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher
@@ -28,6 +28,7 @@ from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.search.batching.joined import MOST_TOGETHER, part_of
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
+from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import plain as plain_wish
 from semrec_faiss.serve.asking.answering import titles_asked
 from semrec_faiss.serve.asking.plain import LookedUp, Plain, joined
@@ -37,6 +38,9 @@ from semrec_faiss.serve.wire.messages import ARROW, Reply, Request, scores_json
 
 _Come = tuple[Request, type[msgspec.Struct], Served, "asyncio.Future[Reply | LookedUp]"]
 LookUp = Callable[[Request, type[msgspec.Struct], Served], LookedUp]
+
+BESIDE = 8
+"""From so many queries on a thread searches what the event loop's may not."""
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -122,7 +126,7 @@ class Together:
                 loop.call_soon(self._next)
             return
         served = batch[0].plain.served
-        if served.inline_queries and (served.beside is None or sum(one.plain.size for one in batch) < served.beside):
+        if served.inline_queries and _searched_here(batch):
             self._search(batch)
             loop.call_soon(self._next)
             return
@@ -204,6 +208,13 @@ class Together:
     def close(self) -> None:
         """End the thread that searches; what it has begun is finished."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _searched_here(batch: list[Waiting]) -> bool:
+    """Tell whether the event loop's thread searches: few queries, or short lists of what is alike, as was measured."""
+    first, queries = batch[0].plain, sum(one.plain.size for one in batch)
+    is_short = first.k <= MOST_RESCORED and not isinstance(first.queries, UserRows)
+    return queries < BESIDE or (queries <= first.served.loop_queries and is_short)
 
 
 def _searched(asked: Asked) -> TopK:
