@@ -86,5 +86,5 @@ def test_a_batch_is_quick_that_was_quick_once(
         now[0] += left.pop(0) / 1e3
 
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert module._is_quick(search) is is_quick
+    assert module._is_quick(search, 0.008) is is_quick
     assert not left, "it is searched for as often as it takes, and no more"
