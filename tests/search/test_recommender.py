@@ -347,7 +347,7 @@ def test_an_answer_as_json_is_as_designed(exact: Recommender) -> None:
     assert document["exact"] is True
     assert document["strategy"] == answer.strategy
     assert document["elapsed_ms"] > 0
-    assert list(document["results"][0])[:4] == ["rank", "media_id", "title", "score"]
+    assert list(document["results"][0])[:4] == ["rank", "score", "media_id", "title"]
     assert [result["media_id"] for result in document["results"]] == [result.media_id for result in answer]
     several = json.loads(json.dumps(exact.recommend(["user_001", "user_002"], 2).as_dict()))
     assert list(several) == ["answers"]

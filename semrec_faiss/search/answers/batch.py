@@ -161,9 +161,10 @@ class Answers(Sequence[Answer]):
         return b'{"answers":[' + b",".join(answers_json(self)) + b"]}"
 
     def table(self) -> list[Record]:
-        """Return one dict per query and title: the query's fields as ``query_…``, then as `Result.as_dict`.
+        """Return one dict per query and title: the query's fields as ``query_…``, then what `Result.as_dict` holds.
 
-        A field of the titles with the name of another column is called ``field_NAME``.
+        A title's begins with rank, media_id, title and score. A field of the titles with the name of another column is
+        called ``field_NAME``.
 
         Example:
             >>> from semrec_faiss import Recommender

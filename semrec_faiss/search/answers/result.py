@@ -90,11 +90,11 @@ class Result:
         return list(self.fields.get("genres") or ())
 
     def as_dict(self) -> Record:
-        """Return one flat dict: rank, media_id, title, score, then the other metadata.
+        """Return one flat dict: rank, score, media_id, title, then the other metadata, the order of its JSON anywhere.
 
         A field called rank or score stands as ``field_rank`` or ``field_score``.
         """
-        own = {"rank": self.rank, "media_id": self.media_id, "title": self.title, "score": self.score}
+        own = {"rank": self.rank, "score": self.score, "media_id": self.media_id, "title": self.title}
         names = shown_names(self.fields, OURS)
         return own | {names[name]: fresh(value) for name, value in self.fields.items()}
 
