@@ -66,7 +66,8 @@ class IndexWriter:
         """Add or replace titles.
 
         Args:
-            records: their metadata; media_id and title are needed.
+            records: their metadata; media_id and title are needed. Dates, times, decimals and UUIDs are Python's, or
+                the texts and numbers that answers tell; fields of structures take an update by a table.
             vectors: float (titles, dim), theirs.
 
         Example:
