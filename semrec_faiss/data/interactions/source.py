@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.parquet import parquet_source
@@ -58,6 +59,8 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
             )
             ids = _users_of(connection, target)
     except (duckdb.Error, UnicodeError) as error:
+        if source.suffix == ".csv":
+            check_csv_lines(source, delimiter_of(source))
         raise DataError(f"{source} cannot be read: {first_line(error)}", fix=_FIX) from error
     if not ids:
         raise DataError(f"{source} holds no interactions", fix="give a file that holds some")
@@ -74,7 +77,10 @@ def _rows_of(source: Path, connection: DuckDBPyConnection) -> str:
     if source.suffix == ".parquet":
         return parquet_source(source)
     if source.suffix == ".csv" and source.is_file():
-        read = f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false"
+        read = (
+            f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false,"
+            f" delim = {quoted_text(delimiter_of(source))}, quote = '\"', escape = '\"'"
+        )
         ids = _OURS.keys() & set(connection.sql(f"FROM {read})").columns)
         texts = ", ".join(f"'{name}': 'VARCHAR'" for name in sorted(ids))  # 007 is no 7
         return f"{read}, types = {{{texts}}})" if ids else f"{read})"

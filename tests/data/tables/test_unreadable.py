@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import TableWish
 from semrec_faiss.errors import DataError, SemrecError
@@ -50,6 +51,24 @@ def test_what_is_wrong_and_where(tmp_path: Path, content: bytes, says: str, fix:
     assert refusal(file, content) == (said, fix)
     packed = tmp_path / "titles.csv.gz"
     assert refusal(packed, gzip.compress(content)) == (said, fix)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'u,1,5\n"Big" Joe,1,5\n', "line 3: a text goes on after the quote that closes it"),
+        (b"u,1,5\nCaf\xe9,1,5\n", "line 3 is not UTF-8"),
+        (b"u,1,5\nu,2\nu,3,5\n", "line 3 has 2 columns, the first has 3"),
+        (b"u,1,5\r\nu,2,4\n", r"line 2 ends with \r\n, those before it with \n"),
+    ],
+    ids=["quote", "latin", "short", "ends"],
+)
+def test_interactions_to_learn_of(tmp_path: Path, content: bytes, says: str) -> None:
+    """Once a fault: another way to separate columns was guessed, in which the file could be read."""
+    (tmp_path / "plays.csv").write_bytes(b"user_id,media_id,rating\n" + content)
+    with pytest.raises(DataError) as caught:
+        write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
+    assert caught.value.message == f"{tmp_path / 'plays.csv'}: {says}"
 
 
 def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:

@@ -39,15 +39,15 @@ def delimiter_of(path: Path) -> str:
 
 
 def check_csv_lines(path: Path, delimiter: str) -> None:
-    """Raise DataError with the first line that is not UTF-8, is quoted wrong, or ends as those before it do not."""
+    """Raise DataError with the first line that is not UTF-8, is quoted wrong, or has other columns or another end."""
     with _opened(path) as file:
         lines = _Lines(file)
         records = csv.reader(lines, delimiter=delimiter, strict=True)
-        end = None
+        end, columns = None, 0
         while True:
             first = lines.number + 1
             try:
-                if next(records, None) is None:
+                if (record := next(records, None)) is None:
                     return
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, lines.number) from error
@@ -55,6 +55,12 @@ def check_csv_lines(path: Path, delimiter: str) -> None:
                 if (refusal := _misquoted(path, str(error), first, lines.number)) is None:
                     return
                 raise refusal from error
+            columns = columns or len(record)
+            if record and len(record) != columns:
+                raise DataError(
+                    f"{path}: line {first:,} has {len(record)} columns, the first has {columns}",
+                    fix="mend it, or leave it out",
+                )
             end = end or lines.end
             if end and lines.end and lines.end != end:
                 raise DataError(
