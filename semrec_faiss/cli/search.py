@@ -252,7 +252,7 @@ def _told_count(count: int | None) -> str:
 @click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Users to return.")
 @json_option
 def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
-    """Find the users of INDEX whose taste is nearest to that of USER."""
+    """Find the users of INDEX whose taste is nearest to that of USER, by cosine whatever the index does."""
     from semrec_faiss.search.recommender import Recommender
 
     recommender = Recommender.open(index)
@@ -260,8 +260,7 @@ def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
     if as_json:
         print_json({"query": {"user_id": user}, "results": [one.as_dict() for one in found]})
         return
-    normalized = recommender.index.config.normalize
-    rows = [[f"{one.rank}.", one.user_id, as_similarity(one.score, normalized=normalized)] for one in found]
+    rows = [[f"{one.rank}.", one.user_id, as_similarity(one.score, normalized=True)] for one in found]
     click.echo(f"Similar to {user}:")
     print_table(["", "", ""], rows, right=(0, 2), header=False)
 

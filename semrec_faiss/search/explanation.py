@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Scores, Values, Vectors
+from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.titles.catalog import RowsLike
 from semrec_faiss.data.titles.titles import Record
-from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products, rounding_error, settled
-from semrec_faiss.index.cpu.products import best_of_one, products_of_one
+from semrec_faiss.index.cpu.cosines import most_alike
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, inner_products
+from semrec_faiss.index.cpu.products import products_of_one
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
@@ -23,7 +24,7 @@ from semrec_faiss.search.profile.profile_search import Served
 
 @dataclass(frozen=True)
 class SimilarUser:
-    """One user near another: rank, id and the inner product of the preference vectors."""
+    """One user near another: rank, id and the cosine of the preference vectors."""
 
     rank: int
     user_id: str
@@ -109,23 +110,22 @@ def _without_none(values: Record, names: tuple[str, ...]) -> Record:
 
 
 def similar_users(users: SavedUsers, user_id: str, k: int) -> list[SimilarUser]:
-    """Find the users with the nearest preference vectors by an exact scan; the user is not among them.
+    """Find the users whose preference vectors point most nearly the same way as one user's, by an exact scan.
+
+    The user is not among them. Cosines are compared, whatever the index does, as `Recommender.similar` compares titles:
+    by inner products, users with long vectors would be like everybody.
 
     Raises:
         NotFoundError: an unknown user.
         UsageError: k is below 1.
     """
     k = checked_count(k)
-    row = int(users.rows_of([user_id])[0])
-    query = np.ascontiguousarray(users.vectors[row : row + 1])
-    error = rounding_error(query, users.largest_norm)
-
-    def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
-        return best_of_one(asked, fetch, users.vectors)
-
-    scores, rows = settled(search, query, min(k + 1, users.count), users.count, error, users.vectors.__getitem__)
-    others = [(int(found), float(score)) for found, score in zip(rows[0], scores[0], strict=True) if found != row]
-    return [SimilarUser(rank, users.ids[found], score) for rank, (found, score) in enumerate(others[:k], start=1)]
+    row, lengths = int(users.rows_of([user_id])[0]), users.lengths
+    query = (users.vectors[row : row + 1][0] / lengths[row]).astype(np.float32)
+    others = np.delete(np.arange(users.count), row)
+    found, cosines = most_alike(query, k, others, lengths, users.blocks(), users.vectors.__getitem__)
+    best = zip(found.tolist(), cosines.tolist(), strict=True)
+    return [SimilarUser(rank, users.ids[other], cosine) for rank, (other, cosine) in enumerate(best, start=1)]
 
 
 def explain(

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows, Scores, Values, Vectors
+from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.errors import UsageError
-from semrec_faiss.index.cpu.exact import SCAN_ROWS, VectorsOf, rounding_error, wide_products
-from semrec_faiss.index.cpu.products import products_of_one
+from semrec_faiss.index.cpu.cosines import lengths_of, most_alike
+from semrec_faiss.index.cpu.exact import SCAN_ROWS, VectorsOf
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import Stage, TopK
@@ -80,14 +80,15 @@ class Likeness:
         """Find the ``wish.k`` titles most like what is asked, however varied they are to be."""
         started = time.perf_counter()
         restriction = self._searcher.restriction(wish, 1, exclusions)
-        scores, near = self._cosines(asked)
         allowed = restriction.rows[restriction.allows(restriction.rows[None, :])[0]]
-        k = min(wish.k, len(scores))
+        index = self._searcher.index
+        query = np.zeros(index.dim, np.float32)
+        query[self._columns(asked.by)] = asked.query
+        k = min(wish.k, index.count)
+        best, cosines = most_alike(query, k, allowed, self._lengths(asked.by), self._blocks(), index.vectors)
         rows, found = np.full((1, k), -1, np.int64), np.full((1, k), -np.inf, np.float32)
-        if len(allowed):
-            best, cosines = self._best(asked, allowed, scores[allowed], near[allowed], k)
-            rows[0, : len(best)], found[0, : len(best)] = best, cosines
-        stage = Stage("cosines", 1, len(scores), (time.perf_counter() - started) * 1e3)
+        rows[0, : len(best)], found[0, : len(best)] = best, cosines
+        stage = Stage("cosines", 1, index.count, (time.perf_counter() - started) * 1e3)
         return TopK(rows, found, np.array([len(allowed)]), True, "cosine", [stage])
 
     def _columns(self, by: VectorPart) -> slice:
@@ -104,36 +105,8 @@ class Likeness:
         return slice(0, rank) if by == "people" else slice(rank, None)
 
     def _measure(self, by: VectorPart) -> Values:
-        squares = [np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in self._parts(by)]
-        lengths = np.sqrt(np.concatenate(squares))
-        return np.where(lengths > 0, lengths, 1.0)
-
-    def _cosines(self, asked: LikenessQuery) -> tuple[Values, Values]:
-        """Compare all titles as float32 does, and bound what its rounding adds or takes: float64 (titles,) each."""
-        query = np.zeros((1, self._searcher.index.dim), np.float32)
-        query[0, self._columns(asked.by)] = asked.query  # noughts add nothing, and no rounding
-        products = np.concatenate([products_of_one(query, block) for block in self._blocks()]).astype(np.float64)
-        lengths, dim = self._lengths(asked.by), len(asked.query)
-        error = float(rounding_error(asked.query[None, :], 1.0)[0]) + dim * np.finfo(np.float32).tiny / lengths
-        return products / lengths, 2 * error  # once more for what is rounded afterwards
-
-    def _best(self, asked: LikenessQuery, rows: Rows, cosines: Values, error: Values, k: int) -> tuple[Rows, Scores]:
-        """Take the k best of titles, whose cosines are off by ``error`` at most: scored in one way, ties by row."""
-        if k < len(rows):
-            least = np.partition(cosines - error, len(rows) - k)[len(rows) - k]
-            rows = rows[cosines + error >= least]
-        exact = np.empty(len(rows), np.float32)
-        columns, lengths = self._columns(asked.by), self._lengths(asked.by)
-        for first in range(0, len(rows), SCAN_ROWS):
-            some = rows[first : first + SCAN_ROWS]
-            own = np.ascontiguousarray(self._searcher.index.vectors(some)[:, columns])
-            exact[first : first + SCAN_ROWS] = wide_products(asked.query[None, :], own[None])[0] / lengths[some]
-        best = np.lexsort((rows, -exact))[:k]
-        return rows[best], exact[best]
-
-    def _parts(self, by: VectorPart) -> Iterator[Vectors]:
         columns = self._columns(by)
-        return (block[:, columns] for block in self._blocks())
+        return lengths_of(block[:, columns] for block in self._blocks())
 
     def _blocks(self) -> Iterator[Vectors]:
         index = self._searcher.index

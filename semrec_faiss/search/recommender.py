@@ -280,7 +280,9 @@ class Recommender(LivingIndex):
         return answers[0] if is_name(texts) else answers
 
     def similar_users(self, user_id: Name, k: int = 10) -> list[SimilarUser]:
-        """Find the users whose preference vectors are nearest to one user's, exactly; see `similar_users`.
+        """Find the users whose preference vectors point most nearly the same way as one user's, exactly.
+
+        Cosines are compared, whatever the index does, as `similar` compares those of titles.
 
         Example:
             >>> from semrec_faiss import Recommender

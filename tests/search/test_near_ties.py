@@ -58,9 +58,11 @@ def test_the_rank_that_is_told_is_that_of_the_list(twins: Recommender) -> None:
 
 def test_similar_users_are_in_the_order_of_rows(twins: Recommender) -> None:
     vectors = twins.users.vectors.astype(np.float64)
+    if not twins.index.config.normalize:
+        vectors /= np.linalg.norm(vectors, axis=1)[:, None]
     for user in ("u1", "twin4", "twin199"):
         row = twins.users.ids.index(user)
-        scores = (vectors @ vectors[row]).astype(np.float32)
+        scores = (vectors @ vectors[row].astype(np.float32).astype(np.float64)).astype(np.float32)
         scores[row] = -np.inf
         for k in (1, 20, 60, 204):
             expected = np.lexsort((np.arange(len(scores)), -scores))[:k]
@@ -68,11 +70,11 @@ def test_similar_users_are_in_the_order_of_rows(twins: Recommender) -> None:
         assert len(twins.similar_users(user, 999)) == 204
 
 
-def test_the_longest_of_all_users(twins: Recommender) -> None:
-    """What bounds the rounding of their scores; read once, and not where it is known."""
+def test_the_lengths_of_all_users(twins: Recommender) -> None:
+    """What products are divided by; read once, and not where they are known."""
     lengths = np.linalg.norm(twins.users.vectors.astype(np.float64), axis=1)
-    assert twins.users.largest_norm == pytest.approx(lengths.max(), rel=1e-6)
-    assert (twins.users.largest_norm == 1.0) == twins.index.config.normalize
+    np.testing.assert_allclose(twins.users.lengths, lengths, rtol=1e-6)
+    assert (set(twins.users.lengths.tolist()) == {1.0}) == twins.index.config.normalize
 
 
 @pytest.mark.parametrize("norm", [1.0, 1.1, 1.3, 1.5, 1.6])

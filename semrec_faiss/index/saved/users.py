@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from json.encoder import encode_basestring_ascii
@@ -12,12 +12,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, StoredRows, Vectors, row_type
+from semrec_faiss.arrays import Rows, StoredRows, Values, Vectors, row_type
 from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows, SeenRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DamagedIndexError, NotFoundError
+from semrec_faiss.index.cpu.cosines import lengths_of
 from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
@@ -181,13 +182,16 @@ class SavedUsers:
         # Read like an array, by rows and slices; a copy of all would take as much memory again.
         return cast("Vectors", JoinedVectors(vectors, self._segments.users.within(0), self._segments.user_vectors))
 
+    def blocks(self) -> Iterator[Vectors]:
+        """Yield all vectors in order, float32 (some, dim) each."""
+        return (self.vectors[start : start + SCAN_ROWS] for start in range(0, self.count, SCAN_ROWS))
+
     @cached_property
-    def largest_norm(self) -> float:
-        """The length of the longest vector, found by reading all; 1 where the index normalises."""
+    def lengths(self) -> Values:
+        """The vectors' lengths, float64 (users,), found by reading all; 1 where the index normalises."""
         if self._generation.manifest.config.index.normalize or not self.count:
-            return 1.0
-        blocks = (self.vectors[start : start + SCAN_ROWS] for start in range(0, self.count, SCAN_ROWS))
-        return float(np.sqrt(max(np.einsum("ud,ud->u", block, block, dtype=np.float64).max() for block in blocks)))
+            return np.broadcast_to(np.float64(1), self.count)
+        return lengths_of(self.blocks())
 
     @cached_property
     def without_likes(self) -> Rows:

@@ -250,6 +250,24 @@ def test_alike_is_what_points_the_same_way(learned: Path, by: Any, columns: slic
         assert recommender.similar(f"m{row:05d}", 500, by=by).returned == 149
 
 
+def test_users_are_alike_whose_vectors_point_the_same_way(learned: Path) -> None:
+    """By inner products, as it was, whoever likes much was like everybody."""
+    recommender = Recommender.open(learned / "index")
+    vectors = recommender.users.vectors.astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    products, ids = vectors @ vectors.T, recommender.users.ids
+    cosines = products / np.outer(lengths, lengths)
+    np.fill_diagonal(cosines, -np.inf)
+    np.fill_diagonal(products, -np.inf)
+    for user in (0, 17, 39, 40):
+        for k in (1, 10, 99):
+            found = recommender.similar_users(ids[user], k)
+            best = np.argsort(-cosines[user], kind="stable")[: min(k, 40)]
+            assert [one.user_id for one in found] == [ids[row] for row in best]
+            np.testing.assert_allclose([one.score for one in found], cosines[user][best], atol=1e-6)
+    assert any((np.argsort(-products[user])[:10] != np.argsort(-cosines[user])[:10]).any() for user in (0, 17, 39))
+
+
 def test_parts_are_those_of_learned_vectors(rated_index: Any) -> None:
     with pytest.raises(UsageError, match="have no part 'text'"):
         Recommender.open(rated_index.path).similar("m00001", by="text")
