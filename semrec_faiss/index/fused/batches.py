@@ -5,7 +5,8 @@ Each query may leave out titles of its own, a list of rows: a kernel makes its b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,18 +15,10 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
 from semrec_faiss.index.fused.kernels import ARITHMETIC
-from semrec_faiss.index.fused.plan import LARGEST_TILE, bitmap_words
+from semrec_faiss.index.fused.plan import bitmap_words
+from semrec_faiss.index.fused.sending import COPIED_AT_ONCE, SENT_APART, Arriving, Sending, arriving, parts_of
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
-
-COPIED_AT_ONCE = 2 << 20
-"""Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
-
-SENT_APART = 256 << 10
-"""From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
-
-SENT_IN_PART = 4 << 20
-"""Bytes of queries that are copied to page-locked memory while those before them are on their way, and are scored."""
 
 LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
@@ -45,10 +38,15 @@ class Lists:
 
 @dataclass(frozen=True)
 class VectorBatch:
-    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return."""
+    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return.
+
+    Attributes:
+        arriving: the vectors on their way to page-locked memory, where they are many.
+    """
 
     vectors: Vectors
     excluded: Exclusions | None = None
+    arriving: Arriving | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -71,14 +69,14 @@ class VectorBatch:
         """Return some of the queries."""
         return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
 
-    def staged(self, device: Any, least: int = COPIED_AT_ONCE) -> VectorBatch:
-        """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
-        return VectorBatch(staged(self.vectors, device, least), self.excluded)
+    def staged(self, device: Any, least: int = COPIED_AT_ONCE, *, ahead: bool) -> VectorBatch:
+        """Begin to copy the vectors to page-locked memory, unless they are few; see `arriving`."""
+        return VectorBatch(self.vectors, self.excluded, arriving(self.vectors, device, least, ahead=ahead))
 
     def beside(self, other: Batch) -> VectorBatch:
         """Return the same queries, taken from where another batch of them has them."""
         assert isinstance(other, VectorBatch)
-        return VectorBatch(other.vectors, self.excluded)
+        return VectorBatch(other.vectors, self.excluded, other.arriving)
 
     def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
         """Send the queries: many by way of page-locked memory, in parts that the GPU works on while others are copied.
@@ -86,15 +84,15 @@ class VectorBatch:
         Yields:
             Which queries, and their vectors there, float32 (some, dim).
         """
-        torch, given = load_torch(), as_tensor(self.vectors)
-        if self.vectors.nbytes <= COPIED_AT_ONCE or given.is_pinned():
+        given = as_tensor(self.vectors)
+        coming = self.arriving or arriving(self.vectors, device, COPIED_AT_ONCE, ahead=False)
+        if coming is None:
             yield slice(0, len(self)), given.to(device, non_blocking=True)
             return
-        locked = torch.empty(given.shape, pin_memory=device.type == "cuda")
-        there = torch.empty(given.shape, device=device)
-        for part in _parts(*given.shape):
-            locked[part].copy_(given[part])
-            there[part].copy_(locked[part], non_blocking=True)
+        there, parts = load_torch().empty(given.shape, device=device), parts_of(*given.shape)
+        sending = Sending(there, len(parts))
+        for part in parts:
+            sending.copy(coming.part(part), part)
             yield part, there[part]
 
     def lists_on(self, device: Any) -> Lists:
@@ -138,7 +136,7 @@ class UserBatch:
         rows = self.rows[queries]
         return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
 
-    def staged(self, _: Any, least: int = 0) -> UserBatch:
+    def staged(self, _: Any, least: int = 0, *, ahead: bool) -> UserBatch:
         """Return the same: the vectors are on the GPU."""
         return self
 
@@ -167,6 +165,17 @@ class UserBatch:
 Batch: TypeAlias = VectorBatch | UserBatch
 
 
+def staged_ahead(batch: Batch, parts: Iterable[slice], device: Any) -> Iterator[Batch]:
+    """Return the blocks of a batch, each while the next one is brought already; see `VectorBatch.staged`."""
+    coming: deque[Batch] = deque()
+    for part in parts:
+        block = batch.part(part)
+        coming.append(block.staged(device, ahead=True) if coming else block)
+        if len(coming) > 1:
+            yield coming.popleft()
+    yield from coming
+
+
 class VectorFeed:
     """Pinned memory that vectors and lists are put in, and where a recording copies them to.
 
@@ -179,10 +188,10 @@ class VectorFeed:
     def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
         """Make room for so many queries."""
         torch = load_torch()
-        self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
+        self._is_large = 4 * queries * dim > SENT_APART
+        self._queries_in = torch.empty((0 if self._is_large else queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
-        self._is_large = self._queries_in.nbytes > SENT_APART
-        self.parts = _parts(queries, dim) if self._is_large else [slice(0, queries)]
+        self.parts = parts_of(queries, dim) if self._is_large else [slice(0, queries)]
         self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:
@@ -214,20 +223,18 @@ class VectorFeed:
             np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
-        for part in self.parts:
-            vectors = batch.vectors[part]
-            here = slice(part.start, part.start + len(vectors))
-            if self._is_large:
-                self._send(as_tensor(vectors), here)
-            else:
-                np.copyto(self._queries_view[here], vectors)
-            yield part
-
-    def _send(self, given: Any, here: slice) -> None:
-        """Send many queries, from where they lie if that is page-locked; that is not recorded."""
-        if not given.is_pinned():
-            given = _copied(given, self._queries_in[here])
-        self.queries[here].copy_(given, non_blocking=True)
+        if not self._is_large:
+            np.copyto(self._queries_view[: len(batch)], batch.vectors)
+            yield from self.parts
+            return
+        # Not recorded: from where they lie, if that is page-locked.
+        sending = Sending(self.queries, len(self.parts))
+        coming = batch.arriving or arriving(batch.vectors, self.queries.device, 0, ahead=False)
+        whole = slice(0, len(batch))
+        for sent in [whole] if coming is not None and coming.ahead else self.parts:
+            here = slice(sent.start, min(sent.stop, len(batch)))
+            sending.copy(as_tensor(batch.vectors[here]) if coming is None else coming.part(here), here)
+            yield from self.parts if here == whole else [sent]
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
@@ -268,38 +275,6 @@ class UserFeed:
 
 
 Feed: TypeAlias = VectorFeed | UserFeed
-
-
-def staged(queries: Vectors, device: Any, least: int = SENT_APART) -> Vectors:
-    """Return float32 (queries, dim) in page-locked memory, from where GPUs fetch them by themselves.
-
-    Of no more than ``least`` bytes they are returned as they are.
-    """
-    if device.type != "cuda" or queries.nbytes <= least:
-        return queries
-    given = as_tensor(queries)
-    if given.is_pinned():
-        return queries
-    copied: Vectors = _page_locked(given).numpy()
-    return copied
-
-
-def _page_locked(given: Any) -> Any:
-    return _copied(given, load_torch().empty(given.shape, pin_memory=True))
-
-
-def _parts(queries: int, dim: int) -> list[slice]:
-    """Divide float32 queries into parts that are worth being sent one by one, each of whole tiles of the score pass."""
-    step = max(1, SENT_IN_PART // (4 * dim * LARGEST_TILE)) * LARGEST_TILE
-    return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
-
-
-def _copied(given: Any, into: Any) -> Any:
-    """Copy on the host, much on several threads."""
-    if given.nbytes > COPIED_AT_ONCE:
-        return into.copy_(given)
-    np.copyto(into.numpy(), given.numpy())
-    return into
 
 
 def leave_out(titles: GpuTitles, table: Any, shared: Any, lists: Lists) -> None:

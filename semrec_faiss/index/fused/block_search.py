@@ -123,6 +123,7 @@ class BlockSearch:
         recorded: bool = True,
         kth: KthScores | None = None,
         among: int = 0,
+        lane: int = 0,
     ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
 
@@ -137,6 +138,7 @@ class BlockSearch:
                 does the last block of a large batch: of a few sizes each would be recorded anew at every search.
             kth: where these titles are a shard, the best that is known of all: what those prove is proven.
             among: where these are what `first_pass` has left, of how many queries.
+            lane: whose buffers and recordings to use, while blocks in others are under way.
 
         Returns:
             How many queries were searched again, and how many of them compared with all titles.
@@ -145,9 +147,9 @@ class BlockSearch:
         masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
         coded = coded and self.reads_codes(len(batch), k)
         if recorded:
-            search = self._search_for(batch, k, masking, coded=coded)
+            search = self._search_for(batch, k, masking, lane, coded=coded)
         else:
-            search = self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, lane=-1)
+            search = self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, -1 - lane)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -171,7 +173,8 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            _, scanned = yield from self.answer(left, shared, *again, coded=False, recorded=False, kth=its, among=among)
+            options: dict[str, Any] = {"coded": False, "recorded": False, "kth": its, "among": among, "lane": lane}
+            _, scanned = yield from self.answer(left, shared, *again, **options)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
         self._check_bounds(among or len(batch), len(unproven))
@@ -198,7 +201,7 @@ class BlockSearch:
         if self.titles.wide:
             return None
         coded = self.reads_codes(len(batch), k)
-        key = self._key(batch, k, "own" if batch.leaves_out else "none", coded=coded)
+        key = self._key(batch, k, "own" if batch.leaves_out else "none", 0, coded=coded)
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
@@ -226,9 +229,11 @@ class BlockSearch:
             for key in [key for key in self._graphs if key[-1]]:
                 del self._graphs[key]
 
-    def _search_for(self, batch: Batch, k: int, masking: Masking, *, coded: bool) -> DirectSearch | CapturedSearch:
+    def _search_for(
+        self, batch: Batch, k: int, masking: Masking, lane: int, *, coded: bool
+    ) -> DirectSearch | CapturedSearch:
         """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
-        queries, key = recorded_queries(len(batch)), self._key(batch, k, masking, coded=coded)
+        queries, key = recorded_queries(len(batch)), self._key(batch, k, masking, lane, coded=coded)
         kind = self._graphs.setdefault(key, _Recorded())
         self._graphs.move_to_end(key)
         if kind.search is not None and kind.search.feed.takes(batch):
@@ -240,25 +245,25 @@ class BlockSearch:
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
-            return self._direct(plan, queries, k)
+            return self._direct(plan, queries, k, lane)
         feed = batch.feed(self._device, queries)
         if not feed.takes(batch):
-            return self._direct(plan, queries, k)
+            return self._direct(plan, queries, k, lane)
         self._drop_recorded(size)
         try:
             kind.search, kind.bytes = self._capture(plan, feed, k, masking), size
         except self._torch.cuda.OutOfMemoryError:  # without one, then, and no more of them than there are
             self._graphs_bytes = self.recorded_bytes
-            return self._direct(plan, queries, k)
+            return self._direct(plan, queries, k, lane)
         return kind.search
 
     def _plan(self, queries: int, k: int, *, coded: bool) -> FusedPlan:
         plan = plan_search(self.titles.count, self.titles.dim, queries, k, **self._kind(k, coded))
         return fitted(plan, self._card)
 
-    def _key(self, batch: Batch, k: int, masking: Masking, *, coded: bool) -> tuple[Any, ...]:
+    def _key(self, batch: Batch, k: int, masking: Masking, lane: int, *, coded: bool) -> tuple[Any, ...]:
         """Return what must be the same for a recording of another batch to do."""
-        return batch.kind, recorded_queries(len(batch)), k, masking, self._kind(k, coded)["pieces"], coded
+        return batch.kind, recorded_queries(len(batch)), k, masking, lane, self._kind(k, coded)["pieces"], coded
 
     def _kind(self, k: int, coded: bool) -> dict[str, bool]:
         screened = self.titles.screened
@@ -280,7 +285,7 @@ class BlockSearch:
     def _repeats(self, k: int) -> bool:
         return self.proves and repeats(k)
 
-    def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int = 0) -> DirectSearch:
+    def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int) -> DirectSearch:
         """Reuse the buffers of the lane's last block where they fit."""
         lanes = self._workspace.lanes
         kept = lanes.get(lane)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -23,13 +23,14 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
+from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch, staged_ahead
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
+from semrec_faiss.index.fused.blocks import Blocks, Lanes, Steps, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.plan import SCREENED_TITLES, Masking, title_bytes
-from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, work_bytes
+from semrec_faiss.index.fused.room import MOST_QUERIES, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
@@ -100,6 +101,7 @@ class FusedSearcher:
         self._workspace = Workspace()
         self._all = BlockSearch(self.titles, self._workspace)
         self.filters = KnownFilters(self.titles, self._workspace)
+        self._lanes = Lanes(self.device)
         self._most = MOST_QUERIES
 
     def _on_host(self, originals: Originals, titles: int, dim: int) -> bool:
@@ -248,47 +250,56 @@ class FusedSearcher:
         kth: KthScores | None = None,
         among: int = 0,
     ) -> Generator[None, None, FusedResult]:
-        search, bitmap, allowed = self._place(mask, len(batch))
-        repeated = scanned = start = 0
-        coming = batch  # from ``start`` on, page-locked as far as it goes
-        while allowed and start < len(batch):
+        blocks, size = Blocks(), len(batch)
+        search, bitmap, allowed = self._place(mask, size)
+        while allowed and blocks.done < size:
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             its = search.titles
-            most = min(self._most, block_queries(its.count, its.dim, k, masking, screened=its.screened))
-            regular = even_block(len(batch), most)
-            part = slice(start, min(start + regular, len(batch)))
-            here = (part, slice(min(k, search.titles.count)))
-            size = part.stop - start
-            block = coming if len(coming) == size else coming.part(slice(size))
-            if len(block) < size:
-                block = batch.part(part)
+            shape = its.count, its.dim, size, k, masking
+            regular, lanes = in_blocks(*shape, screened=its.screened, most=self._most)
+            parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
+            coming = staged_ahead(batch, parts, self.device)
+            begin = partial(self._begin, search, bitmap, coming, found, regular=regular, kth=kth, among=among)
             try:
-                known = None if kth is None else partial(_from, kth, start)
-                into, again = (found.rows[here], found.scores[here]), among > 0
-                recorded = size == regular and not again
-                steps = search.answer(
-                    *(block, bitmap, *into), kth=known, among=among, coded=not again, recorded=recorded
-                )
-                next(steps)
-                yield
-                following = batch
-                if part.stop < len(batch):  # while it computes
-                    following = batch.part(slice(part.stop, part.stop + regular)).staged(self.device)
-                counts = yield from steps
+                yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
             except LooseBoundsError:
                 self._take_copies()
-                search, bitmap, allowed = self._place(mask, len(batch) - start)
-                continue
+                search, bitmap, allowed = self._place(mask, size - blocks.done)
             except self._torch.cuda.OutOfMemoryError as error:
                 if not self.filters.let_go():
-                    self._halve(part.stop - part.start, error)
+                    self._halve(min(regular, size - blocks.done), error)
                 self._torch.cuda.empty_cache()
-                search, bitmap, allowed = self._place(mask, len(batch) - start)
-                continue
-            coming, repeated, scanned, start = following, repeated + counts[0], scanned + counts[1], part.stop
+                search, bitmap, allowed = self._place(mask, size - blocks.done)
         filled = min(k, search.titles.count) if allowed else 0
         found.rows[:, filled:], found.scores[:, filled:] = -1, -np.inf
-        return FusedResult(found.rows, found.scores, repeated, scanned)
+        return FusedResult(found.rows, found.scores, blocks.repeated, blocks.scanned)
+
+    def _begin(
+        self,
+        search: BlockSearch,
+        bitmap: Any,
+        coming: Iterator[Batch],
+        found: FusedResult,
+        part: slice,
+        lane: int,
+        *,
+        regular: int,
+        kth: KthScores | None,
+        among: int,
+    ) -> Steps:
+        """Search the next block of a batch."""
+        again, into = among > 0, found.part(part, search.titles.count)
+        return search.answer(
+            next(coming),
+            bitmap,
+            into.rows,
+            into.scores,
+            kth=None if kth is None else partial(_from, kth, part.start),
+            among=among,
+            coded=not again,
+            recorded=part.stop - part.start == regular and not again,
+            lane=lane,
+        )
 
     def _place(self, mask: Mask | None, queries: int, *, at_once: bool = False) -> tuple[BlockSearch, Any, int]:
         """Return what to search for a batch, the bitmap to search it by, and how many titles the filter allows."""

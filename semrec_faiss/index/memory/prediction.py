@@ -19,8 +19,9 @@ from semrec_faiss.index.cpu.lists import COARSE_QUERIES
 from semrec_faiss.index.cpu.products import multiplies_by_numpy, numpy_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
+from semrec_faiss.index.fused.blocks import in_blocks
 from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, Kept, through_codes
-from semrec_faiss.index.fused.room import block_queries, query_bytes
+from semrec_faiss.index.fused.room import query_bytes
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
@@ -305,14 +306,15 @@ def _fused_on_gpu(
     """Of type fused, which takes nothing of FAISS's: no scratch space, no norms."""
     width = dim if kept == "halves" else fused_width(index, titles, dim)
     screened = width != dim
-    block = min(batch, block_queries(titles, width, k, screened=screened))
+    block, lanes = in_blocks(titles, width, batch, k, "none", screened=screened)
+    lanes = min(lanes, -(-batch // block))
     coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k, screened=screened)
     asked = (titles, width, block, k)
     work = block * max(query_bytes(*asked, "none", coded=read, screened=screened) for read in {False, coded})
     work += FLOAT_BYTES * block * dim
-    recorded = RECORDED_BYTES + work if work <= GRAPH_BYTES else 0  # beside the buffers of the first such batch
+    recorded = RECORDED_BYTES + work if work <= GRAPH_BYTES else 0  # beside the buffers of the first such block
     context = context_bytes + TORCH_BYTES
-    return MemoryParts(gpu_fused(index, titles, dim, kept), context=context, scratch=work + recorded)
+    return MemoryParts(gpu_fused(index, titles, dim, kept), context=context, scratch=lanes * (work + recorded))
 
 
 def _on_gpu(

@@ -41,7 +41,7 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
     asked = VectorBatch(titles[:1])
 
     def chosen(k: int) -> Any:
-        return search._search_for(asked, k, "none", coded=False)
+        return search._search_for(asked, k, "none", 0, coded=False)
 
     assert isinstance(chosen(3), DirectSearch) and not isinstance(chosen(3), DirectSearch)
     held = search.recorded_bytes

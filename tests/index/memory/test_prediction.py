@@ -124,6 +124,10 @@ def test_fused_on_a_gpu_by_hand() -> None:
         assert (found.vectors, found.structure, found.reserved) == (vectors, 0, 0)
         assert found.base == vectors + 400 * MIB + TORCH_BYTES
         assert 0 < found.scratch < 1100 * MIB
+    each = [
+        predict_memory(index_of({"type": "fused"}), 62_423, 384, GPU, batch=batch).gpu for batch in (8_064, 119_743)
+    ]
+    assert each[0] and each[1] and each[1].scratch == 2 * each[0].scratch, "in two lanes of 8,064 queries"
     on_cpu = predict_memory(index_of({"type": "fused"}), 62_423, 384, batch=100).host
     assert on_cpu == predict_memory(index_of({"type": "flat"}), 62_423, 384, batch=100).host
 

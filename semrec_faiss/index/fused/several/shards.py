@@ -16,12 +16,13 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.batch import CapturedSearch
-from semrec_faiss.index.fused.batches import SENT_APART, Batch
+from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking, repeats
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from semrec_faiss.index.fused.sending import SENT_APART
 from semrec_faiss.index.fused.several.turns import in_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
@@ -58,7 +59,7 @@ class Shards:
 
     def _part(self, batches: Sequence[Batch], queries: slice, least: int) -> list[Batch]:
         """Return some of the queries, page-locked once for all GPUs where they are ``least`` bytes or more."""
-        first = batches[0].part(queries).staged(self._searchers[0].device, least)
+        first = batches[0].part(queries).staged(self._searchers[0].device, least, ahead=False)
         return [first, *(batch.part(queries).beside(first) for batch in batches[1:])]
 
     def _in_turns(self, batches: Sequence[Batch], room: FusedResult) -> FusedResult | None:

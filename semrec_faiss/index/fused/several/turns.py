@@ -3,7 +3,7 @@ next.
 
 Two blocks are under way at once, each with buffers of its own. What a first pass does not prove is not repeated then
 and there, which would wait for the block behind it, but searched again at the end: shards prove nearly all by one
-another. One GPU alone leaves ten times as many, and gains nothing so.
+another. One GPU alone leaves ten times as many, and repeats them in the block's lane, see `blocks`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from semrec_faiss.index.fused.blocks import LANES
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import block_queries
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
-
-LANES = 2
-"""Blocks under way at once."""
 
 BLOCK_MS = 5.0
 """How long a block takes at least, estimated: much longer than launching it does."""

@@ -1,0 +1,142 @@
+"""Large batches in blocks: while a GPU searches one, the host takes the last one's answers and brings the next.
+
+Two blocks are under way at once, each in a lane with a stream, buffers and recordings of its own: what one is copied
+for, or repeats, the other does not wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
+from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
+from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+
+LANES = 2
+"""Blocks under way at once."""
+
+LEAST_MS, LONG_MS = 2.0, 20.0
+"""Estimated: how long a batch takes that is worth dividing, and a block that the host's work for it adds nothing to."""
+
+Steps: TypeAlias = Generator[None, None, tuple[int, int]]
+"""A search of a block, as `BlockSearch.answer` makes it."""
+
+
+class Lane:
+    """One of the places where a block is searched."""
+
+    def __init__(self, number: int, stream: Any = None) -> None:
+        """Launch in a stream, or, without one, in whichever is current."""
+        self.number, self.stream = number, stream
+
+    def current(self) -> contextlib.AbstractContextManager[Any]:
+        """Make its stream the current one."""
+        if self.stream is None:
+            return contextlib.nullcontext()
+        current: contextlib.AbstractContextManager[Any] = load_torch().cuda.stream(self.stream)
+        return current
+
+
+class Lanes:
+    """The lanes of one GPU."""
+
+    def __init__(self, device: Any) -> None:
+        """Make them; their streams when there are several blocks to search."""
+        self._device = device
+        self._apart: list[Lane] = []
+
+    def first(self, lanes: int) -> Sequence[Lane]:
+        """Return so many, to search after what is launched already; one alone is whatever stream is current."""
+        if lanes == 1 or self._device.type != "cuda":
+            return [Lane(number) for number in range(lanes)]
+        cuda = load_torch().cuda
+        while len(self._apart) < lanes:
+            self._apart.append(Lane(len(self._apart), cuda.Stream(self._device)))
+        for lane in self._apart[:lanes]:
+            lane.stream.wait_stream(cuda.current_stream(self._device))
+        return self._apart[:lanes]
+
+
+class Blocks:
+    """How far a batch is searched.
+
+    Attributes:
+        done: its first queries, whose answers are there.
+        repeated, scanned: how many of them were searched again, and compared with all titles.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.done = self.repeated = self.scanned = 0
+
+    def search(
+        self, parts: Iterable[slice], lanes: Sequence[Lane], begin: Callable[[slice, int], Steps]
+    ) -> Generator[None, None, None]:
+        """Search the blocks in order, as many at a time as there are lanes; yields as they do.
+
+        Args:
+            parts: of the batch, from what is done on.
+            lanes: where.
+            begin: makes the search of one, by a lane's buffers.
+
+        Raises:
+            Exception: what a block's search raises; those after it are left then, and nothing of them is under way.
+        """
+        under_way: deque[tuple[slice, Lane, Steps]] = deque()
+        try:
+            for number, part in enumerate(parts):
+                if len(under_way) == len(lanes):
+                    yield from self._end(*under_way.popleft())
+                lane = lanes[number % len(lanes)]
+                under_way.append((part, lane, begin(part, lane.number)))
+                self._advance(*under_way[-1])
+                yield
+            while under_way:
+                yield from self._end(*under_way.popleft())
+        finally:
+            for _, lane, steps in under_way:
+                steps.close()
+                if lane.stream is not None:
+                    lane.stream.synchronize()
+
+    def _end(self, part: slice, lane: Lane, steps: Steps) -> Generator[None, None, None]:
+        while self._advance(part, lane, steps):
+            yield
+
+    def _advance(self, part: slice, lane: Lane, steps: Steps) -> bool:
+        try:
+            with lane.current():
+                next(steps)
+        except StopIteration as end:
+            repeated, scanned = end.value
+            self.done, self.repeated, self.scanned = part.stop, self.repeated + repeated, self.scanned + scanned
+            return False
+        return True
+
+
+def in_blocks(
+    titles: int, dim: int, queries: int, k: int, masking: Masking, *, screened: bool, most: int = MOST_QUERIES
+) -> tuple[int, int]:
+    """Divide a batch: return how many queries are searched at once, and in how many lanes.
+
+    Args:
+        titles: how many are searched.
+        dim: dimensions of their copies.
+        queries: of the batch.
+        k: titles a query.
+        masking: which titles they may return.
+        screened: whether copies are bounds.
+        most: queries that a block may have at most, whatever its titles.
+    """
+    most = min(most, block_queries(titles, dim, k, masking, screened=screened))
+    query_ms = 2 * titles * dim / MULTIPLIED_A_MS
+    if queries * query_ms < LEAST_MS and queries <= most:
+        return queries, 1
+    if min(queries, most) * query_ms > LONG_MS or most < LANES:
+        return even_block(queries, most), 1
+    tiles = max(1, most // LANES // LARGEST_TILE)
+    return even_block(queries, min(most // LANES, tiles * LARGEST_TILE)), LANES
