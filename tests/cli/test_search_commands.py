@@ -125,6 +125,22 @@ def test_fewer_than_asked_for_is_said(semrec: Semrec, index: Path) -> None:
     ]
 
 
+def test_a_value_that_no_title_has_is_named_with_the_nearest(semrec: Semrec, index: Path) -> None:
+    for options, notes in (
+        (["franchise=Alein"], ["no title has the franchise 'Alein'; did you mean 'Alien'?"]),
+        (["Genres=scifi"], ["no title has the Genres 'scifi'; did you mean 'Sci-Fi'?"]),
+        (["franchise=Zorro", "year=3000"], ["no title has the franchise 'Zorro'", "no title has the year '3000'"]),
+        (["franchise=Alien", "year=1995"], []),
+    ):
+        ended = semrec("similar", index, "f0", *(word for option in options for word in ("--any-of", option)))
+        assert (ended.code, ended.err.splitlines()) == (0, [f"note: {note}" for note in notes])
+        assert ended.lines[1:] == ["0 of 10 requested: 0 titles match"]
+    some = semrec("similar", index, "f0", "--any-of", "franchise=Alein", "--any-of", "franchise=Alien")
+    assert some.err == "" and "Aliens (1986)" in some.out
+    as_json = semrec("similar", index, "f0", "--any-of", "franchise=Alein", "--json")
+    assert as_json.document["matching"] == 0 and "did you mean 'Alien'?" in as_json.err
+
+
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
