@@ -5,8 +5,7 @@ Each query may leave out titles of its own, a list of rows: a kernel makes its b
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +15,7 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import bitmap_words
-from semrec_faiss.index.fused.sending import COPIED_AT_ONCE, SENT_APART, Arriving, Sending, arriving, parts_of
+from semrec_faiss.index.fused.sending import COPIED_AT_ONCE, SENT_APART, Sending, copied, parts_of, staged
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
 
@@ -38,15 +37,10 @@ class Lists:
 
 @dataclass(frozen=True)
 class VectorBatch:
-    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return.
-
-    Attributes:
-        arriving: the vectors on their way to page-locked memory, where they are many.
-    """
+    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return."""
 
     vectors: Vectors
     excluded: Exclusions | None = None
-    arriving: Arriving | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -69,14 +63,14 @@ class VectorBatch:
         """Return some of the queries."""
         return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
 
-    def staged(self, device: Any, least: int = COPIED_AT_ONCE, *, ahead: bool) -> VectorBatch:
-        """Begin to copy the vectors to page-locked memory, unless they are few; see `arriving`."""
-        return VectorBatch(self.vectors, self.excluded, arriving(self.vectors, device, least, ahead=ahead))
+    def staged(self, device: Any, least: int) -> VectorBatch:
+        """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
+        return VectorBatch(staged(self.vectors, device, least), self.excluded)
 
     def beside(self, other: Batch) -> VectorBatch:
         """Return the same queries, taken from where another batch of them has them."""
         assert isinstance(other, VectorBatch)
-        return VectorBatch(other.vectors, self.excluded, other.arriving)
+        return VectorBatch(other.vectors, self.excluded)
 
     def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
         """Send the queries: many by way of page-locked memory, in parts that the GPU works on while others are copied.
@@ -84,15 +78,16 @@ class VectorBatch:
         Yields:
             Which queries, and their vectors there, float32 (some, dim).
         """
-        given = as_tensor(self.vectors)
-        coming = self.arriving or arriving(self.vectors, device, COPIED_AT_ONCE, ahead=False)
-        if coming is None:
+        torch, given = load_torch(), as_tensor(self.vectors)
+        if self.vectors.nbytes <= COPIED_AT_ONCE or given.is_pinned():
             yield slice(0, len(self)), given.to(device, non_blocking=True)
             return
-        there, parts = load_torch().empty(given.shape, device=device), parts_of(*given.shape)
+        locked = torch.empty(given.shape, pin_memory=device.type == "cuda")
+        there, parts = torch.empty(given.shape, device=device), parts_of(*given.shape)
         sending = Sending(there, len(parts))
         for part in parts:
-            sending.copy(coming.part(part), part)
+            locked[part].copy_(given[part])
+            sending.copy(locked[part], part)
             yield part, there[part]
 
     def lists_on(self, device: Any) -> Lists:
@@ -136,7 +131,7 @@ class UserBatch:
         rows = self.rows[queries]
         return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
 
-    def staged(self, _: Any, least: int = 0, *, ahead: bool) -> UserBatch:
+    def staged(self, _: Any, least: int) -> UserBatch:
         """Return the same: the vectors are on the GPU."""
         return self
 
@@ -165,17 +160,6 @@ class UserBatch:
 Batch: TypeAlias = VectorBatch | UserBatch
 
 
-def staged_ahead(batch: Batch, parts: Iterable[slice], device: Any) -> Iterator[Batch]:
-    """Return the blocks of a batch, each while the next one is brought already; see `VectorBatch.staged`."""
-    coming: deque[Batch] = deque()
-    for part in parts:
-        block = batch.part(part)
-        coming.append(block.staged(device, ahead=True) if coming else block)
-        if len(coming) > 1:
-            yield coming.popleft()
-    yield from coming
-
-
 class VectorFeed:
     """Pinned memory that vectors and lists are put in, and where a recording copies them to.
 
@@ -188,9 +172,9 @@ class VectorFeed:
     def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
         """Make room for so many queries."""
         torch = load_torch()
-        self._is_large = 4 * queries * dim > SENT_APART
-        self._queries_in = torch.empty((0 if self._is_large else queries, dim), dtype=torch.float32, pin_memory=True)
+        self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
+        self._is_large = self._queries_in.nbytes > SENT_APART
         self.parts = parts_of(queries, dim) if self._is_large else [slice(0, queries)]
         self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
@@ -223,18 +207,16 @@ class VectorFeed:
             np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
-        if not self._is_large:
-            np.copyto(self._queries_view[: len(batch)], batch.vectors)
-            yield from self.parts
-            return
-        # Not recorded: from where they lie, if that is page-locked.
-        sending = Sending(self.queries, len(self.parts))
-        coming = batch.arriving or arriving(batch.vectors, self.queries.device, 0, ahead=False)
-        whole = slice(0, len(batch))
-        for sent in [whole] if coming is not None and coming.ahead else self.parts:
-            here = slice(sent.start, min(sent.stop, len(batch)))
-            sending.copy(as_tensor(batch.vectors[here]) if coming is None else coming.part(here), here)
-            yield from self.parts if here == whole else [sent]
+        sending = Sending(self.queries, len(self.parts)) if self._is_large else None
+        for part in self.parts:
+            vectors = batch.vectors[part]
+            here = slice(part.start, part.start + len(vectors))
+            if sending is None:
+                np.copyto(self._queries_view[here], vectors)
+            else:  # not recorded either: from where they lie if that is page-locked
+                given = as_tensor(vectors)
+                sending.copy(given if given.is_pinned() else copied(given, self._queries_in[here]), here)
+            yield part
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""

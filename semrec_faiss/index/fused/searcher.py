@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch, staged_ahead
+from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
 from semrec_faiss.index.fused.blocks import Blocks, Lanes, Steps, in_blocks
 from semrec_faiss.index.fused.cards import Card
@@ -258,8 +258,7 @@ class FusedSearcher:
             shape = its.count, its.dim, size, k, masking
             regular, lanes = in_blocks(*shape, screened=its.screened, most=self._most)
             parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
-            coming = staged_ahead(batch, parts, self.device)
-            begin = partial(self._begin, search, bitmap, coming, found, regular=regular, kth=kth, among=among)
+            begin = partial(self._begin, search, bitmap, batch, found, regular=regular, kth=kth, among=among)
             try:
                 yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
             except LooseBoundsError:
@@ -278,7 +277,7 @@ class FusedSearcher:
         self,
         search: BlockSearch,
         bitmap: Any,
-        coming: Iterator[Batch],
+        batch: Batch,
         found: FusedResult,
         part: slice,
         lane: int,
@@ -287,10 +286,10 @@ class FusedSearcher:
         kth: KthScores | None,
         among: int,
     ) -> Steps:
-        """Search the next block of a batch."""
+        """Search a block of a batch."""
         again, into = among > 0, found.part(part, search.titles.count)
         return search.answer(
-            next(coming),
+            batch.part(part),
             bitmap,
             into.rows,
             into.scores,

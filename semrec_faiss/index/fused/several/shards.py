@@ -59,7 +59,7 @@ class Shards:
 
     def _part(self, batches: Sequence[Batch], queries: slice, least: int) -> list[Batch]:
         """Return some of the queries, page-locked once for all GPUs where they are ``least`` bytes or more."""
-        first = batches[0].part(queries).staged(self._searchers[0].device, least, ahead=False)
+        first = batches[0].part(queries).staged(self._searchers[0].device, least)
         return [first, *(batch.part(queries).beside(first) for batch in batches[1:])]
 
     def _in_turns(self, batches: Sequence[Batch], room: FusedResult) -> FusedResult | None:
