@@ -96,9 +96,9 @@ class VectorBatch:
         offsets, rows = (as_tensor(array).to(device) for array in _arrays(self.excluded))
         return Lists(offsets, rows)
 
-    def feed(self, device: Any, queries: int) -> VectorFeed:
+    def feed(self, device: Any, queries: int, *, alone: bool) -> VectorFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording."""
-        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out)
+        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out, alone=alone)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class UserBatch:
         """Name the rows to leave out, which are on the GPU."""
         return Lists(self.users.offsets, self.users.rows, self._which_on(device))
 
-    def feed(self, device: Any, queries: int) -> UserFeed:
+    def feed(self, device: Any, queries: int, *, alone: bool) -> UserFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording."""
         return UserFeed(device, self.users, queries, leaves_out=self.leaves_out)
 
@@ -169,8 +169,17 @@ class VectorFeed:
         lists: rows to leave out, on the GPU; None where nothing is.
     """
 
-    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool) -> None:
-        """Make room for so many queries."""
+    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool, alone: bool) -> None:
+        """Make room for so many queries.
+
+        Args:
+            device: a GPU.
+            queries: at most.
+            dim: their dimensions.
+            leaves_out: whether they leave out titles of their own.
+            alone: whether no block in another lane is computed meanwhile: only then do streams apart pay.
+        """
+        self._alone = alone
         torch = load_torch()
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
@@ -207,7 +216,7 @@ class VectorFeed:
             np.copyto(self._rows_view[:count], batch.excluded.rows, casting="same_kind")
             # Not recorded: a recording would copy the whole room, most of it for nothing.
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
-        sending = Sending(self.queries, len(self.parts)) if self._is_large else None
+        sending = Sending(self.queries, len(self.parts) if self._alone else 1) if self._is_large else None
         for part in self.parts:
             vectors = batch.vectors[part]
             here = slice(part.start, part.start + len(vectors))

@@ -51,6 +51,10 @@ RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
 
 
+ALONE = 0
+"""The lane of a block beside which none is under way."""
+
+
 class LooseBoundsError(Exception):
     """Bounds do not tell the best titles of these queries apart."""
 
@@ -123,7 +127,7 @@ class BlockSearch:
         recorded: bool = True,
         kth: KthScores | None = None,
         among: int = 0,
-        lane: int = 0,
+        lane: int = ALONE,
     ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
 
@@ -201,7 +205,7 @@ class BlockSearch:
         if self.titles.wide:
             return None
         coded = self.reads_codes(len(batch), k)
-        key = self._key(batch, k, "own" if batch.leaves_out else "none", 0, coded=coded)
+        key = self._key(batch, k, "own" if batch.leaves_out else "none", ALONE, coded=coded)
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
@@ -246,7 +250,7 @@ class BlockSearch:
         if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
             return self._direct(plan, queries, k, lane)
-        feed = batch.feed(self._device, queries)
+        feed = batch.feed(self._device, queries, alone=lane == ALONE)
         if not feed.takes(batch):
             return self._direct(plan, queries, k, lane)
         self._drop_recorded(size)

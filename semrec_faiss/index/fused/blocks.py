@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from semrec_faiss.index.fused.block_search import ALONE
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block
@@ -51,14 +52,17 @@ class Lanes:
 
     def first(self, lanes: int) -> Sequence[Lane]:
         """Return so many, to search after what is launched already; one alone is whatever stream is current."""
-        if lanes == 1 or self._device.type != "cuda":
-            return [Lane(number) for number in range(lanes)]
+        if lanes == 1:
+            return [Lane(ALONE)]
+        numbers = range(ALONE + 1, ALONE + 1 + lanes)
+        if self._device.type != "cuda":
+            return [Lane(number) for number in numbers]
         cuda = load_torch().cuda
-        while len(self._apart) < lanes:
-            self._apart.append(Lane(len(self._apart), cuda.Stream(self._device)))
-        for lane in self._apart[:lanes]:
+        if not self._apart:
+            self._apart = [Lane(number, cuda.Stream(self._device)) for number in numbers]
+        for lane in self._apart:
             lane.stream.wait_stream(cuda.current_stream(self._device))
-        return self._apart[:lanes]
+        return self._apart
 
 
 class Blocks:
