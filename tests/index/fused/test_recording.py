@@ -28,7 +28,7 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
     if PLACE == "cpu":
         monkeypatch.setattr(search, "_device", SimpleNamespace(type="cuda"))
         fed = SimpleNamespace(takes=lambda _: True)
-        monkeypatch.setattr(VectorBatch, "feed", lambda *_: fed)
+        monkeypatch.setattr(VectorBatch, "feed", lambda *_, **__: fed)
     tried: list[int] = []
 
     def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any) -> Any:
