@@ -24,6 +24,9 @@ from typing import BinaryIO
 from semrec_faiss.errors import SemrecError, StorageError, UsageError
 from semrec_faiss.locks import only_writer
 
+CURRENT_NAME = "CURRENT"
+"""The file of an index directory that names its generation in use."""
+
 _TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 """What a system says where a process, or all of them, have as many files open as they may."""
 
@@ -288,7 +291,7 @@ def check_new_file(path: Path, option: str) -> None:
         option: what the path was given as, for the message.
 
     Raises:
-        UsageError: it is a directory or a device, or lies under a file, or cannot be a name.
+        UsageError: it is a directory or a device, or lies under a file or in an index, or cannot be a name.
         StorageError: the disk refuses.
     """
     fix = f"name another {option}"
@@ -297,6 +300,9 @@ def check_new_file(path: Path, option: str) -> None:
             raise UsageError(f"{path} is a directory; {option} is the file to write", fix=f"{option} {path / 'NAME'}")
         if path.exists() and not path.is_file():  # it would be replaced by a file
             raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
+        for folder in path.absolute().parents[:2]:
+            if (folder / CURRENT_NAME).is_file():
+                raise UsageError(f"{path} lies in the index {folder}, whose files are its own", fix=fix)
         _try_folder(path.parent, path, fix)
 
 

@@ -68,6 +68,17 @@ def test_paths_that_cannot_be_written(place: Path, check: Callable[[Path, str], 
     assert (place / "file").read_text(encoding="utf-8") == "kept"
 
 
+@pytest.mark.parametrize("path", ["index/CURRENT", "index/new", "index/gen-000001/vectors.npy", "index/gen-000001/new"])
+def test_an_indexs_files_are_its_own(place: Path, path: str) -> None:
+    (place / "index" / "gen-000001").mkdir(parents=True)
+    (place / "index" / "CURRENT").write_text("gen-000001", encoding="utf-8")
+    with pytest.raises(
+        UsageError, match=f"{path} lies in the index .*index, whose files are its own\nname another OUT"
+    ):
+        check_new_file(place / path, "OUT")
+    check_new_file(place / "beside", "OUT")
+
+
 def test_bare_dot_and_nothing_are_directories(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     for path in (".", "", "..", "/"):

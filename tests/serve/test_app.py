@@ -402,6 +402,35 @@ def test_what_comes_in_one_moment_is_one_batch_and_each_gets_its_own(
     assert pa.ipc.open_stream(arrow.content).read_all().to_pylist() == expected
 
 
+@pytest.mark.parametrize(("joined_from", "batches"), [(4, [12]), (13, [1] * 12), (0, [1] * 12)])
+def test_where_batches_pay_those_that_wait_are_searched_together(
+    joined_from: int, batches: list[int], index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is searched between two requests; as many as are searched sooner together go to the batcher."""
+    import asyncio
+
+    asker, alone = new_asker(index), Recommender.open(index)
+    served = asker.load()
+    served.inline_queries, served.loop_queries, served.joined_from = 1, 1, joined_from
+    searched: list[tuple[int, bool]] = []
+    run = Searcher.run
+
+    def told(searcher: Searcher, queries: Any, wish: Any, exclusions: Any = None) -> Any:
+        searched.append((len(queries), threading.current_thread() is threading.main_thread()))
+        return run(searcher, queries, wish, exclusions)
+
+    async def together() -> list[Any]:
+        questions = [asker._client.post("/v1/similar", json={"title": f"m{row:05d}", "k": 4}) for row in range(12)]
+        return list(await asyncio.gather(*questions))
+
+    monkeypatch.setattr(Searcher, "run", told)
+    replies = asker.loop.run_until_complete(together())
+    monkeypatch.undo()
+    assert searched == [(size, size == 1) for size in batches]
+    for row, reply in enumerate(replies):
+        assert timeless(reply.json()) == timeless(alone.similar(f"m{row:05d}", 4).as_dict())
+
+
 @pytest.mark.parametrize(
     ("path", "question", "loop_queries", "is_here"),
     [

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semrec_faiss._version import __version__
 from semrec_faiss.errors import DamagedIndexError, NotFoundError, StorageError, UsageError
-from semrec_faiss.index.generations.directory import CURRENT_NAME, IndexDirectory
+from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, write_synced
 from semrec_faiss.index.generations.manifest import (
     MANIFEST_DIGEST_NAME,
@@ -31,7 +31,7 @@ from semrec_faiss.index.generations.manifest import (
     manifest_digest_line,
 )
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, check_new_folder, new_file, new_folder, one_run_into
+from semrec_faiss.storage import CURRENT_NAME, check_new_file, check_new_folder, new_file, new_folder, one_run_into
 
 BUNDLE_NAME = "BUNDLE.json"
 ENDING = ".tar.zst"

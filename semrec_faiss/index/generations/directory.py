@@ -21,9 +21,8 @@ from semrec_faiss.index.generations.generation import Generation, NewGeneration,
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
 from semrec_faiss.locks import only_writer
-from semrec_faiss.storage import read_small, sync_folder
+from semrec_faiss.storage import CURRENT_NAME, read_small, sync_folder
 
-CURRENT_NAME = "CURRENT"
 _STAGED_NAME = f"{CURRENT_NAME}.new"
 _LOCK_NAME = ".lock"
 _BUILDING_PREFIX = ".building-"

@@ -6,10 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.generations.generation import Generation, current_line, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef
-from semrec_faiss.storage import sync_folder
+from semrec_faiss.storage import CURRENT_NAME, sync_folder
 
 
 def link_index(source: Path, ref: GenerationRef, target: Path) -> None:

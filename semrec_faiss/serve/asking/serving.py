@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import timeit
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Any
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DeviceError, SemrecError
-from semrec_faiss.index.generations.directory import CURRENT_NAME
 from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -29,6 +29,7 @@ from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.warming import WARM_BATCHES, warm
 from semrec_faiss.search.wish import Wish
+from semrec_faiss.storage import CURRENT_NAME
 
 log = logging.getLogger("semrec.serve")
 
@@ -40,6 +41,9 @@ OBJECTS_A_COLLECTION = 50_000
 
 INLINE_SECONDS = 0.008
 """A batch that is searched in this time is searched on one core, a small one between two requests."""
+
+JOINED = (16, 32, 64)
+"""How many are tried whether they are searched sooner together, on all cores, than so few after one another."""
 
 LOOP_SECONDS = 0.002
 """A batch that is searched in this time on a CPU is searched between two requests, too: a thread beside takes lock and
@@ -87,16 +91,24 @@ class Served:
         titles: what answers say of them, for the event loop's thread.
         inline_queries: the most that are searched together on one core; 0: none, a thread waits for the device.
         loop_queries: the most of those that the event loop's thread searches for, where k is small.
+        joined_from: from how many that wait on the batcher searches all of them, though that is more; 0: never.
         in_cluster: whether shards elsewhere answer, so that no title is looked up between two requests.
     """
 
     def __init__(
-        self, recommender: Recommender, inline_queries: int, loop_queries: int = 0, *, in_cluster: bool = False
+        self,
+        recommender: Recommender,
+        inline_queries: int,
+        loop_queries: int = 0,
+        joined_from: int = 0,
+        *,
+        in_cluster: bool = False,
     ) -> None:
         self.recommender = recommender
         self.in_cluster = in_cluster
         self.inline_queries = inline_queries
         self.loop_queries = loop_queries
+        self.joined_from = joined_from
         self.name = recommender.saved.generation.name
         self.normalizes = recommender.index.config.normalize
         titles = recommender.titles
@@ -234,7 +246,9 @@ class Serving:
         recommender = Recommender(saved, self.batcher)
         warm_and_log(recommender, is_first=self.current is None)
         loop_queries = 0 if recommender.index.device.gpus else _queries_within(recommender, LOOP_SECONDS)
-        return Served(recommender, _queries_within(recommender, INLINE_SECONDS), loop_queries)
+        inline_queries = _queries_within(recommender, INLINE_SECONDS)
+        joined_from = _joined_from(recommender) if 0 < inline_queries < min(JOINED) else 0
+        return Served(recommender, inline_queries, loop_queries, joined_from)
 
     def _asks_a_cluster(self, cluster: Mapping[str, Any]) -> Recommender:
         """Start actors for shards; those of the generation in use stay for shards that have not changed."""
@@ -309,6 +323,18 @@ def _queries_within(recommender: Recommender, seconds: float) -> int:
                 break
             most = size
     return most
+
+
+def _joined_from(recommender: Recommender) -> int:
+    """Return how many queries are searched sooner together than one after the other, 0 where none of `JOINED` are."""
+    with one_core():
+        alone = _least_seconds(recommender, 1)
+    return next((size for size in JOINED if _least_seconds(recommender, size) < size * alone), 0)
+
+
+def _least_seconds(recommender: Recommender, queries: int) -> float:
+    search = partial(Searcher.run, recommender.searcher, _first_vectors(recommender, queries), Wish(10))
+    return min(timeit.repeat(search, number=1, repeat=LEAST_TRIES))
 
 
 def _is_quick(search: Callable[[], object], seconds: float) -> bool:

@@ -125,22 +125,21 @@ class Together:
             if self._is_busy:
                 loop.call_soon(self._next)
             return
-        served = batch[0].plain.served
-        if served.inline_queries and _searched_here(batch):
+        if not _by_batcher(batch) and _searched_here(batch):
             self._search(batch)
             loop.call_soon(self._next)
             return
         try:
             asked = _asked(batch)
-            found = self._handed_over(asked, served)
+            found = self._handed_over(asked, batch)
         except Exception as error:  # it is closed
             self._failed(batch, error)
             loop.call_soon(self._next)
             return
         found.add_done_callback(lambda found: soon(loop, lambda: self._found(batch, asked, found)))
 
-    def _handed_over(self, asked: Asked, served: Served) -> Future[TopK]:
-        if served.inline_queries:
+    def _handed_over(self, asked: Asked, batch: list[Waiting]) -> Future[TopK]:
+        if not _by_batcher(batch):
             return self._thread.submit(_searched, asked)
         assert isinstance(asked.searcher, BatchedSearcher)
         return asked.searcher.batcher.submit(asked)
@@ -160,8 +159,7 @@ class Together:
                 continue
             size = waiting.plain.size
             if not batch:
-                kind = waiting.plain.kind
-                most = waiting.plain.served.inline_queries or MOST_TOGETHER
+                kind, most = waiting.plain.kind, _most_of(waiting.plain.served, len(self._waiting))
             elif queries + size > most or waiting.plain.kind != kind:
                 others.append(waiting)
                 continue
@@ -193,13 +191,13 @@ class Together:
     def _tell(self, batch: list[Waiting], asked: Asked, found: TopK, searched: float) -> None:
         began, seconds = time.monotonic(), searched - asked.since
         tell(written(batch, found, seconds))
-        if batch[0].plain.served.inline_queries:  # a batcher tells itself
+        if not _by_batcher(batch):  # which tells itself
             waited = [asked.since - one.since for one in batch]
             self._observe(Batch(len(batch), len(asked.queries), waited, seconds), time.monotonic() - began)
 
     def _failed(self, batch: list[Waiting], error: BaseException) -> None:
         """One alone has its own mistake; of several each is asked alone."""
-        if len(batch) == 1 or not batch[0].plain.served.inline_queries:
+        if len(batch) == 1 or _by_batcher(batch):
             tell([(one, error) for one in batch])
             return
         for one in batch:
@@ -208,6 +206,18 @@ class Together:
     def close(self) -> None:
         """End the thread that searches; what it has begun is finished."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _most_of(served: Served, waiting: int) -> int:
+    """Return how many queries may be searched together where so many questions wait."""
+    is_joined = 0 < served.joined_from <= waiting
+    return MOST_TOGETHER if is_joined else served.inline_queries or MOST_TOGETHER
+
+
+def _by_batcher(batch: list[Waiting]) -> bool:
+    """Tell whether the batcher searches, on all cores or a device."""
+    inline_queries = batch[0].plain.served.inline_queries
+    return not inline_queries or (len(batch) > 1 and sum(one.plain.size for one in batch) > inline_queries)
 
 
 def _searched_here(batch: list[Waiting]) -> bool:
