@@ -127,11 +127,7 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
         if given not in schema.names:
             raise UsageError(
                 f"{name} has no column {given!r} for the vectors; its columns are {', '.join(schema.names)}",
-                fix=f"--vectors {given}"
-                if given.endswith(".npy")
-                else f"--vector {able[0]}"
-                if able
-                else "name one that is there",
+                fix=_instead_of(given, able),
             )
         kind = schema.field(given).type
         if not is_vector(kind) and not is_text(kind):
@@ -184,3 +180,28 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
             )
         found[part] = column
     return found
+
+
+def _instead_of(given: str, able: Sequence[str]) -> str:
+    if given.endswith(".npy"):
+        return f"--vectors {given}"
+    return f"--vector {able[0]}" if able else "name one that is there"
+
+
+def readable_schema(schema: Any) -> Any:
+    """Return an Arrow schema whose categories are plain texts: polars has views there, which Parquet does not take."""
+    return pa.schema([field.with_type(_readable(field.type)) for field in schema], schema.metadata)
+
+
+def _readable(kind: Any) -> Any:
+    if pa.types.is_dictionary(kind):
+        value = pa.string() if pa.types.is_string_view(kind.value_type) else kind.value_type
+        return pa.dictionary(kind.index_type, value, kind.ordered)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_readable(field.type)) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_readable(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        list_of = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return list_of(kind.value_field.with_type(_readable(kind.value_type)))
+    return kind

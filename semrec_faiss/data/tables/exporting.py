@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -17,7 +18,6 @@ from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.recipe import Recipe, read_recipe
 from semrec_faiss.data.folder.vectors import release_pages
-from semrec_faiss.data.tables.categories import Categories
 from semrec_faiss.data.tables.columns import is_vector
 from semrec_faiss.data.tables.files import BATCH_ROWS
 from semrec_faiss.data.titles.catalog import Catalog
@@ -161,3 +161,47 @@ def _vector_array(block: NDArray[Any], kind: Any) -> Any:
     if pa.types.is_large_list(kind):
         return pa.LargeListArray.from_arrays(pa.array(offsets), values, type=kind)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+
+class Categories:
+    """The categories of columns of a table that is written in batches: a file of Arrow IPC holds one list a column."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        """Take, by column, all of its categories; `found` collects them."""
+        self._known = known
+
+    @classmethod
+    def found(cls, schema: Any, batches: Callable[[list[str]], Iterable[Any]]) -> Categories:
+        """Collect the categories of a table; ``batches`` reads the columns that it is asked for."""
+        known = {field.name: pa.array([], field.type.value_type) for field in schema if _is_categories(field)}
+        for batch in batches(list(known)) if known else ():
+            for name, so_far in known.items():
+                column = batch.column(name)
+                values = column.dictionary if _is_categories(column) else column.unique()
+                known[name] = pa.concat_arrays([so_far, values.cast(so_far.type)]).unique().drop_null()
+        return cls(known)
+
+    def widened(self, schema: Any) -> Any:
+        """Return the schema with indices that tell all categories apart: parts of a table have fewer each."""
+        for at, field in enumerate(schema):
+            if field.name in self._known and len(self._known[field.name]) > _most(field.type.index_type):
+                kind = pa.dictionary(pa.int32(), field.type.value_type, field.type.ordered)
+                schema = schema.set(at, field.with_type(kind))
+        return schema
+
+    def typed(self, column: Any, field: Any) -> Any:
+        """Return an array of a column with the type of ``field``, its categories all of those of the column."""
+        known = self._known.get(field.name)
+        if known is None:
+            return column if column.type.equals(field.type) else column.cast(field.type)
+        plain = column.dictionary_decode() if _is_categories(column) else column
+        indices = pc.index_in(plain.cast(known.type), known).cast(field.type.index_type)
+        return pa.DictionaryArray.from_arrays(indices, known, ordered=field.type.ordered)
+
+
+def _is_categories(field_or_column: Any) -> bool:
+    return bool(pa.types.is_dictionary(field_or_column.type))
+
+
+def _most(indices: Any) -> int:
+    return int(2 ** (indices.bit_width - pa.types.is_signed_integer(indices)))

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from semrec_faiss.arguments import array_of
-from semrec_faiss.data.tables.categories import readable_schema
-from semrec_faiss.data.tables.columns import is_vector, vector_column
+from semrec_faiss.data.tables.columns import is_vector, readable_schema, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files

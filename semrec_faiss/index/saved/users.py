@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, StoredRows, Values, Vectors, row_type
+from semrec_faiss.arrays import Mask, Rows, StoredRows, Values, Vectors, row_type
 from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows, SeenRows
 from semrec_faiss.data.titles.stored import Texts
@@ -77,14 +77,14 @@ def _ratings_of(columns: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
 
 
 def _ratings_and_times(
-    files: Sequence[dict[str, NDArray[Any]]],
+    files: Sequence[dict[str, NDArray[Any]]], kept: Mask
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
-    """Put ratings, of files of which some have any, and timestamps, which all must have, one after the other."""
+    """Put together, of the rows that are kept, ratings, which some files have, and timestamps, which all must have."""
     ratings = timestamps = None
     if any("rating" in columns for columns in files):
-        ratings = np.concatenate([_ratings_of(columns) for columns in files])
+        ratings = np.concatenate([_ratings_of(columns) for columns in files])[kept]
     if files and all("timestamp" in columns for columns in files):
-        timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])
+        timestamps = np.concatenate([np.ma.getdata(columns["timestamp"]) for columns in files])[kept]
     return ratings, timestamps
 
 
@@ -240,14 +240,7 @@ class SavedUsers:
         if segments is not None:
             who, what = segments.users.now[who], segments.titles.now[what]
         there = what != GONE
-        ratings, timestamps = _ratings_and_times(files)
-        return SeenRows(
-            who[there],
-            what[there],
-            None if ratings is None else ratings[there],
-            None if timestamps is None else timestamps[there],
-            0,
-        )
+        return SeenRows(who[there], what[there], *_ratings_and_times(files, there), 0)
 
     @cached_property
     def history(self) -> History:
@@ -266,15 +259,8 @@ class SavedUsers:
         users = segments.users.now[np.concatenate([columns["user_row"] for columns in files])]
         titles = segments.titles.now[np.concatenate([columns["title_row"] for columns in files])]
         left = (users != GONE) & (titles != GONE)
-        ratings, timestamps = _ratings_and_times(files)
-        return grouped_history(
-            users[left],
-            titles[left],
-            None if ratings is None else ratings[left],
-            None if timestamps is None else timestamps[left],
-            self.count,
-            self._generation.manifest.count,
-        )
+        seen = users[left], titles[left], *_ratings_and_times(files, left)
+        return grouped_history(*seen, self.count, self._generation.manifest.count)
 
     def delisted(self) -> DelistedRows | None:
         """Return what users have seen of titles that it does not hold, oldest first, by user row; None for nothing."""
