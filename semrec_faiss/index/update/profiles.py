@@ -15,20 +15,20 @@ from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.index.segments.opened import LIKELESS, file_of
-from semrec_faiss.index.update.plan import UpdatePlan
+from semrec_faiss.index.update.plan import Kind, UpdatePlan
 from semrec_faiss.index.update.segment import Written, places_of, write_users
 
 
 def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, written: Written) -> Rows:
     """Return the users of ``after`` whose vectors have to be made anew: int64, ascending.
 
-    They are new, have seen something since, or had seen a title that has changed, is gone, or is back.
+    They are new, have seen something since, or had seen a title that has another vector, is gone, or is back.
     """
     assert after.users is not None
     those = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
     named = list(dict.fromkeys([*those, *written.seen_users]))
     rows = after.users.known_rows(named) if named else np.empty(0, np.int64)
-    touched = np.concatenate([plan.titles.replaced, plan.titles.removed])
+    touched = np.concatenate([_with_other_vectors(before, plan.titles), plan.titles.removed])
     if before.users is not None and before.users.has_seen and len(touched):
         offsets, titles = before.users.seen
         of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -40,6 +40,15 @@ def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, writ
         of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         rows = np.concatenate([rows, of[titles >= after.titles.count - written.segment.titles]])
     return np.unique(rows[rows >= 0])
+
+
+def _with_other_vectors(before: SavedIndex, titles: Kind) -> Rows:
+    """Return the rows in ``before`` of changed titles whose vectors have changed, which users' are made of: int64."""
+    rows = titles.replaced
+    if not len(rows):
+        return rows
+    vectors = titles.vectors[titles.rows[titles.written] >= 0]
+    return np.asarray(rows[(before.vectors_to_compare(rows) != vectors).any(axis=1)])
 
 
 def write_affected(new: NewGeneration, saved: SavedIndex, profile: Profile, affected: Rows, name: str) -> Segment:
