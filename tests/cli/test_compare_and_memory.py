@@ -224,6 +224,20 @@ def test_memory_counts_the_users_that_type_fused_takes_to_a_gpu(repo: Path, semr
     assert semrec("memory", flat, "--dataset", str(data), "--json").document.get("gpu_users_bytes") is None
 
 
+@pytest.mark.parametrize("made_up", [("--titles", "2000", "--dim", "64"), ("--titles", "2000"), ("--dim", "64")])
+def test_memory_counts_no_users_beside_titles_that_are_not_the_datasets(
+    made_up: tuple[str, ...], repo: Path, semrec: Semrec
+) -> None:
+    asked = ("memory", str(repo / "configs" / "fused.yaml"), "--dataset", str(repo / "data" / "demo"), *made_up)
+    document = semrec(*asked, "--json").document
+    assert (document["titles"], document["dim"]) == (
+        2000 if "--titles" in made_up else 1519,
+        64 if "--dim" in made_up else 384,
+    )
+    assert document.get("gpu_users_bytes") is None
+    assert not any("users" in line for line in semrec(*asked).lines)
+
+
 @pytest.mark.parametrize(("measured", "code"), [(2_000_000_000, 1), (6_000_000, 0)])
 def test_memory_check_ends_with_1_when_a_prediction_is_off(
     repo: Path, monkeypatch: pytest.MonkeyPatch, measured: int, code: int, semrec: Semrec

@@ -64,7 +64,8 @@ def memory(
     """Predict the memory that the index of CONFIG takes, part by part, and the largest catalogue that fits.
 
     Nothing is built, unless --measure checks the prediction: in a process of its own, by the resident set on a CPU and
-    by the driver's count on a GPU.
+    by the driver's count on a GPU. The dataset's users, whom type fused takes to a GPU too, are told only
+    where the titles are the dataset's: without --titles and --dim.
     """
     from semrec_faiss.config.reading import load_config
     from semrec_faiss.measure.memory.plan import MemoryPlan

@@ -66,6 +66,11 @@ class MemoryPlan:
         vectors = open_vectors(find_data_folder(folder).media_vectors)
         return self.titles or int(vectors.shape[0]), self.dim or int(vectors.shape[1])
 
+    @property
+    def is_of_dataset(self) -> bool:
+        """Whether the titles are the dataset's own, so that its users are asked about them."""
+        return self.titles is None and self.dim is None
+
     def devices(self) -> dict[str, Device]:
         """Return the devices that the config may run on, whether this machine has them or not.
 

@@ -53,7 +53,7 @@ class MemoryReport(Document):
     """What an index of a config takes, by device; ``measured`` and the stamp only where that was asked for.
 
     ``gpu_users_bytes`` is what the dataset's users, with what they have seen, take beside the titles of type fused on
-    one GPU, once several questions are asked about them and where they fit.
+    one GPU, once several questions are asked about them and where they fit; None where the titles are not its own.
     """
 
     titles: AtLeastOne

@@ -6,7 +6,6 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from semrec_faiss.config.index_types import FusedIndex
-from semrec_faiss.config.schema import Config
 from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.fused.titles.users import users_bytes
@@ -50,17 +49,17 @@ def memory_report(plan: MemoryPlan, *, measure: bool = False, progress: Progress
         "prediction": _predictions(plan, devices, titles, dim),
     }
     if "gpu" in devices and isinstance(plan.config.index, FusedIndex):
-        told["gpu_users_bytes"] = _users_bytes(plan.config)
+        told["gpu_users_bytes"] = _users_bytes(plan)
     if measure:
         told |= {"measured": measure_predicted(plan, titles, dim, progress), "environment": stamp_of_this_run()}
     return MemoryReport.whole(**told)
 
 
-def _users_bytes(config: Config) -> int | None:
-    """Return what the dataset's users take on a GPU; None where it has none, or there is no dataset."""
-    if config.dataset.folder is None or not config.dataset.folder.is_dir():
+def _users_bytes(plan: MemoryPlan) -> int | None:
+    """Return what the dataset's users take on a GPU; None where it has none, or the titles are not its own."""
+    if plan.config.dataset.folder is None or not plan.is_of_dataset:
         return None
-    folder = find_data_folder(config.dataset.folder)
+    folder = find_data_folder(plan.config.dataset.folder)
     if folder.user_vectors is None:
         return None
     users, dim = open_vectors(folder.user_vectors).shape
