@@ -223,11 +223,21 @@ def _show(
     names = {"bytes": "bytes beside shards"} if facts["shards"] else {}  # which may lie on other disks
     known = {name: value for name, value in facts.items() if value is not None}
     rows = [[names.get(name, name.replace("_", " ")), _shown(name, value)] for name, value in known.items()]
+    rows += [[f"shard {number}", _of_shard(one)] for number, one in enumerate(detail["each_shard"] or ())]
     rows += [["settings", _settings(manifest.config.index.model_dump(mode="json"))], ["faiss", manifest.faiss_version]]
     if manifest.embedding is not None:
         rows.append(["text model", manifest.embedding.model])
     rows += [[name, as_size(entry.bytes)] for name, entry in manifest.files.items()]
     print_table(["", ""], rows, header=False)
+
+
+def _of_shard(facts: Facts) -> str:
+    told = "its manifest cannot be read"
+    if "screening" in facts:
+        told = facts["screening"] or "no directions"
+    elif facts["nodes"]:
+        told = f"on {', '.join(facts['nodes'])}, which alone can tell more"
+    return f"{facts['titles']} titles: {told}"
 
 
 def _shown(name: str, value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from conftest import Semrec
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.index.build.run import build_front, build_index
+from semrec_faiss.index.build.source import TitleRange
+from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 
 
 @pytest.fixture
@@ -46,6 +51,53 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     found = json.loads(verified.out)
     assert (found["verified"], found["titles"], found["known_answers"]) == (True, 60, 3)
     assert found["files"] == len(facts["files"]) == 7
+
+
+@pytest.fixture
+def sharded(folder: Path, tmp_path: Path) -> Path:
+    """An index in four shards of 15 titles: by 3 directions, by none, with its manifest lost, on another machine."""
+    values = {"dataset": str(folder), "device": "cpu"}
+
+    def write(_: str, count: int, fields: Mapping[str, str]) -> ShardList:
+        shards = []
+        for number, first in enumerate(range(0, count, 15)):
+            own = {
+                "output": str(tmp_path / f"index/shards/{number}"),
+                "index": {"build": {"directions": 3 * (not number)}},
+            }
+            ref = build_index(config_from_dict(values | own), part=TitleRange(first, first + 15, fields)).ref
+            node = "10.0.0.7" if number == 3 else None
+            place = Place(node=node, generation=ref)
+            shards.append(Shard(folder=f"shards/{number}", first=first, titles=15, places=(place,)))
+            if number >= 2:
+                (tmp_path / f"index/shards/{number}" / ref.name / "MANIFEST.json").unlink()
+        return ShardList(shards=tuple(shards))
+
+    build_front(config_from_dict(values | {"output": str(tmp_path / "index")}), write, strict=True)
+    return tmp_path / "index"
+
+
+def test_info_tells_each_shards_directions_as_it_does_those_of_an_index_in_one_piece(
+    sharded: Path, semrec: Semrec
+) -> None:
+    own = semrec("info", sharded / "shards/0", "--json").document
+    assert own["screened"]["directions"] == 3
+    document = semrec("info", sharded, "--json").document
+    assert (document["shards"], document["screening"], document["screened"]) == (4, None, None)
+    assert document["each_shard"] == [
+        {"titles": 15, "nodes": [], "screening": own["screening"], "screened": own["screened"]},
+        {"titles": 15, "nodes": [], "screening": None, "screened": None},
+        {"titles": 15, "nodes": []},
+        {"titles": 15, "nodes": ["10.0.0.7"]},
+    ]
+    assert own["each_shard"] is None
+    told = [line.split(maxsplit=2) for line in semrec("info", sharded).lines if line.startswith("shard ")]
+    assert told == [
+        ["shard", "0", f"15 titles: {own['screening']}"],
+        ["shard", "1", "15 titles: no directions"],
+        ["shard", "2", "15 titles: its manifest cannot be read"],
+        ["shard", "3", "15 titles: on 10.0.0.7, which alone can tell more"],
+    ]
 
 
 def test_info_tells_the_profile_that_users_are_searched_by(tmp_path: Path, semrec: Semrec) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.manifest import Screening
-from semrec_faiss.index.generations.shards import read_shards
+from semrec_faiss.index.generations.manifest import Manifest
+from semrec_faiss.index.generations.shards import Shard, read_shards
 
 Facts = dict[str, Any]
 
@@ -17,6 +17,9 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
     Args:
         index: the name that the index directory goes by.
         generation: of it.
+
+    Of an index in shards each shard's ``screened`` is among the latter; it is missing where the shard's manifest is not
+    to be read here, as where it lies on another machine's disk.
     """
     manifest = generation.manifest
     config, shards = manifest.config, read_shards(generation)
@@ -35,7 +38,7 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "profile": None if config.profile is None else config.profile.describe(),
         "segments": None if manifest.segments is None else len(manifest.segments.parts),
         "apart": None if manifest.segments is None else round(manifest.share_apart, 4),
-        "screening": None if manifest.screening is None else _screening(manifest.screening, manifest.base_count),
+        "screening": _screening(manifest),
         "bytes": generation.bytes,
     }
     settings = {"index": config.index, "device": config.device, "profile": config.profile}
@@ -43,15 +46,28 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "config": {name: part.model_dump(mode="json") for name, part in settings.items() if part is not None},
         "faiss_version": manifest.faiss_version,
         "semrec_version": manifest.semrec_version,
-        "screened": None if manifest.screening is None else manifest.screening.model_dump(mode="json"),
+        "screened": _screened(manifest),
+        "each_shard": None if shards is None else [_facts_of_shard(generation, shard) for shard in shards.shards],
         "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
         "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
     }
     return facts, detail
 
 
-def _screening(screening: Screening, titles: int) -> str:
+def _screening(manifest: Manifest) -> str | None:
+    if manifest.screening is None:
+        return None
     return (
-        f"{screening.directions} directions hold {screening.share:.1%};"
-        f" {screening.left:.0f} of {titles} titles are left on average"
+        f"{manifest.screening.directions} directions hold {manifest.screening.share:.1%};"
+        f" {manifest.screening.left:.0f} of {manifest.base_count} titles are left on average"
     )
+
+
+def _screened(manifest: Manifest) -> Facts | None:
+    return None if manifest.screening is None else manifest.screening.model_dump(mode="json")
+
+
+def _facts_of_shard(generation: Generation, shard: Shard) -> Facts:
+    manifest = shard.manifest(generation.folder.parent)
+    facts: Facts = {"titles": shard.titles, "nodes": [place.node for place in shard.places if place.node is not None]}
+    return facts if manifest is None else facts | {"screening": _screening(manifest), "screened": _screened(manifest)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.generations.manifest import GenerationRef, unreadable
+from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, read_manifest, unreadable
 
 SHARDS_LIST = "shards.json"
 """The file of a generation that has no vectors and titles of its own."""
@@ -54,6 +55,17 @@ class Shard(_Record):
     first: int
     titles: int
     places: tuple[Place, ...]
+
+    def manifest(self, index: Path) -> Manifest | None:
+        """Return its manifest, where a disk that this machine sees has it as it was written; None elsewhere.
+
+        Args:
+            index: the directory of the whole.
+        """
+        for place in self.places:
+            with contextlib.suppress(DamagedIndexError):
+                return read_manifest(index / self.folder / place.generation.name, place.generation.manifest_sha256)
+        return None
 
 
 class ShardList(_Record):

@@ -124,7 +124,9 @@ class Handlers:
     async def index(self, _: Request) -> Reply:
         """``GET /v1/index``: what `semrec info --json` says."""
         served = self._in_use()
-        facts, detail = facts_of(str(self.serving.index), served.recommender.saved.generation)
+        asked = (str(self.serving.index), served.recommender.saved.generation)
+        told = asyncio.get_running_loop().run_in_executor(self._state, facts_of, *asked)  # which reads shards' files
+        facts, detail = await told
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
     async def live(self, _: Request) -> Reply:
