@@ -81,21 +81,30 @@ class NotFoundError(SemrecError):
 
     Attributes:
         candidates: the nearest names that do exist, best first; may be empty.
+        media_ids: of the titles that ``candidates`` names, where these are titles; else empty.
 
     Example:
         >>> from semrec_faiss import Recommender, NotFoundError
         >>> try:
         ...     Recommender.open("indexes/demo").similar("Toy Stroy")
         ... except NotFoundError as error:
-        ...     print(error.exit_code, error.candidates[0])
-        4 Toy Story (1995)
+        ...     print(error.exit_code, error.candidates[0], error.media_ids[0])
+        4 Toy Story (1995) film_0534
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, *, fix: str | None = None, candidates: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str | None = None,
+        candidates: tuple[str, ...] = (),
+        media_ids: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message, fix=fix)
         self.candidates = candidates
+        self.media_ids = media_ids
 
 
 class AmbiguousTitleError(NotFoundError):

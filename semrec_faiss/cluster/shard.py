@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.finder import Answering, Near
+from semrec_faiss.data.titles.finder import Answering, Called, Near
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
 from semrec_faiss.deadline import due_at
 from semrec_faiss.errors import DamagedIndexError
@@ -212,7 +212,7 @@ class ShardServer:
         """Return what looks like a text."""
         return [replace(one, row=one.row + self._first) for one in self._asked.catalog.finder.near(text)]
 
-    def named(self, rows: Rows) -> list[str]:
+    def named(self, rows: Rows) -> list[Called]:
         """Return what messages call ``rows``."""
         return self._asked.catalog.finder.named((rows - self._first).tolist())
 

@@ -11,7 +11,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.shard import Named
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.data.titles.catalog import RowsLike
-from semrec_faiss.data.titles.finder import Answering, Near, decided, readable
+from semrec_faiss.data.titles.finder import Answering, Called, Near, decided, readable
 from semrec_faiss.data.titles.titles import Record, Titles
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
@@ -127,12 +127,11 @@ class ShardedTitles(Titles):
     def _near(self, text: str) -> list[Near]:
         return [one for near in self._shards.ask_all("near", text).values() for one in near]
 
-    def _named(self, rows: Sequence[int]) -> list[str]:
-        names = [""] * len(rows)
+    def _named(self, rows: Sequence[int]) -> list[Called]:
+        names: dict[int, Called] = {}
         for at, found in self._shards.ask_by_row("named", np.asarray(rows, dtype=np.int64)):
-            for position, name in zip(at.tolist(), found, strict=True):
-                names[position] = name
-        return names
+            names |= zip(at.tolist(), found, strict=True)
+        return [names[position] for position in range(len(rows))]
 
 
 def _only(found: Sequence[Named]) -> Named | None:

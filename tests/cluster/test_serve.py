@@ -144,6 +144,8 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World, monke
         for typed in ("film 15", "5", "m 1"):
             found = service.ask("GET", f"/v1/titles?q={typed}&k=20").json()["titles"]
             assert found == whole.titles.records(whole.titles.type_ahead().find(typed, 20)), typed
+        near = service.ask("GET", "/v1/titles?q=filn 15&near=true&k=4").json()
+        assert near == {"titles": whole.titles.records(whole.titles.nearest("filn 15", 4)), "near": True}
         until(lambda: service.answering() == (200, [1, 1]))
         shards = service.ask("GET", "/readyz").json()["shards"]
         assert [(one["first"], one["titles"]) for one in shards] == [(0, 150), (150, 151)]

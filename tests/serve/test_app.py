@@ -244,8 +244,24 @@ def test_a_text_model_that_is_not_here_is_told_with_the_fix(
 
 def test_candidates_are_named_for_what_is_not_found(asker: Any) -> None:
     problem = asker.post("/v1/similar", {"title": "Filn 12"}).json()
-    assert "Film 12 (1962)" in problem["candidates"]
+    assert problem["media_ids"][problem["candidates"].index("Film 12 (1962)")] == "m00012"
+    assert len(problem["media_ids"]) == len(problem["candidates"]) == 5
     assert problem["fix"]
+    assert "media_ids" not in asker.post("/v1/recommend", {"user": "nobody"}).json()
+
+
+def test_titles_that_look_like_what_is_typed_are_found_where_none_holds_it_and_they_are_asked_for(asker: Any) -> None:
+    def typed(**parameters: Any) -> Any:
+        return asker.get("/v1/titles", params=parameters)
+
+    assert typed(q="filn 12").json() == typed(q="filn 12", near="false").json() == {"titles": []}
+    near = typed(q="filn 12", near="true", k=5).json()
+    problem = asker.post("/v1/similar", {"title": "filn 12"}).json()
+    assert near["near"] is True
+    assert [title["media_id"] for title in near["titles"]] == problem["media_ids"]
+    assert typed(q="film 12", near="true").json() == typed(q="film 12").json()
+    assert typed(q="", near="true").json() == {"titles": [], "near": True}
+    assert (typed(q="x", near="yes").status_code, typed(q="x", near="").status_code) == (422, 422)
 
 
 def test_as_many_results_as_may_be_are_given_at_once(asker: Any) -> None:

@@ -21,6 +21,7 @@ ASKED: dict[tuple[str, str], list[Any]] = {
     ("POST", "/v1/search"): [{"vectors": [[1.0] * 16], "k": 3}],
     ("POST", "/v1/explain"): [{"user": "user_003", "title": "m00001"}],
     ("GET", "/v1/titles?q=film&k=3"): [None],
+    ("GET", "/v1/titles?q=filn&near=true"): [None],
     ("GET", "/v1/index"): [None],
     ("POST", "/v1/reload"): [None],
     ("GET", "/livez"): [None],

@@ -273,6 +273,7 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("no title answers")
         expect(page.get_by_role("heading", level=2, name="No answer")).to_be_visible()
+        _may_have_meant(page)
         dark = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         dark.set_default_timeout(1000 * HANG_SECONDS)
         dark.goto(address)
@@ -295,6 +296,43 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         expect(dark.locator(".why").first).to_contain_text("Heat (1995) (0.00200)")  # no share of a score below 0
         browser.close()
     assert all(url.startswith(address) for url in asked)
+
+
+def _may_have_meant(page: Any) -> None:
+    """Near misses are offered while one types, and by what is wrong, to a mouse and to a keyboard."""
+    from playwright.sync_api import expect
+
+    title, choices = page.get_by_role("combobox", name="Title"), page.get_by_label("What you may have meant")
+    title.fill("")
+    title.press_sequentially("toy stroy")
+    offered = page.get_by_role("listbox", name="Titles that look like it").get_by_role("option")
+    expect(offered).to_have_count(5)
+    expect(offered.first).to_have_text("Toy Story (1995)")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=2, name="Like Toy Story (1995)")).to_be_visible()
+    expect(choices.get_by_role("button")).to_have_count(0)
+    title.fill("toy stroy")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("no title answers to 'toy stroy'; the nearest are:")
+    expect(choices.get_by_role("button")).to_have_count(5)
+    expect(page.get_by_role("option")).to_have_count(0)  # nothing is offered for what was asked already
+    choices.get_by_role("button", name="Toy Story 2 (1999)").click()
+    expect(page.get_by_role("heading", level=2, name="Like Toy Story 2 (1999)")).to_be_visible()
+    expect(title).to_have_value("Toy Story 2 (1999)")
+    expect(page.get_by_role("alert")).to_have_text("")
+    title.fill("the mummy")  # there are two: the button knows which
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("2 titles answer to 'the mummy':")
+    choices.get_by_role("button").last.press("Enter")
+    expect(page.get_by_role("heading", level=2, name="Like The Mummy (1999)")).to_be_visible()
+    expect(page.locator("#curl")).to_contain_text('"title":"film_0625"')
+    expect(page.locator("#heading")).to_be_focused()  # as the button is gone
+    page.get_by_label("or a user").fill("nobody")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("ids look like 'user_001'")).to_be_visible()
+    choices.get_by_role("button", name="user_001").click()
+    expect(page.get_by_role("heading", level=2, name="For user_001")).to_be_visible()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

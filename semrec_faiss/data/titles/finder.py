@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,14 +43,24 @@ class Answering:
     rows: list[int]
 
 
+class Called(NamedTuple):
+    """What a message calls a title: itself, with its year, and its media_id."""
+
+    shown: str
+    media_id: str
+
+    def __str__(self) -> str:
+        return f"{self.shown} [{self.media_id}]"
+
+
 @dataclass(frozen=True)
 class Near:
-    """A title that looks like a text: how much at first sight, and what a message says of it."""
+    """A title that looks like a text: how much at first sight, and what a message calls it."""
 
     alike: float
     row: int
     title: str
-    name: str
+    called: Called
 
 
 class TitleFinder:
@@ -146,12 +156,12 @@ class TitleFinder:
             f" ORDER BY alike DESC, {ROW} LIMIT {_NEAR_CANDIDATES}",
             [asked],
         )
-        return [Near(alike, row, title, _name(title, *more)) for alike, row, title, *more in found]
+        return [Near(alike, row, title, _called(title, *more)) for alike, row, title, *more in found]
 
-    def named(self, rows: Sequence[int]) -> list[str]:
-        """Return what a message calls each of ``rows``: the title, its year and its media_id."""
+    def named(self, rows: Sequence[int]) -> list[Called]:
+        """Return what a message calls each of ``rows``."""
         sql = f"SELECT {ROW}, title, media_id, {self._year} FROM titles WHERE {ROW} IN (SELECT unnest(?::BIGINT[]))"
-        names = {row: _name(*more) for row, *more in self._rows(sql, [list(rows)])}
+        names = {row: _called(*more) for row, *more in self._rows(sql, [list(rows)])}
         return [names[row] for row in rows]
 
 
@@ -163,7 +173,7 @@ def readable(text: str) -> str:
 def decided(
     text: str,
     found: Sequence[Answering],
-    named: Callable[[Sequence[int]], list[str]],
+    named: Callable[[Sequence[int]], list[Called]],
     near: Callable[[], Sequence[Near]],
 ) -> int:
     """Decide on one title of what all parts of a catalogue have found.
@@ -171,7 +181,7 @@ def decided(
     Args:
         text: what was asked.
         found: what answers to it in each part.
-        named: tells what messages call rows.
+        named: tells what a message calls each of several rows.
         near: the titles that look like it, asked for where none answers.
 
     Raises:
@@ -187,30 +197,42 @@ def decided(
     raise _ambiguous(text, len(rows), named(rows[:MATCHES_SHOWN]))
 
 
-def _ambiguous(text: str, count: int, shown: list[str]) -> AmbiguousTitleError:
+def nearest_of(text: str, near: Sequence[Near], count: int = NEAREST) -> list[Near]:
+    """Return the ``count`` titles that look most like ``text``, best first.
+
+    Args:
+        text: what was asked, or as much of it as is typed.
+        near: what `TitleFinder.near` found, of each part of a catalogue.
+        count: how many.
+    """
+    best = sorted(near, key=lambda one: (-one.alike, one.row))[:_NEAR_CANDIDATES]
+    by_row = {one.row: one for one in best}
+    return [by_row[row] for row in nearest(text, [(one.row, one.title) for one in best], count)]
+
+
+def _ambiguous(text: str, count: int, shown: list[Called]) -> AmbiguousTitleError:
     more = f"\n  … and {count - len(shown):,} more" if count > len(shown) else ""
-    listed = "".join(f"\n  {name}" for name in shown)
-    alike = len({name.rpartition(" [")[0] for name in shown}) == 1
+    listed = "".join(f"\n  {one}" for one in shown)
+    alike = len({one.shown for one in shown}) == 1
     return AmbiguousTitleError(
         f"{count} titles answer to {text!r}:{listed}{more}",
         fix="give the media_id" if alike else "give the year in brackets after the title, or the media_id",
-        candidates=tuple(shown),
+        candidates=tuple(map(str, shown)),
+        media_ids=tuple(one.media_id for one in shown),
     )
 
 
 def _not_found(text: str, near: Sequence[Near]) -> NotFoundError:
-    best = sorted(near, key=lambda one: (-one.alike, one.row))[:_NEAR_CANDIDATES]
-    by_row = {one.row: one for one in best}
-    shown = [by_row[row] for row in nearest(text, [(one.row, one.title) for one in best], NEAREST)]
-    listed = "".join(f"\n  {one.name}" for one in shown)
+    shown = nearest_of(text, near)
+    listed = "".join(f"\n  {one.called}" for one in shown)
     problem = f"no title answers to {text!r}"
     return NotFoundError(
         f"{problem}; the nearest are:{listed}" if listed else problem,
         fix="give one of these titles, or a media_id" if listed else "give a title or a media_id",
         candidates=tuple(one.title for one in shown),
+        media_ids=tuple(one.called.media_id for one in shown),
     )
 
 
-def _name(title: str, media_id: str, year: int | None) -> str:
-    shown = title if year is None or split_year(title)[1] is not None else f"{title} ({year})"
-    return f"{shown} [{media_id}]"
+def _called(title: str, media_id: str, year: int | None) -> Called:
+    return Called(title if year is None or split_year(title)[1] is not None else f"{title} ({year})", media_id)

@@ -14,7 +14,7 @@ from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.columns import StoredColumns, column_of_numbers, columns_of
-from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering
+from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering, Near, nearest_of, readable
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.titles.table import TABLE
@@ -145,6 +145,14 @@ class Titles:
             return held
         row = self.catalog.find(title_or_id)
         return row, self.records([row])[0]
+
+    def nearest(self, text: str, count: int) -> list[int]:
+        """Return the rows of the ``count`` titles that look most like ``text``, best first; the database is asked."""
+        text = readable(text)
+        return [one.row for one in nearest_of(text, self._near(text), count)]
+
+    def _near(self, text: str) -> list[Near]:
+        return self.catalog.finder.near(text)
 
     def known(self, title_or_id: str) -> int | None:
         """Return the row that the sorted table names, in microseconds; None where `find` would ask the database."""

@@ -104,16 +104,19 @@ class Handlers:
         return self._answer(request, Explain)
 
     async def titles(self, request: Request) -> Reply:
-        """``GET /v1/titles?q=…&k=…``."""
+        """``GET /v1/titles?q=…&k=…&near=…``."""
         served = self._in_use()
         parameters = request.parameters
         typed, count = parameters.get("q", ""), _whole_number(parameters.get("k", "10"), MOST_TITLES)
+        may_be_near = _yes_or_no(parameters.get("near", "false"))
 
         def found() -> bytes:
             titles = served.recommender.titles
             rows, seen = served.type_ahead.looked_at(typed, count)
+            near = may_be_near and not rows
+            rows = titles.nearest(typed, count) if near else rows
             share = b',"titles_seen":%.4f' % seen if titles.is_partial else b""
-            return b'{"titles":[%s]%s}' % (b",".join(titles.lines(rows)), share)
+            return b'{"titles":[%s]%s%s}' % (b",".join(titles.lines(rows)), b',"near":true' if near else b"", share)
 
         self._accept()
         try:
@@ -327,6 +330,12 @@ def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None
 def _set_done(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise Refused(422, f"near is {text[:20]!r}; true or false is expected", fix="near=true")
+    return text == "true"
 
 
 def _whole_number(text: str, most: int) -> int:

@@ -55,9 +55,10 @@ class SeveralAnswers(msgspec.Struct):
 
 
 class FoundTitles(msgspec.Struct):
-    """Titles that begin as one types, nearest first."""
+    """Titles that begin as one types, or hold it; where ``near`` is true none does, and these look like it."""
 
     titles: list[TitleRecord]
+    near: bool | UnsetType = UNSET
     titles_seen: float | UnsetType = UNSET
 
 
@@ -238,6 +239,13 @@ _TYPED: list[Json] = [
         "required": False,
         "schema": {"type": "integer", "minimum": 1, "maximum": MOST_TITLES, "default": 10},
         "description": "how many",
+    },
+    {
+        "name": "near",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "boolean", "default": False},
+        "description": "where none begins so or holds it, find those that look like it",
     },
 ]
 

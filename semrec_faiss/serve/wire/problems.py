@@ -30,6 +30,7 @@ class Problem(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
         detail: what is wrong, with the value and the limit.
         fix: what to do about it.
         candidates: the nearest names that do exist, best first.
+        media_ids: of these, where they are titles.
         request_id: by which the log knows the request.
     """
 
@@ -39,6 +40,7 @@ class Problem(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
     detail: str
     fix: str | None = None
     candidates: list[str] | None = None
+    media_ids: list[str] | None = None
     request_id: str | None = None
 
 
@@ -71,17 +73,19 @@ def reply_to(error: BaseException, request_id: str) -> Reply:
     """Return the reply to what a handler raised; what nobody foresaw is a 500 that tells nothing of itself."""
     headers: dict[str, str] = {}
     candidates: list[str] | None = None
+    media_ids: list[str] | None = None
     if isinstance(error, Refused):
         status, detail, fix, headers = error.status, error.detail, error.fix, error.headers
     elif isinstance(error, SemrecError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         detail, fix = error.message, error.fix
-        candidates = list(error.candidates) if isinstance(error, NotFoundError) and error.candidates else None
+        if isinstance(error, NotFoundError):
+            candidates, media_ids = list(error.candidates) or None, list(error.media_ids) or None
     else:
         status, detail = 500, "this is a mistake in semrec; the log of the service holds more under the request's id"
         fix = None
     if status == 503:
         headers.setdefault("retry-after", "1")
-    document = Problem("about:blank", HTTPStatus(status).phrase, status, detail, fix, candidates, request_id)
+    document = Problem("about:blank", HTTPStatus(status).phrase, status, detail, fix, candidates, media_ids, request_id)
     body = msgspec.json.encode(document).decode("utf-8", "replace").encode()
     return Reply(body, status, PROBLEM, headers)

@@ -11,6 +11,7 @@ from made_titles import Entry, catalog_of, titled
 
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.spelling import TitleQuery
+from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
 
 SHELF = (
@@ -111,6 +112,7 @@ def test_the_same_name_in_several_years_asks_for_the_year(shelf: Catalog) -> Non
     with pytest.raises(AmbiguousTitleError, match="2 titles answer to 'les misérables'") as caught:
         shelf.find("les misérables")
     assert caught.value.candidates == ("Misérables, Les (1995) [m4]", "Misérables, Les (1998) [m5]")
+    assert caught.value.media_ids == ("m4", "m5")
     assert all(candidate in caught.value.message for candidate in caught.value.candidates)
     assert caught.value.fix == "give the year in brackets after the title, or the media_id"
 
@@ -152,7 +154,11 @@ def test_typos_get_the_nearest_five(shelf: Catalog, query: str, title: str) -> N
     assert len(caught.value.candidates) == 5
     assert title in caught.value.candidates[:2]
     assert all(candidate in caught.value.message for candidate in caught.value.candidates)
-    assert "[m" in caught.value.message
+    named = zip(caught.value.candidates, caught.value.media_ids, strict=True)
+    assert all(f"{candidate} [{media_id}]" in caught.value.message for candidate, media_id in named)
+    titles = Titles(lambda: shelf)
+    assert [SHELF[row] for row in titles.nearest(query, 5)] == list(caught.value.candidates)
+    assert [f"m{row}" for row in titles.nearest(query, 2)] == list(caught.value.media_ids[:2])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,7 @@ def test_typos_get_the_nearest_five(shelf: Catalog, query: str, title: str) -> N
 def test_nothing_typed_escapes_as_another_error(shelf: Catalog, query: str) -> None:
     with pytest.raises(NotFoundError):
         shelf.find(query)
+    assert len(Titles(lambda: shelf).nearest(query, 3)) in (0, 3)
 
 
 def test_the_year_field_counts_where_the_title_has_none(tmp_path: Path) -> None:
