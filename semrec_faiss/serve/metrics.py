@@ -42,7 +42,7 @@ class _Told(Collector):
                 requests.add_metric([route, str(status)], tallies.total(place))
         yield requests
         yield self._spreads("semrec_request_seconds", "From a request to its reply.", "route", tallies.seconds)
-        what = "Parts of a question: look_up, search, render, or thread, which is all of them."
+        what = "Parts of a question: look_up, filter, search, render; thread is all of one that is not a plain search."
         yield self._spreads("semrec_part_seconds", what, "part", tallies.parts)
         yield self._now("semrec_requests_in_flight", "Questions accepted and not answered.", tallies.in_flight)
         short = CounterMetricFamily("semrec_short_answers", "Answers of fewer titles than asked for.")

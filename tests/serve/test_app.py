@@ -28,6 +28,7 @@ from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.answer_json import numbers_json
+from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.user_rows import UserRows
@@ -539,11 +540,57 @@ def test_prometheus_reads_the_metrics(asker: Any) -> None:
     assert requests["/v1/recommend", "404"] >= 1
     assert families["semrec_generation"].samples[0].labels == {"name": "gen-000001"}
     parts = {sample.labels.get("part") for sample in families["semrec_part_seconds"].samples}
-    assert {"look_up", "search", "render", "thread"} <= parts
+    assert {"look_up", "filter", "search", "render", "thread"} <= parts
     assert {"semrec_batch_queries", "semrec_wait_seconds", "semrec_queue_length", "semrec_generation_refused"} <= set(
         families
     )
     assert np.isfinite([sample.value for one in families.values() for sample in one.samples]).all()
+
+
+def test_the_metrics_tell_filter_and_search_of_a_question_apart(asker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts() -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families(asker.get("/metrics").text)
+        samples = next(one for one in families if one.name == "semrec_part_seconds").samples
+        names = {"semrec_part_seconds_sum": "seconds", "semrec_part_seconds_count": "times"}
+        return {(one.labels["part"], names[one.name]): one.value for one in samples if one.name in names}
+
+    def took(question: dict[str, Any], path: str = "/v1/similar") -> dict[tuple[str, str], float]:
+        before = parts()
+        assert asker.post(path, question).status_code == 200
+        found = {name: value - before.get(name, 0.0) for name, value in parts().items()}
+        return {name: value for name, value in found.items() if value}
+
+    select, run = Selections.get, Searcher.run
+
+    def selected(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return select(*arguments)
+
+    def searched(*arguments: Any, **more: Any) -> Any:
+        found = run(*arguments, **more)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(Selections, "get", selected)
+    monkeypatch.setattr(Searcher, "run", searched)
+    asker.post("/v1/similar", {"title": "m00001", "genres": ["Crime"]})
+    found = took({"title": "m00001", "genres": ["Crime"]})
+    assert {part for part, _ in found} == {"look_up", "filter", "search", "render", "thread"}
+    assert {value for (_, kind), value in found.items() if kind == "times"} == {1}
+    assert found["filter", "seconds"] >= 0.2
+    assert found["search", "seconds"] >= 0.05
+    whole = sum(found[part, "seconds"] for part in ("look_up", "filter", "search", "render"))
+    assert found["thread", "seconds"] >= whole - 1e-3
+    several = took({"titles": ["m00001", "m00002"], "genres": ["Crime"], "diversity": 0.5})
+    assert several["filter", "times"] == several["search", "times"] == 1
+    assert {part for part, _ in took({"title": "m00001", "diversity": 0.5})} == {
+        "look_up",
+        "search",
+        "render",
+        "thread",
+    }
+    told = {part for part, _ in took({"user": "user_001", "title": "m00001"}, "/v1/explain")}
+    assert told == {"look_up", "render", "thread"}
 
 
 def test_the_metrics_tell_of_short_answers_errors_loads_and_gpu_memory(
@@ -580,6 +627,7 @@ def test_the_first_table_has_nothing_to_load(index: Path) -> None:
     """Once a fault: the first caller who asked for Arrow held up all others by a tenth of a second and more."""
     text = f"""
 import sys
+from semrec_faiss.search.filters.filter import Selections
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.server import Service
 from semrec_faiss.serve.wire.arrow import arrow_stream

@@ -19,7 +19,7 @@ from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
-from semrec_faiss.serve.asking.answering import ask, rendered
+from semrec_faiss.serve.asking.answering import ask, rendered, seconds_of
 from semrec_faiss.serve.asking.plain import LookedUp, plain
 from semrec_faiss.serve.asking.serving import Served, Serving
 from semrec_faiss.serve.asking.together import Together
@@ -205,8 +205,10 @@ class Handlers:
             asked = await self._asked(request, kind, served)
             if isinstance(asked, Reply):
                 return asked
-            reply = await self._in_thread(lambda: self._slowly(served, asked, request.due), request)
-            self._tallies.observe(self._tallies.parts["thread"], time.perf_counter() - started)
+            reply, seconds = await self._in_thread(lambda: self._slowly(served, asked, request.due), request)
+            seconds["thread"] = time.perf_counter() - started
+            for part, took in seconds.items():  # here, as threads would count over one another
+                self._tallies.observe(self._tallies.parts[part], took)
         finally:
             self._answered()
         reply.generation = served.name
@@ -285,12 +287,15 @@ class Handlers:
                 fix="send fewer queries, a smaller k or several requests, or raise its --max-results",
             )
 
-    def _slowly(self, served: Served, asked: LookedUp, due: float) -> Reply:
+    def _slowly(self, served: Served, asked: LookedUp, due: float) -> tuple[Reply, dict[str, float]]:
+        """Answer in a thread; also tell how many seconds its parts took."""
         with due_at(due):
             found = ask(served, asked.question, asked.vectors)
         if time.monotonic() > due:  # a million titles take seconds to write
             raise _late()
-        return rendered(found, as_arrow=asked.as_arrow)
+        started, seconds = time.perf_counter(), seconds_of(found)
+        reply = rendered(found, as_arrow=asked.as_arrow)
+        return reply, seconds | {"render": time.perf_counter() - started}
 
     async def _in_thread(self, work: Callable[[], Result], request: Request) -> Result:
         return await self._by_deadline(self._threads.submit(work), request)

@@ -74,6 +74,7 @@ def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]
         found.matching[at] = one.matching
     found.strategy = "+".join(dict.fromkeys(one.strategy for one in answers))
     found.titles_seen = min(one.titles_seen for one in answers)
+    found.stages = [stage for one in answers for stage in one.stages]
     elapsed_ms = (time.perf_counter() - started) * 1e3
     return Answers(found, question.k, asked, recommender.titles, elapsed_ms)
 
@@ -98,6 +99,15 @@ def titles_asked(recommender: Recommender, rows: Sequence[int]) -> dict[str, Seq
     """Return what is asked of titles' rows, by name: a value per title."""
     records = recommender.titles.records(rows)
     return {name: [record[name] for record in records] for name in ("media_id", "title")}
+
+
+def seconds_of(found: Found) -> dict[str, float]:
+    """Tell how many seconds a filter took, where there was one, and the search besides; nothing of an explanation."""
+    if isinstance(found, Explanation):
+        return {}
+    filters = [stage.elapsed_ms / 1e3 for stage in found.stages if stage.name == "filter"]
+    search = {"search": max(0.0, found.elapsed_ms / 1e3 - sum(filters))}
+    return search | {"filter": sum(filters)} if filters else search
 
 
 def rendered(found: Found, *, as_arrow: bool) -> Reply:
