@@ -15,7 +15,8 @@ from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.memory.prediction import predict_memory
-from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, limits_of, made_of, repeats_of
+from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of
+from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, limits_of, made_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu.vectors import Float16Titles
 from semrec_faiss.measure.bench.record import BenchResults

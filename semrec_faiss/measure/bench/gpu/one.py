@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.plan import bitmap_words, code_bytes
+from semrec_faiss.index.fused.plan import code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device
 from semrec_faiss.index.screening.spectrum import choose
+from semrec_faiss.measure.bench.gpu.filtered import Filtered
+from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of, time_on_gpu
 from semrec_faiss.measure.bench.gpu.peers import (
     FaissPeer,
     FusedPeer,
@@ -38,7 +39,7 @@ from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREA
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
-from semrec_faiss.measure.instruments.timing import Timing, measure_paired, measure_steady
+from semrec_faiss.measure.instruments.timing import Timing, measure_paired
 from semrec_faiss.progress import Progress, silent
 
 Measured = TypeVar("Measured")
@@ -48,7 +49,6 @@ SMALL_TITLES = 100_000
 CHECKED_QUERIES = 256
 SHARES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001, 0.0001)
 MASKED_BATCHES = (1, 1000, 2048, 10_000)
-NEW_FILTERS, NEW_WARMUP = 20, 12
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ class _Catalogue:
         self._vectors = made(titles, bench.dim, bench.seed, self._cuda)
         vectors = self._vectors.cpu().numpy()
         self._searcher = FusedSearcher(vectors, f"cuda:{self._gpu}")
+        self._filtered = Filtered(self._searcher, bench.k, bench.seconds, bench.seed)
         self._flashlib = flashlib_peers(self._vectors, bench.k)
         self._screened = None if bench.spectrum == "round" else _screened(vectors, f"cuda:{self._gpu}")
 
@@ -175,7 +176,7 @@ class _Catalogue:
         searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, k)
         theirs = {name: on(queries) for name, on in self._flashlib.items()}
         searches |= theirs
-        timings = {name: self._time(search) for name, search in searches.items()}
+        timings = {name: time_on_gpu(search, self._bench.seconds) for name, search in searches.items()}
         read = code_bytes(1, dim) if fused.coded else 2 * dim
         limit = hardware.limit(count, titles, dim, k, float16=True, title_bytes=read)
         unproven = fused.find_unproven()
@@ -263,36 +264,8 @@ class _Catalogue:
         return max(float((own - best).abs().max()), float((told - best).abs().max()))
 
     def masked(self, count: int, share: float) -> MaskedBatch:
-        """Time ``count`` queries in ms, under a random mask for a ``share`` (0 to 1) of titles and without."""
-        torch, titles = self._torch, self._searcher.titles
-        mask = np.random.default_rng(self._bench.seed).random(bitmap_words(titles.count) * 32) < share
-        words = torch.from_numpy(np.packbits(mask, bitorder="little").view(np.int32)).to(self._cuda)
-        queries = self._queries(count)
-        plain, masked = (FusedPeer(titles, queries, self._bench.k, allowed) for allowed in (None, words))
-        timings = [self._time(peer.search) for peer in (plain, masked, plain, masked)]
-        unmasked_ms = min(timings[0].median_ms, timings[2].median_ms)
-        masked_ms = min(timings[1].median_ms, timings[3].median_ms)
-        asked, allowed = queries.cpu().numpy(), mask[: titles.count].copy()
-        search = partial(self._searcher.search, asked, self._bench.k, mask=allowed)
-        repeats = repeats_of(self._bench.seconds, masked_ms)
-        return MaskedBatch(
-            first_filtered=self._first_filtered(asked, allowed).told(),
-            filtered=measure_steady(search, warmup=6, repeats=repeats).told(),
-            titles=titles.count,
-            queries=count,
-            share=share,
-            unmasked_ms=round(unmasked_ms, 4),
-            masked_ms=round(masked_ms, 4),
-            ratio=round(masked_ms / unmasked_ms, 4),
-            unproven=len(masked.find_unproven()),
-        )
-
-    def _first_filtered(self, asked: Vectors, mask: Mask) -> Timing:
-        """Time a search by a filter that has not been used before: each repeat has another one, of as many titles."""
-        rolled = iter([np.roll(mask, 97 * (number + 1)) for number in range(NEW_FILTERS + NEW_WARMUP)])
-        search = self._searcher.search
-        new = {"": lambda: search(asked, self._bench.k, mask=next(rolled))}
-        return measure_paired(new, warmup=NEW_WARMUP, repeats=NEW_FILTERS).timings[""]
+        """Time ``count`` queries under a random mask for a ``share`` (0 to 1) of titles and without."""
+        return self._filtered.batch(self._queries(count), share)
 
     def memory(self, count: int) -> GpuPeak:
         """Return the peak that torch allocated beyond the vectors while the largest batch was searched."""
@@ -314,22 +287,6 @@ class _Catalogue:
     def _queries(self, count: int) -> Any:
         return users_of(self._vectors, count, self._bench.seed + count)
 
-    def _time(self, search: Callable[[], Any]) -> Timing:
-        """Time with CUDA events: a median over about `GpuBench.seconds`."""
-        torch = self._torch
-        first = min(self._event_ms(search) for _ in range(2))
-        times = [self._event_ms(search) for _ in range(repeats_of(self._bench.seconds, first))]
-        torch.cuda.synchronize(self._cuda)
-        return Timing(tuple(times))
-
-    def _event_ms(self, search: Callable[[], Any]) -> float:
-        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        search()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end))
-
 
 def _screened(vectors: Vectors, device: str) -> FusedSearcher | None:
     """Search by bounds of as many directions as a build chooses; None where it chooses none, or copies are faster."""
@@ -338,8 +295,3 @@ def _screened(vectors: Vectors, device: str) -> FusedSearcher | None:
         return None
     made = FusedSearcher(vectors, device, directions=np.ascontiguousarray(directions[: choice.directions]))
     return made if made.titles.screened else None
-
-
-def repeats_of(seconds: float, each_ms: float) -> int:
-    """Return how often to time what takes ``each_ms`` within about ``seconds``, from 3 to 200 times."""
-    return max(3, min(200, int(1e3 * seconds / max(each_ms, 1e-3))))

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, made_of, repeats_of
+from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of
+from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, made_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu.vectors import clustered, users_of
 from semrec_faiss.measure.bench.record import BenchResults

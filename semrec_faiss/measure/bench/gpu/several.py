@@ -15,7 +15,8 @@ from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss, to_gpu
-from semrec_faiss.measure.bench.gpu.one import GpuBench, repeats_of
+from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of
+from semrec_faiss.measure.bench.gpu.one import GpuBench
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu.several_record import Faster, GpusBatch, GpusResults, SearcherTimes
 from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, SPREAD, clustered, users_of
