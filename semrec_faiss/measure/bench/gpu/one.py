@@ -166,9 +166,9 @@ class _Catalogue:
         """Time one batch size: everybody in turns."""
         k, dim, titles = self._bench.k, self._bench.dim, len(self._vectors)
         queries = self._queries(count)
-        fused = FusedPeer(self._searcher.titles, queries, k)
+        fused = FusedPeer(self._searcher.whole, queries, k)
         ours, searches = faiss_name(), {"fused": fused.search}
-        screened = None if self._screened is None else FusedPeer(self._screened.titles, queries, k)
+        screened = None if self._screened is None else FusedPeer(self._screened.whole, queries, k)
         if screened is not None:
             searches["screened"] = screened.search
         for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.batch import recorded
+from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, plan_search, through_codes
+from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, plan_search, takes_pieces
 from semrec_faiss.index.fused.room import block_queries, query_bytes
-from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
 
 Search = Callable[[], Any]
@@ -34,20 +35,24 @@ GRAPH_TITLES = 1_000_000
 class FusedPeer:
     """Type fused without its way in and out: kernels only, as one CUDA graph where the product captures one."""
 
-    def __init__(self, titles: GpuTitles, queries: Any, k: int, allowed: Any = None) -> None:
-        """Prepare a batch; ``allowed`` is a bitmap that all queries share."""
-        self._titles, self._queries, self._k, self._allowed = titles, queries, k, allowed
+    def __init__(self, its: BlockSearch, queries: Any, k: int, allowed: Any = None) -> None:
+        """Prepare a batch as a search of all titles, or of a shelf's, plans it.
+
+        ``allowed`` is a bitmap that all queries share.
+        """
+        titles = its.titles
+        self._queries, self._allowed = queries, allowed
         masking: Masking = "none" if allowed is None else "shared"
         self._step = min(len(queries), block_queries(titles.count, titles.dim, k, masking, screened=titles.screened))
-        pays = through_codes(titles.count, self._step, k, screened=titles.screened)
-        self.coded = titles.codes is not None and pays
+        self.coded = its.reads_codes(self._step, k)
         kind = {"coded": self.coded, "screened": titles.screened}
+        kind["pieces"] = takes_pieces(its.filled, k, **kind)
         plan = plan_search(titles.count, titles.dim, self._step, k, **kind)
         plan = fitted(plan, Card.of(load_torch(), titles.halves.device))
         self._work = FusedPass(titles, plan, self._step, k)
         self._graph: Any = None
         held = self._step * query_bytes(titles.count, titles.dim, self._step, k, masking, **kind)
-        if self._step == len(queries) and held <= GRAPH_BYTES:
+        if titles.halves.device.type == "cuda" and self._step == len(queries) and held <= GRAPH_BYTES:
             self._graph = recorded(lambda: self._work.run(queries, allowed, 0), titles.halves.device)
 
     def search(self) -> tuple[Any, Any]:

@@ -105,6 +105,13 @@ class MaskedBatch(Part):
         unproven: answers that the first pass does not prove.
         filtered: the whole search by a filter that was used before, from numpy to numpy.
         first_filtered: the same by a filter that was not, another one for each repeat.
+        filtered_kernels: the kernels alone by a filter whose titles are on a shelf, queries and answers on the GPU; by
+            the same filter again and again, so that few titles stay in the GPU's cache. None where they are on no
+            shelf: the filter allows none, its shelf would have to hold the whole catalogue, as one of less than 6,144
+            titles, or would take more memory than shelves may. It is searched by its bitmap then, in ``masked_ms``.
+        filtered_unproven: of its answers those that the first pass does not prove; None where it is.
+        first_filtered_kernels: the same with copying the titles to the shelf before it: what a filter that was not used
+            before takes on the GPU, from its bitmap on. Another one for each repeat; None where ``filtered_kernels`` is.
     """
 
     titles: AtLeastOne
@@ -116,6 +123,9 @@ class MaskedBatch(Part):
     unproven: Count
     filtered: Times | None = None
     first_filtered: Times | None = None
+    filtered_kernels: Times | None = None
+    filtered_unproven: Count | None = None
+    first_filtered_kernels: Times | None = None
 
 
 class GpuPeak(Part):

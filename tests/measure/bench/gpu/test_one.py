@@ -12,8 +12,8 @@ from semrec_faiss.measure.bench.gpu.several import bench_gpus
 @pytest.mark.gpu
 def test_everybody_is_measured_in_one_run() -> None:
     pytest.importorskip("torch")
-    document = bench_gpu(GpuBench(titles=(3000,), batches=(1, 300, 1200), dim=64, seconds=0.01)).as_json()
-    assert [row["queries"] for row in document["search"]] == [1, 300, 1200]
+    document = bench_gpu(GpuBench(titles=(3000, 20_000), batches=(1, 300, 1000), dim=64, seconds=0.01)).as_json()
+    assert [row["queries"] for row in document["search"]] == 2 * [1, 300, 1000]
     for row in document["search"]:
         for name in ("fused", "faiss_float32", "faiss_float16", "torch_float16", "numpy"):
             assert row[name]["median_ms"] > 0
@@ -24,6 +24,12 @@ def test_everybody_is_measured_in_one_run() -> None:
     for row in document["masked"]:
         assert row["filtered"]["median_ms"] > 0
         assert len(row["first_filtered"]["times_ms"]) == 20
+        if row["titles"] == 3000:  # a shelf would have to hold them all
+            assert row["filtered_kernels"] is row["first_filtered_kernels"] is row["filtered_unproven"] is None
+        elif row["share"] > 0.001:
+            assert row["filtered_kernels"]["median_ms"] > 0
+            assert row["filtered_unproven"] <= row["queries"]
+            assert len(row["first_filtered_kernels"]["times_ms"]) == 20
     assert document["memory"][0]["vector_bytes"] == 3000 * 64 * 6
 
 
