@@ -107,11 +107,11 @@ class MaskedBatch(Part):
         first_filtered: the same by a filter that was not, another one for each repeat.
         filtered_kernels: the kernels alone by a filter whose titles are on a shelf, queries and answers on the GPU; by
             the same filter again and again, so that few titles stay in the GPU's cache. None where they are on no
-            shelf: the filter allows none, its shelf would have to hold the whole catalogue, as one of less than 6,144
-            titles, or would take more memory than shelves may. It is searched by its bitmap then, in ``masked_ms``.
-        filtered_unproven: of its answers those that the first pass does not prove; None where it is.
+            shelf: the filter allows none, its shelf would hold the whole catalogue, as it does of up to 6,144 titles,
+            or would take more memory than shelves may. Then it is searched by its bitmap, in ``masked_ms``.
+        filtered_unproven: answers that their first pass does not prove; None where there are no such times.
         first_filtered_kernels: the same with copying the titles to the shelf before it: what a filter that was not used
-            before takes on the GPU, from its bitmap on. Another one for each repeat; None where ``filtered_kernels`` is.
+            before takes on the GPU, from its bitmap on; another one for each repeat. None likewise.
     """
 
     titles: AtLeastOne

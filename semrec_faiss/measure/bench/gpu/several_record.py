@@ -37,8 +37,13 @@ class GpusBatch(Part):
 
     Attributes:
         fused: type fused.
+        users: type fused, asked for the lists of as many users. 119,743 of them, or as many as the largest batch has,
+            are held beside the titles, on every GPU, or page-locked on the host where there is no room; so only row
+            numbers are sent, random ones each time. Each user has seen 100 titles, or a tenth of less than 1,000,
+            which are left out. None where users cannot be held, and in files of earlier versions.
         faiss: FAISS's flat index, with its own shards and replicas.
-        same_answers: whether shards and replicas give the rows and scores of one GPU, bit for bit.
+        same_answers: whether shards and replicas give the rows and scores of one GPU, bit for bit; for vectors and,
+            where they are held, for users.
         repeated: queries that shards searched again with more candidates for want of a proof.
         compared_with_all: of these, compared with every title.
     """
@@ -46,6 +51,7 @@ class GpusBatch(Part):
     titles: AtLeastOne
     queries: AtLeastOne
     fused: SearcherTimes
+    users: SearcherTimes | None = None
     faiss: SearcherTimes
     same_answers: bool
     repeated: Count

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, load_torch
 
 CLUSTERS = 2000
@@ -13,6 +17,9 @@ DECAY = 0.15
 """After so many of all directions, what one holds of the squared length has fallen to 1/e."""
 
 MADE_AT_ONCE = 500_000
+
+SEEN = 100
+"""Titles that each user has seen; of a catalogue of fewer than ten times as many, a tenth of it."""
 
 
 def clustered(count: int, dim: int, seed: int, device: Any) -> Any:
@@ -62,6 +69,37 @@ def users_of(vectors: Any, count: int, seed: int) -> Any:
     for _ in range(3):
         made += vectors[torch.randint(len(vectors), (count,), device=vectors.device, generator=random)]
     return (made / made.norm(dim=1, keepdim=True)).contiguous()
+
+
+@dataclass(frozen=True)
+class SeeingUsers:
+    """Users in the host's memory, as `HostUsers` are, who have all seen as many titles.
+
+    Attributes:
+        vectors: float32 (users, dim).
+        seen: int64 (users + 1,) and int32, see `HostUsers.seen`.
+    """
+
+    vectors: Vectors
+    seen: tuple[Rows, StoredRows]
+    has_seen: bool = True
+
+    @property
+    def count(self) -> int:
+        """The number of users."""
+        return len(self.vectors)
+
+
+def seeing_users(vectors: Any, count: int, seed: int) -> SeeingUsers:
+    """Make `users_of` ``vectors``, float32 (titles, dim) on a GPU, who have seen `SEEN` titles each.
+
+    One at random of each of as many parts of the catalogue: none twice.
+    """
+    titles = len(vectors)
+    each = min(SEEN, titles // 10)
+    cuts = np.arange(each + 1) * titles // each
+    rows = np.random.default_rng(seed).integers(cuts[:-1], cuts[1:], size=(count, each), dtype=np.int32)
+    return SeeingUsers(users_of(vectors, count, seed).cpu().numpy(), (np.arange(count + 1) * each, rows.reshape(-1)))
 
 
 def _slices(count: int, step: int) -> Iterator[slice]:

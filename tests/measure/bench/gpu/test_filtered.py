@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from semrec_faiss.index.fused.plan import bitmap_words, takes_pieces
 from semrec_faiss.measure.bench.gpu.filtered import Filtered
 from semrec_faiss.measure.bench.gpu.peers import FusedPeer
 from semrec_faiss.measure.bench.gpu.record import MaskedBatch
+from semrec_faiss.measure.instruments.timing import measure_steady
 
 TITLES, K, SEED = 400, 1, 3
 
@@ -37,7 +39,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> list[FusedPeer]:
         monkeypatch.setattr(f"{room}.{name}", value)
     monkeypatch.setattr(f"{room}.filtered.NEW_FILTERS", 2)
     monkeypatch.setattr(f"{room}.filtered.NEW_WARMUP", 1)
-    monkeypatch.setattr("semrec_faiss.measure.instruments.timing.STEADY_WITHIN_S", 0.0)
+    monkeypatch.setattr(f"{room}.filtered.measure_steady", partial(measure_steady, within_s=0.0))
     monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     return made
 

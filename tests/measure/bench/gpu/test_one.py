@@ -41,7 +41,7 @@ def test_several_gpus_are_measured_beside_one() -> None:
     document = bench_gpus(GpuBench(titles=(3000,), batches=(1, 1200), dim=64, seconds=0.01, gpus=(0, 1))).as_json()
     for row in document["search"]:
         assert row["same_answers"]
-        for kind in ("fused", "faiss"):
+        for kind in ("fused", "users", "faiss"):
             one, shards = row[kind]["one_gpu"], row[kind]["shards"]
             assert shards["speedup"] == pytest.approx(one["median_ms"] / shards["median_ms"], rel=0.5)
 
