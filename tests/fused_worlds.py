@@ -94,6 +94,28 @@ def exclude(lists: list[NDArray[np.int64]]) -> Exclusions:
     return Exclusions(np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
 
 
+@dataclass
+class Users:
+    """What `HostUsers` asks for."""
+
+    vectors: NDArray[np.float32]
+    lists: list[NDArray[np.int64]] | None
+
+    @property
+    def count(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def has_seen(self) -> bool:
+        return self.lists is not None
+
+    @property
+    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        assert self.lists is not None
+        excluded = exclude(self.lists)
+        return excluded.offsets, excluded.rows.astype(np.int32)
+
+
 def clustered(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
     centres = rng.normal(size=(12, d))
     made = centres[rng.integers(12, size=n)] + 0.6 * rng.normal(size=(n, d))

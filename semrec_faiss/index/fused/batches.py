@@ -126,10 +126,14 @@ class UserBatch:
         """Return a slice of the queries."""
         return UserBatch(self.users, self.rows[queries], self.without_seen)
 
-    def take(self, queries: Rows) -> VectorBatch:
-        """Return some of the queries as vectors."""
-        rows = self.rows[queries]
-        return VectorBatch(self.users.vectors_of(rows), self.users.seen_by(rows) if self.leaves_out else None)
+    @property
+    def vectors(self) -> Vectors:
+        """Their vectors, float32 (queries, dim), from the host's memory."""
+        return self.users.vectors_of(self.rows)
+
+    def take(self, queries: Rows) -> UserBatch:
+        """Return some of the queries."""
+        return UserBatch(self.users, self.rows[queries], self.without_seen)
 
     def staged(self, _: Any, least: int) -> UserBatch:
         """Return the same: the vectors are on the GPU."""
@@ -222,7 +226,7 @@ class VectorFeed:
             here = slice(part.start, part.start + len(vectors))
             if sending is None:
                 np.copyto(self._queries_view[here], vectors)
-            else:  # not recorded either: from where they lie if that is page-locked
+            elif len(vectors):  # not recorded either: from where they lie if that is page-locked
                 given = as_tensor(vectors)
                 sending.copy(given if given.is_pinned() else copied(given, self._queries_in[here]), here)
             yield part

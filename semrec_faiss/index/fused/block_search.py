@@ -18,6 +18,7 @@ from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
+    LARGEST_TILE,
     FusedPlan,
     Masking,
     bitmap_words,
@@ -47,12 +48,15 @@ FEW_LEFT, BOUNDS_LEFT = 16, 1 / 16
 ROUNDED_UP = 128
 """Batches of up to so many queries are searched by a recording for the next power of two."""
 
+RECORDED_AGAIN = 1024
+"""The most queries that recordings are made for of those that a first pass has left."""
+
 RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
 
 
-ALONE = 0
-"""The lane of a block beside which none is under way."""
+ALONE, LEFT = 0, -1
+"""The lanes of a block beside which none is under way, and of one that is launched kernel by kernel: what is left."""
 
 
 class LooseBoundsError(Exception):
@@ -123,11 +127,10 @@ class BlockSearch:
         rows: Rows,
         scores: Scores,
         *,
+        room: int,
         coded: bool = True,
-        recorded: bool = True,
         kth: KthScores | None = None,
         among: int = 0,
-        lane: int = ALONE,
     ) -> Generator[None, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay, unless told otherwise.
 
@@ -137,12 +140,11 @@ class BlockSearch:
             batch: the queries, and rows that single ones must not return.
             shared: the bitmap of titles that all queries may return, on the GPU; None for all titles.
             rows, scores: (queries, k), to be filled in; k is at most the number of titles.
+            room: for how many queries the recording is that it may be searched by, see `recorded_queries`; 0 where none
+                is to be made for it, as it comes in any size.
             coded: whether codes may be read.
-            recorded: whether a recording may be made for it. What codes or a first pass have left comes in any size, as
-                does the last block of a large batch: of a few sizes each would be recorded anew at every search.
             kth: where these titles are a shard, the best that is known of all: what those prove is proven.
             among: where these are what `first_pass` has left, of how many queries.
-            lane: whose buffers and recordings to use, while blocks in others are under way.
 
         Returns:
             How many queries were searched again, and how many of them compared with all titles.
@@ -150,10 +152,7 @@ class BlockSearch:
         k = rows.shape[1]
         masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
         coded = coded and self.reads_codes(len(batch), k)
-        if recorded:
-            search = self._search_for(batch, k, masking, lane, coded=coded)
-        else:
-            search = self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, -1 - lane)
+        search = self._search_for(batch, k, masking, ALONE if room else LEFT, room, coded=coded)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -177,7 +176,7 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            options: dict[str, Any] = {"coded": False, "recorded": False, "kth": its, "among": among, "lane": lane}
+            options: dict[str, Any] = {"coded": False, "room": 0, "kth": its, "among": among}
             _, scanned = yield from self.answer(left, shared, *again, **options)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
@@ -189,14 +188,19 @@ class BlockSearch:
         rows[unproven], scores[unproven] = scan_titles(self.titles, left.vectors, k, allowed_of)
         return repeated, len(unproven)
 
-    def first_pass(self, batch: Batch, shared: Any, into: tuple[Rows, Scores], lane: int) -> Searching:
+    def first_pass(self, batch: Batch, shared: Any, into: tuple[Rows, Scores], lane: int, room: int = 0) -> Searching:
         """Search a block of a large batch once, while another one is under way in another lane; see `answer`.
+
+        Args:
+            batch, shared, room: as for `answer`.
+            into: where the answers go.
+            lane: whose buffers and recordings to use.
 
         Returns:
             What would prove each answer; those that are not are for `answer`.
         """
-        plan = self._plan(len(batch), into[0].shape[1], coded=False)
-        search = self._direct(plan, len(batch), into[0].shape[1], lane)
+        masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
+        search = self._search_for(batch, into[0].shape[1], masking, lane, room, coded=False)
         needed = yield from search.search(batch, shared, self._everything, into)
         return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
 
@@ -205,7 +209,8 @@ class BlockSearch:
         if self.titles.wide:
             return None
         coded = self.reads_codes(len(batch), k)
-        key = self._key(batch, k, "own" if batch.leaves_out else "none", ALONE, coded=coded)
+        masking: Masking = "own" if batch.leaves_out else "none"
+        key = self._key(batch, k, masking, ALONE, recorded_queries(len(batch)), coded=coded)
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
@@ -234,17 +239,23 @@ class BlockSearch:
                 del self._graphs[key]
 
     def _search_for(
-        self, batch: Batch, k: int, masking: Masking, lane: int, *, coded: bool
+        self, batch: Batch, k: int, masking: Masking, lane: int, queries: int, *, coded: bool
     ) -> DirectSearch | CapturedSearch:
-        """Return the CUDA graph of a small batch, recorded when a batch of its kind comes for the second time."""
-        queries, key = recorded_queries(len(batch)), self._key(batch, k, masking, lane, coded=coded)
+        """Return the CUDA graph of so many queries, recorded when a batch of its kind comes for the second time.
+
+        Of no queries there is none: the batch is launched kernel by kernel.
+        """
+        if not queries:
+            return self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, lane)
+        key = self._key(batch, k, masking, lane, queries, coded=coded)
         kind = self._graphs.setdefault(key, _Recorded())
         self._graphs.move_to_end(key)
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
         plan = self._plan(queries, k, coded=coded)
         size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(k, coded))
-        size += prepared_bytes(plan, self.titles.count) if self._repeats(k) else 0
+        prepared = lane == ALONE and self._repeats(k)
+        size += prepared_bytes(plan, self.titles.count) if prepared else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < RECORDED_AT:
@@ -255,7 +266,7 @@ class BlockSearch:
             return self._direct(plan, queries, k, lane)
         self._drop_recorded(size)
         try:
-            kind.search, kind.bytes = self._capture(plan, feed, k, masking), size
+            kind.search, kind.bytes = self._capture(plan, feed, k, masking, prepared=prepared), size
         except self._torch.cuda.OutOfMemoryError:  # without one, then, and no more of them than there are
             self._graphs_bytes = self.recorded_bytes
             return self._direct(plan, queries, k, lane)
@@ -265,9 +276,9 @@ class BlockSearch:
         plan = plan_search(self.titles.count, self.titles.dim, queries, k, **self._kind(k, coded))
         return fitted(plan, self._card)
 
-    def _key(self, batch: Batch, k: int, masking: Masking, lane: int, *, coded: bool) -> tuple[Any, ...]:
+    def _key(self, batch: Batch, k: int, masking: Masking, lane: int, queries: int, *, coded: bool) -> tuple[Any, ...]:
         """Return what must be the same for a recording of another batch to do."""
-        return batch.kind, recorded_queries(len(batch)), k, masking, lane, self._kind(k, coded)["pieces"], coded
+        return batch.kind, queries, k, masking, lane, self._kind(k, coded)["pieces"], coded
 
     def _kind(self, k: int, coded: bool) -> dict[str, bool]:
         screened = self.titles.screened
@@ -279,10 +290,10 @@ class BlockSearch:
         while self.recorded_bytes + more > self._graphs_bytes or len(self._graphs) > GRAPHS_KNOWN:
             self._graphs.popitem(last=False)
 
-    def _capture(self, plan: FusedPlan, feed: Feed, k: int, masking: Masking) -> CapturedSearch:
+    def _capture(self, plan: FusedPlan, feed: Feed, k: int, masking: Masking, *, prepared: bool) -> CapturedSearch:
         work = FusedPass(self.titles, plan, len(feed.queries), k)
         captured = CapturedSearch(work, feed, masking, self._everything)
-        if self._repeats(k):
+        if prepared:
             captured.prepare_repeat()
         return captured
 
@@ -310,6 +321,13 @@ class BlockSearch:
 def recorded_queries(queries: int) -> int:
     """Return how many queries a recording is made for that searches so many: of small batches only a few sizes."""
     return power_of_two(queries) if queries <= ROUNDED_UP else queries
+
+
+def recorded_again(queries: int) -> int:
+    """Return the same for what a first pass has left, which comes in any size: whole tiles, and 0 where it is much."""
+    if queries > RECORDED_AGAIN:
+        return 0
+    return recorded_queries(-(-queries // LARGEST_TILE) * LARGEST_TILE if queries > LARGEST_TILE else queries)
 
 
 def _left(queries: Rows, needed: Scores, kth: KthScores | None) -> Rows:

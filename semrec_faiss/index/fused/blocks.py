@@ -1,7 +1,8 @@
 """Large batches in blocks: while a GPU searches one, the host takes the last one's answers and brings the next.
 
-Two blocks are under way at once, each in a lane with a stream, buffers and recordings of its own: what one is copied
-for, or repeats, the other does not wait for.
+Two blocks are under way at once, each in a lane with a stream, buffers and recordings of its own. What their first
+passes do not prove is searched again when all are done: repeated in its lane, it would wait for the block beside it,
+and the host for both.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from semrec_faiss.arrays import Rows
+from semrec_faiss.index.fused.batch import Searching
 from semrec_faiss.index.fused.block_search import ALONE
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
@@ -70,12 +75,14 @@ class Blocks:
 
     Attributes:
         done: its first queries, whose answers are there.
+        left: those of them that a first pass does not prove, to be searched again when all blocks are.
         repeated, scanned: how many of them were searched again, and compared with all titles.
     """
 
     def __init__(self) -> None:
         """Begin with none."""
         self.done = self.repeated = self.scanned = 0
+        self.left: list[Rows] = []
 
     def search(
         self, parts: Iterable[slice], lanes: Sequence[Lane], begin: Callable[[slice, int], Steps]
@@ -106,6 +113,12 @@ class Blocks:
                 steps.close()
                 if lane.stream is not None:
                     lane.stream.synchronize()
+
+    def once(self, part: slice, first_pass: Searching) -> Steps:
+        """Search a block by a first pass, and note what that leaves."""
+        needed = yield from first_pass
+        self.left.append(part.start + np.flatnonzero(needed != -np.inf))
+        return 0, 0
 
     def _end(self, part: slice, lane: Lane, steps: Steps) -> Generator[None, None, None]:
         while self._advance(part, lane, steps):

@@ -23,7 +23,7 @@ WORK_SHARE = 0.045
 MOST_QUERIES = 16_384
 """The largest block: more would not be faster."""
 
-MOST_REPEATED = 256
+MOST_REPEATED = 1024
 """Queries that are searched for more candidates at once."""
 
 

@@ -24,7 +24,15 @@ from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
+from semrec_faiss.index.fused.block_search import (
+    ALONE,
+    BlockSearch,
+    KthScores,
+    LooseBoundsError,
+    Workspace,
+    recorded_again,
+    recorded_queries,
+)
 from semrec_faiss.index.fused.blocks import Blocks, Lanes, Steps, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.compiling import tell_of_compiling
@@ -257,8 +265,10 @@ class FusedSearcher:
             its = search.titles
             shape = its.count, its.dim, size, k, masking
             regular, lanes = in_blocks(*shape, screened=its.screened, most=self._most)
+            if its.wide or among:  # a first pass proves nothing, or has been
+                lanes = 1
             parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
-            begin = partial(self._begin, search, bitmap, batch, found, regular=regular, kth=kth, among=among)
+            begin = partial(self._begin, blocks, search, bitmap, batch, found, regular=regular, kth=kth, among=among)
             try:
                 yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
             except LooseBoundsError:
@@ -271,10 +281,16 @@ class FusedSearcher:
                 search, bitmap, allowed = self._place(mask, size - blocks.done)
         filled = min(k, search.titles.count) if allowed else 0
         found.rows[:, filled:], found.scores[:, filled:] = -1, -np.inf
-        return FusedResult(found.rows, found.scores, blocks.repeated, blocks.scanned)
+        result = FusedResult(found.rows, found.scores, blocks.repeated, blocks.scanned)
+        left = np.concatenate([np.empty(0, np.int64), *blocks.left])
+        if not len(left):
+            return result
+        again, known = FusedResult.empty(len(left), k), None if kth is None else lambda queries: kth(left[queries])
+        return result.put(left, (yield from self._in_blocks(batch.take(left), k, mask, again, known, among=size)))
 
     def _begin(
         self,
+        blocks: Blocks,
         search: BlockSearch,
         bitmap: Any,
         batch: Batch,
@@ -287,17 +303,20 @@ class FusedSearcher:
         among: int,
     ) -> Steps:
         """Search a block of a batch."""
-        again, into = among > 0, found.part(part, search.titles.count)
+        again, into, queries = among > 0, found.part(part, search.titles.count), part.stop - part.start
+        if lane != ALONE:
+            once = search.first_pass(batch.part(part), bitmap, (into.rows, into.scores), lane, regular)
+            return blocks.once(part, once)
+        recorded = recorded_again if again else recorded_queries
         return search.answer(
             batch.part(part),
             bitmap,
             into.rows,
             into.scores,
+            room=recorded(queries) if again or queries == regular else 0,
             kth=None if kth is None else partial(_from, kth, part.start),
             among=among,
             coded=not again,
-            recorded=part.stop - part.start == regular and not again,
-            lane=lane,
         )
 
     def _place(self, mask: Mask | None, queries: int, *, at_once: bool = False) -> tuple[BlockSearch, Any, int]:

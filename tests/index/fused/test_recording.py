@@ -31,7 +31,7 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
         monkeypatch.setattr(VectorBatch, "feed", lambda *_, **__: fed)
     tried: list[int] = []
 
-    def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any) -> Any:
+    def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any, **_____: Any) -> Any:
         tried.append(k)
         if k == 3:
             return SimpleNamespace(feed=SimpleNamespace(takes=lambda _: True))
@@ -41,7 +41,7 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
     asked = VectorBatch(titles[:1])
 
     def chosen(k: int) -> Any:
-        return search._search_for(asked, k, "none", 0, coded=False)
+        return search._search_for(asked, k, "none", 0, 1, coded=False)
 
     assert isinstance(chosen(3), DirectSearch) and not isinstance(chosen(3), DirectSearch)
     held = search.recorded_bytes

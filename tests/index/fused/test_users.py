@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
+from fused_worlds import PLACE, SIZE, Truth, Users, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
@@ -16,28 +15,6 @@ from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
 
 TIMES = 1 if PLACE == "cpu" else 3
 """The second time a GPU records, the third it replays."""
-
-
-@dataclass
-class Users:
-    """What `HostUsers` asks for."""
-
-    vectors: NDArray[np.float32]
-    lists: list[NDArray[np.int64]] | None
-
-    @property
-    def count(self) -> int:
-        return len(self.vectors)
-
-    @property
-    def has_seen(self) -> bool:
-        return self.lists is not None
-
-    @property
-    def seen(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        assert self.lists is not None
-        excluded = exclude(self.lists)
-        return excluded.offsets, excluded.rows.astype(np.int32)
 
 
 def made(titles: NDArray[np.float32], *, halves: bool = False) -> Users:

@@ -1,9 +1,8 @@
 """Large batches in blocks that take turns: while GPUs search one, the host takes the last one's answers and brings the
 next.
 
-Two blocks are under way at once, each with buffers of its own. What a first pass does not prove is not repeated then
-and there, which would wait for the block behind it, but searched again at the end: shards prove nearly all by one
-another. One GPU alone leaves ten times as many, and repeats them in the block's lane, see `blocks`.
+Two blocks are under way at once, each with buffers of its own. What a first pass does not prove is searched again at
+the end, as on one GPU, see `blocks`; of shards that is little, as they prove nearly all by one another.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""Large batches in blocks of two lanes, and what these leave to be searched again at the end: the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fused_worlds import PLACE, Users, clustered, exclude, needs_kernels, on_gpu, searcher
+from numpy.typing import NDArray
+
+from semrec_faiss.index.fused.running import FusedResult
+from semrec_faiss.index.fused.searcher import FusedSearcher
+
+Searched = Callable[[FusedSearcher], FusedResult]
+
+TIMES = 1 if PLACE == "cpu" else 3
+"""The second time a GPU records, the third it replays."""
+
+
+def _same(found: FusedResult, expected: FusedResult) -> None:
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+
+
+def _in_lanes(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.blocks.LEAST_MS", 0.0)
+    monkeypatch.setattr("semrec_faiss.index.fused.blocks.block_queries", lambda *_, **__: 2 * block)
+
+
+@pytest.fixture
+def titles() -> NDArray[np.float32]:
+    """Some of them are one title again and again, of which no float16 score tells the first ones by row."""
+    rng = np.random.default_rng(5)
+    made = clustered(rng, 401, 32)
+    made[rng.choice(401, 60)] = made[5]
+    return made
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", ["vectors", "lists", "filtered", "users"])
+def test_blocks_in_lanes_answer_as_one_block_does(
+    kind: str, titles: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block is shorter than the others."""
+    rng = np.random.default_rng(6)
+    queries = titles[[5, 9, 5, 17, 200, 5, 300]] + np.float32(1e-3)
+    lists = [np.sort(rng.choice(401, size=30, replace=False)) for _ in queries]
+    mask = rng.random(401) < 0.6
+    one, lanes = searcher(titles), searcher(titles)
+    held = {id(its): its.hold_users(Users(queries, lists)) for its in (one, lanes)}
+    rows = rng.permutation(len(queries))
+    asked: dict[str, Searched] = {
+        "vectors": lambda its: its.search(queries, 12),
+        "lists": lambda its: its.search(queries, 12, excluded=exclude(lists)),
+        "filtered": lambda its: its.search(queries, 12, mask=mask),
+        "users": lambda its: its.search_users(held[id(its)], rows, 12),
+    }
+    if kind == "users" and held[id(one)] is None:
+        pytest.skip("users lie on no GPU here")
+    expected = asked[kind](one)
+    _in_lanes(monkeypatch, 2)
+    passed: list[int] = []
+    first_pass = lanes._all.first_pass
+
+    def noted(batch: Any, *rest: Any) -> Any:
+        passed.append(len(batch))
+        return first_pass(batch, *rest)
+
+    monkeypatch.setattr(lanes._all, "first_pass", noted)
+    for _ in range(TIMES):
+        passed.clear()
+        found = asked[kind](lanes)
+        assert passed == [2, 2, 2, 1]
+        _same(found, expected)
+        assert found.repeated == expected.repeated > 0
+        assert found.scanned == expected.scanned
+
+
+@on_gpu
+@needs_kernels
+def test_a_shorter_block_is_replayed_by_the_recording_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent in parts, of which a shorter block has fewer; other queries each time."""
+    rng = np.random.default_rng(1)
+    titles = clustered(rng, 5000, 384)
+    one, lanes = searcher(titles), searcher(titles)
+    batches = [clustered(rng, 11_000, 384) for _ in range(4)]
+    expected = [one.search(queries, 10) for queries in batches]
+    _in_lanes(monkeypatch, 3072)
+    for queries, its in zip(batches, expected, strict=True):
+        _same(lanes.search(queries, 10), its)
+    kinds = lanes._all._graphs.values()
+    assert sum(kind.search is not None and len(kind.search.feed.parts) > 1 for kind in kinds) == 2, "one a lane"
