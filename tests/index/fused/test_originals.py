@@ -54,16 +54,26 @@ def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: i
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", [32, 100, 384])
 def test_the_first_look_takes_no_halves_for_float32(kind: str, dim: int) -> None:
-    from semrec_faiss.index.fused.titles.as_halves import PROBED_HERE, may_be_halves
+    import torch
+
+    from semrec_faiss.index.fused.titles.as_halves import PROBED, halves_of
+
+    def are_halves(titles: NDArray[np.float32]) -> bool:
+        return halves_of(torch, torch.from_numpy(titles)) is not None
 
     rng = np.random.default_rng(dim)
-    came = halves(kind, rng, 100 * PROBED_HERE, dim)
-    came = np.concatenate((came, np.zeros((1, dim), np.float16), (came[:99] * np.float16(2.0**-12)).astype(np.float16)))
-    for titles in (brought_to_unit_length(came[came.any(axis=1)]), came.astype(np.float32)):
-        for first in range(0, len(titles), PROBED_HERE):
-            assert may_be_halves(titles[first : first + PROBED_HERE])
-    for _ in range(100):
-        assert not may_be_halves(rng.standard_normal((PROBED_HERE, dim), dtype=np.float32))
+    came = halves(kind, rng, 2 * PROBED, dim)
+    came = np.concatenate((came, (came[:99] * np.float16(2.0**-12)).astype(np.float16)))
+    came = came[came.any(axis=1)]
+    for titles in (brought_to_unit_length(came), came.astype(np.float32)):
+        for first in range(0, len(titles), PROBED):
+            assert are_halves(titles[first : first + PROBED])
+    for count in (1, 8, PROBED):
+        assert not are_halves(rng.standard_normal((count, dim), dtype=np.float32))
+    if kind == "one-hot":
+        return  # which rounding leaves as it is
+    twice = brought_to_unit_length(brought_to_unit_length(came[:PROBED]) * np.float32(1.1))
+    assert not are_halves(twice), "rounded twice, some of them are none"
 
 
 @needs_kernels
@@ -93,9 +103,6 @@ def test_float32_titles_are_told_by_the_first_few(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(as_halves, "_take_back", noting)
     titles = clustered(np.random.default_rng(3), 1000, 48)
-    assert as_halves.halves_of(torch, torch.from_numpy(titles)) is None
-    assert not sizes
-    titles[: as_halves.PROBED_HERE] = titles[: as_halves.PROBED_HERE].astype(np.float16)
     assert as_halves.halves_of(torch, torch.from_numpy(titles)) is None
     assert sizes[0] == as_halves.PROBED
     assert max(sizes) == as_halves.PROBED

@@ -13,10 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from semrec_faiss.arrays import Vectors
-
 LEAST_SIGNIFICAND, SIGNIFICANDS_END = 1024, 2048
 """Significands of a float16, as whole numbers."""
 
@@ -26,11 +22,12 @@ LARGEST = 4
 TRIED_BY, TRIED_ON_BY = 8, 32
 """The largest components that a significand is tried by, and that those few are for which so many did not tell."""
 
-PROBED = 64
-"""Titles that are looked at before others are, and that all significands are tried for together: float32 ones fail."""
+PROBED = 16
+"""Titles that the processor looks at before others are: a GPU has to load a dozen kernels to tell, for 0.4 s. Of so few
+torch makes no work for several threads, which would have to wake."""
 
-PROBED_HERE = 8
-"""Titles that the processor looks at first: a GPU has to load a dozen kernels to tell, which takes 0.3 s."""
+TRIED_TOGETHER = 64
+"""Titles that all significands are tried for together."""
 
 STILL_WHOLE = 2.0**-9
 """How far from a whole number, in units of its last place, a float32 product may be that stands for one."""
@@ -61,8 +58,8 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
         did not come as float16.
     """
     if not probed:
-        few = vectors[:PROBED]
-        if not may_be_halves(few[:PROBED_HERE].cpu().numpy()) or not _fill(torch, few, *_room(torch, few)):
+        few = vectors[:PROBED].cpu()
+        if not _fill(torch, few, *_room(torch, few)):
             return None
     halves, factors = _room(torch, vectors)
     step = max(1, AT_ONCE // vectors.shape[1])
@@ -72,16 +69,6 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
     return halves, factors
 
 
-def may_be_halves(vectors: Vectors) -> bool:
-    """Tell whether for each title a significand makes halves of its few largest components: numpy (titles, dim)."""
-    largest = -np.sort(-np.abs(vectors), axis=1)[:, :TRIED_BY]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = largest[:, 1:, None] / largest[:, :1, None]  # NaN of all zeros, which fits
-    product = 2048 * np.frexp(ratios * np.arange(LEAST_SIGNIFICAND, SIGNIFICANDS_END, dtype=np.float32))[0]
-    fits = ~(np.abs(product - product.round()) > STILL_WHOLE)
-    return bool(fits.all(axis=1).any(axis=1).all())
-
-
 def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
     """Fill in ``halves`` and ``factors``; tell whether they give all vectors back."""
     left = _take_back(torch, vectors, halves, factors, TRIED_BY, _by_ratios)
@@ -89,7 +76,7 @@ def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
         if not len(left):
             break
         still = []
-        for some in left.split(PROBED):
+        for some in left.split(TRIED_TOGETHER):
             its = _room(torch, vectors[some])
             still.append(some[_take_back(torch, vectors[some], *its, tried_by, _every)])
             if tried_by == vectors.shape[1] and len(still[-1]):
