@@ -28,6 +28,9 @@ MOST_PROGRAMS = 1056
 LEAST_DROPPED = 64
 """Numbers of what was dropped that are looked at together, so that catalogues of most sizes share a kernel."""
 
+MOST_PLACED = 64
+"""Titles that are ranked without sorting them, as `kernels.ranking` does, by as many warps as one likes."""
+
 LEAST_LOOKED_AT, MAXIMA_A_WARP = 256, 256
 """Chunks that are looked at together where their pieces are listed: one a thread at least."""
 
@@ -188,9 +191,9 @@ class FusedPass(PassBuffers):
             )
             return
         block, groups = -(-length // segments), groups_of(keep, segments)
-        options |= {"BLOCK": power_of_two(block), "num_warps": 4}
+        options |= {"BLOCK": power_of_two(block), "GROUPS": groups, "num_warps": 4}
         its = (self._groups, segments * groups, chosen, self._found)
-        selecting.find_groups[(segments, count)](*given, self._groups, chosen, self._found, GROUPS=groups, **options)
+        selecting.find_groups[(segments, count)](*given, self._groups, chosen, self._found, **options)
         width = min(SEGMENT if keep <= MOST_KEPT else 4 * SEGMENT, power_of_two(segments * groups))
         options["num_warps"] = max(4, width // 1024)
         selecting.list_reaching[(segments, count)](*given, keep, *its, dropped, stride, WIDTH=width, **options)
@@ -273,11 +276,12 @@ class FusedPass(PassBuffers):
         plan, titles = self.plan, self.titles
         vectors, scale, ways = self._ranked_by()
         picked = (self.scaled, *vectors, self.chosen, self.picked)
+        at_once = plan.picks <= 32 or (count <= FEW_QUERIES and plan.picks <= MOST_PLACED)
         options: dict[str, Any] = ways | {
             "SPAN": plan.listed // 2,
             "CAPACITY": plan.capacity,
             "PICKS": plan.picks,
-            "BK": 64 if plan.picks <= 32 else 32,
+            "BK": 64 if at_once else 32,
         }
         keys, apart = self._keys, plan.picks > SORTED_APART
         if apart:
@@ -287,8 +291,8 @@ class FusedPass(PassBuffers):
             )
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
-        at_once = max(LEAST_DROPPED, power_of_two(dropped))
-        options |= {"SORTED": apart, "DROPPED": at_once, "num_warps": _warps(plan.picks)}
+        options |= {"SORTED": apart, "DROPPED": max(LEAST_DROPPED, power_of_two(dropped))}
+        options["num_warps"] = 4 if count <= FEW_QUERIES and plan.picks <= MOST_PLACED else _warps(plan.picks)
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed)
         ranking.rank_rows[(count,)](
             *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options

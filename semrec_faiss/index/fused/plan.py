@@ -31,7 +31,10 @@ MOST_KEPT = 1024
 SEGMENT = 4096
 """Values that one program looks through where a few queries have to keep the whole GPU busy."""
 
-LEAST_GROUPS, MOST_GROUPS = 32, 1024
+SHORT_SEGMENT, SHORT_QUERIES, SHORT_VALUES = 1024, 4, 1 << 18
+"""And of so few queries, with no more values than that: what each program does is over sooner."""
+
+LEAST_GROUPS, MOST_GROUPS = 8, 1024
 """Groups of a segment, of whose largest values as many are looked at as are kept, for a bound of those."""
 
 READ_AT_ONCE = 16
@@ -86,7 +89,7 @@ class FusedPlan:
         warps, stages: of that program.
         group: tiles of queries that share a pass over the titles.
         segments, row_segments: parts that the chunk maxima of a query, and the scores of titles, are looked through
-            in, side by side.
+            in, side by side, of about ``segment`` values.
         width: maxima that selection holds at once.
         keep: chunks that are rescored at least; ``capacity`` bounds them.
         keep_rows: titles that are rescored in float32 at least; ``picks`` bounds them.
@@ -107,6 +110,7 @@ class FusedPlan:
     warps: int
     stages: int
     group: int
+    segment: int
     segments: int
     width: int
     keep: int
@@ -132,7 +136,7 @@ class FusedPlan:
     @property
     def row_segments(self) -> int:
         """Parts that the scores of the titles that are rescored are looked through in; as ``segments``."""
-        return 1 if self.many else segments_of(self.capacity * self.listed, self.keep_rows)
+        return 1 if self.many else segments_of(self.capacity * self.listed, self.keep_rows, self.segment)
 
     @property
     def groups(self) -> int:
@@ -227,6 +231,7 @@ def plan_search(
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     chunks = -(-titles // (parts * tile_titles)) * parts * tile_titles // (2 * span)
     capacity = _capacity(keep)
+    segment = SHORT_SEGMENT if queries <= SHORT_QUERIES and chunks <= SHORT_VALUES else SEGMENT
     plan = FusedPlan(
         span=span,
         planes=planes,
@@ -236,7 +241,8 @@ def plan_search(
         warps=8 if coded and tile_queries == 64 else 4,
         stages=2 if many or (coded and screened) else 4 if coded and tile_queries <= 64 else 3,
         group=32,
-        segments=1 if many else segments_of(chunks, keep),
+        segment=segment,
+        segments=1 if many else segments_of(chunks, keep, segment),
         many=many,
         width=_width(keep, many=many),
         keep=keep,
@@ -285,7 +291,8 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
         first,
         piece=0,
         rescore_rows=min(RESCORED_AT_ONCE, _capacity(keep) * 2 * first.span),
-        segments=segments_of(first.chunks(titles), keep),
+        segment=SEGMENT,
+        segments=segments_of(first.chunks(titles), keep, SEGMENT),
         many=False,
         width=_width(keep, many=False),
         keep=keep,
@@ -305,9 +312,9 @@ def _reached(k: int) -> int:
     return 2 * k + 12 if k <= CODED_K else k // 2 + 76
 
 
-def segments_of(values: int, keep: int) -> int:
+def segments_of(values: int, keep: int, segment: int) -> int:
     """Return how many programs look through so many values of one query, of which some are kept."""
-    return 1 if values <= max(SEGMENT, 16 * power_of_two(keep)) else -(-values // SEGMENT)
+    return 1 if values <= max(SEGMENT, 16 * power_of_two(keep)) else -(-values // segment)
 
 
 def groups_of(keep: int, segments: int) -> int:

@@ -30,8 +30,8 @@ def test_several_programs_list_at_least_the_largest(values: str, groups_each: in
     chosen = torch.empty((3, capacity), dtype=torch.int32, device=PLACE)
     found = torch.empty(3, dtype=torch.int32, device=PLACE)
     dropped = torch.empty((3, 4), dtype=torch.float32, device=PLACE)
-    options = {"BLOCK": 256, "CAPACITY": capacity, "num_warps": 4}
-    find_groups[(4, 3)](held, count, count, groups, chosen, found, GROUPS=groups_each, **options)
+    options = {"BLOCK": 256, "GROUPS": groups_each, "CAPACITY": capacity, "num_warps": 4}
+    find_groups[(4, 3)](held, count, count, groups, chosen, found, **options)
     list_reaching[(4, 3)](
         *(held, count, count, keep, groups, 4 * groups_each, chosen, found, dropped, 4),
         WIDTH=2 * groups_each,

@@ -38,16 +38,17 @@ def _piece_of(chunk, place, SPAN: tl.constexpr, PIECE: tl.constexpr):
 def _reached_by(keys, keep, AT_ONCE: tl.constexpr):
     """Return the largest number that at least ``keep`` of the ordered ``keys`` reach, found bit by bit.
 
-    Or two bits AT_ONCE, with three counts in one sum: half as often several warps wait for one another.
+    Or two bits AT_ONCE, with three counts in one sum: half as often several warps wait for one another. No loop is
+    unrolled: after a long score pass a kernel's code is in no cache, and reading it takes as long as running it.
     """
-    threshold = -32768
+    threshold = tl.full((), -32768, tl.int32)
     if AT_ONCE == 1:
-        for bit in tl.static_range(15, -1, -1):
-            candidate = threshold + (1 << bit)
+        for bit in range(16):
+            candidate = threshold + (32768 >> bit)
             threshold = tl.where(tl.sum((keys >= candidate).to(tl.int32), axis=0) >= keep, candidate, threshold)
     else:
-        for bit in tl.static_range(14, -1, -2):
-            step = 1 << bit
+        for bits in range(8):
+            step = 16384 >> (2 * bits)
             first = (keys >= threshold + step).to(tl.int64)
             both = first + ((keys >= threshold + 2 * step).to(tl.int64) << 16)
             counts = tl.sum(both + ((keys >= threshold + 3 * step).to(tl.int64) << 32), axis=0)
@@ -98,10 +99,13 @@ def find_groups(
 ):  # fmt: skip
     """First half of `select_largest` for few rows of many values: program (s, q) writes GROUPS maxima of BLOCK values.
 
-    And makes room for what `list_reaching` lists: ``chosen`` -1, ``found`` 0.
+    GROUPS values lie together, then come those of the other programs: where the best values do, as those of titles that
+    are alike and were added together, they are of many programs and groups. The kernel also makes room for what
+    `list_reaching` lists: ``chosen`` -1, ``found`` 0.
     """
     query = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK // GROUPS)[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    turn = tl.arange(0, BLOCK // GROUPS)[:, None] * tl.num_programs(0) + tl.program_id(0)
+    at = turn * GROUPS + tl.arange(0, GROUPS)[None, :]
     part = tl.load(values + query * stride + at, mask=at < count, other=float("-inf"))
     into = groups + (query * tl.num_programs(0) + tl.program_id(0)) * GROUPS + tl.arange(0, GROUPS)
     tl.store(into, tl.max(part, axis=0).to(tl.float16))
@@ -115,7 +119,7 @@ def find_groups(
 @triton.jit(do_not_specialize=["keep", "group_count", "dropped_stride"])
 def list_reaching(
     values, stride, count, keep, groups, group_count, chosen, found, dropped, dropped_stride,
-    BLOCK: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
     """Second half: program (s, q) lists, in any order, which of its BLOCK values reach what ``keep`` groups do."""
     query = tl.program_id(1).to(tl.int64)
@@ -124,7 +128,8 @@ def list_reaching(
     group = tl.load(its + column, mask=column < group_count, other=float("-inf"))
     for start in range(WIDTH, group_count, WIDTH):
         group = tl.maximum(group, tl.load(its + start + column, mask=start + column < group_count, other=float("-inf")))
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = tl.arange(0, BLOCK)
+    at = (place // GROUPS * tl.num_programs(0) + tl.program_id(0)) * GROUPS + place % GROUPS
     part = tl.load(values + query * stride + at, mask=at < count, other=float("-inf"))
     threshold = _reached_by(_ordered16(group), keep, 2)
     reaches = (_ordered16(part) >= threshold) & (part > float("-inf"))
