@@ -1,11 +1,14 @@
-"""What takes long while an index is opened, done in a thread beside the rest: importing torch, reading users."""
+"""What takes long while an index is opened, done in a thread beside the rest: importing torch, waking the GPU, reading
+users."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.config.schema import Config
@@ -45,17 +48,30 @@ def beside(work: Callable[[], object] | None) -> Iterator[None]:
 def torch_for(config: Config) -> Callable[[], object] | None:
     """Return what imports torch and Triton, where an index will be searched by them and they are not imported yet."""
     wanted = isinstance(config.index, FusedIndex) and config.device.kind != "cpu" and "torch" not in sys.modules
-    return _import_torch if wanted and has_driver() else None
+    return partial(_import_torch, config.device.gpus) if wanted and has_driver() else None
 
 
-def _import_torch() -> None:
-    """Import torch and Triton, and have Triton find out what it is: before its first kernel it hashes all its files.
+def _import_torch(gpus: Sequence[int]) -> None:
+    """Import torch and Triton, and do what both leave to the first kernel, on ``gpus``.
 
-    That takes half a second and more, in which Python is free to import torch. What goes wrong is told by who imports
-    them in earnest.
+    Triton hashes all its files, half a second and more in which Python is free to import torch, and looks for CUDA's
+    driver; the driver makes a context on each GPU. What goes wrong is told by who does it in earnest.
     """
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), beside(partial(_make_contexts, gpus)):
         from triton.runtime.cache import triton_key
 
         with beside(triton_key):  # which it remembers
             import torch  # noqa: F401
+        from triton.runtime import driver
+
+        getattr(driver.active, "utils", None)
+
+
+def _make_contexts(gpus: Sequence[int]) -> None:
+    """Have CUDA's driver make the contexts that whoever uses these GPUs first in this process would wait for."""
+    with contextlib.suppress(OSError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        for gpu in gpus if driver.cuInit(0) == 0 else ():
+            if driver.cuDeviceGet(ctypes.byref(device), gpu) == 0:
+                driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from conftest import HANG_SECONDS
@@ -78,6 +79,39 @@ def test_torch_is_imported_for_type_fused_on_a_gpu_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(ahead, "has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "torch", sys)
     assert ahead.torch_for(FUSED) is None
+
+
+class _Driver:
+    """CUDA's driver: what it is asked, and how its beginning ends."""
+
+    def __init__(self, begun: int) -> None:
+        self.asked: list[str] = []
+        self._begun = begun
+
+    def cuInit(self, _: int) -> int:
+        return self._begun
+
+    def cuDeviceGet(self, device: Any, number: int) -> int:
+        device._obj.value = 10 + number
+        return int(number == 2)
+
+    def cuDevicePrimaryCtxRetain(self, _: Any, device: Any) -> int:
+        self.asked.append(f"context on {device.value}")
+        return 0
+
+
+def test_contexts_are_made_on_the_gpus_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for begun, expected in ((0, ["context on 10", "context on 11"]), (999, [])):
+        driver = _Driver(begun)
+        monkeypatch.setattr(ahead.ctypes, "CDLL", lambda _, driver=driver: driver)
+        ahead._make_contexts((0, 2, 1))
+        assert driver.asked == expected
+
+    def missing(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ahead.ctypes, "CDLL", missing)
+    ahead._make_contexts((0,))
 
 
 def test_triton_knows_what_it_is_afterwards() -> None:
