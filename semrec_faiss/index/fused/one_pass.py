@@ -135,8 +135,8 @@ class FusedPass(PassBuffers):
             **options,
             DIM=titles.dim,
             BN=plan.tile_titles,
-            BK=256,
-            num_warps=8,
+            BK=128,
+            num_warps=4,
             **ARITHMETIC,
         )
 

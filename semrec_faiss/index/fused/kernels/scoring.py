@@ -191,6 +191,15 @@ chunk_maxima_of_some = triton.jit(chunk_maxima.fn, do_not_specialize=["query_cou
 which, with factors, takes 166 registers on Hopper instead of 241."""
 
 
+@triton.jit
+def _first_columns(titles, tile, title_count, DIM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    """Load the first BK columns of a tile of BN titles; 0 where there is none."""
+    n = tile * BN + tl.arange(0, BN)
+    column = tl.arange(0, BK)
+    at = titles + n.to(tl.int64)[:, None] * DIM + column[None, :]
+    return tl.load(at, mask=(n < title_count)[:, None] & (column < DIM)[None, :], other=0.0)
+
+
 @triton.jit(do_not_specialize=["title_count", "tiles"])
 def query_maxima(
     given, titles, factors, allowed, rounded, scaled, bounds, maxima, others,
@@ -201,9 +210,11 @@ def query_maxima(
     """Make a single query ready, as `prepare_queries` does, and write its `chunk_maxima`: in one launch, not in two.
 
     Every program does so for itself; the first one writes it down. Without tensor cores, which would idle: the query is
-    multiplied in float32, unrounded. A program takes every so-manieth of ``tiles`` of BN titles.
+    multiplied in float32, unrounded. A program takes every so-manieth of ``tiles`` of BN titles, and what it multiplies
+    first of the next is on its way meanwhile: of the first while the query is made ready.
     """
     LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
+    ahead = _first_columns(titles, tl.program_id(0), title_count, DIM, BN, BK)
     first, second, norm = scale_of(given, DIM, BK)
     if tl.program_id(0) == 0:
         column = tl.arange(0, BK)
@@ -226,10 +237,13 @@ def query_maxima(
         products = tl.zeros((BN, BK), tl.float32)
         for start in tl.static_range(0, DIM, BK):
             column = start + tl.arange(0, BK)
-            at = titles + n.to(tl.int64)[:, None] * DIM + column[None, :]
-            x = tl.load(at, mask=(n < title_count)[:, None] & (column < DIM)[None, :], other=0.0)
+            x = ahead
+            if start > 0:
+                at = titles + n.to(tl.int64)[:, None] * DIM + column[None, :]
+                x = tl.load(at, mask=(n < title_count)[:, None] & (column < DIM)[None, :], other=0.0)
             q = tl.load(given + column, mask=column < DIM, other=0.0) * first * second
             products += x.to(tl.float32) * q[None, :]
+        ahead = _first_columns(titles, tile + tl.num_programs(0), title_count, DIM, BN, BK)
         scores = tl.sum(products, axis=1)[None, :]
         if FACTORED:
             scores = scores * load_factors(factors, n, title_count, scale)[None, :]
