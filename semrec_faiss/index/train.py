@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,7 @@ def _train(index: Any, blocks: VectorBlocks, count: int, device: Device, progres
     _say_once_if_few(index, len(sample))
     progress("training", 0, 1)
     try:
-        with contextlib.ExitStack() as held:
-            if ivf is not None and device.gpus:
-                resource = gpu_resources(device.gpus[0], device.temp_memory_mb)
-                held.enter_context(resource.lock)
-                ivf.clustering_index = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
+        with contextlib.nullcontext() if ivf is None or not device.gpus else _clustering_on_gpu(ivf, device):
             index.train(sample)
         if ivf is not None:
             _lengthen_centres(index, ivf, sample)
@@ -94,11 +90,23 @@ def _train(index: Any, blocks: VectorBlocks, count: int, device: Device, progres
         raise ConfigError(
             f"FAISS cannot train on {len(sample)} titles: {first_line(error)}", fix="take type flat, or more titles"
         ) from error
-    finally:
-        if ivf is not None:
-            ivf.clustering_index = None
     progress("training", 1, 1)
     return _some(sample)
+
+
+@contextlib.contextmanager
+def _clustering_on_gpu(ivf: Any, device: Device) -> Iterator[None]:
+    """Have an index assign vectors to its centres on a GPU while it is trained."""
+    faiss, resource = load_faiss(), gpu_resources(device.gpus[0], device.temp_memory_mb)
+    with resource.lock:
+        clustering = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
+        ivf.clustering_index = clustering  # which Python would not free any more
+        try:
+            yield
+        finally:
+            ivf.clustering_index = None
+            clustering.this.acquire()
+            del clustering
 
 
 def _some(sample: Vectors) -> Vectors:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -245,7 +246,7 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
         with contextlib.ExitStack() as held:
             for resource in resources:
                 held.enter_context(resource.lock)
-            return _copy_to(resources, index, options, shard=device.layout != "replicas"), resources
+            return freed_under_locks(_copy_to(resources, index, options, shard=device.layout != "replicas"), resources)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise DeviceError(
@@ -255,6 +256,26 @@ def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
         raise DeviceError(
             f"FAISS cannot put this index on a GPU: {first_line(error)}", fix="set device.kind=cpu"
         ) from error
+
+
+def freed_under_locks(index: Any, resources: list[GpuResources]) -> tuple[Any, list[GpuResources]]:
+    """Have FAISS's index freed while nothing else uses its resources, whichever thread drops it, and return both.
+
+    FAISS keeps count of a GPU's memory in the resources object without a lock: an index that was freed while another
+    one was searched, such as that of the generation before, ended the process.
+    """
+    held = [load_faiss().downcast_index(index)]  # the same C++ object
+    index.this.disown()
+    weakref.finalize(index, _free, held, resources).atexit = False
+    return index, resources
+
+
+def _free(held: list[Any], resources: list[GpuResources]) -> None:
+    with contextlib.ExitStack() as locks:
+        for resource in resources:
+            locks.enter_context(resource.lock)
+        held[0].this.acquire()
+        held.clear()
 
 
 def _copy_to(resources: list[GpuResources], index: Any, options: Any, *, shard: bool) -> Any:

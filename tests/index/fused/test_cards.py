@@ -61,9 +61,9 @@ SPILLED_AT_MOST = {
 """Bytes of registers that a thread may spill, of 1,020: score passes none, but 24 with Triton 3.6 over codes;
 selection for many queries of a large k, one warp each, 112."""
 
-SPILLED_BY_CARD = {("coded_chunk_maxima", (10, 0)): 384, ("chunk_maxima", (12, 0)): 64}
+SPILLED_BY_CARD = {("coded_chunk_maxima", (10, 0)): 384, ("chunk_maxima", (12, 0)): 64, ("find_rows", (8, 6)): 64}
 """Blackwell's large cards multiply int8 otherwise: 312 of a pass over codes by each query's own lists; for its small
-ones Triton 3.6 spills 56."""
+ones Triton 3.6 spills 56, and for Ampere's 40."""
 
 BARRIERS = 64
 """Bytes of shared memory beside the tiles, of the copy engine's barriers."""

@@ -30,6 +30,7 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.fused.block_search import ALONE
 from semrec_faiss.index.fused.plan import Masking, plan_repeat, plan_search, repeats
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, repeat_queries
 from semrec_faiss.index.fused.searcher import FusedSearcher
@@ -69,15 +70,17 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
     titles = clustered(rng, 140 * SIZE, 40)
     with recordings():
         search = searcher(titles)
-        for most in (MOST_QUERIES, 128):  # in blocks, too, of which the last one is launched
+        for most in (MOST_QUERIES, 128):  # in blocks, too, of which the last one is shorter
             search._most = most
             for _ in range(1 if PLACE == "cpu" else 3):
                 queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
                 allowed = rng.random((len(queries), len(titles))) < (0.9 if masking == "own" else 1.1)
                 excluded = exclude([np.flatnonzero(~row) for row in allowed]) if masking == "own" else None
                 Truth.of(titles, queries, allowed).check(search.search(queries, 10, excluded=excluded), 10)
-        recorded = {key[1] for key, kind in search.whole._graphs.items() if kind.search is not None}
-        assert recorded == {len(queries), 64}, "in two lanes"
+        recorded = {(key[1], key[4]) for key, kind in search.whole._graphs.items() if kind.search is not None}
+        lanes = {(queries, lane) for queries, lane in recorded if lane != ALONE}
+        assert lanes == {(64, ALONE + 1), (64, ALONE + 2)}
+        assert (len(queries), ALONE) in recorded
 
 
 @needs_kernels
