@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 
 ARTICLES = frozenset(
     "the a an le la les l un une der die das ein eine el los las una il lo gli het een den det".split()  # noqa: SIM905
@@ -126,6 +127,28 @@ class TitleParts:
         """Every name of the title."""
         return tuple(dict.fromkeys((self.whole, self.main, *self.alternatives)))
 
+    # Made once: what was asked is held against thousands of titles, and a hostile text is long.
+
+    @cached_property
+    def whole_key(self) -> str:
+        """The `key` of the whole."""
+        return key(self.whole)
+
+    @cached_property
+    def main_key(self) -> str:
+        """The `key` of what stands before the first bracket."""
+        return self.whole_key if self.main == self.whole else key(self.main)
+
+    @cached_property
+    def alternative_keys(self) -> frozenset[str]:
+        """The keys of what stands in brackets."""
+        return frozenset(map(key, self.alternatives))
+
+    @cached_property
+    def without_article(self) -> set[str]:
+        """The two ways to see the whole when articles do not count."""
+        return _without_article(self.whole)
+
 
 class TitleQuery:
     """What a person typed for a title, and how well a title answers to it."""
@@ -170,14 +193,14 @@ def _rank(query: TitleParts, title: TitleParts) -> int | None:
     """Return how far ``title`` is from what was asked, 0 for its own name and year; None when it is another title."""
     if query.year is not None and title.year is not None and query.year != title.year:
         return None
-    asked = key(query.whole)
-    if asked in (key(title.whole), key(title.main)):
+    asked = query.whole_key
+    if asked in (title.whole_key, title.main_key):
         rank = 0
-    elif asked in map(key, title.alternatives):
+    elif asked in title.alternative_keys:
         rank = 1
-    elif query.main != query.whole and key(query.main) in map(key, title.names):
+    elif query.main != query.whole and query.main_key in {title.whole_key, title.main_key, *title.alternative_keys}:
         rank = 2
-    elif any(_without_article(query.whole) & _without_article(name) for name in title.names):
+    elif any(query.without_article & _without_article(name) for name in title.names):
         rank = 3
     else:
         return None
