@@ -10,16 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batch import Searching
-from semrec_faiss.index.fused.block_search import ALONE
+from semrec_faiss.index.fused.batches import Batch
+from semrec_faiss.index.fused.block_search import ALONE, BlockSearch, KthScores, recorded_again, recorded_queries
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block
+from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 LANES = 2
@@ -114,12 +118,6 @@ class Blocks:
                 if lane.stream is not None:
                     lane.stream.synchronize()
 
-    def once(self, part: slice, first_pass: Searching) -> Steps:
-        """Search a block by a first pass, and note what that leaves."""
-        needed = yield from first_pass
-        self.left.append(part.start + np.flatnonzero(needed != -np.inf))
-        return 0, 0
-
     def _end(self, part: slice, lane: Lane, steps: Steps) -> Generator[None, None, None]:
         while self._advance(part, lane, steps):
             yield
@@ -133,6 +131,58 @@ class Blocks:
             self.done, self.repeated, self.scanned = part.stop, self.repeated + repeated, self.scanned + scanned
             return False
         return True
+
+
+@dataclass(frozen=True)
+class BlocksOf:
+    """How each block of a batch is searched.
+
+    Attributes:
+        batch: vectors, or users on the GPU.
+        search, bitmap: what is searched, and which titles of it any query may return; None for all.
+        found: where the answers go.
+        regular: queries of a block; the last one may have fewer.
+        left: where queries are noted that the first pass of a block in a lane leaves, int64 each.
+        kth, among: as for `BlockSearch.answer`.
+    """
+
+    batch: Batch
+    search: BlockSearch
+    bitmap: Any
+    found: FusedResult
+    regular: int
+    left: list[Rows]
+    kth: KthScores | None
+    among: int
+
+    def begin(self, part: slice, lane: int) -> Steps:
+        """Search a block: alone to the end, in a lane once."""
+        queries, again = part.stop - part.start, self.among > 0
+        its, into = self.batch.part(part), self.found.part(part, self.search.titles.count)
+        if lane != ALONE:
+            first_pass = self.search.first_pass(its, self.bitmap, (into.rows, into.scores), lane, self.regular)
+            return self._once(part, first_pass)
+        recorded = recorded_again if again else recorded_queries
+        return self.search.answer(
+            its,
+            self.bitmap,
+            into.rows,
+            into.scores,
+            room=recorded(queries) if again or queries == self.regular else 0,
+            kth=None if self.kth is None else partial(_from, self.kth, part.start),
+            among=self.among,
+            coded=not again,
+        )
+
+    def _once(self, part: slice, first_pass: Searching) -> Steps:
+        needed = yield from first_pass
+        self.left.append(part.start + np.flatnonzero(needed != -np.inf))
+        return 0, 0
+
+
+def _from(kth: KthScores, start: int, queries: Rows) -> Scores:
+    """Ask for the scores of a block that begins at query ``start``."""
+    return kth(queries + start)
 
 
 def in_blocks(

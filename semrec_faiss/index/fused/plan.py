@@ -28,11 +28,9 @@ SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 MOST_KEPT = 1024
 """The most candidates that a repetition keeps, chunks or titles."""
 
-SEGMENT = 4096
-"""Values that one program looks through where a few queries have to keep the whole GPU busy."""
-
-SHORT_SEGMENT, SHORT_QUERIES, SHORT_VALUES = 1024, 4, 1 << 18
-"""And of so few queries, with no more values than that: what each program does is over sooner."""
+SEGMENT, SHORT_SEGMENT, SHORT_QUERIES, SHORT_VALUES = 4096, 1024, 4, 1 << 18
+"""Values that one program looks through where a few queries have to keep the whole GPU busy: fewer, which are looked
+through sooner, of so few queries with no more values than that."""
 
 LEAST_GROUPS, MOST_GROUPS = 8, 1024
 """Groups of a segment, of whose largest values as many are looked at as are kept, for a bound of those."""

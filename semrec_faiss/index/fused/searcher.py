@@ -13,27 +13,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import (
-    ALONE,
-    BlockSearch,
-    KthScores,
-    LooseBoundsError,
-    Workspace,
-    recorded_again,
-    recorded_queries,
-)
-from semrec_faiss.index.fused.blocks import Blocks, Lanes, Steps, in_blocks
+from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
+from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
@@ -268,7 +259,7 @@ class FusedSearcher:
             if its.wide or among:  # a first pass proves nothing, or has been
                 lanes = 1
             parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
-            begin = partial(self._begin, blocks, search, bitmap, batch, found, regular=regular, kth=kth, among=among)
+            begin = BlocksOf(batch, search, bitmap, found, regular, blocks.left, kth, among).begin
             try:
                 yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
             except LooseBoundsError:
@@ -287,37 +278,6 @@ class FusedSearcher:
             return result
         again, known = FusedResult.empty(len(left), k), None if kth is None else lambda queries: kth(left[queries])
         return result.put(left, (yield from self._in_blocks(batch.take(left), k, mask, again, known, among=size)))
-
-    def _begin(
-        self,
-        blocks: Blocks,
-        search: BlockSearch,
-        bitmap: Any,
-        batch: Batch,
-        found: FusedResult,
-        part: slice,
-        lane: int,
-        *,
-        regular: int,
-        kth: KthScores | None,
-        among: int,
-    ) -> Steps:
-        """Search a block of a batch."""
-        again, into, queries = among > 0, found.part(part, search.titles.count), part.stop - part.start
-        if lane != ALONE:
-            once = search.first_pass(batch.part(part), bitmap, (into.rows, into.scores), lane, regular)
-            return blocks.once(part, once)
-        recorded = recorded_again if again else recorded_queries
-        return search.answer(
-            batch.part(part),
-            bitmap,
-            into.rows,
-            into.scores,
-            room=recorded(queries) if again or queries == regular else 0,
-            kth=None if kth is None else partial(_from, kth, part.start),
-            among=among,
-            coded=not again,
-        )
 
     def _place(self, mask: Mask | None, queries: int, *, at_once: bool = False) -> tuple[BlockSearch, Any, int]:
         """Return what to search for a batch, the bitmap to search it by, and how many titles the filter allows."""
@@ -357,8 +317,3 @@ class FusedSearcher:
         self._most = halved(size, self.device, error, is_first=is_first, fix="free GPU memory, or set device.kind=cpu")
         self._workspace.forget()
         self._all.forget_recorded()
-
-
-def _from(kth: KthScores, start: int, queries: Rows) -> Scores:
-    """Ask for the scores of a block that begins at query ``start``."""
-    return kth(queries + start)
