@@ -20,13 +20,12 @@ from semrec_faiss.index.cpu.products import best_by_numpy, best_of_one, multipli
 from semrec_faiss.index.factory import apply_search_settings
 from semrec_faiss.index.hardware.device import (
     Device,
-    GpuResources,
     first_line,
     gpu_candidates,
     is_out_of_memory,
     load_faiss,
-    to_gpu,
 )
+from semrec_faiss.index.hardware.on_gpu import GpuResources, held, to_gpu
 from semrec_faiss.index.hardware.out_of_memory import halved
 
 if TYPE_CHECKING:
@@ -92,9 +91,7 @@ class FaissIndex(HoldsHandles):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of every GPU resources object that a search uses; nothing to hold on a CPU."""
-        with contextlib.ExitStack() as held:
-            for resource in self.resources:
-                held.enter_context(resource.lock)
+        with held(self.resources):
             yield
 
     def unsettled(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:

@@ -12,7 +12,8 @@ from semrec_faiss.config.index_types import GPU_LIMIT
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.cpu.exact import SCAN_ROWS, order_ties, rescore
 from semrec_faiss.index.cpu.products import best_of_batch
-from semrec_faiss.index.hardware.device import gpu_resources, load_faiss
+from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.on_gpu import gpu_resources, held
 from semrec_faiss.index.vector_index import VectorIndex
 
 
@@ -64,7 +65,7 @@ def _knn(index: VectorIndex, queries: Vectors, k: int, vectors: Vectors) -> tupl
         return best_of_batch(queries, k, vectors)
     faiss = load_faiss()
     gpu = gpu_resources(index.device.gpus[0], index.device.temp_memory_mb)
-    with gpu.lock:
+    with held([gpu]):
         scores, positions = faiss.knn_gpu(
             gpu.handle, queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT, device=gpu.gpu
         )

@@ -14,7 +14,8 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FactoryIndex, HnswIndex, IndexConfig
 from semrec_faiss.errors import ConfigError, DataError
 from semrec_faiss.index.factory import POINTS_PER_LIST, empty_index, holds_vectors_exactly
-from semrec_faiss.index.hardware.device import Device, first_line, gpu_resources, load_faiss, to_gpu
+from semrec_faiss.index.hardware.device import Device, first_line, load_faiss
+from semrec_faiss.index.hardware.on_gpu import gpu_resources, held, to_gpu
 from semrec_faiss.index.losses import TRIED_TITLES, warn_of_losses
 from semrec_faiss.progress import Progress, silent
 
@@ -62,7 +63,7 @@ def build_faiss_index(
         return index
     one_gpu = Device(device.gpus[:1], temp_memory_mb=device.temp_memory_mb)
     gpu_index, resources = to_gpu(index, one_gpu)
-    with resources[0].lock:
+    with held(resources):
         _add(gpu_index, blocks, count, progress)
         return faiss.index_gpu_to_cpu(gpu_index)
 
@@ -98,7 +99,7 @@ def _train(index: Any, blocks: VectorBlocks, count: int, device: Device, progres
 def _clustering_on_gpu(ivf: Any, device: Device) -> Iterator[None]:
     """Have an index assign vectors to its centres on a GPU while it is trained."""
     faiss, resource = load_faiss(), gpu_resources(device.gpus[0], device.temp_memory_mb)
-    with resource.lock:
+    with held([resource]):
         clustering = faiss.index_cpu_to_gpu(resource.handle, resource.gpu, faiss.IndexFlatIP(ivf.d))
         ivf.clustering_index = clustering  # which Python would not free any more
         try:

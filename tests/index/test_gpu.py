@@ -18,7 +18,8 @@ from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.hardware.device import Device, choose_device, gpu_count, gpu_resources, load_faiss
+from semrec_faiss.index.hardware.device import Device, choose_device, gpu_count, load_faiss
+from semrec_faiss.index.hardware.on_gpu import gpu_resources
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.vector_index import VectorIndex

@@ -1,13 +1,10 @@
-"""Which FAISS build is installed, which GPUs it sees, and the resources that searching on them needs."""
+"""Which FAISS build is installed, which GPUs it sees, and what runs on them."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
-import threading
-import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -16,7 +13,7 @@ from typing import Any, Literal
 from semrec_faiss.config.index_types import FUSED_K_LIMIT, GPU_LIMIT, FusedIndex, IndexConfig, IvfSqIndex
 from semrec_faiss.config.schema import DeviceConfig, device_problems
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError
-from semrec_faiss.forking import keep_for_ever, renewed_after_fork
+from semrec_faiss.forking import renewed_after_fork
 from semrec_faiss.index.hardware.gpu_memory import all_gpu_states
 from semrec_faiss.index.hardware.kernels import replace_old_kernels
 
@@ -131,7 +128,6 @@ _cuda = _Cuda()
 def _lose_cuda() -> None:
     """Ask CUDA nothing more in a forked child: it would end the process."""
     _cuda.lost = _cuda.in_use
-    keep_for_ever(_resources)
 
 
 @dataclass(frozen=True)
@@ -195,99 +191,6 @@ def _way_to_a_gpu(available: int) -> str:
 def has_driver() -> bool:
     """Tell whether this machine has an NVIDIA driver."""
     return shutil.which("nvidia-smi") is not None or bool(all_gpu_states())
-
-
-@dataclass(frozen=True)
-class GpuResources:
-    """FAISS's scratch memory and streams on one GPU, and the lock that every use of them takes.
-
-    FAISS's GPU indexes are not thread-safe: two threads in one resources object end the process.
-    """
-
-    gpu: int
-    handle: Any
-    lock: threading.RLock
-
-
-_resources: dict[tuple[int, int | None], GpuResources] = {}
-_resources_lock = threading.Lock()
-
-
-def gpu_resources(gpu: int, temp_memory_mb: int | None = None) -> GpuResources:
-    """Return the process's resources object of one GPU, made on first use and shared by all its indexes."""
-    faiss = load_faiss()
-    with _resources_lock:
-        key = (gpu, temp_memory_mb)
-        if key not in _resources:
-            handle = faiss.StandardGpuResources()
-            if temp_memory_mb is not None:
-                handle.setTempMemory(temp_memory_mb << 20)
-            _resources[key] = GpuResources(gpu, handle, threading.RLock())
-        return _resources[key]
-
-
-def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
-    """Copy a trained CPU index to the device's GPUs; several share the titles, or as replicas the queries.
-
-    Returns:
-        The GPU index and the resources whose locks a search must hold.
-
-    Raises:
-        DeviceError: FAISS has no GPU code for this index, or its memory does not suffice.
-    """
-    faiss = load_faiss()
-    resources = [gpu_resources(gpu, device.temp_memory_mb) for gpu in device.gpus]
-    options = faiss.GpuMultipleClonerOptions() if len(resources) > 1 else faiss.GpuClonerOptions()
-    ivf = faiss.try_extract_index_ivf(index)
-    quantizer = None if ivf is None else getattr(faiss.downcast_index(ivf), "pq", None)
-    # For product quantisation this option means float16 look-up tables, which large M needs to fit shared memory.
-    options.useFloat16 = device.float16 or (quantizer is not None and quantizer.M > GPU_PQ_FLOAT32_M)
-    try:
-        with contextlib.ExitStack() as held:
-            for resource in resources:
-                held.enter_context(resource.lock)
-            return freed_under_locks(_copy_to(resources, index, options, shard=device.layout != "replicas"), resources)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise DeviceError(
-                f"the index does not fit GPU {device.gpus} memory: {first_line(error)}",
-                fix="take ivf_sq or ivf_pq, set device.float16=true for flat, name more GPUs, or set device.kind=cpu",
-            ) from error
-        raise DeviceError(
-            f"FAISS cannot put this index on a GPU: {first_line(error)}", fix="set device.kind=cpu"
-        ) from error
-
-
-def freed_under_locks(index: Any, resources: list[GpuResources]) -> tuple[Any, list[GpuResources]]:
-    """Have FAISS's index freed while nothing else uses its resources, whichever thread drops it, and return both.
-
-    FAISS keeps count of a GPU's memory in the resources object without a lock: an index that was freed while another
-    one was searched, such as that of the generation before, ended the process.
-    """
-    held = [load_faiss().downcast_index(index)]  # the same C++ object
-    index.this.disown()
-    weakref.finalize(index, _free, held, resources).atexit = False
-    return index, resources
-
-
-def _free(held: list[Any], resources: list[GpuResources]) -> None:
-    with contextlib.ExitStack() as locks:
-        for resource in resources:
-            locks.enter_context(resource.lock)
-        held[0].this.acquire()
-        held.clear()
-
-
-def _copy_to(resources: list[GpuResources], index: Any, options: Any, *, shard: bool) -> Any:
-    faiss = load_faiss()
-    if len(resources) == 1:
-        return faiss.index_cpu_to_gpu(resources[0].handle, resources[0].gpu, index, options)
-    options.shard = shard
-    handles, ids = faiss.GpuResourcesVector(), faiss.Int32Vector()
-    for resource in resources:
-        handles.push_back(resource.handle)
-        ids.push_back(resource.gpu)
-    return faiss.index_cpu_to_gpu_multiple(handles, ids, index, options)
 
 
 def gpu_candidates(index: Any) -> int:

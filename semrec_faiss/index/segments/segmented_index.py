@@ -13,7 +13,8 @@ from semrec_faiss.config.index_types import FlatIndex, IndexConfig
 from semrec_faiss.index.cpu.exact import MORE_CANDIDATES, scan
 from semrec_faiss.index.cpu.products import best_of_batch
 from semrec_faiss.index.cpu.views import flat_over
-from semrec_faiss.index.hardware.device import Device, to_gpu
+from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.index.hardware.on_gpu import to_gpu
 from semrec_faiss.index.search_result import best_of_parts, padded
 from semrec_faiss.index.segments.joined import JoinedVectors, gathered
 from semrec_faiss.index.segments.places import GONE

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import importlib.abc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from semrec_faiss.config.reading import config_from_dict
@@ -27,7 +22,6 @@ from semrec_faiss.index.hardware.device import (
     Device,
     choose_device,
     first_line,
-    freed_under_locks,
     gpu_count,
     installed_faiss,
     is_out_of_memory,
@@ -237,31 +231,3 @@ def test_a_gpu_that_is_shown_twice_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DeviceError) as caught:
         choose({"type": "flat"}, {"kind": "gpu"})
     assert caught.value.fix == "CUDA_VISIBLE_DEVICES=0,0 names a GPU twice: name each once"
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_an_index_is_freed_while_the_locks_of_its_resources_are_held() -> None:
-    """A CPU's stands for a GPU's, of which FAISS counts the memory without a lock."""
-    events: list[tuple[str, int]] = []
-
-    @contextlib.contextmanager
-    def lock(name: str) -> Iterator[None]:
-        events.append((f"{name} taken", _resident()))
-        yield
-        events.append((f"{name} left", _resident()))
-
-    faiss = load_faiss()
-    index = faiss.IndexFlatIP(64)
-    index.add(np.ones((1 << 18, 64), np.float32))  # 64 MiB
-    resources: Any = [SimpleNamespace(lock=lock(name)) for name in ("first", "second")]
-    index, _ = freed_under_locks(index, resources)
-    assert index.search(np.ones((1, 64), np.float32), 1)[0].tolist() == [[64.0]]
-    gc.collect()
-    assert not events
-    del index
-    assert [name for name, _ in events] == ["first taken", "second taken", "second left", "first left"]
-    with_index, without = events[1][1], events[2][1]
-    assert with_index - without >= 60 << 20

@@ -12,7 +12,8 @@ import pytest
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.hardware.device import gpu_resources, load_faiss
+from semrec_faiss.index.hardware.device import load_faiss
+from semrec_faiss.index.hardware.on_gpu import gpu_resources
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.measure.instruments.cuda_time import event_times, time_in_faiss

@@ -18,7 +18,8 @@ from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, plan_search, takes_pieces
 from semrec_faiss.index.fused.room import block_queries, query_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.index.hardware.device import gpu_resources, installed_faiss, load_faiss
+from semrec_faiss.index.hardware.device import installed_faiss, load_faiss
+from semrec_faiss.index.hardware.on_gpu import gpu_resources
 
 Search = Callable[[], Any]
 """Starts one search of a batch; returns (scores, rows) on the GPU."""

@@ -20,7 +20,8 @@ from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.users import HostUsers
-from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss, to_gpu
+from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss
+from semrec_faiss.index.hardware.on_gpu import to_gpu
 from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of
 from semrec_faiss.measure.bench.gpu.one import ALL_BATCHES, GpuBench
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
