@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from semrec_faiss.data.folder.field_types import ROW
-from semrec_faiss.data.titles.spelling import COMPARED, TitleQuery, core, nearest, split_year, squeezed, words
+from semrec_faiss.data.titles.spelling import (
+    COMPARED,
+    LEFT_OUT,
+    TitleQuery,
+    core,
+    nearest,
+    split_year,
+    squeezed,
+    words,
+)
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
 
 if TYPE_CHECKING:
@@ -25,6 +34,11 @@ _NEAR_CANDIDATES = 200
 # An ASCII title squeezed in SQL is what titles.squeezed() makes of it; the others, few, are squeezed in Python.
 _SQUEEZED_ASCII = "regexp_replace(lower(replace(title, '&', ' and ')), '[^a-z0-9]+', '', 'g')"
 _IS_ASCII = "strlen(title) = length(title)"
+
+# What near misses are told by: the squeezed title without its year, and that without the article that it begins with.
+_PLAIN = f"left(regexp_replace(key, '[0-9]{{4}}$', ''), {COMPARED})"
+_ARTICLE = rf"regexp_extract(lower(title), '^[^\pL\pN]*({'|'.join(sorted(LEFT_OUT))})[^\pL\pN]', 1)"
+_COMPARED_FORMS = f"{_PLAIN} AS plain, {_ARTICLE} AS article, substr(plain, nullif(length(article), 0) + 1) AS bare"
 
 # A name of a title is as long as the whole, give or take a year and an article, unless the title has brackets.
 _SLACK = 24
@@ -72,6 +86,7 @@ class TitleFinder:
         self._year = "year" if has_year else "NULL"
         self._lock = threading.Lock()
         self._prepared = False
+        self._compared = False
 
     def find(self, text: str, *, ids: bool = True) -> int:
         """Return the row of the title with this title or, where ``ids`` may be meant, with this media_id.
@@ -138,22 +153,32 @@ class TitleFinder:
                 cursor.unregister("other_keys")
             self._prepared = True
 
+    def _prepare_forms(self) -> None:
+        """Make the forms that near misses are told by, once."""
+        self._prepare()
+        with self._lock:
+            if not self._compared:
+                forms = f"SELECT {ROW}, {_COMPARED_FORMS} FROM titles JOIN title_keys USING ({ROW})"
+                sql = f"CREATE OR REPLACE TABLE title_forms AS SELECT {ROW}, plain, bare FROM ({forms})"
+                self._cursor().execute(sql)
+                self._compared = True
+
     def _rows(self, sql: str, values: list[Any]) -> list[Any]:
         return self._cursor().execute(sql, values).fetchall()
 
     def near(self, text: str) -> list[Near]:
         """Return the titles that look most like ``text`` at first sight, for `decided` to choose from."""
-        asked = core(TitleQuery(text).readings[-1].whole)[:COMPARED]
+        asked = core(TitleQuery(text).readings[-1].whole, LEFT_OUT)[:COMPARED]
         if not asked:
             return []
-        self._prepare()
-        # The squeezed title ends with the year and may begin with an article: both forms of it are compared.
-        plain = f"left(regexp_replace(key, '[0-9]{{4}}$', ''), {COMPARED})"
-        begun = f"left({plain}, {len(asked) + 1})"
+        self._prepare_forms()
+        # Each form whole, and as much of it as was typed; a title without an article has no bare form, and greatest()
+        # takes no notice of NULL.
+        forms = [form for name in ("plain", "bare") for form in (name, f"left({name}, {len(asked) + 1})")]
+        alike = ", ".join(f"jaro_winkler_similarity({form}, $1)" for form in forms)
         found = self._rows(
-            f"SELECT greatest(jaro_winkler_similarity({plain}, $1), jaro_winkler_similarity({begun}, $1)) AS alike,"
-            f" {ROW}, title, media_id, {self._year} FROM titles JOIN title_keys USING ({ROW})"
-            f" ORDER BY alike DESC, {ROW} LIMIT {_NEAR_CANDIDATES}",
+            f"SELECT greatest({alike}) AS alike, {ROW}, title, media_id, {self._year}"
+            f" FROM titles JOIN title_forms USING ({ROW}) ORDER BY alike DESC, {ROW} LIMIT {_NEAR_CANDIDATES}",
             [asked],
         )
         return [Near(alike, row, title, _called(title, *more)) for alike, row, title, *more in found]

@@ -16,8 +16,8 @@ from functools import cached_property
 ARTICLES = frozenset(
     "the a an le la les l un une der die das ein eine el los las una il lo gli het een den det".split()  # noqa: SIM905
 )
-# "Die Hard" is not "Hard", so this article moves but is never left out.
-_LEFT_OUT = ARTICLES - {"die"}
+LEFT_OUT = ARTICLES - {"die"}
+"""Those that a title may be known without: "Die Hard" is not "Hard", so that this article only moves."""
 
 _YEAR_AT_END = re.compile(r"[(\[]\s*([0-9]{4})(?:\s*[-–—]\s*(?:[0-9]{4})?)?\s*[)\]]\s*$")
 _FILM_YEAR = re.compile(r"(?:18|19|20)[0-9]{2}")
@@ -78,7 +78,7 @@ def _begins_with(found: list[str], articles: frozenset[str]) -> bool:
 
 def _without_article(text: str) -> set[str]:
     """Return the two ways to see ``text`` when articles do not count: "A-Team" may begin with one or be a word."""
-    return {core(text, _LEFT_OUT), squeezed(text)}
+    return {core(text, LEFT_OUT), squeezed(text)}
 
 
 def split_year(title: str) -> tuple[str, int | None]:
@@ -211,7 +211,7 @@ def _rank(query: TitleParts, title: TitleParts) -> int | None:
 def nearest(text: str, titles: Iterable[tuple[int, str]], count: int) -> list[int]:
     """Return the rows of the ``count`` among (row, title) that look most like ``text``, best first."""
     query = TitleQuery(text).readings[-1]
-    asked = core(query.whole)[:COMPARED]
+    asked = core(query.whole, LEFT_OUT)[:COMPARED]
     scored = [(-_likeness(asked, query.year, TitleParts.of(title)), row) for row, title in titles]
     return [row for _, row in sorted(scored)[:count]]
 
@@ -219,7 +219,7 @@ def nearest(text: str, titles: Iterable[tuple[int, str]], count: int) -> list[in
 def _likeness(asked: str, year: int | None, title: TitleParts) -> float:
     """Compare with every name, and with as much of it as was typed; the right year decides between equals."""
     best = 0.0
-    for name in (core(name)[:COMPARED] for name in title.names):
+    for name in (core(name, LEFT_OUT)[:COMPARED] for name in title.names):
         matcher = SequenceMatcher(None, name, asked, autojunk=False)
         best = max(best, matcher.ratio())
         if len(name) > len(asked) + 1:
