@@ -265,6 +265,18 @@ def test_titles_that_look_like_what_is_typed_are_found_where_none_holds_it_and_t
     assert (typed(q="x", near="yes").status_code, typed(q="x", near="").status_code) == (422, 422)
 
 
+def test_a_parameter_that_is_mistyped_or_given_twice_is_refused(asker: Any) -> None:
+    told = {}
+    for query in ("q=film&naer=true", "q=film&limit=3", "q=film&near=true&near=false"):  # once no word was said
+        problem = asker.get(f"/v1/titles?{query}").json()
+        told[problem["detail"]] = (problem["status"], problem["fix"])
+    assert told == {
+        "/v1/titles has no parameter 'naer'": (422, "did you mean near?"),
+        "/v1/titles has no parameter 'limit'": (422, "the parameters are q, k, near"),
+        "the parameter 'near' occurs twice": (400, "send it once"),
+    }
+
+
 def test_as_many_results_as_may_be_are_given_at_once(asker: Any) -> None:
     answers = asker.post("/v1/similar", {"titles": ["m00001"] * 24, "k": 50}).json()["answers"]
     assert [answer["returned"] for answer in answers] == [50] * 24

@@ -56,6 +56,17 @@ def test_arrow_that_says_too_much_or_too_little_is_refused(
     assert reply.json()["fix"]
 
 
+def test_a_parameter_beside_arrow_counts_once_but_for_lists(asker: Any) -> None:
+    """Once a fault: of a k given twice the last counted, and no word was said."""
+    body = stream(pa.table({"vector": ONE}))
+    reply = asker.ask("POST", "/v1/search?k=3&k=5", content=body, headers={"content-type": ARROW})
+    assert (reply.status_code, reply.json()["detail"]) == (400, "the parameter 'k' occurs twice")
+    reply = asker.ask(
+        "POST", "/v1/search?k=3&exclude=m00001&exclude=m00002", content=body, headers={"content-type": ARROW}
+    )
+    assert [answer["returned"] for answer in reply.json()["answers"]] == [3]
+
+
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_compressed_arrow_is_refused_before_it_is_read(compression: str, asker: Any) -> None:
     """Once a fault: 47 kB took 1.5 GB, and held up all callers for six seconds."""

@@ -28,6 +28,7 @@ from semrec_faiss.serve.settings import Limits
 from semrec_faiss.serve.wire.arrow import arrow_question, vectors_of
 from semrec_faiss.serve.wire.media import body_kind, reply_kind
 from semrec_faiss.serve.wire.messages import ARROW, Reply, Request
+from semrec_faiss.serve.wire.parameters import parameters_of, whole_number, yes_or_no
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar, question_in
 
@@ -106,9 +107,9 @@ class Handlers:
     async def titles(self, request: Request) -> Reply:
         """``GET /v1/titles?q=…&k=…&near=…``."""
         served = self._in_use()
-        parameters = request.parameters
-        typed, count = parameters.get("q", ""), _whole_number(parameters.get("k", "10"), MOST_TITLES)
-        may_be_near = _yes_or_no(parameters.get("near", "false"))
+        parameters = parameters_of(request, ("q", "k", "near"))
+        typed, count = parameters.get("q", ""), whole_number("k", parameters.get("k", "10"), MOST_TITLES)
+        may_be_near = yes_or_no("near", parameters.get("near", "false"))
 
         def found() -> bytes:
             titles = served.recommender.titles
@@ -335,15 +336,3 @@ def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None
 def _set_done(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise Refused(422, f"near is {text[:20]!r}; true or false is expected", fix="near=true")
-    return text == "true"
-
-
-def _whole_number(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= len(text) <= 6 and 1 <= int(text) <= most):
-        raise Refused(422, f"k is {text[:20]!r}; a whole number from 1 to {most} is expected", fix="k=10")
-    return int(text)

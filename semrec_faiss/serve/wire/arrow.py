@@ -58,8 +58,8 @@ def arrow_question(request: Request, dim: int) -> tuple[Search, NDArray[Any]]:
     """Read an Arrow stream with a column ``vector`` of lists of floats, and what is wanted from the query's parameters.
 
     Raises:
-        Refused: it is no Arrow stream (400), is compressed (415), has no such column, or a parameter is not understood,
-            or names what is searched once more (422).
+        Refused: it is no Arrow stream or a parameter occurs twice (400); it is compressed (415); it has no such column,
+            or a parameter is not understood or names what is searched once more (422).
     """
     wanted = _wanted(request)
     try:
@@ -96,10 +96,11 @@ def _other_dimensions(lengths: set[int], dim: int) -> Refused:
 
 
 def _wanted(request: Request) -> Search:
-    given: dict[str, Any] = {
-        name: values if name in _LISTS else values[-1]
-        for name, values in parse_qs(request.query.decode("utf-8", "replace"), keep_blank_values=True).items()
-    }
+    found = parse_qs(request.query.decode("utf-8", "replace"), keep_blank_values=True)
+    twice = next((name for name, values in found.items() if len(values) > 1 and name not in _LISTS), None)
+    if twice is not None:
+        raise Refused(400, f"the parameter {twice[:100]!r} occurs twice", fix="send it once")
+    given: dict[str, Any] = {name: values if name in _LISTS else values[0] for name, values in found.items()}
     for name in ONE_OF[Search]:
         if name in given:
             raise Refused(422, f"the request has both Arrow vectors and {name}", fix=f"leave {name} out")

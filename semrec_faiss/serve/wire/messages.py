@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -39,11 +38,6 @@ class Request(msgspec.Struct, eq=False):
     def name(self) -> str:
         """The id as text."""
         return self.id.decode("ascii")
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The query's names and values; of repeated ones the last."""
-        return dict(parse_qsl(self.query.decode("utf-8", "replace"), keep_blank_values=True))
 
     def header(self, name: str) -> str:
         """Return a header, empty where there is none."""
