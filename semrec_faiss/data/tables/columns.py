@@ -84,13 +84,14 @@ def find_columns(
     Raises:
         UsageError: a column that is not there, or a part that is needed and cannot be guessed; all of them at once.
     """
-    problems, notes = [], []
+    problems, notes, missing = [], [], []
     found: dict[str, str] = {}
     for part in parts:
         if part in given:
             if given[part] in names:
                 found[part] = given[part]
             else:
+                missing.append(part)
                 near = difflib.get_close_matches(given[part], names, n=1, cutoff=0.5)
                 offer = f" (did you mean {near[0]!r}?)" if near else ""
                 problems.append(f"there is no column {given[part]!r} for {part}{offer}")
@@ -101,11 +102,12 @@ def find_columns(
             if guess != part:
                 notes.append(f"{part}: column {guess!r}, by its name")
         elif part in needed:
+            missing.append(part)
             problems.append(f"no column can be guessed for {part}")
     if problems:
         raise UsageError(
             f"{name}: {'; '.join(problems)}; its columns are {', '.join(names)}",
-            fix=f"name the column: --map {'user=COLUMN' if 'user' in parts else 'media_id=COLUMN --map title=COLUMN'}",
+            fix=f"name the column: {' '.join(f'--map {part}=COLUMN' for part in missing)}",
         )
     return Columns(found, tuple(notes))
 
