@@ -14,7 +14,7 @@ from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import UsageError
-from semrec_faiss.search.filters.values import bounded, holds_numbers, holds_parts, number_of, one_of
+from semrec_faiss.search.filters.values import bounded, days_of, holds_numbers, holds_parts, number_of, one_of
 
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
 Ranges = tuple[tuple[str, str | None, str | None], ...]
@@ -116,9 +116,12 @@ def range_clause(catalog: Catalog, field: str, first: str | None, last: str | No
 
 
 def _are_turned_round(first: str, last: str, kind: str, field: str) -> bool:
-    """Tell an empty span of numbers or texts; what else there is, such as times, is written in several ways."""
+    """Tell an empty span of numbers, days or texts; what else there is, such as times, is written in several ways."""
     if holds_numbers(kind):
         return number_of(first, field) > number_of(last, field)
+    begins, ends = days_of(first, kind), days_of(last, kind)
+    if begins is not None and ends is not None:
+        return begins[0] >= ends[1]
     return kind == "VARCHAR" and first > last
 
 

@@ -46,7 +46,8 @@ class Filter:
         not_genres: genres that a title must not have.
         years: the first and the last year, either None for open.
         any_of: by field, the values of which a title must have one, such as ``{"brand": ["Sony", "LG"]}``.
-        ranges: by field, the first and the last value, such as ``{"price": (5, None)}``.
+        ranges: by field, the first and the last value, such as ``{"price": (5, None)}``; of dates a day, month or year,
+            ``("2003", "2004-02")``, to its end.
 
     Example:
         >>> from semrec_faiss import Filter, Recommender

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 import numpy as np
@@ -14,6 +16,9 @@ _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _WHOLE = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 _FLOATS = ("FLOAT", "DOUBLE")
 _OTHERS = ("BOOLEAN", "DATE", "TIME", "TIMESTAMP", "UUID")
+
+_TIMES = ("DATE", "TIMESTAMP")
+_DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2}))?(?:-([0-9]{2}))?")
 
 _DIGITS = 200
 """Significant digits of a number that are looked at; those of a field's are 39 at most."""
@@ -39,7 +44,14 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
 
 
 def bounded(column: str, sign: str, value: str, kind: str, field: str) -> str:
-    """Return the clause that holds where a column is ``>=`` or ``<=`` a value; raises UsageError as `one_of`."""
+    """Return the clause that holds where a column is ``>=`` or ``<=`` a value, of which a day, month or year is all.
+
+    Raises:
+        UsageError: as `one_of`.
+    """
+    span = days_of(value, kind)
+    if span is not None:
+        sign, value = (">=", span[0]) if sign == ">=" else ("<", span[1])
     if not holds_numbers(kind):
         return f"{column} {sign} {quoted_text(value)}::{kind}"
     number = number_of(value, field)
@@ -51,6 +63,22 @@ def bounded(column: str, sign: str, value: str, kind: str, field: str) -> str:
         return f"{column} {sign} {_literal(rounded, kind)}"
     holds_all = (rounded < lowest) == (sign == ">=")
     return f"{column} IS NOT NULL" if holds_all else "false"
+
+
+def days_of(text: str, kind: str) -> tuple[str, str] | None:
+    """Return the first day of a year, month or day, and the day after its last; None where it is none, or no time."""
+    given = _DATE.fullmatch(text) if kind.startswith(_TIMES) else None
+    if given is None:
+        return None
+    year, month, day = (None if part is None else int(part) for part in given.groups())
+    try:
+        first = dt.date(year or 0, month or 1, day or 1)
+        if day is not None:
+            return f"{first}", f"{first + dt.timedelta(days=1)}"
+        after = first.replace(year=first.year + 1) if month is None else first + dt.timedelta(days=31)
+        return f"{first}", f"{after.replace(day=1)}"
+    except (ValueError, OverflowError):  # the database knows more years than these, and says what is no day
+        return None
 
 
 def holds_numbers(kind: str) -> bool:

@@ -24,6 +24,7 @@ SONGS = {
     "price": [Decimal(n) / 4 for n in range(COUNT)],
     "length": list(range(100, 100 + COUNT)),
     "released": [dt.date(2000 + n, 1, 1) for n in range(COUNT)],
+    "sold": [dt.datetime(2020, 1 + n // 20, 1 + n % 20, 12) for n in range(COUNT)],
     "tags": [["fast", "loud"][: n % 3] for n in range(COUNT)],
 }
 VECTORS = np.random.default_rng(2).normal(size=(COUNT, 5)).astype(np.float32)
@@ -50,6 +51,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"ranges": {"price": ("1.25", 3)}}, lambda n: 5 <= n <= 12),
         ({"ranges": {"length": (110.5, None)}}, lambda n: n > 10),
         ({"ranges": {"released": (None, "2009-12-31")}}, lambda n: n < 10),
+        ({"ranges": {"released": ("2003", 2004)}}, lambda n: n in (3, 4)),  # once no date
+        ({"ranges": {"released": ("2003-01", "2004-12")}}, lambda n: n in (3, 4)),
+        (
+            {"ranges": {"sold": ("2020-01-03", dt.date(2020, 1, 5))}},
+            lambda n: 2 <= n <= 4,
+        ),  # once not the last day's noon
+        ({"ranges": {"sold": ("2020-02", "2020-02")}}, lambda n: 20 <= n < 40),
+        ({"ranges": {"sold": (dt.datetime(2020, 1, 2), dt.datetime(2020, 1, 3))}}, lambda n: n == 1),
         ({"ranges": {"artist": ("Artist 8", "Artist 9")}}, lambda n: n % 10 >= 8),
     ],
 )
@@ -66,6 +75,8 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
         ({"ranges": {"length": ("a", None)}}, "'a' is not a number"),
         ({"ranges": {"tags": (1, 2)}}, "which has no order"),
         ({"ranges": {"released": ("soon", None)}}, "soon"),
+        ({"ranges": {"released": ("2003-02-30", None)}}, "2003-02-30"),
+        ({"ranges": {"released": ("2004", "2003")}}, "2004 to 2003 is an empty span of 'released'"),
         ({"ranges": {"length": (None, None)}}, "a first and a last value"),
     ):
         with pytest.raises(UsageError, match=says):
