@@ -31,6 +31,7 @@ BESIDE = {
     "new_users": "users that nothing was learned from",
     "cold_titles": "titles that nobody has rated",
 }
+OFTEN = {"cold_titles": ", counted once for each of 5 draws of such titles"}
 
 
 @click.command(epilog="Example: semrec evaluate indexes/ml --interests 16 --popularity 0.45")
@@ -113,7 +114,7 @@ def print_evaluation(document: Judgement, by: str) -> None:
         if one is None:
             click.echo(f"{BESIDE[name]}: not measured: {document.not_measured.get(f'beside.{name}', '')}")
             continue
-        click.echo(f"{BESIDE[name]} ({one.users_evaluated} users):")
+        click.echo(f"{BESIDE[name]} ({one.users_evaluated} users{OFTEN.get(name, '')}):")
         _print_methods(one.methods, (10,))
         _print_differences(one.differences, by)
     if _learning_may_help(document, by):
