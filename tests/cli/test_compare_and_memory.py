@@ -214,6 +214,25 @@ def test_memory_takes_the_configs_data(repo: Path, semrec: Semrec) -> None:
     assert list(document["prediction"]) == ["cpu"]
 
 
+def test_memory_tells_what_it_takes_from_the_data_when_one_size_is_given(repo: Path, semrec: Semrec) -> None:
+    """Once without a word: the demo's dimensions, and that they come as float16, of a million titles of nobody's."""
+    asked = ("memory", str(repo / "configs" / "fused.yaml"), "--dataset", str(repo / "data" / "demo"))
+    told = f"is that of {repo / 'data' / 'demo'}"
+    more = ", and so is whether they come as float16"
+    assert f"note: --dim {told}{more}" in semrec(*asked, "--titles", "1000000").err
+    assert f"note: --titles {told}\n" in semrec(*asked, "--dim", "64", "--float16").err
+    assert all("note:" not in semrec(*asked, *sizes).err for sizes in ((), ("--titles", "9", "--dim", "64")))
+
+
+def test_memory_without_a_config_predicts_the_default_index(repo: Path, semrec: Semrec) -> None:
+    """As build takes none; it was told that CONFIG is missing."""
+    sizes = ("--titles", "1000", "--dim", "64", "--json")
+    document = semrec("memory", *sizes).document
+    assert (
+        document["prediction"] == semrec("memory", str(repo / "configs" / "flat.yaml"), *sizes).document["prediction"]
+    )
+
+
 def test_memory_counts_the_users_that_type_fused_takes_to_a_gpu(repo: Path, semrec: Semrec) -> None:
     config, data = str(repo / "configs" / "fused.yaml"), repo / "data" / "demo"
     users, dim = np.load(data / "users" / "preference_vectors.npy", mmap_mode="r").shape

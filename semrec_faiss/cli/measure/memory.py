@@ -29,7 +29,7 @@ SUMS = ("base_bytes", "peak_bytes")
 
 
 @click.command(epilog="Example: semrec memory configs/flat.yaml --titles 1000000 --dim 384 --measure")
-@click.argument("config", type=FilePath())
+@click.argument("config", type=FilePath(), required=False)
 @click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
 @click.option("--titles", type=click.IntRange(min=1), help="How many titles. [default: the dataset's]")
 @click.option("--dim", type=click.IntRange(min=1), help="Dimensions of a vector. [default: the dataset's]")
@@ -48,7 +48,7 @@ SUMS = ("base_bytes", "peak_bytes")
 @set_option
 @json_option
 def memory(
-    config: Path,
+    config: Path | None,
     dataset: Path | None,
     titles: int | None,
     dim: int | None,
@@ -63,9 +63,9 @@ def memory(
 ) -> int:
     """Predict the memory that the index of CONFIG takes, part by part, and the largest catalogue that fits.
 
-    Nothing is built, unless --measure checks the prediction: in a process of its own, by the resident set on a CPU and
-    by the driver's count on a GPU. The dataset's users, whom type fused takes to a GPU too, are told only
-    where the titles are the dataset's: without --titles and --dim.
+    Without CONFIG every key has its default. Nothing is built, unless --measure checks the prediction: in a process of
+    its own, by the resident set on a CPU and by the driver's count on a GPU. The dataset's users, whom type fused takes
+    to a GPU too, are told only where the titles are the dataset's: without --titles and --dim.
     """
     from semrec_faiss.config.reading import load_config
     from semrec_faiss.measure.memory.plan import MemoryPlan
@@ -80,6 +80,10 @@ def memory(
             MemoryPlan(loaded, titles, dim, batch, count, limit, float16), measure=measure, progress=progress
         )
     tell(document, _print, as_json=as_json)
+    if (titles is None) != (dim is None):
+        option = "--titles" if titles is None else "--dim"
+        came = "" if float16 else ", and so is whether they come as float16"
+        say(f"note: {option} is that of {loaded.dataset.folder}{came}")
     measured = [one for one in document.measured.values() if one is not None]
     return 1 if check and not all(one.holds for one in measured) else 0
 
