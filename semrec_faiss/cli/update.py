@@ -67,8 +67,9 @@ def update(
 ) -> None:
     """Change INDEX by a FOLDER of new and changed titles and users, and remove others, in the time of the change.
 
-    FOLDER is laid out as a data folder. What it names is added, or replaces what INDEX has under the same id; titles
-    without vectors change their metadata alone. Answers are those of an index built anew from the merged data.
+    FOLDER is laid out as a data folder. What it names is added, or replaces what INDEX has under the same id, all of a
+    title's metadata included; titles without vectors change that alone. Answers are those of an index built anew from
+    the merged data.
 
     An index in shards is changed with --ray by the machines that hold them; new and changed titles go to the last.
     """
@@ -159,6 +160,9 @@ def _updater(ray: str | None) -> Callable[..., UpdateSummary]:
 
 def _told(index: Path, summary: UpdateSummary, *, dry_run: bool) -> list[str]:
     lines = [f"{what}: {_counts(counts)}" for what, counts in (("titles", summary.titles), ("users", summary.users))]
+    if summary.emptied:
+        emptied = ", ".join(f"{field} of {count}" for field, count in summary.emptied.items())
+        lines.append(f"values of changed titles that their lines leave out, and that are gone: {emptied}")
     if summary.seen or summary.seen_known or summary.seen_ignored:
         known = f", {summary.seen_known} there already" if summary.seen_known else ""
         ignored = f", {summary.seen_ignored} of unknown titles or users ignored" if summary.seen_ignored else ""

@@ -281,7 +281,7 @@ def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) 
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:
         raise DataError(
-            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(columns)}",
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; it has {', '.join(columns)}",
             fix="name the columns user_id and media_id",
         )
     for name in ("user_id", "media_id"):

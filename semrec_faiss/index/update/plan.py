@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -119,6 +120,7 @@ class UpdatePlan:
         users: to its users.
         lines: the records of the written titles, with the keys that they are found by.
         fields: the metadata fields of all titles afterwards, and their types.
+        emptied: by field, the changed titles that have a value of it and will have none.
         seen: files of what users have seen since.
         takes_unknown: whether these may name nobody who is known, and be all of the change.
     """
@@ -127,6 +129,7 @@ class UpdatePlan:
     users: Kind
     lines: Sequence[tuple[bytes, list[str]]]
     fields: dict[str, str]
+    emptied: Mapping[str, int] = field(default_factory=dict)
     seen: tuple[Path, ...] = field(default=())
     takes_unknown: bool = False
 
@@ -156,7 +159,7 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
     """
     none = ChangeFolder(None, None, None, None, None)
     folder = none if change.folder is None else find_change_folder(Path(change.folder))
-    titles, lines, fields = _titles(saved, folder, change)
+    titles, lines, fields, emptied = _titles(saved, folder, change)
     users = _users(saved, folder, change)
     for kind, what in ((titles, "title"), (users, "user")):
         _check_not_both(kind, what)
@@ -165,7 +168,7 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
     seen = tuple(Path(path) for path in (folder.seen, change.seen) if path is not None)
     if seen and saved.users is None and not len(users.ids):
         raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
-    return UpdatePlan(titles, users, lines, fields, seen, change.takes_unknown)
+    return UpdatePlan(titles, users, lines, fields, emptied, seen, change.takes_unknown)
 
 
 def _check_not_both(kind: Kind, what: str) -> None:
@@ -179,12 +182,12 @@ def _check_not_both(kind: Kind, what: str) -> None:
 
 def _titles(
     saved: SavedIndex, folder: ChangeFolder, change: Change
-) -> tuple[Kind, Sequence[tuple[bytes, list[str]]], dict[str, str]]:
+) -> tuple[Kind, Sequence[tuple[bytes, list[str]]], dict[str, str], Mapping[str, int]]:
     known = fields_of(saved.generation)
     removed, unknown = _removed_titles(saved, change)
     dim = saved.generation.manifest.dim
     if folder.metadata is None:
-        return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown), (), known
+        return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown), (), known, {}
     texts = texts_of(saved, folder.media_vectors)
     vectors = texts
     if texts is None and folder.media_vectors is not None:
@@ -204,19 +207,22 @@ def _titles(
         check_products(vectors, 0, folder.media_vectors or folder.metadata)
     if vectors is None and not there.all():
         new = [ids[at] for at in np.flatnonzero(~there)[:_NAMED]]
+        count = int((~there).sum())
+        are = "title is" if count == 1 else "titles are"
         raise DataError(
-            f"{folder.metadata}: {int((~there).sum()):,} titles are new, such as {', '.join(map(repr, new))}, and there"
-            " are no vectors",
+            f"{folder.metadata}: {count:,} {are} new, such as {', '.join(map(repr, new))}, and there are no vectors",
             fix="add media/content_vectors.npy, a vector a title",
         )
     written = ~there
-    changed = _differ(saved, rows[there], [records[at] for at in np.flatnonzero(there)], catalog.fields)
+    pairs = list(zip(saved.titles.records(rows[there]), [records[at] for at in np.flatnonzero(there)], strict=True))
+    changed = _differ(pairs, catalog.fields)
     written[there] = changed if vectors is None else _or_vectors_differ(saved, rows[there], changed, vectors[there])
     kept = _vectors_of_titles(saved, rows, written) if vectors is None else vectors[written]
     return (
         Kind(ids, rows, written, kept, removed, unknown),
         [line for line, is_written in zip(lines, written.tolist(), strict=True) if is_written],
         held_exactly(saved, known, catalog.fields),
+        Counter(name for old, new in pairs for name in _said(old) if new.get(name) is None),
     )
 
 
@@ -225,14 +231,19 @@ def _vectors_of_titles(saved: SavedIndex, rows: Rows, written: Mask) -> Vectors:
     return saved.vectors.vectors(rows[written]) if written.any() else _no_vectors(saved.generation.manifest.dim)
 
 
-def _differ(saved: SavedIndex, rows: Rows, records: Sequence[Record], fields: Mapping[str, str]) -> Mask:
-    """Tell which titles of the index differ from what the folder says of them; a null is as good as no field."""
+def _differ(pairs: Sequence[tuple[Record, Record]], fields: Mapping[str, str]) -> Mask:
+    """Tell which titles of the index differ from what the folder says of them; a null is as good as no field.
+
+    Args:
+        pairs: what the index has of each title, and what the folder says.
+        fields: the types of all fields.
+    """
     mixed = [name for name, kind in fields.items() if "JSON" in kind]
 
     def differs(old: Record, new: Record) -> bool:
         return _said(old) != _said(new) or not all(_alike(old.get(name), new.get(name)) for name in mixed)
 
-    return np.array([differs(*both) for both in zip(saved.titles.records(rows), records, strict=True)], np.bool_)
+    return np.array([differs(old, new) for old, new in pairs], np.bool_)
 
 
 def _or_vectors_differ(saved: SavedIndex, rows: Rows, changed: Mask, vectors: Vectors) -> Mask:

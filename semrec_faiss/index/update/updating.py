@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,7 @@ class UpdateSummary:
         segments: updates since the last build, as far as they are kept apart.
         bytes_written: of new files, that were not there before.
         compacted: whether the index was built anew, too.
+        emptied: by field, the changed titles that had a value of it and have none: their records left it out.
     """
 
     generation: str
@@ -76,6 +77,7 @@ class UpdateSummary:
     segments: int
     bytes_written: int
     compacted: bool
+    emptied: Mapping[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -320,4 +322,5 @@ def summary_of(
         0 if about is None else len(about.parts),
         size,
         is_compacted,
+        dict(plan.emptied),
     )

@@ -66,8 +66,9 @@ class IndexWriter:
         """Add or replace titles.
 
         Args:
-            records: their metadata; media_id and title are needed. Dates, times, decimals and UUIDs are Python's, or
-                the texts and numbers that answers tell; fields of structures take an update by a table.
+            records: all of their metadata, as nothing is kept of before; media_id and title are needed. Dates, times,
+                decimals and UUIDs are Python's, or the texts and numbers that answers tell; fields of structures take
+                an update by a table.
             vectors: float (titles, dim), theirs.
 
         Example:

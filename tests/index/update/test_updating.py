@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import Semrec
 
 from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -284,8 +285,31 @@ def test_metadata_changes_without_vectors_and_new_titles_need_them(tmp_path: Pat
     np.testing.assert_array_equal(recommender.index.vectors([59]), vector)
     np.testing.assert_array_equal(recommender.index.block(55, 60), recommender.index.vectors(range(55, 60)))
     assert [one.media_id for one in recommender.search(vector[0], 5, where="prize IS NOT NULL")[0]] == ["m00007"]
-    with pytest.raises(DataError, match="1 titles are new, such as 'new', and there are no vectors"):
+    with pytest.raises(DataError, match="1 title is new, such as 'new', and there are no vectors"):
         update_index(index, Change(write_folder(changed, {"new": (record, vector[0])}, with_vectors=False)))
+
+
+def test_values_that_a_changed_title_loses_are_counted_by_field(tmp_path: Path, semrec: Semrec) -> None:
+    """Once without a word: a rename by a line of id and title took year and genres with it."""
+    model, _ = begun(6)
+    index = model.build(tmp_path / "first", FLAT)
+    before = {one["media_id"]: one for one in Recommender.open(index).titles.records(range(60))}
+    whole = {name: value for name, value in before["m00009"].items() if name != "media_id"}
+    renamed = {"m00007": {"title": "Another name"}, "m00008": {"title": "Third", "year": 2001}, "m00009": whole}
+    vectors = model.titles["m00007"][1]
+    told_of = {each: (record, vectors) for each, record in renamed.items()}
+    folder = write_folder(tmp_path / "change", told_of, with_vectors=False)
+    lost: dict[str, int] = {}
+    for media_id, record in renamed.items():
+        for name, value in before[media_id].items():
+            if value is not None and name not in ("media_id", *record):
+                lost[name] = lost.get(name, 0) + 1
+    assert lost["year"] == 1 and lost["genres"] == 2
+    assert dict(update_index(index, Change(folder), dry_run=True).emptied) == lost
+    told = ", ".join(f"{name} of {count}" for name, count in lost.items())
+    line = f"values of changed titles that their lines leave out, and that are gone: {told}"
+    assert line in semrec("update", index, folder).lines
+    assert update_index(index, Change(folder)).emptied == {}  # nothing changes, and nothing is lost again
 
 
 @pytest.mark.slow
