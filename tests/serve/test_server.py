@@ -308,9 +308,17 @@ def _may_have_meant(page: Any) -> None:
     offered = page.get_by_role("listbox", name="Titles that look like it").get_by_role("option")
     expect(offered).to_have_count(5)
     expect(offered.first).to_have_text("Toy Story (1995)")
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("option")).to_have_count(0)
+    page.keyboard.press("ArrowDown")  # once a fault: what Escape had put away came back by typing alone
+    expect(offered.first).to_have_attribute("aria-selected", "true")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=2, name="Like Toy Story (1995)")).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("option")).to_have_count(0)  # what was typed before is settled
+    page.evaluate("offer({titles: ['a', 'b'].map((media_id) => ({media_id, title: 'Emma'}))})")
+    expect(page.get_by_role("option")).to_have_text(["Emma [a]", "Emma [b]"])  # once alike
+    page.evaluate("settle()")
     expect(choices.get_by_role("button")).to_have_count(0)
     title.fill("toy stroy")
     page.keyboard.press("Enter")
