@@ -147,7 +147,11 @@ def recommend(
     from semrec_faiss.search.recommender import Recommender
 
     said = bool(likes or dislikes or ratings)
-    if bool(users) + said + all_users != 1:
+    if bool(users) + said + all_users > 1:
+        ways = {"--user": users, "--like (--dislike, --rate)": said, "--all-users": all_users}
+        given = " and ".join(way for way, is_given in ways.items() if is_given)
+        raise UsageError(f"{given} say for whom in different ways", fix="give one of these")
+    if not (users or said or all_users):
         raise UsageError(
             "say for whom: --user ID, or --like TITLE (--dislike, --rate), or --all-users --out FILE",
             fix=f"semrec recommend {index} --user ID",

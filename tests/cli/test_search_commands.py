@@ -464,9 +464,12 @@ def test_an_index_that_is_not_there(semrec: Semrec, tmp_path: Path, arguments: l
     ("options", "said"),
     [
         ([], "say for whom: --user ID, or --like TITLE (--dislike, --rate), or --all-users --out FILE"),
-        (["--user", "ann", "--like", "f0"], "say for whom"),
-        (["--user", "ann", "--all-users", "--out", "x.parquet"], "say for whom"),
-        (["--like", "f0", "--all-users", "--out", "x.parquet"], "say for whom"),
+        (["--user", "ann", "--like", "f0"], "--user and --like (--dislike, --rate) say for whom in different ways"),
+        (["--user", "ann", "--all-users", "--out", "x.parquet"], "--user and --all-users say for whom in different"),
+        (
+            ["--like", "f0", "--all-users", "--out", "x.parquet"],
+            "--rate) and --all-users say for whom in different ways",
+        ),
         (["--all-users"], "--all-users and --out FILE go together"),
         (["--user", "ann", "--out", "x.parquet"], "--all-users and --out FILE go together"),
         (["--rate", "Alien (1979)"], "--rate 'Alien (1979)' is not of the form TITLE=STARS"),
