@@ -7,6 +7,7 @@ titles left out of that rest in turn, so that the winner is judged on titles it 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -260,7 +261,11 @@ def check_metric(by: str) -> None:
         UsageError: none of `METRICS`.
     """
     if by not in METRICS:
-        raise UsageError(f"there is no metric {by!r} to choose by; there are {', '.join(METRICS)}")
+        near = difflib.get_close_matches(by, METRICS, n=1, cutoff=0.5)
+        raise UsageError(
+            f"there is no metric {by!r} to choose by; there are {', '.join(METRICS)}",
+            fix=f"did you mean {near[0]}?" if near else f"for example {METRICS[0]}",
+        )
 
 
 def _values(rows: Rows, held_out: Rows) -> dict[str, Values]:

@@ -288,3 +288,4 @@ def test_the_command(
         code, out, err = evaluate(*wrong)
         assert (code, out) == (2, "")
         assert "error: " in err.lower()
+    assert "fix: did you mean ndcg_at_10?" in evaluate("--by", "ndcg").err
