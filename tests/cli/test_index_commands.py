@@ -17,6 +17,9 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_front, build_index
 from semrec_faiss.index.build.source import TitleRange
+from semrec_faiss.index.generations import manifest as manifest_module
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 
 
@@ -97,6 +100,23 @@ def test_info_tells_each_shards_directions_as_it_does_those_of_an_index_in_one_p
         ["shard", "1", "15 titles: no directions"],
         ["shard", "2", "15 titles: its manifest cannot be read"],
         ["shard", "3", "15 titles: on 10.0.0.7, which alone can tell more"],
+    ]
+
+
+def test_a_shard_whose_manifest_may_not_be_read_hides_no_other(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it lies in a folder of another user: once `semrec info` and `/v1/index` told nothing of the rest."""
+    read, refused = manifest_module.read_small, sharded / "shards/0"
+
+    def refusing(path: Path, *rest: int) -> bytes:
+        if refused in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *rest)
+
+    monkeypatch.setattr(manifest_module, "read_small", refusing)
+    _, detail = facts_of("index", IndexDirectory(sharded).current())
+    assert detail["each_shard"][:2] == [
+        {"titles": 15, "nodes": []},
+        {"titles": 15, "nodes": [], "screening": None, "screened": None},
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.errors import DamagedIndexError, StorageError
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, read_manifest, unreadable
 
@@ -63,7 +63,7 @@ class Shard(_Record):
             index: the directory of the whole.
         """
         for place in self.places:
-            with contextlib.suppress(DamagedIndexError):
+            with contextlib.suppress(DamagedIndexError, StorageError):
                 return read_manifest(index / self.folder / place.generation.name, place.generation.manifest_sha256)
         return None
 
