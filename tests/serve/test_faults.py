@@ -15,6 +15,7 @@ from conftest import HANG_SECONDS, until
 from semrec_faiss.data.titles import filters
 from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
 from semrec_faiss.errors import DamagedIndexError, DeviceError
+from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.memory.room import LackingRoom
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.answering import ask
@@ -182,6 +183,32 @@ def test_how_it_goes_is_told_while_every_thread_is_busy(
     async def together() -> list[int]:
         question = {"title": "m00001", "genres": ["Crime"]}
         first = asyncio.create_task(asker._client.post("/v1/similar", json=question))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        looks = [(await asyncio.wait_for(asker._client.get(path), HANG_SECONDS)) for path in ("/readyz", "/metrics")]
+        told.set()
+        return [*(look.status_code for look in looks), (await first).status_code]
+
+    assert asker.loop.run_until_complete(together()) == [200, 200, 200]
+
+
+def test_how_it_goes_is_told_while_a_shards_disk_does_not_answer(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `/v1/index` tells of shards it reads from their files; a look waited behind that."""
+    asker = new_asker(index)
+    asker.load()
+    begun, told = threading.Event(), threading.Event()
+
+    def hanging(*asked: Any) -> Any:
+        begun.set()
+        assert told.wait(HANG_SECONDS)
+        return facts_of(*asked)
+
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.facts_of", hanging)
+
+    async def together() -> list[int]:
+        first = asyncio.create_task(asker._client.get("/v1/index"))
         while not begun.is_set():
             await asyncio.sleep(0.001)
         looks = [(await asyncio.wait_for(asker._client.get(path), HANG_SECONDS)) for path in ("/readyz", "/metrics")]

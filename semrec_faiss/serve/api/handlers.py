@@ -64,6 +64,7 @@ class Handlers:
         self._threads = ThreadPoolExecutor(threads, "question")
         self._loader = ThreadPoolExecutor(1, "loader")
         self._state = ThreadPoolExecutor(1, "state")  # is told at once, however many questions wait for a thread
+        self._facts = ThreadPoolExecutor(1, "facts")  # reads shards' files, from disks that may hang
         self._together = Together(self._looked_up, self._batch)
         self._afar = Afar(self._batch)
         self._tallies = metrics.tallies
@@ -87,6 +88,7 @@ class Handlers:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._loader.shutdown(wait=True, cancel_futures=True)
         self._state.shutdown(wait=True, cancel_futures=True)
+        self._facts.shutdown(wait=True, cancel_futures=True)
 
     def similar(self, request: Request) -> Awaitable[Reply]:
         """``POST /v1/similar``."""
@@ -129,8 +131,7 @@ class Handlers:
         """``GET /v1/index``: what `semrec info --json` says."""
         served = self._in_use()
         asked = (str(self.serving.index), served.recommender.saved.generation)
-        told = asyncio.get_running_loop().run_in_executor(self._state, facts_of, *asked)  # which reads shards' files
-        facts, detail = await told
+        facts, detail = await asyncio.get_running_loop().run_in_executor(self._facts, facts_of, *asked)
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
     async def live(self, _: Request) -> Reply:
