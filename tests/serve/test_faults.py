@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 import uvicorn
 from conftest import HANG_SECONDS, until
 
+from semrec_faiss import deadline
 from semrec_faiss.data.titles import filters
 from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
+from semrec_faiss.data.titles.finder import TitleFinder
+from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import DamagedIndexError, DeviceError
 from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.memory.room import LackingRoom
@@ -216,6 +220,24 @@ def test_how_it_goes_is_told_while_a_shards_disk_does_not_answer(
         return [*(look.status_code for look in looks), (await first).status_code]
 
     assert asker.loop.run_until_complete(together()) == [200, 200, 200]
+
+
+def test_titles_are_looked_up_for_nobody_who_has_gone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a fault: a question that left out 100,000 misspelt titles kept its thread for an hour after its 504."""
+    looked_up: list[str] = []
+    exactly = TitleFinder._exactly
+
+    def noted(finder: TitleFinder, text: str, ids: bool) -> Any:
+        looked_up.append(text)
+        if text == "the film 5 1955":
+            deadline._due.set(0.0)
+        return exactly(finder, text, ids)
+
+    monkeypatch.setattr(TitleFinder, "_exactly", noted)
+    names = [f"the film {number} {1950 + number}" for number in range(3, 30)]  # as nobody calls them
+    with Recommender.open(index) as asked, deadline.due_at(math.inf), pytest.raises(TooLateError):
+        asked.similar("m00001", 3, exclude=names)
+    assert looked_up == names[:3]
 
 
 def test_a_filter_ends_with_the_question_that_asks_by_it_and_with_no_other(

@@ -20,6 +20,7 @@ from semrec_faiss.data.titles.spelling import (
     squeezed,
     words,
 )
+from semrec_faiss.deadline import TooLateError, time_left
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
 
 if TYPE_CHECKING:
@@ -99,7 +100,13 @@ class TitleFinder:
         return decided(text, [self.answering(text, ids=ids)], self.named, lambda: self.near(text))
 
     def answering(self, text: str, *, ids: bool = True) -> Answering:
-        """Find the titles that answer to a `readable` text best; none where none does."""
+        """Find the titles that answer to a `readable` text best; none where none does.
+
+        Raises:
+            TooLateError: nobody waits any more: a question may name thousands, and each takes a look at all titles.
+        """
+        if (left := time_left()) is not None and left <= 0:
+            raise TooLateError("the titles that are left were not looked up")
         found = self._exactly(text, ids)
         found = found if found.rows else self._spelled_otherwise(text)
         return found if found.rows or not ids else Answering(BY_NUMBER, self._find_by_number(text))
