@@ -87,7 +87,8 @@ def check_taste(taste: Taste, rows: Sequence[int]) -> None:
     """
     said = [*names_of(taste.likes, "likes"), *names_of(taste.dislikes, "dislikes")]
     likes = len(said) - len(names_of(taste.dislikes, "dislikes"))
-    both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in rows[:likes]]
+    liked = set(rows[:likes])
+    both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in liked]
     if both:
         raise UsageError(f"{both[0]!r} is liked and disliked", fix="leave one of them out")
     rated = Counter(rows[len(said) :])

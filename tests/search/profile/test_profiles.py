@@ -28,7 +28,7 @@ from semrec_faiss.search.profile import profile_search
 from semrec_faiss.search.profile.interests import interest_vectors
 from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
-from semrec_faiss.search.profile.taste import Taste
+from semrec_faiss.search.profile.taste import Taste, check_taste
 from semrec_faiss.search.recommender import Recommender
 
 
@@ -414,3 +414,23 @@ def test_who_rates_nothing_where_others_do_likes_nothing_whatever_the_profile() 
     recommender = Recommender.from_arrays(vectors, interactions=without, config={"profile": profile})
     for changes in ({}, {"interests": 2}, {"popularity": 0.1}):
         assert "popular" not in recommender.recommend("watches", 3, profile=profile | changes).query
+
+
+def test_many_likes_and_dislikes_are_not_each_held_against_all_others() -> None:
+    """50,000 and as many over HTTP kept a thread for minutes."""
+    compared = 0
+
+    class Row(int):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return isinstance(other, int) and int(self) == int(other)
+
+        __hash__ = int.__hash__
+
+    names = [f"film_{number}" for number in range(400)]
+    check_taste(Taste(likes=names[:200], dislikes=names[200:]), [Row(number) for number in range(400)])
+    assert compared < 400
+    rows = [Row(7 if number == 300 else number) for number in range(400)]
+    with pytest.raises(UsageError, match="'film_300' is liked and disliked"):
+        check_taste(Taste(likes=names[:200], dislikes=names[200:]), rows)
