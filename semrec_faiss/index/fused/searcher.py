@@ -249,7 +249,7 @@ class FusedSearcher:
         kth: KthScores | None = None,
         among: int = 0,
     ) -> Generator[None, None, FusedResult]:
-        blocks, size = Blocks(), len(batch)
+        blocks, size, alone = Blocks(), len(batch), False
         search, bitmap, allowed = self._place(mask, size)
         while allowed and blocks.done < size:
             masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
@@ -267,7 +267,11 @@ class FusedSearcher:
                 search, bitmap, allowed = self._place(mask, size - blocks.done)
             except self._torch.cuda.OutOfMemoryError as error:
                 if not self.filters.let_go():
-                    self._halve(min(regular, size - blocks.done), error)
+                    at_once = min(regular, size - blocks.done)
+                    self._forget()
+                    if at_once > 1 or alone:
+                        self._halve(at_once, error)
+                    alone = at_once == 1  # once more, in what others' buffers took
                 self._torch.cuda.empty_cache()
                 search, bitmap, allowed = self._place(mask, size - blocks.done)
         filled = min(k, search.titles.count) if allowed else 0
@@ -300,8 +304,7 @@ class FusedSearcher:
         What was made for bounds, shelves and recordings too, goes first: with copies it is of no use.
         """
         self.filters.let_go()
-        self._all.forget_recorded()
-        self._workspace.forget()
+        self._forget()
         try:
             self.titles = with_copies(self.titles)
         except self._torch.cuda.OutOfMemoryError:
@@ -310,6 +313,11 @@ class FusedSearcher:
             return
         self._all = BlockSearch(self.titles, self._workspace)
         self.filters = KnownFilters(self.titles, self._workspace)
+
+    def _forget(self) -> None:
+        """Free the buffers and recordings of searches that are over."""
+        self._workspace.forget()
+        self._all.forget_recorded()
 
     def _halve(self, size: int, error: BaseException) -> None:
         """Go on with smaller blocks; say so once."""

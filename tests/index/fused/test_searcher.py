@@ -392,6 +392,26 @@ def test_out_of_memory_halves_the_block_and_says_so_once(monkeypatch: pytest.Mon
         index.search(titles[:1], 5)
 
 
+@needs_kernels
+def test_a_single_query_has_the_memory_that_buffers_of_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it failed for ever, however much of the memory was ours."""
+    import torch
+
+    titles = clustered(np.random.default_rng(9), 100, 32)
+    index = searcher(titles)
+    index.search(titles[:16], 5)
+    answer = index._all.answer
+
+    def short_of_memory(*rest: Any, **options: Any) -> Any:
+        if index._workspace.lanes or index._all._graphs:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return answer(*rest, **options)
+
+    monkeypatch.setattr(index._all, "answer", short_of_memory)
+    assert index._workspace.lanes
+    Truth.of(titles, titles[:1]).check(index.search(titles[:1], 5), 5)
+
+
 def test_blocks_keep_within_their_memory() -> None:
     for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
         for masking in get_args(Masking):
