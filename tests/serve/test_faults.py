@@ -169,10 +169,18 @@ def test_what_was_found_too_late_is_not_written(index: Path, new_asker: Any, mon
     assert written == []
 
 
-def test_how_it_goes_is_told_while_every_thread_is_busy(
-    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("waits", "path", "question"),
+    [(ask, "/v1/similar", {"title": "m00001", "genres": ["Crime"]}), (facts_of, "/v1/index", None)],
+    ids=["every thread is busy", "the disk of a shard does not answer"],
+)
+def test_how_it_goes_is_told_while(
+    waits: Any, path: str, question: Any, index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a fault: a load balancer's look waited behind all questions with filters, and took the service for dead."""
+    """Once a fault: a load balancer's look waited behind all questions with filters, and took the service for dead.
+
+    And what `/v1/index` tells of shards is read from their files; a look waited behind that.
+    """
     asker = new_asker(index, threads=1)
     asker.load()
     begun, told = threading.Event(), threading.Event()
@@ -180,42 +188,16 @@ def test_how_it_goes_is_told_while_every_thread_is_busy(
     def slow(*asked: Any) -> Any:
         begun.set()
         assert told.wait(HANG_SECONDS)
-        return ask(*asked)
+        return waits(*asked)
 
-    monkeypatch.setattr("semrec_faiss.serve.api.handlers.ask", slow)
-
-    async def together() -> list[int]:
-        question = {"title": "m00001", "genres": ["Crime"]}
-        first = asyncio.create_task(asker._client.post("/v1/similar", json=question))
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
-        looks = [(await asyncio.wait_for(asker._client.get(path), HANG_SECONDS)) for path in ("/readyz", "/metrics")]
-        told.set()
-        return [*(look.status_code for look in looks), (await first).status_code]
-
-    assert asker.loop.run_until_complete(together()) == [200, 200, 200]
-
-
-def test_how_it_goes_is_told_while_a_shards_disk_does_not_answer(
-    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What `/v1/index` tells of shards it reads from their files; a look waited behind that."""
-    asker = new_asker(index)
-    asker.load()
-    begun, told = threading.Event(), threading.Event()
-
-    def hanging(*asked: Any) -> Any:
-        begun.set()
-        assert told.wait(HANG_SECONDS)
-        return facts_of(*asked)
-
-    monkeypatch.setattr("semrec_faiss.serve.api.handlers.facts_of", hanging)
+    monkeypatch.setattr(f"semrec_faiss.serve.api.handlers.{waits.__name__}", slow)
 
     async def together() -> list[int]:
-        first = asyncio.create_task(asker._client.get("/v1/index"))
+        method = "GET" if question is None else "POST"
+        first = asyncio.create_task(asker._client.request(method, path, json=question))
         while not begun.is_set():
             await asyncio.sleep(0.001)
-        looks = [(await asyncio.wait_for(asker._client.get(path), HANG_SECONDS)) for path in ("/readyz", "/metrics")]
+        looks = [(await asyncio.wait_for(asker._client.get(look), HANG_SECONDS)) for look in ("/readyz", "/metrics")]
         told.set()
         return [*(look.status_code for look in looks), (await first).status_code]
 

@@ -31,7 +31,7 @@ BESIDE = {
     "new_users": "users that nothing was learned from",
     "cold_titles": "titles that nobody has rated",
 }
-OFTEN = {"cold_titles": ", counted once for each of 5 draws of such titles"}
+OFTEN = {"cold_titles": ", counted once for each draw of such titles"}
 
 
 @click.command(epilog="Example: semrec evaluate indexes/ml --interests 16 --popularity 0.45")

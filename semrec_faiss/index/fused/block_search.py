@@ -150,9 +150,8 @@ class BlockSearch:
             How many queries were searched again, and how many of them compared with all titles.
         """
         k = rows.shape[1]
-        masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
         coded = coded and self.reads_codes(len(batch), k)
-        search = self._search_for(batch, k, masking, ALONE if room else LEFT, room, coded=coded)
+        search = self._search_for(batch, k, masking_of(batch, shared), ALONE if room else LEFT, room, coded=coded)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0
@@ -199,8 +198,7 @@ class BlockSearch:
         Returns:
             What would prove each answer; those that are not are for `answer`.
         """
-        masking: Masking = "own" if batch.leaves_out else "none" if shared is None else "shared"
-        search = self._search_for(batch, into[0].shape[1], masking, lane, room, coded=False)
+        search = self._search_for(batch, into[0].shape[1], masking_of(batch, shared), lane, room, coded=False)
         needed = yield from search.search(batch, shared, self._everything, into)
         return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
 
@@ -209,8 +207,7 @@ class BlockSearch:
         if self.titles.wide:
             return None
         coded = self.reads_codes(len(batch), k)
-        masking: Masking = "own" if batch.leaves_out else "none"
-        key = self._key(batch, k, masking, ALONE, recorded_queries(len(batch)), coded=coded)
+        key = self._key(batch, k, masking_of(batch, None), ALONE, recorded_queries(len(batch)), coded=coded)
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
@@ -316,6 +313,11 @@ class BlockSearch:
         """The bitmap of all titles."""
         torch = self._torch
         return torch.full((bitmap_words(self.titles.count),), -1, dtype=torch.int32, device=self._device)
+
+
+def masking_of(batch: Batch, shared: Any) -> Masking:
+    """Return how a batch is told what it may return; ``shared`` is the bitmap that holds for all of it, or None."""
+    return "own" if batch.leaves_out else "none" if shared is None else "shared"
 
 
 def recorded_queries(queries: int) -> int:

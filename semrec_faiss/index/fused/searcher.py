@@ -23,12 +23,12 @@ from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace
+from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace, masking_of
 from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
-from semrec_faiss.index.fused.plan import SCREENED_TITLES, Masking, title_bytes
+from semrec_faiss.index.fused.plan import SCREENED_TITLES, title_bytes
 from semrec_faiss.index.fused.room import MOST_QUERIES, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
@@ -252,9 +252,8 @@ class FusedSearcher:
         blocks, size, alone = Blocks(), len(batch), False
         search, bitmap, allowed = self._place(mask, size)
         while allowed and blocks.done < size:
-            masking: Masking = "own" if batch.leaves_out else "none" if bitmap is None else "shared"
             its = search.titles
-            shape = its.count, its.dim, size, k, masking
+            shape = its.count, its.dim, size, k, masking_of(batch, bitmap)
             regular, lanes = in_blocks(*shape, screened=its.screened, most=self._most)
             if its.wide or among:  # a first pass proves nothing, or has been
                 lanes = 1

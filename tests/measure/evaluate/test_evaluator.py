@@ -280,7 +280,7 @@ def test_the_command(
     line = f"ndcg at 10 less that of most popular, paired by user: {difference['mean']:+.3f} [{low:+.3f} {high:+.3f}]"
     assert line in out.splitlines()
     cold = document["beside"]["cold_titles"]["users_evaluated"]  # once told as that many users, of fewer there are
-    told = f"titles that nobody has rated ({cold} users, counted once for each of 5 draws of such titles):"
+    told = f"titles that nobody has rated ({cold} users, counted once for each draw of such titles):"
     assert told in out.splitlines()
     code, out, _ = evaluate("--json", "--users", "5")
     assert json.loads(out)["protocol"]["users_evaluated"] == 5
