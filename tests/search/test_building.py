@@ -75,6 +75,17 @@ def test_build_publishes_and_remembers_no_folder_that_is_gone(tmp_path: Path) ->
     assert opened.recommend("v", 2).query["popular"] is True
 
 
+@pytest.mark.parametrize("columns", [{"media_id": "product_code"}, {}])
+def test_items_are_found_under_the_name_that_the_titles_ids_have(columns: dict[str, str], tmp_path: Path) -> None:
+    """As it is named, in the table or by the config's fields."""
+    titles = {"product_code": SONGS["sku"], "name": SONGS["name"]}
+    plays = {"user": ["u", "u"], "product_code": ["s01", "s02"]}
+    config: dict[str, Any] = {} if columns else {"dataset": {"fields": {"media_id": "product_code"}}}
+    recommender = Recommender.from_arrays(VECTORS, titles, interactions=plays, columns=columns, config=config)
+    found = [title.media_id for title in recommender.recommend("u", 3)]
+    assert found == nearest(UNIT[1] + UNIT[2], {1, 2}, 3)
+
+
 def test_users_that_come_with_vectors_keep_them() -> None:
     users = {"u": VECTORS[5], "v": VECTORS[9]}
     plays = {"user": ["u", "stranger"], "item": ["s05", "s06"]}

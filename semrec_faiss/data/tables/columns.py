@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +53,9 @@ GUESSES: dict[str, tuple[str, ...]] = {
 SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")
 """Names of columns of texts that spell vectors, as CSV has them."""
 
+OF_ANY_TABLE = ("id", "key", "uid", "uuid")
+"""Names of titles' ids that a table of something else may have for its own rows."""
+
 TABLE_PARTS = ("media_id", "title", "year", "genres", "franchise")
 HISTORY_PARTS = ("user", "item", "rating", "time")
 
@@ -70,7 +74,12 @@ class Columns:
 
 
 def find_columns(
-    name: str, names: Sequence[str], given: Mapping[str, str], parts: Sequence[str], needed: Sequence[str]
+    name: str,
+    names: Sequence[str],
+    given: Mapping[str, str],
+    parts: Sequence[str],
+    needed: Sequence[str],
+    likely: Mapping[str, str] = MappingProxyType({}),
 ) -> Columns:
     """Say which column plays each of ``parts``.
 
@@ -80,6 +89,7 @@ def find_columns(
         given: the column of a part, as ``--map`` names it.
         parts: those to look for.
         needed: those without which the table is of no use.
+        likely: a name by which a part is known, before those of `GUESSES`.
 
     Raises:
         UsageError: a column that is not there, or a part that is needed and cannot be guessed; all of them at once.
@@ -96,7 +106,7 @@ def find_columns(
                 offer = f" (did you mean {near[0]!r}?)" if near else ""
                 problems.append(f"there is no column {given[part]!r} for {part}{offer}")
             continue
-        guess = guessed(part, names)
+        guess = guessed(part, names, likely.get(part))
         if guess is not None:
             found[part] = guess
             if guess != part:
@@ -112,10 +122,11 @@ def find_columns(
     return Columns(found, tuple(notes))
 
 
-def guessed(part: str, names: Sequence[str]) -> str | None:
+def guessed(part: str, names: Sequence[str], likely: str | None = None) -> str | None:
     """Return the column whose name, without case, is the likeliest for a part; None where none is known."""
     folded = {name.lower(): name for name in reversed(names)}
-    return next((folded[known] for known in GUESSES[part] if known in folded), None)
+    known = GUESSES[part] if likely is None else (likely.lower(), *GUESSES[part])
+    return next((folded[one] for one in known if one in folded), None)
 
 
 def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None, tuple[str, ...]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from semrec_faiss.data.folder.layout import METADATA_TABLE
 from semrec_faiss.data.folder.out_folder import check_out_folder
+from semrec_faiss.data.folder.recipe import read_recipe
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories, import_histories
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish, import_table
 from semrec_faiss.data.tables.people import import_users
@@ -67,7 +69,8 @@ def import_folder(
     try:
         with new_folder(out) as folder:
             table = import_table(source, folder, wish, progress)
-            asked = history or HistoryWish()
+            ids_column = read_recipe(folder / METADATA_TABLE)[0].columns["media_id"]
+            asked = replace(history or HistoryWish(), titles_ids=ids_column)
             ids = None if users is None else import_users(users, folder, asked.columns, table.dim)
             done = None if interactions is None else import_histories(interactions, folder, asked, ids, progress)
             return ImportedFolder(table, done, None if ids is None else len(ids))

@@ -19,7 +19,7 @@ from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.folder.vectors import read_float32
 from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
-from semrec_faiss.data.tables.columns import HISTORY_PARTS, Columns, find_columns
+from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Columns, find_columns
 from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -35,6 +35,8 @@ PROFILE_NAME = "users/profile.json"
 
 NONE = "-"
 """What ``--map`` gives a part that no column plays."""
+
+_NEEDED = ("user", "item")
 
 __all__ = [
     "PROFILE_NAME",
@@ -56,11 +58,13 @@ class HistoryWish:
         columns: the column of a part (user, item, rating, time); ``-`` where none plays it.
         time_unit: of the times; None where it is to be told from the values.
         profile: how histories become vectors; None: every title that was rated counts by its rating, the latest most.
+        titles_ids: the column of the titles' ids in their own table: items are looked for under this name first.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     time_unit: str | None = None
     profile: Profile | None = None
+    titles_ids: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def import_histories(
     files = find_files(source)
     table = open_table(files)
     if files.format in ("csv", "jsonl"):
-        found = find_columns(table.name, table.schema.names, wish.columns, ("user", "item"), ())
+        found = history_columns(table, wish, _NEEDED, ())
         table = open_table(files, list(found.by_part.values()))
     return write_histories(table, folder, wish, users=users, progress=progress)
 
@@ -152,11 +156,15 @@ def write_histories(
     )
 
 
-def history_columns(table: Table, wish: HistoryWish) -> Columns:
-    """Say which columns of interactions play which part; raises UsageError as `find_columns`."""
-    given = {part: column for part, column in wish.columns.items() if column != NONE}
-    parts = [part for part in HISTORY_PARTS if wish.columns.get(part) != NONE]
-    return find_columns(table.name, table.schema.names, given, parts, ("user", "item"))
+def history_columns(
+    table: Table, wish: HistoryWish, parts: Sequence[str] = HISTORY_PARTS, needed: Sequence[str] = _NEEDED
+) -> Columns:
+    """Say which columns of interactions play which of ``parts``; raises UsageError as `find_columns`."""
+    given = {part: column for part, column in wish.columns.items() if column != NONE or part in _NEEDED}
+    parts = [part for part in parts if part in given or part not in wish.columns]
+    ids = wish.titles_ids
+    likely = {} if ids is None or ids.lower() in OF_ANY_TABLE else {"item": ids}
+    return find_columns(table.name, table.schema.names, given, parts, needed, likely)
 
 
 def default_profile(*, has_times: bool) -> Profile:

@@ -14,7 +14,7 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.tables.columns import HISTORY_PARTS, TABLE_PARTS
 from semrec_faiss.data.tables.gathered import gather_histories, gather_titles, gather_users
 from semrec_faiss.data.tables.histories import HistoryWish
-from semrec_faiss.data.tables.importing import TableWish
+from semrec_faiss.data.tables.importing import TableWish, plan_media
 from semrec_faiss.data.tables.memory import as_table, titles_table
 from semrec_faiss.data.tables.people import check_dim
 from semrec_faiss.data.titles.catalog import Catalog
@@ -47,15 +47,16 @@ def _source(
     titles = parts | {part: column for part, column in named.items() if part in TABLE_PARTS}
     done = {part: column for part, column in named.items() if part in HISTORY_PARTS}
     table, vector = titles_table(vectors, metadata, named.get("vector"))
-    held, fields = gather_titles(table, TableWish(titles, vector))
+    wish = TableWish(titles, vector)
+    held, fields = gather_titles(table, wish)
     catalog = Catalog.of_table(fields, parts=parts)
     people = None
     if users is not None:
         listed = {"user": list(users), "vector": list(users.values())} if _by_id(users) else users
         people = gather_users(as_table(listed, "users"), done)
     if interactions is not None:
-        wish = HistoryWish(done, None, config.profile)
-        people = gather_histories(as_table(interactions, "interactions"), wish, catalog, people)
+        history = HistoryWish(done, None, config.profile, plan_media(table, wish).recipe.columns["media_id"])
+        people = gather_histories(as_table(interactions, "interactions"), history, catalog, people)
     if people is None:
         return Source(table.name, held, catalog)
     if people.vectors is not None:

@@ -164,6 +164,41 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]
 
 
+@pytest.mark.parametrize("name", ["i.parquet", "i.csv", "i.jsonl"])
+def test_items_are_found_under_the_name_that_the_titles_ids_have(tmp_path: Path, name: str) -> None:
+    """Ids that look like numbers stay texts; of two columns that may be meant, this one is."""
+    rows = pa.array(TITLES.tolist(), pa.list_(pa.float32()))
+    ids = ["007", "b", "c", "d", "e"]
+    pq.write_table(pa.table({"product_code": ids, "name": list("ABCDE"), "v": rows}), tmp_path / "t.parquet")
+    done = pa.table({"user": ["u", "v"], "sku": ["x", "y"], "Product_Code": ["007", "c"]})
+    if name.endswith("parquet"):
+        pq.write_table(done, tmp_path / name)
+    elif name.endswith("csv"):
+        (tmp_path / name).write_text("user,sku,Product_Code\nu,x,007\nv,y,c\n")
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in done.to_pylist()))
+    wish = TableWish({"media_id": "product_code"})
+    found = import_folder(tmp_path / "t.parquet", tmp_path / "data", wish, interactions=tmp_path / name).histories
+    assert found is not None and (found.users, found.interactions, found.unknown_rows) == (2, 2, 0)
+    assert "item: column 'Product_Code', by its name" in found.notes
+    seen = pq.read_table(tmp_path / "data/users/seen.parquet").to_pylist()
+    assert [(row["user_id"], row["media_id"]) for row in seen] == [("u", "007"), ("v", "c")]
+
+
+def test_a_name_that_any_table_has_for_its_rows_is_no_item(tmp_path: Path) -> None:
+    """Titles whose ids are called id: the ids of rows of interactions would silently be taken for some of them."""
+    rows = pa.array(TITLES.tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": range(5), "name": list("ABCDE"), "v": rows}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"id": [0, 1], "user": ["u", "v"], "what": [3, 4]}), tmp_path / "i.parquet")
+    with pytest.raises(UsageError, match="no column can be guessed for item"):
+        import_folder(tmp_path / "t.parquet", tmp_path / "data", TableWish(), interactions=tmp_path / "i.parquet")
+
+
+def test_users_and_items_cannot_be_mapped_to_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no column '-' for item"):
+        made(tmp_path, interactions(tmp_path), columns={"item": "-"})
+
+
 def test_a_table_that_names_no_title_is_refused(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text("user,item\nu,x\n")
     with pytest.raises(DataError, match="no row names a title; items look like 'x', titles' ids like 'a'"):
