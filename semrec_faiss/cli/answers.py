@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,8 @@ def tell_answers(
         options: what was given on the command line.
         popularity: whether it was added to the scores, which are no similarities then.
     """
-    if options["any_of"] and not any(answer.matching for answer in answers):
-        _say_what_no_title_has(recommender, options["any_of"])
+    for note in dict.fromkeys(note for answer in answers for note in answer.notes):
+        say(f"note: {note}")
     if options["as_json"]:
         documents = [answer.as_dict() for answer in answers]
         print_json(documents[0] if len(documents) == 1 else {"answers": documents})
@@ -43,15 +42,6 @@ def tell_answers(
     show = None if options["show"] is None else _by_part(recommender, options["show"])
     for answer in answers:
         print_answer(answer, head(answer), normalized=normalized, account=options["account"], show=show)
-
-
-def _say_what_no_title_has(recommender: Recommender, any_of: Sequence[str]) -> None:
-    from semrec_faiss.errors import UsageError
-    from semrec_faiss.search.filters.field_filters import any_of_from, missing_values, parse_any_of
-
-    with suppress(UsageError):  # of an index in shards, whose titles are in no one database
-        for line in missing_values(recommender.catalog, any_of_from(parse_any_of(any_of))):
-            say(f"note: {line}")
 
 
 def _by_part(recommender: Recommender, show: str) -> str:

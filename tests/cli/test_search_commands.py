@@ -139,6 +139,9 @@ def test_a_value_that_no_title_has_is_named_with_the_nearest(semrec: Semrec, ind
     assert some.err == "" and "Aliens (1986)" in some.out
     as_json = semrec("similar", index, "f0", "--any-of", "franchise=Alein", "--json")
     assert as_json.document["matching"] == 0 and "did you mean 'Alien'?" in as_json.err
+    assert as_json.document["notes"] == ["no title has the franchise 'Alein'; did you mean 'Alien'?"]
+    many = semrec("similar", index, "f0", *(word for n in range(30) for word in ("--any-of", f"franchise=X{n}")))
+    assert len(many.err.splitlines()) == 20
 
 
 @pytest.mark.parametrize(

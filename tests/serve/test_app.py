@@ -72,6 +72,11 @@ SAME: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
             *("--range", "runtime=80..100.5"),
         ),
     ),
+    (
+        "similar",
+        {"title": "m00003", "k": 5, "any_of": {"genres": ["Drmaa"]}},
+        ("similar", "m00003", "-k", "5", "--any-of", "genres=Drmaa"),
+    ),
     ("recommend", {"user": "user_003"}, ("recommend", "--user", "user_003")),
     ("recommend", {"user": "user_003", "include_seen": True}, ("recommend", "--user", "user_003", "--include-seen")),
     (
@@ -96,6 +101,30 @@ def test_the_json_is_that_of_the_command_line_word_for_word(
     assert reply.status_code == 200, reply.text
     assert reply.headers["semrec-generation"] == "gen-000001"
     assert words_of(reply.text) == words_of(semrec(command[0], str(index), *command[1:], "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("route", "asked"),
+    [
+        ("similar", {"title": "m00003"}),
+        ("similar", {"titles": ["m00003", "m00004"]}),
+        ("recommend", {"users": ["user_003", "user_001"]}),
+        ("recommend", {"likes": ["m00001"]}),
+        ("search", {"vectors": [[1.0] * 16] * 2}),
+    ],
+)
+def test_an_answer_says_why_nothing_matches(route: str, asked: dict[str, Any], asker: Any) -> None:
+    """In JSON and in Arrow's metadata; what matches something, or is left out for other reasons, has no notes."""
+    wrong = {"any_of": {"genres": ["Drmaa"], "year": [3000]}}
+    notes = ["no title has the genres 'Drmaa'; did you mean 'Drama'?", "no title has the year '3000'"]
+    found = asker.post(f"/v1/{route}", asked | wrong).json()
+    answers = found.get("answers", [found])
+    assert [(one["matching"], one["notes"]) for one in answers] == [(0, notes)] * len(answers)
+    table = asker.post(f"/v1/{route}", asked | wrong, headers={"accept": ARROW})
+    account = json.loads(pa.ipc.open_stream(table.content).read_all().schema.metadata[b"semrec"])
+    assert account["notes"] == notes
+    for fine in ({}, {"any_of": {"genres": ["Drmaa", "Drama"]}}, {"any_of": {"genres": ["Drama"]}, "where": "false"}):
+        assert "notes" not in asker.post(f"/v1/{route}", asked | fine).text
 
 
 def test_several_titles_and_several_users_are_answered_in_their_order(asker: Any) -> None:
@@ -127,6 +156,8 @@ def test_several_titles_are_compared_by_cosine_where_lengths_mean_something(
     assert pa.ipc.open_stream(table.content).read_all().num_rows == 12
     none = asker.post("/v1/similar", {"titles": names, "k": 4, "where": "media_id = 'nobody'"}).json()["answers"]
     assert [one["returned"] for one in none] == [0, 0, 0]
+    none = asker.post("/v1/similar", {"titles": names, "any_of": {"genres": ["Drmaa"]}}).json()["answers"]
+    assert [one["notes"] for one in none] == [["no title has the genres 'Drmaa'; did you mean 'Drama'?"]] * 3
     assert asker.post("/v1/similar", {"titles": names, "by": "people"}).status_code == 400
     assert asker.post("/v1/similar", {"titles": [*names, "no such title"]}).status_code == 404
     with due_at(time.monotonic()), pytest.raises(TooLateError, match="were not asked about"):

@@ -16,7 +16,11 @@ from tests.serve.conftest import Asker
 jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
 ASKED: dict[tuple[str, str], list[Any]] = {
-    ("POST", "/v1/similar"): [{"title": "m00003", "k": 4}, {"titles": ["m00003", "m00004"], "years": [1960, None]}],
+    ("POST", "/v1/similar"): [
+        {"title": "m00003", "k": 4},
+        {"titles": ["m00003", "m00004"], "years": [1960, None]},
+        {"title": "m00003", "any_of": {"genres": ["Drmaa"]}},
+    ],
     ("POST", "/v1/recommend"): [{"user": "user_003"}, {"users": ["user_003"]}, {"likes": ["m00001"], "k": 3}],
     ("POST", "/v1/search"): [{"vectors": [[1.0] * 16], "k": 3}],
     ("POST", "/v1/explain"): [{"user": "user_003", "title": "m00001"}],

@@ -81,6 +81,18 @@ class Answer(Sequence[Result]):
         return self._batch.text
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Why nothing matches, where values of ``any_of`` tell that; that of the whole batch where there was one.
+
+        Example:
+            >>> from semrec_faiss import Filter, Recommender
+            >>> demo = Recommender.open("indexes/demo")
+            >>> demo.similar("Alien", where=Filter(any_of={"franchise": "Alein"})).notes
+            ("no title has the franchise 'Alein'; did you mean 'Alien'?",)
+        """
+        return self._batch.notes
+
+    @property
     def matching(self) -> int:
         """How many titles could have been returned."""
         return int(self._batch.matching[self._position])
@@ -203,7 +215,8 @@ class Answer(Sequence[Result]):
         facts = f"{self.returned} of {self.requested}, {self.matching} match, {self.strategy}, exact={self.exact}"
         shown = [f"  {result.rank}. {result.title} {result.score:.4f}" for result in self.results[:SHOWN]]
         more = [f"  … and {self.returned - SHOWN} more"] if self.returned > SHOWN else []
-        return "\n".join([f"<Answer to {self.query}: {facts}>", *shown, *more])
+        notes = [f"  note: {note}" for note in self.notes]
+        return "\n".join([f"<Answer to {self.query}: {facts}>", *shown, *more, *notes])
 
     def _repr_html_(self) -> str:
         cells = [

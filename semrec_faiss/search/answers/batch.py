@@ -33,7 +33,7 @@ class Answers(Sequence[Answer]):
         requested: how many titles were asked for.
         titles_seen: the share of all titles that was looked at; 1 but for partial answers of an index in shards.
         titles: where the titles' metadata is read.
-        strategy, exact, elapsed_ms, stages, text: see `Answer`.
+        strategy, exact, elapsed_ms, stages, text, notes: see `Answer`.
 
     Example:
         >>> from semrec_faiss import Recommender
@@ -52,6 +52,7 @@ class Answers(Sequence[Answer]):
         titles: Titles | KeptTitles,
         elapsed_ms: float,
         text: TextTimes | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Hold what a search has found for ``asked``."""
         self.rows: Rows = found.rows
@@ -66,6 +67,7 @@ class Answers(Sequence[Answer]):
         self.titles = titles
         self.elapsed_ms = elapsed_ms
         self.text = text
+        self.notes = notes
         self._near: tuple[int, Neighbours] | None = None
 
     @cached_property
@@ -82,6 +84,7 @@ class Answers(Sequence[Answer]):
             **({"titles_seen": round(self.titles_seen, 4)} if self.titles.is_partial else {}),
             "elapsed_ms": round(self.elapsed_ms, 4),
             **({} if self.text is None else {"text": self.text.as_dict()}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def __len__(self) -> int:
@@ -128,7 +131,7 @@ class Answers(Sequence[Answer]):
         lists = (self.rows[at], self.scores[at], self.matching[at])
         found = TopK(*lists, self.exact, self.strategy, list(self.stages), self.titles_seen)
         asked = {name: [values[position] for position in positions] for name, values in self.asked.items()}
-        return Answers(found, self.requested, asked, self.titles, self.elapsed_ms, self.text)
+        return Answers(found, self.requested, asked, self.titles, self.elapsed_ms, self.text, self.notes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Take the records of the titles found along, and nothing of the index."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,12 @@ def any_of_clause(catalog: Catalog, field: str, values: Sequence[str]) -> str:
     return one_of(quoted_name(name), list(values), kind, field)
 
 
+MOST_LOOKED_UP = 20
+"""Values that are told of where no title has them: each is looked up by itself, and a question may have thousands."""
+
+
 def missing_values(catalog: Catalog, wanted: AnyOf) -> list[str]:
-    """Say which values no title has, each with what looks most like it among the texts that there are.
+    """Say which of the first values no title has, each with what looks most like it among the texts that there are.
 
     Example:
         >>> from semrec_faiss import Recommender
@@ -82,8 +87,7 @@ def missing_values(catalog: Catalog, wanted: AnyOf) -> list[str]:
     """
     return [
         f"no title has the {field} {value!r}" + ("" if near is None else f"; did you mean {near!r}?")
-        for field, values in wanted
-        for value in values
+        for field, value in islice(((field, value) for field, values in wanted for value in values), MOST_LOOKED_UP)
         if not len(matching_rows(catalog, any_of_clause(catalog, field, [value])))
         for near in [_nearest(catalog, field, value)]
     ]

@@ -18,6 +18,7 @@ from semrec_faiss.index.hardware.ahead import beside
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.answers.batch import Answers
+from semrec_faiss.search.answers.notes import notes_on
 from semrec_faiss.search.batching.asked import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Likeness, VectorPart
@@ -164,7 +165,7 @@ class Opened:
     ) -> Answers:
         """Tell what was found, by a search that began when `time.perf_counter` was ``started``."""
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text)
+        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text, notes_on(found, wish.filter, self.titles))
 
 
 def _named(titles: Titles, text: str) -> tuple[int, str, str]:

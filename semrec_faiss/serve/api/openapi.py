@@ -46,6 +46,7 @@ class OneAnswer(msgspec.Struct):
     elapsed_ms: float
     results: list[TitleResult]
     titles_seen: float | UnsetType = UNSET
+    notes: list[str] | UnsetType = UNSET
 
 
 class SeveralAnswers(msgspec.Struct):

@@ -16,6 +16,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
+from semrec_faiss.search.answers.notes import notes_on
 from semrec_faiss.search.explanation import Explanation
 from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
@@ -57,7 +58,8 @@ def _similar(recommender: Recommender, question: Similar) -> Answer | Answers:
     started = time.perf_counter()
     found = recommender.searcher.run(recommender.index.vectors(rows), wish, Exclusions.of([[row] for row in rows]))
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Answers(found, wish.k, titles_asked(recommender, rows), recommender.titles, elapsed_ms)
+    notes = notes_on(found, wish.filter, recommender.titles)
+    return Answers(found, wish.k, titles_asked(recommender, rows), recommender.titles, elapsed_ms, notes=notes)
 
 
 def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]) -> Answers:
@@ -76,7 +78,7 @@ def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]
     found.titles_seen = min(one.titles_seen for one in answers)
     found.stages = [stage for one in answers for stage in one.stages]
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Answers(found, question.k, asked, recommender.titles, elapsed_ms)
+    return Answers(found, question.k, asked, recommender.titles, elapsed_ms, notes=answers[0].notes)
 
 
 def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answers:
