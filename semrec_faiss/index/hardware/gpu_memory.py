@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class GpuState:
         used_bytes: in use by all processes, CUDA contexts included.
         uuid: by which CUDA_VISIBLE_DEVICES may name it.
         capability: its compute capability, (9, 0) for Hopper; (0, 0) where the driver does not tell.
+        own_bytes: in use by this process, its CUDA context included; None where the driver lists no process of its
+            number, as before it uses the GPU and in containers that number processes anew, or tells no sizes.
+        others: the numbers of all other processes that the driver lists; where ``own_bytes`` is None this one's can be
+            among them.
     """
 
     gpu: int
@@ -27,6 +32,8 @@ class GpuState:
     used_bytes: int
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
+    own_bytes: int | None = None
+    others: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         used, total = self.used_bytes / 2**30, self.total_bytes / 2**30
@@ -78,10 +85,26 @@ def all_gpu_states() -> list[GpuState]:
             name = str(pynvml.nvmlDeviceGetName(handle))
             uuid = str(pynvml.nvmlDeviceGetUUID(handle))
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-            known = (int(major), int(minor))
-            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used), uuid, known))
+            known, taken = (int(major), int(minor)), _taken(handle)
+            own = taken.get(os.getpid())
+            others = frozenset(number for number in taken if number != os.getpid() or own is None)
+            states.append(GpuState(gpu, name, driver, int(memory.total), int(memory.used), uuid, known, own, others))
         return states
     except pynvml.NVMLError:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def _taken(handle: Any) -> dict[int, int | None]:
+    """Return the bytes of each process that computes on a GPU, by its number; empty where the driver lists none.
+
+    NVML numbers processes as the machine does, in whatever container they run.
+    """
+    import pynvml
+
+    try:
+        listed = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:  # no right to, or too old a driver
+        return {}
+    return {int(process.pid): process.usedGpuMemory for process in listed}

@@ -45,6 +45,19 @@ def gpu_resources(gpu: int, temp_memory_mb: int | None = None) -> GpuResources:
         return _resources[key]
 
 
+def faiss_allocations(gpus: Iterable[int]) -> dict[str, int]:
+    """Ask FAISS for the bytes that all indexes of this process hold on GPUs, by kind; empty where it tells none."""
+    totals: dict[str, int] = {}
+    with contextlib.suppress(AttributeError, TypeError, ValueError):  # another version's way of telling
+        for resource in [one for one in _resources.values() if one.gpu in gpus]:
+            with resource.lock:
+                counted = resource.handle.getMemoryInfo()
+            for kinds in counted.values():
+                for kind, (_, size) in kinds.items():
+                    totals[str(kind)] = totals.get(str(kind), 0) + int(size)
+    return totals
+
+
 def to_gpu(index: Any, device: Device) -> tuple[Any, list[GpuResources]]:
     """Copy a trained CPU index to the device's GPUs; several share the titles, or as replicas the queries.
 

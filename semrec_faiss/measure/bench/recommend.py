@@ -19,7 +19,7 @@ from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.bench.beside_faiss import raw_search
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
-from semrec_faiss.measure.documents.results import NotMeasured, device_name
+from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch, WatchedMemory
@@ -143,7 +143,7 @@ def bench_recommend(bench: RecommendBench, progress: Progress = silent) -> Recom
         ),
         times=_rows(timings, bench.users),
         summaries={name: summary.as_dict() for name, summary in summaries.items()},
-        gpu_memory=watch.told() or NotMeasured("the driver tells nothing of a GPU's memory here"),
+        gpu_memory=watch.told(),
     )
 
 

@@ -21,8 +21,10 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.hardware.device import first_line, load_faiss
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
+from semrec_faiss.index.hardware.on_gpu import faiss_allocations
 from semrec_faiss.index.saved.saved_index import VECTORS_NAME, SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch
 from semrec_faiss.measure.instruments.host_memory import status_bytes
 from semrec_faiss.measure.instruments.index_memory_record import (
@@ -79,43 +81,42 @@ def _host_search(index: VectorIndex, batch: int, k: int, start: int) -> SearchPe
     return SearchPeak(batch=batch, peak_bytes=peak, peak_since_start=not was_reset)
 
 
-def _on_gpu(saved: SavedIndex, batches: list[int], k: int) -> GpuMemory | CouldNot:
-    gpu = saved.device.gpus[0]
-    before = _gpu_used(gpu)
-    if before is None:
-        return CouldNot(error="the driver tells no memory: nvidia-ml-py is not installed, or finds no driver")
+def _on_gpu(saved: SavedIndex, batches: list[int], k: int) -> GpuMemory:
+    gpu, watch = saved.device.gpus[0], GpuMemoryWatch()
     _load_cuda(gpu)
-    context = (_gpu_used(gpu) or before) - before
+    context = _known(watch.added_bytes([gpu]))
     index = saved.vectors
     index.search(_queries(index, 1), min(k, index.count), prepared=True)
+    base = _known(watch.added_bytes([gpu]))
     state = next(state for state in gpu_states() if state.gpu == gpu)
-    base = state.used_bytes - before
     return GpuMemory(
         context_bytes=context,
         base_bytes=base,
         total_bytes=state.total_bytes,
         free_bytes=state.total_bytes - state.used_bytes,
-        faiss_counts_bytes=_faiss_counts(index),
-        searches=[_gpu_search(index, gpu, batch, k, before) for batch in batches],
+        faiss_counts_bytes=faiss_allocations([gpu]),
+        searches=[_gpu_search(index, gpu, batch, k, watch) for batch in batches],
     )
 
 
-def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, before: int) -> SearchPeak:
-    """Search over and over for long enough that readings fall into every part of a search."""
+def _gpu_search(index: VectorIndex, gpu: int, batch: int, k: int, watch: GpuMemoryWatch) -> SearchPeak:
     queries = _queries(index, batch)
-    with GpuMemoryWatch() as watch:
+
+    def work() -> None:
+        """Search over and over for long enough that readings fall into every part of a search."""
         until = time.perf_counter() + _WATCH_S
         while True:
             index.search(queries, min(k, index.count), prepared=True)
             if time.perf_counter() > until:
                 break
-    told = watch.told()
-    peak = next(one.peak_bytes for one in (told.gpus if told else ()) if one.gpu == gpu)
-    return SearchPeak(batch=batch, peak_bytes=peak - before)
+
+    return SearchPeak(batch=batch, peak_bytes=_known(watch.peak_bytes([gpu], work)))
 
 
-def _gpu_used(gpu: int) -> int | None:
-    return next((state.used_bytes for state in gpu_states() if state.gpu == gpu), None)
+def _known(measured: int | NotMeasured) -> int:
+    if isinstance(measured, NotMeasured):
+        raise SemrecError(measured.reason)
+    return measured
 
 
 def _load_cuda(gpu: int) -> None:
@@ -126,19 +127,6 @@ def _load_cuda(gpu: int) -> None:
     resources.setPinnedMemory(0)
     vectors = np.eye(64, dtype=np.float32)
     faiss.knn_gpu(resources, vectors, vectors, 1, metric=faiss.METRIC_INNER_PRODUCT, device=gpu)
-
-
-def _faiss_counts(index: VectorIndex) -> dict[str, int]:
-    """Ask FAISS for what it has allocated, by kind, over all GPUs of the index; empty where it cannot be read."""
-    totals: dict[str, int] = {}
-    with suppress(AttributeError, TypeError, ValueError):  # another version's way of telling
-        for resources in index.resources:
-            with resources.lock:
-                counted = resources.handle.getMemoryInfo()
-            for kinds in counted.values():
-                for kind, (_, size) in kinds.items():
-                    totals[str(kind)] = totals.get(str(kind), 0) + int(size)
-    return totals
 
 
 def _load_blas(dim: int) -> None:

@@ -16,6 +16,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.measure.documents.results import Unsettled, settle
 from semrec_faiss.measure.documents.stamp import Stamp
+from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.other_programs import OtherPrograms
 from semrec_faiss.measure.sweep.answers import examples_of, quality_of
 from semrec_faiss.measure.sweep.prune import hopeless
@@ -23,7 +24,7 @@ from semrec_faiss.measure.trials.questions import SweepData
 from semrec_faiss.measure.trials.record import FORMAT, Failed, Measured
 from semrec_faiss.measure.trials.record_parts import Example
 from semrec_faiss.measure.trials.run import FAILURES, reason_of
-from semrec_faiss.measure.trials.tested_index import BuiltIndex, GpuBase, LoadedIndex, build, temporary_index_folder
+from semrec_faiss.measure.trials.tested_index import BuiltIndex, LoadedIndex, build, temporary_index_folder
 from semrec_faiss.measure.trials.trial import Trial
 from semrec_faiss.progress import Progress
 
@@ -66,7 +67,7 @@ class SweepWork:
             stamp: of the run, for the records.
         """
         self._cache = cache
-        self._gpu = GpuBase()
+        self._gpu = GpuMemoryWatch()
         self._data: tuple[Any, SweepData] | None = None
         self._stamp = stamp.of_a_record()
 

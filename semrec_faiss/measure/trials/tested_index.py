@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,27 +41,6 @@ INDEX_FOLDERS = "index-"
 """What the folders' names of indexes at hand begin with; the process's number ends them."""
 
 ON_CPU = NotMeasured("the index is searched on the CPU")
-NO_DRIVER = NotMeasured("nvidia-ml-py is not installed, or finds no driver")
-
-
-class GpuBase:
-    """The GPU memory in use before this process used a GPU: what is in use beyond it is the process's own."""
-
-    def __init__(self) -> None:
-        """Read it now."""
-        told = GpuMemoryWatch().told()
-        self._before = {one.gpu: one.before_bytes for one in told.gpus} if told else {}
-
-    def peak_bytes(self, gpus: Sequence[int], work: Callable[[], object]) -> int | NotMeasured:
-        """Run ``work`` and return the most that all ``gpus`` together held meanwhile, context and scratch included."""
-        watch = GpuMemoryWatch()
-        with watch:
-            work()
-        told = watch.told()
-        if told is None:
-            return NO_DRIVER
-        peaks = {one.gpu: one.peak_bytes for one in told.gpus}
-        return sum(max(0, peaks[gpu] - self._before.get(gpu, 0)) for gpu in gpus if gpu in peaks)
 
 
 @dataclass(frozen=True)
@@ -79,7 +58,7 @@ class BuiltIndex:
     costs: Unsettled
 
 
-def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuBase, progress: Progress) -> BuiltIndex:
+def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuMemoryWatch, progress: Progress) -> BuiltIndex:
     """Train, fill and write the index of a trial, and measure what that takes.
 
     Raises:
@@ -171,7 +150,7 @@ class LoadedIndex:
         costs: what loading took, for the record.
     """
 
-    def __init__(self, built: BuiltIndex, trial: Trial, data: SweepData, gpu: GpuBase) -> None:
+    def __init__(self, built: BuiltIndex, trial: Trial, data: SweepData, gpu: GpuMemoryWatch) -> None:
         """Load an index as opening it from disk does, and search it for the first time.
 
         Raises:

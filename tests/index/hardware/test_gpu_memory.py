@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +11,16 @@ import pytest
 from semrec_faiss.index.hardware.gpu_memory import all_gpu_states, gpu_states
 
 CARDS = [("NVIDIA A", "GPU-aa11", 10, 1), ("NVIDIA B", "GPU-ab22", 20, 2), ("NVIDIA C", "GPU-c333", 30, 3)]
+
+
+OURS = os.getpid()
+
+
+def processes(card: tuple[str, str, int, int]) -> list[SimpleNamespace]:
+    if card[1] == "GPU-c333":
+        raise RuntimeError("Insufficient Permissions")
+    listed = {OURS: 7, OURS + 1: None} if card[1] == "GPU-aa11" else {OURS + 2: 5}
+    return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in listed.items()]
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +36,7 @@ def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetUUID=lambda card: card[1],
         nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=card[2], used=card[3]),
         nvmlDeviceGetCudaComputeCapability=lambda _: [9, 0],
+        nvmlDeviceGetComputeRunningProcesses=processes,
     )
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -60,3 +72,14 @@ def test_cuda_numbers_what_it_shows(monkeypatch: pytest.MonkeyPatch, visible: st
     assert [state.name[-1] for state in gpu_states()] == list(shown)
     assert [state.gpu for state in gpu_states()] == list(range(len(shown)))
     assert len(all_gpu_states()) == 3
+
+
+def test_this_process_is_told_from_others() -> None:
+    told = [(state.own_bytes, state.others) for state in gpu_states()]
+    assert told == [(7, {OURS + 1}), (None, {OURS + 2}), (None, frozenset())]
+
+
+def test_a_process_whose_size_is_not_told_is_not_told_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [SimpleNamespace(pid=OURS, usedGpuMemory=None), SimpleNamespace(pid=OURS + 1, usedGpuMemory=None)]
+    monkeypatch.setattr(sys.modules["pynvml"], "nvmlDeviceGetComputeRunningProcesses", lambda _: listed)
+    assert [(state.own_bytes, state.others) for state in gpu_states()] == [(None, {OURS, OURS + 1})] * 3

@@ -28,9 +28,7 @@ from semrec_faiss.measure.documents import results
 from semrec_faiss.measure.documents.results import NotMeasured, device_name, save_results, settle
 from semrec_faiss.measure.documents.stamp import Git
 from semrec_faiss.measure.instruments import environment as environment_module
-from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
 from semrec_faiss.measure.instruments.environment import command_line, git_state, stamp_of_this_run
-from semrec_faiss.measure.instruments.gpu_memory import GpuMemoryWatch
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.processes import peak_bytes_of_process, semrec, time_process
 from semrec_faiss.measure.instruments.timing import PairedTimings, Timing
@@ -264,26 +262,6 @@ def test_results_in_an_impossible_place_are_our_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         save_results({}, tmp_path / "file" / "a.json")
-
-
-def test_gpu_memory_is_read_before_at_its_peak_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter([100, 900])
-    monkeypatch.setattr(gpu_peak, "gpu_states", lambda: [GpuState(0, "a", "1", 1000, next(readings, 300))])
-    monkeypatch.setattr(gpu_peak, "INTERVAL_S", 0.001)
-    watch = GpuMemoryWatch()
-    with watch:
-        while watch._peak[0] < 900:  # the thread's first reading
-            pass
-    report = watch.told()
-    assert report is not None
-    assert report.as_json()["gpus"] == [{"gpu": 0, "before_bytes": 100, "peak_bytes": 900, "after_bytes": 300}]
-
-
-def test_gpu_memory_without_a_driver_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_peak, "gpu_states", list)
-    with GpuMemoryWatch() as watch:
-        pass
-    assert watch.told() is None
 
 
 @pytest.mark.slow

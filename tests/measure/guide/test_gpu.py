@@ -17,6 +17,7 @@ from semrec_faiss.index.hardware.on_gpu import gpu_resources
 from semrec_faiss.measure.guide.config import CompareSettings
 from semrec_faiss.measure.guide.run import GuideRun, run_guide
 from semrec_faiss.measure.instruments.cuda_time import event_times, time_in_faiss
+from semrec_faiss.measure.instruments.gpu_memory import OTHERS
 from semrec_faiss.measure.instruments.index_memory import measure_memory
 from semrec_faiss.measure.instruments.index_memory_record import GpuMemory
 from semrec_faiss.measure.memory.plan import MemoryPlan
@@ -52,7 +53,8 @@ def test_both_sides_are_compared_and_agree(index: Path, tmp_path: Path) -> None:
     assert found["test_4_filtering"]["gpu_time_ms"] >= found["test_4_filtering"]["gpu_search_time_ms"] > 0
     assert found["parity"]["gpu_to_cpu"]["overlap"] == 1.0
     assert found["parity"]["gpu_to_float64"]["overlap"] == 1.0
-    assert [one["name"] for one in found["criteria"] if one["met"] is None] == []
+    untold = [one for one in found["criteria"] if one["met"] is None]
+    assert [one["name"] for one in untold if one["reason"] != OTHERS.reason] == []
     assert json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     text = markdown_page(guide_document(results))
     assert f"CPU | {found['index']['gpu'].upper()}" in text or found["index"]["gpu"].upper() in text
@@ -96,6 +98,8 @@ def test_time_in_faiss_covers_plain_and_filtered_searches(index: Path) -> None:
 def test_memory_is_measured_by_the_driver(index: Path) -> None:
     pytest.importorskip("pynvml")
     found = measure_memory(index, ["device.kind=gpu"], (1, 1000), 10)
+    if found == OTHERS:
+        pytest.skip(OTHERS.reason)
     assert isinstance(found, GpuMemory), found
     assert found.context_bytes > 50 << 20
     assert found.base_bytes > (1536 << 20) + found.context_bytes
@@ -108,6 +112,9 @@ def test_the_prediction_holds(kind: str) -> None:
     pytest.importorskip("pynvml")
     settings: dict[str, Any] = {"index": {"type": kind}, "device": "gpu"}
     plan = MemoryPlan(config_from_dict(settings), titles=100_000, dim=384, batch=1000)
-    measured = memory_report(plan, measure=True).measured["gpu"]
+    report = memory_report(plan, measure=True)
+    if report.not_measured.get("measured.gpu") == OTHERS.reason:
+        pytest.skip(OTHERS.reason)
+    measured = report.measured["gpu"]
     assert measured is not None
     assert measured.holds, measured.judged

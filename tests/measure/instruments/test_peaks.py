@@ -1,4 +1,4 @@
-"""Peak memory of this process and of a GPU, and what makes a trial hopeless."""
+"""Peak memory of this process, and what makes a trial hopeless."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import made_records
 import numpy as np
 import pytest
 
-from semrec_faiss.index.hardware.gpu_memory import GpuState
 from semrec_faiss.measure.documents.results import NotMeasured
-from semrec_faiss.measure.instruments import gpu_memory as gpu_peak
 from semrec_faiss.measure.instruments import host_memory as host_peak
 from semrec_faiss.measure.instruments.host_memory import UNTOLD, HostPeak
 from semrec_faiss.measure.sweep.prune import hopeless
-from semrec_faiss.measure.trials.tested_index import NO_DRIVER, GpuBase
 
 MB = 1_000_000
 
@@ -46,19 +43,6 @@ def test_host_peak_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch, t
     assert isinstance(HostPeak().added_bytes(), NotMeasured)
     monkeypatch.setattr(host_peak, "_STATUS", tmp_path / "no" / "status")
     assert isinstance(HostPeak().added_bytes(), NotMeasured)
-
-
-def test_gpu_peak_is_beyond_what_was_in_use_before_summed_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = {0: 100, 1: 50, 2: 7}
-
-    def states() -> list[GpuState]:
-        return [GpuState(gpu, "a", "1", 1000, count) for gpu, count in used.items()]
-
-    monkeypatch.setattr(gpu_peak, "gpu_states", states)
-    base = GpuBase()
-    assert base.peak_bytes([0, 1], lambda: used.update({0: 400, 1: 60, 2: 900})) == 310
-    monkeypatch.setattr(gpu_peak, "gpu_states", list)
-    assert GpuBase().peak_bytes([0], lambda: None) == NO_DRIVER
 
 
 @pytest.mark.parametrize(

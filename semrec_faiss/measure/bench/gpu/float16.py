@@ -21,9 +21,11 @@ from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
 from semrec_faiss.measure.bench.gpu.vectors import Float16Titles
 from semrec_faiss.measure.bench.record import BenchResults
 from semrec_faiss.measure.documents.fields import Amount, Count, Part, Time
+from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
+from semrec_faiss.measure.instruments.gpu_memory import OTHERS, others_use
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
 from semrec_faiss.progress import Progress, silent
@@ -50,19 +52,20 @@ class Float16Batch(Part):
     largest_error: Amount
 
 
-class Float16Catalogue(Part):
+class Float16Catalogue(WithGaps):
     """A catalogue: its memory as predicted and as held, and how long making and uploading it took.
 
     Attributes:
         predicted_bytes: by ``semrec memory``: of the whole GPU while the largest batch is searched.
-        used_bytes: in use on the whole GPU after that, by the driver: CUDA's context and what torch keeps with it.
+        used_bytes: in use on the whole GPU after that, by the driver: CUDA's context and what torch keeps with it;
+            None where other processes are there.
         predicted_vector_bytes, vector_bytes: of the vectors in it.
         peak_bytes: the most that torch has allocated on the way, what finding out float16 needs included.
     """
 
     titles: PositiveInt
     predicted_bytes: Count
-    used_bytes: Count
+    used_bytes: Count | None
     predicted_vector_bytes: Count
     vector_bytes: Count
     peak_bytes: Count
@@ -115,10 +118,10 @@ def _measure(bench: GpuBench, count: int, hardware: HardwareLimits) -> Float16Ca
     uploaded_s = time.perf_counter() - started
     peak_bytes = int(torch.cuda.max_memory_allocated(place))
     batches = [_batch(bench, searcher, titles, queries, hardware) for queries in bench.batches]
-    return Float16Catalogue(
+    return Float16Catalogue.of(
         titles=count,
         predicted_bytes=_predicted(bench, count),
-        used_bytes=max(used for _, used in batches),
+        used_bytes=OTHERS if others_use(bench.gpus[0]) else max(used for _, used in batches),
         predicted_vector_bytes=title_bytes(count, bench.dim, "halves"),
         vector_bytes=searcher.titles.bytes,
         peak_bytes=max(peak_bytes, int(torch.cuda.max_memory_allocated(place))),
