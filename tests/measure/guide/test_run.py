@@ -19,7 +19,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
-from semrec_faiss.index.hardware.device import gpu_count
+from semrec_faiss.index.hardware.device import Device, gpu_count
 from semrec_faiss.index.hardware.gpu_memory import GpuState
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.search_result import SearchResult
@@ -29,7 +29,7 @@ from semrec_faiss.measure.guide.batches import KEYS as BATCH_KEYS
 from semrec_faiss.measure.guide.batches import batch_criteria, batch_numbers, batch_queries
 from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
 from semrec_faiss.measure.guide.details import MemoryDetails
-from semrec_faiss.measure.guide.filtering import genre_title
+from semrec_faiss.measure.guide.filtering import NOT_APART, filter_times, genre_title
 from semrec_faiss.measure.guide.gpu_and_cpu import (
     AS_FUSED,
     Side,
@@ -48,6 +48,7 @@ from semrec_faiss.measure.instruments.index_memory import JudgedPrediction
 from semrec_faiss.measure.instruments.index_memory_record import GpuMemory, HostMemory, SearchPeak
 from semrec_faiss.measure.instruments.timing import Timing
 from semrec_faiss.progress import silent
+from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 CPU = ("device.kind=cpu",)
@@ -473,6 +474,8 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
         assert row["throughput_qps"] > 0
         assert row["cpu_throughput_qps"] > 0
     assert found["test_4_filtering"]["gpu_time_ms"] > 0
+    apart = [f"test_4_filtering.gpu_{name}_time_ms" for name in ("search", "host")]
+    assert [found["not_measured"][name] for name in apart] == [NOT_APART.reason] * 2
     assert [machine["name"] for machine in found["cost"]["machines"]][1:] == [
         "H200 on demand",
         "H200 preemptible",
@@ -485,6 +488,16 @@ def test_both_sides_stand_in_every_test(index: Path, two_sides: None) -> None:
     met = {one["name"]: one["met"] for one in found["criteria"]}
     assert isinstance(met["gpu_time"], bool), "whether it is met hangs on the machine"
     assert met["parity"] is True
+
+
+@pytest.mark.parametrize(("fused", "apart"), [(None, {"gpu_search_ms", "gpu_host_ms"}), (object(), set())])
+def test_time_in_faiss_is_told_only_where_faiss_searches(fused: Any, apart: set[str]) -> None:
+    index = SimpleNamespace(device=Device((0,)), fused=fused, faiss_index=SimpleNamespace(search=lambda: None))
+    recommender = SimpleNamespace(index=index, similar=lambda title, k, where: SimpleNamespace(strategy="masked"))
+    side: Any = SimpleNamespace(kind="gpu", recommender=recommender)
+    times = filter_times(side, "Alien", Filter(), CompareSettings(repeats=3))
+    assert times.keys() - apart == {"gpu_time_ms", "gpu_unfiltered_ms", "gpu_strategy", "gpu_times"}
+    assert apart <= times.keys()
 
 
 @pytest.mark.slow
