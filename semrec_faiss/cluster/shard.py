@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.finder import Answering, Called, Near
+from semrec_faiss.data.titles.finder import Answering
+from semrec_faiss.data.titles.near_misses import Called, Near
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
 from semrec_faiss.deadline import due_at
 from semrec_faiss.errors import DamagedIndexError

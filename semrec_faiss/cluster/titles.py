@@ -11,10 +11,11 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.shard import Named
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.data.titles.catalog import RowsLike
-from semrec_faiss.data.titles.finder import Answering, Called, Near, decided, readable
+from semrec_faiss.data.titles.finder import Answering, decided, readable, unknown_id
+from semrec_faiss.data.titles.near_misses import Called, Near
 from semrec_faiss.data.titles.titles import Record, Titles
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
-from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.errors import DataError, UsageError
 
 
 class ShardedTitles(Titles):
@@ -104,10 +105,7 @@ class ShardedTitles(Titles):
         if kind == "media_id":
             if int(self.known_rows([text])[0]) < 0:
                 first = [record["media_id"] for record in self.records(range(min(3, self.count)))]
-                raise NotFoundError(
-                    f"media_id {text!r} is not among the {self.count:,} titles",
-                    fix=f"ids look like {', '.join(map(repr, first))}",
-                )
+                raise unknown_id(text, self.count, [one for one in self._near(text) if one.by_id], first)
             return text
         row = self._decided(text, self._answering(text, ids=False))
         return str(self.records([row])[0]["media_id"])

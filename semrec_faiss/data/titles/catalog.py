@@ -20,7 +20,7 @@ from semrec_faiss.data.folder.metadata_lines import inspect_metadata, title_line
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
 from semrec_faiss.data.folder.recipe import NO_PARTS, check_parts
 from semrec_faiss.data.folder.records import json_text, read_record
-from semrec_faiss.data.titles.finder import TitleFinder
+from semrec_faiss.data.titles.finder import TitleFinder, readable, unknown_id
 from semrec_faiss.data.titles.joined_fields import joined_fields
 from semrec_faiss.data.titles.table import (
     BATCH_TITLES,
@@ -303,7 +303,7 @@ class Catalog(HoldsHandles):
 
         Raises:
             AmbiguousTitleError: several titles answer equally well; ``candidates`` lists up to ten with their media_id.
-            NotFoundError: none does; ``candidates`` are the nearest five titles.
+            NotFoundError: none does; ``candidates`` are the nearest titles, five at most and only what looks like it.
         """
         return self.finder.find(title_or_id)
 
@@ -321,11 +321,13 @@ class Catalog(HoldsHandles):
 
     def _unknown_ids(self, media_ids: Sequence[str]) -> NotFoundError:
         known = self.media_ids(range(min(3, self.count)))
+        if len(media_ids) == 1:
+            near = self.finder.near_ids(readable(str(media_ids[0])))
+            return unknown_id(media_ids[0], self.count, near, known)
         examples = ", ".join(map(repr, media_ids[:5]))
-        one = len(media_ids) == 1
-        problem = f"media_id {examples} is" if one else f"{len(media_ids):,} media_ids, such as {examples}, are"
         return NotFoundError(
-            f"{problem} not among the {self.count:,} titles", fix=f"ids look like {', '.join(map(repr, known))}"
+            f"{len(media_ids):,} media_ids, such as {examples}, are not among the {self.count:,} titles",
+            fix=f"ids look like {', '.join(map(repr, known))}",
         )
 
     def json_texts(self) -> Iterator[str]:

@@ -19,9 +19,9 @@ ARTICLES = frozenset(
 LEFT_OUT = ARTICLES - {"die"}
 """Those that a title may be known without: "Die Hard" is not "Hard", so that this article only moves."""
 
-_YEAR_AT_END = re.compile(r"[(\[]\s*([0-9]{4})(?:\s*[-–—]\s*(?:[0-9]{4})?)?\s*[)\]]\s*$")
+YEAR_AT_END = re.compile(r"[(\[]\s*([0-9]{4})(?:\s*[-–—]\s*(?:[0-9]{4})?)?\s*[)\]]\s*$")
 _FILM_YEAR = re.compile(r"(?:18|19|20)[0-9]{2}")
-_BRACKETED = re.compile(r"\(([^()]*)\)")
+BRACKETED = re.compile(r"\(([^()]*)\)")
 _ALSO_KNOWN_AS = re.compile(r"^\s*(?:a\.?k\.?a\.?|aka)\s+", re.IGNORECASE)
 
 COMPARED = 200
@@ -83,7 +83,7 @@ def _without_article(text: str) -> set[str]:
 
 def split_year(title: str) -> tuple[str, int | None]:
     """Split "Heat (1995)" into "Heat" and 1995."""
-    match = _YEAR_AT_END.search(title)
+    match = YEAR_AT_END.search(title)
     if match is None or not (rest := title[: match.start()].rstrip()):
         return title, None
     return rest, int(match[1])
@@ -119,7 +119,7 @@ class TitleParts:
         """Take ``title`` apart; ``year`` counts where it names none itself."""
         whole, own_year = split_year(title)
         main = whole.split("(", 1)[0].strip() or whole
-        alternatives = tuple(_ALSO_KNOWN_AS.sub("", found) for found in _BRACKETED.findall(whole) if found.strip())
+        alternatives = tuple(_ALSO_KNOWN_AS.sub("", found) for found in BRACKETED.findall(whole) if found.strip())
         return cls(year if own_year is None else own_year, whole, main, alternatives)
 
     @property
@@ -162,10 +162,12 @@ class TitleQuery:
             self.readings.append(TitleParts.of(name, bare_year))
 
     @property
-    def cores(self) -> tuple[str, ...]:
-        """What the squeezed form of every answering title contains at least one of."""
-        names = (name for reading in self.readings for name in (reading.whole, reading.main))
-        return tuple(dict.fromkeys(core(name) for name in names))
+    def squeezed_names(self) -> set[str]:
+        """What the name of every answering title is one of, squeezed: an article may stand in front or behind."""
+        names = {name for reading in self.readings for name in (reading.whole, reading.main)}
+        found = {form for name in names for form in (core(name), squeezed(name)) if form}
+        found |= {form for name in found for article in ARTICLES for form in (article + name, name + article)}
+        return found | {f"aka{name}" for name in found}
 
     def best_rows(self, titles: Iterable[tuple[int, str, int | None]]) -> tuple[int, list[int]]:
         """Return the rows among (row, title, year) that answer best, and how far they are, 0 for a title's own name."""
@@ -208,12 +210,17 @@ def _rank(query: TitleParts, title: TitleParts) -> int | None:
     return rank + 4 if query.year is not None and title.year is None else rank
 
 
-def nearest(text: str, titles: Iterable[tuple[int, str]], count: int) -> list[int]:
-    """Return the rows of the ``count`` among (row, title) that look most like ``text``, best first."""
+def likenesses(text: str, titles: Iterable[str]) -> list[float]:
+    """Return how much each title looks like ``text``: 0 not at all, 1 for what is called so; its year adds a little."""
     query = TitleQuery(text).readings[-1]
     asked = core(query.whole, LEFT_OUT)[:COMPARED]
-    scored = [(-_likeness(asked, query.year, TitleParts.of(title)), row) for row, title in titles]
-    return [row for _, row in sorted(scored)[:count]]
+    return [_likeness(asked, query.year, TitleParts.of(title)) for title in titles]
+
+
+def id_likeness(text: str, media_id: str) -> float:
+    """Return how much a media_id looks like ``text``: 0 not at all, 1 where it is the same but for case."""
+    pair = (media_id.casefold()[:COMPARED], text.strip().casefold()[:COMPARED])
+    return SequenceMatcher(None, *pair, autojunk=False).ratio()
 
 
 def _likeness(asked: str, year: int | None, title: TitleParts) -> float:

@@ -14,7 +14,8 @@ from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
 from semrec_faiss.data.titles.columns import StoredColumns, column_of_numbers, columns_of
-from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering, Near, nearest_of, readable
+from semrec_faiss.data.titles.finder import BY_ID, BY_TITLE, SPELLED, Answering, readable
+from semrec_faiss.data.titles.near_misses import Near, nearest_of
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, key
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.titles.table import TABLE
@@ -147,7 +148,7 @@ class Titles:
         return row, self.records([row])[0]
 
     def nearest(self, text: str, count: int) -> list[int]:
-        """Return the rows of the ``count`` titles that look most like ``text``, best first; the database is asked."""
+        """Return the rows of up to ``count`` titles that look like ``text``, best first; the database is asked."""
         text = readable(text)
         return [one.row for one in nearest_of(text, self._near(text), count)]
 
