@@ -13,6 +13,7 @@ from semrec_faiss.cli.printing import as_size, print_json, print_table, progress
 from semrec_faiss.errors import DamagedIndexError, UsageError
 from semrec_faiss.index.generations.facts import Facts, facts_of
 from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.shards import read_shards
 
 if TYPE_CHECKING:
     from semrec_faiss.cluster.publish.building import BuiltShards
@@ -80,11 +81,9 @@ def build(
 def _check_in_one_piece(index: Path) -> None:
     """Raise UsageError for an index in shards, which would be one in one piece afterwards, and not as it was."""
     from semrec_faiss.index.generations.directory import IndexDirectory
-    from semrec_faiss.index.generations.shards import read_shards
 
-    listed = read_shards(IndexDirectory(index).current())
-    if listed is not None:
-        number = len(listed.shards)
+    number = _count_of_shards(IndexDirectory(index).current())
+    if number is not None:
         raise UsageError(
             f"index {index} is in {number} shards",
             fix=f"--shards {number} --ray auto rebuilds it so; --output OTHER builds one in one piece",
@@ -181,32 +180,39 @@ def rollback(index: Path, to: str | None, as_json: bool) -> None:
         click.echo(f"{index} is at {generation.name}, built {generation.manifest.created}")
 
 
+_BESIDE_SHARDS = " beside shards"  # which may lie on other disks
+
+
+def _count_of_shards(generation: Generation) -> int | None:
+    listed = read_shards(generation)
+    return None if listed is None else len(listed.shards)
+
+
+def _told_of(kept: Generation | DamagedIndexError) -> Facts:
+    if isinstance(kept, Generation):
+        manifest = kept.manifest
+        facts = {"created": manifest.created, "type": manifest.config.index.type, "titles": manifest.count}
+        try:
+            return facts | {"users": manifest.users, "shards": _count_of_shards(kept), "bytes": kept.bytes}
+        except DamagedIndexError as error:
+            kept = error
+    return {"damaged": kept.message}
+
+
 def _show_generations(directory: IndexDirectory, as_json: bool) -> None:
     try:
         current = directory.current().name
     except DamagedIndexError:
         current = None
-    facts = [
-        {
-            "generation": name,
-            "in_use": name == current,
-            "created": found.manifest.created,
-            "type": found.manifest.config.index.type,
-            "titles": found.manifest.count,
-            "users": found.manifest.users,
-            "bytes": found.bytes,
-        }
-        if isinstance(found, Generation)
-        else {"generation": name, "in_use": name == current, "damaged": found.message}
-        for name, found in directory.generations().items()
-    ]
+    found = directory.generations().items()
+    facts = [{"generation": name, "in_use": name == current, **_told_of(kept)} for name, kept in found]
     if as_json:
         print_json({"index": str(directory.path), "generations": facts})
         return
     for fact in facts:
         told = fact.get("damaged") or (
             f"{fact['type']}, {fact['titles']} titles, {fact['users']} users,"
-            f" {as_size(int(str(fact['bytes'])))}, {fact['created']}"
+            f" {as_size(int(str(fact['bytes'])))}{_BESIDE_SHARDS if fact['shards'] else ''}, {fact['created']}"
         )
         click.echo(f"{'*' if fact['in_use'] else ' '} {fact['generation']}  {told}")
 
@@ -220,7 +226,7 @@ def _show(
     if as_json:
         print_json(facts | detail)
         return
-    names = {"bytes": "bytes beside shards"} if facts["shards"] else {}  # which may lie on other disks
+    names = {"bytes": f"bytes{_BESIDE_SHARDS}"} if facts["shards"] else {}
     known = {name: value for name, value in facts.items() if value is not None}
     rows = [[names.get(name, name.replace("_", " ")), _shown(name, value)] for name, value in known.items()]
     rows += [[f"shard {number}", _of_shard(one)] for number, one in enumerate(detail["each_shard"] or ())]

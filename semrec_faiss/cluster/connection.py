@@ -84,8 +84,10 @@ def connect(address: str) -> Any:
         ray._private.worker._worker_logs_enabled = False  # of lost workers it would tell stdout, amidst our JSON
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
+        waited = time.monotonic() - began
+        in_time = f" within {waited:.0f} s" if waited >= 1 else ""
         raise UnavailableError(
-            f"no cluster answers at {address} within {time.monotonic() - began:.0f} s: {said[0]}",
+            f"no cluster answers at {address}{in_time}: {said[0]}",
             fix="start one: `ray start --head` on one machine, `ray start --address HOST:6379` on the others",
         ) from error
     watched(ray)

@@ -103,6 +103,20 @@ def test_info_tells_each_shards_directions_as_it_does_those_of_an_index_in_one_p
     ]
 
 
+def test_the_list_of_generations_says_of_which_bytes_lie_beside_shards(sharded: Path, semrec: Semrec) -> None:
+    """Once the few bytes of the front were told as if they were all; and a list that is damaged hides no generation."""
+    (found,) = semrec("info", sharded, "--all", "--json").document["generations"]
+    assert found["shards"] == 4
+    size = f"{found['bytes'] / 1000:.1f} KB beside shards"
+    told = f"* gen-000001 flat, 60 titles, 0 users, {size}, {found['created']}"
+    assert semrec("info", sharded, "--all").lines == [told]
+    own = semrec("info", sharded / "shards/0", "--all", "--json").document["generations"][0]
+    assert own["shards"] is None
+    (sharded / "gen-000001/shards.json").write_text("{")
+    assert semrec("info", sharded, "--all").out.startswith("* gen-000001  ")
+    assert "shards.json" in semrec("info", sharded, "--all", "--json").document["generations"][0]["damaged"]
+
+
 def test_a_shard_whose_manifest_may_not_be_read_hides_no_other(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where it lies in a folder of another user: once `semrec info` and `/v1/index` told nothing of the rest."""
     read, refused = manifest_module.read_small, sharded / "shards/0"
