@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from semrec_faiss.index.update.writer import IndexWriter as IndexWriter
     from semrec_faiss.measure.choose.pick import Wanted as Wanted
     from semrec_faiss.measure.choose.pick import pick as pick
+    from semrec_faiss.measure.evaluate.document import Evaluation as Evaluation
+    from semrec_faiss.measure.evaluate.document import evaluate_index as evaluate_index
     from semrec_faiss.search.answers.answer import Answer as Answer
     from semrec_faiss.search.answers.batch import Answers as Answers
     from semrec_faiss.search.building import build as build
@@ -45,6 +47,7 @@ __all__ = [
     "DamagedIndexError",
     "DataError",
     "DeviceError",
+    "Evaluation",
     "Filter",
     "IndexWriter",
     "MissingModelError",
@@ -60,6 +63,7 @@ __all__ = [
     "__version__",
     "build",
     "compact_index",
+    "evaluate_index",
     "load_config",
     "pick",
     "update_index",
@@ -69,6 +73,7 @@ _HOME = {
     "Answer": "semrec_faiss.search.answers.answer",
     "Answers": "semrec_faiss.search.answers.batch",
     "Change": "semrec_faiss.index.update.plan",
+    "Evaluation": "semrec_faiss.measure.evaluate.document",
     "Filter": "semrec_faiss.search.filters.filter",
     "IndexWriter": "semrec_faiss.index.update.writer",
     "Recommender": "semrec_faiss.search.recommender",
@@ -88,6 +93,7 @@ _HOME = {
     "Taste": "semrec_faiss.search.profile.taste",
     "Wanted": "semrec_faiss.measure.choose.pick",
     "compact_index": "semrec_faiss.index.update.updating",
+    "evaluate_index": "semrec_faiss.measure.evaluate.document",
     "load_config": "semrec_faiss.config.reading",
     "pick": "semrec_faiss.measure.choose.pick",
     "update_index": "semrec_faiss.index.update.updating",

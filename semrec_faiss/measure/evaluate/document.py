@@ -5,17 +5,24 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from semrec_faiss.arguments import flag_of, mapping_of, number_from, path_of
 from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.documents.results import settle
 from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol, Evaluator, Judged
 from semrec_faiss.measure.evaluate.record import EvaluationDocument, Judgement, Summary
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
+from semrec_faiss.measure.trials.settings import MOST_SEED
 from semrec_faiss.progress import Progress, silent
 
 MOST_PROFILES = 1000
@@ -25,7 +32,7 @@ DEFAULT_PROFILE = Profile()
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate.
+    """What to evaluate. Raises UsageError for what has another type or is out of range.
 
     Attributes:
         index: an index directory; its users need timestamps.
@@ -36,9 +43,14 @@ class Evaluation:
         users: how many users to evaluate at most, drawn at random; baselines learn from all of them anyway.
         seed: of the drawing, the clustering, and the order of what was rated at the same time.
         strict: whether everything since the first title left out goes, what is not liked included.
+
+    Example:
+        >>> from semrec_faiss import Evaluation
+        >>> Evaluation("indexes/demo", changes={"interests": 4}).held_out
+        5
     """
 
-    index: Path
+    index: str | Path
     settings: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     held_out: int = EvaluationProtocol.held_out
@@ -47,6 +59,18 @@ class Evaluation:
     seed: int = EvaluationProtocol.seed
     strict: bool = EvaluationProtocol.strict
 
+    def __post_init__(self) -> None:
+        """Refuse what `semrec evaluate` refuses as an option."""
+        path_of(self.index, "the index")
+        for name, least, most in (("held_out", 1, math.inf), ("users", 1, math.inf), ("seed", 0, MOST_SEED)):
+            value = getattr(self, name)
+            number_from(value, name, least, most)
+            if not isinstance(value, int | np.integer):
+                raise UsageError(f"{name} is {value!r}; a whole number is expected")
+        number_from(self.liked, "liked", -math.inf)
+        flag_of(self.strict, "strict")
+        mapping_of(self.changes, "changes")
+
     @property
     def protocol(self) -> EvaluationProtocol:
         """What is left out, and of whom."""
@@ -54,7 +78,7 @@ class Evaluation:
 
 
 def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationDocument:
-    """Evaluate an index.
+    """Evaluate an index, as `semrec evaluate` does: ``as_json()`` of what is returned is the document that it writes.
 
     ``methods`` holds recommender, recommender_as_given where its profile was changed, most_popular, liked_together and
     by_chance; each has at_10 and at_100 with the mean and the confidence interval (bootstrap over users) of hit_rate,
@@ -65,9 +89,20 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationD
     Raises:
         NotFoundError: there is no index, or it has no users.
         UsageError: the index does not know what users rated and when, or a setting cannot be.
+        ConfigError: the profile has no such setting, or not that value.
+
+    Example:
+        >>> from semrec_faiss import Evaluation, evaluate_index
+        >>> found = evaluate_index(Evaluation("indexes/demo", users=20))
+        >>> found.protocol.users_evaluated, list(found.methods)
+        (20, ['recommender', 'most_popular', 'liked_together', 'by_chance'])
+        >>> found.methods["recommender"].at(10).ndcg.mean > found.methods["most_popular"].at(10).ndcg.mean
+        True
     """
-    evaluator = Evaluator(plan.index, plan.settings, plan.protocol)
-    profile = evaluator.given.model_copy(update=dict(plan.changes))
+    evaluator = Evaluator(Path(plan.index), plan.settings, plan.protocol)
+    profile = evaluator.given
+    if plan.changes:
+        profile = config_from_dict({"profile": profile.model_dump() | dict(plan.changes)}).profile or profile
     if profile.weights == "liked":
         profile = profile.model_copy(update={"liked": plan.liked})
     judged = evaluator.judge(profile, evaluator.given, progress)

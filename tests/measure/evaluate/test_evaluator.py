@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from conftest import Ended, Semrec
 from numpy.typing import NDArray
 
+import semrec_faiss
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
+from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.measure.evaluate import document as evaluation_document
@@ -185,6 +188,46 @@ def test_a_whole_run_is_what_brute_force_gives(
     difference = document["differences"]["most_popular"]["recall_at_10"]["mean"]
     popular = document["methods"]["most_popular"]["at_10"]["recall"]["mean"]
     assert difference == pytest.approx(ours["recall"]["mean"] - popular, abs=2e-6)
+
+
+def test_python_gets_what_the_command_writes(
+    index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], semrec: Semrec, tmp_path: Path
+) -> None:
+    options = ("--hold-out", "2", "--liked", "3.5", "--users", "9", "--seed", "3", "--lenient", "--interests", "3")
+    assert semrec("evaluate", index[0], *options, "--out", tmp_path / "found.json").code == 0
+    written = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    asked = semrec_faiss.Evaluation(
+        str(index[0]), held_out=2, liked=3.5, users=9, seed=3, strict=False, changes={"interests": 3}
+    )
+    found = semrec_faiss.evaluate_index(asked).as_json()
+    assert found.pop("environment").keys() == written.pop("environment").keys()
+    assert found == written
+    assert written["protocol"]["users_evaluated"] == 9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"index": 5}, "the index is 5 (int); a path is expected"),
+        ({"held_out": 0}, "held_out is 0; it must be at least 1"),
+        ({"users": 2.5}, "users is 2.5; a whole number is expected"),
+        ({"seed": -1}, "seed is -1; it must be from 0 to 2.14748e+09"),
+        ({"liked": "4"}, "liked is '4' (str); a number is expected"),
+        ({"strict": 1}, "strict is 1 (int); True or False is expected"),
+        ({"changes": [3]}, "changes is [3] (list); a mapping is expected"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_at_once(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Evaluation(**({"index": "indexes/demo"} | wrong))
+
+
+@pytest.mark.parametrize(("changes", "said"), [({"interest": 3}, "interests"), ({"interests": 0}, "interests")])
+def test_a_setting_that_no_profile_has_is_refused(
+    index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        evaluate_index(Evaluation(index[0], changes=changes))
 
 
 @pytest.mark.slow
