@@ -55,13 +55,12 @@ def build(
 
     The index that stood there stays in use until the new one is whole, and can be restored with `semrec rollback`.
     """
-    from semrec_faiss.config.reading import load_config
     from semrec_faiss.index.build.run import build_index
-    from semrec_faiss.index.saved.saved_index import config_of_index
+    from semrec_faiss.index.saved.saved_index import config_at
 
     if replicas != 1 and shards is None:
         raise UsageError("--replicas goes with --shards", fix="--shards auto --ray auto")
-    loaded = config_of_index(config, settings) if config and config.is_dir() else load_config(config, settings)
+    loaded = config_at(config, settings)
     if config and config.is_dir() and shards is None and output is None:
         _check_in_one_piece(config)
     loaded = loaded if dataset is None else loaded.of(dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ def load_config(path: str | PathLike[str] | None, overrides: str | Iterable[str]
         >>> config.index.type, config.index.search.nprobe
         ('ivf_flat', 32)
     """
-    source = YamlSource({}) if path is None else YamlSource.read(path_of(path, "the config"))
+    source = YamlSource({}) if path is None else YamlSource.read(path_of(path, "the config"), ("index",))
     return _validate(source, names_of(overrides, "overrides"))
 
 
@@ -65,15 +65,20 @@ def _write_out(source: YamlSource) -> None:
             source.values[section] = {key: source.values[section]}
 
 
-def read_source(path: str | Path | None, overrides: Sequence[str] = ()) -> YamlSource:
-    """Read a YAML file of settings and apply overrides such as ``repeats=5``; None starts from nothing.
+def read_source(path: str | Path | None, overrides: Sequence[str] = (), marks: Collection[str] = ()) -> YamlSource:
+    """Read a YAML file of settings and apply overrides such as ``repeats=5``.
+
+    Args:
+        path: the file, or the name of one that semrec ships; None starts from nothing.
+        overrides: ``KEY=VALUE`` each.
+        marks: keys of which a file of this kind has one.
 
     Raises:
         NotFoundError: there is no such file.
         ConfigError: it is no YAML.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    source = YamlSource({}) if path is None else YamlSource.read(Path(path))
+    source = YamlSource({}) if path is None else YamlSource.read(Path(path), marks)
     for assignment in overrides:
         source.override(assignment)
     return source

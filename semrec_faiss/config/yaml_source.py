@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ class YamlSource:
         self._overridden: set[KeyPath] = set()
 
     @classmethod
-    def read(cls, path: Path) -> YamlSource:
-        """Read a YAML file whose top level is a mapping; see `find_config` for what ``path`` may be.
+    def read(cls, path: Path, marks: Collection[str] = ()) -> YamlSource:
+        """Read a YAML file whose top level is a mapping; see `find_config` for what ``path`` and ``marks`` may be.
 
         Raises:
             NotFoundError: there is no such file, and none of that name is shipped.
             ConfigError: it is not YAML, not a mapping, or gives a key twice.
         """
-        path = find_config(path)
+        path = find_config(path, marks)
         try:
             values, lines = _parsed(read_small(path).decode("utf-8-sig"), path)
         except ConfigError:

@@ -26,7 +26,7 @@ def load_sweep_file(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[
         ConfigError: it has mistakes, or keys of both kinds; all are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    source = read_source(path, overrides)
+    source = read_source(path, overrides, ("grid", KIND))
     if not _evaluates(source):
         return validated(Sweep, source), source
     others = [key for key in source.values if key in set(Sweep.model_fields) - set(EvaluationSweep.model_fields)]

@@ -116,7 +116,7 @@ def read_settings(path: Path | None, flags: Mapping[str, Any], overrides: Sequen
         ConfigError: mistakes; all of them are listed, with file and line.
         UsageError: no index is named, or an override is not of the form KEY=VALUE.
     """
-    source = read_source(path, overrides)
+    source = read_source(path, overrides, ("limits",))
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     limits = {name: given.pop(name) for name in Limits.model_fields if name in given}
     own = source.values.get("limits")

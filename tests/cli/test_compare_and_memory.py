@@ -224,6 +224,17 @@ def test_memory_tells_what_it_takes_from_the_data_when_one_size_is_given(repo: P
     assert all("note:" not in semrec(*asked, *sizes).err for sizes in ((), ("--titles", "9", "--dim", "64")))
 
 
+def test_memory_takes_an_index_as_build_does(repo: Path, tmp_path: Path, semrec: Semrec) -> None:
+    demo = ("--dataset", str(repo / "data" / "demo"))
+    built = semrec("build", "hnsw", *demo, "--output", tmp_path / "index", "--set", "index.build.M=8")
+    assert built.code == 0, built.err
+    of_index = semrec("memory", tmp_path / "index", "--json").document
+    of_config = semrec("memory", "hnsw", *demo, "--set", "index.build.M=8", "--json").document
+    assert of_index["prediction"] == of_config["prediction"] and of_index["titles"] == 1519
+    nothing = semrec("memory", tmp_path)
+    assert (nothing.code, f"{tmp_path} is not an index directory" in nothing.err) == (4, True)
+
+
 def test_memory_without_a_config_predicts_the_default_index(repo: Path, semrec: Semrec) -> None:
     """As build takes none; it was told that CONFIG is missing."""
     sizes = ("--titles", "1000", "--dim", "64", "--json")

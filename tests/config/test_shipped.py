@@ -14,8 +14,9 @@ from semrec_faiss.config.reading import load_config
 from semrec_faiss.config.schema import Config
 from semrec_faiss.config.shipped import find_config
 from semrec_faiss.errors import ConfigError, NotFoundError
-from semrec_faiss.measure.guide.config import CompareSettings, load_settings
+from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
 from semrec_faiss.measure.sweep_file import load_sweep_file
+from semrec_faiss.serve.settings import read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +40,26 @@ def test_a_file_of_that_name_comes_first(elsewhere: Path) -> None:
 def test_another_name_is_told_with_the_names_there_are(name: str, repo: Path) -> None:
     with pytest.raises(NotFoundError, match="does not exist") as caught:
         load_config(name)
-    assert caught.value.candidates == tuple(sorted(path.stem for path in (repo / "configs").glob("*.yaml")))
-    assert "flat, fused, hnsw" in str(caught.value.fix)
+    types = ("flat", "fused", "hnsw", "ivf_flat", "ivf_pq", "ivf_sq", "learned")
+    assert caught.value.candidates == types
+    assert str(caught.value.fix).endswith(f"the name of a config that semrec ships: {', '.join(types)}")
+    loaded = [load_config(config).index.type for config in types]
+    assert loaded == ["flat", "fused", "hnsw", "ivf_flat", "ivf_pq", "ivf_sq", "flat"]
+
+
+def test_only_files_of_the_kind_that_is_wanted_are_named() -> None:
+    """Once costs and sweeps were offered to build and to memory, which refuse them."""
+    for read, names in (
+        (load_sweep_file, "sweep-demo, sweep-evaluate, sweep-gpu"),
+        (partial(load_settings, CompareSettings), "compare"),
+        (partial(load_settings, Prices), "costs"),
+    ):
+        with pytest.raises(NotFoundError) as caught:
+            read(Path("nothing"))
+        assert caught.value.fix == f"give a file, or the name of a config that semrec ships: {names}"
+    with pytest.raises(NotFoundError) as caught:
+        read_settings(Path("nothing"), {"index": "here"})
+    assert (caught.value.fix, caught.value.candidates) == ("give a file", ())
 
 
 def test_a_folder_is_not_told_to_be_missing(tmp_path: Path) -> None:

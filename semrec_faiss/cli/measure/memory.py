@@ -63,15 +63,16 @@ def memory(
 ) -> int:
     """Predict the memory that the index of CONFIG takes, part by part, and the largest catalogue that fits.
 
-    Without CONFIG every key has its default. Nothing is built, unless --measure checks the prediction: in a process of
-    its own, by the resident set on a CPU and by the driver's count on a GPU. The dataset's users, whom type fused takes
-    to a GPU too, are told only where the titles are the dataset's: without --titles and --dim.
+    CONFIG may be an index directory, too; without one every key has its default. Nothing is built, unless --measure
+    checks the prediction: in a process of its own, by the resident set on a CPU and by the driver's count on a GPU. The
+    dataset's users, whom type fused takes to a GPU too, are told only where the titles are the dataset's: without
+    --titles and --dim.
     """
-    from semrec_faiss.config.reading import load_config
+    from semrec_faiss.index.saved.saved_index import config_at
     from semrec_faiss.measure.memory.plan import MemoryPlan
     from semrec_faiss.measure.memory.run import memory_report
 
-    loaded = load_config(config, settings)
+    loaded = config_at(config, settings)
     if dataset is not None:
         loaded = loaded.of(dataset)
     limit = None if limit_gb is None else round(limit_gb * 1e9)

@@ -11,7 +11,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
-from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config, known_keys
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
@@ -239,14 +239,21 @@ class SavedIndex:
         return SavedUsers(self.generation, self.segments) if self.generation.manifest.users else None
 
 
-def config_of_index(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config that an index was built with, to build it again in its place, anything overridden.
+def config_at(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Return the config in a file, or that which an index was built with, to build it again in its place.
+
+    Args:
+        path: the file, the name of a config that semrec ships, or an index directory; None takes every key's default.
+        overrides: each ``KEY.KEY=VALUE``, the value as YAML.
 
     Raises:
-        NotFoundError: there is no index at ``path``.
-        DamagedIndexError: its manifest is not as it was written.
+        NotFoundError: there is none of these.
+        DamagedIndexError: an index's manifest is not as it was written.
         ConfigError: a setting is unknown or out of range.
+        UsageError: an override is not of the form KEY=VALUE.
     """
+    if path is None or not path.is_dir():
+        return load_config(path, overrides)
     config = IndexDirectory(path).current().manifest.config
     return config_from_dict(config.model_dump(mode="json") | {"output": str(path)}, overrides)
 

@@ -140,6 +140,9 @@ class Prices(Settings):
         return name
 
 
+_MARKS = {"personalization", "monthly_queries"}
+"""A key of either kind of settings that no other file has."""
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -156,4 +159,4 @@ def load_settings(kind: type[AnySettings], path: Path | None, overrides: Sequenc
         ConfigError: it has mistakes; all of them are listed, with file and line.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    return validated(kind, read_source(path, overrides))
+    return validated(kind, read_source(path, overrides, _MARKS & kind.model_fields.keys()))
