@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, set_option
-from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars
+from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import DamagedIndexError, UsageError
 from semrec_faiss.index.generations.facts import Facts, facts_of
 from semrec_faiss.index.generations.generation import Generation
@@ -169,10 +170,21 @@ def _verified_facts(generation: Generation, files: int, size: int, known_answers
 @click.option("--to", metavar="NAME", help="A generation that `semrec info --all` lists; it may be a later one.")
 @json_option
 def rollback(index: Path, to: str | None, as_json: bool) -> None:
-    """Return INDEX to its previous generation, or to another that it keeps, after checking that it is whole."""
+    """Return INDEX to its previous generation, or to another that it keeps, after checking that it is whole.
+
+    Where only what users have seen was appended since INDEX was built or updated, that is taken back alone; the
+    generation before the update is kept besides, and --to returns to it.
+    """
     from semrec_faiss.index.generations.directory import IndexDirectory
 
-    generation = IndexDirectory(index).rollback(to)
+    directory, before_change = IndexDirectory(index), None
+    with suppress(DamagedIndexError):
+        before_change = directory.current().manifest.before_change
+    generation = directory.rollback(to)
+    if before_change is not None and generation.ref == before_change:
+        say("note: what users have seen that was appended since is not in it: append it again")
+    elif before_change is not None and to is None:
+        say(f"note: before its titles and users were changed last: {directory.command_to(before_change)}")
     if as_json:
         print_json({"generation": generation.name, "created": generation.manifest.created})
     else:

@@ -276,6 +276,7 @@ def _compacted(
             "semrec_version": __version__,
             "files": new.files,
             "previous": new.previous,
+            "before_change": manifest.before_change if before else manifest.last_before_change,
             "segments": None,
         }
         return directory.publish(new, manifest.model_copy(update=later))

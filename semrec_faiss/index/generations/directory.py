@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,10 @@ class IndexDirectory:
             return None
 
     def publish(self, new: NewGeneration, manifest: Manifest) -> Generation:
-        """Make a written generation the one in use; it, its predecessor and what was last rolled back are kept."""
+        """Make a written generation the one in use.
+
+        Kept are it, its predecessor, the one before titles or users were changed last, and what was last rolled back.
+        """
         ref = new.finish(manifest)
         place = self.path / new.name
         new.folder.rename(place)
@@ -187,12 +191,12 @@ class IndexDirectory:
             if self._usable_ref() != ref:
                 shutil.rmtree(place, ignore_errors=True)
             raise
-        self._remove_all_but(new.name, new.previous)
+        self._remove_all_but(new.name, new.previous, manifest.before_change)
         return Generation(self.path, ref)
 
-    def _remove_all_but(self, name: str, previous: GenerationRef | None) -> None:
+    def _remove_all_but(self, name: str, previous: GenerationRef | None, before_change: GenerationRef | None) -> None:
         """Drop old generations; what is newer than the predecessor was rolled back, and the latest of it stays."""
-        kept, names = {name}, self._generation_names()
+        kept, names = {name, *([] if before_change is None else [before_change.name])}, self._generation_names()
         if previous is not None:
             newer = names[names.index(previous.name) + 1 : names.index(name)]
             rolled_back = [other for other in newer if isinstance(self._opened(other), Generation)]
@@ -266,15 +270,22 @@ class IndexDirectory:
     def _previous_ref(self) -> GenerationRef:
         """Name the generation before the one in use, or, where that cannot be read, the one before the newest."""
         try:
-            previous = self.current().manifest.previous
+            manifest = self.current().manifest
         except DamagedIndexError:
             return self._ref_before_newest()
+        previous, before_change = manifest.previous, manifest.before_change
         if previous is None or not (self.path / previous.name).is_dir():
+            fix = f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists"
+            if before_change is not None and (self.path / before_change.name).is_dir():
+                fix = f"before its titles and users were changed last: {self.command_to(before_change)}"
             raise NotFoundError(
-                f"{self.path} has no generation before {self.current_ref().name} to roll back to",
-                fix=f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists",
+                f"{self.path} has no generation before {self.current_ref().name} to roll back to", fix=fix
             )
         return previous
+
+    def command_to(self, ref: GenerationRef) -> str:
+        """Spell the command that returns to a generation."""
+        return shlex.join(["semrec", "rollback", str(self.path), "--to", ref.name])
 
     def _ref_before_newest(self) -> GenerationRef:
         names = self._generation_names()

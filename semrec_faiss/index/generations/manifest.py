@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 """More than any manifest has."""
 
 
-_LATER_FIELDS = ("embedding", "segments", "ignored_history", "screening")
+_LATER_FIELDS = ("embedding", "segments", "ignored_history", "screening", "before_change")
 
 
 class _Record(BaseModel):
@@ -115,7 +115,8 @@ class Manifest(_Record):
     out of the file then, so that versions that do not know of them read the index as before. ``count`` and ``users``
     are what is there now; the known answers are those of the last build. ``ignored_history`` counts rows
     of what users have seen that named titles or users that it was built without. ``screening`` is None where searches
-    compare every title.
+    compare every title. ``before_change`` is the generation before titles or users were built or changed last, where
+    ``previous`` came after that: what users have seen was appended, or it was built anew as it is.
     """
 
     format: int
@@ -134,6 +135,12 @@ class Manifest(_Record):
     segments: Segments | None = None
     ignored_history: int | None = None
     screening: Screening | None = None
+    before_change: GenerationRef | None = None
+
+    @property
+    def last_before_change(self) -> GenerationRef | None:
+        """The generation before titles or users were built or changed last."""
+        return self.before_change or self.previous
 
     @property
     def base_count(self) -> int:

@@ -62,6 +62,7 @@ def compacted(
             "files": new.files,
             "known_answers": known,
             "previous": new.previous,
+            "before_change": manifest.before_change if before else manifest.last_before_change,
             "segments": None,
             "config": config.model_copy(update={"index": index}),
             "screening": screening,

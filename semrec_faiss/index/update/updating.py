@@ -269,6 +269,7 @@ def _with_profiles(
 def manifest_after(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, parts: list[Segment]) -> Manifest:
     """Return the manifest of a generation that ``parts`` bring ``plan`` to."""
     manifest = saved.generation.manifest
+    is_appended = plan.titles.is_empty and plan.users.is_empty
     about = manifest.segments or Segments(
         base_titles=manifest.count, base_users=manifest.users, parts=(), fields=plan.fields
     )
@@ -281,6 +282,7 @@ def manifest_after(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, part
             "users": manifest.users + plan.users.new - len(plan.users.removed),
             "files": new.files,
             "previous": new.previous,
+            "before_change": manifest.last_before_change if is_appended else None,
             "segments": about.model_copy(update={"parts": (*about.parts, *parts), "fields": plan.fields}),
         }
     )

@@ -4,13 +4,13 @@ run by test_soak.py for 20,000 operations, and by hand for as many as one likes:
     python tests/index/update/soak.py FOLDER OPERATIONS SEED
 
 An operation is a title put or removed, a user put, a row of what was seen, a compaction or a rollback; about a hundred
-go into one publication. Each is made by a fork that, one time in two, kills itself before its n-th change to the disk:
-a file opened for writing, a link, a rename, a removal or a sync; n goes through all of them. Afterwards the index must
-be what it was or what the publication makes of it, as a model of dicts and numpy has it: no title lost, none back from
-the dead, none twice, and the best titles of three queries those of brute force. The reader follows the index and asks
-the same queries; whatever it was answered must be what the model says of the generation that answered. Prints one JSON
-object. Ctrl-C ends it after the publication at hand, and what was done is told. Several at a time, each with a folder
-and a seed of its own, share the cores. On /dev/shm the disk costs nothing.
+go into one publication, some of which are rows alone. Each is made by a fork that, one time in two, kills itself before
+its n-th change to the disk: a file opened for writing, a link, a rename, a removal or a sync; n goes through all of
+them. Afterwards the index must be what it was or what the publication makes of it, as a model of dicts and numpy has
+it: no title lost, none back from the dead, none twice, and the best titles of three queries those of brute force. The
+reader follows the index and asks the same queries; whatever it was answered must be what the model says of the
+generation that answered. Prints one JSON object. Ctrl-C ends it after the publication at hand, and what was done is
+told. Several at a time, each with a folder and a seed of its own, share the cores. On /dev/shm the disk costs nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import duckdb  # noqa: F401 - so that a fork need not import it
 import faiss
 import numpy as np
 import pyarrow.parquet  # noqa: F401
-from living_worlds import DIM, Draws, Model, begun, write_folder
+from living_worlds import DIM, Draws, Model, begun, write_folder, write_seen
 
 from semrec_faiss import Recommender
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -219,6 +219,13 @@ def drawn(draws: Draws, model: Model, index: Path, folder: Path) -> tuple[str, i
     if draws.random.random() < 0.05:
         return "compact", 1, lambda: compact_index(index), after
     here = list(model.titles)
+    if draws.random.random() < 0.1:
+        rows = draws.rows(list(model.users), here, 40)
+        write_seen(folder.with_suffix(".parquet"), rows)
+        after.see(rows)
+        after.seen = list({row[:2]: row for row in after.seen}.values())
+        change = Change(seen=folder.with_suffix(".parquet"))
+        return "append", len(rows), lambda: update_index(index, change, compact_at=None), after
     many = max(1, 20 + (TITLES - len(here)) // 5)
     many, absent = int(draws.random.integers(many, many + 4)), draws.absent(model)
     back = [] if draws.made < 2 * TITLES else absent[:: max(1, len(absent) // many)]
@@ -255,6 +262,8 @@ def publications(
         assert was_killed or state == new, f"{name}: it ended and is not there"
         is_done = state == new and new != old
         manifest = IndexDirectory(index).current().manifest
+        if manifest.before_change is not None:  # whatever was killed, what was appended leaves the way back
+            Generation(index, manifest.before_change).check_all()
         # Where an update has compacted, too, the generation before holds the same.
         before = model if is_done and name == "update" and manifest.segments is not None else None
         model = after if is_done else model

@@ -38,7 +38,7 @@ def test_20_000_operations_some_killed_lose_nothing_and_readers_are_answered_rig
     killed = told["killed_before"]
     assert {"fsync", "os.rename", "os.link", "open"} <= killed.keys()
     assert sum(killed.values()) >= 50
-    for name in ("update", "compact", "rollback"):
+    for name in ("update", "append", "compact", "rollback"):
         assert told.get(f"{name} ended", 0) + told.get(f"{name} killed", 0) >= 3
     assert told["update ended"] >= 10
     assert told["reader_generations"] >= 20, "it goes on until so many were seen"

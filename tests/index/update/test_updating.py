@@ -351,6 +351,66 @@ def test_a_title_that_comes_back_has_its_history(compacting: int, tmp_path: Path
     verify(index)
 
 
+def seen_one_by_one(index: Path, model: Model, file: Path, count: int) -> None:
+    """Append what one user has seen, one row after the other, none of which is known."""
+    known = {row[:2] for row in model.seen}
+    since = [("u1", title, 4.0, 9) for title in model.titles if ("u1", title) not in known]
+    for row in since[:count]:
+        write_seen(file, [row])
+        assert update_index(index, Change(seen=file), compact_at=None).seen == 1
+
+
+def kept(index: Path) -> list[str]:
+    return sorted(path.name for path in index.glob("gen-*"))
+
+
+def test_a_change_can_be_taken_back_whatever_users_have_seen_since(tmp_path: Path, semrec: Semrec) -> None:
+    model, draws = begun(5)
+    index = model.build(tmp_path / "first", FLAT)
+    before = everything(Recommender.open(index), model, draws)
+    update_index(index, Change(remove_titles=list(model.titles)[:20]), compact_at=None)
+    left = Model(dict(list(model.titles.items())[20:]), model.users, model.seen)
+    seen_one_by_one(index, left, tmp_path / "since.parquet", 3)
+    assert kept(index) == ["gen-000001", "gen-000004", "gen-000005"]
+    wrong = semrec("rollback", index)
+    assert wrong.out.startswith(f"{index} is at gen-000004")
+    assert f"before its titles and users were changed last: semrec rollback {index} --to gen-000001" in wrong.err
+    stuck = semrec("rollback", index)
+    assert (stuck.code, f"semrec rollback {index} --to gen-000001" in stuck.err) == (4, True)
+    right = semrec("rollback", index, "--to", "gen-000001")
+    assert (right.code, right.out.startswith(f"{index} is at gen-000001")) == (0, True)
+    assert "what users have seen that was appended since is not in it" in right.err
+    assert everything(Recommender.open(index), model, draws) == before
+    again = semrec("append-seen", index, tmp_path / "since.parquet")
+    assert "seen: 1 added" in again.out
+    assert kept(index) == ["gen-000001", "gen-000005", "gen-000006"]
+
+
+def test_what_is_appended_to_a_build_leaves_the_build_before_it(tmp_path: Path, semrec: Semrec) -> None:
+    model, _ = begun(5)
+    index = model.build(tmp_path / "first", FLAT)
+    model.build(tmp_path / "first", FLAT)
+    seen_one_by_one(index, model, tmp_path / "since.parquet", 40)  # the 33rd finds so many segments that it is rebuilt
+    assert kept(index)[0] == "gen-000001"
+    assert len(kept(index)) == 3
+    update_index(index, Change(remove_titles=["m00000"]), compact_at=None)
+    assert len(kept(index)) == 2
+    assert semrec("rollback", index).err == ""
+
+
+def test_a_compaction_leaves_the_way_back_of_the_change_before_it(tmp_path: Path, semrec: Semrec) -> None:
+    model, _ = begun(5)
+    index = model.build(tmp_path / "first", FLAT)
+    update_index(index, Change(remove_titles=["m00000"]), compact_at=None)
+    compact_index(index)
+    assert kept(index) == ["gen-000001", "gen-000002", "gen-000003"]
+    assert f"semrec rollback {index} --to gen-000001" in semrec("rollback", index).err
+    assert semrec("rollback", index, "--to", "gen-000001").code == 0
+    assert Recommender.open(index).index.count == 60
+    update_index(index, Change(remove_titles=["m00000"]), compact_at=0)  # which compacts by itself
+    assert IndexDirectory(index).rollback().manifest.count == 60
+
+
 def draws_of_later(draws: Draws) -> tuple[dict[str, Any], Any]:
     return {"title": "Later", "year": 1999}, draws.vectors[3]
 
