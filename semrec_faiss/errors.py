@@ -12,6 +12,7 @@ class SemrecError(Exception):
     Attributes:
         message: what is wrong, with the value and the limit.
         fix: what to do about it, as a command where there is one; None when the message says it already.
+        candidates: the nearest names that do exist, best first, where a name was not known; may be empty.
         exit_code: the exit code of ``semrec`` for this kind of error.
 
     Example:
@@ -25,10 +26,11 @@ class SemrecError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, fix: str | None = None) -> None:
+    def __init__(self, message: str, *, fix: str | None = None, candidates: tuple[str, ...] = ()) -> None:
         super().__init__(message if fix is None else f"{message}\n{fix}")
         self.message = message
         self.fix = fix
+        self.candidates = candidates
 
 
 class UsageError(SemrecError):
@@ -80,7 +82,6 @@ class NotFoundError(SemrecError):
     """A title, user, file or index that does not exist.
 
     Attributes:
-        candidates: the nearest names that do exist, best first; may be empty.
         media_ids: of the titles that ``candidates`` names, where these are titles; else empty.
 
     Example:
@@ -102,8 +103,7 @@ class NotFoundError(SemrecError):
         candidates: tuple[str, ...] = (),
         media_ids: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(message, fix=fix)
-        self.candidates = candidates
+        super().__init__(message, fix=fix, candidates=candidates)
         self.media_ids = media_ids
 
 

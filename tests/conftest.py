@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,7 +245,8 @@ def semrec(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         words = [str(argument) for argument in arguments]
         with monkeypatch.context() as there:
             there.chdir(cwd or Path.cwd())
-            code = exit_code_of(lambda: cli.main(args=words, prog_name="semrec", standalone_mode=False), debug=False)
+            command = partial(cli.main, args=words, prog_name="semrec", standalone_mode=False)
+            code = exit_code_of(command, debug=False, as_json="--json" in words)
         ended = Ended(code, *capfd.readouterr())
         assert "Traceback" not in ended.err
         return ended

@@ -13,13 +13,14 @@ import traceback
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from semrec_faiss.errors import DeviceError, SemrecError, StorageError, UsageError
+from semrec_faiss.cli.printing import print_json
+from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.storage import too_many_open
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -57,8 +58,14 @@ def _plainer(character: str) -> str:
     return kept or ("" if unicodedata.combining(character) else "?")
 
 
-def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
-    """Run a command and turn whatever it raises into a message on stderr and an exit code."""
+def exit_code_of(work: Callable[[], object], *, debug: bool, as_json: bool = False) -> int:
+    """Run a command and turn whatever it raises into a message on stderr and an exit code.
+
+    Args:
+        work: the command.
+        debug: show where an error was raised.
+        as_json: tell an error on stdout, too, as one JSON document.
+    """
     try:
         with _shown_warnings(), _ended_cleanly_when_terminated():
             result = work()
@@ -74,7 +81,9 @@ def exit_code_of(work: Callable[[], object], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _explain(error)
+        with suppress(BrokenPipeError):
+            return _explain(error, as_json)
+        return end_of_pipe()
     return result if isinstance(result, int) else 0
 
 
@@ -126,22 +135,34 @@ def _shown_warnings() -> Iterator[None]:
         warnings.showwarning = before
 
 
-def _explain(error: Exception) -> int:
-    """Show an error to a person and return its exit code."""
+def _explain(error: Exception, as_json: bool) -> int:
+    """Show an error to a person, and to a program that asks for JSON, and return its exit code."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
         error.show()
-        return error.exit_code
-    ours = _as_ours(error)
-    if ours is not None:
-        _say_error(ours.message, ours.fix)
-        return ours.exit_code
-    _say_error(
+        told: SemrecError = UsageError(error.format_message())
+        told.exit_code = error.exit_code
+    else:
+        told = _as_ours(error) or _mistake(error)
+        _say_error(told.message, told.fix)
+    if as_json:
+        print_json(_document(told))
+    return told.exit_code
+
+
+def _mistake(error: Exception) -> SemrecError:
+    return SemrecError(
         f"{type(error).__name__}: {error}",
-        "this is a mistake in semrec; run it again with --debug and report what it shows",
+        fix="this is a mistake in semrec; run it again with --debug and report what it shows",
     )
-    return 1
+
+
+def _document(error: SemrecError) -> dict[str, Any]:
+    """Return what a service's problem document says of an error, with the exit code in the place of the status."""
+    media_ids = error.media_ids if isinstance(error, NotFoundError) else ()
+    told = {"detail": error.message, "fix": error.fix, "candidates": error.candidates, "media_ids": media_ids}
+    return {"exit_code": error.exit_code} | {name: value for name, value in told.items() if value}
 
 
 def _as_ours(error: Exception) -> SemrecError | None:

@@ -12,9 +12,9 @@ import click
 from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import DamagedIndexError, UsageError
-from semrec_faiss.index.generations.facts import Facts, facts_of
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.shards import read_shards
+from semrec_faiss.index.saved.facts import Facts, facts_of
 
 if TYPE_CHECKING:
     from semrec_faiss.cluster.publish.building import BuiltShards
@@ -241,6 +241,8 @@ def _show(
     known = {name: value for name, value in facts.items() if value is not None}
     rows = [[names.get(name, name.replace("_", " ")), _shown(name, value)] for name, value in known.items()]
     rows += [[f"shard {number}", _of_shard(one)] for number, one in enumerate(detail["each_shard"] or ())]
+    if detail["fields"]:
+        rows.append(["fields", ", ".join(detail["fields"])])
     rows += [["settings", _settings(manifest.config.index.model_dump(mode="json"))], ["faiss", manifest.faiss_version]]
     if manifest.embedding is not None:
         rows.append(["text model", manifest.embedding.model])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
 
 import click
@@ -101,6 +102,8 @@ def run() -> None:
     open_closed_streams()
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    code = exit_code_of(lambda: cli.main(args=arguments, prog_name="semrec", standalone_mode=False), debug=debug)
+    as_json = "--json" in arguments
+    command = partial(cli.main, args=arguments, prog_name="semrec", standalone_mode=False)
+    code = exit_code_of(command, debug=debug, as_json=as_json)
     end_at_once_if_interrupted(code)
     sys.exit(code)

@@ -19,8 +19,8 @@ from semrec_faiss.index.build.run import build_front, build_index
 from semrec_faiss.index.build.source import TitleRange
 from semrec_faiss.index.generations import manifest as manifest_module
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
+from semrec_faiss.index.saved.facts import facts_of
 
 
 @pytest.fixture
@@ -94,6 +94,10 @@ def test_info_tells_each_shards_directions_as_it_does_those_of_an_index_in_one_p
         {"titles": 15, "nodes": ["10.0.0.7"]},
     ]
     assert own["each_shard"] is None
+    fields = {"media_id": "VARCHAR", "title": "VARCHAR"}
+    assert document["fields"] == own["fields"] and fields.items() <= document["fields"].items()
+    told = semrec("info", sharded).lines
+    assert f"fields {', '.join(document['fields'])}" in told
     told = [line.split(maxsplit=2) for line in semrec("info", sharded).lines if line.startswith("shard ")]
     assert told == [
         ["shard", "0", f"15 titles: {own['screening']}"],

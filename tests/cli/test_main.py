@@ -149,11 +149,16 @@ def test_debug_shows_the_traceback(tmp_path: Path, place: str) -> None:
     assert "Traceback" in result.stderr
 
 
-def test_an_error_of_ours_is_exit_code_1_and_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ours_is_exit_code_1_and_asks_for_a_report(capfd: pytest.CaptureFixture[str]) -> None:
     def broken() -> None:
         raise ZeroDivisionError("division by zero")
 
     assert exit_code_of(broken, debug=False) == 1
+    capfd.readouterr()
+    assert exit_code_of(broken, debug=False, as_json=True) == 1
+    document = json.loads(capfd.readouterr().out)
+    assert (document["exit_code"], document["detail"]) == (1, "ZeroDivisionError: division by zero")
+    assert document["fix"].startswith("this is a mistake in semrec")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,30 @@ def test_the_json_is_that_of_the_command_line_word_for_word(
 
 
 @pytest.mark.parametrize(
+    ("route", "question", "command", "code"),
+    [
+        ("similar", {"title": "Filn 12"}, ("similar", "Filn 12"), 4),
+        ("similar", {"title": "n00012"}, ("similar", "n00012"), 4),
+        ("similar", {"title": "zzzzqqqxw"}, ("similar", "zzzzqqqxw"), 4),
+        ("recommend", {"user": "user_0031"}, ("recommend", "--user", "user_0031"), 4),
+        ("similar", {"title": "m00001", "genres": ["Drmaa"]}, ("similar", "m00001", "--genre", "Drmaa"), 2),
+    ],
+)
+def test_an_errors_json_is_that_of_the_command_line(
+    route: str, question: Any, command: tuple[str, ...], code: int, asker: Any, index: Path, semrec: Semrec
+) -> None:
+    """On stdout, beside the message on stderr, which is as it is without --json."""
+    problem = asker.post(f"/v1/{route}", question).json()
+    ended = semrec(command[0], index, *command[1:], "--json")
+    document = json.loads(ended.out)
+    assert document.pop("exit_code") == ended.code == code
+    shared = {name: problem[name] for name in ("detail", "fix", "candidates", "media_ids") if name in problem}
+    assert document == shared and list(document) == list(shared)
+    plainly = semrec(command[0], index, *command[1:])
+    assert (plainly.out, plainly.err, plainly.code) == ("", ended.err, code)
+
+
+@pytest.mark.parametrize(
     ("route", "asked"),
     [
         ("similar", {"title": "m00003"}),
@@ -236,6 +260,13 @@ def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int,
     assert (problem["status"], problem["request_id"], reply.headers["x-request-id"]) == (status, "mine-1", "mine-1")
     assert "Traceback" not in reply.text
     assert problem["fix"]
+
+
+def test_a_genre_that_there_is_not_names_those_that_may_be_meant(asker: Any) -> None:
+    problem = asker.post("/v1/similar", {"title": "m00001", "not_genres": ["Drmaa"]}).json()
+    assert (problem["status"], problem["candidates"]) == (400, ["Drama"])
+    assert "media_ids" not in problem
+    assert "candidates" not in asker.post("/v1/similar", {"title": "m00001", "genres": ["§§"]}).json()
 
 
 class FakeEncoder:

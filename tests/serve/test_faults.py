@@ -19,8 +19,8 @@ from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import DamagedIndexError, DeviceError
-from semrec_faiss.index.generations.facts import facts_of
 from semrec_faiss.index.memory.room import LackingRoom
+from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.asking.serving import Serving

@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import HANG_SECONDS, until
 
+import semrec_faiss
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -239,6 +241,8 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         results.first.get_by_role("button", name="Dislike").press("Enter")
         expect(page.locator("#taste li").last).to_contain_text("− ")
         expect(results.first).not_to_have_text(before)
+        _a_genre_that_there_is_not(page)
+        wrong.clear()  # the browser tells of the 400
         page.get_by_label("From year").fill("199x")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("Expected `int | null`")
@@ -296,6 +300,63 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         expect(dark.locator(".why").first).to_contain_text("Heat (1995) (0.00200)")  # no share of a score below 0
         browser.close()
     assert all(url.startswith(address) for url in asked)
+
+
+def _a_genre_that_there_is_not(page: Any) -> None:
+    """It is told with a button for the nearest one, and all that there are are no part of what is wrong."""
+    from playwright.sync_api import expect
+
+    page.get_by_label("Genre").fill("Famly")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("no title has the genre 'Famly'")
+    expect(page.locator("#fix")).to_contain_text("genres: Action, Adventure")
+    page.get_by_label("What you may have meant").get_by_role("button", name="Family").click()
+    expect(page.get_by_label("Genre")).to_have_value("Family")
+    expect(page.locator("#results > li")).to_have_count(10)
+    expect(page.locator("#fix")).to_have_text("")
+
+
+def test_the_page_of_titles_without_genres_and_years_asks_for_none(tmp_path: Path) -> None:
+    """They were asked for, and each was then refused; a title of two lines left half of itself above the buttons."""
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser_path is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    titles = ["Line one\nline two", "Line one\nline too", *(f"Song {row}" for row in range(10))]
+    metadata = {"media_id": [f"s{row}" for row in range(12)], "title": titles}
+    semrec_faiss.build(np.eye(12, 8, dtype=np.float32) + 1, metadata, output=tmp_path / "index")
+    process = Process(tmp_path / "index")
+    expect.set_options(timeout=1000 * HANG_SECONDS)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=browser_path, args=["--no-sandbox"], timeout=1000 * HANG_SECONDS
+            )
+            for width in (390, 1280):
+                _page_without_genres_and_years(browser.new_page(viewport={"width": width, "height": 900}), process.port)
+            browser.close()
+    finally:
+        assert process.end() == 0
+
+
+def _page_without_genres_and_years(page: Any, port: int) -> None:
+    from playwright.sync_api import expect
+
+    page.set_default_timeout(1000 * HANG_SECONDS)
+    page.goto(f"http://127.0.0.1:{port}/")
+    expect(page.locator("#about")).to_contain_text("12 titles")
+    for hidden in ("#only", "#genre", "#from", "#to"):
+        expect(page.locator(hidden)).to_be_hidden()
+    expect(page.get_by_label("Diversity")).to_be_visible()
+    page.get_by_role("combobox", name="Title").fill("line one lien two")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text(
+        "no title answers to 'line one lien two'; the nearest are:", use_inner_text=True
+    )
+    choices = page.get_by_label("What you may have meant").get_by_role("button")
+    expect(choices).to_have_text(["Line one line two", "Line one line too"])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def _may_have_meant(page: Any) -> None:

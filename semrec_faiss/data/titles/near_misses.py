@@ -52,7 +52,7 @@ class Called(NamedTuple):
         return cls(title if year is None or split_year(title)[1] is not None else f"{title} ({year})", media_id)
 
     def __str__(self) -> str:
-        return f"{self.shown} [{self.media_id}]"
+        return " ".join(f"{self.shown} [{self.media_id}]".splitlines())  # a title may hold line breaks
 
 
 @dataclass(frozen=True)

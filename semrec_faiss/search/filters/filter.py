@@ -156,6 +156,10 @@ GENRES_NAMED = 40
 """The genres that an error names at most: a shop may have thousands of tags."""
 
 
+GENRES_OFFERED = 5
+"""The nearest of them that may have been meant."""
+
+
 class _Genres:
     """The genres of a catalog, found without regard to case and Unicode form, each in all of its spellings."""
 
@@ -179,12 +183,13 @@ class _Genres:
         if not self._spellings:
             raise UsageError(f"no title has the genre {name!r}, nor any other", fix="leave the genre out")
         if asked not in self._spellings:
-            near = difflib.get_close_matches(asked, self._spellings, n=1, cutoff=0.5)
-            offer = f"did you mean {self._spellings[near[0]][0]!r}? " if near else ""
+            alike = difflib.get_close_matches(asked, self._spellings, n=GENRES_OFFERED, cutoff=0.5)
+            near = tuple(self._spellings[name][0] for name in alike)
+            offer = f"did you mean {near[0]!r}? " if near else ""
             known = sorted(spelling for spellings in self._spellings.values() for spelling in spellings)
             more = f", … and {len(known) - GENRES_NAMED:,} more" if len(known) > GENRES_NAMED else ""
             listed = ", ".join(known[:GENRES_NAMED]) + more
-            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {listed}")
+            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {listed}", candidates=near)
         return self._spellings[asked]
 
 

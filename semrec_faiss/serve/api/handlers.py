@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import SemrecError
-from semrec_faiss.index.generations.facts import facts_of
+from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered, seconds_of

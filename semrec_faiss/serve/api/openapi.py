@@ -75,6 +75,7 @@ class IndexFacts(msgspec.Struct):
     dim: int
     users: int
     bytes: int
+    fields: dict[str, str] | None
 
 
 class Refused(msgspec.Struct):

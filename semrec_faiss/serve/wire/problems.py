@@ -78,9 +78,9 @@ def reply_to(error: BaseException, request_id: str) -> Reply:
         status, detail, fix, headers = error.status, error.detail, error.fix, error.headers
     elif isinstance(error, SemrecError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        detail, fix = error.message, error.fix
+        detail, fix, candidates = error.message, error.fix, list(error.candidates) or None
         if isinstance(error, NotFoundError):
-            candidates, media_ids = list(error.candidates) or None, list(error.media_ids) or None
+            media_ids = list(error.media_ids) or None
     else:
         status, detail = 500, "this is a mistake in semrec; the log of the service holds more under the request's id"
         fix = None

@@ -127,6 +127,17 @@ def test_the_same_title_and_year_twice_asks_for_the_id(shelf: Catalog, query: st
     assert shelf.find("m23") == 23
 
 
+def test_a_title_of_two_lines_has_one_in_a_message(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, titled("One\nTwo", "One Two", "One\r\nthree"))
+    with pytest.raises(AmbiguousTitleError) as several:
+        catalog.find("one two")
+    assert several.value.message.splitlines()[1:] == ["  One Two [m0]", "  One Two [m1]"]
+    with pytest.raises(NotFoundError) as none:
+        catalog.find("one thre")
+    assert none.value.message.splitlines()[1] == "  One three [m2]"
+    assert none.value.candidates[0] == "One\r\nthree"
+
+
 def test_ten_of_many_matches_are_listed(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, titled(*(f"Hamlet ({1900 + n})" for n in range(13))))
     with pytest.raises(AmbiguousTitleError, match="13 titles answer to 'hamlet'") as caught:

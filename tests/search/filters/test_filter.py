@@ -110,13 +110,14 @@ def test_an_unknown_genre_names_the_nearest(selections: Selections) -> None:
         with pytest.raises(UsageError) as caught:
             selections.get(Filter(**{part: ("Drama", "scifi")}))
         assert caught.value.message == "no title has the genre 'scifi'"
+        assert caught.value.candidates == ("Sci-Fi",)
         assert caught.value.fix == (
             "did you mean 'Sci-Fi'? genres: Comedy, Drama, Film-Noir, Rock 'n' Roll, Sci-Fi, 日本映画"
         )
     with pytest.raises(UsageError) as caught:
         selections.get(Filter(genres=("') OR true --",)))
     assert caught.value.message == 'no title has the genre "\') OR true --"'
-    assert str(caught.value.fix).startswith("genres: ")
+    assert str(caught.value.fix).startswith("genres: ") and caught.value.candidates == ()
 
 
 def test_of_thousands_of_tags_an_error_names_some(tmp_path: Path, index: VectorIndex) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from semrec_faiss.errors import UsageError
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import Manifest
 from semrec_faiss.index.generations.shards import Shard, read_shards
+from semrec_faiss.index.saved.titles import fields_of
 
 Facts = dict[str, Any]
 
@@ -18,8 +20,8 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         index: the name that the index directory goes by.
         generation: of it.
 
-    Of an index in shards each shard's ``screened`` is among the latter; it is missing where the shard's manifest is not
-    to be read here, as where it lies on another machine's disk.
+    Among the latter are the titles' ``fields`` with DuckDB's types. Of an index in shards each shard's ``screened`` is,
+    too; it is missing where the shard's manifest is not to be read here, as where it lies on another machine's disk.
     """
     manifest = generation.manifest
     config, shards = manifest.config, read_shards(generation)
@@ -48,10 +50,18 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "semrec_version": manifest.semrec_version,
         "screened": _screened(manifest),
         "each_shard": None if shards is None else [_facts_of_shard(generation, shard) for shard in shards.shards],
+        "fields": _fields(generation),
         "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
         "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
     }
     return facts, detail
+
+
+def _fields(generation: Generation) -> dict[str, str] | None:
+    try:
+        return fields_of(generation)
+    except UsageError:  # an earlier version wrote it, and keeps them among the titles
+        return None
 
 
 def _screening(manifest: Manifest) -> str | None:
