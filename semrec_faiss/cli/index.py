@@ -179,7 +179,7 @@ def rollback(index: Path, to: str | None, as_json: bool) -> None:
 
     directory, before_change = IndexDirectory(index), None
     with suppress(DamagedIndexError):
-        before_change = directory.current().manifest.before_change
+        before_change = directory.before_change(directory.current().manifest)
     generation = directory.rollback(to)
     if before_change is not None and generation.ref == before_change:
         say("note: what users have seen that was appended since is not in it: append it again")

@@ -273,15 +273,20 @@ class IndexDirectory:
             manifest = self.current().manifest
         except DamagedIndexError:
             return self._ref_before_newest()
-        previous, before_change = manifest.previous, manifest.before_change
+        previous, before_change = manifest.previous, self.before_change(manifest)
         if previous is None or not (self.path / previous.name).is_dir():
             fix = f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists"
-            if before_change is not None and (self.path / before_change.name).is_dir():
+            if before_change is not None:
                 fix = f"before its titles and users were changed last: {self.command_to(before_change)}"
             raise NotFoundError(
                 f"{self.path} has no generation before {self.current_ref().name} to roll back to", fix=fix
             )
         return previous
+
+    def before_change(self, manifest: Manifest) -> GenerationRef | None:
+        """Name the generation before a change that was appended to, or compacted, where it is still kept."""
+        ref = manifest.before_change
+        return ref if ref is not None and (self.path / ref.name).is_dir() else None
 
     def command_to(self, ref: GenerationRef) -> str:
         """Spell the command that returns to a generation."""

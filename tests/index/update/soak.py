@@ -35,6 +35,7 @@ from living_worlds import DIM, Draws, Model, begun, write_folder, write_seen
 from semrec_faiss import Recommender
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
+from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
@@ -171,16 +172,16 @@ class Truth:
             assert np.allclose(truth[[self.ids[media_id] for media_id in ids]], scores, atol=1e-5), "other titles"
 
 
-def read_on(index: Path, told: Path, ending: Path) -> None:
-    """Ask a Recommender that follows the index, until the end; note what each generation answered, which is one thing.
+def read_on(index: Path, told: Path, ending: Path, parent: int) -> None:
+    """Ask a Recommender that follows the index, until the end or that of the process which started this one.
 
-    Runs in a process of its own.
+    Notes what each generation answered, which is one thing. Runs in a process of its own.
     """
     faiss.omp_set_num_threads(1)
     noted: dict[str, Answers] = {}
     asked = 0
     with Recommender.open(index, ["device.kind=cpu"], follow=True) as recommender, told.open("w", buffering=1) as file:
-        while not ending.exists():
+        while not ending.exists() and os.getppid() == parent:
             one = recommender.pinned()
             found = one.search(QUERIES, K)
             answers = [[title.media_id for title in each] for each in found], found.scores.tolist()
@@ -195,10 +196,10 @@ def read_on(index: Path, told: Path, ending: Path) -> None:
 
 
 def _reader(index: Path, root: Path) -> int:
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
-            read_on(index, root / "answers.jsonl", root / "ending")
+            read_on(index, root / "answers.jsonl", root / "ending", parent)
         except BaseException as error:
             print(f"the reader: {type(error).__name__}: {error}", file=sys.stderr)
             os._exit(3)
@@ -249,6 +250,7 @@ def publications(
 ) -> Iterator[tuple[str, int, Model]]:
     """Publish at random for ever; yield what was done, how many operations that were, and the model afterwards."""
     before: Model | None = None  # what a rollback would go to, where that is known
+    way_back: GenerationRef | None = None  # the generation before the latest update, where that was not taken back
     state = state_of(index)[0]
     while True:
         if before is not None and draws.random.random() < 0.3:
@@ -262,8 +264,10 @@ def publications(
         assert was_killed or state == new, f"{name}: it ended and is not there"
         is_done = state == new and new != old
         manifest = IndexDirectory(index).current().manifest
-        if manifest.before_change is not None:  # whatever was killed, what was appended leaves the way back
-            Generation(index, manifest.before_change).check_all()
+        if is_done and name in ("update", "rollback"):
+            way_back = manifest.previous if name == "update" else None
+        if way_back is not None:  # whatever was appended and compacted since, and whatever of it was killed
+            Generation(index, way_back).check_all()
         # Where an update has compacted, too, the generation before holds the same.
         before = model if is_done and name == "update" and manifest.segments is not None else None
         model = after if is_done else model

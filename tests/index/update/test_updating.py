@@ -386,6 +386,18 @@ def test_a_change_can_be_taken_back_whatever_users_have_seen_since(tmp_path: Pat
     assert kept(index) == ["gen-000001", "gen-000005", "gen-000006"]
 
 
+def test_a_way_back_that_a_later_change_has_removed_is_not_told(tmp_path: Path, semrec: Semrec) -> None:
+    model, _ = begun(5)
+    index = model.build(tmp_path / "first", FLAT)
+    update_index(index, Change(remove_titles=["m00001"]), compact_at=None)
+    seen_one_by_one(index, model, tmp_path / "since.parquet", 1)
+    update_index(index, Change(remove_titles=["m00002"]), compact_at=None)
+    assert kept(index) == ["gen-000003", "gen-000004"]
+    back = semrec("rollback", index)
+    assert (back.out.startswith(f"{index} is at gen-000003"), back.err) == (True, "")
+    assert f"semrec rollback {index} --to NAME" in semrec("rollback", index).err
+
+
 def test_what_is_appended_to_a_build_leaves_the_build_before_it(tmp_path: Path, semrec: Semrec) -> None:
     model, _ = begun(5)
     index = model.build(tmp_path / "first", FLAT)
