@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, set_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import DamagedIndexError, UsageError
 from semrec_faiss.index.generations.generation import Generation
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=FilePath(), help="The index directory, instead of the config's.")
 @click.option("--shards", metavar="N", help="With --ray: how many shards; auto for one per machine or GPU.")
 @click.option(
-    "--replicas", default=1, show_default=True, type=click.IntRange(min=1), help="Machines that hold each shard."
+    "--replicas", default=1, show_default=True, type=WholeNumber(min=1), help="Machines that hold each shard."
 )
 @ray_option
 @click.option("--strict", is_flag=True, help="Refuse a history that names unknown titles or users.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,45 @@ if TYPE_CHECKING:
 
 CLUSTER = "ray://"
 """What addresses of indexes in shards begin with, which questions take and other commands don't."""
+
+
+class WholeNumber(click.IntRange):
+    """A whole number, in a range or any, in digits; of 1,000,000 or 1e6 the error says what to type."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number."""
+        try:
+            int(value)
+        except ValueError:
+            meant = _in_digits(value)
+            fits = meant is not None and (self.min or 0) <= meant and (self.max is None or meant <= self.max)
+            write = f"; write {meant}" if fits else ""
+            self.fail(f"{value!r} is not a whole number{self._told_range()}{write}.", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+    def _describe_range(self) -> str:
+        """Say nothing in --help of a range without limits; see `FiniteRange`."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+    def _told_range(self) -> str:
+        if self.max is None:
+            return "" if self.min is None else f" from {self.min} on"
+        return f" up to {self.max}" if self.min is None else f" from {self.min} to {self.max}"
+
+
+def _in_digits(text: str) -> int | None:
+    """Return the whole number that a text writes with commas or as a power of ten, up to 18 digits; None for others."""
+    try:
+        number = Decimal(text.replace(",", "") if _WITH_COMMAS.fullmatch(text) else text)
+    except InvalidOperation:
+        return None
+    is_whole = number.is_finite() and number.adjusted() < 18 and number == number.to_integral_value()
+    return int(number) if is_whole else None
+
+
+_WITH_COMMAS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 
 
 class FiniteRange(click.FloatRange):
@@ -52,7 +93,7 @@ class FilePath(click.Path):
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 count_option = click.option(
-    "-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles to return."
+    "-k", "--count", default=10, show_default=True, type=WholeNumber(min=1), help="Titles to return."
 )
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as index.search.nprobe=32."
@@ -104,12 +145,12 @@ _PROFILE = (
     ),
     click.option("--half-life", type=HalfLife(), help="Later titles after which a title's weight is halved, or none."),
     click.option("--half-life-days", type=HalfLife(), help="The same in days before the latest."),
-    click.option("--interests", type=click.IntRange(1, 64), help="Vectors per user, at most, by k-means."),
+    click.option("--interests", type=WholeNumber(1, 64), help="Vectors per user, at most, by k-means."),
     click.option("--merge", type=click.Choice(["score", "turns"]), help="How lists of several interests become one."),
     click.option(
         "--popularity", type=FiniteRange(0, 1000), help="Added to the score of the most popular title; less to others."
     ),
-    click.option("--pool", type=click.IntRange(min=1), help="Titles that --popularity reorders."),
+    click.option("--pool", type=WholeNumber(min=1), help="Titles that --popularity reorders."),
 )
 
 
@@ -140,9 +181,7 @@ _WISHES = (
     click.option(
         "--diversity", default=0.0, type=FiniteRange(0, 1), help="From 0, by score alone, to 1, most different."
     ),
-    click.option(
-        "--max-per-franchise", type=click.IntRange(min=1), metavar="N", help="At most N titles of a franchise."
-    ),
+    click.option("--max-per-franchise", type=WholeNumber(min=1), metavar="N", help="At most N titles of a franchise."),
     click.option("--max-per", multiple=True, metavar="FIELD=N", help="At most N titles that share a value of FIELD."),
     click.option(
         "--any-of",

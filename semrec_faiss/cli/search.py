@@ -11,6 +11,7 @@ from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.options import (
     CLUSTER,
     FilePath,
+    WholeNumber,
     asked_argument,
     json_option,
     parse_ratings,
@@ -119,7 +120,7 @@ def search(
 @click.option("--all-users", is_flag=True, help="Every user's list, to the Parquet file given with --out.")
 @click.option("--out", type=FilePath(), help="With --all-users: the file to write; resumable.")
 @ray_option
-@click.option("--workers", type=click.IntRange(min=1), help="With --ray: how many. [default: one per machine]")
+@click.option("--workers", type=WholeNumber(min=1), help="With --ray: how many. [default: one per machine]")
 @click.option("--include-seen", is_flag=True, help="Keep titles that the user has seen.")
 @profile_options
 @question_options
@@ -253,7 +254,7 @@ def _told_count(count: int | None) -> str:
 @click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
 @asked_argument
 @click.argument("user")
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Users to return.")
+@click.option("-k", "--count", default=10, show_default=True, type=WholeNumber(min=1), help="Users to return.")
 @json_option
 def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
     """Find the users of INDEX whose taste is nearest to that of USER, by cosine whatever the index does."""
@@ -273,7 +274,7 @@ def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
 @asked_argument
 @click.argument("user")
 @click.argument("title")
-@click.option("-k", "--count", default=5, show_default=True, type=click.IntRange(min=1), help="Seen titles to name.")
+@click.option("-k", "--count", default=5, show_default=True, type=WholeNumber(min=1), help="Seen titles to name.")
 @json_option
 def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> None:
     """Say why INDEX recommends TITLE to USER: its rank, and the seen titles that contribute most to its score."""

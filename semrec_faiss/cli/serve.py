@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.extras import needs_extra
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, ray_option, set_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, ray_option, set_option
 from semrec_faiss.cli.printing import say
 
 DEFAULT = "run"
@@ -42,22 +42,22 @@ def serve() -> None:
 @click.argument("index", required=False, type=FilePath(readable=False))
 @click.option("--config", type=FilePath(), help="A YAML file; flags override it.")
 @click.option("--host", help="Where to listen; others than this machine need --keys. [default: 127.0.0.1]")
-@click.option("--port", type=int, help="0 picks a free one. [default: 8080]")
+@click.option("--port", type=WholeNumber(), help="0 picks a free one. [default: 8080]")
 @click.option("--keys", type=FilePath(), help="A file that `semrec serve keys add` writes.")
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; repeatable.")
 @click.option("--tls-certificate", type=FilePath(), help="A PEM file, for HTTPS.")
 @click.option("--tls-key", type=FilePath(), help="The PEM file of its key.")
-@click.option("--max-k", type=int, help="Titles in one answer, at most. [default: 1000]")
-@click.option("--max-queries", type=int, help="Queries in one request, at most. [default: 1000]")
-@click.option("--max-results", type=int, help="Queries × k of one request, at most. [default: 250000]")
-@click.option("--max-body-mb", type=int, help="The largest body. [default: 16]")
-@click.option("--max-waiting", type=int, help="Questions that may wait before others get a 429. [default: 1000]")
+@click.option("--max-k", type=WholeNumber(), help="Titles in one answer, at most. [default: 1000]")
+@click.option("--max-queries", type=WholeNumber(), help="Queries in one request, at most. [default: 1000]")
+@click.option("--max-results", type=WholeNumber(), help="Queries × k of one request, at most. [default: 250000]")
+@click.option("--max-body-mb", type=WholeNumber(), help="The largest body. [default: 16]")
+@click.option("--max-waiting", type=WholeNumber(), help="Questions that may wait; others get a 429. [default: 1000]")
 @click.option("--deadline-ms", type=float, help="Time after which the answer is a 504. [default: 10000]")
 @click.option(
     "--watch-seconds", type=float, help="Time between two looks for a new generation; 0 for none. [default: 1]"
 )
 @click.option("--grace-seconds", type=float, help="How long a shutdown waits at most. [default: 20]")
-@click.option("--threads", type=int, help="Threads for filters, texts and explanations. [default: 16]")
+@click.option("--threads", type=WholeNumber(), help="Threads for filters, texts and explanations. [default: 16]")
 @click.option(
     "--access-log/--no-access-log", default=None, help="One line of JSON per request on stderr. [default: yes]"
 )
@@ -67,16 +67,16 @@ def serve() -> None:
     help="The lowest level that is logged. [default: info]",
 )
 @ray_option
-@click.option("--replicas", type=int, help="With --ray: actors per shard; one is enough to answer. [default: 1]")
+@click.option("--replicas", type=WholeNumber(), help="With --ray: actors per shard; one suffices. [default: 1]")
 @click.option("--partial", is_flag=True, default=None, help="With --ray: answer without lost shards, and say so.")
-@click.option("--workers", type=int, help="Processes that answer; on a GPU one more owns it. [default: 1]")
+@click.option("--workers", type=WholeNumber(), help="Processes that answer; on a GPU one more owns it. [default: 1]")
 @click.option(
     "--owner",
     type=click.Choice(["auto", "always", "never"]),
     hidden=True,
     help="Whether a process of its own owns the device, for measuring.",
 )
-@click.option("--fixed-body", type=int, hidden=True, help="Answer with this many bytes, for measuring.")
+@click.option("--fixed-body", type=WholeNumber(), hidden=True, help="Answer with this many bytes, for measuring.")
 @set_option
 def run(config: Path | None, settings: tuple[str, ...], **flags: Any) -> None:
     """Answer questions about INDEX over HTTP until SIGTERM or Ctrl-C; a page to look at stands at /.

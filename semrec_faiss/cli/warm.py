@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import index_argument, json_option, set_option
+from semrec_faiss.cli.options import WholeNumber, index_argument, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEFT_BY_CPU = "On a CPU nothing is compiled. What other processes gain are pages
 
 @click.command(epilog="Example: semrec warm indexes/demo")
 @index_argument
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles per query.")
+@click.option("-k", "--count", default=10, show_default=True, type=WholeNumber(min=1), help="Titles per query.")
 @set_option
 @json_option
 def warm(index: Path, count: int, settings: tuple[str, ...], as_json: bool) -> None:

@@ -412,7 +412,13 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--diversity", "1.5"], 2, ["1.5 is not in the range"]),
         (["--diversity", "-1"], 2, ["-1"]),
         (["-k", "0"], 2, ["0 is not in the range"]),
-        (["-k", "many"], 2, ["'many' is not a valid integer"]),
+        (["-k", "many"], 2, ["'many' is not a whole number from 1 on.\n"]),
+        (["-k", "1,000"], 2, ["'1,000' is not a whole number from 1 on; write 1000.\n"]),
+        (["-k", "1e3"], 2, ["'1e3' is not a whole number from 1 on; write 1000.\n"]),
+        (["-k", "1.0"], 2, ["'1.0' is not a whole number from 1 on; write 1.\n"]),
+        (["-k", "-1e3"], 2, ["'-1e3' is not a whole number from 1 on.\n"]),  # nor would -1000 be
+        (["-k", "10,00"], 2, ["'10,00' is not a whole number from 1 on.\n"]),
+        (["-k", "1e999999"], 2, ["'1e999999' is not a whole number from 1 on.\n"]),
         (["--strategy", "fastest"], 2, ["'fastest' is not one of 'auto', 'overfetch', 'subset', 'selector'"]),
         (["--set", "index.search.nprobe=3"], 2, ["nprobe"]),
         (["--set", "index.type=hnsw"], 2, ["fixed when the index is built"]),
@@ -532,3 +538,19 @@ def test_the_process_ends_with_the_code_and_no_traceback(index: Path) -> None:
         assert result.returncode == code, result.stderr.decode()
         assert (result.stdout == b"") is (code != 0)
         assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("serve", "run", "index", "--max-results", "250,000"), "a whole number; write 250000."),
+        (("dataset", "synth", "out", "--titles", "1e6"), "a whole number from 1 on; write 1000000."),
+        (("bench", "gpu", "--titles", "many"), "a whole number"),
+        (("build", "flat", "--replicas", "0,5"), "a whole number from 1 on."),
+    ],
+)
+def test_a_number_with_commas_or_a_power_is_told_in_digits(command: tuple[str, ...], told: str, semrec: Semrec) -> None:
+    """As semrec itself prints it, 1,000,000 was told to be no valid integer range."""
+    ended = semrec(*command)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{command[-1]!r} is not {told}" in ended.err

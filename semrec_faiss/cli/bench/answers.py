@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import count_option, index_argument, json_option, results_option, set_option
+from semrec_faiss.cli.options import WholeNumber, count_option, index_argument, json_option, results_option, set_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--questions",
     default=200,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Titles, and users, asked one by one.",
 )
 @count_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import json_option, results_option
+from semrec_faiss.cli.options import WholeNumber, json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: semrec bench cluster --ray local --titles 20000 --users 5000")
-@click.option("--titles", default=100_000, show_default=True, type=click.IntRange(min=1000), help="Titles to make up.")
-@click.option("--users", default=20_000, show_default=True, type=click.IntRange(min=1), help="Users to make up.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
+@click.option("--titles", default=100_000, show_default=True, type=WholeNumber(min=1000), help="Titles to make up.")
+@click.option("--users", default=20_000, show_default=True, type=WholeNumber(min=1), help="Users to make up.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
-@click.option("--shards", default=2, show_default=True, type=click.IntRange(min=1), help="How many shards.")
+@click.option("--shards", default=2, show_default=True, type=WholeNumber(min=1), help="How many shards.")
 @click.option(
     "--gpus",
     default=0,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     help="GPUs of the one process, and of all shards together.",
 )
-@click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
+@click.option("--repeats", default=20, show_default=True, type=WholeNumber(min=2), help="Rounds of searches.")
 @click.option("--ray", default="local", show_default=True, help="A cluster; local makes one of two nodes here.")
 @results_option
 @json_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import FiniteRange, json_option, results_option
+from semrec_faiss.cli.options import FiniteRange, WholeNumber, json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 from semrec_faiss.errors import UsageError
 
@@ -32,21 +32,21 @@ def _gpus(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--titles",
     multiple=True,
-    type=click.IntRange(min=1000),
+    type=WholeNumber(min=1000),
     help="Catalogue size; repeatable. [default: 62423, 1 M, 4 M]",
 )
 @click.option(
-    "--queries", multiple=True, type=click.IntRange(min=1), help="Batch size; repeatable. [default: 1 to 119743]"
+    "--queries", multiple=True, type=WholeNumber(min=1), help="Batch size; repeatable. [default: 1 to 119743]"
 )
 @click.option(
-    "--dim", default=384, show_default=True, type=click.IntRange(min=32, max=2048), help="Dimensions of a vector."
+    "--dim", default=384, show_default=True, type=WholeNumber(min=32, max=2048), help="Dimensions of a vector."
 )
 @click.option(
     "-k",
     "--count",
     default=10,
     show_default=True,
-    type=click.IntRange(min=1, max=1000),
+    type=WholeNumber(min=1, max=1000),
     help="Titles per query; the least catalogue has as many.",
 )
 @click.option(

@@ -15,7 +15,7 @@ from semrec_faiss.cli.bench.serve import serve
 from semrec_faiss.cli.bench.update import update
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, json_option, results_option, set_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, results_option, set_option
 from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_table, say
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def bench() -> None:
 
 @bench.command(epilog="Example: semrec bench search --device cpu --out results")
 @click.argument("index", required=False, type=FilePath())
-@click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=1), help="Titles to make up.")
-@click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=0), help="Users to make up.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
+@click.option("--titles", default=62_423, show_default=True, type=WholeNumber(min=1), help="Titles to make up.")
+@click.option("--users", default=119_743, show_default=True, type=WholeNumber(min=0), help="Users to make up.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=1), help="Dimensions of a vector.")
 @click.option(
     "--type",
     "index_type",
@@ -58,7 +58,7 @@ def bench() -> None:
     "--repeats",
     default=20,
     show_default=True,
-    type=click.IntRange(min=2),
+    type=WholeNumber(min=2),
     help="Rounds of 1,000 queries; those of other batches follow from it.",
 )
 @results_option
@@ -157,8 +157,8 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 @bench.command(epilog="Example: semrec bench filters --out results")
-@click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=100), help="Titles to make up.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32), help="Dimensions of a vector.")
+@click.option("--titles", default=62_423, show_default=True, type=WholeNumber(min=100), help="Titles to make up.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=32), help="Dimensions of a vector.")
 @click.option(
     "--type",
     "types",
@@ -169,7 +169,7 @@ def _with_unit(value: float, unit: str) -> str:
 @click.option(
     "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
 )
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Rounds of each comparison.")
+@click.option("--repeats", default=5, show_default=True, type=WholeNumber(min=1), help="Rounds of each comparison.")
 @results_option
 @json_option
 def filters(titles: int, dim: int, types: tuple[str, ...], device: str, repeats: int, out: Path, as_json: bool) -> None:
@@ -204,9 +204,9 @@ def _print_filters(results: FilterResults) -> None:
 
 
 @bench.command(epilog="Example: semrec bench recommend --out results")
-@click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=100), help="Titles to make up.")
-@click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=1), help="Users to make up.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=32), help="Dimensions of a vector.")
+@click.option("--titles", default=62_423, show_default=True, type=WholeNumber(min=100), help="Titles to make up.")
+@click.option("--users", default=119_743, show_default=True, type=WholeNumber(min=1), help="Users to make up.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=32), help="Dimensions of a vector.")
 @click.option(
     "--type",
     "index_type",
@@ -215,11 +215,11 @@ def _print_filters(results: FilterResults) -> None:
     type=click.Choice(["auto", "flat", "fused"]),
     help="Index type; auto takes fused on a GPU.",
 )
-@click.option("--seen", default=100, show_default=True, type=click.IntRange(min=0), help="Titles a user has seen.")
+@click.option("--seen", default=100, show_default=True, type=WholeNumber(min=0), help="Titles a user has seen.")
 @click.option(
     "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
 )
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds of searches.")
+@click.option("--repeats", default=3, show_default=True, type=WholeNumber(min=1), help="Rounds of searches.")
 @results_option
 @json_option
 def recommend(

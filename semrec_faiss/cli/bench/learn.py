@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import json_option, results_option
+from semrec_faiss.cli.options import WholeNumber, json_option, results_option
 from semrec_faiss.cli.printing import print_table
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ DEFAULT = (250_000, 1_000_000, 4_000_000)
     multiple=True,
     default=DEFAULT,
     show_default=True,
-    type=click.IntRange(min=1000),
+    type=WholeNumber(min=1000),
     help="How many interactions to learn from; repeatable.",
 )
-@click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=64), help="Titles to make up.")
+@click.option("--titles", default=62_423, show_default=True, type=WholeNumber(min=64), help="Titles to make up.")
 @click.option(
-    "--dim", default=384, show_default=True, type=click.IntRange(min=0), help="Dimensions of text vectors; 0 for none."
+    "--dim", default=384, show_default=True, type=WholeNumber(min=0), help="Dimensions of text vectors; 0 for none."
 )
 @results_option
 @json_option

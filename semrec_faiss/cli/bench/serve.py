@@ -12,6 +12,7 @@ from semrec_faiss.cli.extras import needs_extra
 from semrec_faiss.cli.options import (
     FilePath,
     FiniteRange,
+    WholeNumber,
     count_option,
     index_argument,
     json_option,
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: semrec bench serve indexes/demo --out results")
 @index_argument
-@click.option(
-    "--connections", default=64, show_default=True, type=click.IntRange(1, 1024), help="Connections kept open."
-)
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes that answer.")
+@click.option("--connections", default=64, show_default=True, type=WholeNumber(1, 1024), help="Connections kept open.")
+@click.option("--workers", default=1, show_default=True, type=WholeNumber(1, 256), help="Processes that answer.")
 @click.option(
     "--seconds", default=5.0, show_default=True, type=FiniteRange(0.1, 600), help="Seconds of each measurement."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import json_option, results_option
+from semrec_faiss.cli.options import WholeNumber, json_option, results_option
 from semrec_faiss.cli.printing import as_ms
 
 if TYPE_CHECKING:
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: semrec bench update --titles 100000")
-@click.option(
-    "--titles", default=1_000_000, show_default=True, type=click.IntRange(min=1000), help="Titles to make up."
-)
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
+@click.option("--titles", default=1_000_000, show_default=True, type=WholeNumber(min=1000), help="Titles to make up.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=1), help="Dimensions of a vector.")
 @click.option("--type", "index_type", default="flat", show_default=True, help="Index type to build.")
 @click.option(
     "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]), help="Where to search."
 )
-@click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=2), help="Rounds of searches.")
+@click.option("--repeats", default=20, show_default=True, type=WholeNumber(min=2), help="Rounds of searches.")
 @results_option
 @json_option
 def update(titles: int, dim: int, index_type: str, device: str, repeats: int, out: Path, as_json: bool) -> None:

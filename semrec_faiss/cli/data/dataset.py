@@ -11,7 +11,7 @@ from semrec_faiss.cli.data.exchange import export_files, import_file
 from semrec_faiss.cli.data.learning import learn
 from semrec_faiss.cli.data.texts import embed, movielens
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, json_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, json_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def _norms(vectors: VectorsReport) -> str:
 
 @dataset.command(epilog="Example: semrec dataset synth scratch/synth --titles 62423 --users 119743 --dim 384 --seed 7")
 @click.argument("out", type=FilePath())
-@click.option("--titles", default=62_423, show_default=True, type=click.IntRange(min=1), help="Media vectors.")
-@click.option("--users", default=119_743, show_default=True, type=click.IntRange(min=0), help="User vectors.")
-@click.option("--dim", default=384, show_default=True, type=click.IntRange(min=1), help="Dimensions of a vector.")
+@click.option("--titles", default=62_423, show_default=True, type=WholeNumber(min=1), help="Media vectors.")
+@click.option("--users", default=119_743, show_default=True, type=WholeNumber(min=0), help="User vectors.")
+@click.option("--dim", default=384, show_default=True, type=WholeNumber(min=1), help="Dimensions of a vector.")
 @click.option(
     "--seed",
     default=7,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     help="Random seed; the same one gives the same bytes.",
 )
 @click.option(
@@ -97,7 +97,7 @@ def _norms(vectors: VectorsReport) -> str:
     "seen_per_user",
     default=0,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=WholeNumber(min=0),
     help="Titles each user has seen, on average.",
 )
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, json_option, profile_changes, profile_options
+from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, profile_changes, profile_options
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
@@ -195,7 +195,7 @@ def _import_benchmark(
     "--queries",
     default=1000,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Users to ask as queries; without users, titles, then left out of the base.",
 )
 @click.option(
@@ -203,10 +203,10 @@ def _import_benchmark(
     "--count",
     default=100,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Nearest neighbours of each query.",
 )
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Random seed of the draw.")
+@click.option("--seed", default=7, show_default=True, type=WholeNumber(min=0), help="Random seed of the draw.")
 @json_option
 def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, as_json: bool) -> None:
     """Write the data folder FOLDER as a table, or for other benchmarks, exact neighbours included.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, ray_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, ray_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def _learners(address: str | None) -> Workers:
     type=FilePath(),
     help="user_id, media_id, and rating and timestamp where known, .csv or .parquet. [default: FOLDER's seen titles]",
 )
-@click.option("--rank", default=256, show_default=True, type=click.IntRange(1, 4096), help="Collaborative dimensions.")
+@click.option("--rank", default=256, show_default=True, type=WholeNumber(1, 4096), help="Collaborative dimensions.")
 @click.option(
-    "--text-dim", "directions", default=128, show_default=True, type=click.IntRange(1, 4096), help="Text dimensions."
+    "--text-dim", "directions", default=128, show_default=True, type=WholeNumber(1, 4096), help="Text dimensions."
 )
 @click.option(
     "--text-weight",
@@ -59,7 +59,7 @@ def _learners(address: str | None) -> Workers:
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
 )
 @click.option(
-    "--seed", default=7, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Random seed of the decomposition."
+    "--seed", default=7, show_default=True, type=WholeNumber(0, 2**31 - 1), help="Random seed of the decomposition."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @ray_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from typing_extensions import Unpack
 
-from semrec_faiss.cli.options import FilePath, json_option, ray_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, ray_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _EMBED_OPTIONS = (
         help="A sentence-transformers model, by name or folder, or an installed package that carries one.",
     ),
     click.option(
-        "--batch-size", type=click.IntRange(min=1), help="Texts embedded at once. [default: 64 on a CPU, 512 on a GPU]"
+        "--batch-size", type=WholeNumber(min=1), help="Texts embedded at once. [default: 64 on a CPU, 512 on a GPU]"
     ),
     click.option(
         "--dtype",

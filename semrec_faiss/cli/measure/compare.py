@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import FilePath, index_argument, json_option, set_option
+from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
@@ -28,7 +28,7 @@ QUESTIONS = ("similarity", "personalization", "batch", "filtering", "memory", "p
     help="Only these tests: 1 titles, 2 users, 3 batches, 4 filters, 5 memory; repeatable.",
 )
 @click.option("--users", multiple=True, metavar="ID,ID", help="These users in test 2, instead of a sample; repeatable.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="One more batch size; repeatable.")
+@click.option("--batch", "batches", multiple=True, type=WholeNumber(min=1), help="One more batch size; repeatable.")
 @click.option("--config", type=FilePath(), help="Questions and targets; see configs/compare.yaml.")
 @click.option("--costs", type=FilePath(), help="Prices of machines; see configs/costs.yaml.")
 @click.option("--out", default="results", show_default=True, type=FilePath(), help="Where JSON and report go.")

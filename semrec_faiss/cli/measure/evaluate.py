@@ -13,6 +13,7 @@ from semrec_faiss.cli.ending import tell
 from semrec_faiss.cli.options import (
     FilePath,
     FiniteRange,
+    WholeNumber,
     index_argument,
     json_option,
     profile_changes,
@@ -39,19 +40,17 @@ OFTEN = {"cold_titles": ", counted once for each draw of such titles"}
 @profile_options
 @click.option("--by", default="ndcg_at_10", show_default=True, help="The metric whose differences are printed.")
 @click.option(
-    "--hold-out", "held_out", default=5, show_default=True, type=click.IntRange(min=1), help="Titles held out per user."
+    "--hold-out", "held_out", default=5, show_default=True, type=WholeNumber(min=1), help="Titles held out per user."
 )
 @click.option(
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
 )
-@click.option(
-    "--users", default=2000, show_default=True, type=click.IntRange(min=1), help="Users to evaluate, at most."
-)
+@click.option("--users", default=2000, show_default=True, type=WholeNumber(min=1), help="Users to evaluate, at most.")
 @click.option(
     "--seed",
     default=7,
     show_default=True,
-    type=click.IntRange(0, 2**31 - 1),
+    type=WholeNumber(0, 2**31 - 1),
     help="Random seed of drawing and clustering.",
 )
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import tell
-from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, set_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, set_option
 from semrec_faiss.cli.printing import as_size, print_table, progress_bars, say
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ SUMS = ("base_bytes", "peak_bytes")
 @click.command(epilog="Example: semrec memory configs/flat.yaml --titles 1000000 --dim 384 --measure")
 @click.argument("config", type=FilePath(), required=False)
 @click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
-@click.option("--titles", type=click.IntRange(min=1), help="How many titles. [default: the dataset's]")
-@click.option("--dim", type=click.IntRange(min=1), help="Dimensions of a vector. [default: the dataset's]")
-@click.option(
-    "--batch", default=10_000, show_default=True, type=click.IntRange(min=1), help="Queries searched at once."
-)
-@click.option("-k", "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Titles per query.")
+@click.option("--titles", type=WholeNumber(min=1), help="How many titles. [default: the dataset's]")
+@click.option("--dim", type=WholeNumber(min=1), help="Dimensions of a vector. [default: the dataset's]")
+@click.option("--batch", default=10_000, show_default=True, type=WholeNumber(min=1), help="Queries searched at once.")
+@click.option("-k", "--count", default=10, show_default=True, type=WholeNumber(min=1), help="Titles per query.")
 @click.option(
     "--limit-gb",
     type=FiniteRange(min=0, min_open=True),

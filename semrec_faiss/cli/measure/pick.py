@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, json_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 )
 @click.option("--build-s", type=FiniteRange(min=0), help="At most this many seconds to train and fill.")
 @click.option(
-    "-k", "--count", "k", type=click.IntRange(min=1), help="Titles returned per query. [default: the sweep's first]"
+    "-k", "--count", "k", type=WholeNumber(min=1), help="Titles returned per query. [default: the sweep's first]"
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Queries searched at once. [default: the sweep's first]")
+@click.option("--batch", type=WholeNumber(min=1), help="Queries searched at once. [default: the sweep's first]")
 @click.option("--where", metavar="SQL", help="Under this filter, one of the sweep's.")
 @click.option("--device", metavar="NAME", help="cpu, gpu, or a name such as h200.")
 @click.option("--data", metavar="NAME", help="The data folder's name, where the sweep has several.")

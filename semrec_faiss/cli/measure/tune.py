@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, json_option, set_option
+from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
 
 MOST_BATCH = 1_000_000
@@ -21,15 +21,13 @@ MOST_BATCH = 1_000_000
 @click.option(
     "--param", type=click.Choice(["nprobe", "efSearch", "refine"]), help="The setting to tune. [default: the first]"
 )
+@click.option("-k", "--count", "k", default=10, show_default=True, type=WholeNumber(1, 2048), help="Titles per query.")
 @click.option(
-    "-k", "--count", "k", default=10, show_default=True, type=click.IntRange(1, 2048), help="Titles per query."
+    "--batch", default=1, show_default=True, type=WholeNumber(1, MOST_BATCH), help="Queries searched at once."
 )
-@click.option(
-    "--batch", default=1, show_default=True, type=click.IntRange(1, MOST_BATCH), help="Queries searched at once."
-)
-@click.option("--titles", default=200, show_default=True, type=click.IntRange(min=0), help="Titles to ask as queries.")
-@click.option("--users", default=0, show_default=True, type=click.IntRange(min=0), help="Users to ask as queries.")
-@click.option("--seed", default=7, show_default=True, type=click.IntRange(min=0), help="Random seed of the draw.")
+@click.option("--titles", default=200, show_default=True, type=WholeNumber(min=0), help="Titles to ask as queries.")
+@click.option("--users", default=0, show_default=True, type=WholeNumber(min=0), help="Users to ask as queries.")
+@click.option("--seed", default=7, show_default=True, type=WholeNumber(min=0), help="Random seed of the draw.")
 @click.option("--dataset", type=FilePath(), help="The data folder, instead of the config's.")
 @click.option("--out", type=FilePath(), help="Write the config that was found to this YAML file.")
 @set_option
