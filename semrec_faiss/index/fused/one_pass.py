@@ -94,7 +94,7 @@ class FusedPass(PassBuffers):
         mask = (self.bounds if allowed is None else allowed, self.maxima)
         width = titles.dim if codes is None else codes.width
         sizes = (count, titles.count, width, self._chunks, allowed_stride)
-        factored = titles.factors is not None
+        factored = titles.score_factors is not None
         options = ARITHMETIC | {
             "MASKED": allowed is not None,
             "SHARED": allowed_stride == 0,
@@ -108,9 +108,12 @@ class FusedPass(PassBuffers):
             "num_stages": plan.stages,
         }
         if codes is None:
-            tables = (titles.factors if factored else self.bounds, *mask, self._others if plan.piece else self.maxima)
-            options |= {"FACTORED": factored, "PIECE": plan.piece, "PARTS": plan.parts}
-            kernel = scoring.chunk_maxima if titles.origins is None else scoring.chunk_maxima_of_some
+            factors = titles.score_factors if factored else self.bounds
+            tables = (factors, *mask, self._others if plan.piece else self.maxima)
+            some = titles.origins is not None
+            skipping = some and allowed is not None and allowed_stride == 0
+            options |= {"FACTORED": factored, "PIECE": plan.piece, "PARTS": plan.parts, "SKIPPING": skipping}
+            kernel = scoring.chunk_maxima_of_some if some else scoring.chunk_maxima
             kernel[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
         from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
@@ -125,8 +128,8 @@ class FusedPass(PassBuffers):
         from semrec_faiss.index.fused.kernels import scoring
 
         plan, titles = self.plan, self.titles
-        factored, tiles = titles.factors is not None, plan.tiles(titles.count)
-        tables = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
+        factored, tiles = titles.score_factors is not None, plan.tiles(titles.count)
+        tables = (titles.score_factors if factored else self.bounds, self.bounds if allowed is None else allowed)
         into = (self.rounded, self.scaled, self.bounds, self.maxima, self._others if plan.piece else self.maxima)
         errors = (titles.norm, titles.error, 3.0 * titles.dim * 2.0**-23)
         options = {"FACTORED": factored, "MASKED": allowed is not None, "SPAN": plan.span, "PIECE": plan.piece}
@@ -257,9 +260,9 @@ class FusedPass(PassBuffers):
     def _rescore(self, count: int, allowed: Any, allowed_stride: int) -> None:
         from semrec_faiss.index.fused.kernels import ranking
 
-        plan, titles, factored = self.plan, self.titles, self.titles.factors is not None
+        plan, titles, factored = self.plan, self.titles, self.titles.score_factors is not None
         members = plan.capacity * plan.listed
-        given = (titles.factors if factored else self.bounds, self.bounds if allowed is None else allowed)
+        given = (titles.score_factors if factored else self.bounds, self.bounds if allowed is None else allowed)
         tables, sizes = (self.rounded, titles.halves, *given), (titles.count, titles.dim, allowed_stride, titles.scale)
         options: dict[str, Any] = ARITHMETIC | {"FACTORED": factored, "MASKED": allowed is not None}
         options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}

@@ -143,14 +143,15 @@ def chunk_maxima(
     query_count, title_count, dim, maxima_stride, allowed_stride, scale,
     FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr,
     PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
-    POINTERS: tl.constexpr,
+    POINTERS: tl.constexpr, SKIPPING: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with PARTS tiles of titles, one after the other, and keep each chunk's largest score.
 
     ``queries`` and ``titles`` are tensor descriptors with blocks of (BM, BK) and (BN, BK), or with POINTERS the
     matrices themselves. With FACTORED a title is its row times its number of ``factors``, times ``scale``. With SHARED
     all queries have the same bitmap. A chunk has as many titles in each of the tiles; see `write_pieces` for PIECE,
-    titles to a piece of a chunk, 0 for none.
+    titles to a piece of a chunk, 0 for none. With SKIPPING, of a shared bitmap, tiles are left out of which no query
+    may return any title: a shelf's beyond the filter's.
     """
     LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
     SPANNED: tl.constexpr = SPAN // PARTS
@@ -164,20 +165,24 @@ def chunk_maxima(
         bits = 0
         if MASKED:  # asked for before the product, which hides how long it takes to come
             bits = load_bits(allowed, m, tile_n, query_count, allowed_stride, SHARED, BN)
-        scores = tl.zeros((BM, BN), tl.float32)
-        for k in range(0, dim, BK):
-            query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
-            title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
-            scores = tl.dot(query_tile, title_tile.T, scores)
-        if FACTORED:
-            scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
-        scores = allowed_scores(scores, bits, tile_n * BN, title_count, LEAST, MASKED, SHARED, BM, BN)
-        if PIECE == 0:
-            best = tl.maximum(best, largest_scores(scores, SPANNED, BM, BN))
-        else:
-            its_best, its_other = _best_pieces(scores, part * (2 * SPANNED // PIECE), SPANNED, PIECE, BM, BN)
-            other = tl.maximum(tl.maximum(other, its_other), tl.minimum(best, its_best))
-            best = tl.maximum(best, its_best)
+        any_allowed = True
+        if SKIPPING:
+            any_allowed = tl.max(tl.max((bits != 0).to(tl.int32), axis=1), axis=0) > 0
+        if any_allowed:
+            scores = tl.zeros((BM, BN), tl.float32)
+            for k in range(0, dim, BK):
+                query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
+                title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
+                scores = tl.dot(query_tile, title_tile.T, scores)
+            if FACTORED:
+                scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
+            scores = allowed_scores(scores, bits, tile_n * BN, title_count, LEAST, MASKED, SHARED, BM, BN)
+            if PIECE == 0:
+                best = tl.maximum(best, largest_scores(scores, SPANNED, BM, BN))
+            else:
+                its_best, its_other = _best_pieces(scores, part * (2 * SPANNED // PIECE), SPANNED, PIECE, BM, BN)
+                other = tl.maximum(tl.maximum(other, its_other), tl.minimum(best, its_best))
+                best = tl.maximum(best, its_best)
     at = m[:, None] * maxima_stride + (group_n * CHUNKS + tl.arange(0, CHUNKS))[None, :]
     exists = (m < query_count)[:, None]
     if PIECE == 0:

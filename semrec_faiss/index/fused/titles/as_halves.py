@@ -1,6 +1,7 @@
 """Float32 titles that came as float16: found out, and taken back to float16 and one factor each, exactly.
 
-A title that was float16 and then brought to unit length is float16 × factor, rounded to float32 once. Whatever the
+A title that was float16 and then brought to unit length is float16 × factor, rounded to float32 once. Where it was
+of unit length but for rounding, as float16 titles mostly are, it is the float16 nearest to each component. Whatever the
 factor was, the largest component's float16 had one of 1,024 significands, up to a power of two; the right one makes
 float16 of all the others too. Which one it was, ratios of components tell: each is nearly a fraction whose denominator
 divides it. The factor is then bounded by every component's rounding, and the middle of what is left gives all
@@ -71,7 +72,12 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
 
 def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
     """Fill in ``halves`` and ``factors``; tell whether they give all vectors back."""
-    left = _take_back(torch, vectors, halves, factors, TRIED_BY, _by_ratios)
+    left = _given_back(torch, vectors, vectors.half(), halves, factors)
+    if len(left):
+        its = _room(torch, vectors[left])
+        still_left = left[_take_back(torch, vectors[left], *its, TRIED_BY, _by_ratios)]
+        halves[left], factors[left] = its
+        left = still_left
     for tried_by in (TRIED_BY, TRIED_ON_BY, vectors.shape[1]):  # a few components alone may fit several significands
         if not len(left):
             break
@@ -93,7 +99,13 @@ def _room(torch: Any, vectors: Any) -> tuple[Any, Any]:
 
 def _take_back(torch: Any, vectors: Any, halves: Any, factors: Any, tried_by: int, candidates: Candidates) -> Any:
     """Fill in ``halves`` and ``factors``; return the positions of the vectors that they do not give back."""
-    halves[:] = vectors * _inverse_factors(torch, vectors, tried_by, candidates)[:, None]
+    scaled = vectors * _inverse_factors(torch, vectors, tried_by, candidates)[:, None]
+    return _given_back(torch, vectors, scaled, halves, factors)
+
+
+def _given_back(torch: Any, vectors: Any, scaled: Any, halves: Any, factors: Any) -> Any:
+    """Fill in ``scaled``, rounded, and what it has to be multiplied with; see `_take_back`."""
+    halves[:] = scaled
     factors[:] = _factors(torch, vectors, halves)
     return (exactly(halves, factors) != vectors).any(dim=1).nonzero()[:, 0]
 

@@ -22,6 +22,13 @@ UPLOAD_BYTES = 64 << 20
 HALF_UP, LEAST_HALF = 1.001, 2.0**-23
 """What brings a number to a float16 that is not below it, once rounded."""
 
+MOST_UNEVEN = 2.0**-11
+"""How far copies may be from the titles, of the longest's length, to be scored as they are: as far as rounding brings
+a float16 copy of a component."""
+
+ROUNDED_LENGTH = 2.0**-20
+"""By so much, as a power of two, a length may exceed 1 for rounding: that of vectors of unit length does."""
+
 LEAST_SCALED_LENGTH = 2.0**-60
 """Beside a vector of length 1, components of one so short may be less than a float32 holds, times a query's."""
 
@@ -54,12 +61,13 @@ class GpuTitles:
         halves: float16 (titles, dim), the vectors times ``scale``, rounded; with ``factors`` what they came as; or
             bounds, see ``directions``.
         originals: float32 (titles, dim), here or page-locked on the host; None where rescoring is done with the halves.
-        scale: a power of two that brings the longest vector to a length of at most 1.
+        scale: a power of two that brings the longest vector to a length of at most 1, but for rounding.
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual; of bounds its part along the directions.
         wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
         codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
         factors: float64 (titles,), of titles that came as float16: `as_halves.exactly` makes the originals of them.
+        even: whether factors are so alike that scores of the copies are within ``error`` without them.
         origins: int32 (titles,), ascending: where these are some of a larger catalogue, which rows of it; ``originals``
             are then the whole catalogue's. None where they are all.
         directions: float64 (kept, `vector_dim`), orthonormal: ``halves`` are then coordinates along them and the length
@@ -76,11 +84,17 @@ class GpuTitles:
     factors: Any = None
     origins: Any = None
     directions: Any = None
+    even: bool = False
 
     @property
     def proves(self) -> bool:
         """Whether there are originals to rank by."""
         return self.originals is not None or self.factors is not None
+
+    @property
+    def score_factors(self) -> Any:
+        """What a score of a copy has to be multiplied with, beside ``scale``; None where it is one of the title."""
+        return None if self.even else self.factors
 
     @property
     def count(self) -> int:
@@ -262,7 +276,11 @@ def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None
         lengths.add(block)
     scale = lengths.scale
     norm = 1.00001 * lengths.longest * scale
-    return GpuTitles(halves, None, scale, norm, 2.0**-23 * norm, lengths.wide, factors=factors)
+    titles = GpuTitles(halves, None, scale, norm, 2.0**-23 * norm, lengths.wide, factors=factors)
+    apart = norm * max(abs(1.0 / (scale * float(end)) - 1.0) for end in torch.aminmax(factors))
+    if apart > MOST_UNEVEN * norm:
+        return titles
+    return replace(titles, even=True, norm=norm + apart, error=titles.error + 1.00001 * apart)
 
 
 def _rounded(
@@ -309,7 +327,12 @@ class _Lengths:
 
     @property
     def scale(self) -> float:
-        return 2.0 ** -min(max(math.ceil(math.log2(self.longest)), -126), 126) if self.longest > 0 else 1.0
+        """See `GpuTitles`; a length of 1 may be a little more for rounding."""
+        return (
+            2.0 ** -min(max(math.ceil(math.log2(self.longest) - ROUNDED_LENGTH), -126), 126)
+            if self.longest > 0
+            else 1.0
+        )
 
     @property
     def wide(self) -> bool:
