@@ -42,6 +42,7 @@ from semrec_faiss.index.fused.plan import (
     plan_search,
     through_codes,
 )
+from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 
@@ -201,7 +202,7 @@ def noted() -> Iterator[list[Launch]]:
         queries: ("prepare_queries", "project_queries", "leave_out_rows"),
         scoring: ("chunk_maxima", "chunk_maxima_of_some", "query_maxima"),
         codes: ("coded_chunk_maxima",),
-        selecting: ("select_largest", "find_groups", "list_reaching", "select_pieces"),
+        selecting: ("select_largest", "find_groups", "list_reaching", "select_pieces", "list_unproven", "put_again"),
         ranking: ("rescore_chunks", "score_rows", "rank_rows", "find_rows"),
     }
     real = [(module, name, getattr(module, name)) for module, names in own.items() for name in names]
@@ -236,8 +237,12 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
                 leave_out(titles, allowed, shared, Lists(offsets, rows, which))
         work = FusedPass(titles, plan, queries, search.k)
         work.run(made(queries, DIM, dtype=torch.float32), allowed, stride)
-        again = FusedPass(titles, plan_repeat(plan, titles.count), min(queries, 16), search.k)
-        again.resume(work, made(min(queries, 16), dtype=torch.int64), allowed, stride)
+        room = at_once(plan, titles.count, queries)
+        if room:
+            RepeatAtOnce(work, room).launch(allowed, stride)
+        else:
+            again = FusedPass(titles, plan_repeat(plan, titles.count), min(queries, 16), search.k)
+            again.resume(work, made(min(queries, 16), dtype=torch.int64), allowed, stride)
     return launches
 
 

@@ -53,7 +53,7 @@ def recordings() -> Iterator[None]:
     with ExitStack() as patched:
         for name in ("empty", "zeros", "empty_like"):
             patched.enter_context(mock.patch.object(torch, name, _not_locked(getattr(torch, name))))
-        for name in ("batch", "filters.shelves"):
+        for name in ("batch", "repeating", "filters.shelves"):
             patched.enter_context(mock.patch(f"{FUSED}.{name}.recorded", _replayed))
         for name in ("block_search", "filters.shelves"):  # so that the few searches of an example replay
             patched.enter_context(mock.patch(f"{FUSED}.{name}.RECORDED_AT", 1))

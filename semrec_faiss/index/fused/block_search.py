@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Searching, allowed_by, prepared_bytes
+from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, allowed_by
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.one_pass import FusedPass
+from semrec_faiss.index.fused.pass_buffers import Searching
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
     LARGEST_TILE,
@@ -28,6 +29,7 @@ from semrec_faiss.index.fused.plan import (
     takes_pieces,
     through_codes,
 )
+from semrec_faiss.index.fused.repeating import FEWEST_REPEATED, at_once, prepared_bytes
 from semrec_faiss.index.fused.room import query_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
@@ -160,8 +162,8 @@ class BlockSearch:
             if kth is not None and needed.max() > -np.inf:
                 yield  # the other shards write down what they have found
             unproven = _left(unproven, needed, kth)
-        repeated = len(unproven)
-        if repeated and repeats(k) and not self.titles.wide:
+        repeated = len(unproven) + search.repeated
+        if len(unproven) and repeats(k) and not self.titles.wide:
             again = _room_for(unproven, k)
             needed = yield from search.repeat(unproven, again)
             rows[unproven], scores[unproven] = again
@@ -252,7 +254,8 @@ class BlockSearch:
         plan = self._plan(queries, k, coded=coded)
         size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(k, coded))
         prepared = lane == ALONE and self._repeats(k)
-        size += prepared_bytes(plan, self.titles.count) if prepared else 0
+        again = at_once(plan, self.titles.count, queries) if prepared and not self.titles.wide else 0
+        size += prepared_bytes(plan, self.titles.count, again or FEWEST_REPEATED) if prepared else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         if not fits or kind.asked < RECORDED_AT:
@@ -263,7 +266,8 @@ class BlockSearch:
             return self._direct(plan, queries, k, lane)
         self._drop_recorded(size)
         try:
-            kind.search, kind.bytes = self._capture(plan, feed, k, masking, prepared=prepared), size
+            kind.search = self._capture(plan, feed, k, masking, prepared=prepared, again=again)
+            kind.bytes = size
         except self._torch.cuda.OutOfMemoryError:  # without one, then, and no more of them than there are
             self._graphs_bytes = self.recorded_bytes
             return self._direct(plan, queries, k, lane)
@@ -287,10 +291,12 @@ class BlockSearch:
         while self.recorded_bytes + more > self._graphs_bytes or len(self._graphs) > GRAPHS_KNOWN:
             self._graphs.popitem(last=False)
 
-    def _capture(self, plan: FusedPlan, feed: Feed, k: int, masking: Masking, *, prepared: bool) -> CapturedSearch:
+    def _capture(
+        self, plan: FusedPlan, feed: Feed, k: int, masking: Masking, *, prepared: bool, again: int
+    ) -> CapturedSearch:
         work = FusedPass(self.titles, plan, len(feed.queries), k)
-        captured = CapturedSearch(work, feed, masking, self._everything)
-        if prepared:
+        captured = CapturedSearch(work, feed, masking, self._everything, again=again)
+        if prepared and not again:
             captured.prepare_repeat()
         return captured
 

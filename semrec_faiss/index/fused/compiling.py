@@ -1,10 +1,13 @@
-"""A word about kernels being compiled: whoever asks for the first time on a machine waits for that."""
+"""Kernels before they run: a word about their being compiled, which the first to ask waits for; and recordings."""
 
 from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Callable
 from typing import Any
+
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 _compiled = itertools.count()
 
@@ -33,3 +36,17 @@ def _tell(*, src: Any, times: Any, cache_hit: bool, **_: Any) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def recorded(launches: Callable[[], None], device: Any) -> Any:
+    """Record what ``launches`` launches, once without a recording before: a CUDA graph to replay."""
+    torch = load_torch()
+    launches()  # compiles what is not compiled yet, which a recording does not allow
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    # A stream of this GPU's own: torch's default one is the first GPU's. Thread-local: what other threads do on other
+    # GPUs meanwhile must not end the recording.
+    own = {"stream": torch.cuda.Stream(device), "capture_error_mode": "thread_local"}
+    with torch.cuda.device(device), torch.cuda.graph(graph, **own):
+        launches()
+    return graph

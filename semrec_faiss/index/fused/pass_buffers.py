@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from copy import copy
 from typing import Any, Self
 
+import numpy as np
+
+from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.plan import FusedPlan, code_rows, code_width
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
+
+Answers = tuple[Rows, Scores]
+"""Rows and scores, (queries, k) each, to be filled in."""
+
+Searching = Generator[None, None, Scores]
+"""A search under way: it yields when kernels are launched, and returns the score that each query's k-th best would have
+to exceed for its answer to be proven: -inf where it is."""
+
+PAGE_LOCKED_BYTES = 32 << 20
+"""Answers that are fetched to page-locked memory, at most."""
 
 
 class PassBuffers:
@@ -97,3 +111,36 @@ def _answer_bytes(queries: int, k: int) -> list[int]:
     For pointers that are no multiples of 16 Triton compiles a kernel anew: for every other number of queries, once.
     """
     return [-(-size // 16) * 16 for size in (8 * queries * k, 4 * queries * k, 4 * queries)]
+
+
+class Fetched:
+    """What a pass has found, on the host: page-locked, unless it is much, so that the GPU sends it by itself."""
+
+    def __init__(self, work: PassBuffers) -> None:
+        """Make room for the answers of ``work``, and the views of them: that takes longer than copying a few."""
+        self._torch, self._answers, self._device = load_torch(), work.answers, work.rows.device
+        locked = self._device.type == "cuda" and work.answers.nbytes <= PAGE_LOCKED_BYTES
+        self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
+        self._found = tuple(part.numpy() for part in answers_in(self._held, len(work.rows), work.k))
+        self._done = self._torch.cuda.Event() if self._device.type == "cuda" else None
+
+    def fetch(self) -> None:
+        """Launch the copy, or record it."""
+        self._held.copy_(self._answers, non_blocking=True)
+
+    def mark(self) -> None:
+        """Note how far the GPU has to come until the copy is there, when it or its recording is launched."""
+        if self._done is not None:
+            self._done.record(self._torch.cuda.current_stream(self._device))
+
+    def found(self, count: int) -> tuple[Rows, Scores, Scores]:
+        """Wait for the copy; return views of so many answers, and of what would prove them."""
+        if self._done is not None and not self._done.query():  # which, unlike waiting, keeps the interpreter's lock
+            self._done.synchronize()
+        rows, scores, needed = (part[:count] for part in self._found)
+        return rows, scores, needed
+
+    def copied(self, into: Answers) -> Scores:
+        """Wait for it, copy as many answers as are asked for, and return what would prove them."""
+        into[0][:], into[1][:], needed = self.found(len(into[0]))
+        return np.array(needed)

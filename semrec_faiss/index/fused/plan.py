@@ -22,6 +22,10 @@ LARGEST_TILE = 128
 FEW_QUERIES, MANY_QUERIES = 32, 256
 """Up to the first reading the titles bounds the time, from the second on multiplying."""
 
+SMALL_TITLES = 8192
+"""Up to so many, such as a filter's, chunks without pieces have four titles where there are many queries: looking
+through more maxima takes less than rescoring more titles."""
+
 SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 """From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore."""
 
@@ -225,7 +229,8 @@ def plan_search(
     span = 32 if wide else 16 if coarse else 8
     tile_titles = 64 if few and span == 8 else 128
     parts = 2 if wide else 1
-    span = span if k <= SOME_RESULTS else 4 if k <= MANY_RESULTS else 2
+    fine = many and not (piece or wide) and titles <= SMALL_TITLES
+    span = 2 if fine or k > MANY_RESULTS else 4 if k > SOME_RESULTS else span
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     chunks = -(-titles // (parts * tile_titles)) * parts * tile_titles // (2 * span)
     capacity = _capacity(keep)

@@ -10,12 +10,12 @@ import pytest
 from fused_compiled import CARDS, Launch, Search, launches_of
 from fused_worlds import PLACE, clustered, needs_kernels, searcher
 
-from semrec_faiss.index.fused import batch
-from semrec_faiss.index.fused.batch import DirectSearch, prepared_bytes
+from semrec_faiss.index.fused.batch import DirectSearch
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import COPY_ENGINE
 from semrec_faiss.index.fused.plan import plan_repeat, plan_search
+from semrec_faiss.index.fused.repeating import prepared_bytes
 
 
 @needs_kernels
@@ -55,7 +55,7 @@ def test_the_repetition_that_is_recorded_beside_is_counted() -> None:
     plan = plan_search(4_000_000, 384, 1, 10)
     chunks = plan_repeat(plan, 4_000_000).chunks(4_000_000)
     assert chunks >= 4_000_000 // 32
-    assert 2 * chunks < prepared_bytes(plan, 4_000_000) / batch.FEWEST_REPEATED < 2.1 * chunks
+    assert 2 * chunks < prepared_bytes(plan, 4_000_000, 16) / 16 < 2.1 * chunks
 
 
 @needs_kernels

@@ -113,7 +113,7 @@ def test_what_a_first_pass_cannot_prove_a_second_one_does(
     if masking == "own":
         for query, rows in enumerate(lists):
             allowed[query, rows] = False
-    monkeypatch.setattr("semrec_faiss.index.fused.batch.repeat_queries", lambda *_: room)
+    monkeypatch.setattr("semrec_faiss.index.fused.repeating.repeat_queries", lambda *_: room)
     index = searcher(titles)
     for _ in range(1 if PLACE == "cpu" else 3):  # launched, recorded and replayed where there is a GPU
         found = index.search(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.index.fused.batch import recorded
 from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch, Workspace
+from semrec_faiss.index.fused.compiling import recorded
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import bitmap_words, power_of_two
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch

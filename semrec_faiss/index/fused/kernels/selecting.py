@@ -238,3 +238,35 @@ def select_pieces(
         CAPACITY,
     )
     tl.store(dropped + query * dropped_stride, lost)
+
+
+@triton.jit(do_not_specialize=["count"])
+def list_unproven(needed, which, number, count, ROOM: tl.constexpr, BLOCK: tl.constexpr):
+    """List which of ``count`` queries are not proven, int64, the first ROOM of them, and how many those are.
+
+    ``needed`` tells of each, see `ranking.rank_rows`. The rest of the list is query 0. One program does it all.
+    """
+    found = 0
+    for start in range(0, count, BLOCK):
+        query = start + tl.arange(0, BLOCK)
+        left = (tl.load(needed + query, mask=query < count, other=float("-inf")) != float("-inf")).to(tl.int32)
+        place = found + tl.cumsum(left, axis=0) - 1
+        tl.store(which + place, query.to(tl.int64), mask=(left != 0) & (place < ROOM))
+        found += tl.sum(left, axis=0)
+    place = tl.arange(0, ROOM)
+    tl.store(which + place, tl.zeros((ROOM,), tl.int64), mask=place >= found)
+    tl.store(number, tl.minimum(found, ROOM))
+
+
+@triton.jit(do_not_specialize=["k"])
+def put_again(which, number, its_rows, its_scores, its_needed, rows, scores, needed, k, K: tl.constexpr):
+    """Put what a listed query has found when it was searched again in the place of what it had; NaN: now proven."""
+    place = tl.program_id(0)
+    if place < tl.load(number):
+        query = tl.load(which + place)
+        column = tl.arange(0, K)
+        inside = column < k
+        tl.store(rows + query * k + column, tl.load(its_rows + place * k + column, mask=inside), mask=inside)
+        tl.store(scores + query * k + column, tl.load(its_scores + place * k + column, mask=inside), mask=inside)
+        left = tl.load(its_needed + place)
+        tl.store(needed + query, tl.where(left == float("-inf"), float("nan"), left))
