@@ -133,3 +133,11 @@ WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
     "huge": lambda rng, n, d: rng.normal(size=(n, d)) * 1e17,
     "tiny": lambda rng, n, d: rng.normal(size=(n, d)) * 1e-17,
 }
+
+
+def came_as_float16(titles: NDArray[Any]) -> NDArray[np.float32]:
+    """Round to float16 and bring to unit length, as a data folder does: float64 divided by its length, rounded once."""
+    wide = titles.astype(np.float16).astype(np.float64)
+    made: NDArray[np.float32] = np.empty(titles.shape, np.float32)
+    np.divide(wide, np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None], out=made, casting="same_kind")
+    return made

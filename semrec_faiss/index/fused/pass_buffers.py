@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.plan import FusedPlan, code_rows, code_width
+from semrec_faiss.index.fused.plan import FusedPlan
+from semrec_faiss.index.fused.room import code_rows, code_width
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 Answers = tuple[Rows, Scores]

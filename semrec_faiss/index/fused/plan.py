@@ -9,10 +9,6 @@ from typing import Literal
 Masking = Literal["none", "shared", "own"]
 """Which rows are allowed: all, the same ones for all queries of a batch, or other ones for each query."""
 
-Kept = Literal["gpu", "host", "halves", "none"]
-"""Where the originals are that answers are proven by: beside the float16 copies, on the host, in the copies themselves,
-or nowhere."""
-
 LEAST_CAPABILITY = (8, 0)
 """Compute capability that the kernels need, Ampere's: before it nothing is loaded while something else is computed."""
 
@@ -164,28 +160,6 @@ class FusedPlan:
 def keeps_codes(titles: int, rescore: str) -> bool:
     """Tell whether int8 codes are kept beside the vectors; where nothing is proven, memory matters more."""
     return rescore == "float32" and titles >= CODED_TITLES
-
-
-def title_bytes(titles: int, dim: int, kept: Kept, *, width: int | None = None) -> int:
-    """Return the GPU memory of title vectors: float16 copies, or bounds of a ``width``, and what proves answers."""
-    beside = {"gpu": 4 * dim, "host": 0, "halves": 8, "none": 0}[kept]
-    codes = code_bytes(titles, width or dim) if kept != "none" and titles >= CODED_TITLES else 0
-    return titles * (2 * (width or dim) + beside) + codes
-
-
-def code_width(dim: int) -> int:
-    """Return the bytes of a title's codes: rows have to begin at multiples of 16."""
-    return -(-dim // 16) * 16
-
-
-def code_bytes(titles: int, dim: int) -> int:
-    """Return the GPU memory of the codes of all titles, with a step and a rest in float16 each."""
-    return titles * (code_width(dim) + 2 + 2)
-
-
-def code_rows(queries: int, planes: int) -> int:
-    """Return the rows of codes of a batch; where a query has two, eights of queries lie together."""
-    return queries if planes < TWO_PLANES else TWO_PLANES * (-(-queries // 8) * 8)
 
 
 def through_codes(titles: int, queries: int, k: int, *, screened: bool = False) -> bool:

@@ -1,23 +1,32 @@
-"""The GPU memory that a block of queries takes besides the titles, and how many queries fit it."""
+"""The GPU memory that titles take, and a block of queries besides, and how many queries fit it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 from semrec_faiss.index.fused.plan import (
+    CODED_TITLES,
     LARGEST_TILE,
     SORTED_APART,
+    TWO_PLANES,
     FusedPlan,
     Masking,
     bitmap_words,
-    code_width,
     plan_search,
 )
+
+Kept = Literal["gpu", "host", "halves", "bounded", "uncoded", "none"]
+"""Where the originals are that answers are proven by: float32 beside the float16 copies or bounds, or on the host; of
+titles that came as float16 in the copies themselves, or beside bounds, with codes or without; or nowhere."""
+
+FACTOR_BYTES = 8
+"""Of a title that came as float16, what makes the original of it."""
 
 WORK_BYTES = 1 << 30
 """GPU memory that one block of queries may take besides the vectors; of very many titles `WORK_SHARE` of theirs."""
 
-WORK_SHARE = 0.045
+WORK_SHARE = 0.085
 """So that a block of a thousand queries fits, however many titles there are."""
 
 MOST_QUERIES = 16_384
@@ -78,3 +87,26 @@ def query_bytes(
     projected = 8 * dim if screened else 0
     pieced = 2 * plan.chunks(titles) + 4 * plan.columns if plan.piece else 0
     return 2 * plan.chunks(titles) + pieced + candidates + bitmap + codes + 10 * dim + projected + 16 * k + 64
+
+
+def title_bytes(titles: int, dim: int, kept: Kept, *, width: int | None = None) -> int:
+    """Return the GPU memory of title vectors: float16 copies, or bounds of a ``width``, and what proves answers."""
+    came = 2 * dim + FACTOR_BYTES
+    beside = {"gpu": 4 * dim, "host": 0, "halves": FACTOR_BYTES, "bounded": came, "uncoded": came, "none": 0}[kept]
+    coded = kept not in ("uncoded", "none") and titles >= CODED_TITLES
+    return titles * (2 * (width or dim) + beside) + (code_bytes(titles, width or dim) if coded else 0)
+
+
+def code_width(dim: int) -> int:
+    """Return the bytes of a title's codes: rows have to begin at multiples of 16."""
+    return -(-dim // 16) * 16
+
+
+def code_bytes(titles: int, dim: int) -> int:
+    """Return the GPU memory of the codes of all titles, with a step and a rest in float16 each."""
+    return titles * (code_width(dim) + 2 + 2)
+
+
+def code_rows(queries: int, planes: int) -> int:
+    """Return the rows of codes of a batch; where a query has two, eights of queries lie together."""
+    return queries if planes < TWO_PLANES else TWO_PLANES * (-(-queries // 8) * 8)

@@ -28,11 +28,12 @@ from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
-from semrec_faiss.index.fused.plan import SCREENED_TITLES, title_bytes
-from semrec_faiss.index.fused.room import MOST_QUERIES, work_bytes
+from semrec_faiss.index.fused.plan import SCREENED_TITLES
+from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named
-from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles, with_copies
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
+from semrec_faiss.index.fused.titles.uploading import upload_titles, with_copies
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
 from semrec_faiss.index.hardware.out_of_memory import halved
 

@@ -20,8 +20,8 @@ from semrec_faiss.index.cpu.products import multiplies_by_numpy, numpy_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.blocks import in_blocks
-from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, Kept, through_codes
-from semrec_faiss.index.fused.room import query_bytes
+from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, through_codes
+from semrec_faiss.index.fused.room import Kept, query_bytes
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
@@ -204,8 +204,8 @@ def _fused_choices(
     kept: tuple[Kept, ...] = ("gpu", "host") if device.originals == "auto" else (device.originals,)
     if index.search.rescore == "float16":
         kept = ("none",)
-    elif float16_titles:  # bounds only where float32 originals fit beside them
-        kept = (*(its for its in kept if its == "gpu" and fused_width(index, titles, dim) != dim), "halves")
+    elif float16_titles:
+        kept = ("halves",) if fused_width(index, titles, dim) == dim else ("bounded", "uncoded", "halves")
     layouts = {"auto": (titles, shared), "replicas": (titles,), "shards": (shared,)}[device.layout]
     return ((share, its) for its in kept for share in layouts)
 
@@ -308,7 +308,11 @@ def _fused_on_gpu(
     screened = width != dim
     block, lanes = in_blocks(titles, width, batch, k, "none", screened=screened)
     lanes = min(lanes, -(-batch // block))
-    coded = kept != "none" and titles >= CODED_TITLES and through_codes(titles, block, k, screened=screened)
+    coded = (
+        kept not in ("uncoded", "none")
+        and titles >= CODED_TITLES
+        and through_codes(titles, block, k, screened=screened)
+    )
     asked = (titles, width, block, k)
     work = block * max(query_bytes(*asked, "none", coded=read, screened=screened) for read in {False, coded})
     work += FLOAT_BYTES * block * dim

@@ -17,7 +17,8 @@ from semrec_faiss.config.index_types import (
     IvfSqIndex,
 )
 from semrec_faiss.index.factory import empty_index, holds_vectors_exactly
-from semrec_faiss.index.fused.plan import SCREENED_TITLES, Kept, title_bytes
+from semrec_faiss.index.fused.plan import SCREENED_TITLES
+from semrec_faiss.index.fused.room import Kept, title_bytes
 from semrec_faiss.index.hardware.device import Device, load_faiss
 from semrec_faiss.index.screening.spectrum import LEAST_TITLES, choices_of, width_of
 

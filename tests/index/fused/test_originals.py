@@ -6,18 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, Truth, clustered, exclude, needs_kernels, searcher
+from fused_worlds import PLACE, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
-
-
-def brought_to_unit_length(halves: NDArray[np.float16]) -> NDArray[np.float32]:
-    """As a data folder's vectors are: float64 divided by its length, rounded once."""
-    wide = halves.astype(np.float64)
-    made: NDArray[np.float32] = np.empty(halves.shape, np.float32)
-    np.divide(wide, np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None], out=made, casting="same_kind")
-    return made
 
 
 def halves(kind: str, rng: np.random.Generator, n: int, d: int) -> NDArray[np.float16]:
@@ -44,7 +36,7 @@ def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: i
     from semrec_faiss.index.fused.titles.as_halves import exactly, halves_of
 
     came = halves(kind, np.random.default_rng(dim), 400, dim)
-    for titles in (brought_to_unit_length(came), came.astype(np.float32)):
+    for titles in (came_as_float16(came), came.astype(np.float32)):
         found = halves_of(torch, torch.from_numpy(titles))
         assert found is not None
         np.testing.assert_array_equal(exactly(*found).numpy().view(np.int32), titles.view(np.int32))
@@ -65,14 +57,15 @@ def test_the_first_look_takes_no_halves_for_float32(kind: str, dim: int) -> None
     came = halves(kind, rng, 2 * PROBED, dim)
     came = np.concatenate((came, (came[:99] * np.float16(2.0**-12)).astype(np.float16)))
     came = came[came.any(axis=1)]
-    for titles in (brought_to_unit_length(came), came.astype(np.float32)):
+    for titles in (came_as_float16(came), came.astype(np.float32)):
         for first in range(0, len(titles), PROBED):
             assert are_halves(titles[first : first + PROBED])
     for count in (1, 8, PROBED):
         assert not are_halves(rng.standard_normal((count, dim), dtype=np.float32))
     if kind == "one-hot":
         return  # which rounding leaves as it is
-    twice = brought_to_unit_length(brought_to_unit_length(came[:PROBED]) * np.float32(1.1))
+    twice = (came_as_float16(came[:PROBED]) * np.float32(1.1)).astype(np.float64)
+    twice = (twice / np.linalg.norm(twice, axis=1, keepdims=True)).astype(np.float32)
     assert not are_halves(twice), "rounded twice, some of them are none"
 
 
@@ -83,7 +76,7 @@ def test_float32_titles_are_no_halves_and_one_among_halves_is_enough() -> None:
     from semrec_faiss.index.fused.titles.as_halves import halves_of
 
     rng = np.random.default_rng(4)
-    titles = brought_to_unit_length(halves("of unit length", rng, 300, 48))
+    titles = came_as_float16(halves("of unit length", rng, 300, 48))
     titles[217] = clustered(rng, 1, 48)
     assert halves_of(torch, torch.from_numpy(titles)) is None
     assert halves_of(torch, torch.zeros((3, 48))) is None
@@ -116,7 +109,7 @@ def test_ratios_tell_nearly_every_significand(dim: int) -> None:
 
     from semrec_faiss.index.fused.titles import as_halves
 
-    titles = torch.from_numpy(brought_to_unit_length(halves("of unit length", np.random.default_rng(1), 5000, dim)))
+    titles = torch.from_numpy(came_as_float16(halves("of unit length", np.random.default_rng(1), 5000, dim)))
     room = as_halves._room(torch, titles)
     left = as_halves._take_back(torch, titles, *room, as_halves.TRIED_BY, as_halves._by_ratios)
     assert len(left) < len(titles) / 200
@@ -127,7 +120,7 @@ def test_ratios_tell_nearly_every_significand(dim: int) -> None:
 def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bytes a component and eight a title, the answers of float32 originals bit for bit, all proven."""
     rng = np.random.default_rng(8)
-    titles = brought_to_unit_length(halves(kind, rng, 500, 64))
+    titles = came_as_float16(halves(kind, rng, 500, 64))
     titles[rng.choice(500, 30)] = titles[7]
     queries = np.concatenate((titles[7:8], clustered(rng, 2, 64)))
     mask, seen = rng.random(len(titles)) < 0.3, exclude([rng.choice(500, 40, replace=False) for _ in queries])
@@ -135,7 +128,7 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
     assert ours.proves
     assert ours.titles.originals is None
     assert ours.titles.bytes == len(titles) * (2 * 64 + 8 + (64 + 4 if read == "codes" else 0))
-    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.halves_of", lambda *_, **__: None)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.uploading.halves_of", lambda *_, **__: None)
     beside = searcher(titles)
     assert beside.titles.originals is not None
     for options in ({}, {"mask": mask}, {"excluded": seen}):
@@ -147,17 +140,16 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
 
 @needs_kernels
 @pytest.mark.parametrize(("came", "fits"), [(True, True), (True, False), (False, False)])
-def test_titles_stay_as_they_came_rather_than_on_the_host(came: bool, fits: bool) -> None:
+def test_titles_stay_as_they_came_beside_bounds_rather_than_on_the_host(came: bool, fits: bool) -> None:
     import torch
 
-    from semrec_faiss.index.fused.titles.gpu_titles import upload_titles
+    from semrec_faiss.index.fused.titles.uploading import upload_titles
 
-    made = brought_to_unit_length(halves("of unit length", np.random.default_rng(2), 300, 64))
+    made = came_as_float16(halves("of unit length", np.random.default_rng(2), 300, 64))
     titles = made if came else clustered(np.random.default_rng(2), 300, 64)
     directions, on_host = np.eye(64)[:23], None if fits else lambda: torch.from_numpy(titles)
     found = upload_titles(titles, torch.device(PLACE), keep_originals=True, directions=directions, on_host=on_host)
-    as_they_came = came and not fits
-    assert (found.factors is not None, found.screened) == (as_they_came, not as_they_came)
+    assert (found.factors is not None, found.screened) == (came, True)
     assert found.proves
     np.testing.assert_array_equal(found.exact_vectors(slice(0, 300)).cpu().numpy(), titles)
 
@@ -168,7 +160,7 @@ def test_halves_on_a_shelf_and_all_titles_compared(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     monkeypatch.setattr("semrec_faiss.index.fused.block_search.repeats", lambda _: False)
     rng = np.random.default_rng(3)
-    titles = brought_to_unit_length(np.tile(halves("of unit length", rng, 3, 32), (200, 1)))
+    titles = came_as_float16(np.tile(halves("of unit length", rng, 3, 32), (200, 1)))
     mask = rng.random(600) < 0.5
     index = searcher(titles)
     found = index.search(titles[:2], 5, mask=mask)

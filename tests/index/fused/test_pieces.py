@@ -82,7 +82,8 @@ def test_filters_and_lists() -> None:
 @pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2)])
 def test_what_is_told_of_a_chunk_holds(size: int, parts: int) -> None:
     from semrec_faiss.index.fused.one_pass import FusedPass
-    from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
+    from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+    from semrec_faiss.index.fused.titles.uploading import upload_titles
 
     torch = load_torch()
     rng = np.random.default_rng(8)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, SIZE, WORLDS, Truth, exclude, needs_kernels, searcher
+from fused_worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused import searcher as searcher_module
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.screening.spectrum import principal_directions
 
+Kept: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("semrec_faiss.index.fused.searcher.SCREENED_TITLES", 1)
+
+
+@pytest.fixture(params=["float32", "float16"])
+def kept(request: pytest.FixtureRequest) -> Kept:
+    """How titles came: as float32, or as float16, which then lie beside the bounds as they came."""
+    return (lambda titles: titles) if request.param == "float32" else came_as_float16
 
 
 def texts(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float32]:
@@ -34,13 +43,17 @@ def screened(titles: NDArray[np.float32], kept: int) -> FusedSearcher:
 
 @needs_kernels
 @pytest.mark.parametrize("queries", [1, 3, 40])
-def test_answers_are_the_same_and_bounds_hold(queries: int) -> None:
+def test_answers_are_the_same_and_bounds_hold(queries: int, kept: Kept) -> None:
     rng = np.random.default_rng(queries)
-    titles = texts(rng, 700 * SIZE, 64)
+    titles = kept(texts(rng, 700 * SIZE, 64))
     asked = np.concatenate((titles[:1], texts(rng, queries, 64)))[:queries]
     by_bounds, plain = screened(titles, 31), searcher(titles)
     assert by_bounds.titles.halves.shape == (700 * SIZE, 32)
-    assert by_bounds.titles.bytes < plain.titles.bytes
+    came = plain.titles.factors is not None
+    originals = (2 * 64 + 8 if came else 4 * 64) * len(titles)
+    assert by_bounds.titles.bytes == 2 * 32 * len(titles) + originals
+    assert plain.titles.bytes == (0 if came else 2 * 64 * len(titles)) + originals
+    np.testing.assert_array_equal(by_bounds.titles.exact_vectors(slice(3, 50)).cpu().numpy(), titles[3:50])
     found, expected = by_bounds.search(asked, 10), plain.search(asked, 10)
     Truth.of(titles, asked).check(found, 10)
     np.testing.assert_array_equal(found.rows, expected.rows)
@@ -71,10 +84,10 @@ def test_whatever_the_titles(world: str) -> None:
 
 
 @needs_kernels
-def test_filters_and_exclusions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters_and_exclusions(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("semrec_faiss.index.fused.filters.shelves.LEAST_SHELVED", 6)
     rng = np.random.default_rng(2)
-    titles = texts(rng, 500 * SIZE, 64)
+    titles = kept(texts(rng, 500 * SIZE, 64))
     asked = texts(rng, 4, 64)
     made = screened(titles, 31)
     mask = rng.random(len(titles)) < 0.3
@@ -86,19 +99,25 @@ def test_filters_and_exclusions(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("semrec_faiss.index.fused.filters.known_filters.masking_loss_ms", lambda *_, ms=lost: ms)
         for _ in range(1 if PLACE == "cpu" else 3):
             Truth.of(titles, asked, np.tile(mask, (4, 1))).check(made.search(asked, 10, mask=mask), 10)
-        assert (made.filters.place(mask, 4).shelf is not None) == shelved
+        shelf = made.filters.place(mask, 4).shelf
+        assert (shelf is not None) == shelved
+        if shelf is not None:
+            its = slice(0, int(mask.sum()))
+            np.testing.assert_array_equal(shelf.titles.exact_vectors(its).cpu().numpy(), titles[mask])
+            assert shelf.titles.bytes == shelf.size * (2 * 32 + 4), "bounds and rows: the originals stay where they are"
+            assert made.titles.gathered_bytes(10) == 10 * (2 * 32 + 4)
         found = made.search(asked, 10, mask=mask, excluded=exclude(lists))
         Truth.of(titles, asked, allowed).check(found, 10)
 
 
 @needs_kernels
 @pytest.mark.parametrize("cut", [None, 15])
-def test_through_codes(cut: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_codes(cut: int | None, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all the directions that bounds have, or of fewer: a chunk's maximum is at least what a title's score is."""
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
-    monkeypatch.setattr("semrec_faiss.index.fused.titles.gpu_titles.choose_cut", lambda *_: cut)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.uploading.choose_cut", lambda *_: cut)
     rng = np.random.default_rng(2)
-    titles = texts(rng, 600 * SIZE, 64)
+    titles = kept(texts(rng, 600 * SIZE, 64))
     asked = texts(rng, 2, 64)
     made = screened(titles, 31)
     assert made.titles.codes is not None
@@ -138,7 +157,7 @@ def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.
 def test_probes_are_among_the_titles(count: int) -> None:
     torch = pytest.importorskip("torch")
 
-    from semrec_faiss.index.fused.titles.gpu_titles import probed_rows
+    from semrec_faiss.index.fused.titles.uploading import probed_rows
 
     rows = probed_rows(torch, count).tolist()
     assert (rows[0], rows[-1]) == (0, count - 1)
@@ -153,14 +172,43 @@ def test_many_results() -> None:
 
 
 @needs_kernels
-def test_queries_that_bounds_do_not_help_are_searched_by_copies() -> None:
+def test_queries_that_bounds_do_not_help_are_searched_by_copies(kept: Kept) -> None:
     rng = np.random.default_rng(6)
-    titles = np.asarray(rng.normal(size=(700 * SIZE, 32)), dtype=np.float32)
+    titles = kept(np.asarray(rng.normal(size=(700 * SIZE, 32)), dtype=np.float32))
     made = screened(titles, 3)
     asked = np.asarray(rng.normal(size=(20, 32)), dtype=np.float32)
     for _ in range(2):
         Truth.of(titles, asked).check(made.search(asked, 10), 10)
         assert not made.titles.screened
+    plain = searcher(titles).titles
+    assert made.titles.bytes == plain.bytes
+    assert (made.titles.scale, made.titles.norm, made.titles.error) == (plain.scale, plain.norm, plain.error)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("room", "screened_by", "coded"), [(1 << 40, True, True), (60_000 + 2_000, True, False), (20_000, False, True)]
+)
+def test_bounds_and_codes_are_put_beside_float16_where_there_is_room(
+    room: int, screened_by: bool, coded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 bytes a title for bounds, and 32 + 4 for codes of them; those of copies alone are not asked whether they fit."""
+    from semrec_faiss.index.fused.titles import uploading
+
+    left = [room]
+
+    def has_room(_: Any, __: Any, needed: int) -> bool:
+        fits = needed <= left[0]
+        left[0] -= needed if fits else 0
+        return fits
+
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
+    monkeypatch.setattr(uploading, "_has_room", has_room)
+    titles = came_as_float16(texts(np.random.default_rng(2), 900, 64))
+    made = searcher(titles, directions=np.ascontiguousarray(principal_directions(titles)[0][:31]))
+    assert (made.titles.screened, made.titles.codes is not None) == (screened_by, coded)
+    assert made.proves
+    Truth.of(titles, titles[:3]).check(made.search(titles[:3], 10), 10)
 
 
 @needs_kernels

@@ -227,7 +227,8 @@ def test_float16_rescoring_rounds_and_proves_nothing() -> None:
 def test_the_bound_holds_for_every_score() -> None:
     """The proof rests on it: no float16 score is further from the true one than the bound says."""
     from semrec_faiss.index.fused.one_pass import FusedPass
-    from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
+    from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+    from semrec_faiss.index.fused.titles.uploading import upload_titles
 
     torch = load_torch()
     rng = np.random.default_rng(6)
@@ -256,7 +257,8 @@ def _chunk_members(span: int, chunks: int) -> NDArray[np.int64]:
 def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof rests on it; and a bound that lies far above proves too little."""
     from semrec_faiss.index.fused.one_pass import FusedPass
-    from semrec_faiss.index.fused.titles.gpu_titles import load_torch, upload_titles
+    from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+    from semrec_faiss.index.fused.titles.uploading import upload_titles
 
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     torch = load_torch()
@@ -413,13 +415,14 @@ def test_a_single_query_has_the_memory_that_buffers_of_others_took(monkeypatch: 
 
 
 def test_blocks_keep_within_their_memory() -> None:
+    assert block_queries(100_000_000, 384, 10) >= 1000, "in one block"
     for titles in (1, 62_423, 1_000_000, 4_000_000, 100_000_000):
         for masking in get_args(Masking):
             queries = block_queries(titles, 384, 10, masking)
             plan = plan_search(titles, 384, queries, 10)
             held = 2 * plan.chunks(titles) + 6 * 384 + (titles // 8 if masking == "own" else 0)
             assert 1 <= queries <= 16_384
-            assert queries * held <= max(1 << 30, 0.045 * 2 * 384 * titles)
+            assert queries * held <= max(1 << 30, 0.085 * 2 * 384 * titles)
             again = plan_repeat(plan, titles)
             room = repeat_queries(again, titles)
             assert 1 <= room <= 1024

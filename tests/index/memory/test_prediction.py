@@ -150,10 +150,15 @@ def test_fused_takes_what_fits() -> None:
     assert vectors(2) == vectors(2, 4 << 30) == vectors()
     assert vectors(2, 5 << 29) == vectors(2, layout="shards") == 3 * 384 * MIB + codes // 2
     assert vectors(2, layout="replicas", limit=5 << 29) == vectors(originals="host")
-    by_bounds = index_of({"type": "fused"})
-    tight = predict_memory(by_bounds, million, 384, GPU, float16_titles=True, limit_bytes=2 << 30).gpu
-    assert tight is not None
-    assert tight.vectors == vectors(came=True), "as they came, rather than bounds with float32 on the host"
+    by_bounds, found = index_of({"type": "fused", "build": {"directions": 255}}), []
+    limit = None
+    for _ in range(3):
+        tight = predict_memory(by_bounds, million, 384, GPU, float16_titles=True, limit_bytes=limit).gpu
+        assert tight is not None
+        found.append(tight.vectors)
+        limit = tight.peak - 1
+    beside = (2 * 384 + 8 + 2 * 256) * MIB
+    assert found == [beside + (256 + 4) * MIB, beside, vectors(came=True)]
     most = [largest_catalogue(index, 384, 10**11, GPU, float16_titles=came) for came in (False, True)]
     assert 0.99 * most[0] < most[1] < most[0], "eight bytes a title"
 

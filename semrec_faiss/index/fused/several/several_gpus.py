@@ -19,8 +19,8 @@ from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.plan import LARGEST_TILE, title_bytes
-from semrec_faiss.index.fused.room import work_bytes
+from semrec_faiss.index.fused.plan import LARGEST_TILE
+from semrec_faiss.index.fused.room import title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals
 from semrec_faiss.index.fused.several.shards import Shards

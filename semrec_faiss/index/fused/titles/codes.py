@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from semrec_faiss.index.fused.plan import code_width
+from semrec_faiss.index.fused.room import code_width
 
 COUNTED_TITLES, WANTED = 65_536, 11
 """Titles that are looked at together, or counted; and the best of a query: ten, and the title that was asked about."""

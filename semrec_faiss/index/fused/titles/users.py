@@ -14,8 +14,9 @@ import numpy as np
 from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.kernels import ARITHMETIC
-from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, as_tensor, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
+from semrec_faiss.index.fused.titles.uploading import UPLOAD_BYTES
 from semrec_faiss.index.hardware.host_memory import available_bytes
 
 FREE_SHARE = 0.5

@@ -10,7 +10,8 @@ from pydantic import Field, PositiveInt
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.fused.plan import code_bytes, through_codes, title_bytes
+from semrec_faiss.index.fused.plan import through_codes
+from semrec_faiss.index.fused.room import code_bytes, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import DeviceError
-from semrec_faiss.index.fused.plan import code_bytes
+from semrec_faiss.index.fused.room import code_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device, choose_device

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, StoredRows, Vectors
-from semrec_faiss.index.fused.titles.gpu_titles import UPLOAD_BYTES, load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+from semrec_faiss.index.fused.titles.uploading import UPLOAD_BYTES
 
 CLUSTERS = 2000
 SPREAD = 0.7
