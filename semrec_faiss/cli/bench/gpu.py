@@ -93,7 +93,7 @@ def gpu(
     from semrec_faiss.measure.bench.gpu.several import bench_gpus
 
     kinds = {"--float16": float16, "--originals": originals, "several --gpus": len(gpus) > 1}
-    kinds["--spectrum text"] = spectrum == "text"
+    kinds["--spectrum text"] = spectrum == "text" and not float16
     wanted = [kind for kind, is_wanted in kinds.items() if is_wanted]
     if len(wanted) > 1:
         raise UsageError(f"{' and '.join(wanted)} are measured apart", fix="ask for one of them at a time")

@@ -192,7 +192,7 @@ def test_queries_that_bounds_do_not_help_are_searched_by_copies(kept: Kept) -> N
 def test_bounds_and_codes_are_put_beside_float16_where_there_is_room(
     room: int, screened_by: bool, coded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 bytes a title for bounds, and 32 + 4 for codes of them; those of copies alone are not asked whether they fit."""
+    """64 bytes a title for bounds, 32 + 4 for codes of them; those of copies alone are not asked whether they fit."""
     from semrec_faiss.index.fused.titles import uploading
 
     left = [room]

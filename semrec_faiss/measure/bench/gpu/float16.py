@@ -6,16 +6,18 @@ import time
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.fused.plan import through_codes
-from semrec_faiss.index.fused.room import code_bytes, title_bytes
+from semrec_faiss.index.fused.room import Kept, code_bytes, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.memory.prediction import predict_memory
+from semrec_faiss.index.screening.spectrum import choose
 from semrec_faiss.measure.bench.gpu.gpu_clock import repeats_of
 from semrec_faiss.measure.bench.gpu.one import GpuBench, each_catalogue, first_gpu, limits_of, made_of
 from semrec_faiss.measure.bench.gpu.record import GpuStamp, MadeVectors
@@ -32,6 +34,9 @@ from semrec_faiss.measure.instruments.timing import measure_paired, measure_stea
 from semrec_faiss.progress import Progress, silent
 
 CHECKED_QUERIES = 64
+
+CHOSEN_BY = 2_000_000
+"""Titles that directions are chosen by: a host would not hold all."""
 
 
 class Float16Batch(Part):
@@ -61,6 +66,8 @@ class Float16Catalogue(WithGaps):
         used_bytes: in use on the whole GPU after that, by the driver: CUDA's context and what torch keeps with it;
             None where other processes are there.
         predicted_vector_bytes, vector_bytes: of the vectors in it.
+        screened_width: numbers of a bound, where titles are searched by bounds beside what they came as; else 0.
+        coded: whether there are int8 codes, which a few queries read.
         peak_bytes: the most that torch has allocated on the way, what finding out float16 needs included.
     """
 
@@ -69,6 +76,8 @@ class Float16Catalogue(WithGaps):
     used_bytes: Count | None
     predicted_vector_bytes: Count
     vector_bytes: Count
+    screened_width: Count = 0
+    coded: bool = True
     peak_bytes: Count
     uploaded_s: Amount
     search: Annotated[list[Float16Batch], Field(min_length=1)]
@@ -87,7 +96,8 @@ class Float16Results(BenchResults):
     @property
     def file_name(self) -> str:
         """``bench-gpu-h200-float16.json``."""
-        return f"bench-gpu-{self.device}-float16{self.data.k_part}.json"
+        made = "-text" if self.data.spectrum == "text" else ""
+        return f"bench-gpu-{self.device}-float16{made}{self.data.k_part}.json"
 
 
 def bench_float16(bench: GpuBench, progress: Progress = silent) -> Float16Results:
@@ -113,22 +123,35 @@ def bench_float16(bench: GpuBench, progress: Progress = silent) -> Float16Result
 def _measure(bench: GpuBench, count: int, hardware: HardwareLimits) -> Float16Catalogue:
     torch, place = load_torch(), f"cuda:{bench.gpus[0]}"
     torch.cuda.reset_peak_memory_stats(place)
-    titles = Float16Titles(count, bench.dim, bench.seed, torch.device(place))
+    titles = Float16Titles(count, bench.dim, bench.seed, torch.device(place), bench.spectrum)
+    directions = None if bench.spectrum == "round" else _directions(titles)
     started = time.perf_counter()
-    searcher = FusedSearcher(titles, place)  # type: ignore[arg-type]  # read in slices, as an array is
+    searcher = FusedSearcher(titles, place, directions=directions)  # type: ignore[arg-type]  # read as an array is
     uploaded_s = time.perf_counter() - started
     peak_bytes = int(torch.cuda.max_memory_allocated(place))
     batches = [_batch(bench, searcher, titles, queries, hardware) for queries in bench.batches]
+    its = searcher.titles
+    kept: Kept = "halves" if not its.screened else "uncoded" if its.codes is None else "bounded"
     return Float16Catalogue.of(
         titles=count,
-        predicted_bytes=_predicted(bench, count),
+        predicted_bytes=_predicted(bench, count, its),
         used_bytes=OTHERS if others_use(bench.gpus[0]) else max(used for _, used in batches),
-        predicted_vector_bytes=title_bytes(count, bench.dim, "halves"),
-        vector_bytes=searcher.titles.bytes,
+        predicted_vector_bytes=title_bytes(count, bench.dim, kept, width=its.dim),
+        vector_bytes=its.bytes,
+        screened_width=its.dim if its.screened else 0,
+        coded=its.codes is not None,
         peak_bytes=max(peak_bytes, int(torch.cuda.max_memory_allocated(place))),
         uploaded_s=round(uploaded_s, 2),
         search=[batch for batch, _ in batches],
     )
+
+
+def _directions(titles: Float16Titles) -> NDArray[np.float64] | None:
+    """Choose directions by the first titles, as a build does by all; None where none pay."""
+    steps = range(0, min(len(titles), CHOSEN_BY), titles.part_rows)
+    some = np.concatenate([titles[start : start + titles.part_rows].cpu().numpy() for start in steps])
+    choice, directions = choose(lambda: [(0, some)], *some.shape, fused=True)
+    return np.ascontiguousarray(directions[: choice.directions]) if choice.directions else None
 
 
 def _batch(
@@ -142,7 +165,7 @@ def _batch(
     times = measure_paired(
         {"": lambda: searcher.search(asked, k)}, warmup=1, repeats=repeats_of(bench.seconds, first)
     ).timings[""]
-    coded = searcher.titles.codes is not None and through_codes(len(titles), count, k)
+    coded = not searcher.titles.screened and searcher.titles.codes is not None and through_codes(len(titles), count, k)
     read = code_bytes(1, dim) if coded else 2 * dim
     found = searcher.search(asked, k)
     free, total = torch.cuda.mem_get_info(searcher.device)
@@ -160,12 +183,14 @@ def _batch(
     return batch, total - free
 
 
-def _predicted(bench: GpuBench, titles: int) -> int:
-    """Ask what ``semrec memory`` says: of the GPU, by copies rather than bounds."""
-    index = config_from_dict({"index": {"type": "fused", "build": {"directions": 0}}}).index
-    on = Device((bench.gpus[0],))
-    batch = max(bench.batches)
-    return predict_memory(index, titles, bench.dim, on, batch=batch, k=bench.k, float16_titles=True).searched.peak
+def _predicted(bench: GpuBench, titles: int, its: GpuTitles) -> int:
+    """Ask what ``semrec memory`` says of such titles: of the GPU, whose memory may be too little for codes."""
+    directions = len(its.directions) if its.screened else 0
+    index = config_from_dict({"index": {"type": "fused", "build": {"directions": directions}}}).index
+    on, batch = Device((bench.gpus[0],)), max(bench.batches)
+    limit = load_torch().cuda.mem_get_info(its.halves.device)[1]
+    asked = {"batch": batch, "k": bench.k, "limit_bytes": limit}
+    return predict_memory(index, titles, bench.dim, on, float16_titles=True, **asked).searched.peak
 
 
 def _users(titles: Float16Titles, count: int) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from semrec_faiss.measure.bench.gpu.record import (
     MadeVectors,
     MaskedBatch,
 )
-from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, clustered, texts, users_of
+from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, Spectrum, clustered, texts, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
@@ -73,7 +73,7 @@ class GpuBench:
     seconds: float = 0.4
     seed: int = 7
     gpus: tuple[int, ...] = (0,)
-    spectrum: Literal["round", "text"] = "round"
+    spectrum: Spectrum = "round"
 
     def batches_of(self, titles: int) -> list[int]:
         """Return the batches that a catalogue is searched with."""

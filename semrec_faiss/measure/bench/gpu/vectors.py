@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.uploading import UPLOAD_BYTES
+
+Spectrum: TypeAlias = Literal["round", "text"]
 
 CLUSTERS = 2000
 SPREAD = 0.7
@@ -46,20 +48,22 @@ def texts(count: int, dim: int, seed: int, device: Any) -> Any:
     """
     torch = load_torch()
     random = torch.Generator(device=device).manual_seed(seed)
-    rotation = torch.linalg.qr(torch.randn((dim, dim), device=device, generator=random))[0]
-    weights = torch.exp(-torch.arange(dim, device=device) / (2 * DECAY * dim))
-
-    def drawn(rows: int) -> Any:
-        made = torch.randn((rows, dim), device=device, generator=random) * weights
-        return made / made.norm(dim=1, keepdim=True)
-
-    centres = drawn(CLUSTERS)
+    rotation, weights = _text_spectrum(dim, device, random)
+    centres = _unit(CLUSTERS, dim, device, random, weights)
     vectors = torch.empty((count, dim), device=device)
     for part in _slices(count, MADE_AT_ONCE):
         rows = len(vectors[part])
-        near = centres[torch.randint(CLUSTERS, (rows,), device=device, generator=random)] + SPREAD * drawn(rows)
+        of = torch.randint(CLUSTERS, (rows,), device=device, generator=random)
+        near = centres[of] + SPREAD * _unit(rows, dim, device, random, weights)
         vectors[part] = (near / near.norm(dim=1, keepdim=True)) @ rotation
     return vectors
+
+
+def _text_spectrum(dim: int, device: Any, random: Any) -> tuple[Any, Any]:
+    """Return a rotation, (dim, dim), and the weights, (dim,), that directions have before it."""
+    torch = load_torch()
+    rotation = torch.linalg.qr(torch.randn((dim, dim), device=device, generator=random))[0]
+    return rotation, torch.exp(-torch.arange(dim, device=device) / (2 * DECAY * dim))
 
 
 def users_of(vectors: Any, count: int, seed: int) -> Any:
@@ -113,10 +117,15 @@ class Float16Titles:
     Each part is made of its own seed, so that the same slice is the same titles again: `part_rows` of them at once.
     """
 
-    def __init__(self, count: int, dim: int, seed: int, device: Any) -> None:
-        """Make nothing yet."""
+    def __init__(self, count: int, dim: int, seed: int, device: Any, spectrum: Spectrum = "round") -> None:
+        """Make nothing yet; see `clustered` and, of the ``spectrum`` of texts, `texts`."""
         self.shape, self._seed, self._device = (count, dim), seed, device
-        self._centres = _unit(CLUSTERS, dim, device, load_torch().Generator(device=device).manual_seed(seed))
+        random = load_torch().Generator(device=device).manual_seed(seed)
+        self._rotation: Any = None
+        self._weights: Any = None
+        if spectrum == "text":
+            self._rotation, self._weights = _text_spectrum(dim, device, random)
+        self._centres = _unit(CLUSTERS, dim, device, random, self._weights)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -136,11 +145,14 @@ class Float16Titles:
         first, last, _ = part.indices(len(self))
         random = load_torch().Generator(device=self._device).manual_seed(self._seed + 1 + first)
         of = load_torch().randint(CLUSTERS, (last - first,), device=self._device, generator=random)
-        near = self._centres[of] + SPREAD * _unit(last - first, self.shape[1], self._device, random)
-        halves = (near / near.norm(dim=1, keepdim=True)).half().double()
+        near = self._centres[of] + SPREAD * _unit(last - first, self.shape[1], self._device, random, self._weights)
+        near /= near.norm(dim=1, keepdim=True)
+        halves = (near if self._rotation is None else near @ self._rotation).half().double()
         return (halves / halves.norm(dim=1, keepdim=True)).float()
 
 
-def _unit(rows: int, dim: int, device: Any, random: Any) -> Any:
+def _unit(rows: int, dim: int, device: Any, random: Any, weights: Any = None) -> Any:
     drawn = load_torch().randn((rows, dim), device=device, generator=random)
+    if weights is not None:
+        drawn *= weights
     return drawn / drawn.norm(dim=1, keepdim=True)
