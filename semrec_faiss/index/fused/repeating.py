@@ -20,7 +20,7 @@ from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 FEWEST_REPEATED = 16
 
 QUERIES_A_REPEAT = 256
-"""Of batches of more queries than this, one in so many has room to be searched again in the same recording."""
+"""Of batches of more queries than this, about one in so many has room to be searched again in the same recording."""
 
 LISTED_AT_ONCE = 4096
 """Queries that the program which lists the unproven ones looks at together."""
@@ -42,8 +42,8 @@ class RepeatAtOnce:
 
         earlier, work, which = self._earlier, self._work, (self._which, self._number)
         count, room = len(earlier.rows), len(self._which)
-        block = min(LISTED_AT_ONCE, power_of_two(count))
-        selecting.list_unproven[(1,)](earlier.needed, *which, count, ROOM=room, BLOCK=block, num_warps=8, **ARITHMETIC)
+        sizes = {"ROOM": room, "BLOCK": LISTED_AT_ONCE, "num_warps": 8}
+        selecting.list_unproven[(1,)](earlier.needed, *which, count, **sizes, **ARITHMETIC)
         work.resume(earlier, self._which, allowed, stride)
         answers = (work.rows, work.scores, work.needed, earlier.rows, earlier.scores, earlier.needed)
         selecting.put_again[(room,)](*which, *answers, work.k, K=power_of_two(work.k), num_warps=1, **ARITHMETIC)
@@ -56,7 +56,8 @@ def at_once(plan: FusedPlan, titles: int, queries: int) -> int:
     """
     if queries <= QUERIES_A_REPEAT:
         return 0
-    return min(max(FEWEST_REPEATED, power_of_two(queries // QUERIES_A_REPEAT)), _most_repeated(plan, titles))
+    room = FEWEST_REPEATED if queries <= FEWEST_REPEATED * QUERIES_A_REPEAT else 4 * FEWEST_REPEATED
+    return min(room, _most_repeated(plan, titles))
 
 
 @lru_cache(maxsize=1024)
