@@ -136,8 +136,7 @@ WORLDS: dict[str, Callable[[np.random.Generator, int, int], NDArray[Any]]] = {
 
 
 def came_as_float16(titles: NDArray[Any]) -> NDArray[np.float32]:
-    """Round to float16 and bring to unit length, as a data folder does: float64 divided by its length, rounded once."""
+    """Round to float16 and bring to unit length, as a data folder does: float64 × one over its length, rounded."""
     wide = titles.astype(np.float16).astype(np.float64)
-    made: NDArray[np.float32] = np.empty(titles.shape, np.float32)
-    np.divide(wide, np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None], out=made, casting="same_kind")
+    made: NDArray[np.float32] = (wide * (1.0 / np.sqrt((wide * wide).sum(axis=1)))[:, None]).astype(np.float32)
     return made

@@ -132,8 +132,8 @@ def _convert(vectors: NDArray[Any], first: int, out: NDArray[np.float32], normal
         scales, norms = _measured(vectors, part, start, path, check_float32=not normalize)
         if not normalize:
             target[:] = part
-        elif scales is None:
-            np.divide(part, norms[:, None], out=target, casting="same_kind")
+        elif scales is None:  # Not divided: two in 100 million float16 are then no multiple of any float64, rounded.
+            np.multiply(part, 1.0 / norms[:, None], out=target, casting="same_kind")
         else:
             scaled = part / scales[:, None]
             scaled /= np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,40 @@ def test_titles_that_came_as_float16_are_taken_back_to_the_bit(kind: str, dim: i
         found = halves_of(torch, torch.from_numpy(titles))
         assert found is not None
         np.testing.assert_array_equal(exactly(*found).numpy().view(np.int32), titles.view(np.int32))
+
+
+ONLY_MULTIPLIED = """
+CqZmKcktnSgZLSmfCSrpLPeiSqgKrx6fwiVIr8es7awbpTEndyNtmK+sSiWRrWquwp+UojcmgSXQo38tg6VIHEKsd60irlUtQSIyKmChcSn9
+KYAlm6wuLMIm/y1WoZ0sN6CnqV0epavQKIKwmysNq7InNY+MI4UvQR6CLgcfmibYpceq4an3ptwVpilhLJ2hVQ66KbihX6D2JQ4gLBpKGUOm
+xq0eLa2jpB7tqEEo/Sp7qvQtEy3MH+Msz6krqI2kUCapqRMt9SguKMiVa6sXnz2sW6nFIeyk8aqHp1uquCyxrNco4CpsqVyrSCpLqaihZ6g7
+HDytMKlsLKAd46m5nOAh56xgryudcyoiqq8qoi8jqK+oOig/qIQpnSlYKU2rHKFwrNEdKyROqdCmmKTnrXmrkyywJpEkY6a9Lh4tJJSVLCiZ
++hRHKnEm365bJsmk5CyfKaqqaSpsjb0i653Rrl6q5KJZqv+YuKwgrEsOfyiRKwup9JVbHGGswit3nssgaixVHUurhaZcoV+lkKlmLSoqRqYg
+KXWsKaozpmcvM6hoKJWstCd+JDuoGR6PqzGpsiWqmackXCgYDIgr7qSho1QoOSwaq9um2inaqI+oAyoOK0UhYK1zL3euQClZpOmqASVbr62p
+5CfpKKAkfKmCJhGe3SR4Hn+uEx0PpQql2SPbqd+wc6IrqVyqySkIrugsehZVnJkdSC7yIS2praPxrKoow6h3J0Uj2hjJqwiQL6i+K82oiKXg
+qYCkdaRoJl0kbaLQKK0cUaeuqc2KjqnXLN+uByTkKIQoIR1rrasgx6TFKSCtTKlpK3on/ST3JWoh4yq3LyCg5quuIckok6teJLAmIKV+q4ql
+ZCnLpfku+Zlpq7GwjaeAJEiSwqtpoUyk9ioVq2Oiuyy0otwm2ytlqHMsD6alm9sp6C9zIXUcEaVPIOmpSymsnb8j1yjCqF6rXCf2r/SjJSpH
+n/aeXSyJKGwsjaoEHpGscSjZIlKo9Kl/KGSpsijUIUAwz5hPqpuY
+"""
+"""384 float16 of which division by their length makes float32 that are no multiple of them: its inverse is so near to
+1 + 23 / (167 × 2^14) that the products with several of them lie half-way between two float32."""
+
+
+@needs_kernels
+def test_a_data_folder_makes_no_title_that_is_not_taken_back() -> None:
+    import torch
+
+    from semrec_faiss.data.folder.vectors import read_float32
+    from semrec_faiss.index.fused.titles.as_halves import exactly, halves_of
+
+    came = np.frombuffer(base64.b64decode(ONLY_MULTIPLIED), np.float16)[None]
+    wide = came.astype(np.float64)
+    divided = (wide / np.linalg.norm(wide)).astype(np.float32)
+    assert halves_of(torch, torch.from_numpy(divided)) is None
+    made = read_float32(came, normalize=True, path="here")
+    assert np.abs(made - divided).max() < 2.0**-24
+    found = halves_of(torch, torch.from_numpy(made))
+    assert found is not None
+    np.testing.assert_array_equal(exactly(*found).numpy().view(np.int32), made.view(np.int32))
 
 
 @needs_kernels

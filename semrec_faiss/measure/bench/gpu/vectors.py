@@ -148,7 +148,7 @@ class Float16Titles:
         near = self._centres[of] + SPREAD * _unit(last - first, self.shape[1], self._device, random, self._weights)
         near /= near.norm(dim=1, keepdim=True)
         halves = (near if self._rotation is None else near @ self._rotation).half().double()
-        return (halves / halves.norm(dim=1, keepdim=True)).float()
+        return (halves * (1.0 / halves.norm(dim=1, keepdim=True))).float()
 
 
 def _unit(rows: int, dim: int, device: Any, random: Any, weights: Any = None) -> Any:
