@@ -162,6 +162,9 @@ def test_the_copies_are_the_originals(kind: str, read: str, monkeypatch: pytest.
     ours = searcher(titles)
     assert ours.proves
     assert ours.titles.originals is None
+    assert ours.titles.even == (ours.titles.score_factors is None) == (kind == "of unit length")
+    apart = np.linalg.norm(ours.titles.halves.cpu().numpy().astype(np.float64) - ours.titles.scale * titles, axis=1)
+    assert not ours.titles.even or apart.max() <= ours.titles.error < 1e-3
     assert ours.titles.bytes == len(titles) * (2 * 64 + 8 + (64 + 4 if read == "codes" else 0))
     monkeypatch.setattr("semrec_faiss.index.fused.titles.uploading.halves_of", lambda *_, **__: None)
     beside = searcher(titles)
