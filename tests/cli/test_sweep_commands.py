@@ -66,6 +66,7 @@ def test_dry_run_shows_trials_memory_time_and_what_is_invalid(semrec: Semrec, pl
     assert "nprobe 9 is more than the 5 lists" in ran.out
     assert "nprobe 16 is more than the 6 lists" in ran.out
     assert "6 trials, 6 of them to do; about" in ran.out
+    assert ran.out.splitlines()[0].split()[-2:] == ["host", "memory"], "of no trial on a GPU its memory is told"
     assert not (tmp_path / "results").exists()
     document = json.loads(semrec("sweep", sweep, "--dry-run", "--json").out)
     assert [trial["state"] for trial in document["trials"]] == ["to do"] * 6

@@ -128,8 +128,9 @@ def _show_plan(plan: TrialsPlan, as_json: bool) -> None:
             }
         )
         return
+    on_gpus = any(gpu is not None for _, _, gpu, _ in rows)
     print_table(
-        ["data", "index", "filter", "k", "batch", "host memory", "GPU memory", ""],
+        ["data", "index", "filter", "k", "batch", "host memory", *(["GPU memory"] if on_gpus else []), ""],
         [
             [
                 trial.data.name,
@@ -138,12 +139,12 @@ def _show_plan(plan: TrialsPlan, as_json: bool) -> None:
                 str(trial.k),
                 str(trial.batch),
                 as_size(host),
-                "" if gpu is None else as_size(gpu),
+                *(["" if gpu is None else as_size(gpu)] if on_gpus else []),
                 state,
             ]
             for trial, host, gpu, state in rows
         ],
-        right=(3, 4, 5, 6),
+        right=(3, 4, 5, *([6] if on_gpus else [])),
     )
     _print_invalid(plan)
     click.echo(f"{len(rows)} trials, {len(wanted)} of them to do; about {as_duration(seconds)}")

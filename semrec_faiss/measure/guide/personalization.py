@@ -147,6 +147,13 @@ def _own_genres(recommender: Recommender, user: str) -> list[str] | None:
     return commonest_genres(genres, weights) if genres else None
 
 
+def _why_not_aligned(recommender: Recommender) -> str:
+    if not recommender.users.has_seen:
+        return "the index does not know what its users have seen"
+    named = "genres" in recommender.catalog.fields
+    return "no title that these users have seen has a genre" if named else "the titles have no genres"
+
+
 def _criteria(
     users: list[UserDetails], gpu_ms: float | None, sides: Sides, settings: CompareSettings
 ) -> list[Criterion]:
@@ -161,7 +168,7 @@ def _criteria(
             wanted.target_genre_alignment,
             "share",
             at_least=True,
-            reason=None if aligned else "neither seen titles nor genres to align with",
+            reason=None if aligned else _why_not_aligned(sides.main.recommender),
         ),
         Criterion.judge(2, "gpu_time", on_gpu, gpu_ms, wanted.target_gpu_ms, "ms", reason=sides.why_no_gpu),
     ]

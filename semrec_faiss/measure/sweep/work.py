@@ -111,7 +111,10 @@ class SweepWork:
         for where in dict.fromkeys(trial.where for trial in trials):
             step("exact answers", 0, 1)
             data.truth(where, most)
-        data.release()  # the exact index's memory is not the trials'
+        truth = data.truth(trials[0].where, most)  # judged as answers will be: what that keeps is no trial's memory
+        quality_of(truth.rows, data, truth, field=trials[0].protocol.slice)
+        examples_of(truth.rows, data, truth)
+        data.release()  # nor is the exact index's
         return build(trials[0], data, folder, self._gpu, step)
 
     def _data_of(self, trial: Trial, step: Progress) -> SweepData:

@@ -16,10 +16,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.factory import holds_vectors_exactly
+from semrec_faiss.index.generations.generation import NewGeneration
+from semrec_faiss.index.generations.manifest import Screening
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, read_for_search
+from semrec_faiss.index.screening.bounds import BOUNDS_NAME, DIRECTIONS_NAME, Rounding
+from semrec_faiss.index.screening.screen import Screen
+from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
@@ -50,16 +56,29 @@ class BuiltIndex:
     Attributes:
         path: the FAISS file.
         exact: whether it holds the vectors exactly, so that none are needed beside it.
+        screening: the principal directions that lie beside it; None where it has none.
         costs: what building took, for the record.
     """
 
     path: Path
     exact: bool
+    screening: Screening | None
     costs: Unsettled
+
+    def opened_screening(self, trial: Trial) -> dict[str, Any]:
+        """Open what a search leaves titles out by, as an index on disk does: bounds on a CPU, directions on a GPU."""
+        about, folder = self.screening, self.path.parent
+        if about is None or (trial.device.gpus and not isinstance(trial.index, FusedIndex)):
+            return {}
+        directions = np.load(folder / DIRECTIONS_NAME, allow_pickle=False)
+        if trial.device.gpus:
+            return {"directions": directions}
+        bounds = np.load(folder / BOUNDS_NAME, mmap_mode="r", allow_pickle=False)
+        return {"screen": Screen(directions, bounds, Rounding(about.scale, about.error, about.norm))}
 
 
 def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuMemoryWatch, progress: Progress) -> BuiltIndex:
-    """Train, fill and write the index of a trial, and measure what that takes.
+    """Train, fill and write the index of a trial, as a build does, and measure what that takes.
 
     Raises:
         SemrecError: FAISS, the device or the disk refuses.
@@ -67,23 +86,26 @@ def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuMemoryWatch, prog
     faiss = load_faiss()
     host, steps = HostPeak(), _Steps(progress)
     made: list[Any] = []
+    new = NewGeneration(folder, "", None)
 
     def work() -> None:
         steps.start()
         made.append(build_faiss_index(trial.index, data.blocks, data.count, data.dim, trial.device, steps))
+        made.append(write_screening(new, trial.index, data.blocks, data.count, data.dim, steps)[1])
         steps.stop()
 
     on_gpu: int | NotMeasured = ON_CPU
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", RuntimeWarning)
-        if trial.device.gpus:
-            on_gpu = gpu.peak_bytes(trial.device.gpus, work)
-        else:
-            work()
-    index = made.pop()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / INDEX_NAME
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", RuntimeWarning)
+            if trial.device.gpus:
+                on_gpu = gpu.peak_bytes(trial.device.gpus, work)
+            else:
+                work()
+        index, screening = made
+        made.clear()
         with path.open("wb") as file:
             faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     except OSError as error:
@@ -92,10 +114,11 @@ def build(trial: Trial, data: SweepData, folder: Path, gpu: GpuMemoryWatch, prog
     return BuiltIndex(
         path,
         exact,
+        screening,
         {
             "train_s": steps.train_s,
             "add_s": steps.add_s,
-            "index_bytes": path.stat().st_size,
+            "index_bytes": path.stat().st_size + sum(entry.bytes for entry in new.files.values()),
             "originals_bytes": 0 if exact else data.count * data.dim * 4,
             "host_peak_bytes": host.added_bytes(),
             "gpu_peak_bytes": on_gpu,
@@ -162,7 +185,8 @@ class LoadedIndex:
         started = time.perf_counter()
         cpu_index = read_for_search(built.path, trial.index, trial.device)
         originals = None if built.exact else data.vectors
-        self.index = VectorIndex(cpu_index, trial.index, trial.device, originals=originals)
+        screening = built.opened_screening(trial)
+        self.index = VectorIndex(cpu_index, trial.index, trial.device, originals=originals, **screening)
         load_s = time.perf_counter() - started
         one = data.questions.vectors[:1]
         cold = measure(lambda: self.index.search(one, trial.k, prepared=True), warmup=0, repeats=1)

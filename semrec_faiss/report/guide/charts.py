@@ -116,7 +116,7 @@ def memory_chart(rows: Sequence[Row]) -> Chart:
     )
     offset = alt.YOffset("kind:N", sort=kinds)
     ends = alt.Scale(domain=bar_ends(row["mb"] for row in rows), nice=False)
-    x = alt.X("mb:Q", title="megabytes", scale=ends, axis=bar_axis(",~f"))
+    x = alt.X("mb:Q", title="megabytes", scale=ends, axis=bar_axis())
     colour = alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds, range=[GREYS[2], GREYS[0]]))
     tip = [alt.Tooltip("what:N"), alt.Tooltip("kind:N"), alt.Tooltip("mb:Q", format=",.1f", title="MB")]
     bars = chart.mark_bar().encode(x=x, y=y, yOffset=offset, color=colour, tooltip=tip)
@@ -139,7 +139,7 @@ def cost_chart(rows: Sequence[Row], currency: str, note: str) -> Chart:
     axis = alt.Axis(labelLimit=320, ticks=False, domain=False, labelExpr="split(datum.label, ', ')")
     y = alt.Y("name:N", sort=names, title=None, scale=alt.Scale(paddingInner=0.25), axis=axis)
     ends = alt.Scale(domain=bar_ends(row["cost"] for row in rows), nice=False)
-    x = alt.X("cost:Q", title=f"{currency} a million queries", scale=ends, axis=bar_axis("~g"))
+    x = alt.X("cost:Q", title=f"{currency} a million queries", scale=ends, axis=bar_axis())
     scale = alt.Scale(domain=list(DEVICE_COLOURS), range=list(DEVICE_COLOURS.values()))
     tip = [alt.Tooltip("name:N", title="machine"), alt.Tooltip("cost:Q", format=",.3~g", title=f"{currency} a million")]
     bars = chart.mark_bar().encode(x=x, y=y, color=alt.Color("kind:N", legend=None, scale=scale), tooltip=tip)

@@ -89,6 +89,6 @@ def bar_ends(values: Iterable[float]) -> list[float]:
     return [0.0, LABEL_ROOM * max(values, default=1.0)]
 
 
-def bar_axis(spec: str) -> Any:
-    """Return an axis over `bar_ends` with numbers formatted by ``spec``, of which a narrow page leaves some out."""
-    return load_altair().Axis(grid=True, tickCount=6, format=spec, labelSeparation=5)
+def bar_axis() -> Any:
+    """Return an axis over `bar_ends`, of whose numbers a narrow page leaves some out."""
+    return load_altair().Axis(grid=True, tickCount=6, format=",~f", labelSeparation=5)  # "~g" writes 10 as 1e+1

@@ -55,7 +55,7 @@ def build_chart(records: Sequence[Measured], subtitle: str) -> Any:
     axis = alt.Axis(labelLimit=320, labelExpr="split(datum.label, '\\n')", ticks=False, domain=False)
     y = alt.Y("index:N", sort=order, title=None, axis=axis, scale=alt.Scale(paddingInner=0.3))
     ends = alt.Scale(domain=bar_ends(one["seconds"] for one in sums), nice=False)
-    x = alt.X("sum(seconds):Q", title="seconds", scale=ends, axis=bar_axis(",~g"))
+    x = alt.X("sum(seconds):Q", title="seconds", scale=ends, axis=bar_axis())
     colour = alt.Color("step:N", title=None, scale=alt.Scale(domain=list(steps.values()), range=list(GREYS)))
     drawn = (
         alt.Chart(alt.Data(values=bars))

@@ -232,6 +232,14 @@ def test_users_are_spread_or_those_named(recommender: Recommender) -> None:
         chosen_users(recommender, ("nobody",))
 
 
+def test_why_genres_are_not_aligned_says_what_is_missing(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "data", titles=60, users=9, dim=16, seed=3, seen_per_user=0)
+    build_index(config_from_dict({"dataset": str(tmp_path / "data"), "output": str(tmp_path / "i"), "device": "cpu"}))
+    found = compare(GuideRun(tmp_path / "i", CPU, (2,), CompareSettings.model_validate(QUICK)))
+    (reason,) = [one["reason"] for one in found["criteria"] if one["name"] == "genre_alignment"]
+    assert reason == "the index does not know what its users have seen"
+
+
 def test_genres_decades_alignment() -> None:
     seen = [["Drama", "War"], ["Drama"], ["Comedy", "War"], None, ["Action", "Action"]]
     assert commonest_genres(seen) == ["Drama", "War", "Action"]

@@ -16,9 +16,11 @@ import pytest
 
 from semrec_faiss.errors import SemrecError, UsageError
 from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.instruments import environment
+from semrec_faiss.measure.sweep import work as sweep_work
 from semrec_faiss.measure.sweep.estimate import Estimate
 from semrec_faiss.measure.sweep.run import Outcome, State, run_sweep
 from semrec_faiss.measure.trials import tested_index as sweep_trial
@@ -362,3 +364,40 @@ def test_estimate_counts_what_was_measured_as_it_was(
 def test_results_of_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(SemrecError, match="holds no sweep"):
         SweepResults.read(tmp_path)
+
+
+def test_an_exact_index_is_searched_by_its_principal_directions_as_a_build_of_it_is(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screened: list[int] = []
+    search = Screen.search
+
+    def counted(self: Screen, queries: Any, k: int, vectors: Any) -> Any:
+        screened.append(len(vectors))
+        return search(self, queries, k, vectors)
+
+    monkeypatch.setattr(Screen, "search", counted)
+    grid = [{"type": "flat", "device": "cpu", "build": {"directions": [0, 4]}}]
+    outcome = run_sweep(tiny_plan(tmp_path, tiny_data.root, grid=grid, batch=1, filters=[]), isolated=False)
+    without, by_directions = outcome.records
+    assert (without.label, by_directions.label) == ("flat directions=0 on cpu", "flat directions=4 on cpu")
+    assert set(screened) == {280}
+    assert without.quality.recall == by_directions.quality.recall == 1.0
+    bounds = by_directions.build.index_bytes - without.build.index_bytes
+    assert 280 * 5 * 2 <= bounds <= 280 * 16 * 2 + 4 * 16 * 8 + 512, "a float16 a direction and title, and more"
+
+
+def test_what_judging_keeps_is_not_told_as_the_first_index_s_memory(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: titles' records, read to write the first answers out, counted as memory of the trials after it."""
+    done: list[str] = []
+
+    def noting(name: str) -> None:
+        real = getattr(sweep_work, name)
+        monkeypatch.setattr(sweep_work, name, lambda *given, **named: (done.append(name), real(*given, **named))[1])
+
+    for name in ("quality_of", "examples_of", "LoadedIndex"):
+        noting(name)
+    run_sweep(tiny_plan(tmp_path, tiny_data.root, grid=[{"type": "flat", "device": "cpu"}], batch=1), isolated=False)
+    assert done.index("LoadedIndex") > max(done.index("quality_of"), done.index("examples_of"))

@@ -45,3 +45,12 @@ def test_on_a_screen_of_any_width_the_number_is_within_the_picture(open_page: Ca
     whole, left = re.findall(r'width="([\d.]+)" .*?<g [^>]*transform="translate\(([\d.]+),', drawn)[0]
     at = re.findall(r'transform="translate\(([\d.]+),[^>]*>2,329\.5<', drawn)[0]
     assert float(left) + float(at) + 42 <= float(whole)  # seven letters of six pixels
+
+
+@pytest.mark.slow
+def test_numbers_of_an_axis_are_written_out(open_page: Callable[..., Any]) -> None:
+    """Once a fault: beside 2, 4, 6 and 8 stood 1e+1."""
+    prices = [{"name": name, "kind": "cpu", "cost": cost} for name, cost in (("CPU", 8.2), ("two of them", 9.1))]
+    document = Document("x", "y", [Section("z", [cost_chart(prices, "USD", "note")])])
+    drawn = open_page(document).chart("cost")
+    assert {">2<", ">8<", ">10<"} <= set(re.findall(r">[\d.,e+]+<", drawn))
