@@ -29,6 +29,12 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def say_if_disturbed(cores: float | None, what: str, again: str = "measure again when nothing else runs") -> None:
+    """Tell of the cores that other programs kept busy during ``what``, where that shows in its times."""
+    if cores is not None and cores > BUSY:
+        say(f"note: other programs kept {cores:.1f} cores busy during {what}, whose times are longer for it; {again}")
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document to stdout; where its encoding is not UTF-8, all but ASCII is escaped."""
     other = codecs.lookup(sys.stdout.encoding or "utf-8").name not in ("utf-8", "utf-16", "utf-32")

@@ -95,7 +95,7 @@ def test_a_busy_machine_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: float | None, named: bool, semrec: Semrec
 ) -> None:
     monkeypatch.setattr(search_bench, "bench_search", lambda *_: document(met=True, cores=cores))
-    assert ("kept 0.1 cores busy meanwhile" in semrec("bench", "search", "--out", str(tmp_path)).err) is named
+    assert ("kept 0.1 cores busy during the run" in semrec("bench", "search", "--out", str(tmp_path)).err) is named
 
 
 def test_options_reach_the_plan(measured: list[search_bench.SearchBench], tmp_path: Path, semrec: Semrec) -> None:

@@ -100,6 +100,32 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
     assert (place / "elsewhere" / "odd" / "trials.jsonl").is_file()
 
 
+@pytest.mark.slow
+def test_a_winner_that_other_programs_disturbed_is_told_as_such(semrec: Semrec, swept: Path, tmp_path: Path) -> None:
+    for cores, note in (
+        (0.0, ""),
+        (1.84, "note: other programs kept 1.8 cores busy during the winner's trial, whose times are longer for it"),
+    ):
+        busy = tmp_path / f"busy-{cores}"
+        shutil.copytree(swept, busy)
+        lines = [json.loads(line) for line in (swept / "trials.jsonl").read_text(encoding="utf-8").splitlines()]
+        changed = [
+            line
+            | {
+                "others_used_cores": cores,
+                "not_measured": {
+                    name: why for name, why in line["not_measured"].items() if name != "others_used_cores"
+                },
+            }
+            for line in lines
+        ]
+        (busy / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+        ran = semrec("pick", busy)
+        assert ran.code == 0, ran.err
+        assert ran.err.startswith(note)
+        assert ("other programs" in ran.err) is bool(note)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

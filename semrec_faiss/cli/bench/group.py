@@ -16,7 +16,7 @@ from semrec_faiss.cli.bench.update import update
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.groups import Group
 from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, results_option, set_option
-from semrec_faiss.cli.printing import BUSY, as_ms, as_size, print_table, say
+from semrec_faiss.cli.printing import as_ms, as_size, print_table, say_if_disturbed
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.bench.filters import FilterResults
@@ -96,9 +96,7 @@ def search(
         _refuse_shaping(ctx)
         asked = SearchBench(index=index, settings=settings, repeats=repeats)
     results = run_bench(lambda progress: bench_search(asked, progress), _print, out, as_json=as_json)
-    others = results.others_used_cores
-    if others is not None and others > BUSY:
-        say(f"note: other programs kept {others:.1f} cores busy meanwhile; measure again when nothing else runs")
+    say_if_disturbed(results.others_used_cores, "the run")
     return 1 if check and any(promise.met is False for promise in results.promises) else 0
 
 

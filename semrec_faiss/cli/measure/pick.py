@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option
-from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say
+from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say, say_if_disturbed
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.choose.pick import Choice
@@ -71,6 +71,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
         _show_choice(choice)
     if choice.winner is None:
         return 4
+    say_if_disturbed(choice.winner.others_used_cores, "the winner's trial", "`semrec sweep --rerun all` measures again")
     say(f"wrote {path}; now try: semrec build {path}")
     return 0
 

@@ -208,7 +208,7 @@ def _say_if_disturbed(records: Sequence[Measured]) -> None:
         most = max(disturbed)
         say(
             f"note: other programs kept up to {most:.1f} cores busy during {len(disturbed)} trials, whose times are"
-            " longer for it; measure again with --rerun when nothing else runs"
+            " longer for it; measure again with --rerun all when nothing else runs"
         )
 
 
