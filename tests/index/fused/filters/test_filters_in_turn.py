@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from fused_recordings import FUSED, recordings
-from fused_worlds import PLACE, SIZE, WORLDS, Truth, clustered, exclude, needs_kernels, searcher
+from fused_worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,16 +26,19 @@ from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 from semrec_faiss.index.screening.spectrum import principal_directions
 
-DIM, KINDS = 40, ("vectors", "codes", "copies", "halves", "on the host", "bounds", "wide", "shards")
+BY_BOUNDS = ("bounds", "bounds beside halves")
+DIM, KINDS = 40, ("vectors", "codes", "copies", "halves", "on the host", *BY_BOUNDS, "wide", "shards")
 
 
 def made(kind: str, rng: np.random.Generator, n: int) -> tuple[NDArray[np.float32], FusedSearcher | SeveralGpus]:
     """Make titles and their index."""
     world = {"copies": "many copies", "halves": "whole numbers", "wide": "lengths apart"}.get(kind, "clustered")
     titles = np.ascontiguousarray(WORLDS[world](rng, n, DIM), dtype=np.float32)
+    if kind == "bounds beside halves":
+        titles = came_as_float16(titles)
     if kind == "shards":
         return titles, SeveralGpus(titles, [PLACE, PLACE], layout="shards")  # type: ignore[list-item]
-    directions = np.ascontiguousarray(principal_directions(titles)[0][:15]) if kind == "bounds" else None
+    directions = np.ascontiguousarray(principal_directions(titles)[0][:15]) if kind in BY_BOUNDS else None
     return titles, searcher(titles, directions=directions, originals="host" if kind == "on the host" else "auto")
 
 
@@ -89,7 +92,8 @@ def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
     n = data.draw(st.integers(50, 260 * SIZE))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     patches = {
-        f"{FUSED}.plan.CODED_TITLES": 1 if kind in ("codes", "bounds") else 500_000,
+        f"{FUSED}.plan.CODED_TITLES": 1 if kind in ("codes", *BY_BOUNDS) else 500_000,
+        f"{FUSED}.repeating.QUERIES_A_REPEAT": data.draw(st.sampled_from([1, 256])),
         f"{FUSED}.searcher.SCREENED_TITLES": 1,
         f"{FUSED}.filters.shelves.LEAST_SHELVED": 6,
         f"{FUSED}.filters.known_filters.FILTERS_KNOWN": data.draw(st.sampled_from([1, 2, 64])),
