@@ -18,6 +18,7 @@ from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 
 FEWEST_REPEATED = 16
+"""Queries that there is room for at least where some are searched again."""
 
 QUERIES_A_REPEAT = 256
 """Of batches of more queries than this, about one in so many has room to be searched again in the same recording."""

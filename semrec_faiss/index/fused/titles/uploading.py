@@ -89,7 +89,8 @@ def with_copies(titles: GpuTitles) -> GpuTitles:
         for part in _parts(titles.originals):
             lengths.add(titles.exact_vectors(part))
         copies = _of_halves(torch, titles.originals, titles.factors, lengths)
-        return _with_codes(torch, copies) if keeps_codes(titles.count, "float32") else copies
+        coded = keeps_codes(titles.count, "float32") and _has_room(torch, copies, code_bytes(copies.count, copies.dim))
+        return _with_codes(torch, copies) if coded else copies
     halves = torch.empty(titles.originals.shape, dtype=torch.float16, device=device)
     norm, error = _fill(torch, halves, None, titles.exact_vectors, titles.scale)
     made = replace(titles, halves=halves, norm=norm, error=error, codes=None, directions=None)
