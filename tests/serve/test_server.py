@@ -316,7 +316,7 @@ def _a_genre_that_there_is_not(page: Any) -> None:
     expect(page.locator("#fix")).to_have_text("")
 
 
-def test_the_page_of_titles_without_genres_and_years_asks_for_none(tmp_path: Path) -> None:
+def test_the_page_asks_for_no_genres_years_and_users_where_there_are_none(tmp_path: Path) -> None:
     """They were asked for, and each was then refused; a title of two lines left half of itself above the buttons."""
     browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser_path is None:
@@ -334,19 +334,19 @@ def test_the_page_of_titles_without_genres_and_years_asks_for_none(tmp_path: Pat
                 executable_path=browser_path, args=["--no-sandbox"], timeout=1000 * HANG_SECONDS
             )
             for width in (390, 1280):
-                _page_without_genres_and_years(browser.new_page(viewport={"width": width, "height": 900}), process.port)
+                _page_of_titles_alone(browser.new_page(viewport={"width": width, "height": 900}), process.port)
             browser.close()
     finally:
         assert process.end() == 0
 
 
-def _page_without_genres_and_years(page: Any, port: int) -> None:
+def _page_of_titles_alone(page: Any, port: int) -> None:
     from playwright.sync_api import expect
 
     page.set_default_timeout(1000 * HANG_SECONDS)
     page.goto(f"http://127.0.0.1:{port}/")
     expect(page.locator("#about")).to_contain_text("12 titles")
-    for hidden in ("#only", "#genre", "#from", "#to"):
+    for hidden in ("#only", "#genre", "#from", "#to", "#user"):
         expect(page.locator(hidden)).to_be_hidden()
     expect(page.get_by_label("Diversity")).to_be_visible()
     page.get_by_role("combobox", name="Title").fill("line one lien two")
