@@ -26,7 +26,7 @@ from semrec_faiss.storage import too_many_open
 INTERRUPTED = 128 + signal.SIGINT
 """What a command returns that Ctrl-C has ended."""
 
-_SPELLED_OUT = "semrec-spelled-out"
+_SPELLED_OUT, _SPELLED_SOMEHOW = "semrec-spelled-out", "semrec-spelled-somehow"
 _SIGNS = dict(zip("✓✗–—…·×→←≥≤±√„“”‘’•█", '+x--.-x><><~v"""\'\'*#', strict=True)) | {"…": "..."}
 """What stands for the signs that our own tables and messages hold, where an encoding lacks them."""
 
@@ -38,18 +38,29 @@ def open_closed_streams() -> None:
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     codecs.register_error(_SPELLED_OUT, _spelled_out)
-    for stream in (sys.stdout, sys.stderr):
+    codecs.register_error(_SPELLED_SOMEHOW, _spelled_somehow)
+    for stream, spelled in ((sys.stdout, _SPELLED_OUT), (sys.stderr, _SPELLED_SOMEHOW)):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_SPELLED_OUT)
+            stream.reconfigure(errors=spelled)
 
 
 def _spelled_out(error: UnicodeError) -> tuple[str, int]:
-    """Spell characters that the terminal's encoding lacks in ASCII, as an error handler of `codecs`."""
+    """Spell characters that the terminal's encoding lacks in ASCII, as an error handler of `codecs`; not what is none.
+
+    Bytes that are no text, as in names of files, are no result to print.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object[error.start : error.end]
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UnicodeEncodeError("utf-8", text, 0, len(text), "surrogates not allowed")
+    return _spelled_somehow(error)
+
+
+def _spelled_somehow(error: UnicodeError) -> tuple[str, int]:
+    """Spell all characters, as `_spelled_out` does, and with a question mark what is none: an error has to be told."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UnicodeEncodeError("utf-8", text, 0, len(text), "surrogates not allowed")
     return "".join(_SIGNS.get(character) or _plainer(character) for character in text), error.end
 
 
@@ -147,7 +158,10 @@ def _explain(error: Exception, as_json: bool) -> int:
         told = _as_ours(error) or _mistake(error)
         _say_error(told.message, told.fix)
     if as_json:
-        print_json(_document(told))
+        try:
+            print_json(_document(told))
+        except OSError:  # nobody reads stdout, or its disk is full: stderr has told of the error
+            end_of_pipe()
     return told.exit_code
 
 
@@ -161,8 +175,14 @@ def _mistake(error: Exception) -> SemrecError:
 def _document(error: SemrecError) -> dict[str, Any]:
     """Return what a service's problem document says of an error, with the exit code in the place of the status."""
     media_ids = error.media_ids if isinstance(error, NotFoundError) else ()
-    told = {"detail": error.message, "fix": error.fix, "candidates": error.candidates, "media_ids": media_ids}
+    detail, fix = (None if text is None else _readable(text) for text in (error.message, error.fix))
+    told = {"detail": detail, "fix": fix, "candidates": error.candidates, "media_ids": media_ids}
     return {"exit_code": error.exit_code} | {name: value for name, value in told.items() if value}
+
+
+def _readable(text: str) -> str:
+    """Return a text with question marks for bytes that are none, as names of files may have: JSON is text alone."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _as_ours(error: Exception) -> SemrecError | None:

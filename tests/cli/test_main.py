@@ -208,6 +208,26 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+@pytest.mark.parametrize("ending", ["> /dev/full", "| true; exit ${PIPESTATUS[0]}"])
+def test_an_error_of_json_that_nobody_can_read_is_told_on_stderr(tmp_path: Path, ending: str) -> None:
+    """Once a traceback, and the exit code of success."""
+    command = f"{sys.executable} -m semrec_faiss info {tmp_path}/none --json {ending}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
+    assert result.returncode == 4
+    first, fix = result.stderr.splitlines()
+    assert first == f"error: index {tmp_path}/none does not exist"
+    assert fix.startswith("  fix: semrec build")
+
+
+def test_a_path_of_bytes_that_are_no_text_is_told_with_question_marks() -> None:
+    """Once a crash of Python's own, while it printed a traceback."""
+    command = f"{sys.executable} -m semrec_faiss info $'caf\\xe9' --json"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8")
+    assert result.returncode == 4
+    assert result.stderr.splitlines()[0] == "error: index caf? does not exist"
+    assert json.loads(result.stdout)["detail"] == "index caf? does not exist"
+
+
 @pytest.mark.slow
 def test_a_row_of_a_table_that_is_piped_is_a_line() -> None:
     """What reads it takes lines, and COLUMNS, which shells may export, is of their terminal."""
