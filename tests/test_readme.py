@@ -13,6 +13,7 @@ import click
 import pytest
 from conftest import run_python
 
+import semrec_faiss
 from semrec_faiss.cli.main import COMMANDS, cli
 from semrec_faiss.config.schema import known_keys
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
@@ -121,6 +122,14 @@ def test_every_command_is_in_a_readme() -> None:
                 assert f"semrec {name} {inner}" in TEXT, f"semrec {name} {inner} is in no README"
         else:
             assert f"semrec {name}" in TEXT, f"semrec {name} is in no README"
+
+
+def test_every_public_name_but_the_kinds_of_errors_is_in_the_guide() -> None:
+    guide = (ROOT / "semrec_faiss/README.md").read_text("utf-8")
+    listed = re.search(r"^The names at the top of .*?\n\n", guide, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    public = {name for name in semrec_faiss.__all__ if not name.endswith("Error")} - {"__version__"}
+    assert set(re.findall(r"`(\w+)`", listed.group())) == public | {"semrec_faiss", "SemrecError"}
 
 
 def test_every_key_of_a_config_and_of_a_sweep_file_is_in_the_readme_of_configs() -> None:

@@ -184,7 +184,8 @@ def rollback(index: Path, to: str | None, as_json: bool) -> None:
     if before_change is not None and generation.ref == before_change:
         say("note: what users have seen that was appended since is not in it: append it again")
     elif before_change is not None and to is None:
-        say(f"note: before its titles and users were changed last: {directory.command_to(before_change)}")
+        command = directory.command_to(before_change)
+        say(f"note: to go back to before its titles and users were changed last: {command}")
     if as_json:
         print_json({"generation": generation.name, "created": generation.manifest.created})
     else:

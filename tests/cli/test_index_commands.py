@@ -209,6 +209,7 @@ def test_rollback_returns_to_the_previous_generation(config: Path, tmp_path: Pat
     missing = semrec("rollback", tmp_path / "index")
     assert missing.code == 4
     assert "no generation before gen-000001" in missing.err
+    assert "fix: it is the only one there is" in missing.err
     assert semrec("build", config).code == 0
     result = semrec("rollback", tmp_path / "index", "--json")
     assert (result.code, json.loads(result.out)["generation"]) == (0, "gen-000001")

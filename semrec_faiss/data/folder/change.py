@@ -18,7 +18,10 @@ _PARTS = {
 }
 _WIDTH = max(map(len, _PARTS))
 _LAYOUT = "\n".join(
-    ("Laid out as a data folder, each part optional:", *(f"  {part:{_WIDTH}}  {what}" for part, what in _PARTS.items()))
+    (
+        "give a folder that is laid out as a data folder, each part optional:",
+        *(f"  {part:{_WIDTH}}  {what}" for part, what in _PARTS.items()),
+    )
 )
 
 

@@ -276,8 +276,11 @@ class IndexDirectory:
         previous, before_change = manifest.previous, self.before_change(manifest)
         if previous is None or not (self.path / previous.name).is_dir():
             fix = f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists"
+            if len(self._generation_names()) == 1:
+                fix = "it is the only one there is: build or update the index again"
             if before_change is not None:
-                fix = f"before its titles and users were changed last: {self.command_to(before_change)}"
+                command = self.command_to(before_change)
+                fix = f"to go back to before its titles and users were changed last: {command}"
             raise NotFoundError(
                 f"{self.path} has no generation before {self.current_ref().name} to roll back to", fix=fix
             )

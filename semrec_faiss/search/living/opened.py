@@ -100,7 +100,8 @@ class Opened:
             if self.saved.users is None:
                 raise NotFoundError(
                     f"index {self.saved.generation.folder.parent} holds no users",
-                    fix="add users/preference_vectors.npy and users/user_ids.json to the data folder; build it again",
+                    fix="recommend for titles that somebody likes; or add users/seen.parquet, what users have seen, to"
+                    " the data folder, or users/user_ids.json and users/preference_vectors.npy, and build it again",
                 )
             return self.saved.users
 
