@@ -254,3 +254,12 @@ def test_a_filter_is_shelved_on_every_gpu(layout: Any, monkeypatch: pytest.Monke
     found, expected = several.search(titles[:2], 3, mask=mask), searcher(titles).search(titles[:2], 3, mask=mask)
     np.testing.assert_array_equal(found.rows, expected.rows)
     assert [len(its.filters._known) for its in searchers] == [1, 1], "it is that filter which is searched"
+
+
+@needs_kernels
+def test_a_gpu_may_have_no_title_at_all() -> None:
+    """Once they failed to be uploaded: of one title in two shards, the first has none."""
+    assert PLACE is not None
+    title = np.eye(1, 32, dtype=np.float32)
+    found = SeveralGpus(title, [PLACE, PLACE], layout="shards").search(2 * title, 1)
+    assert (found.rows.tolist(), found.scores.tolist()) == ([[0]], [[2.0]])

@@ -178,7 +178,9 @@ def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:
 
 
 def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None:
-    """Upload titles as the float16 that they came as; None where they did not."""
+    """Upload titles as the float16 that they came as; None where they did not, or are none, as a shard's may be."""
+    if not len(vectors):
+        return None
     halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
     factors = torch.empty(len(vectors), dtype=torch.float64, device=device)
     lengths = _Lengths(torch)
