@@ -93,7 +93,7 @@ def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     patches = {
         f"{FUSED}.plan.CODED_TITLES": 1 if kind in ("codes", *BY_BOUNDS) else 500_000,
-        f"{FUSED}.repeating.QUERIES_A_REPEAT": data.draw(st.sampled_from([1, 256])),
+        f"{FUSED}.repeating.QUERIES_A_REPEAT": 4 if kind in ("copies", "bounds beside halves") else 256,
         f"{FUSED}.searcher.SCREENED_TITLES": 1,
         f"{FUSED}.filters.shelves.LEAST_SHELVED": 6,
         f"{FUSED}.filters.known_filters.FILTERS_KNOWN": data.draw(st.sampled_from([1, 2, 64])),
