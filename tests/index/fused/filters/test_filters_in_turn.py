@@ -86,7 +86,7 @@ def memory_short_at(where: str, call: int, searchers: list[FusedSearcher]) -> It
 
 @needs_kernels
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=3 if PLACE == "cpu" else 40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=2 if PLACE == "cpu" else 40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
     n = data.draw(st.integers(50, 260 * SIZE))
