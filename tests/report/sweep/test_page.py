@@ -243,9 +243,13 @@ def test_axes_of_logarithmic_scales() -> None:
 
 
 def test_records_flatten_without_loss(results: SweepResults) -> None:
-    row = row_of(results.measured[0])
-    assert (row["series"], row["setting"], row["device"]) == ("flat", "", "cpu")
-    assert row["memory_bytes"] == row["host_peak_bytes"]
+    record = results.measured[0].model_copy(deep=True)
+    record.build.index_bytes = 12_077
+    for host_peak, memory in ((5_000_000, 5_000_000), (8_192, 12_077), (None, None)):
+        record.memory.host_peak_bytes = host_peak
+        row = row_of(record)
+        assert (row["series"], row["setting"], row["device"]) == ("flat", "", "cpu")
+        assert (row["host_peak_bytes"], row["memory_bytes"], row["index_bytes"]) == (host_peak, memory, 12_077)
 
 
 @pytest.mark.slow
