@@ -27,6 +27,12 @@ _ALSO_KNOWN_AS = re.compile(r"^\s*(?:a\.?k\.?a\.?|aka)\s+", re.IGNORECASE)
 COMPARED = 200
 """How many characters of a title are compared when the nearest are looked for: the time grows with their square."""
 
+LONG = 1000
+"""Characters of a text that is looked at for letters of too many marks; of fewer no marks take long to be ordered."""
+
+MOST_MARKS = 30
+"""Marks of one letter that count in a long text, as in Unicode's stream-safe form: ordering takes their square."""
+
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 
@@ -36,7 +42,7 @@ def words(text: str) -> list[str]:
     text = text.replace("&", " and ")
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_NOT_DECOMPOSED)
+    decomposed = _decomposed(text).casefold().translate(_NOT_DECOMPOSED)
     # Only Latin, Greek and Cyrillic accents go: in other scripts a mark makes another letter.
     kept = unicodedata.normalize("NFC", "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f"))
     return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in kept).split()
@@ -44,8 +50,22 @@ def words(text: str) -> list[str]:
 
 def caseless(text: str) -> str:
     """Return what two spellings share that differ only in case, Unicode form or white space, as names of genres may."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    decomposed = _decomposed(text).casefold()
     return " ".join(unicodedata.normalize("NFKC", decomposed).split())
+
+
+def _decomposed(text: str) -> str:
+    """Return a text with its marks behind their letters, in one order; of a long text `MOST_MARKS` of each letter's."""
+    if len(text) > LONG:
+        text = "".join(unicodedata.normalize("NFKD", character) for character in text)
+        marks = 0
+        kept = []
+        for character in text:
+            marks = marks + 1 if unicodedata.combining(character) else 0
+            if marks <= MOST_MARKS:
+                kept.append(character)
+        text = "".join(kept)
+    return unicodedata.normalize("NFKD", text)
 
 
 def squeezed(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -419,3 +420,25 @@ def test_a_text_is_taken_apart_once_however_many_titles_it_is_held_against(monke
     titles = [(row, f"Ab {row} (or b{row})", None) for row in range(500)]
     assert TitleQuery(asked).best_rows(titles) == (0, [])
     assert 1 <= sum(len(text) > 100 for text in taken_apart) < 10
+
+
+@pytest.mark.parametrize("marks", ["\u0300\u0316", "\u0f73", "\uff9e\u0316", "\u05b0\u05b1\u05b2"])
+def test_a_letter_of_many_marks_is_not_put_in_order_as_a_whole(marks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 marks on a command line took it minutes: they are ordered in the square of their number."""
+    normalize, ordered = unicodedata.normalize, []
+
+    def noted(form: str, text: str) -> str:
+        ordered.append(len(normalize(form, text)) if len(text) > spelling.LONG else 0)
+        return normalize(form, text)
+
+    monkeypatch.setattr(unicodedata, "normalize", noted)
+    for read in (spelling.words, spelling.caseless):
+        assert read("a" + marks * 2000) == read("a" + marks * 2000 + marks)
+        assert read("a" + marks * 2000 + " Amélie") != read("a" + marks * 2000)
+    assert max(ordered) <= spelling.LONG
+
+
+def test_long_texts_are_read_as_short_ones_are() -> None:
+    short = "Ação à la Crème, Ṩ が ガ é Éǘ \u0f73 WALL·E; "
+    assert spelling.words(short * 100) == spelling.words(short) * 100
+    assert spelling.caseless(short * 100) == " ".join([spelling.caseless(short)] * 100)
