@@ -6,6 +6,7 @@ import asyncio
 import math
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from semrec_faiss.data.titles import filters
 from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.deadline import TooLateError
-from semrec_faiss.errors import DamagedIndexError, DeviceError
+from semrec_faiss.errors import DamagedIndexError, DeviceError, SemrecError
 from semrec_faiss.index.memory.room import LackingRoom
 from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.recommender import Recommender
@@ -68,6 +69,41 @@ def test_what_a_record_says_no_more_fails_one_question_alone(
     assert (reply.status_code, reply.json()["detail"]) == (503, "records.jsonl is damaged")
     monkeypatch.undo()
     assert asker.post("/v1/similar", {"title": "m00001", "k": 3}).status_code == 200
+
+
+def test_nobody_who_asks_is_told_where_on_the_disk_the_index_lies(
+    data: Path, tmp_path: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    served = asker.load()
+
+    def damaged(_: Any) -> list[bytes]:
+        raise DamagedIndexError(f"{tmp_path}/index/gen-000001/records.jsonl is damaged", fix=f"build {tmp_path}/index")
+
+    monkeypatch.setattr(served.recommender.titles, "lines", damaged)
+    problem = asker.post("/v1/similar", {"title": "m00001", "k": 3}).json()
+    assert (problem["detail"], problem["fix"]) == ("INDEX/gen-000001/records.jsonl is damaged", "build INDEX")
+    monkeypatch.undo()
+    (tmp_path / "index" / "CURRENT").write_text("gen-000007\n")
+    with pytest.raises(SemrecError, match=str(tmp_path)):
+        asker.load()
+    assert "INDEX" in asker.get("/readyz").json()["refused"]["reason"]
+    replies = [asker.get(path).text for path in ("/readyz", "/v1/index", "/metrics", "/", "/openapi.json")]
+    assert str(tmp_path) not in "".join(replies)
+
+
+def test_an_index_without_users_does_not_tell_its_path(
+    tmp_path: Path, new_asker: Any, make_folder: Callable[..., Any]
+) -> None:
+    make_folder(tmp_path / "data")
+    build(tmp_path / "data", tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    for path, question in (("recommend", {"user": "u"}), ("explain", {"user": "u", "title": "m00001"})):
+        reply = asker.post(f"/v1/{path}", question)
+        assert (reply.status_code, reply.json()["detail"]) == (404, "the index holds no users")
+        assert str(tmp_path) not in reply.text
 
 
 def _damaged(_: Any) -> list[bytes]:

@@ -99,7 +99,7 @@ class Opened:
         with self._users_lock:
             if self.saved.users is None:
                 raise NotFoundError(
-                    f"index {self.saved.generation.folder.parent} holds no users",
+                    "the index holds no users",
                     fix="recommend for titles that somebody likes; or add users/seen.parquet, what users have seen, to"
                     " the data folder, or users/user_ids.json and users/preference_vectors.npy, and build it again",
                 )

@@ -111,7 +111,7 @@ class App:
         except Exception as error:
             if not isinstance(error, Refused | SemrecError):
                 log.exception("request %s failed", request.name)
-            reply = reply_to(error, request.name)
+            reply = reply_to(error, request.name, self.handlers.serving.index)
         is_unread = reply.status == 413
         await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
         if is_unread:

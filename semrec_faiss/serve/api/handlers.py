@@ -29,7 +29,7 @@ from semrec_faiss.serve.wire.arrow import arrow_question, vectors_of
 from semrec_faiss.serve.wire.media import body_kind, reply_kind
 from semrec_faiss.serve.wire.messages import ARROW, Reply, Request
 from semrec_faiss.serve.wire.parameters import parameters_of, whole_number, yes_or_no
-from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.problems import Refused, without_path
 from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar, question_in
 
 log = logging.getLogger("semrec.serve")
@@ -128,9 +128,9 @@ class Handlers:
             self._answered()
 
     async def index(self, _: Request) -> Reply:
-        """``GET /v1/index``: what `semrec info --json` says."""
+        """``GET /v1/index``: what `semrec info --json` says, of the index's path its name."""
         served = self._in_use()
-        asked = (str(self.serving.index), served.recommender.saved.generation)
+        asked = (self.serving.index.absolute().name, served.recommender.saved.generation)
         facts, detail = await asyncio.get_running_loop().run_in_executor(self._facts, facts_of, *asked)
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
@@ -146,11 +146,12 @@ class Handlers:
         answering = [shard["answering"] > 0 for shard in shards or ()]
         enough = any(answering) if serving.is_partial else all(answering)
         is_ready = current is not None and not self.is_draining and (shards is None or enough)
+        reason = refused and without_path(refused.reason, serving.index)
         document = {
             "ready": is_ready,
             "draining": self.is_draining,
             "generation": current.name if current else None,
-            "refused": {"generation": refused.generation, "reason": refused.reason} if refused else None,
+            "refused": {"generation": refused.generation, "reason": reason} if refused else None,
             **({} if shards is None else {"shards": shards}),
         }
         return Reply(msgspec.json.encode(document), 200 if is_ready else 503)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 
 import msgspec
 
@@ -69,7 +70,16 @@ _STATUS: tuple[tuple[type[SemrecError], int], ...] = (
 )
 
 
-def reply_to(error: BaseException, request_id: str) -> Reply:
+def without_path(text: str, index: Path) -> str:
+    """Write INDEX for the path of the index: whoever asks is told nothing of the machine's disk."""
+    paths = {str(path) for path in (index, index.absolute(), index.resolve())}
+    for path in sorted(paths, key=len, reverse=True):
+        if "/" in path:  # a folder's bare name may be any word
+            text = text.replace(path, "INDEX")
+    return text
+
+
+def reply_to(error: BaseException, request_id: str, index: Path) -> Reply:
     """Return the reply to what a handler raised; what nobody foresaw is a 500 that tells nothing of itself."""
     headers: dict[str, str] = {}
     candidates: list[str] | None = None
@@ -78,7 +88,9 @@ def reply_to(error: BaseException, request_id: str) -> Reply:
         status, detail, fix, headers = error.status, error.detail, error.fix, error.headers
     elif isinstance(error, SemrecError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        detail, fix, candidates = error.message, error.fix, list(error.candidates) or None
+        detail = without_path(error.message, index)
+        fix = None if error.fix is None else without_path(error.fix, index)
+        candidates = list(error.candidates) or None
         if isinstance(error, NotFoundError):
             media_ids = list(error.media_ids) or None
     else:
