@@ -28,7 +28,7 @@ from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.lists_file import Counts, ListsFile, TitlesOf, read_block, write_block
+from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, read_block, write_block
 from semrec_faiss.search.profile.profile_search import changed_profile
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import check_new_file, flush_to_disk
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 BLOCK_USERS = 4096
 """Users searched and written at once; what a kill loses at most."""
 
-MOST_UNDER_WAY = 16
-"""Pieces of work that may wait while the next block is searched: bounds the memory."""
+MOST_WAITING = 2 * ROW_GROUP
+"""Results that may wait to be encoded while more are searched, or two blocks: bounds the memory, and while one row
+group is encoded the next is searched."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def _write(
         ThreadPoolExecutor(1) as encoding,
         ThreadPoolExecutor(1) as counting,
     ):
-        under_way: deque[Future[None]] = deque()
+        under_way: deque[list[Future[None]]] = deque()
+        most = max(2, MOST_WAITING // (BLOCK_USERS * wish.k))
 
         def listed(first: int) -> _Block:
             block = np.arange(first, min(first + BLOCK_USERS, users.count), dtype=np.int64)
@@ -172,18 +174,20 @@ def _write(
 
         done = 0
         for block in _in_order(listed, range(0, users.count, BLOCK_USERS), _searched_at_once(recommender)):
+            pieces = []
             if block.is_new:
-                under_way.append(counting.submit(write_block, block.path, block.rows, block.scores))
+                pieces.append(counting.submit(write_block, block.path, block.rows, block.scores))
             else:
                 resumed += len(block.rows)
-            under_way.append(encoding.submit(lists.add, block.rows, block.scores))
-            under_way.append(counting.submit(counts.add, block.rows))
-            while len(under_way) > MOST_UNDER_WAY or (under_way and under_way[0].done()):
-                under_way.popleft().result()
+            pieces.append(encoding.submit(lists.add, block.rows, block.scores))
+            pieces.append(counting.submit(counts.add, block.rows))
+            under_way.append(pieces)
+            while len(under_way) > most or (under_way and all(piece.done() for piece in under_way[0])):
+                _wait_for(under_way.popleft())
             done += len(block.rows)
             progress("recommending", done, users.count)
-        for future in under_way:
-            future.result()
+        for pieces in under_way:
+            _wait_for(pieces)
     return ExportSummary(
         users=users.count,
         users_with_k=counts.full,
@@ -204,6 +208,12 @@ class _Block:
     rows: Rows
     scores: Scores
     is_new: bool
+
+
+def _wait_for(pieces: Iterable[Future[None]]) -> None:
+    """Wait for work in other threads; raises what it raised."""
+    for piece in pieces:
+        piece.result()
 
 
 def _searched_at_once(recommender: Recommender) -> int:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import run_python
 
@@ -17,9 +21,10 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.database import session
 from semrec_faiss.errors import NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.search import export
+from semrec_faiss.search import export, lists_file
 from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.lists_file import ListsFile
 from semrec_faiss.search.recommender import Recommender
 
 Row = tuple[str, int, str, str, float]
@@ -501,6 +506,40 @@ def test_sizes_of_blocks_do_not_matter(
         tables.append(read(out))
     for table in tables[1:]:
         check_same(table, tables[0])
+
+
+def test_searching_waits_for_encoding_and_row_groups_are_of_one_size(
+    recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where encoding is slower, no more results than `MOST_WAITING` are held: here two blocks, and the one searched."""
+    monkeypatch.setattr(export, "MOST_WAITING", 2 * BLOCK * 2)
+    monkeypatch.setattr(lists_file, "ROW_GROUP", 100)
+    searched, may_go_on = [], threading.Event()
+    search, add = Recommender.lists_for, ListsFile.add
+
+    def counted(self: Recommender, block: Any, *args: Any, **kwargs: Any) -> Any:
+        searched.append(len(block))
+        return search(self, block, *args, **kwargs)
+
+    def slow(self: ListsFile, *args: Any) -> None:
+        assert may_go_on.wait(30)
+        add(self, *args)
+
+    monkeypatch.setattr(Recommender, "lists_for", counted)
+    monkeypatch.setattr(ListsFile, "add", slow)
+    out = tmp_path / "recs.parquet"
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(export_all_users, recommender, out, 2, include_seen=True)
+        while len(searched) < 3 and not written.done():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert searched == [BLOCK] * 3
+        may_go_on.set()
+        assert written.result().users_with_k == USERS
+    assert len(searched) == PARTS
+    groups = pq.ParquetFile(out).metadata
+    assert [groups.row_group(group).num_rows for group in range(groups.num_row_groups)] == [100] * 4
+    check_same(read(out), expected_rows(recommender, recommender.users.ids, 2, include_seen=True))
 
 
 _LISTS = """
