@@ -306,7 +306,7 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
         return
     click.echo(f"nearest of the {found.seen_titles} titles seen, with their share of all similarity:")
     rows = [
-        [one.title, as_similarity(one.similarity, normalized=normalized), f"{one.share:.1%}"]
+        [one.title, as_similarity(one.similarity, normalized=normalized), _as_share(one.share)]
         for one in found.contributions
     ]
     print_table(["", "", ""], rows, right=(1, 2), header=False)
@@ -317,13 +317,17 @@ def _print_points(found: Explanation) -> None:
     texts = bool(found.text_points)
     click.echo(f"what the {found.seen_titles} titles seen bring to that score{', and of it their texts' * texts}:")
     rows = [
-        [one.title, f"{one.points:+.4g}", f"{one.share:.1%}" if found.score > 0 else "–", _signed(one.text_points)]
+        [one.title, f"{one.points:+.4g}", _as_share(one.share), _signed(one.text_points)]
         for one in found.contributions
     ]
     rows.append(["all others", f"{found.other_points:+.4g}", "", ""])
     rows.append(["together", f"{found.score:+.4g}", "", _signed(found.text_points)])
     shown = 4 if texts else 3
     print_table(["", "points", "share", "texts"][:shown], [row[:shown] for row in rows], right=(1, 2, 3)[: shown - 1])
+
+
+def _as_share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 def _signed(points: float | None) -> str:

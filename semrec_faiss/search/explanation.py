@@ -43,8 +43,9 @@ class Contribution:
         media_id: its id.
         title: its title.
         similarity: its inner product with the title explained.
-        share: where the index has a profile, its part of the score: those of all seen titles add up to 1. Without one,
-            its part of the sum of all seen titles' positive similarities, from 0 to 1.
+        share: where the index has a profile, its part of the score: those of all seen titles add up to 1, below 0 for
+            what lowers it; None where the score is not above 0, of which nothing is a part. Without a profile its part
+            of the sum of all seen titles' positive similarities, from 0 to 1.
         points: where the index has a profile, what it brings to the score: those of all seen titles add up to it.
         text_points: of these, what the texts bring, where the vectors were learned.
     """
@@ -52,7 +53,7 @@ class Contribution:
     media_id: str
     title: str
     similarity: float
-    share: float
+    share: float | None
     points: float | None = None
     text_points: float | None = None
 
@@ -221,7 +222,8 @@ class _Points:
     def contribution(self, near: Record, position: int, similarity: float, score: float) -> Contribution:
         mine = float(self.of_title[position])
         text = None if self.of_text is None else float(self.of_text[position])
-        return Contribution(near["media_id"], near["title"], similarity, mine / score if score else 0.0, mine, text)
+        share = mine / score if score > 0 else None
+        return Contribution(near["media_id"], near["title"], similarity, share, mine, text)
 
 
 def _points(saved: SavedIndex, users: SavedUsers, user_row: int, vectors: Vectors, title: Vectors) -> _Points | None:

@@ -304,6 +304,8 @@ def test_explain_tells_no_shares_of_a_score_below_zero(semrec: Semrec, tmp_path:
         "all others +0",
         "together -0.28",
     ]
+    told = semrec("explain", tmp_path / "i", "eve", "C", "--json").document
+    assert [(one["media_id"], one["share"]) for one in told["contributions"]] == [("a", None), ("b", None)]
 
 
 # Once a fault: that a user has seen nothing is not that the index does not know.

@@ -297,7 +297,7 @@ def test_points_add_up_to_the_score(learned: Path, rated_index: Any, tmp_path: P
         assert named == sorted(named, reverse=True)
         whole = recommender.explain(user, best[0].media_id, 1000)
         assert whole.other_points == pytest.approx(0, abs=1e-9)
-        assert sum(one.share for one in whole.contributions) == pytest.approx(1, rel=1e-4)
+        assert sum(one.share or 0 for one in whole.contributions) == pytest.approx(1, rel=1e-4)
         if normalize:
             assert told.text_points is None
         else:
