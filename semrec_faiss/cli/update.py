@@ -108,6 +108,9 @@ def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
 
     Where one shard has grown far beyond the others, as `semrec info` tells, titles are divided evenly again.
     """
+    from semrec_faiss.index.generations.directory import IndexDirectory
+
+    before = IndexDirectory(index).current_ref().name
     with progress_bars() as progress:
         if ray is None:
             from semrec_faiss.index.update.updating import compact_index
@@ -118,11 +121,13 @@ def compact(index: Path, wait: float, ray: str | None, as_json: bool) -> None:
 
             generation = compact_shards(index, address=ray, wait=wait, progress=progress)
     manifest = generation.manifest
-    facts = {"generation": generation.name, "titles": manifest.count, "users": manifest.users}
+    is_anew = generation.name != before
     if as_json:
-        print_json(facts)
-    else:
-        click.echo(f"{index} is at {generation.name}, in one piece: {manifest.count} titles, {manifest.users} users")
+        counts = {"titles": manifest.count, "users": manifest.users}
+        print_json({"generation": generation.name, **counts, "compacted": is_anew})
+        return
+    piece = "in one piece" if is_anew else "in one piece as before"
+    click.echo(f"{index} is at {generation.name}, {piece}: {manifest.count} titles, {manifest.users} users")
 
 
 def _change(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Semrec
 
-from semrec_faiss import Recommender
+from semrec_faiss import Change, Recommender, update_index
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_front, build_index
@@ -54,6 +54,19 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     found = json.loads(verified.out)
     assert (found["verified"], found["titles"], found["known_answers"]) == (True, 60, 3)
     assert found["files"] == len(facts["files"]) == 7
+
+
+def test_compact_tells_whether_there_was_anything_to_do(config: Path, tmp_path: Path, semrec: Semrec) -> None:
+    index = tmp_path / "index"
+    assert semrec("build", config).code == 0
+    held = {"generation": "gen-000001", "titles": 60, "users": 0}
+    assert semrec("compact", index, "--json").document == held | {"compacted": False}
+    assert semrec("compact", index).out == f"{index} is at gen-000001, in one piece as before: 60 titles, 0 users\n"
+    assert update_index(index, Change(remove_titles=["m7"])).segments == 1
+    held = {"generation": "gen-000003", "titles": 59, "users": 0}
+    assert semrec("compact", index, "--json").document == held | {"compacted": True}
+    missing = semrec("compact", tmp_path / "none")
+    assert (missing.code, missing.err.splitlines()[0]) == (4, f"error: index {tmp_path}/none does not exist")
 
 
 @pytest.fixture
