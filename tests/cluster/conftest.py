@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_worlds import HEAD, NODE, World
 from conftest import REPO, make_data_folder
 
 from semrec_faiss.cluster.connection import connect
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
+from tests.cluster.worlds import HEAD, NODE, World
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 

@@ -29,7 +29,7 @@ TITLES, DIM, USERS = 3000, 64, 200
 
 WORK = """
 import json, sys, time
-import cluster_worlds
+from tests.cluster import worlds
 from semrec_faiss import SemrecError
 from semrec_faiss.cluster.publish import building
 from semrec_faiss.cluster.workers import lists
@@ -37,7 +37,7 @@ from semrec_faiss.config.reading import config_from_dict
 lists.BLOCK_USERS = 4
 work, address, slow, arguments = sys.argv[1], sys.argv[2], sys.argv[3] == "slow", json.loads(sys.argv[4])
 if slow:
-    building._build_one, lists.ListMaker = cluster_worlds.build_one_slowly, cluster_worlds.SlowListMaker
+    building._build_one, lists.ListMaker = worlds.build_one_slowly, worlds.SlowListMaker
 started = time.monotonic()
 try:
     if work == "lists":

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cluster_worlds import World
 
 from semrec_faiss import AmbiguousTitleError, NotFoundError, Recommender, SemrecError, Taste, UsageError
 from semrec_faiss.cluster.publish.building import build_shards
@@ -17,6 +16,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
+from tests.cluster.worlds import World
 
 Pair = tuple[Recommender, Recommender]
 

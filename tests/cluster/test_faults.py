@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cluster_worlds
 import numpy as np
 import pytest
-from cluster_worlds import World, give_up
 from conftest import HANG_SECONDS, make_data_folder, until
 
 from semrec_faiss import DamagedIndexError, Filter, Recommender, StorageError, UnavailableError, UsageError
@@ -26,6 +24,8 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.export import export_all_users
+from tests.cluster import worlds
+from tests.cluster.worlds import World, give_up
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_shard_that_is_not_as_it_was_listed_is_refused(cluster: Any, world: Wo
 def test_a_shard_whose_builder_is_killed_is_built_again(
     cluster: Any, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "_build_one", cluster_worlds.build_one_killed_once)
+    monkeypatch.setattr(building, "_build_one", worlds.build_one_killed_once)
     build_shards(config_from_dict(world.config | {"output": str(tmp_path / "index")}), 2)
     assert (tmp_path / "killed-0").exists()
     with ClusterRecommender.open(tmp_path / "index") as sharded:
@@ -180,7 +180,7 @@ def test_a_build_that_fails_leaves_the_index_before(
 ) -> None:
     config = config_from_dict(world.config | {"output": str(tmp_path / "index")})
     before = build_shards(config, 2).generation
-    monkeypatch.setattr(building, "_build_one", cluster_worlds.build_one_without_space)
+    monkeypatch.setattr(building, "_build_one", worlds.build_one_without_space)
     with pytest.raises(StorageError, match="the disk is full"):
         build_shards(config, 2)
     assert IndexDirectory(tmp_path / "index").current().ref == before.ref
@@ -205,10 +205,10 @@ def test_a_machine_that_is_lost_is_done_without(cluster: Any, index: Path, world
 
 KILLED_BUILD = """
 import sys, os, threading, time
-import cluster_worlds
+from tests.cluster import worlds
 from semrec_faiss.cluster.publish import building
 from semrec_faiss.config.reading import config_from_dict
-building._build_one = cluster_worlds.build_one_slowly
+building._build_one = worlds.build_one_slowly
 building.build_shards(config_from_dict(eval(sys.argv[1])), 2, address=sys.argv[2])
 """
 

@@ -6,7 +6,6 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-import cluster_worlds
 import pytest
 from conftest import HANG_SECONDS, until
 
@@ -17,13 +16,14 @@ from semrec_faiss.cluster.starting import ShardStarter
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
+from tests.cluster import worlds
 
 REF = GenerationRef(name="gen-000001", manifest_sha256="0" * 64)
 
 
 @pytest.fixture(autouse=True)
 def counted_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "ShardServer", cluster_worlds.GpuShard)
+    monkeypatch.setattr(starting, "ShardServer", worlds.GpuShard)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from cluster_worlds import HEAD, World
 from conftest import HANG_SECONDS, until
 
 from semrec_faiss import Recommender
@@ -23,17 +22,18 @@ from semrec_faiss.cluster.workers import lists as all_lists
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.export import export_all_users
+from tests.cluster.worlds import HEAD, World
 
 DRIVER = """
 import json, sys, traceback
-import cluster_worlds
+from tests.cluster import worlds
 from semrec_faiss import SemrecError
 from semrec_faiss.cluster.publish import building
 from semrec_faiss.cluster.workers import lists
 from semrec_faiss.config.reading import config_from_dict
 lists.BLOCK_USERS = 4
 work, address, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-building._build_one, lists.ListMaker = cluster_worlds.build_one_slowly, cluster_worlds.SlowListMaker
+building._build_one, lists.ListMaker = worlds.build_one_slowly, worlds.SlowListMaker
 try:
     if work == "lists":
         lists.recommend_all(*arguments, 5, address=address, workers=1)

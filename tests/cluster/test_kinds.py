@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cluster_worlds
 import numpy as np
 import pytest
-from cluster_worlds import World
 from conftest import make_data_folder
 
 from semrec_faiss import Recommender
@@ -20,6 +18,8 @@ from semrec_faiss.data.interactions.hybrid import LearnSettings
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search import text as text_module
+from tests.cluster import worlds
+from tests.cluster.worlds import World
 
 EVERY_LIST = {"type": "ivf_flat", "build": {"nlist": 4}, "search": {"nprobe": 4}}
 
@@ -60,8 +60,8 @@ def test_learned_vectors_and_texts_are_asked_as_in_one_piece(
     folder = tmp_path / "texts" / "media"
     folder.mkdir(parents=True)
     (folder / "metadata.jsonl").write_bytes((world.made.root / "media" / "metadata.jsonl").read_bytes())
-    embed_folder(tmp_path / "texts", model="somebody/fake", batch_size=4, load=cluster_worlds.load_fake)
-    monkeypatch.setattr(text_module, "load_encoder", lambda *_, **__: cluster_worlds.FakeEncoder(4))
+    embed_folder(tmp_path / "texts", model="somebody/fake", batch_size=4, load=worlds.load_fake)
+    monkeypatch.setattr(text_module, "load_encoder", lambda *_, **__: worlds.FakeEncoder(4))
     learn_folder(world.made.root, tmp_path / "learned", LearnSettings(rank=6, directions=4))
     for name, questions in (
         ("learned", [lambda one, by=by: one.similar("m00010", 9, by=by) for by in ("people", "text", "whole")]),

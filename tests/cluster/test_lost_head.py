@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cluster_worlds import HEAD, World
 from conftest import HANG_SECONDS, until
 
 from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.config.reading import config_from_dict
 from tests.cluster.lose import lose_the_head
+from tests.cluster.worlds import HEAD, World
 
 SOON = """
 import sys

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cluster_worlds import World
 from conftest import HANG_SECONDS
 
 from semrec_faiss import Recommender
@@ -23,6 +22,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.shards import Place, Shard, ShardList
 from semrec_faiss.index.saved.users import write_seen
+from tests.cluster.worlds import World
 
 HALF = 5_000_000_000
 TITLES = 2 * HALF + 301

@@ -13,7 +13,6 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from cluster_worlds import World, give_up
 from conftest import HANG_SECONDS, until
 
 from semrec_faiss import Recommender
@@ -22,6 +21,7 @@ from semrec_faiss.cluster.publish.updating import update_shards
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.update.plan import Change
+from tests.cluster.worlds import World, give_up
 
 
 class Service:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cluster_worlds import World, give_up
 from conftest import HANG_SECONDS, make_data_folder, until
 
 from semrec_faiss import Recommender, UnavailableError
@@ -28,6 +27,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import ShardList, read_shards
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import update_index
+from tests.cluster.worlds import World, give_up
 
 OTHER = "127.0.0.2"
 START = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"

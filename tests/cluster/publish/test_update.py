@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cluster_worlds
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import ShardList, read_shards
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import update_index
+from tests.cluster import worlds
 from tests.index.update.living_worlds import Draws, Model, begun, write_folder
 from tests.index.update.test_updating import FLAT, everything, step
 
@@ -183,7 +183,7 @@ def test_an_update_that_fails_or_is_killed_leaves_the_index_before(
     with ClusterRecommender.open(index) as sharded:
         expected = sharded.similar(titles[3], 60).rows.tolist()
         with monkeypatch.context() as patched:
-            patched.setattr(changing, "change_one", cluster_worlds.change_one_without_space)
+            patched.setattr(changing, "change_one", worlds.change_one_without_space)
             with pytest.raises(StorageError, match="the disk is full"):
                 update_shards(index, change, asks=sharded.saved)
         assert IndexDirectory(index).current().ref == before
@@ -191,7 +191,7 @@ def test_an_update_that_fails_or_is_killed_leaves_the_index_before(
         assert not sharded.refresh()
         assert sharded.similar(titles[3], 60).rows.tolist() == expected
         with monkeypatch.context() as patched:
-            patched.setattr(changing, "change_one", cluster_worlds.change_one_killed_once)
+            patched.setattr(changing, "change_one", worlds.change_one_killed_once)
             assert update_shards(index, change, asks=sharded.saved, compact_at=None).titles.removed == 2
         assert len(list(index.rglob("killed-*"))) == 1
         assert sharded.refresh()

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cluster_worlds
 import numpy as np
 import pytest
-from cluster_worlds import World
 
 from semrec_faiss import UnavailableError
 from semrec_faiss.cluster.workers import blocks
 from semrec_faiss.cluster.workers.embedding import ClusterEncoder, encoders_of
 from semrec_faiss.data.text.embed import embed_folder
+from tests.cluster import worlds
+from tests.cluster.worlds import World
 
 
 def test_workers_make_the_vectors_of_one_machine_and_go_on_later(
@@ -26,16 +26,16 @@ def test_workers_make_the_vectors_of_one_machine_and_go_on_later(
         folder = tmp_path / name / "media"
         folder.mkdir(parents=True)
         (folder / "metadata.jsonl").write_bytes((world.made.root / "media" / "metadata.jsonl").read_bytes())
-    embed_folder(tmp_path / "one", model="fake", batch_size=4, load=cluster_worlds.load_fake)
+    embed_folder(tmp_path / "one", model="fake", batch_size=4, load=worlds.load_fake)
     made.append(np.load(tmp_path / "one" / "media" / "content_vectors.npy"))
     many = partial(embed_folder, tmp_path / "many", model="fake", batch_size=4, block_rows=100)
     monkeypatch.setattr(blocks, "ATTEMPTS", 2)
     lost = pytest.raises(UnavailableError, match="2 workers were lost over the same block of work")
-    with lost, encoders_of("auto", workers=2, load=cluster_worlds.LoadMortal("Film 230 (1970)")) as everywhere:
+    with lost, encoders_of("auto", workers=2, load=worlds.LoadMortal("Film 230 (1970)")) as everywhere:
         many(load=everywhere)
     dies = tmp_path / "dies"
     dies.touch()
-    with encoders_of("auto", workers=2, load=cluster_worlds.LoadMortal("Film 250 (1990)", str(dies))) as everywhere:
+    with encoders_of("auto", workers=2, load=worlds.LoadMortal("Film 250 (1990)", str(dies))) as everywhere:
         report = many(load=everywhere)
     assert not dies.exists(), "a worker was killed meanwhile"
     assert (report.device, report.titles, report.resumed) == ("2 workers with a CPU each", 301, 200)

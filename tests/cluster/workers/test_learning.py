@@ -6,10 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cluster_worlds
 import numpy as np
 import pytest
-from cluster_worlds import World
 
 from semrec_faiss import UsageError
 from semrec_faiss.cluster.workers.learning import ClusterWorkers
@@ -17,6 +15,8 @@ from semrec_faiss.data.interactions import divided, text_part
 from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.folder import learn_folder
 from semrec_faiss.data.interactions.hybrid import LearnSettings
+from tests.cluster import worlds
+from tests.cluster.worlds import World
 
 
 def test_workers_learn_what_one_process_does(
@@ -30,7 +30,7 @@ def test_workers_learn_what_one_process_does(
         with monkeypatch.context() as patched:
             if name == "cluster":
                 mark = tmp_path / "killed"
-                patched.setattr(divided, "_times", partial(cluster_worlds.times_killed_once, str(mark)))
+                patched.setattr(divided, "_times", partial(worlds.times_killed_once, str(mark)))
             learn_folder(world.made.root, tmp_path / name, settings, workers=workers)
         vectors = [
             np.load(tmp_path / name / path) for path in ("media/content_vectors.npy", "users/preference_vectors.npy")

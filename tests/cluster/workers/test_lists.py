@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from cluster_worlds import Worker, World
 
 from semrec_faiss import NotFoundError, Recommender, UnavailableError, UsageError
 from semrec_faiss.cluster.publish.building import build_shards
@@ -19,6 +18,7 @@ from semrec_faiss.cluster.workers.blocks import done_in_blocks
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.search.export import export_all_users
 from semrec_faiss.search.wish import Wish
+from tests.cluster.worlds import Worker, World
 
 
 @pytest.fixture(autouse=True)

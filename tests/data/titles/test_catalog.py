@@ -15,11 +15,11 @@ import pytest
 from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_titles import Entry, catalog_of, titled, write_lines
 
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import inspect_parquet
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
+from tests.data.titles.made_titles import Entry, catalog_of, titled, write_lines
 
 FILMS: list[Entry] = [
     {"media_id": "ml_1", "title": "Toy Story (1995)", "year": 1995, "genres": ["Animation", "Comedy"], "rating": 3.9},

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_titles import Entry, catalog_of, titled
 
 from semrec_faiss.data.titles import spelling
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.spelling import TitleQuery
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
+from tests.data.titles.made_titles import Entry, catalog_of, titled
 
 SHELF = (
     "Toy Story (1995)",

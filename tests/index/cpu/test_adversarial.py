@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adversaries import ADVERSARIES, check_rounded_once
 
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.screening.bounds import power_of_two_below_one, write_bounds
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.screening.spectrum import principal_directions
 from semrec_faiss.index.vector_index import VectorIndex
+from tests.index.adversaries import ADVERSARIES, check_rounded_once
 
 BATCHES = (1, 3, 40, 300)
 """One query, a few, and as many as products in blocks are made for."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fused_worlds import PLACE
 
 from semrec_faiss.index.fused.plan import plan_search
+from tests.index.fused.worlds import PLACE
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from adversaries import ADVERSARIES, check_rounded_once
-from fused_worlds import SIZE, Truth, needs_kernels, searcher
+
+from tests.index.adversaries import ADVERSARIES, check_rounded_once
+from tests.index.fused.worlds import SIZE, Truth, needs_kernels, searcher
 
 
 @needs_kernels

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import HANG_SECONDS
-from fused_compiled import CARDS, SAMPLES, SCORING, Launch, Noting, launches_of
-from fused_compiled import plans as every_plan
-from fused_worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused import plan as plans
 from semrec_faiss.index.fused.cards import COPY_ENGINE, Card, fitted, tile_bytes
 from semrec_faiss.index.fused.plan import LARGEST_TILE, plan_search
 from semrec_faiss.index.fused.titles.users import GpuUsers
+from tests.index.fused.compiled import CARDS, SAMPLES, SCORING, Launch, Noting, launches_of
+from tests.index.fused.compiled import plans as every_plan
+from tests.index.fused.worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
 
 def of(major: int, minor: int) -> Card:
@@ -73,11 +73,11 @@ BARRIERS = 64
 @pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS, ids=str)
 def test_compiled_a_launch_takes_no_more_than_a_card_has(card: Card) -> None:
-    """Masked, screened, coded, with lists of its own; every other launch by hand: python tests/fused_compiled.py."""
+    """Masked, screened, coded, with lists of its own; every other launch by hand, see `compiled.py`."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_DEFAULT_FP_FUSION": "0"}  # as in Triton 3.10
     paths = [str(Path(__file__).parents[2]), *sys.path]
-    script = Path(__file__).parents[2] / "fused_compiled.py"
+    script = Path(__file__).with_name("compiled.py")
     made = subprocess.run(
         [sys.executable, str(script), "--samples", "".join(map(str, card.capability))],
         env=environment | {"PYTHONPATH": os.pathsep.join(paths)},

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import HANG_SECONDS
-from fused_compiled import CARDS, Launch, Search, launches_of
-from fused_worlds import needs_kernels
 
 from semrec_faiss.index.fused.cards import COPY_ENGINE
 from semrec_faiss.index.fused.filters.shelves import shelf_size
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.search.warming import SHARES, WARM_BATCHES_KERNELS
+from tests.index.fused.compiled import CARDS, Launch, Search, launches_of
+from tests.index.fused.worlds import needs_kernels
 
 COMPILE_TWO = """
 import sys, warnings

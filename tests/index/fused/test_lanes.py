@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, Users, clustered, exclude, needs_kernels, on_gpu, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from tests.index.fused.worlds import PLACE, Users, clustered, exclude, needs_kernels, on_gpu, searcher
 
 Searched = Callable[[FusedSearcher], FusedResult]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
+from tests.index.fused.worlds import PLACE, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 
 
 def halves(kind: str, rng: np.random.Generator, n: int, d: int) -> NDArray[np.float16]:

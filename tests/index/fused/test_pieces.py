@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, WORLDS, Truth, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused import plan as plans
 from semrec_faiss.index.fused.plan import FusedPlan, plan_search, with_pieces
+from tests.index.fused.worlds import PLACE, WORLDS, Truth, clustered, exclude, needs_kernels, searcher
 
 TITLES, MANY, DIM, K = 1003, 8003, 40, 10
 """Of so many two of the best seldom lie in one chunk by chance."""

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_compiled import CARDS, Launch, Search, launches_of
-from fused_worlds import PLACE, clustered, needs_kernels, searcher
 
 from semrec_faiss.index.fused.batch import DirectSearch
 from semrec_faiss.index.fused.batches import VectorBatch
@@ -16,6 +14,8 @@ from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import COPY_ENGINE
 from semrec_faiss.index.fused.plan import plan_repeat, plan_search
 from semrec_faiss.index.fused.repeating import prepared_bytes
+from tests.index.fused.compiled import CARDS, Launch, Search, launches_of
+from tests.index.fused.worlds import PLACE, clustered, needs_kernels, searcher
 
 
 @needs_kernels

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_recordings import recordings
-from fused_worlds import PLACE, clustered, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.batches import Lists, leave_out
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import bitmap_words, plan_search
 from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once
+from tests.index.fused.recordings import recordings
+from tests.index.fused.worlds import PLACE, clustered, needs_kernels, searcher
 
 K = 4
 NEAR = (3, 8, 11)

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused import searcher as searcher_module
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.screening.spectrum import principal_directions
+from tests.index.fused.worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, exclude, needs_kernels, searcher
 
 Kept: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

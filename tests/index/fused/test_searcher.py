@@ -10,18 +10,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from fused_recordings import recordings
-from fused_worlds import (
-    PLACE,
-    SIZE,
-    WORLDS,
-    Truth,
-    clustered,
-    exclude,
-    needs_kernels,
-    on_gpu,
-    searcher,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -36,6 +24,18 @@ from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, repeat_qu
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.vector_index import VectorIndex
+from tests.index.fused.recordings import recordings
+from tests.index.fused.worlds import (
+    PLACE,
+    SIZE,
+    WORLDS,
+    Truth,
+    clustered,
+    exclude,
+    needs_kernels,
+    on_gpu,
+    searcher,
+)
 
 either_way = pytest.mark.usefixtures("read")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, needs_kernels
 
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import plan_search
+from tests.index.fused.worlds import PLACE, needs_kernels
 
 
 @needs_kernels

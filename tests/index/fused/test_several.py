@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DeviceError, UsageError
@@ -15,6 +14,7 @@ from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.room import even_block
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.several.shards import merged
+from tests.index.fused.worlds import PLACE, clustered, exclude, needs_kernels, searcher
 
 
 def _devices() -> list[str]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, SIZE, Truth, Users, clustered, exclude, needs_kernels, searcher
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles import page_locked
 from semrec_faiss.index.fused.titles.users import FREE_SHARE, fit, users_bytes
+from tests.index.fused.worlds import PLACE, SIZE, Truth, Users, clustered, exclude, needs_kernels, searcher
 
 TIMES = 1 if PLACE == "cpu" else 3
 """The second time a GPU records, the third it replays."""

@@ -8,13 +8,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, needs_kernels
 
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.shelves import (
     shelf_size,
 )
 from semrec_faiss.index.fused.plan import bitmap_words
+from tests.index.fused.worlds import PLACE, needs_kernels
 
 
 @needs_kernels

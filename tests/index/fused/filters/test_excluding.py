@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fused_worlds import needs_kernels, searcher
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.topk import FEW_EXCLUDED
+from tests.index.fused.worlds import needs_kernels, searcher
 
 
 @needs_kernels

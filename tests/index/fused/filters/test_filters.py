@@ -7,7 +7,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from fused_worlds import FREE, PLACE, PRICELESS, SIZE, Truth, bitmaps_lose, clustered, exclude, needs_kernels, searcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,6 +18,18 @@ from semrec_faiss.index.fused.filters.shelves import (
 )
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
+from tests.index.fused.worlds import (
+    FREE,
+    PLACE,
+    PRICELESS,
+    SIZE,
+    Truth,
+    bitmaps_lose,
+    clustered,
+    exclude,
+    needs_kernels,
+    searcher,
+)
 
 
 def both_ways(

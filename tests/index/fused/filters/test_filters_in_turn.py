@@ -10,8 +10,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from fused_recordings import FUSED, recordings
-from fused_worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,6 +23,18 @@ from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 from semrec_faiss.index.screening.spectrum import principal_directions
+from tests.index.fused.recordings import FUSED, recordings
+from tests.index.fused.worlds import (
+    PLACE,
+    SIZE,
+    WORLDS,
+    Truth,
+    came_as_float16,
+    clustered,
+    exclude,
+    needs_kernels,
+    searcher,
+)
 
 BY_BOUNDS = ("bounds", "bounds beside halves")
 DIM, KINDS = 40, ("vectors", "codes", "copies", "halves", "on the host", *BY_BOUNDS, "wide", "shards")

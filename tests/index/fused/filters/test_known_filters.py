@@ -7,7 +7,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from fused_worlds import FREE, PLACE, PRICELESS, Truth, bitmaps_lose, clustered, needs_kernels, searcher
 
 from semrec_faiss.arrays import Mask
 from semrec_faiss.index.fused.block_search import BlockSearch
@@ -21,6 +20,7 @@ from semrec_faiss.index.fused.filters.shelves import (
 )
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
+from tests.index.fused.worlds import FREE, PLACE, PRICELESS, Truth, bitmaps_lose, clustered, needs_kernels, searcher
 
 
 @needs_kernels

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, clustered, needs_kernels, searcher
 
 from semrec_faiss.index.fused.block_search import Workspace
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
@@ -22,6 +21,7 @@ from semrec_faiss.index.fused.filters.shelves import (
 )
 from semrec_faiss.index.fused.plan import plan_search
 from semrec_faiss.index.screening.spectrum import principal_directions
+from tests.index.fused.worlds import PLACE, clustered, needs_kernels, searcher
 
 
 @needs_kernels

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import needs_kernels, searcher
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import warm
+from tests.index.fused.worlds import needs_kernels, searcher
 
 
 @needs_kernels

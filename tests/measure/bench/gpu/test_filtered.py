@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fused_worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
 from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_size
 from semrec_faiss.index.fused.one_pass import FusedPass
@@ -17,6 +16,7 @@ from semrec_faiss.measure.bench.gpu.filtered import Filtered
 from semrec_faiss.measure.bench.gpu.peers import FusedPeer
 from semrec_faiss.measure.bench.gpu.record import MaskedBatch
 from semrec_faiss.measure.instruments.timing import measure_steady
+from tests.index.fused.worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
 TITLES, K, SEED = 400, 1, 3
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import REPO
-from fused_worlds import PLACE, Truth, needs_kernels
 
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.measure.bench.gpu import several
@@ -16,6 +15,7 @@ from semrec_faiss.measure.bench.gpu.one import GpuBench
 from semrec_faiss.measure.bench.gpu.several_record import GpusResults
 from semrec_faiss.measure.bench.gpu.vectors import clustered, seeing_users
 from semrec_faiss.measure.instruments.timing import measure_steady
+from tests.index.fused.worlds import PLACE, Truth, needs_kernels
 
 TITLES, USERS, ASKED, K = 300, 20, 6, 5
 

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from fused_worlds import PLACE
-
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.filters.shelves import Shelf
+from tests.index.fused.worlds import PLACE
 
 FUSED = "semrec_faiss.index.fused"
 

@@ -1,9 +1,9 @@
 """Compile what type fused launches ahead of time, for cards that need not be there.
 
-``python tests/fused_compiled.py [--every] [CAPABILITY ...]`` compiles the heaviest launch of each way that each kernel
-is compiled, a minute a card, or every launch of every plan, half an hour a card. It prints a line of JSON for each: the
-card, the kernel and what was compiled in, the shared memory and registers that it takes, and the bytes of registers
-that it spills. In a process of its own: where Triton's interpreter is in use, nothing can be compiled.
+``python tests/index/fused/compiled.py [--every] [CAPABILITY ...]`` compiles the heaviest launch of each way that each
+kernel is compiled, a minute a card, or every launch of every plan, half an hour a card. It prints a line of JSON for
+each: the card, the kernel and what was compiled in, the shared memory and registers that it takes, and the bytes of
+registers that it spills. In a process of its own: where Triton's interpreter is in use, nothing can be compiled.
 
 Launches are those that `FusedPass` makes: it is run over titles without memory (torch's device ``meta``), with kernels
 that note what they are launched with.
