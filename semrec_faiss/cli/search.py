@@ -317,8 +317,7 @@ def _print_points(found: Explanation) -> None:
     texts = bool(found.text_points)
     click.echo(f"what the {found.seen_titles} titles seen bring to that score{', and of it their texts' * texts}:")
     rows = [
-        [one.title, f"{one.points:+.4g}", _as_share(one.share), _signed(one.text_points)]
-        for one in found.contributions
+        [one.title, f"{one.points:+.4g}", _as_share(one.share), _signed(one.text_points)] for one in found.contributions
     ]
     rows.append(["all others", f"{found.other_points:+.4g}", "", ""])
     rows.append(["together", f"{found.score:+.4g}", "", _signed(found.text_points)])
