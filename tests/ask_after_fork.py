@@ -147,7 +147,7 @@ def methods(path: str, settings: list[str]) -> Any:
     for kind in ("fork", "spawn", "forkserver"):
         context = multiprocessing.get_context(kind)
         answers = context.SimpleQueue()
-        process: Any = context.Process(target=_asked, args=(recommender, want, answers))  # type: ignore[attr-defined]
+        process: Any = context.Process(target=_asked, args=(recommender, want, answers))
         process.start()
         process.join(250)
         found.append([kind, process.exitcode, answers.get() if process.exitcode == 0 else None])

@@ -50,7 +50,7 @@ def settings(**changes: Any) -> dict[str, Any]:
     """What a trial measures, with its digest in the first format."""
     values = SETTINGS | changes
     index = TypeAdapter(IndexConfig).validate_python(values["index"])
-    values["index"] = index.model_dump(mode="json")  # type: ignore[attr-defined]
+    values["index"] = index.model_dump(mode="json")
     return values | {"digest": TrialSettings.model_validate(values).digest_in("trial-1")}
 
 

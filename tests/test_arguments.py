@@ -119,9 +119,9 @@ def test_unknown_users_of_an_index_that_was_built_without_any_are_named(tmp_path
 
 def test_an_unknown_argument_is_named_and_those_that_there_are(numbered: Recommender) -> None:
     with pytest.raises(TypeError, match=r"'any_of'; a question takes k, where, .* any_of as where=Filter\(any_of=…\)"):
-        numbered.similar("7", any_of={"genres": ["D"]})  # type: ignore[call-arg]
+        numbered.similar("7", any_of={"genres": ["D"]})
     with pytest.raises(TypeError, match="no argument 'wher'; a question takes k, where, exclude"):
-        numbered.recommend("3", wher="year > 1")  # type: ignore[call-overload]
+        numbered.recommend("3", wher="year > 1")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_wrong_type_is_named(numbered: Recommender, ask: Callable[[Recommender
 
 def test_a_where_of_another_type_is_answered_with_a_filter(numbered: Recommender) -> None:
     with pytest.raises(UsageError, match=r"a text is expected\nwhere=\"year < 1980\", say, or where=Filter\(genres="):
-        numbered.similar("7", where={"genres": ["Crime"]})  # type: ignore[arg-type]
+        numbered.similar("7", where={"genres": ["Crime"]})
 
 
 anything = st.recursive(
@@ -238,7 +238,7 @@ def test_an_export_refuses_wrong_types(numbered: Recommender, tmp_path: Path) ->
         with pytest.raises(UsageError):
             export_all_users(numbered, tmp_path / "lists.parquet", **bad)
     with pytest.raises(UsageError, match="a path is expected"):
-        export_all_users(numbered, 3)  # type: ignore[arg-type]
+        export_all_users(numbered, 3)
     assert list(tmp_path.iterdir()) == []
 
 

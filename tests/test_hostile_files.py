@@ -124,7 +124,7 @@ def test_only_regular_files_are_read_of_what_earlier_runs_wrote(tmp_path: Path, 
     (media / "metadata.jsonl").write_text('{"media_id": "a", "title": "Film"}\n')
     put(media / "content_vectors.json")
     with pytest.raises(DataError, match=r"content_vectors\.json: it is not a regular file"):
-        embed_folder(tmp_path, model="made up", encoder=object())  # type: ignore[arg-type]
+        embed_folder(tmp_path, model="made up", encoder=object())
 
 
 def test_generation_names_of_thousands_of_digits_are_none(built: Path) -> None:

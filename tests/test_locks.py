@@ -108,7 +108,7 @@ def test_a_second_run_into_one_output_is_refused_and_changes_nothing(
         tmp_path / "recs.parquet": lambda out: export_all_users(recommender, out, 3),
         tmp_path / "out.hdf5": lambda out: export_folder(made.root, out, queries=2, k=2),
         tmp_path / "bins": lambda out: export_folder(made.root, out, queries=2, k=2),
-        vectors: lambda _: embed_folder(made.root, model="made up", overwrite=True, encoder=encoder),  # type: ignore[arg-type]
+        vectors: lambda _: embed_folder(made.root, model="made up", overwrite=True, encoder=encoder),
     }
     before = vectors.read_bytes()
     for out, run in runs.items():

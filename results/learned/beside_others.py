@@ -66,7 +66,7 @@ def ials(settings: dict[str, float]) -> Lists:
     from implicit.als import AlternatingLeastSquares
 
     def lists(split: Split, titles: int) -> np.ndarray:
-        def matrix(ratings):  # type: ignore[no-untyped-def]
+        def matrix(ratings):
             chosen = ratings.where(ratings.ratings >= LIKED)
             values = np.full(len(chosen.rows), settings["alpha"], np.float32)
             return csr_matrix((values, chosen.rows, chosen.offsets), shape=(chosen.users, titles))
@@ -156,15 +156,15 @@ def told(values: dict[str, np.ndarray], against: dict[str, np.ndarray], seed: in
     return {
         name: {
             "mean": round(float(values[name].mean()), 6),
-            "interval": confidence_interval(values[name], seed=seed).as_dict(),  # type: ignore[union-attr]
+            "interval": confidence_interval(values[name], seed=seed).as_dict(),
             "ours_minus_this": round(float((against[name] - values[name]).mean()), 6),
-            "its_interval": difference_interval(against[name] - values[name], seed=seed).as_dict(),  # type: ignore[union-attr]
+            "its_interval": difference_interval(against[name] - values[name], seed=seed).as_dict(),
         }
         for name in ("hit_rate", "ndcg")
     }
 
 
-def chosen(make: Callable[[dict[str, float]], Lists], choices: list[dict[str, float]], split: Split, titles: int):  # type: ignore[no-untyped-def]
+def chosen(make: Callable[[dict[str, float]], Lists], choices: list[dict[str, float]], split: Split, titles: int):
     """Return the settings that do best on a split, and what each came to."""
     tried = []
     for settings in choices:
@@ -178,7 +178,7 @@ def chosen(make: Callable[[dict[str, float]], Lists], choices: list[dict[str, fl
 def main(index: str, out: str, seed: int = 7) -> None:
     """Measure all methods, and write the file."""
     evaluator = Evaluator(Path(index), (), EvaluationProtocol(seed=seed))
-    titles = int(evaluator.about()["titles"])  # type: ignore[call-overload]
+    titles = int(evaluator.about()["titles"])
     latest, before = evaluator.latest, evaluator.before
     liked = Liked(latest.rest, LIKED, titles)
     methods: dict[str, Lists] = {

@@ -173,7 +173,7 @@ def test_a_file_is_no_folder_of_changes(config: Path, tmp_path: Path, semrec: Se
     missing = semrec("update", tmp_path / "index", tmp_path / "nothing")
     parts = [line for line in missing.err.splitlines() if line.startswith("  media/") or line.startswith("  users/")]
     assert len(parts) == 5
-    assert len({re.match(r"  \S+ +", line).end() for line in parts}) == 1  # type: ignore[union-attr]
+    assert len({re.match(r"  \S+ +", line).end() for line in parts}) == 1
 
 
 def test_warm_tells_what_it_asks_and_what_is_left_of_it(config: Path, tmp_path: Path, semrec: Semrec) -> None:

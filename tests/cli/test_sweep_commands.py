@@ -278,7 +278,7 @@ def test_tune_finds_a_setting_and_writes_it(semrec: Semrec, place: Path, tmp_pat
     ran = semrec("tune", config, "--recall", "0.9", "--titles", "30", "-k", "5", "--out", tmp_path / "tuned.yaml")
     assert ran.code == 0, ran.err
     assert "is the least that finds 0.9" in ran.out
-    nprobe = load_config(tmp_path / "tuned.yaml").index.search.nprobe  # type: ignore[union-attr]
+    nprobe = load_config(tmp_path / "tuned.yaml").index.search.nprobe
     assert f"index.search.nprobe={nprobe} is the least" in ran.out
     slow = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--p95-ms", "0", "--json")
     assert slow.code == 4
@@ -304,7 +304,7 @@ def test_progress_tells_the_trial_the_frontier_and_the_time_left() -> None:
     state = State(40, 3, "films: ivf_flat nprobe=2", ("training", 1, 2), [record], 125.0)
     console = Console(width=100, file=io.StringIO())
     console.print(drawn(state, _picture(state)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = console.file.getvalue()
     assert "trial 4 of 40, about 2 min left" in text
     assert "films: ivf_flat nprobe=2 · training 1/2" in text
     assert "flat on cpu" in text

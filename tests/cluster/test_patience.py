@@ -110,7 +110,7 @@ def test_who_opens_an_index_is_told_of_a_head_that_dies_meanwhile(monkeypatch: p
         if len(looks) > 3:
             raise died
 
-    shards.head = SimpleNamespace(check=check, error=lambda _: died)  # type: ignore[assignment]
+    shards.head = SimpleNamespace(check=check, error=lambda _: died)
     with pytest.raises(UnavailableError, match="head of the cluster does not answer any more"):
         shards.opened()
 

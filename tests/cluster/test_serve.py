@@ -35,7 +35,7 @@ class Service:
         told = {"index": index, "access_log": False, "ray": "auto", "limits": limits, **settings}
         self.service = Service(read_settings(None, told))
         self.loop = asyncio.new_event_loop()
-        transport = httpx.ASGITransport(self.service.asgi)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(self.service.asgi)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         self.loop.run_until_complete(self.service.handlers.load())
 
@@ -57,12 +57,12 @@ class Service:
 
         served = self.service.serving.current
         assert served is not None
-        ray.kill(served.recommender.shards.replicas[shard][0], no_restart=True)  # type: ignore[attr-defined]
+        ray.kill(served.recommender.shards.replicas[shard][0], no_restart=True)
         until(lambda: self.answering()[1][shard] == 0)
 
     def close(self) -> None:
         self.loop.run_until_complete(self._client.aclose())
-        self.service.serving.current.recommender.close()  # type: ignore[union-attr]
+        self.service.serving.current.recommender.close()
         self.service.close()
         self.loop.close()
 
@@ -151,7 +151,7 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World, monke
         assert [(one["first"], one["titles"]) for one in shards] == [(0, 150), (150, 151)]
         serving, current = service.service.serving, service.service.serving.current
         assert current is not None
-        kept = current.recommender.shards.replicas[0]  # type: ignore[attr-defined]
+        kept = current.recommender.shards.replicas[0]
         update_shards(sharded, Change(remove_titles=["m00299"]), compact_at=None)
         assert serving.has_news()
         assert serving.load().name == "gen-000002"
@@ -159,7 +159,7 @@ def test_it_answers_and_knows_which_shards_do(sharded: Path, world: World, monke
         assert service.ask("GET", "/readyz").json()["shards"][1]["titles"] == 150
         now = serving.current
         assert now is not None
-        assert now.recommender.shards.replicas[0] == kept, "a shard that has not changed"  # type: ignore[attr-defined]
+        assert now.recommender.shards.replicas[0] == kept, "a shard that has not changed"
         service.kill(1)
         until(lambda: service.answering() == (503, [1, 0]))
         give_up(monkeypatch, 1)

@@ -39,7 +39,7 @@ def mistakes_of(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     head, *lines = str(caught.value).splitlines()
-    assert int(re.match(r"(\d+) mistake", head)[1]) == len(lines)  # type: ignore[index]
+    assert int(re.match(r"(\d+) mistake", head)[1]) == len(lines)
     assert str(path) in head
     return [line.strip() for line in lines]
 
@@ -208,7 +208,7 @@ def test_a_wrong_number_is_one_mistake_in_one_place(write: Write, value: str) ->
 def test_each_wrong_gpu_is_told_and_nothing_that_is_right(write: Write) -> None:
     # Once a fault: "Tuple should have at least 1 item" is told too, of a list that has four.
     found = mistakes_of(write("device:\n  gpus:\n    - a\n    - -1\n    - 3\n    - true\n"))
-    assert [re.search(r":(\d+): ", line)[1] for line in found] == ["3", "4", "6"]  # type: ignore[index]
+    assert [re.search(r":(\d+): ", line)[1] for line in found] == ["3", "4", "6"]
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ FORMS: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
     "every second column": lambda q: np.repeat(q, 2, axis=1)[:, ::2],
     "backwards": lambda q: np.ascontiguousarray(q[::-1, ::-1])[::-1, ::-1],
     "read-only": lambda q: np.frombuffer(q.tobytes(), np.float32).reshape(q.shape),
-    "nested lists": lambda q: q.tolist(),  # type: ignore[dict-item,return-value]
+    "nested lists": lambda q: q.tolist(),
     "three times as long": lambda q: q * np.float32(3),
 }
 
@@ -313,7 +313,7 @@ def test_a_k_that_is_no_count_is_refused(built: Built, k: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, np.uint8, np.uint64])
 def test_any_whole_number_is_a_k(built: Built, kind: type[np.integer[Any]]) -> None:
-    assert built.index.search(built.queries[:2], kind(7)).rows.shape == (2, 7)  # type: ignore[arg-type]
+    assert built.index.search(built.queries[:2], kind(7)).rows.shape == (2, 7)
 
 
 @pytest.mark.parametrize(

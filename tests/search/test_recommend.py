@@ -292,7 +292,7 @@ def test_an_explanation_is_what_brute_force_says(recommender: Recommender, world
             assert found.of == len(world.titles) - len(seen) + (row in seen)
             likeness = world.titles[seen].astype(np.float64) @ world.titles[row]
             positive = likeness[likeness > 0].sum()
-            order = sorted((i for i in range(len(seen)) if seen[i] != row), key=lambda i, s=likeness: -s[i])[:4]  # type: ignore[misc]
+            order = sorted((i for i in range(len(seen)) if seen[i] != row), key=lambda i, s=likeness: -s[i])[:4]
             assert len(found.contributions) == len(order)
             for one, position in zip(found.contributions, order, strict=True):
                 assert one.similarity == pytest.approx(likeness[position], abs=1e-5)

@@ -273,10 +273,10 @@ def test_a_k_that_is_no_count_is_refused_everywhere(exact: Recommender, k: Any) 
 
 def test_numpy_numbers_are_a_k(exact: Recommender) -> None:
     for k in (np.int64(6), np.uint8(6)):
-        assert exact.similar("m00003", k).returned == 6  # type: ignore[arg-type]
-        assert exact.recommend("user_001", k).returned == 6  # type: ignore[arg-type]
-        assert exact.search(np.ones(DIM), k)[0].returned == 6  # type: ignore[arg-type]
-        assert json.dumps(exact.similar("m00003", k).as_dict())  # type: ignore[arg-type]
+        assert exact.similar("m00003", k).returned == 6
+        assert exact.recommend("user_001", k).returned == 6
+        assert exact.search(np.ones(DIM), k)[0].returned == 6
+        assert json.dumps(exact.similar("m00003", k).as_dict())
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def test_a_filters_vectors_are_gathered_only_for_who_reads_them(
 ) -> None:
     """Type fused has its own; the host's would be copied for nothing, as many as 64 MB of them."""
     one = Searcher(make_index(world.titles, {"type": "flat"}), Titles(lambda: world.catalog))
-    one.index.fused = object() if fused else None  # type: ignore[assignment]
+    one.index.fused = object() if fused else None
     handed: list[bool] = []
     answer = searching.restricted_top_k
 

@@ -89,9 +89,7 @@ def test_of_type_fused_filters_are_asked_whose_titles_lie_together(
     together: list[tuple[int, int]] = []
     recommender.index.device = Device((0,))
     others = {one.what for one in warm(recommender)}
-    recommender.index.fused = SimpleNamespace(  # type: ignore[assignment]
-        shelve=lambda mask: together.append((len(asked), int(mask.sum())))
-    )
+    recommender.index.fused = SimpleNamespace(shelve=lambda mask: together.append((len(asked), int(mask.sum()))))
     asked.clear()
     told = [one for one in warm(recommender) if one.what not in others]
     sizes = sorted(WARM_BATCHES_KERNELS, reverse=True)

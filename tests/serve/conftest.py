@@ -51,7 +51,7 @@ class Asker:
         settings["limits"] = {"deadline_ms": 1000 * HANG_SECONDS} | settings.get("limits", {})
         self.service = Service(read_settings(None, {"index": index, "access_log": False} | settings))
         self.loop = asyncio.new_event_loop()
-        transport = httpx.ASGITransport(self.service.asgi)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(self.service.asgi)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:

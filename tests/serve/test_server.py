@@ -118,12 +118,12 @@ async def _one_caller(port: int, counts: Counter[str], worlds: dict[str, str], s
     while not stop.is_set():
         writer.write(head + body)
         told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(re.search(r"content-length: (\d+)", told)[1])  # type: ignore[index]
+        length = int(re.search(r"content-length: (\d+)", told)[1])
         document = json.loads(await reader.readexactly(length))
         if " 200 " not in told.splitlines()[0]:
             counts[told.splitlines()[0]] += 1
         else:
-            generation = re.search(r"semrec-generation: (\S+)", told)[1]  # type: ignore[index]
+            generation = re.search(r"semrec-generation: (\S+)", told)[1]
             words = {one["title"].split()[0] for answer in document["answers"] for one in answer["results"]}
             words |= {answer["query"]["title"].split()[0] for answer in document["answers"]}
             counts["answered" if words == {worlds[generation]} else "mixed"] += 1

@@ -238,7 +238,7 @@ def test_what_the_owner_lets_go_is_gone(data: Path, tmp_path: Path, in_a_cycle: 
             before = device.open("gen-000001")
             held = owner._opened["gen-000001"].index
             if in_a_cycle:
-                held.itself = held  # type: ignore[attr-defined]
+                held.itself = held
             gone = weakref.ref(held)
             del held
             after = device.open("gen-000002")
@@ -268,7 +268,7 @@ def test_sighup_waits_for_a_worker_that_does_not_listen_yet(index: Path) -> None
     """Once a fault: it ended workers that were opening the index, and with them the service."""
     supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
     ready, starting = _Child(), _Child()
-    supervisor._children = {0: ready, 1: starting}  # type: ignore[dict-item]
+    supervisor._children = {0: ready, 1: starting}
     try:
         supervisor._listens(0)
         supervisor._reload()

@@ -53,7 +53,7 @@ def test_every_worker_has_as_many_texts() -> None:
             given.extend(len(texts) for _, texts in blocks)
             return ((block, np.full((len(block[1]), 2), block[0])) for block in reversed(blocks))
 
-    encoder = ClusterEncoder(Recorder(), 8, True, 512)  # type: ignore[arg-type]
+    encoder = ClusterEncoder(Recorder(), 8, True, 512)
     found = encoder.encode([""] * 2048)
     assert given == [256] * 8
     assert found[:, 0].tolist() == np.repeat(np.arange(8) * 256, 256).tolist()

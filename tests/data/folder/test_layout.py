@@ -167,7 +167,7 @@ def test_seen_without_users_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_every_float_and_order_is_read_the_same(tmp_path: Path, dtype: str, order: str) -> None:
     array = some(dtype="float16").astype(dtype)
-    vectors = open_vectors(saved(tmp_path / "v.npy", np.asarray(array, order=order)))  # type: ignore[call-overload]
+    vectors = open_vectors(saved(tmp_path / "v.npy", np.asarray(array, order=order)))
     assert isinstance(vectors, np.memmap)
     assert not vectors.flags.writeable
     np.testing.assert_array_equal(read_float32(vectors, normalize=False, path=ANY), array.astype("float32"))
@@ -404,7 +404,7 @@ def resident_bytes_of(mapped: np.ndarray) -> int:
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_pages_read_are_let_go(tmp_path: Path, order: str) -> None:
-    array = np.asarray(some(100_000, 20, "float64"), order=order)  # type: ignore[call-overload]
+    array = np.asarray(some(100_000, 20, "float64"), order=order)
     touched = open_vectors(saved(tmp_path / "v.npy", array))
     assert float(np.asarray(touched).sum()) == pytest.approx(float(array.sum()))
     assert resident_bytes_of(touched) >= array.nbytes

@@ -86,7 +86,7 @@ def test_parts_come_in_order_whatever_the_threads(workers: int) -> None:
 def test_orders_are_taken_as_parts_are() -> None:
     taken: list[int] = []
     with Workers(0, 2) as threads:
-        parts = threads.in_order(square, (taken.append(number) or number for number in range(50)))  # type: ignore[func-returns-value]
+        parts = threads.in_order(square, (taken.append(number) or number for number in range(50)))
         assert [next(parts), next(parts)] == [0, 1]
         assert len(taken) == 6
 

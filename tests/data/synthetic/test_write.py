@@ -41,7 +41,7 @@ from semrec_faiss.storage import new_file
 
 def write(out: Path, **changes: object) -> Path:
     arguments: dict[str, object] = {"titles": 3000, "users": 500, "dim": 48, "seed": 7, "seen_per_user": 20}
-    write_synthetic(out, **(arguments | changes))  # type: ignore[arg-type]
+    write_synthetic(out, **(arguments | changes))
     return out
 
 
@@ -87,7 +87,7 @@ def test_titles_are_unique_and_say_their_year(world: Path) -> None:
         genres = title["genres"]
         assert isinstance(genres, list)
         assert 1 <= len(genres) <= 3 and len(set(genres)) == len(genres) and set(genres) <= set(GENRES)
-    commonest = Counter(genre for title in titles for genre in title["genres"])  # type: ignore[attr-defined]
+    commonest = Counter(genre for title in titles for genre in title["genres"])
     assert commonest.most_common(1)[0][0] == "Drama"
     assert commonest["Drama"] > 10 * commonest["Western"]
 
@@ -287,7 +287,7 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_too_little_room_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 3_000_000_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 3_000_000_000))
     with pytest.raises(StorageError) as caught:
         write(tmp_path / "x", titles=10_000_000, dim=384)
     assert "would take about 20,3" in caught.value.message and "has 3,000,000,000 free" in caught.value.message

@@ -149,7 +149,7 @@ def test_clauses_hold_together_whatever_they_are_made_of(catalog: Catalog) -> No
     for first, holds in ACCEPTED.items():
         assert matching_rows(catalog, first, "year > 1970 OR true").tolist() == rows_where(holds)
         assert matching_rows(catalog, "false OR votes = 3", first, "true -- so").tolist() == rows_where(
-            lambda e, holds=holds: e["votes"] == 3 and holds(e)  # type: ignore[misc]
+            lambda e, holds=holds: e["votes"] == 3 and holds(e)
         )
 
 
@@ -167,7 +167,7 @@ def test_many_threads_filter_at_once(catalog: Catalog) -> None:
     years = list(range(1950, 2010)) * 3
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda year: matching_rows(catalog, f"year >= {year}").tolist(), years))
-    assert found == [rows_where(lambda e, y=year: e["year"] is not None and e["year"] >= y) for year in years]  # type: ignore[misc]
+    assert found == [rows_where(lambda e, y=year: e["year"] is not None and e["year"] >= y) for year in years]
 
 
 @pytest.mark.parametrize("where", ["genres = 'Drama'", "genres LIKE '%Drama%'", "lower(genres) = 'drama'"])

@@ -41,7 +41,7 @@ def table_of(folder: Path) -> Path:
 
 @pytest.mark.parametrize("written", [lines_of, table_of])
 def test_fields_play_their_part_and_filters_know_them_by_both_names(tmp_path: Path, written: object) -> None:
-    catalog = Catalog.read(written(tmp_path), parts=PARTS)  # type: ignore[operator]
+    catalog = Catalog.read(written(tmp_path), parts=PARTS)
     assert list(catalog.fields)[:5] == ["media_id", "title", "year", "genres", "franchise"]
     assert catalog.records([0, 2]) == [
         {

@@ -70,7 +70,7 @@ def test_several_gpus_answer_users_as_one_does(layout: Any, locked: bool, monkey
     monkeypatch.setattr("semrec_faiss.index.fused.several.several_gpus.LEAST_A_REPLICA", 1)
     titles = clustered(np.random.default_rng(8), 701 * SIZE, 32)
     users, rows = made(titles), np.array([3, 8, 2, 7, 0])
-    one, several = searcher(titles), SeveralGpus(titles, [PLACE, PLACE], layout=layout)  # type: ignore[list-item]
+    one, several = searcher(titles), SeveralGpus(titles, [PLACE, PLACE], layout=layout)
     assert users.lists is not None
     seen = exclude([users.lists[user] for user in rows])
     mask = np.random.default_rng(9).random(len(titles)) < 0.4
@@ -112,7 +112,7 @@ def test_users_that_fit_nowhere_are_not_held(monkeypatch: pytest.MonkeyPatch) ->
     for place in ("searcher", "several.several_gpus"):
         monkeypatch.setattr(f"semrec_faiss.index.fused.{place}.may_be_locked", lambda _: False)
     assert searcher(titles).hold_users(made(titles)) is None
-    assert SeveralGpus(titles, [PLACE, PLACE], layout="replicas").hold_users(made(titles)) is None  # type: ignore[list-item]
+    assert SeveralGpus(titles, [PLACE, PLACE], layout="replicas").hold_users(made(titles)) is None
 
 
 @needs_kernels

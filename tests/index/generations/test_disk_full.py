@@ -290,7 +290,7 @@ def test_a_write_that_takes_only_a_part_is_noticed(
     monkeypatch.setattr(generation.NewGeneration, "finish", finish)
     with pytest.raises(Exception, match=r"index\.faiss") as caught:
         build(folders[1], index)
-    assert caught.value.exit_code in (5, 8)  # type: ignore[attr-defined]
+    assert caught.value.exit_code in (5, 8)
     monkeypatch.undo()
     check_untouched(index)
 

@@ -76,7 +76,7 @@ def test_kernels_that_somebody_named_stay() -> None:
 def test_both_libraries_are_told() -> None:
     load_faiss()
     for library in ("faiss", "numpy"):
-        kernels = kernels_of(library)  # type: ignore[arg-type]
+        kernels = kernels_of(library)
         assert kernels is not None
         assert kernels.name
 

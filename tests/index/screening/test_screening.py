@@ -342,7 +342,7 @@ def test_of_few_dimensions_none_are_looked_for(monkeypatch: pytest.MonkeyPatch) 
 
     for kind, most in (("flat", 41), ("fused", 83)):
         index = config_from_dict({"index": {"type": kind}}).index
-        new: NewGeneration = SimpleNamespace()  # type: ignore[assignment]  # nothing is written
+        new: NewGeneration = SimpleNamespace()  # nothing is written
         found, about = write_screening(new, index, unread, 1000, most, silent)
         assert (found.build.directions, about) == (0, None)
         with pytest.raises(AssertionError, match="were read"):

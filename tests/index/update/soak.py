@@ -113,7 +113,7 @@ def _killed_before(number: int, only: str | None, work: Callable[[], Any], told:
         step("fsync")
         plain(descriptor)
 
-    os.fsync = sync  # type: ignore[assignment]
+    os.fsync = sync
     sys.addaudithook(hook)
     faiss.omp_set_num_threads(1)
     try:

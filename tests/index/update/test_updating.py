@@ -65,7 +65,7 @@ def everything(recommender: Recommender, model: Model, draws: Draws) -> dict[str
         found["alike"] = [one.as_dict() for one in recommender.similar_users(users[-1], 4)]
         found["ids"] = recommender.users.ids
         history = recommender.users.history
-        found["history"] = [history.offsets.tolist(), history.rows.tolist(), history.timestamps.tolist()]  # type: ignore[union-attr]
+        found["history"] = [history.offsets.tolist(), history.rows.tolist(), history.timestamps.tolist()]
     found["media_ids"] = [record["media_id"] for record in recommender.titles.records(range(recommender.titles.count))]
     return found
 
@@ -174,10 +174,10 @@ def test_any_type_finds_what_was_added_and_nothing_that_was_removed(settings: di
         {"where": "year < 1985", "strategy": "overfetch"},
         {"exclude": gone[:0]},
     ):
-        truth = [set(one.rows.tolist()) for one in exact.search(queries, 10, **wish)]  # type: ignore[arg-type]
+        truth = [set(one.rows.tolist()) for one in exact.search(queries, 10, **wish)]
         shares = [
             np.mean([len(own & set(one.rows.tolist())) / len(own) for own, one in zip(truth, each, strict=True)])
-            for each in (recommender.search(queries, 10, **wish), rebuilt.search(queries, 10, **wish))  # type: ignore[arg-type]
+            for each in (recommender.search(queries, 10, **wish), rebuilt.search(queries, 10, **wish))
         ]
         assert shares[0] >= shares[1] - 0.005
         assert shares[0] == 1.0 or not recommender.index.exact
@@ -620,7 +620,7 @@ def wider(model: Model, draws: Draws) -> None:
     """Have vectors of 32 dimensions, the least that type fused takes, in the model and in what is drawn from now on."""
     wide = np.random.default_rng(2).normal(size=(DIM, 32)).astype(np.float32)
     draw = draws.vector
-    draws.vector = lambda: draw() @ wide  # type: ignore[method-assign]
+    draws.vector = lambda: draw() @ wide
     model.titles = {media_id: (record, vector @ wide) for media_id, (record, vector) in model.titles.items()}
     model.users = {user_id: vector @ wide for user_id, vector in model.users.items()}
 
@@ -670,7 +670,7 @@ def test_on_a_gpu_segments_beside_inverted_lists_are_searched_too(tmp_path: Path
     queries = np.random.default_rng(1).normal(size=(50, DIM)).astype(np.float32)
     for wish in ({}, {"where": "year < 1985"}):
         for k in (10, 900):
-            ours, theirs = updated.search(queries, k, **wish), rebuilt.search(queries, k, **wish)  # type: ignore[arg-type]
+            ours, theirs = updated.search(queries, k, **wish), rebuilt.search(queries, k, **wish)
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
             assert (ours.rows == theirs.rows).mean() > 0.99
             assert not set(ours.rows[ours.rows >= 0].tolist()) - set(range(len(model.titles)))

@@ -121,11 +121,11 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
             lambda w: w.put_titles([record | {"x": {1}}], vectors),
         ),
         ("surrogates not allowed", lambda w: w.put_titles([record | {"x": "\ud800"}], vectors)),
-        ("record 0 is 'a'; a mapping is expected", lambda w: w.put_titles(["a"], vectors)),  # type: ignore[list-item]
-        ("records is str; a list is expected", lambda w: w.put_titles("a", vectors)),  # type: ignore[arg-type]
+        ("record 0 is 'a'; a mapping is expected", lambda w: w.put_titles(["a"], vectors)),
+        ("records is str; a list is expected", lambda w: w.put_titles("a", vectors)),
         ("vectors hold .* masked values", lambda w: w.put_titles([record], masked)),
-        ("vectors are not an array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),  # type: ignore[arg-type]
-        ("one of user_ids is None", lambda w: w.put_users([None], vectors)),  # type: ignore[list-item]
+        ("vectors are not an array of numbers", lambda w: w.put_titles([record], [[1.0], [1.0, 2.0]])),
+        ("one of user_ids is None", lambda w: w.put_users([None], vectors)),
         ("columns differ in length: 1 of user_id, 0 of media_id", lambda w: w.append_seen(user_id=["u1"], media_id=[])),
         (
             "what users have seen cannot be read as a table",
@@ -135,7 +135,7 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
             "what users have seen cannot be read as a table",
             lambda w: w.append_seen(user_id=["7", 7], media_id=["a", "b"]),
         ),
-        ("media_ids is None", lambda w: w.remove_titles(None)),  # type: ignore[arg-type]
+        ("media_ids is None", lambda w: w.remove_titles(None)),
     ]
     for says, call in calls:
         with pytest.raises(UsageError, match=says), IndexWriter(index) as writer:

@@ -137,7 +137,7 @@ def test_what_the_sweep_does_not_have_is_refused_with_what_it_has() -> None:
     with pytest.raises(UsageError, match=r"(?s)several data folders.*--data films or songs"):
         pick(results(*TRIALS, other), Wanted())
     with pytest.raises(UsageError, match="cannot choose by 'luck'"):
-        pick(results(*TRIALS), Wanted(by="luck"))  # type: ignore[arg-type]
+        pick(results(*TRIALS), Wanted(by="luck"))
 
 
 def test_chosen_config_is_one_that_build_takes(tmp_path: Path) -> None:

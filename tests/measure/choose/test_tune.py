@@ -78,7 +78,7 @@ def test_a_factorys_setting(tiny_data: Any) -> None:
     found = tune(configured(tiny_data.root, factory="IVF6,Flat"), 0.9, k=5, queries=QUERIES, repeats=2)
     assert found.parameter == "nprobe"
     assert found.config is not None
-    assert found.config.index.search.nprobe == found.chosen.value  # type: ignore[union-attr]
+    assert found.config.index.search.nprobe == found.chosen.value
 
 
 def test_types_without_such_a_setting_are_refused(tiny_data: Any) -> None:

@@ -461,7 +461,7 @@ def two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def nearly(queries: Any, k: int, *, prepared: bool = False) -> SearchResult:
             found = search(queries, k, prepared=prepared)
-            if len(queries) == QUICK["parity"]["queries"]:  # type: ignore[index]
+            if len(queries) == QUICK["parity"]["queries"]:
                 found.rows[3, [1, 2]] = found.rows[3, [2, 1]]
                 found.scores[0, 0] += np.float32(0.25)
             return found

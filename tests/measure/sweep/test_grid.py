@@ -27,10 +27,9 @@ def test_every_list_is_multiplied_out() -> None:
         {"type": "ivf_flat", "device": ["cpu", "gpu"], "build": {"nlist": [8, 16]}, "search": {"nprobe": [1, 2, 4]}}
     )
     assert (len(valid), invalid) == (12, [])
-    assert {
-        (one.device.kind, one.index.build.nlist, one.index.search.nprobe)  # type: ignore[union-attr]
-        for one in valid
-    } == {(kind, nlist, nprobe) for kind in ("cpu", "gpu") for nlist in (8, 16) for nprobe in (1, 2, 4)}
+    assert {(one.device.kind, one.index.build.nlist, one.index.search.nprobe) for one in valid} == {
+        (kind, nlist, nprobe) for kind in ("cpu", "gpu") for nlist in (8, 16) for nprobe in (1, 2, 4)
+    }
 
 
 def test_gpus_are_one_value_and_lists_of_them_alternatives() -> None:

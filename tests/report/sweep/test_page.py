@@ -144,7 +144,7 @@ def test_missed_titles_stand_beside_what_is_given_instead(document: Document) ->
         assert isinstance(asked, str)
         assert len(str(exact).splitlines()) == 3
         assert str(exact).count("✗ ") == missed
-        assert missed == 0 or len(instead.text.splitlines()) == missed  # type: ignore[union-attr]
+        assert missed == 0 or len(instead.text.splitlines()) == missed
 
 
 def test_representatives_are_the_fastest_that_find_enough() -> None:

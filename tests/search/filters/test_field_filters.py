@@ -80,7 +80,7 @@ def test_fields_that_there_are_not_and_values_that_are_none_are_refused(index: P
         ({"ranges": {"length": (None, None)}}, "a first and a last value"),
     ):
         with pytest.raises(UsageError, match=says):
-            recommender.search(VECTORS[:1], 3, where=Filter(**wanted))  # type: ignore[arg-type]
+            recommender.search(VECTORS[:1], 3, where=Filter(**wanted))
 
 
 @pytest.mark.parametrize("value", [{"width": 3}, [{"width": 3}], [[3], [4]]])
@@ -89,7 +89,7 @@ def test_a_field_with_parts_is_refused_rather_than_never_found(value: Any) -> No
     shop = Recommender.from_arrays(
         VECTORS, pd.DataFrame({"sku": SONGS["sku"], "title": SONGS["name"], "size": [value] * COUNT})
     )
-    for wanted in (Filter(any_of={"size": "3"}), Filter(ranges={"size": (1, 5)})):  # type: ignore[arg-type]
+    for wanted in (Filter(any_of={"size": "3"}), Filter(ranges={"size": (1, 5)})):
         with pytest.raises(UsageError, match=r"the field 'size' has type .*\nuse --where$"):
             shop.search(VECTORS[:1], 3, where=wanted)
 

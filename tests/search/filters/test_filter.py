@@ -296,7 +296,7 @@ def test_many_threads_ask_for_many_filters(world: Any, selections: Selections, m
 
 # Once a fault: lists are what a caller writes first, and they cannot be a key.
 def test_a_filter_made_of_lists(world: Any, selections: Selections) -> None:
-    wanted = Filter(genres=["Drama"], any_genres=["Comedy"], not_genres=["Sci-Fi"])  # type: ignore[arg-type]
+    wanted = Filter(genres=["Drama"], any_genres=["Comedy"], not_genres=["Sci-Fi"])
     found = selections.get(wanted)
     assert found is not None
     assert found.rows.tolist() == rows_where(

@@ -199,7 +199,7 @@ def test_profiles_that_cannot_be_are_told(learned: Path, rated_index: Any, make_
         (7, "the profile is 7"),
     ):
         with pytest.raises(UsageError, match=message):
-            recommender.recommend("u01", profile=profile)  # type: ignore[call-overload]
+            recommender.recommend("u01", profile=profile)
     with pytest.raises(ConfigError, match="holds learned vectors"):
         build_index(
             config_from_dict({"dataset": str(learned / "data"), "output": str(tmp_path / "x"), "device": "cpu"})
@@ -272,7 +272,7 @@ def test_parts_are_those_of_learned_vectors(rated_index: Any) -> None:
     with pytest.raises(UsageError, match="have no part 'text'"):
         Recommender.open(rated_index.path).similar("m00001", by="text")
     with pytest.raises(UsageError, match="not by 'plot'"):
-        Recommender.open(rated_index.path).similar("m00001", by="plot")  # type: ignore[arg-type]
+        Recommender.open(rated_index.path).similar("m00001", by="plot")
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -433,7 +433,7 @@ def test_k_beyond_what_a_gpu_returns_names_every_way_out(flat: Built, monkeypatc
 def test_unknown_strategies_are_refused(flat: Built) -> None:
     mask = np.arange(len(flat.world.titles)) % 3 == 0
     with pytest.raises(UsageError, match="unknown strategy 'fastest'; known: auto, overfetch, subset, selector"):
-        restricted_top_k(flat.index, flat.world.queries[:3], 5, Restriction(len(mask), mask), strategy="fastest")  # type: ignore[arg-type]
+        restricted_top_k(flat.index, flat.world.queries[:3], 5, Restriction(len(mask), mask), strategy="fastest")
 
 
 # Once a fault: without a restriction the name is not looked at.
@@ -444,7 +444,7 @@ def test_unknown_strategies_are_refused_without_a_filter_too(flat: Built) -> Non
             flat.world.queries[:3],
             5,
             Restriction(len(flat.world.titles)),
-            strategy="fastest",  # type: ignore[arg-type]
+            strategy="fastest",
         )
 
 

@@ -47,7 +47,7 @@ def made(kind: str, rng: np.random.Generator, n: int) -> tuple[NDArray[np.float3
     if kind == "bounds beside halves":
         titles = came_as_float16(titles)
     if kind == "shards":
-        return titles, SeveralGpus(titles, [PLACE, PLACE], layout="shards")  # type: ignore[list-item]
+        return titles, SeveralGpus(titles, [PLACE, PLACE], layout="shards")
     directions = np.ascontiguousarray(principal_directions(titles)[0][:15]) if kind in BY_BOUNDS else None
     return titles, searcher(titles, directions=directions, originals="host" if kind == "on the host" else "auto")
 
@@ -141,7 +141,7 @@ def test_filters_in_turn(kind: str, data: st.DataObject) -> None:
             with memory_short_at(where, data.draw(st.integers(0, 1)), searchers) if where != "none" else ExitStack():
                 found: FusedResult
                 if as_users:
-                    found = index.search_users(users, which, k, mask=mask, without_seen=without)  # type: ignore[arg-type]
+                    found = index.search_users(users, which, k, mask=mask, without_seen=without)
                 else:
                     excluded = exclude([lists[query] for query in which]) if without else None
                     found = index.search(asked[which], k, mask=mask, excluded=excluded)
