@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.printing import print_json
+from semrec_faiss.cli.signals import Terminated, ended_cleanly
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError
 from semrec_faiss.storage import too_many_open
 
@@ -78,12 +79,12 @@ def exit_code_of(work: Callable[[], object], *, debug: bool, as_json: bool = Fal
         as_json: tell an error on stdout, too, as one JSON document.
     """
     try:
-        with _shown_warnings(), _ended_cleanly_when_terminated():
+        with _shown_warnings(), ended_cleanly():
             result = work()
             sys.stdout.flush()
     except BrokenPipeError:
         return end_of_pipe()
-    except _Terminated:
+    except Terminated:
         click.echo("\nterminated", err=True)
         return 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
@@ -111,28 +112,6 @@ def end_at_once_if_interrupted(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-class _Terminated(BaseException):
-    """SIGTERM, raised where the program stands, so that what is half-written is removed on the way out."""
-
-
-@contextmanager
-def _ended_cleanly_when_terminated() -> Iterator[None]:
-    """Handle SIGTERM in the block, unless the program that runs it does so itself."""
-
-    def terminate(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
-        raise _Terminated
-
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    else:
-        yield
 
 
 @contextmanager
