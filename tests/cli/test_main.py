@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -264,8 +265,8 @@ def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
 def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
     """Once a fault: whoever ran commands in a process of his own could not end it by SIGTERM as before."""
 
-    def handlers() -> tuple[object, object]:
-        return signal.getsignal(signal.SIGTERM), warnings.showwarning
+    def handlers() -> tuple[object, ...]:
+        return signal.getsignal(signal.SIGTERM), warnings.showwarning, signal.getsignal(signal.SIGINT)
 
     during: list[object] = []
     before = handlers()
@@ -273,6 +274,34 @@ def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
     assert handlers() == before
     assert during[1] != before[1]
     assert during[0] != before[0] or before[0] != signal.SIG_DFL
+    assert during[2] != before[2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_until_a_library_is_loaded(number: signal.Signals, code: int) -> None:
+    """Once a fault: DuckDB, interrupted while it was loaded, aborted, or was told as a mistake in semrec."""
+    program = f"""
+        import enum, signal, sys
+        from semrec_faiss.cli.exit import exit_code_of
+        keep = enum.EnumType.__setattr__
+        def interrupted(cls, name, value):
+            caller = sys._getframe(1)
+            if caller.f_code.co_name == "_call_with_frames_removed":  # C++ that loads a library makes an enum
+                print("while loading", file=sys.stderr)
+                enum.EnumType.__setattr__ = keep
+                signal.raise_signal({int(number)})
+            keep(cls, name, value)
+        def work():
+            enum.EnumType.__setattr__ = interrupted
+            import duckdb
+            assert enum.EnumType.__setattr__ is keep
+            while True:
+                pass
+        sys.exit(exit_code_of(work, debug=False))
+    """
+    done = run_python("-c", textwrap.dedent(program), seconds=HANG_SECONDS)
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert (done.returncode, done.stderr) == (code, f"while loading\n\n{word}\n")
 
 
 def test_a_pipe_that_is_closed_early_is_no_failure() -> None:
