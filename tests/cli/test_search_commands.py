@@ -462,6 +462,11 @@ def test_users_that_cannot_be_found(semrec: Semrec, index: Path, arguments: list
         "error: no user 'nobody' among the index's 3 users",
         "fix: ids look like 'ann', 'bob', 'eve'",
     )
+    near = semrec(command, index, *option, "Eva", *title)
+    expect(near, 4, "error: no user 'Eva'", "fix: ids look like 'ann'")
+    near = json.loads(semrec(command, index, *option, "EVE", *title, "--json").out)
+    assert near["candidates"] == ["eve"]
+    assert near["fix"] == "did you mean 'eve'? ids look like 'ann', 'bob', 'eve'"
 
 
 @pytest.mark.parametrize("arguments", [["similar", "f0"], ["recommend", "--user", "a"], ["similar-users", "a"]])

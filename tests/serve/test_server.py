@@ -291,7 +291,8 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         dark.evaluate("title => fill([row({rank: 1, media_id: 'x', title, score: 0.5, genres: [title]})])", title)
         dark.get_by_role("button", name="Like", exact=False).first.click()
         assert dark.evaluate("document.documentElement.scrollWidth") <= 390
-        told = {"rank": 2, "of": 9, "score": -0.0031, "contributions": [{"title": "Heat (1995)", "points": 0.002}]}
+        heat = {"title": "Heat (1995)", "points": 0.002, "share": None}
+        told = {"rank": 2, "of": 9, "score": -0.0031, "contributions": [heat]}
         dark.route("**/v1/explain", lambda route: route.fulfill(json=told))
         dark.get_by_label("or a user").fill("user_001")
         dark.keyboard.press("Enter")
@@ -397,7 +398,7 @@ def _may_have_meant(page: Any) -> None:
     expect(page.get_by_role("heading", level=2, name="Like The Mummy (1999)")).to_be_visible()
     expect(page.locator("#curl")).to_contain_text('"title":"film_0625"')
     expect(page.locator("#heading")).to_be_focused()  # as the button is gone
-    page.get_by_label("or a user").fill("nobody")
+    page.get_by_label("or a user").fill("user_0001")
     page.keyboard.press("Enter")
     expect(page.get_by_text("ids look like 'user_001'")).to_be_visible()
     choices.get_by_role("button", name="user_001").click()

@@ -17,13 +17,14 @@ from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows, SeenRows
 from semrec_faiss.data.titles.stored import Texts
 from semrec_faiss.data.users import History, grouped_history
-from semrec_faiss.errors import DamagedIndexError, NotFoundError
+from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.cpu.cosines import lengths_of
 from semrec_faiss.index.cpu.exact import SCAN_ROWS
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
 from semrec_faiss.index.saved.known_ids import KnownIds
+from semrec_faiss.index.saved.near_ids import one_slip_away, unknown_users
 from semrec_faiss.index.segments.joined import JoinedVectors
 from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
 from semrec_faiss.index.segments.places import GONE
@@ -37,7 +38,7 @@ LIKELESS_NAME = "users_without_likes.npy"
 MANY_IDS, MOST_KEPT_IDS = 64, 1 << 20
 """From so many ids at once all of them are kept in memory, of at most so many users: 150 bytes each."""
 
-_NAMED_IN_ERRORS = 5
+_SHOWN = 3
 
 
 def write_user_ids(new: NewGeneration, user_ids: Sequence[str]) -> None:
@@ -138,11 +139,14 @@ class SavedUsers:
             return self._known.rows_of(user_ids)
         if len(user_ids) == 1:  # most questions; numpy's way would take three times as long
             return np.array([self._found_among_equal_hashes(self._stored, user_ids[0])], np.int64)
-        rows = self._stored.first_rows(user_ids)
-        lines = iter(self._stored.lines(rows[rows >= 0]))
+        return self._looked_up(self._stored, user_ids)
+
+    def _looked_up(self, stored: Texts, user_ids: Sequence[str]) -> Rows:
+        rows = stored.first_rows(user_ids)
+        lines = iter(stored.lines(rows[rows >= 0]))
         for position, user_id in enumerate(user_ids):
             if rows[position] >= 0 and next(lines) != line_of(user_id):  # another id has the same hash
-                rows[position] = self._found_among_equal_hashes(self._stored, user_id)
+                rows[position] = self._found_among_equal_hashes(stored, user_id)
         return rows
 
     def _found_among_equal_hashes(self, stored: Texts, user_id: str) -> int:
@@ -159,15 +163,17 @@ class SavedUsers:
         rows = self.known_rows(user_ids)
         if (rows[0] < 0) if len(rows) == 1 else (len(rows) and rows.min() < 0):  # of one, numpy's minimum takes longer
             unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
-            named = ", ".join(map(repr, unknown[:_NAMED_IN_ERRORS])) + (
-                ", …" if len(unknown) > _NAMED_IN_ERRORS else ""
-            )
-            raise NotFoundError(
-                f"no user {named} among the index's {self.count} users",
-                fix=f"ids look like {', '.join(map(repr, self.ids[:3]))}",
-                candidates=tuple(self.ids[:3]),
-            )
+            slips = one_slip_away(unknown[0]) if len(unknown) == 1 else []
+            found = self._known.rows_of(slips) if self._stored is None else self._looked_up(self._stored, slips)
+            near = [slip for slip, row in zip(slips, found.tolist(), strict=True) if row >= 0]
+            raise unknown_users(unknown, self.count, near, self._first_ids())
         return rows
+
+    def _first_ids(self) -> list[str]:
+        """Return the first ids, without reading all of them."""
+        if self._stored is None:
+            return self.ids[:_SHOWN]
+        return [json.loads(line) for line in self._stored.lines(range(min(_SHOWN, self.count)))]
 
     @cached_property
     def vectors(self) -> Vectors:

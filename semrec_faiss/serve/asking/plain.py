@@ -136,7 +136,9 @@ def _recommend(served: Served, question: Recommend) -> Plain | None:
     if isinstance(users[0], UnsetType) or len(users) > MOST_QUERIES or question.profile or not is_one_search:
         return None
     ids = tuple(map(str, users))
-    rows = recommender.users.rows_of(ids)
+    rows = recommender.users.known_rows(ids)
+    if rows.min() < 0:  # to look for what was meant takes longer than may pass between two requests
+        return None
     if np.isin(rows, recommender.users.without_likes).any():
         return None
     return Plain(
