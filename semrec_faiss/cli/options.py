@@ -30,22 +30,36 @@ class WholeNumber(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read the number."""
         try:
-            int(value)
+            number = int(value)
         except ValueError:
             meant = _in_digits(value)
             fits = meant is not None and (self.min or 0) <= meant and (self.max is None or meant <= self.max)
             write = f"; write {meant}" if fits else ""
-            self.fail(f"{value!r} is not a whole number{self._told_range()}{write}.", param, ctx)
-        return int(super().convert(value, param, ctx))
+            self.fail(f"{value!r} is not a whole number{_told_range(self)}{write}.", param, ctx)
+        if not _holds(self, number):
+            self.fail(f"{number} is not a whole number{_told_range(self)}.", param, ctx)
+        return number
 
     def _describe_range(self) -> str:
         """Say nothing in --help of a range without limits; see `FiniteRange`."""
         return "" if self.min is None and self.max is None else super()._describe_range()
 
-    def _told_range(self) -> str:
-        if self.max is None:
-            return "" if self.min is None else f" from {self.min} on"
-        return f" up to {self.max}" if self.min is None else f" from {self.min} to {self.max}"
+
+def _holds(limits: click.IntRange | click.FloatRange, number: float) -> bool:
+    """Tell whether a number lies within limits, of which click would say 0<x<=1."""
+    least, most = limits.min, limits.max
+    if least is not None and (number < least or (limits.min_open and number == least)):
+        return False
+    return most is None or number <= most
+
+
+def _told_range(limits: click.IntRange | click.FloatRange) -> str:
+    """Return what a number must be, as it goes on behind the word: `` from 0 to 1``; nothing where it may be any."""
+    if limits.min is None:
+        return "" if limits.max is None else f" up to {limits.max}"
+    if limits.min_open:
+        return f" above {limits.min}" + ("" if limits.max is None else f", up to {limits.max}")
+    return f" from {limits.min} " + ("on" if limits.max is None else f"to {limits.max}")
 
 
 def _in_digits(text: str) -> int | None:
@@ -66,9 +80,14 @@ class FiniteRange(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the number."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number{_told_range(self)}.", param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
+        if not _holds(self, number):
+            self.fail(f"{value} is not a number{_told_range(self)}.", param, ctx)
         return number
 
     def _describe_range(self) -> str:

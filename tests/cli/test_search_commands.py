@@ -405,15 +405,18 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--max-per", "nope=1"], 2, ["no field 'nope'", "fields: media_id, title"]),
         (["--max-per", "genres=1"], 2, ["holds lists"]),
         (["--max-per", "franchise=0"], 2, ["'0' is not a whole number from 1 on"]),
-        (["--max-per-franchise", "0"], 2, ["0 is not in the range"]),
+        (["--max-per-franchise", "0"], 2, ["0 is not a whole number from 1 on."]),
         (["--max-per", "year=1", "--max-per", "year=2"], 2, ["'year=2' is a second one of its field"]),
         (["--max-per", "franchise=1", "--max-per-franchise", "2"], 2, ["'franchise=2' is a second one of its field"]),
         (["--range", "year=1990..1980"], 2, ["1990 to 1980 is an empty span of 'year'", "1980 to 1990"]),
         (["--range", "title=b..a"], 2, ["b to a is an empty span of 'title'"]),
         (["--range", "year=nan..1990"], 2, ["'nan' is not a number"]),
-        (["--diversity", "1.5"], 2, ["1.5 is not in the range"]),
+        (["--diversity", "1.5"], 2, ["1.5 is not a number from 0 to 1."]),
+        (["--diversity", "-1e-9"], 2, ["-1e-9 is not a number from 0 to 1."]),
+        (["--diversity", "much"], 2, ["'much' is not a number from 0 to 1."]),
+        (["--diversity", "nan"], 2, ["'nan' is not a finite number."]),
         (["--diversity", "-1"], 2, ["-1"]),
-        (["-k", "0"], 2, ["0 is not in the range"]),
+        (["-k", "0"], 2, ["'-k' / '--count': 0 is not a whole number from 1 on."]),
         (["-k", "many"], 2, ["'many' is not a whole number from 1 on.\n"]),
         (["-k", "1,000"], 2, ["'1,000' is not a whole number from 1 on; write 1000.\n"]),
         (["-k", "1e3"], 2, ["'1e3' is not a whole number from 1 on; write 1000.\n"]),
@@ -438,6 +441,16 @@ def test_options_that_cannot_work(
 ) -> None:
     subject = ["f0"] if command == "similar" else ["--user", "ann"]
     expect(semrec(command, index, *subject, *options), code, *said)
+
+
+def test_numbers_out_of_range_are_told_with_the_range_in_words(semrec: Semrec, index: Path) -> None:
+    for option, number, told in (
+        ("--interests", "65", "65 is not a whole number from 1 to 64."),
+        ("--half-life", "0", "0 is not a number above 0."),
+        ("--popularity", "1000.00001", "1000.00001 is not a number from 0 to 1000."),
+    ):
+        expect(semrec("recommend", index, "--user", "ann", option, number), 2, told)
+    expect(semrec("tune", index, "--recall", "1.5"), 2, "1.5 is not a number above 0, up to 1.")
 
 
 def test_the_device_may_be_set_as_in_a_config(semrec: Semrec, index: Path) -> None:
