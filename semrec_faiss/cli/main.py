@@ -97,7 +97,8 @@ def cli(debug: bool) -> None:
 
 def run() -> None:
     """Run ``semrec`` and end the process with the exit code of the result."""
-    from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of, open_closed_streams
+    from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
+    from semrec_faiss.cli.streams import open_closed_streams
 
     open_closed_streams()
     debug = "--debug" in sys.argv[1:]
