@@ -1,4 +1,4 @@
-"""What a command prints to: streams that are closed, or whose encoding lacks a character, stop no work."""
+"""What a command prints to: streams that are closed, or lack a character, and a full stderr stop no work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import os
 import sys
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _SPELLED_OUT, _SPELLED_SOMEHOW = "semrec-spelled-out", "semrec-spelled-somehow"
 _SIGNS = dict(zip("✓✗–—…·×→←≥≤±√„“”‘’•█", '+x--.-x><><~v"""\'\'*#', strict=True)) | {"…": "..."}
@@ -25,6 +29,28 @@ def open_closed_streams() -> None:
     for stream, spelled in ((sys.stdout, _SPELLED_OUT), (sys.stderr, _SPELLED_SOMEHOW)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=spelled)
+    sys.stderr = _that_stops_nothing(sys.stderr)
+
+
+class _Unheard(io.FileIO):
+    """A file that takes what the system refuses, on a full disk or to a closed pipe, and forgets it."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _that_stops_nothing(stream: TextIO) -> TextIO:
+    """Return a stream to the same file that loses what cannot be written: what goes to stderr is no result."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    if type(raw) is not io.FileIO:  # Windows' console has a class of its own
+        return stream
+    unheard = io.BufferedWriter(_Unheard(raw.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(unheard, stream.encoding, stream.errors, line_buffering=True)
 
 
 def _spelled_out(error: UnicodeError) -> tuple[str, int]:

@@ -262,6 +262,33 @@ def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (4, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [("info none", 4), ("info none --json", 4), ("info", 2), ("indeed", 2), ("info none >/dev/full", 4)],
+)
+def test_a_full_error_output_keeps_the_exit_code(tmp_path: Path, told: str, code: int) -> None:
+    """Once a fault: it ended with 1 and without a word; `semrec serve` whose log's disk was full did not start."""
+    command = f"{sys.executable} -m semrec_faiss {told} 2>/dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert done.returncode == code
+    assert "--json" not in told or json.loads(done.stdout)["exit_code"] == code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_notes_that_nobody_takes_stop_no_work() -> None:
+    program = """
+        import sys, warnings
+        from semrec_faiss.cli import main, start
+        main.cli.invoke = lambda _: [warnings.warn("a note", RuntimeWarning), print("a result")]
+        sys.argv[1:] = ["info"]
+        start.run()
+    """
+    command = ["bash", "-c", f"{sys.executable} -c '{textwrap.dedent(program)}' 2>/dev/full"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout) == (0, "a result\n")
+
+
 def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
     """Once a fault: whoever ran commands in a process of his own could not end it by SIGTERM as before."""
 
