@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semrec_faiss.index.hardware.device import Device
-from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
+from semrec_faiss.index.memory.parts import MemoryParts
+from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.criterion import Criterion
 from semrec_faiss.measure.documents.results import NotMeasured

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semrec_faiss.index.hardware.device import Device
-from semrec_faiss.index.memory.prediction import MemoryParts
+from semrec_faiss.index.memory.parts import MemoryParts
 from semrec_faiss.measure.documents.fields import Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.index_memory_record import INDEX_MEMORY, CouldNot, IndexMemory

@@ -12,11 +12,11 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.hardware.device import Device, load_faiss
+from semrec_faiss.index.memory.parts import MemoryParts
 from semrec_faiss.index.memory.prediction import (
     PROGRAM_BYTES,
     SEARCH_BYTES,
     TORCH_BYTES,
-    MemoryParts,
     largest_catalogue,
     predict_memory,
 )

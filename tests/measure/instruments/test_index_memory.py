@@ -16,7 +16,8 @@ from semrec_faiss.errors import ConfigError, SemrecError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.kernels import CHOICE, SAFE, numpy_is_faster, processor_flags
-from semrec_faiss.index.memory.prediction import MemoryParts, predict_memory
+from semrec_faiss.index.memory.parts import MemoryParts
+from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments import index_memory as memory_check
 from semrec_faiss.measure.instruments.index_memory import NOISE_BYTES, JudgedPrediction, judge, measure_memory
