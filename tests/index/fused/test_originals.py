@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from semrec_faiss.errors import DeviceError
+from semrec_faiss.index.cpu.exact import original_vectors
+from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
+from semrec_faiss.index.fused.titles.page_locked import PageLocked
+from semrec_faiss.index.hardware.device import load_faiss
 from tests.index.fused.worlds import PLACE, Truth, came_as_float16, clustered, exclude, needs_kernels, searcher
 
 
@@ -222,6 +228,33 @@ def test_originals_on_the_host_give_the_same_answers(read: str) -> None:
             found, expected = there.search(queries, 9, **options), here.search(queries, 9, **options)
             np.testing.assert_array_equal(found.rows, expected.rows)
             np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+
+
+@needs_kernels
+def test_originals_of_an_opened_index_are_copied_to_the_host(tmp_path: Path) -> None:
+    """Mapped, they begin at an odd address of pages that nothing may write to: no GPU reads float32 there."""
+    faiss, titles = load_faiss(), clustered(np.random.default_rng(5), 500, 64)
+    index = faiss.IndexFlatIP(64)
+    index.add(titles)
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    opened = faiss.read_index(str(tmp_path / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+    mapped = original_vectors(opened)
+    assert mapped is not None
+    assert mapped.ctypes.data % 4, "else this tests nothing"
+    found = FusedSearcher(mapped, str(PLACE), originals="host")
+    originals = found.titles.originals
+    assert originals.data_ptr() % 16 == 0
+    np.testing.assert_array_equal(originals.numpy(), titles)
+    Truth.of(titles, titles[:2]).check(found.search(titles[:2], 5), 5)
+
+
+@needs_kernels
+def test_originals_that_the_host_has_no_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.page_locked.available_bytes", lambda: 1 << 20)
+    mapped = np.frombuffer(np.ones((1 << 13, 64), np.float32).tobytes(), np.float32).reshape(-1, 64)
+    with pytest.raises(DeviceError, match=r"^0\.0 GiB cannot be page-locked on the host, which has 0\.0 GiB free"):
+        PageLocked(mapped).part(slice(None))
+    assert PageLocked(mapped[:64]).part(slice(None)).shape == (64, 64)
 
 
 @needs_kernels
