@@ -194,6 +194,19 @@ def test_memory_predicts_titles_that_come_as_float16(repo: Path, semrec: Semrec)
     assert not semrec(*asked, "--json").document["float16"]
 
 
+def test_memory_tells_what_originals_take_of_the_host(repo: Path, semrec: Semrec) -> None:
+    asked = ("memory", "fused", "--titles", "40000000", "--dim", "384", "--limit-gb", "80")
+    asked += ("--set", "index.build.directions=0")
+    lines = semrec(*asked).out.splitlines()
+    assert "GPU: 61.4 GB of originals page-locked in the host's memory besides" in lines
+    fits = next(line for line in lines if line.startswith("GPU: ") and "fit 80.0 GB" in line)
+    assert fits.endswith("(as given), with 99.9 GB of originals page-locked in the host's memory")
+    told = semrec(*asked, "--json").document["prediction"]["gpu"]
+    assert told["host"]["locked_bytes"] == 40_000_000 * 384 * 4
+    assert told["largest_locked_bytes"] == told["largest_catalogue"] * 384 * 4
+    assert "page-locked" not in semrec(*asked, "--set", "device.originals=gpu").out
+
+
 def test_memory_measures_what_it_predicts(repo: Path, semrec: Semrec, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 

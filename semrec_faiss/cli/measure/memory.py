@@ -25,6 +25,7 @@ PARTS = {
     "peak_bytes": "at most",
     "originals_bytes": "mapped from disk besides",
 }
+LOCKED = "originals page-locked in the host's memory"
 SUMS = ("base_bytes", "peak_bytes")
 
 
@@ -101,9 +102,12 @@ def _print(report: MemoryReport) -> None:
     ]
     print_table(["", *(_heading(name, one) for name, one in devices.items())], rows, right=tuple(range(1, 3)))
     for name, one in devices.items():
+        if locked := one.host["locked_bytes"]:
+            click.echo(f"{name.upper()}: {as_size(locked)} of {LOCKED} besides")
         if one.largest_catalogue is not None and one.limit_bytes is not None:
             fits = f"{one.largest_catalogue:,} titles fit {as_size(one.limit_bytes)} ({one.limit_of})"
-            click.echo(f"{name.upper()}: {fits}")
+            locked = one.largest_locked_bytes
+            click.echo(f"{name.upper()}: {fits}" + (f", with {as_size(locked)} of {LOCKED}" if locked else ""))
     if report.gpu_users_bytes is not None:
         size = as_size(report.gpu_users_bytes)
         click.echo(f"GPU: {size} more for the users, where they fit; else page-locked in the host's memory")

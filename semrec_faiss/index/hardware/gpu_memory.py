@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +58,14 @@ def gpu_states() -> list[GpuState]:
             break
         shown.append(found)
     return [replace(state, gpu=number) for number, state in enumerate(shown)]
+
+
+def smallest_gpu(gpus: Sequence[int]) -> GpuState | None:
+    """Return which of some GPUs has the least memory; None where the driver does not tell of all of them."""
+    states = {state.gpu: state for state in gpu_states()}
+    if any(gpu not in states for gpu in gpus):
+        return None
+    return min((states[gpu] for gpu in gpus), key=lambda state: state.total_bytes, default=None)
 
 
 def _named(states: list[GpuState], name: str) -> GpuState | None:

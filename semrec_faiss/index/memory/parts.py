@@ -15,6 +15,7 @@ class MemoryParts:
         originals: exact vectors beside codes, mapped from disk. They are part of no sum: the system keeps of them what
             it has room for, and reads the rest again.
         context: the CUDA context and cuBLAS; 0 on the host, where Python and FAISS themselves are not counted.
+        locked: originals that are page-locked on the host, where a GPU reads them over the bus, beside the index.
         reserved: taken whatever the index: FAISS's scratch on a GPU; on the host code and page-locked memory.
         scratch: allocated while a batch is searched, beyond ``reserved``.
         batch: the queries and their results.
@@ -24,6 +25,7 @@ class MemoryParts:
     structure: int = 0
     originals: int = 0
     context: int = 0
+    locked: int = 0
     reserved: int = 0
     scratch: int = 0
     batch: int = 0
@@ -31,7 +33,7 @@ class MemoryParts:
     @property
     def base(self) -> int:
         """Bytes held once the index is loaded and has been searched, between searches."""
-        return self.vectors + self.structure + self.context + self.reserved
+        return self.vectors + self.structure + self.context + self.locked + self.reserved
 
     @property
     def peak(self) -> int:

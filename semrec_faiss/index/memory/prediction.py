@@ -7,8 +7,7 @@ from FAISS's storage formats; the few constants are what FAISS allocates whateve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, FusedIndex, IndexConfig
@@ -148,28 +147,59 @@ def predict_memory(
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
         named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
         raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
-    shared = -(-titles // len(device.gpus))
     if isinstance(resolved, FusedIndex):
-        choices = _fused_choices(resolved, device, titles, dim, shared, float16_titles=float16_titles)
-        predicted = [_fused_on_gpu(resolved, kept, share, dim, batch, k, context_bytes) for share, kept in choices]
-        on_gpu = next((one for one in predicted if limit_bytes is None or one.peak <= limit_bytes), predicted[-1])
+        asked = (resolved, device, titles, dim, batch, k, context_bytes, limit_bytes)
+        on_gpu, locked = _fused_on_gpus(*asked, float16_titles=float16_titles)
+        host = replace(host, locked=locked)
     else:
-        share = titles if device.layout == "replicas" else shared
+        share = titles if device.layout == "replicas" else _shared(titles, device)
         on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
     return MemoryPrediction(titles, dim, batch, k, host, on_gpu)
 
 
+def _shared(titles: int, device: Device) -> int:
+    """How many titles the fullest of several GPUs has."""
+    return -(-titles // len(device.gpus))
+
+
+def _fused_on_gpus(
+    index: FusedIndex,
+    device: Device,
+    titles: int,
+    dim: int,
+    batch: int,
+    k: int,
+    context_bytes: int,
+    limit_bytes: int | None,
+    *,
+    float16_titles: bool,
+) -> tuple[MemoryParts, int]:
+    """Return what type fused takes of each GPU, the first way that fits, and what it locks on the host then."""
+    choices = _fused_choices(index, device, titles, dim, float16_titles=float16_titles)
+    predicted = [(_fused_on_gpu(index, kept, share, dim, batch, k, context_bytes), kept) for share, kept in choices]
+    fitting = (one for one in predicted if limit_bytes is None or one[0].peak <= limit_bytes)
+    on_gpu, kept = next(fitting, predicted[-1])
+    return on_gpu, FLOAT_BYTES * titles * dim if kept == "host" else 0
+
+
 def _fused_choices(
-    index: FusedIndex, device: Device, titles: int, dim: int, shared: int, *, float16_titles: bool
-) -> Iterator[tuple[int, Kept]]:
-    """List how type fused may lie on GPUs, titles on each and what proves answers, as it prefers them."""
+    index: FusedIndex, device: Device, titles: int, dim: int, *, float16_titles: bool
+) -> list[tuple[int, Kept]]:
+    """List how type fused may lie on GPUs, titles on each and what proves answers, as it prefers them.
+
+    Where layout and originals are both left open, GPUs share the titles before originals go to the host.
+    """
     kept: tuple[Kept, ...] = ("gpu", "host") if device.originals == "auto" else (device.originals,)
     if index.search.rescore == "float16":
         kept = ("none",)
     elif float16_titles:
         kept = ("halves",) if fused_width(index, titles, dim) == dim else ("bounded", "uncoded", "halves")
-    layouts = {"auto": (titles, shared), "replicas": (titles,), "shards": (shared,)}[device.layout]
-    return ((share, its) for its in kept for share in layouts)
+    shards = [(_shared(titles, device), its) for its in kept]
+    if device.layout == "shards":
+        return shards
+    if device.layout == "replicas":
+        return [(titles, its) for its in kept]
+    return [*((titles, its) for its in kept if its != "host" or kept == ("host",)), *shards]
 
 
 def largest_catalogue(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from semrec_faiss.config.index_types import FusedIndex
+from semrec_faiss.index.fused.titles.as_halves import PROBED, seem_halves
+from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.index.hardware.gpu_memory import smallest_gpu
 from semrec_faiss.index.memory.parts import MemoryParts
 from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -68,17 +74,28 @@ def _measured(
     if len(device.gpus) > 1:
         return NotMeasured("memory is measured on one GPU; give --set device.gpus=[0]")
     saved = SavedIndex(path, search)
-    manifest, index = saved.generation.manifest, saved.config.index
     k, batches = settings.batch.k, settings.memory.batches
-    parts: list[tuple[int, MemoryParts]] = [
-        (batch, predict_memory(index, manifest.count, manifest.dim, device, batch=batch, k=k).searched)
-        for batch in batches
-    ]
+    parts = _predicted(saved, device, batches, k)
     measured = measure_memory(path, [*search, *settings_of(device)], batches, k)
     if isinstance(measured, NotMeasured):
         return measured
     predicted = {str(batch): part.as_dict() for batch, part in parts}
     return DeviceMemory(predicted=predicted, judged=judge(measured, parts), measured=measured)
+
+
+def _predicted(saved: SavedIndex, device: Device, batches: Sequence[int], k: int) -> list[tuple[int, MemoryParts]]:
+    """Predict what the index takes as it is searched here; type fused on a GPU keeps its titles as they came."""
+    manifest, index = saved.generation.manifest, saved.config.index
+    came, smallest = False, smallest_gpu(device.gpus)
+    if device.gpus and isinstance(index, FusedIndex):
+        first = np.arange(min(PROBED, manifest.count))
+        came = seem_halves(load_torch(), saved.load(index, Device()).vectors(first))
+    limit = None if smallest is None else smallest.total_bytes
+    sizes = (index, manifest.count, manifest.dim, device)
+    told = [
+        predict_memory(*sizes, batch=batch, k=k, float16_titles=came, limit_bytes=limit).searched for batch in batches
+    ]
+    return list(zip(batches, told, strict=True))
 
 
 def memory_numbers(kind: Kind, measured: IndexMemory | NotMeasured) -> dict[str, float | NotMeasured]:

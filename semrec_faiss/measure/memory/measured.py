@@ -12,6 +12,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import Device, choose_device
+from semrec_faiss.index.hardware.gpu_memory import smallest_gpu
 from semrec_faiss.index.memory.prediction import predict_memory
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
@@ -74,7 +75,7 @@ def _measure_one(
             return NotMeasured(error.message)
         if len(device.gpus) > 1:
             return NotMeasured("memory is measured on one GPU; set device.gpus=[0]")
-    batches = sorted({ONE_QUERY, plan.batch})
+    batches, smallest = sorted({ONE_QUERY, plan.batch}), smallest_gpu(device.gpus)
     parts = [
         (
             batch,
@@ -86,6 +87,7 @@ def _measure_one(
                 batch=batch,
                 k=plan.k,
                 float16_titles=plan.came_as_float16(),
+                limit_bytes=None if smallest is None else smallest.total_bytes,
             ).searched,
         )
         for batch in batches

@@ -14,12 +14,16 @@ from semrec_faiss.measure.instruments.index_memory_record import SearchPeak
 
 
 class DevicePrediction(WithGaps):
-    """What is predicted of one device: bytes by part, the host's besides, and the largest catalogue that fits."""
+    """What is predicted of one device: bytes by part, the host's besides, and the largest catalogue that fits.
+
+    ``largest_locked_bytes`` is what that catalogue's originals take of the host's memory, where they are locked there.
+    """
 
     vectors_bytes: Count
     structure_bytes: Count
     originals_bytes: Count
     context_bytes: Count
+    locked_bytes: Count
     reserved_bytes: Count
     scratch_bytes: Count
     batch_bytes: Count
@@ -30,6 +34,7 @@ class DevicePrediction(WithGaps):
     limit_bytes: Count | None
     limit_of: str
     largest_catalogue: Count | None
+    largest_locked_bytes: Count = 0
 
 
 class DeviceMeasurement(Part):

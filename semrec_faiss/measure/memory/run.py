@@ -10,8 +10,8 @@ from semrec_faiss.data.folder.layout import find_data_folder, open_vectors
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.fused.titles.users import users_bytes
 from semrec_faiss.index.hardware.device import Device
-from semrec_faiss.index.hardware.gpu_memory import gpu_states
-from semrec_faiss.index.memory.prediction import largest_catalogue, predict_memory
+from semrec_faiss.index.hardware.gpu_memory import smallest_gpu
+from semrec_faiss.index.memory.prediction import MemoryPrediction, largest_catalogue, predict_memory
 from semrec_faiss.measure.documents.fields import MOST
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
@@ -82,12 +82,18 @@ def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> Devic
     index = plan.config.index
     limit, limit_of = _limit(plan, device)
     came = plan.came_as_float16()
-    predicted = predict_memory(
-        index, titles, dim, device, batch=plan.batch, k=plan.k, float16_titles=came, limit_bytes=limit
-    )
+
+    def of(count: int) -> MemoryPrediction:
+        return predict_memory(
+            index, count, dim, device, batch=plan.batch, k=plan.k, float16_titles=came, limit_bytes=limit
+        )
+
+    predicted = of(titles)
     largest: int | NotMeasured = NotMeasured("this system does not tell its memory; give --limit-gb")
+    locked = 0
     if limit is not None:
         largest = largest_catalogue(index, dim, limit, device, batch=plan.batch, k=plan.k, float16_titles=came)
+        locked = of(largest).host.locked if largest else 0
     return DevicePrediction.of(
         **predicted.searched.as_dict(),
         host=predicted.host.as_dict(),
@@ -95,6 +101,7 @@ def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> Devic
         limit_bytes=limit,
         limit_of=limit_of,
         largest_catalogue=largest,
+        largest_locked_bytes=locked,
     )
 
 
@@ -103,8 +110,7 @@ def _limit(plan: MemoryPlan, device: Device) -> tuple[int | None, str]:
         return plan.limit_bytes, "as given"
     if not device.gpus:
         return machine_bytes(), "this machine"
-    totals = {state.gpu: state for state in gpu_states()}
-    if all(gpu in totals for gpu in device.gpus):
-        smallest = min((totals[gpu] for gpu in device.gpus), key=lambda state: state.total_bytes)
+    smallest = smallest_gpu(device.gpus)
+    if smallest is not None:
         return smallest.total_bytes, smallest.name
     return GUIDE_GPU_BYTES, "an A100 of 40 GB; there is no GPU here"

@@ -12,9 +12,11 @@ from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.room import even_block
+from semrec_faiss.index.fused.searcher import FREE_SHARE
+from semrec_faiss.index.fused.several import several_gpus
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.fused.several.shards import merged
-from tests.index.fused.worlds import PLACE, clustered, exclude, needs_kernels, searcher
+from tests.index.fused.worlds import PLACE, came_as_float16, clustered, exclude, needs_kernels, searcher
 
 
 def _devices() -> list[str]:
@@ -263,3 +265,27 @@ def test_a_gpu_may_have_no_title_at_all() -> None:
     title = np.eye(1, 32, dtype=np.float32)
     found = SeveralGpus(title, [PLACE, PLACE], layout="shards").search(2 * title, 1)
     assert (found.rows.tolist(), found.scores.tolist()) == ([[0]], [[2.0]])
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("came", "options", "layout"),
+    [
+        (False, ("float32", "auto"), "shards"),
+        (False, ("float32", "gpu"), "shards"),
+        (False, ("float32", "host"), "replicas"),
+        (False, ("float16", "auto"), "replicas"),
+        (True, ("float32", "auto"), "replicas"),
+    ],
+)
+def test_whether_all_titles_fit_every_gpu_depends_on_what_proves_answers(
+    came: bool, options: Any, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two bytes a component of titles that came as float16, or whose originals are elsewhere, and else six."""
+    import torch
+
+    titles = clustered(np.random.default_rng(6), 1 << 15, 64)
+    free = (2 * 2**30 + 3 * titles.size) / FREE_SHARE
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free), 1 << 40))
+    titles = came_as_float16(titles.astype(np.float16)) if came else titles
+    assert several_gpus._layout("auto", titles, ["cuda:0", "cuda:1"], *options) == layout

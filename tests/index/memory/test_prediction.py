@@ -150,6 +150,7 @@ def test_fused_takes_what_fits() -> None:
     assert vectors(2) == vectors(2, 4 << 30) == vectors()
     assert vectors(2, 5 << 29) == vectors(2, layout="shards") == 3 * 384 * MIB + codes // 2
     assert vectors(2, layout="replicas", limit=5 << 29) == vectors(originals="host")
+    assert vectors(2, 1900 * MIB) == vectors(2, originals="host", layout="shards") == 384 * MIB + codes // 2
     by_bounds, found = index_of({"type": "fused", "build": {"directions": 255}}), []
     limit = None
     for _ in range(3):
@@ -161,6 +162,15 @@ def test_fused_takes_what_fits() -> None:
     assert found == [beside + (256 + 4) * MIB, beside, vectors(came=True)]
     most = [largest_catalogue(index, 384, 10**11, GPU, float16_titles=came) for came in (False, True)]
     assert 0.99 * most[0] < most[1] < most[0], "eight bytes a title"
+
+
+@pytest.mark.parametrize(("gpus", "limit", "locked"), [(1, 4 << 30, 0), (1, 2 << 30, 1), (2, 1900 * MIB, 1)])
+def test_originals_on_the_host_are_a_copy_beside_the_index(gpus: int, limit: int, locked: int) -> None:
+    """One for all GPUs, and none where they fit those."""
+    index, device = index_of({"type": "fused", "build": {"directions": 0}}), Device(gpus=tuple(range(gpus)))
+    its = predict_memory(index, 1 << 20, 384, device, limit_bytes=limit).host
+    assert (its.vectors, its.locked) == (1536 * MIB, locked * 1536 * MIB)
+    assert its.base == its.vectors + its.locked + its.reserved
 
 
 def test_float16_halves_the_vectors_and_two_gpus_halve_them_again() -> None:
@@ -239,6 +249,7 @@ def test_as_dict_names_every_part_in_bytes() -> None:
         "structure_bytes": 0,
         "originals_bytes": 0,
         "context_bytes": 0,
+        "locked_bytes": 0,
         "reserved_bytes": PROGRAM_BYTES,
         "scratch_bytes": SEARCH_BYTES + 40,
         "batch_bytes": 16 + 2 * 10 * 12,

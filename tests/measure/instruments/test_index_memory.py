@@ -144,7 +144,7 @@ def test_the_report_predicts_every_device_that_the_type_runs_on() -> None:
 
 def test_a_limit_that_nobody_gives_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_run, "machine_bytes", lambda: None)
-    monkeypatch.setattr(memory_run, "gpu_states", lambda: [])
+    monkeypatch.setattr(memory_run, "smallest_gpu", lambda _: None)
     document = memory_report(plan({"type": "flat"})).as_json()
     assert document["prediction"]["cpu"]["largest_catalogue"] is None
     assert "--limit-gb" in document["not_measured"]["prediction.cpu.largest_catalogue"]

@@ -20,10 +20,11 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.plan import LARGEST_TILE
-from semrec_faiss.index.fused.room import title_bytes, work_bytes
+from semrec_faiss.index.fused.room import Kept, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals
 from semrec_faiss.index.fused.several.shards import Shards
+from semrec_faiss.index.fused.titles.as_halves import seem_halves
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, ShareOfUsers, may_be_locked
@@ -58,7 +59,7 @@ class SeveralGpus:
         Raises:
             UsageError, MissingPackageError, DeviceError: as `FusedSearcher`.
         """
-        self.layout = _layout(layout, vectors, devices, rescore)
+        self.layout = _layout(layout, vectors, devices, rescore, originals)
         self.count = len(vectors)
         shares = len(devices) if self.layout == "shards" else 1
         cuts = [self.count * share // shares for share in range(shares + 1)]
@@ -186,11 +187,23 @@ def _whole_tiles(queries: int) -> int:
     return queries // LARGEST_TILE * LARGEST_TILE
 
 
-def _layout(wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: str) -> Literal["shards", "replicas"]:
+def _layout(
+    wanted: Layout, vectors: Vectors, devices: Sequence[str], rescore: str, originals: Originals
+) -> Literal["shards", "replicas"]:
+    """Choose as `semrec memory` predicts: replicas where all titles fit every GPU."""
     if wanted != "auto":
         return wanted
     cuda: Any = load_torch().cuda
     count, dim = vectors.shape
-    needed = title_bytes(count, dim, "gpu" if rescore == "float32" else "none") + 2 * work_bytes(count, dim)
+    needed = title_bytes(count, dim, _kept(vectors, rescore, originals)) + 2 * work_bytes(count, dim)
     fits = all(device == "cpu" or needed <= FREE_SHARE * cuda.mem_get_info(device)[0] for device in devices)
     return "replicas" if fits else "shards"
+
+
+def _kept(vectors: Vectors, rescore: str, originals: Originals) -> Kept:
+    """Return what proves answers of replicas; whether titles came as float16 is judged by the first of them."""
+    if rescore != "float32":
+        return "none"
+    if seem_halves(load_torch(), vectors):
+        return "halves"
+    return "host" if originals == "host" else "gpu"

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 LEAST_SIGNIFICAND, SIGNIFICANDS_END = 1024, 2048
 """Significands of a float16, as whole numbers."""
 
@@ -68,6 +70,11 @@ def halves_of(torch: Any, vectors: Any, *, probed: bool = False) -> tuple[Any, A
         if not _fill(torch, vectors[part], halves[part], factors[part]):
             return None
     return halves, factors
+
+
+def seem_halves(torch: Any, vectors: Any) -> bool:
+    """Tell by the first few of some titles, float32 (titles, dim), whether they came as float16, as nearly always."""
+    return halves_of(torch, torch.from_numpy(np.array(vectors[:PROBED], np.float32))) is not None
 
 
 def _fill(torch: Any, vectors: Any, halves: Any, factors: Any) -> bool:
