@@ -23,6 +23,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions, either
 from semrec_faiss.search.diversity import UNREAD, Groups
 from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.filters.missing import conditions, notes, together
 from semrec_faiss.search.likeness import LikenessQuery
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.restricted.restriction import Restriction
@@ -131,6 +132,15 @@ class ShardedSearcher(Searcher):
         if len(found) == len(self._shards):  # or a shard that is lost now would have none for ever
             self._with_genres = example
         return example
+
+    def unmet(self, wanted: Filter) -> tuple[str, ...]:
+        """Say what `Searcher.unmet` does; nothing where a shard is lost, whose titles may satisfy the conditions."""
+        asked = conditions(self._example, wanted)
+        found = self._shards.ask_all("instead_of", asked, time_left()) if asked else {}
+        if len(found) < len(self._shards):
+            return ()
+        parts = zip(*found.values(), strict=True)
+        return notes([(one, together(self._example, one, of_each)) for one, of_each in zip(asked, parts, strict=True)])
 
     def group(self, name: str) -> Groups:
         """Return the values of a field; where a shard is lost, the next question asks for them again."""

@@ -30,6 +30,7 @@ from semrec_faiss.index.search_result import Exactness
 from semrec_faiss.search.diversity import Groups
 from semrec_faiss.search.explanation import count_before, score_of
 from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.filters.missing import Condition, Instead, instead_of
 from semrec_faiss.search.likeness import LikenessQuery
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
@@ -181,6 +182,11 @@ class ShardServer:
         with allowed.in_time():
             restriction = self._asked.searcher.restriction(self._wish(allowed, 1))
         return np.packbits(restriction.allows(np.arange(restriction.titles)[None])[0])
+
+    def instead_of(self, asked: Sequence[Condition], seconds: float | None) -> list[Instead | None]:
+        """Return what this shard's titles have where none satisfies a condition, None where one does."""
+        with Allowed(seconds=seconds).in_time():
+            return [instead_of(self._asked.catalog, one) for one in asked]
 
     def before(self, query: Vectors, row: int, score: np.float32, left_out: Rows) -> int:
         """Count this shard's titles, but for its own ``left_out``, that come before one with this row and score."""

@@ -17,7 +17,8 @@ from semrec_faiss.index.cpu.exact import VectorsOf
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, either
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
-from semrec_faiss.search.filters.filter import Selections
+from semrec_faiss.search.filters.filter import Filter, Selections
+from semrec_faiss.search.filters.missing import conditions, instead_of, notes
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import USUAL_BATCH
@@ -149,6 +150,11 @@ class Searcher:
         self.restriction(wish)
         for name in wish.variety.max_per:
             self.group(name)
+
+    def unmet(self, wanted: Filter) -> tuple[str, ...]:
+        """Say of each condition of a filter that no title satisfies so, and what titles have instead."""
+        catalog = self.titles.catalog
+        return notes([(one, instead_of(catalog, one)) for one in conditions(catalog, wanted)])
 
     def _restriction(self, wish: Wish, exclusions: Exclusions | None) -> Restriction:
         titles = self.index.count

@@ -129,7 +129,10 @@ def test_a_value_that_no_title_has_is_named_with_the_nearest(semrec: Semrec, ind
     for options, notes in (
         (["franchise=Alein"], ["no title has the franchise 'Alein'; did you mean 'Alien'?"]),
         (["Genres=scifi"], ["no title has the Genres 'scifi'; did you mean 'Sci-Fi'?"]),
-        (["franchise=Zorro", "year=3000"], ["no title has the franchise 'Zorro'", "no title has the year '3000'"]),
+        (
+            ["franchise=Zorro", "year=3000"],
+            ["no title has the franchise 'Zorro'", "no title has the year '3000'; year goes from 1930 to 1995"],
+        ),
         (["franchise=Alien", "year=1995"], []),
     ):
         ended = semrec("similar", index, "f0", *(word for option in options for word in ("--any-of", option)))
@@ -140,6 +143,14 @@ def test_a_value_that_no_title_has_is_named_with_the_nearest(semrec: Semrec, ind
     as_json = semrec("similar", index, "f0", "--any-of", "franchise=Alein", "--json")
     assert as_json.document["matching"] == 0 and "did you mean 'Alien'?" in as_json.err
     assert as_json.document["notes"] == ["no title has the franchise 'Alein'; did you mean 'Alien'?"]
+    late = semrec(
+        "similar", index, "f0", "--year", "3000..", "--where", "franchise = 'Alein' AND year > 1900", "--json"
+    )
+    assert late.document["notes"] == [
+        "no title satisfies franchise = 'Alein'; did you mean 'Alien'?",
+        "no title's year is from 3000 on; year goes from 1930 to 1995",
+    ]
+    assert late.err.splitlines() == [f"note: {note}" for note in late.document["notes"]]
     many = semrec("similar", index, "f0", *(word for n in range(30) for word in ("--any-of", f"franchise=X{n}")))
     assert len(many.err.splitlines()) == 20
 

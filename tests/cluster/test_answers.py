@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss import AmbiguousTitleError, NotFoundError, Recommender, SemrecError, Taste, UsageError
+from semrec_faiss import AmbiguousTitleError, Filter, NotFoundError, Recommender, SemrecError, Taste, UsageError
 from semrec_faiss.cluster.publish.building import build_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
@@ -38,7 +38,12 @@ QUESTIONS: dict[str, Callable[[Recommender], Answer | Answers]] = {
     "all users": lambda one: one.recommend([f"user_{number:03d}" for number in range(40)], 50),
     "seen titles too": lambda one: one.recommend(["user_000", "user_001"], 10, include_seen=True),
     "where": lambda one: one.similar("m00010", 10, where="year < 1970 AND 'Crime' IN genres"),
-    "nothing matches": lambda one: one.similar("m00010", 10, where="year < 1000"),
+    "nothing matches": lambda one: one.similar("m00010", 10, where="year < 1000 AND title = 'Film 300 (1950'"),
+    "no value matches": lambda one: one.similar(
+        "m00010",
+        where=Filter(any_of={"genres": ["Crimm", "Crimw"], "note": "x"}, years=(3000, None), where="year > 1"),  # type: ignore[arg-type]
+    ),
+    "each matches, not both": lambda one: one.similar("m00010", where="media_id = 'm00001' AND title LIKE 'Film 300%'"),
     "one matches": lambda one: one.similar("m00010", 10, where="media_id = 'm00011'"),
     "excluded": lambda one: one.similar("m00010", 10, exclude=["m00072", "Film 294", "m00213"]),
     "excluded and filtered": lambda one: one.recommend(["user_000", "user_009"], 10, where="year > 1960", exclude="5"),
@@ -113,9 +118,16 @@ def test_mistakes_are_told_in_the_same_words(pair: Pair, question: Any, kind: ty
     assert told[0] == told[1]
 
 
-def test_genres_are_looked_for_in_all_shards(pair: Pair) -> None:
-    from semrec_faiss import Filter
+def test_shards_say_why_nothing_matches(pair: Pair) -> None:
+    _, sharded = pair
+    found = sharded.similar("m00010", where="title = 'Film 300 (1950' AND year > 2019")
+    assert found.notes == (
+        "no title satisfies title = 'Film 300 (1950'; did you mean 'Film 300 (1970)'?",
+        "no title satisfies year > 2019; year goes from 1950 to 2019",
+    )
 
+
+def test_genres_are_looked_for_in_all_shards(pair: Pair) -> None:
     for wanted in (Filter(genres=("crime",), years=(1960, None)), Filter(not_genres=("Drama", "comedy"))):
         expected, found = (one.similar("m00010", 9, where=wanted) for one in pair)
         np.testing.assert_array_equal(found.rows, expected.rows)

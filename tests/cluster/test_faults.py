@@ -80,6 +80,7 @@ def test_partial_answers_say_what_they_saw(index: Path, tmp_path: Path, monkeypa
         assert not answer.exact
         assert (answer.rows < 150).all()
         assert b'"titles_seen": 0.4983' in answer.as_json_bytes()
+        assert sharded.similar("m00010", where="media_id = 'm00200'").notes == ()  # which the lost shard has
         with pytest.raises(UnavailableError):
             sharded.similar("m00200")
         with pytest.raises(UsageError, match="lists for everybody need all shards"):

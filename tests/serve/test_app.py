@@ -139,8 +139,12 @@ def test_an_errors_json_is_that_of_the_command_line(
 )
 def test_an_answer_says_why_nothing_matches(route: str, asked: dict[str, Any], asker: Any) -> None:
     """In JSON and in Arrow's metadata; what matches something, or is left out for other reasons, has no notes."""
-    wrong = {"any_of": {"genres": ["Drmaa"], "year": [3000]}}
-    notes = ["no title has the genres 'Drmaa'; did you mean 'Drama'?", "no title has the year '3000'"]
+    wrong = {"any_of": {"genres": ["Drmaa"]}, "ranges": {"year": [3000, None]}, "where": "title = 'Film 7 '"}
+    notes = [
+        "no title satisfies title = 'Film 7 '; did you mean 'Film 7 (1957)'?",
+        "no title has the genres 'Drmaa'; did you mean 'Drama'?",
+        "no title's year is from 3000 on; year goes from 1950 to 2019",
+    ]
     found = asker.post(f"/v1/{route}", asked | wrong).json()
     answers = found.get("answers", [found])
     assert [(one["matching"], one["notes"]) for one in answers] == [(0, notes)] * len(answers)

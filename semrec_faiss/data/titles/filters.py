@@ -52,7 +52,9 @@ REFUSED_FUNCTIONS = frozenset(
 _REFUSED_NAMES = REFUSED_FUNCTIONS | {"current_time", "current_timestamp", "localtime", "localtimestamp"}
 _REFUSED_FAMILIES = ("pg_", "has_", "inet_")
 
-_LEAD = "SELECT\n"
+LEAD = "SELECT\n"
+"""What stands before an expression where it is parsed."""
+
 _EXAMPLE = "for example: year BETWEEN 1990 AND 1999 AND 'Sci-Fi' IN genres"
 
 
@@ -116,7 +118,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
         raise UsageError("the filter is empty", fix=_EXAMPLE)
     if not where.isprintable() and not is_whole(where):
         raise UsageError(f"the filter {where!r} holds half a character", fix=_EXAMPLE)
-    parsed = _parsed(cursor, where)
+    parsed = syntax_of(cursor, where)
     if parsed["error"] and parsed["error_message"].startswith("failed to allocate"):  # told here, not raised
         raise duckdb.OutOfMemoryException(parsed["error_message"])
     if parsed["error"]:
@@ -125,7 +127,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     expressions = node.get("select_list", [])
     if not (node.get("type") == "SELECT_NODE" and len(expressions) == 1 and _is_bare(node)):
         raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
-    parts = list(_parts(expressions[0]))
+    parts = list(expressions_in(expressions[0]))
     check_work(expressions[0], parts)
     names = catalog.names
     types = {name: catalog.fields[field] for name, field in names.items()}
@@ -137,8 +139,9 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     return where
 
 
-def _parsed(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:
-    text = cursor.execute("SELECT json_serialize_sql($sql)", {"sql": f"{_LEAD}{where}\n"}).fetchall()[0][0]
+def syntax_of(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:
+    """Return what DuckDB reads in an expression, or why it cannot; raises UsageError where it is nested too deep."""
+    text = cursor.execute("SELECT json_serialize_sql($sql)", {"sql": f"{LEAD}{where}\n"}).fetchall()[0][0]
     try:
         tree: dict[str, Any] = json.loads(text)
     except RecursionError as error:
@@ -169,7 +172,7 @@ def _is_bare(node: dict[str, Any]) -> bool:
     return node["from_table"]["type"] == "EMPTY" and not has_more
 
 
-def _parts(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def expressions_in(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield every expression inside a parsed one."""
     waiting: list[Any] = [tree]
     while waiting:
@@ -207,7 +210,7 @@ def _placed(parsed: dict[str, Any], where: str) -> str:
     message = parsed.get("error_message", "")
     if message.startswith("Max expression depth"):
         return "it is nested deeper than 1,000 levels, which is the limit"
-    position = int(parsed.get("position", 0)) - len(_LEAD)
+    position = int(parsed.get("position", 0)) - len(LEAD)
     written = where.encode()
     if "\n" in where or not 0 <= position <= len(written):
         return f"{message}\n  {where}"

@@ -82,7 +82,7 @@ class Answer(Sequence[Result]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why nothing matches, where values of ``any_of`` tell that; that of the whole batch where there was one.
+        """Why nothing matches: the conditions of the filter that no title satisfies; those of the whole batch.
 
         Example:
             >>> from semrec_faiss import Filter, Recommender

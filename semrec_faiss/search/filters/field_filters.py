@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy as np
 from semrec_faiss.arguments import mapping_of, names_of
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
 from semrec_faiss.errors import UsageError
 from semrec_faiss.search.filters.values import bounded, days_of, holds_numbers, holds_parts, number_of, one_of
 
@@ -22,9 +20,6 @@ Ranges = tuple[tuple[str, str | None, str | None], ...]
 
 _VALUES = (bool, np.bool_, float, np.floating, Decimal, dt.date, dt.time)
 """What a value may be besides a name; it stands for its text."""
-
-LEAST_ALIKE = 0.8
-"""The Jaro-Winkler similarity, from 0 to 1, of a text that may have been meant: of Acme and Acmee it is 0.96."""
 
 
 def any_of_from(value: Any) -> AnyOf:
@@ -68,48 +63,13 @@ def ranges_from(value: Any) -> Ranges:
 
 def any_of_clause(catalog: Catalog, field: str, values: Sequence[str]) -> str:
     """Return the clause that holds for titles whose field is, or, where it is a list, holds one of the values."""
-    name, kind = _known(catalog, field)
+    name, kind = known_field(catalog, field)
     return one_of(quoted_name(name), list(values), kind, field)
-
-
-MOST_LOOKED_UP = 20
-"""Values that are told of where no title has them: each is looked up by itself, and a question may have thousands."""
-
-
-def missing_values(catalog: Catalog, wanted: AnyOf) -> list[str]:
-    """Say which of the first values no title has, each with what looks most like it among the texts that there are.
-
-    Example:
-        >>> from semrec_faiss import Recommender
-        >>> from semrec_faiss.search.filters.field_filters import any_of_from, missing_values
-        >>> missing_values(Recommender.open("indexes/demo").catalog, any_of_from({"franchise": ["alien", "Batman"]}))
-        ["no title has the franchise 'alien'; did you mean 'Alien'?"]
-    """
-    return [
-        f"no title has the {field} {value!r}" + ("" if near is None else f"; did you mean {near!r}?")
-        for field, value in islice(((field, value) for field, values in wanted for value in values), MOST_LOOKED_UP)
-        if not len(matching_rows(catalog, any_of_clause(catalog, field, [value])))
-        for near in [_nearest(catalog, field, value)]
-    ]
-
-
-def _nearest(catalog: Catalog, field: str, value: str) -> str | None:
-    """Return the text of a field that looks most like another; None where none does, or it holds no texts."""
-    name, kind = _known(catalog, field)
-    if kind not in ("VARCHAR", "VARCHAR[]"):
-        return None
-    values = f"unnest({quoted_name(name)})" if kind.endswith("[]") else quoted_name(name)
-    sql = (
-        "SELECT text, jaro_winkler_similarity(lower(text), lower($1)) AS alike"
-        f" FROM (SELECT DISTINCT {values} AS text FROM titles) WHERE alike >= {LEAST_ALIKE} ORDER BY alike DESC, text"
-    )
-    found = catalog.cursor().execute(sql, [value]).fetchone()
-    return None if found is None else str(found[0])
 
 
 def range_clause(catalog: Catalog, field: str, first: str | None, last: str | None) -> str:
     """Return the clause that holds for titles whose field lies in a span, its ends included."""
-    name, kind = _known(catalog, field)
+    name, kind = known_field(catalog, field)
     if kind.endswith("[]") or holds_parts(kind) or kind == "JSON":
         fix = "use --where" if holds_parts(kind) else "use --any-of, or --where"
         raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix=fix)
@@ -129,7 +89,8 @@ def _are_turned_round(first: str, last: str, kind: str, field: str) -> bool:
     return kind == "VARCHAR" and first > last
 
 
-def _known(catalog: Catalog, field: str) -> tuple[str, str]:
+def known_field(catalog: Catalog, field: str) -> tuple[str, str]:
+    """Return the name and the type of a field as the titles have it; raises UsageError where they have none."""
     name = catalog.field_of(field)
     if name is None:
         raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(catalog.names)}")

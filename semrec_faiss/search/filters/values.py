@@ -86,6 +86,11 @@ def holds_numbers(kind: str) -> bool:
     return kind in _WHOLE or kind in _FLOATS or kind.startswith("DECIMAL")
 
 
+def has_order(kind: str) -> bool:
+    """Tell whether a field of this type holds numbers or times, of which there is a least and a greatest."""
+    return holds_numbers(kind) or kind.startswith(("DATE", "TIME"))
+
+
 def holds_parts(kind: str) -> bool:
     """Tell whether a field's values, or those of its lists, have parts of their own."""
     return kind.startswith(("STRUCT", "MAP")) or kind.endswith("[][]")

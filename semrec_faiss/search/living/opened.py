@@ -166,7 +166,7 @@ class Opened:
     ) -> Answers:
         """Tell what was found, by a search that began when `time.perf_counter` was ``started``."""
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text, notes_on(found, wish.filter, self.titles))
+        return Answers(found, wish.k, asked, self.titles, elapsed_ms, text, notes_on(found, wish.filter, self.searcher))
 
 
 def _named(titles: Titles, text: str) -> tuple[int, str, str]:

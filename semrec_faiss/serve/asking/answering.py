@@ -58,7 +58,7 @@ def _similar(recommender: Recommender, question: Similar) -> Answer | Answers:
     started = time.perf_counter()
     found = recommender.searcher.run(recommender.index.vectors(rows), wish, Exclusions.of([[row] for row in rows]))
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    notes = notes_on(found, wish.filter, recommender.titles)
+    notes = notes_on(found, wish.filter, recommender.searcher)
     return Answers(found, wish.k, titles_asked(recommender, rows), recommender.titles, elapsed_ms, notes=notes)
 
 
