@@ -260,6 +260,8 @@ def _work_folder(out: Path, depends: Mapping[str, Any]) -> Iterator[Path]:
         yield work
         shutil.rmtree(work)
     finally:
+        for half in work.glob("*.new"):  # which the disk may have been full of
+            half.unlink()
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()
 

@@ -490,6 +490,7 @@ def test_a_full_disk_leaves_the_old_file(recommender: Recommender, library: Any,
     assert out.read_bytes() == old
     assert "Traceback" not in result.stderr
     assert result.stdout.startswith("StorageError cannot write")
+    assert list(tmp_path.rglob("*.new")) == []
     summary = export_all_users(recommender, out, 20)
     assert summary.users_with_k + summary.users_short == USERS
     assert listed(tmp_path) == ["recs.parquet"]
