@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import made_records
 import pytest
@@ -263,7 +265,9 @@ def test_check_regression_ends_with_1_when_something_got_worse(semrec: Semrec, s
     assert [change["number"] for change in document["regressions"]] == ["recall"]
 
 
-def test_tune_finds_a_setting_and_writes_it(semrec: Semrec, place: Path, tmp_path: Path) -> None:
+def test_tune_finds_a_setting_and_writes_it(
+    semrec: Semrec, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tmp_path / "ivf.yaml"
     config.write_text(
         yaml.safe_dump(
@@ -283,6 +287,13 @@ def test_tune_finds_a_setting_and_writes_it(semrec: Semrec, place: Path, tmp_pat
     slow = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--p95-ms", "0", "--json")
     assert slow.code == 4
     assert json.loads(slow.out)["fits"] is False
+    monkeypatch.setattr("semrec_faiss.measure.choose.as_config.new_file", _on_a_full_disk)
+    full = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--out", tmp_path / "b.yaml", "--json")
+    assert (full.code, json.loads(full.out)["exit_code"]) == (8, 8)  # once a fault: its result was printed before
+
+
+def _on_a_full_disk(path: Path) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_export_and_import(semrec: Semrec, place: Path, tmp_path: Path) -> None:

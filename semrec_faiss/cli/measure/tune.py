@@ -70,6 +70,10 @@ def tune(
         tuned = search(loaded, recall, parameter=param, k=k, batch=batch, queries=queries, progress=progress)
     slow = tuned.chosen is not None and p95_ms is not None and tuned.chosen.latency.p95_ms > p95_ms
     fits = tuned.chosen is not None and not slow
+    written = out if fits else None
+    if written is not None and tuned.config is not None:  # before anything is printed: an error is a document, too
+        values = tuned.config.model_dump(mode="json", exclude_none=True)
+        write_yaml(values, written, note=f"By `semrec tune {config} --recall {recall}`.\nsemrec build {written}")
     if as_json:
         chosen = tuned.chosen.value if tuned.chosen is not None else None
         print_json(
@@ -82,10 +86,8 @@ def tune(
         )
     else:
         _show_tuned(tuned, recall, p95_ms, slow=slow)
-    if fits and out is not None and tuned.config is not None:
-        values = tuned.config.model_dump(mode="json", exclude_none=True)
-        write_yaml(values, out, note=f"By `semrec tune {config} --recall {recall}`.\nsemrec build {out}")
-        say(f"wrote {out}; now try: semrec build {out}")
+    if written is not None:
+        say(f"wrote {written}; now try: semrec build {written}")
     return 0 if fits else 4
 
 
