@@ -194,6 +194,22 @@ def test_memory_predicts_titles_that_come_as_float16(repo: Path, semrec: Semrec)
     assert not semrec(*asked, "--json").document["float16"]
 
 
+def test_memory_tells_how_titles_that_come_as_float16_are_kept(semrec: Semrec) -> None:
+    asked = ("memory", "fused", "--titles", "100000000", "--dim", "384", "--float16", "--batch", "1")
+    for limit, kept, told, *more in (
+        ("200", "bounded", ["beside bounds and the codes of these"]),
+        ("120", "uncoded", ["beside bounds without codes, which have no room"]),
+        ("120", "halves", ["without bounds"], "--set", "index.build.directions=0"),
+        ("50", "halves", []),  # they do not fit
+    ):
+        lines = semrec(*asked, "--limit-gb", limit, *more).lines
+        assert [line for line in lines if "kept" in line] == [
+            f"GPU: titles are kept as they came, {how}" for how in told
+        ]
+        predicted = semrec(*asked, "--limit-gb", limit, *more, "--json").document["prediction"]
+        assert (predicted["gpu"]["kept"], predicted["cpu"]["kept"]) == (kept, None)
+
+
 def test_memory_tells_what_originals_take_of_the_host(repo: Path, semrec: Semrec) -> None:
     asked = ("memory", "fused", "--titles", "40000000", "--dim", "384", "--limit-gb", "80")
     asked += ("--set", "index.build.directions=0")

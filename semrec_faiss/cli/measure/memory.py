@@ -26,6 +26,13 @@ PARTS = {
     "originals_bytes": "mapped from disk besides",
 }
 LOCKED = "originals page-locked in the host's memory"
+KEPT = {
+    "halves": "without bounds",
+    "bounded": "beside bounds and the codes of these",
+    "uncoded": "beside bounds without codes, which have no room",
+}
+"""What lies on a GPU with titles that came as float16, by how they are kept."""
+
 SUMS = ("base_bytes", "peak_bytes")
 
 
@@ -104,6 +111,9 @@ def _print(report: MemoryReport) -> None:
     for name, one in devices.items():
         if locked := one.host["locked_bytes"]:
             click.echo(f"{name.upper()}: {as_size(locked)} of {LOCKED} besides")
+        fit = one.limit_bytes is None or one.peak_bytes <= one.limit_bytes
+        if fit and one.kept in KEPT:
+            click.echo(f"{name.upper()}: titles are kept as they came, {KEPT[one.kept]}")
         if one.largest_catalogue is not None and one.limit_bytes is not None:
             fits = f"{one.largest_catalogue:,} titles fit {as_size(one.limit_bytes)} ({one.limit_of})"
             locked = one.largest_locked_bytes

@@ -76,6 +76,8 @@ class MemoryPrediction:
         k: titles returned per query.
         host: the process's memory beyond Python and FAISS themselves.
         gpu: each GPU's memory; None where the search runs on the CPU.
+        kept: how type fused keeps there what proves answers; None for others. Where queries turn out unlike titles, so
+            that bounds do not help, it takes copies in their place, with codes where these have room.
     """
 
     titles: int
@@ -84,6 +86,7 @@ class MemoryPrediction:
     k: int
     host: MemoryParts
     gpu: MemoryParts | None = None
+    kept: Kept | None = None
 
     @property
     def searched(self) -> MemoryParts:
@@ -147,14 +150,15 @@ def predict_memory(
     if not (index.fits_gpu if isinstance(index, FactoryIndex) else index.runs_on_gpu):
         named = f"factory {index.factory!r}" if isinstance(index, FactoryIndex) else f"type {index.type}"
         raise ConfigError(f"{named} runs on CPU only", fix="set device.kind=cpu")
+    kept: Kept | None = None
     if isinstance(resolved, FusedIndex):
         asked = (resolved, device, titles, dim, batch, k, context_bytes, limit_bytes)
-        on_gpu, locked = _fused_on_gpus(*asked, float16_titles=float16_titles)
-        host = replace(host, locked=locked)
+        on_gpu, kept = _fused_on_gpus(*asked, float16_titles=float16_titles)
+        host = replace(host, locked=FLOAT_BYTES * titles * dim if kept == "host" else 0)
     else:
         share = titles if device.layout == "replicas" else _shared(titles, device)
         on_gpu = _on_gpu(resolved, share, dim, device, batch, k, context_bytes)
-    return MemoryPrediction(titles, dim, batch, k, host, on_gpu)
+    return MemoryPrediction(titles, dim, batch, k, host, on_gpu, kept)
 
 
 def _shared(titles: int, device: Device) -> int:
@@ -173,13 +177,12 @@ def _fused_on_gpus(
     limit_bytes: int | None,
     *,
     float16_titles: bool,
-) -> tuple[MemoryParts, int]:
-    """Return what type fused takes of each GPU, the first way that fits, and what it locks on the host then."""
+) -> tuple[MemoryParts, Kept]:
+    """Return what type fused takes of each GPU, the first way that fits, and where originals are then."""
     choices = _fused_choices(index, device, titles, dim, float16_titles=float16_titles)
     predicted = [(_fused_on_gpu(index, kept, share, dim, batch, k, context_bytes), kept) for share, kept in choices]
     fitting = (one for one in predicted if limit_bytes is None or one[0].peak <= limit_bytes)
-    on_gpu, kept = next(fitting, predicted[-1])
-    return on_gpu, FLOAT_BYTES * titles * dim if kept == "host" else 0
+    return next(fitting, predicted[-1])
 
 
 def _fused_choices(

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from semrec_faiss.index.fused.room import Kept
 from semrec_faiss.measure.documents.fields import AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.gaps import Document, WithGaps
 from semrec_faiss.measure.documents.stamp import Stamp
@@ -17,6 +18,7 @@ class DevicePrediction(WithGaps):
     """What is predicted of one device: bytes by part, the host's besides, and the largest catalogue that fits.
 
     ``largest_locked_bytes`` is what that catalogue's originals take of the host's memory, where they are locked there.
+    ``kept`` tells how type fused keeps what proves answers: see `Kept`.
     """
 
     vectors_bytes: Count
@@ -35,6 +37,7 @@ class DevicePrediction(WithGaps):
     limit_of: str
     largest_catalogue: Count | None
     largest_locked_bytes: Count = 0
+    kept: Kept | None = None
 
 
 class DeviceMeasurement(Part):

@@ -102,6 +102,7 @@ def _predicted(plan: MemoryPlan, device: Device, titles: int, dim: int) -> Devic
         limit_of=limit_of,
         largest_catalogue=largest,
         largest_locked_bytes=locked,
+        kept=predicted.kept if device.gpus else None,
     )
 
 

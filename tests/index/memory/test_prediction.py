@@ -154,12 +154,15 @@ def test_fused_takes_what_fits() -> None:
     by_bounds, found = index_of({"type": "fused", "build": {"directions": 255}}), []
     limit = None
     for _ in range(3):
-        tight = predict_memory(by_bounds, million, 384, GPU, float16_titles=True, limit_bytes=limit).gpu
+        predicted = predict_memory(by_bounds, million, 384, GPU, float16_titles=True, limit_bytes=limit)
+        tight = predicted.gpu
         assert tight is not None
-        found.append(tight.vectors)
+        found.append((predicted.kept, tight.vectors))
         limit = tight.peak - 1
     beside = (2 * 384 + 8 + 2 * 256) * MIB
-    assert found == [beside + (256 + 4) * MIB, beside, vectors(came=True)]
+    assert found == [("bounded", beside + (256 + 4) * MIB), ("uncoded", beside), ("halves", vectors(came=True))]
+    on_host = predict_memory(index, million, 384, GPU, limit_bytes=2 << 30)
+    assert (on_host.kept, predict_memory(index, million, 384).kept) == ("host", None)
     most = [largest_catalogue(index, 384, 10**11, GPU, float16_titles=came) for came in (False, True)]
     assert 0.99 * most[0] < most[1] < most[0], "eight bytes a title"
 
