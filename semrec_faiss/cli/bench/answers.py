@@ -52,7 +52,16 @@ def _print(results: AnswersResults) -> None:
     batches = results.batches
     click.echo(f"\n{batches.users:,} users at once, median ms:")
     costs = batches.us_a_title.model_dump()
-    names = ("bare_search", "rows_and_scores", "one_genre", "to_arrow", "as_json_bytes", "results", "titles")
+    names = (
+        "bare_search",
+        "rows_and_scores",
+        "one_genre",
+        "to_arrow",
+        "as_table",
+        "as_json_bytes",
+        "results",
+        "titles",
+    )
     spreads = [(name, spread) for name in names if (spread := getattr(batches, name)) is not None]
     forms = [
         [name.replace("_", " "), as_ms(spread.p50_ms), as_ms(spread.p99_ms), str(costs.get(name, ""))]
@@ -60,6 +69,8 @@ def _print(results: AnswersResults) -> None:
     ]
     print_table(["", "", "p99", "µs a title"], forms, right=(1, 2, 3))
     click.echo()
+    if (many := results.vectors) is not None:
+        click.echo(f"{many.queries:,} vectors at once: median {as_ms(many.p50_ms)} ms, p99 {as_ms(many.p99_ms)} ms")
     for what, threads in (("together", results.threads), ("each alone", results.threads_alone)):
         click.echo(
             f"{threads.threads} threads, a user each, {what}: {threads.users_per_second:,.0f} a second,"

@@ -21,6 +21,7 @@ from semrec_faiss.measure.bench.answers_record import (
     AnswersSettings,
     AskedIndex,
     BatchOfUsers,
+    BatchOfVectors,
     FormCosts,
     HeldMemory,
     SingleQuestions,
@@ -51,6 +52,9 @@ THREADS_SECONDS = 20.0
 WARMUP = 5
 FIRST_ROUNDS, ROUNDS = 3, 15
 """Batches of other users each: the first ones compile and record what the others take, and are told apart."""
+
+VECTORS, VECTORS_SECONDS = 10_000, 20.0
+"""Vectors that are searched at once; and when no further round of them begins."""
 
 BESIDE_LIMIT_MS = 0.25
 """What may be spent beside the search on one question …"""
@@ -116,6 +120,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         questions=questions,
         memory={"opened": opened, "asked": asked_all} if opened and asked_all else UNTOLD,
         batches=batches,
+        vectors=_vectors(recommender, rng, bench),
         threads=_batched_threads(recommender, rng, bench),
         threads_alone=_threads(recommender, rng, bench),
         every_user=every_user(recommender, bench.k, progress),
@@ -196,7 +201,7 @@ def _batches(recommender: Recommender, rng: Any, bench: AnswersBench, progress: 
     )
 
 
-_FORMS = ("bare_search", "rows_and_scores", "one_genre", "to_arrow", "as_json_bytes", "results", "titles")
+_FORMS = ("bare_search", "rows_and_scores", "one_genre", "to_arrow", "as_table", "as_json_bytes", "results", "titles")
 
 
 def _round(
@@ -216,10 +221,26 @@ def _round(
     if genre is not None:
         timed("one_genre", lambda: recommender.recommend(ids, k, where=Filter(genres=(genre,))))
     timed("to_arrow", answers.to_arrow)
+    seconds["as_table"] = seconds["rows_and_scores"] + seconds["to_arrow"]
     timed("as_json_bytes", answers.as_json_bytes)
     timed("results", lambda: [answer.results for answer in answers])
     timed("titles", lambda: [[one.title for one in answer] for answer in answers])
     return seconds
+
+
+def _vectors(recommender: Recommender, rng: Any, bench: AnswersBench) -> BatchOfVectors:
+    """Time a large batch of vectors, each of two users together: others each time, and like what users ask by."""
+    vectors, times = recommender.users.vectors, list[float]()
+    end = time.perf_counter() + VECTORS_SECONDS
+    while len(times) <= FIRST_ROUNDS or (len(times) < FIRST_ROUNDS + ROUNDS and time.perf_counter() < end):
+        one, other = (np.asarray(vectors[rng.choice(len(vectors), VECTORS)], np.float32) for _ in range(2))
+        queries = one + other
+        started = time.perf_counter()
+        recommender.search(queries, bench.k)
+        times.append(time.perf_counter() - started)
+    first_ms = [round(1e3 * seconds, 3) for seconds in times[:FIRST_ROUNDS]]
+    counted = times[FIRST_ROUNDS:]
+    return BatchOfVectors(**dict(Spread.of(counted)), queries=VECTORS, rounds=len(counted), first_ms=first_ms)
 
 
 def _usual_genre(recommender: Recommender) -> str | None:

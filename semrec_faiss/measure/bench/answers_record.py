@@ -51,8 +51,9 @@ class FormCosts(Part):
 class BatchOfUsers(Part):
     """Many users at once: the bare search, rows and scores, of one genre too, and each form of answers.
 
-    ``titles`` reads the title of every result, which ``results`` leaves to whoever wants it. ``first_ms`` holds the
-    rounds before those that are counted: what is compiled, recorded, uploaded or mapped once is in them.
+    ``as_table`` is the question and `to_arrow` together. ``titles`` reads the title of every result, which ``results``
+    leaves to whoever wants it. ``first_ms`` holds the rounds before those that are counted: what is compiled, recorded,
+    uploaded or mapped once is in them.
     """
 
     users: AtLeastOne
@@ -61,11 +62,23 @@ class BatchOfUsers(Part):
     rows_and_scores: Spread
     one_genre: Spread | None
     to_arrow: Spread
+    as_table: Spread | None = None
     as_json_bytes: Spread
     results: Spread
     titles: Spread
     us_a_title: FormCosts
     first_ms: dict[str, list[Amount]]
+
+
+class BatchOfVectors(Spread):
+    """``queries`` vectors that were not asked before, by `Recommender.search`, from numpy to rows and scores.
+
+    ``first_ms`` is as of `BatchOfUsers`.
+    """
+
+    queries: AtLeastOne
+    rounds: AtLeastOne
+    first_ms: list[Amount]
 
 
 class Threads(Spread):
@@ -147,6 +160,7 @@ class AnswersResults(BenchResults):
     questions: dict[str, SingleQuestions]
     memory: dict[str, HeldMemory] | None = None
     batches: BatchOfUsers
+    vectors: BatchOfVectors | None = None
     threads: Threads
     threads_alone: Threads
     every_user: EveryUser

@@ -11,7 +11,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.measure.bench.answers import AnswersBench, bench_answers, held_memory
+from semrec_faiss.measure.bench.answers import AnswersBench, _vectors, bench_answers, held_memory
 from semrec_faiss.measure.bench.answers_record import CommandRun
 from semrec_faiss.measure.bench.every_user import every_user
 from semrec_faiss.progress import silent
@@ -34,6 +34,7 @@ def test_every_part_is_measured_and_judged_by_its_limit(
     recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semrec_faiss.measure.bench.answers.EACH_THREAD", 20)
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.VECTORS", 30)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or the command's libraries are all compiled anew
     document = bench_answers(recommender, AnswersBench(questions=20, k=4)).as_json()
     assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}
@@ -49,6 +50,11 @@ def test_every_part_is_measured_and_judged_by_its_limit(
     assert set(document["batches"]["us_a_title"]) == {"to_arrow", "as_json_bytes", "results", "titles"}
     assert {len(rounds) for rounds in document["batches"]["first_ms"].values()} == {3}
     assert document["batches"]["genre"]
+    table = document["batches"]["as_table"]["p50_ms"]
+    assert table >= max(document["batches"][part]["p50_ms"] for part in ("rows_and_scores", "to_arrow"))
+    vectors = document["vectors"]
+    assert (vectors["queries"], vectors["rounds"], len(vectors["first_ms"])) == (30, 15, 3)
+    assert 0 < vectors["p50_ms"] <= vectors["p95_ms"] <= vectors["p99_ms"]
     assert all(document[threads]["users_per_second"] > 0 for threads in ("threads", "threads_alone"))
     assert len(document["every_user"]["export_s"]) == 1
     [run] = document["every_user"]["command"]
@@ -58,6 +64,20 @@ def test_every_part_is_measured_and_judged_by_its_limit(
     assert document["memory"]["asked"]["own_bytes"] >= document["memory"]["opened"]["own_bytes"] - (1 << 20) > 0
     assert document["memory"]["opened"]["mapped_bytes"] > 0
     assert (document["device"], document["index"]) == ("cpu", {"type": "flat", "titles": 300, "users": 60})
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 1), (60.0, 15)])
+def test_a_slow_machine_searches_many_vectors_fewer_times(
+    seconds: float, rounds: int, recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.VECTORS", 7)
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.VECTORS_SECONDS", seconds)
+    monkeypatch.setattr(recommender.users, "vectors", recommender.users.vectors[:5])
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(recommender, "search", lambda queries, k: asked.append(queries))
+    told = _vectors(recommender, np.random.default_rng(1), AnswersBench())
+    assert (told.queries, told.rounds) == (7, rounds)
+    assert len({queries.tobytes() for queries in asked}) == rounds + 3, "others each time"
 
 
 def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
