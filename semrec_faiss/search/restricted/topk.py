@@ -21,6 +21,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.index.cpu.exact import SPARE
 from semrec_faiss.index.exclusions import either
 from semrec_faiss.index.search_result import SearchResult
 from semrec_faiss.index.subset import scan_rows, search_selected
@@ -268,6 +269,8 @@ def _over_fetch(
 
     limit = min(index.count, index.k_limit or index.count)
     fetch = _first_fetch(index, result.rows.shape[1], block, restriction)
+    if index.is_screened(len(queries), fetch + MARGIN - SPARE):
+        result.exact = "proven"
     way = Way("overfetch", search, index.unsettled if index.exact and index.fused is None else None, limit, None)
     short = best_allowed(index, queries, block, restriction, result, way, fetch)
     if len(short):

@@ -30,6 +30,7 @@ from semrec_faiss.index.screening.spectrum import choose, principal_directions, 
 from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.index.train import VectorBlocks
 from semrec_faiss.progress import silent
+from semrec_faiss.search.recommender import Recommender
 
 DIM = 64
 
@@ -314,6 +315,17 @@ def test_an_index_is_built_with_what_pays(folder: Path, kind: str) -> None:
         np.testing.assert_array_equal(found.scores, expected.scores)
     assert saved.vectors.search(queries, 10).exact is True
     verify(folder / "index")
+
+
+def test_what_a_query_leaves_out_does_not_hide_that_it_is_proven(folder: Path) -> None:
+    built(folder, type="flat")
+    recommender, query = Recommender.open(folder / "index"), texts(1, seed=8)
+    left_out = [title.media_id for title in recommender.search(query, 3)[0]]
+    [found] = recommender.search(query, 10, exclude=left_out)
+    expected = recommender.search(query, 13).rows[0, 3:]
+    assert (found.strategy, found.exact) == ("overfetch", "proven")
+    np.testing.assert_array_equal(recommender.search(query, 10, exclude=left_out).rows[0], expected)
+    assert recommender.search(texts(2, seed=8), 10, exclude=left_out).exact is True, "batches compare every title"
 
 
 def test_how_many_directions_is_a_setting(folder: Path) -> None:
