@@ -100,6 +100,11 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    """Name what is public, used or not, so that a notebook completes it."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'semrec_faiss' has no attribute {name!r}")

@@ -10,7 +10,7 @@ ANY_LENGTH = 10_000
 class Group(click.Group):
     """Where click would cut each sentence at the width of a line, this breaks lines."""
 
-    group_class = type
+    group_class: type[click.Group] | type[type] = type
     """Groups in it are of its kind."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -18,6 +18,9 @@ DEFAULT = "run"
 class ServeGroup(Group):
     """`semrec serve INDEX` is short for `semrec serve run INDEX`."""
 
+    group_class = Group
+    """Groups in it have no such default."""
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

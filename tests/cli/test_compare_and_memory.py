@@ -261,7 +261,7 @@ def test_memory_takes_an_index_as_build_does(repo: Path, tmp_path: Path, semrec:
     of_config = semrec("memory", "hnsw", *demo, "--set", "index.build.M=8", "--json").document
     assert of_index["prediction"] == of_config["prediction"] and of_index["titles"] == 1519
     nothing = semrec("memory", tmp_path)
-    assert (nothing.code, f"{tmp_path} is not an index directory" in nothing.err) == (4, True)
+    assert (nothing.code, f"{tmp_path} is a folder, not a config file" in nothing.err) == (4, True)
 
 
 def test_memory_without_a_config_predicts_the_default_index(repo: Path, semrec: Semrec) -> None:

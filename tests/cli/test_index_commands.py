@@ -56,6 +56,23 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     assert found["files"] == len(facts["files"]) == 7
 
 
+def test_a_folder_that_is_no_index_does_not_hide_the_config_of_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, semrec: Semrec
+) -> None:
+    """Once a fault: after `dataset learn tables learned`, `build learned` said that learned is no index directory."""
+    monkeypatch.chdir(tmp_path)
+    folder.rename("flat")
+    built = semrec("build", "flat", "--dataset", "flat", "--output", "index")
+    assert built.code == 0, built.err
+    Path("flat").rename("data")
+    Path("index").rename("flat")
+    again = semrec("build", "flat", "--dataset", "data", "--json")
+    assert (again.code, again.document["generation"]) == (0, "gen-000002"), "an index is built again, as ever"
+    for path in (Path("data"), Path("data") / "media"):
+        refused = semrec("build", path, "--output", "other")
+        assert (refused.code, f"{path} is a folder, not a config file" in refused.err) == (4, True)
+
+
 def test_compact_tells_whether_there_was_anything_to_do(config: Path, tmp_path: Path, semrec: Semrec) -> None:
     index = tmp_path / "index"
     assert semrec("build", config).code == 0

@@ -251,6 +251,8 @@ def test_what_cannot_be_used_is_refused() -> None:
 
 
 def test_public_names_are_there() -> None:
+    """Once dir() had none that was not used yet, so that notebooks completed nothing."""
     for name in semrec_faiss.__all__:
         assert getattr(semrec_faiss, name) is not None
+    assert dir(semrec_faiss) == sorted(semrec_faiss.__all__)
     assert {"build", "Recommender", "DataError", "NotFoundError", "load_config"} <= set(semrec_faiss.__all__)

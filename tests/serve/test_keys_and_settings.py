@@ -126,6 +126,13 @@ def test_the_command_prints_a_key_once(tmp_path: Path, semrec: Semrec) -> None:
     assert Keys.read(path).holder(result.out.strip() + "x") is None
 
 
+@pytest.mark.parametrize("command", ["list", "ad"])
+def test_another_command_of_keys_is_told_to_be_unknown(command: str, semrec: Semrec) -> None:
+    """Once a fault: it was a mistake in semrec, as keys looked for the command run, which only serve has."""
+    result = semrec("serve", "keys", command, "--keys", "keys.txt")
+    assert (result.code, f"No such command '{command}'" in result.err) == (2, True)
+
+
 def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
     path = tmp_path / "serve.yaml"
     path.write_text("index: a\nport: 1234\nlimits:\n  max_k: 7\n  deadline_ms: 50\n")

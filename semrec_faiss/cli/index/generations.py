@@ -62,7 +62,7 @@ def build(
     if replicas != 1 and shards is None:
         raise UsageError("--replicas goes with --shards", fix="--shards auto --ray auto")
     loaded = config_at(config, settings)
-    if config and config.is_dir() and shards is None and output is None:
+    if config and shards is None and output is None:
         _check_in_one_piece(config)
     loaded = loaded if dataset is None else loaded.of(dataset)
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
@@ -82,7 +82,8 @@ def _check_in_one_piece(index: Path) -> None:
     """Raise UsageError for an index in shards, which would be one in one piece afterwards, and not as it was."""
     from semrec_faiss.index.generations.directory import IndexDirectory
 
-    number = _count_of_shards(IndexDirectory(index).current())
+    directory = IndexDirectory(index)
+    number = _count_of_shards(directory.current()) if directory.holds_an_index else None
     if number is not None:
         raise UsageError(
             f"index {index} is in {number} shards",

@@ -71,7 +71,7 @@ class IndexDirectory:
     def current_ref(self) -> GenerationRef:
         """Name the generation in use, by CURRENT alone; raises as `current`."""
         current = self.path / CURRENT_NAME
-        if not self.path.is_dir() or not (current.exists() or self._generation_names()):
+        if not self.holds_an_index:
             exists = self.path.exists()
             problem = f"{self.path} is not an index directory" if exists else f"index {self.path} does not exist"
             raise NotFoundError(problem, fix="semrec build CONFIG --output INDEX makes one")
@@ -83,6 +83,11 @@ class IndexDirectory:
         if match is None:
             raise damaged(current, "does not name a generation and its digest")
         return GenerationRef(name=match[1], manifest_sha256=match[2])
+
+    @property
+    def holds_an_index(self) -> bool:
+        """Whether there is one, damaged or not."""
+        return self.path.is_dir() and ((self.path / CURRENT_NAME).exists() or bool(self._generation_names()))
 
     def _generation_names(self) -> list[str]:
         """The generations on disk, oldest first; nothing else that somebody may have put beside them."""

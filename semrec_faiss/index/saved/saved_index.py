@@ -244,6 +244,7 @@ def config_at(path: Path | None, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: the file, the name of a config that semrec ships, or an index directory; None takes every key's default.
+            Another folder does not hide the shipped config of its name.
         overrides: each ``KEY.KEY=VALUE``, the value as YAML.
 
     Raises:
@@ -252,7 +253,7 @@ def config_at(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         ConfigError: a setting is unknown or out of range.
         UsageError: an override is not of the form KEY=VALUE.
     """
-    if path is None or not path.is_dir():
+    if path is None or not path.is_dir() or not IndexDirectory(path).holds_an_index:
         return load_config(path, overrides)
     config = IndexDirectory(path).current().manifest.config
     return config_from_dict(config.model_dump(mode="json") | {"output": str(path)}, overrides)
