@@ -331,5 +331,13 @@ class VectorIndex(FaissIndex):
             scores[short], rows[short] = rescore(asked, at, k, self.vectors) if self._refine else (found, at)
             short = short[rows[short, -1] < 0]
         if len(short):
-            scores[short], rows[short] = scan(queries[short], k, self.count, self.vectors)
+            scores[short], rows[short] = self._scanned(queries[short], k)
         return bool(len(short))
+
+    def _scanned(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Compare queries with every vector, whatever the type; scores and order are the same in any batch."""
+
+        def search(asked: Vectors, fetch: int) -> tuple[Scores, Rows]:
+            return scan(asked, fetch, self.count, self.vectors)
+
+        return settled(search, queries, k, self.count, self.rounding_error(queries), self.vectors)

@@ -213,6 +213,21 @@ def test_the_strategy_says_how_titles_were_found(make_index: MakeIndex, titles: 
     assert strategy({"factory": "IVF8,SQ8", "search": {"refine": 2}}, 500) == "refine+scan"
 
 
+@pytest.mark.parametrize("settings_of", [{"type": "hnsw"}, {"factory": "IVF8,Flat"}], ids=["hnsw", "factory"])
+def test_what_an_exact_scan_completes_is_the_same_in_any_batch(
+    settings_of: dict[str, Any], make_index: MakeIndex, clusters: Any
+) -> None:
+    """Once a fault: products of a batch are rounded otherwise than those of one query, and so were scores and order."""
+    vectors = clusters(4000, 96, clusters=40, seed=8)
+    index, queries = make_index(vectors, settings_of), vectors[:40]
+    batch = index.search(queries, 4000)
+    assert batch.strategy == "index+scan"
+    for query in range(5):
+        alone = index.search(queries[query : query + 1], 4000)
+        np.testing.assert_array_equal(alone.rows[0], batch.rows[query])
+        np.testing.assert_array_equal(alone.scores[0], batch.scores[query])
+
+
 def test_refining_gives_exact_scores_and_never_fewer_hits(
     make_index: MakeIndex, clusters: Any, truth: Callable[..., Any]
 ) -> None:
