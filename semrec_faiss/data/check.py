@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.vectors import NormStats, equal_rows, vector_norms
+from semrec_faiss.data.interactions.transformation_file import has_transformation
 from semrec_faiss.data.seen_table import date_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.spelling import caseless
@@ -113,7 +114,11 @@ def check_data_folder(root: str | Path, progress: Progress = silent) -> FolderRe
     vectors = open_vectors(folder.media_vectors)
     catalog = Catalog.read(folder.metadata, expect_count=len(vectors), progress=progress)
     warnings: list[str] = []
-    media = _check_vectors(folder.media_vectors, vectors, catalog, warnings, progress)
+    is_learned = has_transformation(folder.media_vectors.parent)
+    media = _check_vectors(folder.media_vectors, vectors, catalog, warnings, progress, is_learned=is_learned)
+    if is_learned:
+        path = folder.media_vectors
+        warnings.append(f"{path}: learned vectors, whose lengths count: build with configs/learned.yaml")
     fields = _fields(catalog)
     warnings += [
         f"field {name!r} holds {mixture}, and is kept as JSON text; to filter by it as it is, write values of one type"
@@ -131,13 +136,19 @@ def check_data_folder(root: str | Path, progress: Progress = silent) -> FolderRe
         genre_count=len(genres),
         top_genres=genres[:TOP_GENRES],
         duplicate_titles=_duplicate_titles(catalog, warnings),
-        users=_check_users(folder, media.dim, catalog, warnings, progress),
+        users=_check_users(folder, media.dim, catalog, warnings, progress, is_learned=is_learned),
         warnings=warnings,
     )
 
 
 def _check_vectors(
-    path: Path, vectors: NDArray[Any], catalog: Catalog | None, warnings: list[str], progress: Progress
+    path: Path,
+    vectors: NDArray[Any],
+    catalog: Catalog | None,
+    warnings: list[str],
+    progress: Progress,
+    *,
+    is_learned: bool,
 ) -> VectorsReport:
     """Measure one file of vectors; ``catalog`` names the titles they belong to, None for users."""
     progress(f"measuring {path.name}", 0, 2)
@@ -145,7 +156,7 @@ def _check_vectors(
     progress(f"measuring {path.name}", 1, 2)
     duplicates, example = equal_rows(vectors)
     progress(f"measuring {path.name}", 2, 2)
-    if not norms.normalized:
+    if not norms.normalized and not is_learned:
         warnings.append(
             f"{path}: not unit length (norms from {norms.min:.4g} to {norms.max:.4g}); "
             "`normalize: true` (the default) takes care"
@@ -169,14 +180,15 @@ def _check_vectors(
 
 
 def _check_users(
-    folder: DataFolder, dim: int, catalog: Catalog, warnings: list[str], progress: Progress
+    folder: DataFolder, dim: int, catalog: Catalog, warnings: list[str], progress: Progress, *, is_learned: bool
 ) -> UsersReport | None:
     if folder.user_ids is None:
         return None
     report, count = None, None
     if folder.user_vectors is not None:
         vectors = open_vectors(folder.user_vectors, expect_dim=dim, what="user vectors")
-        report, count = _check_vectors(folder.user_vectors, vectors, None, warnings, progress), len(vectors)
+        report = _check_vectors(folder.user_vectors, vectors, None, warnings, progress, is_learned=is_learned)
+        count = len(vectors)
     user_ids = read_user_ids(folder.user_ids, expect_count=count)
     if folder.seen is None:
         return UsersReport(len(user_ids), report)

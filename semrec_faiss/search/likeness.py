@@ -102,6 +102,11 @@ class Likeness:
                 fix="leave --by out",
             )
         rank = self._transformation.rank
+        if by == "text" and self._searcher.index.dim == rank:
+            raise UsageError(
+                "the index's vectors have no part 'text': they were learned of what people did alone",
+                fix="leave --by out, or learn beside text vectors, which `semrec dataset embed` makes",
+            )
         return slice(0, rank) if by == "people" else slice(rank, None)
 
     def _measure(self, by: VectorPart) -> Values:

@@ -88,6 +88,11 @@ def test_without_vectors_no_model_is_asked_for_and_everybody_stays(
     learned = tmp_path / "learned"
     assert semrec("dataset", "learn", out, learned, "--rank", "1").code == 0
     assert semrec("dataset", "check", learned).code == 0
+    assert semrec("build", "learned", "--dataset", learned, "--output", tmp_path / "index").code == 0
+    alike = ("similar", tmp_path / "index", "1", "--by")
+    assert semrec(*alike, "people").code == 0
+    refused = semrec(*alike, "text")
+    assert (refused.code, "learned of what people did alone" in refused.err) == (2, True), "every title had score 0"
 
 
 def test_exit_codes(semrec: Semrec, asked: object, download: Path, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_it_is_a_whole_data_folder(source: Path, tmp_path: Path) -> None:
     checked = check_data_folder(tmp_path / "out")
     assert checked.users is not None
     assert (checked.vectors.dim, checked.users.seen_total) == (13, 271)
+    [count] = [text for text in checked.warnings if "length" in text]
+    assert count.endswith("learned vectors, whose lengths count: build with configs/learned.yaml"), "it said normalize"
     metadata = "media/metadata.jsonl"
     assert (tmp_path / "out" / metadata).read_bytes() == (source / "texts" / metadata).read_bytes()
     ids = json.loads((tmp_path / "out" / USER_IDS).read_text())
