@@ -46,7 +46,8 @@ def _describe(
     if mistake["type"] == "extra_forbidden":
         known = sorted(model.model_fields) if model else []
         listing = f"known here: {', '.join(known)}" if known else "none is known here"
-        return f"{place}: unknown key {name!r}; {did_you_mean(key[-1], known)}{listing}"
+        offer = _nested(key) or did_you_mean(key[-1], known)
+        return f"{place}: unknown key {name!r}; {offer}{listing}"
     if mistake["type"].startswith("union_tag"):
         given = mistake["input"]
         kind = given.get("type") if isinstance(given, dict) else given
@@ -58,6 +59,14 @@ def _describe(
         message = _IN_YAML[mistake["type"]].format_map(mistake.get("ctx", {}))
     got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
+
+
+def _nested(key: KeyPath) -> str:
+    """Say how a key is written that stands in the file with dots, as ``--set`` takes it; nothing of another."""
+    steps = str(key[-1]).removeprefix("".join(f"{step}." for step in key[:-1])).split(".")
+    if len(steps) == 1 or not all(steps):
+        return ""
+    return f"a file nests keys: `{': {'.join(steps)}: …{'}' * (len(steps) - 1)}`; "
 
 
 def _resolve(

@@ -185,6 +185,10 @@ def test_all_mistakes_are_told_at_once_each_with_file_and_line(write: Write) -> 
         ("device:\n\n  # a comment\n  float61: true\n", 4, "did you mean 'float16'?"),
         ("profile: {interest: 3}\n", 1, "did you mean 'interests'? known here: half_life, "),
         ("dataset: x\nzzzz: 1\n", 2, "known here: dataset, device, index, output"),
+        ("dataset: x\ndevice.kind: cpu\n", 2, "'device.kind'; a file nests keys: `device: {kind: …}`; known here: "),
+        ("index: {type: hnsw, build.M: 8}\n", 1, "'index.build.M'; a file nests keys: `build: {M: …}`; "),
+        ("index: {type: hnsw, index.build.M: 8}\n", 1, "a file nests keys: `build: {M: …}`; "),
+        ("dataset: x\n.: 1\n", 2, "unknown key '.'; known here: "),
     ],
 )
 def test_an_unknown_key_or_type_is_refused_with_the_nearest_known(

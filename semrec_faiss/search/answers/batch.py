@@ -188,8 +188,8 @@ class Answers(Sequence[Answer]):
     def to_arrow(self) -> pa.Table:
         """Return a pyarrow table with one row per query and title, the columns of `table` and the catalogue's types.
 
-        Titles are dictionary-encoded; a field that holds values of several types, or objects, is JSON text. An answer
-        without titles has the same columns.
+        Titles are dictionary-encoded; dates are texts, and a field that holds values of several types, or objects, is
+        JSON text. An answer without titles has the same columns.
 
         Example:
             >>> from semrec_faiss import Recommender
