@@ -120,6 +120,10 @@ def test_unknown_users_of_an_index_that_was_built_without_any_are_named(tmp_path
 def test_an_unknown_argument_is_named_and_those_that_there_are(numbered: Recommender) -> None:
     with pytest.raises(TypeError, match=r"'any_of'; a question takes k, where, .* any_of as where=Filter\(any_of=…\)"):
         numbered.similar("7", any_of={"genres": ["D"]})
+    with pytest.raises(TypeError, match=r"'range'; a question takes k, where, .* ranges as where=Filter\(ranges=…\)"):
+        numbered.similar("7", range={"year": (5, 10)})
+    with pytest.raises(TypeError, match=r"'filter'; a question takes k, where, .* as where=Filter\("):
+        numbered.similar("7", filter=Filter(genres="D"))
     with pytest.raises(TypeError, match="no argument 'wher'; a question takes k, where, exclude"):
         numbered.recommend("3", wher="year > 1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, TypedDict, get_args
 
@@ -93,7 +94,9 @@ def plain(k: int) -> Wish:
 
 def _unknown(name: str) -> str:
     told = f"there is no argument {name!r}; a question takes k, {', '.join(WishArguments.__annotations__)}"
-    return f"{told}, and {name} as where=Filter({name}=…)" if name in Filter.__dataclass_fields__ else told
+    near = get_close_matches(name, [part for part in Filter.__dataclass_fields__ if part != "where"], n=1)
+    part = near[0] if near else "any_of"
+    return f"{told}, and {part} as where=Filter({part}=…)"
 
 
 def _strategies(strategy: Any) -> tuple[str, ...]:

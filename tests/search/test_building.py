@@ -192,6 +192,11 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
     ("arguments", "says", "fix"),
     [
         ({"columns": {"titel": "name"}}, "'titel', which is not a part; did you mean 'title'", "parts are media_id"),
+        (
+            {"columns": {"sku": "media_id"}},
+            "'sku', which is not a part, but 'media_id' is one",
+            "the part first: columns={'media_id': 'sku'}",
+        ),
         ({"metadata": {"a": ["x"] * COUNT}}, "no column can be guessed", '{"media_id": "COLUMN", "title": "COLUMN"}'),
         (
             {"metadata": {**SONGS, "genres": range(COUNT)}},

@@ -70,6 +70,11 @@ def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
     for part in columns:
         if part not in known:
             near = get_close_matches(str(part), known, n=1)
+            if columns[part] in known:
+                raise UsageError(
+                    f"columns names {part!r}, which is not a part, but {columns[part]!r} is one",
+                    fix=f"the part first: columns={{{columns[part]!r}: {part!r}}}",
+                )
             raise UsageError(
                 f"columns names {part!r}, which is not a part" + (f"; did you mean {near[0]!r}?" if near else ""),
                 fix=f"the parts are {', '.join(known)}",
