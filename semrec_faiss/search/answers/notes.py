@@ -12,10 +12,8 @@ from semrec_faiss.search.searcher import Searcher
 
 def notes_on(found: TopK, wanted: Filter, searcher: Searcher) -> tuple[str, ...]:
     """Return a sentence for each condition that no title satisfies, where nothing matches for any query."""
-    if not wanted.says_something or found.matching.any():
+    if not wanted.says_something or (found.rows >= 0).any() or found.matching.any():  # to count what matches may cost
         return ()
-    with suppress(
-        SemrecError, RecursionError
-    ):  # such as that time is up: what is found is no worse for not being explained
+    with suppress(SemrecError, RecursionError):  # time is up, say: what is found is no worse for not being explained
         return searcher.unmet(wanted)
     return ()

@@ -14,8 +14,10 @@ from semrec_faiss import Filter, Recommender
 from semrec_faiss.data.titles import filter_parts
 from semrec_faiss.data.titles.filter_parts import parts_of
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.search.answers.notes import notes_on
 from semrec_faiss.search.filters import missing
 from semrec_faiss.search.filters.missing import MOST_LOOKED_UP, conditions, instead_of, together
+from semrec_faiss.search.restricted.found import CountedLater
 
 COUNT = 30
 SONGS = {
@@ -103,6 +105,19 @@ def test_nothing_is_noted_where_a_title_matches_or_all_are_excluded(songs: Recom
     assert songs.similar("s01", where="year > 9 OR artist = 'Acne'").notes == ()
     alone = songs.similar("s01", where="media_id = 's02'", exclude=["s02"])
     assert (alone.matching, alone.notes) == (0, ())
+
+
+def test_what_matches_is_not_counted_where_a_title_was_found(songs: Recommender) -> None:
+    """Once a fault: type fused counts when somebody asks, and every filtered question of many users did."""
+
+    def found(row: int) -> CountedLater:
+        rows, scores, nothing = np.array([[-1], [row]]), np.zeros((2, 1), np.float32), np.zeros(2, np.int64)
+        return CountedLater(rows, scores, nothing, True, "masked", count=lambda: counted.append(row) or nothing)
+
+    counted: list[int] = []
+    wanted = Filter(where="artist = 'Acne'")
+    assert (notes_on(found(4), wanted, songs.searcher), counted) == ((), [])
+    assert (len(notes_on(found(-1), wanted, songs.searcher)), counted) == (1, [-1])
 
 
 def test_of_many_conditions_the_first_are_looked_up(songs: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
