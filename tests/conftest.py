@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
-from semrec_faiss.data.titles import filter_limits
+from semrec_faiss.data.titles.filters import limits
 
 # How fast this machine is decides nothing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -368,7 +368,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _patient_filters() -> None:
     """Let filters take as long as they do on a busy machine; that they are ended is tested with a limit of its own."""
-    filter_limits.SECONDS = HANG_SECONDS
+    limits.SECONDS = HANG_SECONDS
 
 
 @pytest.fixture(scope="module", autouse=True)

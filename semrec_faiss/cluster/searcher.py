@@ -16,7 +16,7 @@ from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.cluster.titles import ShardedTitles
 from semrec_faiss.data.folder.database import connect
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.table import create_table, insert_titles
 from semrec_faiss.deadline import time_left
 from semrec_faiss.errors import UsageError

@@ -15,8 +15,8 @@ import uvicorn
 from conftest import HANG_SECONDS, until
 
 from semrec_faiss import deadline
-from semrec_faiss.data.titles import filters
-from semrec_faiss.data.titles.filter_limits import FILTER_THREAD
+from semrec_faiss.data.titles.filters import matching
+from semrec_faiss.data.titles.filters.limits import FILTER_THREAD
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import DamagedIndexError, DeviceError, SemrecError
@@ -262,12 +262,15 @@ def test_a_filter_ends_with_the_question_that_asks_by_it_and_with_no_other(
     index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a fault: a filter that had begun ran on for 10 s after its 504."""
-    answer, endless = filters._answer, "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range > b.range"
+    answer, endless = (
+        matching._answer,
+        "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range > b.range",
+    )
 
     def slow(cursor: Any, clauses: Any, *rest: Any) -> Any:
         return cursor.execute(endless) if "1900" in clauses[0] else answer(cursor, clauses, *rest)
 
-    monkeypatch.setattr(filters, "_answer", slow)
+    monkeypatch.setattr(matching, "_answer", slow)
     asker = new_asker(index)
     asker.load()
     assert asker.post("/v1/similar", {"title": "m00001", "where": "year > 0"}).status_code == 200  # the titles are read

@@ -1,6 +1,5 @@
 """The titles of an index: their ids, spellings and metadata, in the order of their vectors.
 
 `catalog` holds them in a DuckDB table that can reach no file and no network; `finder` turns what a person types into
-a title or the nearest ones. `filters` turns a WHERE clause into the rows that it matches,
-`filter_parts` into the conditions that it is made of.
+a title or the nearest ones. `filters` turns a WHERE clause into the rows that it matches.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from semrec_faiss.data.titles.filter_limits import direct_parts
+from semrec_faiss.data.titles.filters.limits import direct_parts
 from semrec_faiss.errors import UsageError
 
 _TOLD = ("IS_NULL", "IS_NOT_NULL")

@@ -16,7 +16,7 @@ from semrec_faiss.config.schema import Config, known_keys
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME, read_transformation
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory

@@ -15,7 +15,7 @@ from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.data.users import read_seen, read_user_ids
 from semrec_faiss.errors import StorageError, UsageError

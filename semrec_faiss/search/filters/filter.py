@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arguments import names_of, text_of
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.vector_index import VectorIndex

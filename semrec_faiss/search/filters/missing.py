@@ -9,9 +9,9 @@ from typing import Any
 
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filter_limits import within_time
-from semrec_faiss.data.titles.filter_parts import parts_of
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.limits import within_time
+from semrec_faiss.data.titles.filters.matching import matching_rows
+from semrec_faiss.data.titles.filters.parts import parts_of
 from semrec_faiss.data.titles.spelling import COMPARED
 from semrec_faiss.search.filters.field_filters import any_of_clause, known_field, range_clause
 from semrec_faiss.search.filters.filter import Filter

@@ -13,7 +13,7 @@ from conftest import Semrec
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.errors import ConfigError, DataError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.filters.filter import Filter

@@ -11,8 +11,7 @@ import pytest
 
 import semrec_faiss
 from semrec_faiss import Filter, Recommender
-from semrec_faiss.data.titles import filter_parts
-from semrec_faiss.data.titles.filter_parts import parts_of
+from semrec_faiss.data.titles.filters.parts import MOST_WRITTEN, parts_of
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.search.answers.notes import notes_on
 from semrec_faiss.search.filters import missing
@@ -136,7 +135,7 @@ def test_of_many_conditions_the_first_are_looked_up(songs: Recommender, monkeypa
 
 def test_long_conditions_are_cut(songs: Recommender) -> None:
     (note,) = noted(songs, where=f"media_id IN ({', '.join(repr(f'x{n}') for n in range(5000))})")
-    assert len(note) < filter_parts.MOST_WRITTEN + 50 and note.endswith("…")
+    assert len(note) < MOST_WRITTEN + 50 and note.endswith("…")
 
 
 def test_an_answer_is_no_worse_where_its_notes_cannot_be_made(

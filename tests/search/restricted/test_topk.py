@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.config.index_types import GPU_LIMIT, FusedIndex
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.hardware.device import GPU_NARROW_SQ_LIMIT, Device

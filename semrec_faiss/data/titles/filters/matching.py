@@ -19,7 +19,7 @@ from semrec_faiss.arguments import is_whole
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
-from semrec_faiss.data.titles.filter_limits import check_comparisons, check_length, check_work, within_time
+from semrec_faiss.data.titles.filters.limits import check_comparisons, check_length, check_work, within_time
 from semrec_faiss.data.titles.json_fields import check_json_fields
 from semrec_faiss.errors import UsageError
 
@@ -36,7 +36,7 @@ _REFUSED = {
 }
 
 # Scalar functions that give another answer next time, tell of the session or the machine, wait, or make values of any
-# size; tests/data/titles/test_filters.py holds the first kinds against what DuckDB says of its own functions.
+# size; tests/data/titles/filters/test_matching.py holds the first kinds against what DuckDB says of its own functions.
 REFUSED_FUNCTIONS = frozenset(
     """
     age ago current_catalog current_connection_id current_database current_date current_localtime current_localtimestamp

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import LEAD, expressions_in, syntax_of
+from semrec_faiss.data.titles.filters.matching import LEAD, expressions_in, syntax_of
 
 _EQUALS = {"COMPARE_EQUAL", "COMPARE_IN"}
 _HOLDS = {"contains", "list_contains", "list_has", "array_contains", "array_has"}
@@ -40,7 +40,7 @@ def parts_of(catalog: Catalog, where: str) -> Iterator[Part]:
 
     Example:
         >>> from semrec_faiss import Recommender
-        >>> from semrec_faiss.data.titles.filter_parts import parts_of
+        >>> from semrec_faiss.data.titles.filters.parts import parts_of
         >>> demo = Recommender.open("indexes/demo")
         >>> [part.written for part in parts_of(demo.catalog, "year<1980 and 'Crime' IN genres")]
         ['year<1980', "'Crime' IN genres"]

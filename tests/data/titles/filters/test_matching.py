@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filters import REFUSED_FUNCTIONS, matching_rows
+from semrec_faiss.data.titles.filters.matching import REFUSED_FUNCTIONS, matching_rows
 from semrec_faiss.errors import UsageError
 
 Entry = dict[str, Any]

@@ -18,8 +18,8 @@ from conftest import HANG_SECONDS, until
 
 from semrec_faiss.data.titles import catalog as catalog_module
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.data.titles.filter_limits import FILTER_THREAD, MOST_CHARACTERS, MOST_STEPS, MOST_WORDS, within_time
-from semrec_faiss.data.titles.filters import matching_rows
+from semrec_faiss.data.titles.filters.limits import FILTER_THREAD, MOST_CHARACTERS, MOST_STEPS, MOST_WORDS, within_time
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import UsageError
 
@@ -210,11 +210,11 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
     program = f"""
         import sys
         from pathlib import Path
-        from semrec_faiss.data.titles import filter_limits
+        from semrec_faiss.data.titles.filters import limits
         from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
         from semrec_faiss.data.titles.catalog import Catalog
-        from semrec_faiss.data.titles.filters import matching_rows
-        filter_limits.SECONDS = {HANG_SECONDS}
+        from semrec_faiss.data.titles.filters.matching import matching_rows
+        limits.SECONDS = {HANG_SECONDS}
         catalog = Catalog.read(Path({str(metadata)!r}))
         where = " OR ".join(f"levenshtein(text, left(text, {{n}}) || 'x') > 5000" for n in range(900, 960))
         def work():
