@@ -99,6 +99,9 @@ def test_what_callers_wait_for() -> None:
     files = [measured(f"bench-answers-{name}") for name in names]
     table = list(rows("| question | asked | first H200"))
     batches = "rows_and_scores", "one_genre", "to_arrow", "results", "titles", "as_json_bytes"
+    with_search = table.pop(6)
+    sums = [sum(one["batches"][key]["p50_ms"] for key in ("rows_and_scores", "to_arrow")) for one in files]
+    assert shows([*with_search[2:3], *with_search[4:]], *sums)
     asked = [[one["questions"][key]["whole"] for one in files] for key in files[0]["questions"]]
     for row, found in zip(table, [*asked, *([one["batches"][key] for one in files] for key in batches)], strict=False):
         assert shows([*row[2:3], *row[4:]], *(one["p50_ms"] for one in found)), row
