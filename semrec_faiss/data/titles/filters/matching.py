@@ -19,8 +19,8 @@ from semrec_faiss.arguments import is_whole
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
+from semrec_faiss.data.titles.filters.json_fields import check_json_fields
 from semrec_faiss.data.titles.filters.limits import check_comparisons, check_length, check_work, within_time
-from semrec_faiss.data.titles.json_fields import check_json_fields
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
