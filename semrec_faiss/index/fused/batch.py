@@ -16,7 +16,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batches import Batch, Feed, leave_out
-from semrec_faiss.index.fused.compiling import recorded
+from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import Answers, Fetched, Searching
 from semrec_faiss.index.fused.plan import Masking

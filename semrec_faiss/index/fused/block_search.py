@@ -19,18 +19,16 @@ from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import Searching
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
-    LARGEST_TILE,
     FusedPlan,
     Masking,
     bitmap_words,
     plan_search,
-    power_of_two,
     repeats,
     takes_pieces,
     through_codes,
 )
 from semrec_faiss.index.fused.repeating import FEWEST_REPEATED, at_once, prepared_bytes
-from semrec_faiss.index.fused.room import query_bytes
+from semrec_faiss.index.fused.room import query_bytes, recorded_queries
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 KthScores = Callable[[Rows], Scores]
@@ -46,12 +44,6 @@ GRAPHS_KNOWN = 256
 
 FEW_LEFT, BOUNDS_LEFT = 16, 1 / 16
 """More queries, and more of a batch, than bounds may leave to be compared with all titles: copies are better then."""
-
-ROUNDED_UP = 128
-"""Batches of up to so many queries are searched by a recording for the next power of two."""
-
-RECORDED_AGAIN = 1024
-"""The most queries that recordings are made for of those that a first pass has left."""
 
 RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
@@ -324,18 +316,6 @@ class BlockSearch:
 def masking_of(batch: Batch, shared: Any) -> Masking:
     """Return how a batch is told what it may return; ``shared`` is the bitmap that holds for all of it, or None."""
     return "own" if batch.leaves_out else "none" if shared is None else "shared"
-
-
-def recorded_queries(queries: int) -> int:
-    """Return how many queries a recording is made for that searches so many: of small batches only a few sizes."""
-    return power_of_two(queries) if queries <= ROUNDED_UP else queries
-
-
-def recorded_again(queries: int) -> int:
-    """Return the same for what a first pass has left, which comes in any size: whole tiles, and 0 where it is much."""
-    if queries > RECORDED_AGAIN:
-        return 0
-    return recorded_queries(-(-queries // LARGEST_TILE) * LARGEST_TILE if queries > LARGEST_TILE else queries)
 
 
 def _left(queries: Rows, needed: Scores, kth: KthScores | None) -> Rows:

@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from semrec_faiss.index.fused.kernels import ARITHMETIC
+from semrec_faiss.index.fused.listing import SEGMENT, groups_of, power_of_two
 from semrec_faiss.index.fused.pass_buffers import PassBuffers
-from semrec_faiss.index.fused.plan import (
-    FEW_QUERIES,
-    MANY_QUERIES,
-    MOST_KEPT,
-    SEGMENT,
-    SORTED_APART,
-    groups_of,
-    power_of_two,
-)
+from semrec_faiss.index.fused.plan import FEW_QUERIES, MANY_QUERIES, MOST_KEPT, SORTED_APART
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
 ROWS_A_PROGRAM = 64

@@ -6,6 +6,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+from semrec_faiss.index.fused.listing import (
+    READ_AT_ONCE,
+    SEGMENT,
+    SHORT_QUERIES,
+    SHORT_SEGMENT,
+    SHORT_VALUES,
+    capacity_of,
+    groups_of,
+    picks_of,
+    power_of_two,
+    segments_of,
+    width_of,
+)
+
 Masking = Literal["none", "shared", "own"]
 """Which rows are allowed: all, the same ones for all queries of a batch, or other ones for each query."""
 
@@ -27,16 +41,6 @@ SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
 
 MOST_KEPT = 1024
 """The most candidates that a repetition keeps, chunks or titles."""
-
-SEGMENT, SHORT_SEGMENT, SHORT_QUERIES, SHORT_VALUES = 4096, 1024, 4, 1 << 18
-"""Values that one program looks through where a few queries have to keep the whole GPU busy: fewer, which are looked
-through sooner, of so few queries with no more values than that."""
-
-LEAST_GROUPS, MOST_GROUPS = 8, 1024
-"""Groups of a segment, of whose largest values as many are looked at as are kept, for a bound of those."""
-
-READ_AT_ONCE = 16
-"""Maxima that a thread reads together, where their number is known to be a multiple of that."""
 
 SCREENED_TITLES = 500_000
 """From so many titles on multiplying fewer dimensions saves more than rescoring more titles costs."""
@@ -145,7 +149,7 @@ class FusedPlan:
     @property
     def columns(self) -> int:
         """Chunks that selection looks at more closely, at most, where it lists their pieces."""
-        return _capacity(self.keep)
+        return capacity_of(self.keep)
 
     def tiles(self, titles: int) -> int:
         """Return how many programs it takes to multiply all titles with a tile of queries."""
@@ -207,7 +211,7 @@ def plan_search(
     span = 2 if fine or k > MANY_RESULTS else 4 if k > SOME_RESULTS else span
     tile_queries = 16 if queries <= 16 else 64 if queries <= 64 else LARGEST_TILE
     chunks = -(-titles // (parts * tile_titles)) * parts * tile_titles // (2 * span)
-    capacity = _capacity(keep)
+    capacity = capacity_of(keep)
     segment = SHORT_SEGMENT if queries <= SHORT_QUERIES and chunks <= SHORT_VALUES else SEGMENT
     plan = FusedPlan(
         span=span,
@@ -221,11 +225,11 @@ def plan_search(
         segment=segment,
         segments=1 if many else segments_of(chunks, keep, segment),
         many=many,
-        width=_width(keep, many=many),
+        width=width_of(keep, many=many),
         keep=keep,
         capacity=capacity,
         keep_rows=keep_rows,
-        picks=_picks(keep, keep_rows),
+        picks=picks_of(keep, keep_rows),
         rescore_rows=min(RESCORED_AT_ONCE, capacity * 2 * span),
         parts=parts,
     )
@@ -267,15 +271,15 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
     return replace(
         first,
         piece=0,
-        rescore_rows=min(RESCORED_AT_ONCE, _capacity(keep) * 2 * first.span),
+        rescore_rows=min(RESCORED_AT_ONCE, capacity_of(keep) * 2 * first.span),
         segment=SEGMENT,
         segments=segments_of(first.chunks(titles), keep, SEGMENT),
         many=False,
-        width=_width(keep, many=False),
+        width=width_of(keep, many=False),
         keep=keep,
-        capacity=_capacity(keep),
+        capacity=capacity_of(keep),
         keep_rows=keep_rows,
-        picks=_picks(keep, keep_rows),
+        picks=picks_of(keep, keep_rows),
     )
 
 
@@ -289,30 +293,6 @@ def _reached(k: int) -> int:
     return 2 * k + 12 if k <= CODED_K else k // 2 + 76
 
 
-def segments_of(values: int, keep: int, segment: int) -> int:
-    """Return how many programs look through so many values of one query, of which some are kept."""
-    return 1 if values <= max(SEGMENT, 16 * power_of_two(keep)) else -(-values // segment)
-
-
-def groups_of(keep: int, segments: int) -> int:
-    """Return how many groups each of so many segments has: so many that seldom two of what is kept are in one."""
-    return min(MOST_GROUPS, max(LEAST_GROUPS, power_of_two(-(-8 * keep // segments))))
-
-
-def _width(keep: int, *, many: bool) -> int:
-    if keep > 512:
-        return min(8192, 4 * power_of_two(keep))
-    return 2048 if keep > 128 else 1024 if keep > 32 or not many else 256
-
-
-def _capacity(keep: int) -> int:
-    return max(16, power_of_two(keep + keep // 8 + 2))
-
-
-def _picks(keep: int, keep_rows: int) -> int:
-    return max(16, power_of_two(keep_rows + (keep_rows // 8 if keep > 32 else 1)))
-
-
 def repeats(k: int) -> bool:
     """Tell whether more candidates are worth trying: with a large k they cost as much as all titles."""
     return 4 * k <= MOST_KEPT
@@ -321,8 +301,3 @@ def repeats(k: int) -> bool:
 def bitmap_words(titles: int) -> int:
     """Return the int32 words of a bitmap of the titles, whole tiles of them."""
     return -(-titles // _TITLE_PADDING) * _TITLE_PADDING // 32
-
-
-def power_of_two(least: int) -> int:
-    """Return the smallest power of two that is at least ``least``."""
-    return 1 << max(0, (least - 1).bit_length())

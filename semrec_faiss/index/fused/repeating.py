@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.index.fused.compiling import recorded
 from semrec_faiss.index.fused.kernels import ARITHMETIC
+from semrec_faiss.index.fused.kernels.compiling import recorded
+from semrec_faiss.index.fused.listing import power_of_two
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import Answers, Fetched, Searching
-from semrec_faiss.index.fused.plan import FusedPlan, plan_repeat, power_of_two
+from semrec_faiss.index.fused.plan import FusedPlan, plan_repeat
 from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
+from semrec_faiss.index.fused.listing import power_of_two
 from semrec_faiss.index.fused.plan import (
     CODED_TITLES,
     LARGEST_TILE,
@@ -34,6 +35,12 @@ MOST_QUERIES = 16_384
 
 MOST_REPEATED = 1024
 """Queries that are searched for more candidates at once."""
+
+ROUNDED_UP = 128
+"""Batches of up to so many queries are searched by a recording for the next power of two."""
+
+RECORDED_AGAIN = 1024
+"""The most queries that recordings are made for of those that a first pass has left."""
 
 
 def repeat_queries(plan: FusedPlan, titles: int) -> int:
@@ -110,3 +117,15 @@ def code_bytes(titles: int, dim: int) -> int:
 def code_rows(queries: int, planes: int) -> int:
     """Return the rows of codes of a batch; where a query has two, eights of queries lie together."""
     return queries if planes < TWO_PLANES else TWO_PLANES * (-(-queries // 8) * 8)
+
+
+def recorded_queries(queries: int) -> int:
+    """Return how many queries a recording is made for that searches so many: of small batches only a few sizes."""
+    return power_of_two(queries) if queries <= ROUNDED_UP else queries
+
+
+def recorded_again(queries: int) -> int:
+    """Return the same for what a first pass has left, which comes in any size: whole tiles, and 0 where it is much."""
+    if queries > RECORDED_AGAIN:
+        return 0
+    return recorded_queries(-(-queries // LARGEST_TILE) * LARGEST_TILE if queries > LARGEST_TILE else queries)

@@ -26,8 +26,8 @@ from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace, masking_of
 from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
-from semrec_faiss.index.fused.compiling import tell_of_compiling
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
+from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named

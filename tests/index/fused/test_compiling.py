@@ -22,7 +22,7 @@ import sys, warnings
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from semrec_faiss.index.fused.compiling import tell_of_compiling
+from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.kernels.gathering import count_rows, gather_vectors
 
 def compile(kernel, kinds, constants):

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch, Workspace
-from semrec_faiss.index.fused.compiling import recorded
 from semrec_faiss.index.fused.kernels import ARITHMETIC
-from semrec_faiss.index.fused.plan import bitmap_words, power_of_two
+from semrec_faiss.index.fused.kernels.compiling import recorded
+from semrec_faiss.index.fused.listing import power_of_two
+from semrec_faiss.index.fused.plan import bitmap_words
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 LEAST_SHELVED = 6144

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import Card, fitted
-from semrec_faiss.index.fused.compiling import recorded
+from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import GRAPH_BYTES, Masking, plan_search, takes_pieces
 from semrec_faiss.index.fused.room import block_queries, query_bytes

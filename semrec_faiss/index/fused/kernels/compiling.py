@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-
 _compiled = itertools.count()
 
 
@@ -40,7 +38,8 @@ def _tell(*, src: Any, times: Any, cache_hit: bool, **_: Any) -> None:
 
 def recorded(launches: Callable[[], None], device: Any) -> Any:
     """Record what ``launches`` launches, once without a recording before: a CUDA graph to replay."""
-    torch = load_torch()
+    import torch
+
     launches()  # compiles what is not compiled yet, which a recording does not allow
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
