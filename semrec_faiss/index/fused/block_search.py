@@ -22,6 +22,7 @@ from semrec_faiss.index.fused.plan import (
     FusedPlan,
     Masking,
     bitmap_words,
+    multiplies_codes,
     plan_search,
     repeats,
     takes_pieces,
@@ -192,8 +193,12 @@ class BlockSearch:
         Returns:
             What would prove each answer; those that are not are for `answer`.
         """
-        search = self._search_for(batch, into[0].shape[1], masking_of(batch, shared), lane, room, coded=False)
+        k = into[0].shape[1]
+        coded = self.reads_codes(len(batch), k)
+        search = self._search_for(batch, k, masking_of(batch, shared), lane, room, coded=coded)
         needed = yield from search.search(batch, shared, self._everything, into)
+        if coded:
+            self.count_coded(len(batch), int(np.count_nonzero(needed != -np.inf)))
         return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
 
     def recording(self, batch: Batch, k: int) -> CapturedSearch | None:
@@ -214,7 +219,9 @@ class BlockSearch:
 
     def reads_codes(self, queries: int, k: int) -> bool:
         """Tell whether such a batch is searched through codes."""
-        return self._codes_pay and through_codes(self.titles.count, queries, k, screened=self.titles.screened)
+        codes = self.titles.codes
+        has_them = self._codes_pay and codes is not None and (codes.in_pieces or not multiplies_codes(queries))
+        return has_them and through_codes(self.titles.count, queries, k, screened=self.titles.screened)
 
     def _check_bounds(self, searched: int, left: int) -> None:
         whole = self.titles.screened and self.titles.origins is None and not self.titles.wide

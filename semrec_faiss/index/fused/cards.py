@@ -58,6 +58,8 @@ class Card:
 def fitted(plan: FusedPlan, card: Card) -> FusedPlan:
     """Return the plan as a card runs it: as many stages as its shared memory has room for, loaded as it can."""
     its = plan if card.capability >= COPY_ENGINE else _loaded_by_threads(plan)
+    if card.capability != COPY_ENGINE:  # others would spill them
+        its = replace(its, most_registers=0)
     while its.stages > 1 and tile_bytes(its) > card.shared_bytes:
         its = replace(its, stages=its.stages - 1)
     return its

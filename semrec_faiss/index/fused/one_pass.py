@@ -109,12 +109,15 @@ class FusedPass(PassBuffers):
             kernel = scoring.chunk_maxima_of_some if some else scoring.chunk_maxima
             kernel[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
-        from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima
+        from semrec_faiss.index.fused.kernels.codes import coded_chunk_maxima, coded_piece_maxima
 
-        its = (codes.steps, codes.rests, self.code_factors)
-        coded_chunk_maxima[grid](
-            self._query_tiles, self._title_tiles, *its, *mask, *sizes, PLANES=plan.planes, **options
-        )
+        its = (self._query_tiles, self._title_tiles, codes.steps, codes.rests, self.code_factors, *mask)
+        if plan.piece:
+            pieces = {"PIECE": plan.piece, "PARTS": plan.parts}
+            pieces |= {"maxnreg": plan.most_registers} if plan.most_registers else {}
+            coded_piece_maxima[grid](*its, self._others, *sizes, **pieces, **options)
+        else:
+            coded_chunk_maxima[grid](*its, *sizes, PLANES=plan.planes, **options)
 
     def _score_one(self, queries: Any, allowed: Any) -> None:
         """Make a single query ready and score it, by one kernel."""

@@ -73,17 +73,14 @@ class PassBuffers:
         return table if self.plan.pointers else TensorDescriptor.from_tensor(table, [rows, self.plan.tile_dim])
 
     def after(self, first: int) -> Self:
-        """Return the buffers of the queries from ``first`` on, which begins a tile, to score them.
-
-        Codes are read for no more queries than a tile has.
-        """
+        """Return the buffers of the queries from ``first`` on, which begins a tile, to score them."""
         if not first:
             return self
         its = copy(self)
-        for name in ("rounded", "scaled", "_along", "bounds", "maxima", "_others"):
+        for name in ("rounded", "scaled", "_along", "bounds", "maxima", "_others", "codes", "code_factors"):
             table = getattr(self, name)
             setattr(its, name, None if table is None else table[first:])
-        its._query_tiles = self._in_tiles(its.rounded, self.plan.tile_queries)
+        its._query_tiles = self._in_tiles(its.rounded if its.codes is None else its.codes, self.plan.tile_queries)
         return its
 
     def fits(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> bool:

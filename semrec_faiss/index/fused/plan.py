@@ -46,17 +46,30 @@ SCREENED_TITLES = 500_000
 """From so many titles on multiplying fewer dimensions saves more than rescoring more titles costs."""
 
 CODED_TITLES = 500_000
-"""From so many titles on int8 codes are kept beside the vectors: reading fewer takes no longer than starting to."""
+"""From so many titles on small batches read int8 codes instead of vectors: of fewer, starting to read takes as long."""
 
 CODED_QUERIES, CODED_QUERIES_OF_MANY, CODED_K = 64, 128, 64
-"""The largest batch, of many titles too, and the most titles a query that codes are read for: beyond, reading them is
-not what takes time."""
+"""The largest batch, of many titles too, and the most titles a query that codes are read for: beyond, reading the
+vectors is not what takes time."""
+
+MULTIPLIED_TITLES, MULTIPLIED_SCORES = 50_000, 50_000_000
+"""From so many titles, and scores of a batch, on more queries than `MANY_QUERIES` multiply codes, which tensor cores do
+faster: of fewer, rescoring more titles costs what that saves."""
+
+MULTIPLIED_REGISTERS = 168
+"""Of a thread that multiplies codes in pieces: on Hopper three programs of four warps are at work side by side then."""
+
+CODED_PIECE = 8
+"""Titles that share a step of their codes: the piece of a chunk where codes are multiplied."""
 
 TWO_PLANES, TWO_PLANES_QUERIES = 2, 8
 """Up to so many queries have two rows of codes each: the tensor cores multiply 16 rows at a time anyway."""
 
 CUT_KEPT = 272
 """Chunks that may hold one of the best by codes of few directions: twice as many as those are chosen to leave."""
+
+CUT_PIECES = 96
+"""Pieces that may hold one of the best besides, where codes are multiplied that may be of few directions."""
 
 PIECED_K, TITLES_A_PAIR = 32, 32
 """Up to so many titles a query, of so many titles for each pair of chunks that are kept, only the best piece of a chunk
@@ -102,6 +115,7 @@ class FusedPlan:
         pointers: whether tiles are loaded by every thread, instead of by the copy engine.
         parts: tiles of titles that a program multiplies one after the other; chunks have titles of all of them, and of
             several tiles four chunks have all titles.
+        most_registers: of a thread that multiplies; 0 for as many as it takes.
     """
 
     span: int
@@ -124,6 +138,7 @@ class FusedPlan:
     piece: int = 0
     pointers: bool = False
     parts: int = 1
+    most_registers: int = 0
 
     @property
     def program_titles(self) -> int:
@@ -163,11 +178,26 @@ class FusedPlan:
 
 def keeps_codes(titles: int, rescore: str) -> bool:
     """Tell whether int8 codes are kept beside the vectors; where nothing is proven, memory matters more."""
-    return rescore == "float32" and titles >= CODED_TITLES
+    return rescore == "float32" and titles >= min(CODED_TITLES, MULTIPLIED_TITLES)
+
+
+def gathers_codes(titles: int) -> bool:
+    """Tell whether codes are gathered with so many titles of a catalogue: they are read then, but not multiplied."""
+    return titles >= CODED_TITLES
+
+
+def multiplies_codes(queries: int) -> bool:
+    """Tell whether such a batch multiplies codes in pieces, where it is searched through them."""
+    return queries > MANY_QUERIES
 
 
 def through_codes(titles: int, queries: int, k: int, *, screened: bool = False) -> bool:
-    """Tell whether a batch is searched through the codes where there are any."""
+    """Tell whether a batch is searched through the codes of a whole catalogue, where there are any."""
+    if multiplies_codes(queries):
+        least = max(MULTIPLIED_TITLES, TITLES_A_PAIR * _kept_pieces(k, titles, screened=screened) ** 2)
+        return k <= PIECED_K and titles >= least and titles * queries >= MULTIPLIED_SCORES
+    if titles < CODED_TITLES:
+        return False
     if screened:
         return k <= CODED_K and queries <= TWO_PLANES_QUERIES
     return k <= CODED_K and queries <= (CODED_QUERIES_OF_MANY if titles >= MANY_TITLES else CODED_QUERIES)
@@ -191,18 +221,23 @@ def plan_search(
         dim: dimensions of a vector.
         queries: the size of the block.
         k: titles a query, at most `FUSED_K_LIMIT`.
-        coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept.
+        coded: whether chunk maxima are to come from codes, whose bounds are wider: more chunks are kept. Many queries
+            multiply codes in pieces.
         screened: whether scores are bounds from principal directions, ``dim`` wide: more titles are rescored, too.
         pieces: whether `takes_pieces`, where some of these titles are never allowed; None where all may be.
     """
     few, many = queries <= FEW_QUERIES, queries > MANY_QUERIES
-    planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES else 1
     reached = _reached(k) if screened else 0
-    keep = _kept_chunks(k, planes) + (CUT_KEPT if coded and screened else reached)
+    multiplied = coded and multiplies_codes(queries)
+    planes = 0 if not coded else TWO_PLANES if queries <= TWO_PLANES_QUERIES and not multiplied else 1
+    if multiplied:
+        keep = _kept_pieces(k, titles, screened=screened)
+    else:
+        keep = _kept_chunks(k, planes) + (CUT_KEPT if coded and screened else reached)
     keep_rows = k + max(4, k // 8) + reached
     pieces = takes_pieces(titles, k, coded=coded, screened=screened) if pieces is None else pieces
-    piece = _piece(titles, queries) if pieces else 0
-    wide = many and k <= SOME_RESULTS and titles >= (SOME_TITLES if piece else MANY_TITLES)
+    piece = _coded_piece(titles) if multiplied else _piece(titles, queries) if pieces else 0
+    wide = multiplied or (many and k <= SOME_RESULTS and titles >= (SOME_TITLES if piece else MANY_TITLES))
     coarse = titles >= SOME_TITLES or piece > 1
     span = 32 if wide else 16 if coarse else 8
     tile_titles = 64 if few and span == 8 else 128
@@ -232,6 +267,7 @@ def plan_search(
         picks=picks_of(keep, keep_rows),
         rescore_rows=min(RESCORED_AT_ONCE, capacity * 2 * span),
         parts=parts,
+        most_registers=MULTIPLIED_REGISTERS if multiplied else 0,
     )
     if not piece or plan.segments > 1:
         return plan
@@ -286,6 +322,17 @@ def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
 def _kept_chunks(k: int, planes: int) -> int:
     """Return how many chunks to rescore; the wider the bounds of maxima, the more may hold one of the best."""
     return (k + max(2, k // 8), 3 * k + 66, 2 * k + 28)[planes]
+
+
+def _kept_pieces(k: int, titles: int, *, screened: bool) -> int:
+    """Return how many pieces to rescore where codes are multiplied: the more titles, the nearer the best are."""
+    kept = 2 * k + 12 if titles < SOME_TITLES else 4 * k + 24 if titles < MANY_TITLES else 6 * k + 36
+    return kept + (CUT_PIECES if screened else 0)
+
+
+def _coded_piece(titles: int) -> int:
+    """Return how many titles a piece has where codes are multiplied: those that share a step, or half of them."""
+    return CODED_PIECE if titles >= SOME_TITLES else CODED_PIECE // 2
 
 
 def _reached(k: int) -> int:

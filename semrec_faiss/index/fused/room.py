@@ -7,14 +7,15 @@ from typing import Literal
 
 from semrec_faiss.index.fused.listing import power_of_two
 from semrec_faiss.index.fused.plan import (
-    CODED_TITLES,
     LARGEST_TILE,
     SORTED_APART,
     TWO_PLANES,
     FusedPlan,
     Masking,
     bitmap_words,
+    keeps_codes,
     plan_search,
+    through_codes,
 )
 
 Kept = Literal["gpu", "host", "halves", "bounded", "uncoded", "none"]
@@ -62,7 +63,13 @@ def work_bytes(titles: int, dim: int) -> int:
 def block_queries(titles: int, dim: int, k: int, masking: Masking = "none", *, screened: bool = False) -> int:
     """Return how many queries may be searched at once within `work_bytes`."""
     queries, work = MOST_QUERIES, work_bytes(titles, dim)
-    while (fitting := max(1, work // query_bytes(titles, dim, queries, k, masking, screened=screened))) < queries:
+    coded = through_codes(titles, queries, k, screened=screened)
+
+    def bytes_each() -> int:
+        asked = (titles, dim, queries, k, masking)
+        return max(query_bytes(*asked, coded=read, screened=screened) for read in {False, coded})
+
+    while (fitting := max(1, work // bytes_each())) < queries:
         queries = min(fitting // 128 * 128 or fitting, queries - 1)
     return queries
 
@@ -100,7 +107,7 @@ def title_bytes(titles: int, dim: int, kept: Kept, *, width: int | None = None) 
     """Return the GPU memory of title vectors: float16 copies, or bounds of a ``width``, and what proves answers."""
     came = 2 * dim + FACTOR_BYTES
     beside = {"gpu": 4 * dim, "host": 0, "halves": FACTOR_BYTES, "bounded": came, "uncoded": came, "none": 0}[kept]
-    coded = kept not in ("uncoded", "none") and titles >= CODED_TITLES
+    coded = kept not in ("uncoded", "none") and keeps_codes(titles, "float32")
     return titles * (2 * (width or dim) + beside) + (code_bytes(titles, width or dim) if coded else 0)
 
 

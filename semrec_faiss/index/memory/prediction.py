@@ -19,7 +19,7 @@ from semrec_faiss.index.cpu.products import multiplies_by_numpy, numpy_bytes
 from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.blocks import in_blocks
-from semrec_faiss.index.fused.plan import CODED_TITLES, GRAPH_BYTES, through_codes
+from semrec_faiss.index.fused.plan import GRAPH_BYTES, keeps_codes, through_codes
 from semrec_faiss.index.fused.room import Kept, query_bytes
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.parts import MemoryParts
@@ -305,7 +305,7 @@ def _fused_on_gpu(
     lanes = min(lanes, -(-batch // block))
     coded = (
         kept not in ("uncoded", "none")
-        and titles >= CODED_TITLES
+        and keeps_codes(titles, "float32")
         and through_codes(titles, block, k, screened=screened)
     )
     asked = (titles, width, block, k)

@@ -193,7 +193,9 @@ def _limits(recommender: Recommender, rows: list[BatchCost], k: int, progress: P
 
 def _batch_limit(hardware: HardwareLimits, recommender: Recommender, row: BatchCost, k: int) -> BatchLimit:
     index = recommender.index
-    limit = hardware.limit(row.queries, index.count, index.dim, k, float16=index.device.float16)
+    limit = hardware.limit(
+        row.queries, index.count, index.dim, k, numbers="float16" if index.device.float16 else "float32"
+    )
     return BatchLimit(
         queries=row.queries,
         raw_faiss_gap=round(row.raw_faiss.median_ms / limit.limit_ms, 3),

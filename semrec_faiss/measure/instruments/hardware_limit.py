@@ -21,6 +21,9 @@ _GPU_COPY_BYTES = 2 << 30
 _GPU_MATRIX = 8192
 _ATTEMPTS = 7
 
+Numbers = Literal["float32", "float16", "int8"]
+_BYTES: dict[Numbers, int] = {"float32": 4, "float16": 2, "int8": 1}
+
 
 class Limit(Part):
     """The least milliseconds that an exact search can take, and whether bytes or operations bound it."""
@@ -37,6 +40,7 @@ class HardwareLimits(Part):
         read_bytes_per_s: bytes read by a large reduction.
         float32_flops_per_s: operations of a float32 matrix product.
         float16_flops_per_s: the same in float16, on a GPU; None on a CPU.
+        int8_ops_per_s: the same in int8 with int32 sums, on a GPU; None on a CPU, or where it was not measured.
         by: what measured it.
     """
 
@@ -44,10 +48,18 @@ class HardwareLimits(Part):
     read_bytes_per_s: float
     float32_flops_per_s: float
     float16_flops_per_s: float | None
+    int8_ops_per_s: float | None = None
     by: str
 
     def limit(
-        self, queries: int, titles: int, dim: int, k: int, *, float16: bool = False, title_bytes: int | None = None
+        self,
+        queries: int,
+        titles: int,
+        dim: int,
+        k: int,
+        *,
+        numbers: Numbers = "float32",
+        title_bytes: int | None = None,
     ) -> Limit:
         """Return the least milliseconds that an exact search can take, and what it is bound by.
 
@@ -58,11 +70,12 @@ class HardwareLimits(Part):
             titles: vectors in the index.
             dim: dimensions of a vector.
             k: titles returned per query, a float32 score and an int64 row each.
-            float16: whether titles are stored and compared in float16.
+            numbers: what titles are stored and compared in.
             title_bytes: what is read of each title; its vector by default.
         """
-        read = dim * (2 if float16 else 4) if title_bytes is None else title_bytes
-        rate = self.float16_flops_per_s if float16 and self.float16_flops_per_s else self.float32_flops_per_s
+        read = dim * _BYTES[numbers] if title_bytes is None else title_bytes
+        rates = {"float16": self.float16_flops_per_s, "int8": self.int8_ops_per_s or self.float16_flops_per_s}
+        rate = rates.get(numbers) or self.float32_flops_per_s
         moved = read * titles + 4 * dim * queries + (4 + 8) * queries * k
         memory_ms = moved / max(self.copy_bytes_per_s, self.read_bytes_per_s) * 1e3
         arithmetic_ms = 2.0 * queries * titles * dim / rate * 1e3
@@ -154,10 +167,13 @@ def _gpu_limits(torch: Any, gpu: int) -> HardwareLimits:
             rates[dtype] = 2.0 * _GPU_MATRIX**3 / _best_seconds(finished(partial(torch.matmul, left, right)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32_before
+    left, right = (torch.ones((_GPU_MATRIX, _GPU_MATRIX), device=device, dtype=torch.int8) for _ in range(2))
+    int8 = _best_seconds(finished(lambda: torch._int_mm(left, right.T)))
     return HardwareLimits(
         copy_bytes_per_s=2.0 * _GPU_COPY_BYTES / copy,
         read_bytes_per_s=_GPU_COPY_BYTES / read,
         float32_flops_per_s=rates[torch.float32],
         float16_flops_per_s=rates[torch.float16],
+        int8_ops_per_s=2.0 * _GPU_MATRIX**3 / int8,
         by=f"torch {torch.__version__}, TF32 off",
     )

@@ -33,6 +33,7 @@ from semrec_faiss.index.fused.plan import (
     CODED_K,
     CODED_QUERIES_OF_MANY,
     CODED_TITLES,
+    MANY_QUERIES,
     SCREENED_TITLES,
     FusedPlan,
     Masking,
@@ -100,7 +101,9 @@ def searches() -> Iterator[Search]:
             if coded and not through_codes(titles, queries, k, screened=kept == "bounds"):
                 continue
             yield Search(titles, queries, k, masking, coded, kept)
-            if masking != "none":  # of a shelf a bitmap tells how far its titles go
+            if masking != "none" and not (
+                coded and queries > MANY_QUERIES
+            ):  # of a shelf a bitmap tells how far its titles go
                 yield Search(titles, queries, k, masking, coded, kept, shelved=True)
 
 
@@ -142,7 +145,9 @@ class Noting:
 
     def _launched(self, *arguments: Any, **named: Any) -> None:
         names = self._kernel.arg_names
-        options = {name: named.pop(name) for name in ("num_warps", "num_stages", *ARITHMETIC) if name in named}
+        options = {
+            name: named.pop(name) for name in ("num_warps", "num_stages", "maxnreg", *ARITHMETIC) if name in named
+        }
         given = dict(zip(names, arguments, strict=False)) | named
         constants = {name: value for name, value in given.items() if name.isupper()}
         fixed = _unspecialized(self._kernel)
@@ -201,7 +206,7 @@ def noted() -> Iterator[list[Launch]]:
         gathering: ("count_rows", "list_rows"),
         queries: ("prepare_queries", "project_queries", "leave_out_rows"),
         scoring: ("chunk_maxima", "chunk_maxima_of_some", "query_maxima"),
-        codes: ("coded_chunk_maxima",),
+        codes: ("coded_chunk_maxima", "coded_piece_maxima"),
         selecting: ("select_largest", "find_groups", "list_reaching", "select_pieces", "list_unproven", "put_again"),
         ranking: ("rescore_chunks", "score_rows", "rank_rows", "find_rows"),
     }
@@ -337,10 +342,11 @@ SAMPLES = (
     Search(62_423, 1, 10, "own", coded=False, kept="rounded"),  # ranked at once
     Search(62_423, 1, 10, "shared", coded=False, kept="rounded", shelved=True),
     Search(4_000_000, CODED_QUERIES_OF_MANY, 10, "own", coded=True, kept="rounded"),
+    Search(4_000_000, 1000, 10, "own", coded=True, kept="rounded"),
 )
 """What the test compiles: masked, screened, coded, each query's own lists."""
 
-SCORING = ("chunk_maxima", "coded_chunk_maxima")
+SCORING = ("chunk_maxima", "coded_chunk_maxima", "coded_piece_maxima")
 
 
 def samples(card: Card) -> Iterator[Launch]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,7 +49,8 @@ def test_every_plan_fits_every_card(card: Card) -> None:
         assert its.stages >= (3 if its.pointers else 2), "one tile is loaded while another is multiplied"
         assert its.pointers == (card.capability < COPY_ENGINE)
         if card.capability in {(9, 0), (10, 0)}:
-            assert its == plan, "Hopper's own plan"
+            assert replace(its, most_registers=plan.most_registers) == plan, "Hopper's own plan"
+        assert its.most_registers == (plan.most_registers if card.capability == (9, 0) else 0)
 
 
 SPILLED_AT_MOST = {

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused import searcher as searcher_module
+from semrec_faiss.index.fused.plan import plan_search
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.screening.spectrum import principal_directions
 from tests.index.fused.worlds import PLACE, SIZE, WORLDS, Truth, came_as_float16, exclude, needs_kernels, searcher
@@ -111,14 +112,21 @@ def test_filters_and_exclusions(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @needs_kernels
+@pytest.mark.parametrize("queries", [2, 6])
 @pytest.mark.parametrize("cut", [None, 15])
-def test_through_codes(cut: int | None, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all the directions that bounds have, or of fewer: a chunk's maximum is at least what a title's score is."""
-    monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
+def test_through_codes(cut: int | None, queries: int, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all the directions that bounds have, or of fewer: a chunk's maximum is at least what a title's score is.
+
+    Two queries read the codes, six multiply them.
+    """
+    for name, value in {"CODED_TITLES": 1, "MULTIPLIED_TITLES": 1, "MULTIPLIED_SCORES": 1, "TITLES_A_PAIR": 0}.items():
+        monkeypatch.setattr(f"semrec_faiss.index.fused.plan.{name}", value)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.MANY_QUERIES", 4)
+    plan_search.cache_clear()
     monkeypatch.setattr("semrec_faiss.index.fused.titles.uploading.choose_cut", lambda *_: cut)
     rng = np.random.default_rng(2)
     titles = kept(texts(rng, 600 * SIZE, 64))
-    asked = texts(rng, 2, 64)
+    asked = texts(rng, queries, 64)
     made = screened(titles, 31)
     assert made.titles.codes is not None
     assert made.titles.codes.width == (16 if cut else 32)
@@ -127,9 +135,11 @@ def test_through_codes(cut: int | None, kept: Kept, monkeypatch: pytest.MonkeyPa
     chunk = np.arange(len(titles))
     span = work.plan.span  # chunks as kernels.scoring has them
     chunk = chunk // (8 * span) * 4 + chunk % 8 // 2
-    scores = work.scaled[:2].cpu().numpy().astype(np.float64) @ titles.T * made.titles.scale
-    maxima = work.maxima[:2].float().cpu().numpy()[:, chunk]
-    assert (scores <= maxima + np.abs(maxima) * 2.0**-11 + work.bounds[:2, :1].cpu().numpy()).all()
+    scores = work.scaled[:queries].cpu().numpy().astype(np.float64) @ titles.T * made.titles.scale
+    maxima = work.maxima[:queries].float().cpu().numpy()[:, chunk]
+    plan_search.cache_clear()
+    assert (work.plan.piece > 0, work.plan.planes) == ((True, 1) if queries == 6 else (False, 2))
+    assert (scores <= maxima + np.abs(maxima) * 4.97e-4 + work.bounds[:queries, :1].cpu().numpy()).all()
 
 
 def test_codes_are_of_as_few_directions_as_leave_few_titles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,12 +108,12 @@ def test_flat_on_a_gpu_by_hand() -> None:
 def test_fused_on_a_gpu_by_hand() -> None:
     """Two and four bytes a component, codes of many titles, nothing of FAISS's, and work buffers within their bound.
 
-    Where directions are kept, many titles' two bytes and codes are those of bounds.
+    Where directions are kept, many titles' two bytes and codes are those of bounds. Pages have two megabytes.
     """
     for rescore, titles, directions, vectors in (
-        ("float32", 1 << 18, 0, 6 * 384 * MIB // 4),
+        ("float32", 1 << 15, 0, 6 * 384 * MIB // 32),
         ("float32", 1 << 20, 0, (6 * 384 + 384 + 2 + 2) * MIB),
-        ("float32", 1 << 18, 255, 6 * 384 * MIB // 4),
+        ("float32", 1 << 18, 255, 2 * -(-(6 * 384 + 384 + 2 + 2) // 8) * MIB),
         ("float32", 1 << 20, 255, (4 * 384 + 2 * 256 + 256 + 2 + 2) * MIB),
         ("float16", 1 << 20, 255, 2 * 384 * MIB),
     ):

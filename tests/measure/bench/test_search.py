@@ -197,18 +197,20 @@ def test_limit_is_the_larger_of_moving_bytes_and_computing() -> None:
         read_bytes_per_s=10e9,
         float32_flops_per_s=100e9,
         float16_flops_per_s=400e9,
+        int8_ops_per_s=800e9,
         by="made up",
     )
-    one = hardware.limit(
-        1, 1000, 250, 10
-    ).as_json()  # 1,001 × 250 × 4 + 120 bytes at 20 GB/s; 0.5 M operations take 0.005 ms
+    # 1,001 × 250 × 4 + 120 bytes at 20 GB/s; 0.5 M operations take 0.005 ms
     one = hardware.limit(1, 1000, 250, 10).as_json()
     assert one == {"limit_ms": pytest.approx(0.05006, abs=1e-5), "bound_by": "memory"}
     assert hardware.limit(1000, 1000, 250, 10).as_json() == {"limit_ms": 5.0, "bound_by": "arithmetic"}
-    assert hardware.limit(1000, 1000, 250, 10, float16=True).as_json() == {"limit_ms": 1.25, "bound_by": "arithmetic"}
-    codes = hardware.limit(
-        1, 10**6, 250, 10, float16=True, title_bytes=254
-    ).as_json()  # 254 million + 1,120 bytes at 20 GB/s
+    halves = hardware.limit(1000, 1000, 250, 10, numbers="float16").as_json()
+    assert halves == {"limit_ms": 1.25, "bound_by": "arithmetic"}
+    many = hardware.limit(1000, 1000, 250, 10, numbers="int8").as_json()
+    assert many == {"limit_ms": 0.625, "bound_by": "arithmetic"}
+    earlier = hardware.model_copy(update={"int8_ops_per_s": None})
+    assert earlier.limit(1000, 1000, 250, 10, numbers="int8").limit_ms == 1.25
+    codes = hardware.limit(1, 10**6, 250, 10, numbers="int8", title_bytes=254).as_json()  # 254 million + 1,120 bytes
     assert codes == {"limit_ms": 12.70006, "bound_by": "memory"}
 
 

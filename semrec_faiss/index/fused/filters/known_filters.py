@@ -17,7 +17,7 @@ from semrec_faiss.index.fused.block_search import Workspace
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS, READ_BYTES_A_MS
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_bytes, shelf_size
-from semrec_faiss.index.fused.plan import through_codes
+from semrec_faiss.index.fused.plan import gathers_codes, multiplies_codes, through_codes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 FILTERS_KNOWN = 64
@@ -183,10 +183,17 @@ class KnownFilters:
 
 def masking_loss_ms(titles: GpuTitles, queries: int, size: int) -> float:
     """Estimate how much longer a search by bitmap takes than one of ``size`` titles alone; of few titles a query."""
-    coded = titles.codes is not None and through_codes(titles.count, queries, 1, screened=titles.screened)
+    coded = gathers_codes(size) and not multiplies_codes(queries)
+    its = titles.count * _title_ms(titles, titles.count, queries)
+    return max(0.0, its - size * _title_ms(titles, size, queries, coded=coded))
+
+
+def _title_ms(titles: GpuTitles, searched: int, queries: int, *, coded: bool = True) -> float:
+    """Estimate what a title costs, of so many that are searched: reading it or multiplying it, codes where it has."""
+    coded = coded and titles.codes is not None and through_codes(searched, queries, 1, screened=titles.screened)
     read_bytes = titles.codes.bytes / titles.count if titles.codes is not None and coded else 2 * titles.dim
-    multiplied = titles.dim * queries
-    return (titles.count - size) * max(read_bytes / READ_BYTES_A_MS, 2 * multiplied / MULTIPLIED_A_MS)
+    multiplied = titles.dim * queries * (1 if coded and multiplies_codes(queries) else 2)
+    return max(read_bytes / READ_BYTES_A_MS, multiplied / MULTIPLIED_A_MS)
 
 
 def loading_ms(titles: GpuTitles, size: int) -> float:

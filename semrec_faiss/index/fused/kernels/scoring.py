@@ -47,6 +47,19 @@ def load_bits(allowed, m, tile_n, query_count, stride, SHARED: tl.constexpr, BN:
 
 
 @triton.jit
+def only_allowed(scores, bits, LEAST: tl.constexpr, SHARED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Return a tile's ``scores`` (BM, BN): LEAST where the bitmap that `load_bits` has loaded says no."""
+    bits = tl.reshape(bits, (1 if SHARED else BM, BN // 32, 1, 1, 1))
+    place = (
+        8 * tl.reshape(tl.arange(0, 4), (1, 1, 4, 1, 1))
+        + 2 * tl.reshape(tl.arange(0, 4), (1, 1, 1, 4, 1))
+        + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
+    )
+    apart = tl.reshape(scores, (BM, BN // 32, 4, 4, 2))
+    return tl.reshape(tl.where(((bits >> place) & 1) != 0, apart, LEAST), (BM, BN))
+
+
+@triton.jit
 def allowed_scores(
     scores, bits, first, title_count, LEAST: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, BM: tl.constexpr,
     BN: tl.constexpr,
@@ -56,14 +69,7 @@ def allowed_scores(
         n = first + tl.arange(0, BN)
         scores = tl.where(n[None, :] < title_count, scores, LEAST)
     if MASKED:
-        bits = tl.reshape(bits, (1 if SHARED else BM, BN // 32, 1, 1, 1))
-        place = (
-            8 * tl.reshape(tl.arange(0, 4), (1, 1, 4, 1, 1))
-            + 2 * tl.reshape(tl.arange(0, 4), (1, 1, 1, 4, 1))
-            + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
-        )
-        apart = tl.reshape(scores, (BM, BN // 32, 4, 4, 2))
-        scores = tl.reshape(tl.where(((bits >> place) & 1) != 0, apart, LEAST), (BM, BN))
+        scores = only_allowed(scores, bits, LEAST, SHARED, BM, BN)
     return scores
 
 
@@ -96,12 +102,12 @@ def _best_pieces(scores, first, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.
     PIECES: tl.constexpr = 2 * SPAN // PIECE
     if PIECE == 1:
         place = 2 * tl.reshape(tl.arange(0, SPAN), (1, 1, SPAN, 1, 1)) + tl.reshape(tl.arange(0, 2), (1, 1, 1, 1, 2))
-        one, two = tl.split(_marked(tl.reshape(scores, (BM, TILES, SPAN, 4, 2)), first + place))
+        one, two = tl.split(marked(tl.reshape(scores, (BM, TILES, SPAN, 4, 2)), first + place))
         high, low = tl.maximum(one, two), tl.minimum(one, two)
     else:
         apart = tl.reshape(scores, (BM, TILES, PIECES, PIECE // 2, 4, 2))
         most = tl.max(tl.max(apart, axis=5), axis=3)
-        high = _marked(most, first + tl.reshape(tl.arange(0, PIECES), (1, 1, PIECES, 1)))
+        high = marked(most, first + tl.reshape(tl.arange(0, PIECES), (1, 1, PIECES, 1)))
         low = tl.full((1, 1, 1, 1), -3.0e38, tl.float32)
     best = tl.max(high, axis=2)
     is_best = high.to(tl.int32, bitcast=True) == best.to(tl.int32, bitcast=True)[:, :, None, :]
@@ -110,7 +116,7 @@ def _best_pieces(scores, first, SPAN: tl.constexpr, PIECE: tl.constexpr, BM: tl.
 
 
 @triton.jit
-def _marked(scores, place):
+def marked(scores, place):
     """Put a number below 64 into the last bits of float32 scores, which changes them by 2^-17 at most."""
     return ((scores.to(tl.int32, bitcast=True) & -64) | place).to(tl.float32, bitcast=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.index.fused.plan import keeps_codes
+from semrec_faiss.index.fused.plan import gathers_codes
 from semrec_faiss.index.fused.titles.as_halves import exactly
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 
@@ -116,7 +116,7 @@ class GpuTitles:
         Args:
             rows: int32 (some,), ascending, on the GPU; at least one.
         """
-        codes = self.codes.gather(rows) if self.codes is not None and keeps_codes(len(rows), "float32") else None
+        codes = self.codes.gather(rows) if self.codes is not None and gathers_codes(len(rows)) else None
         own = self._own_factors
         factors = self.factors if own is None else own.index_select(0, rows)
         return replace(self, halves=self.halves.index_select(0, rows), codes=codes, factors=factors, origins=rows)
@@ -124,7 +124,7 @@ class GpuTitles:
     def gathered_bytes(self, count: int) -> int:
         """Return the GPU memory that `gather` takes for so many titles, their row numbers included."""
         factors = 0 if self._own_factors is None else self._own_factors.nbytes
-        codes = self.codes.bytes if self.codes is not None and keeps_codes(count, "float32") else 0
+        codes = self.codes.bytes if self.codes is not None and gathers_codes(count) else 0
         return count * (int(self.halves.nbytes + factors + codes) // self.count + 4)
 
     def gather_again(self, some: GpuTitles) -> None:

@@ -15,7 +15,7 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.plan import keeps_codes
 from semrec_faiss.index.fused.room import Kept, code_bytes, title_bytes, work_bytes
 from semrec_faiss.index.fused.titles.as_halves import halves_of
-from semrec_faiss.index.fused.titles.codes import choose_cut, encode
+from semrec_faiss.index.fused.titles.codes import PIECES_ROWS, choose_cut, encode
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.screening.spectrum import width_of
 
@@ -261,6 +261,11 @@ class _Lengths:
         return self.longest > 0 and self.shortest * self.scale < LEAST_SCALED_LENGTH
 
 
+def rows_at_once(dim: int) -> int:
+    """Return how many titles are copied together, whole pieces of codes."""
+    return max(1, UPLOAD_BYTES // (4 * dim * PIECES_ROWS)) * PIECES_ROWS
+
+
 def _parts(vectors: Vectors) -> Iterable[slice]:
-    step = max(1, UPLOAD_BYTES // (4 * vectors.shape[1]))
+    step = rows_at_once(int(vectors.shape[1]))
     return (slice(start, start + step) for start in range(0, len(vectors), step))

@@ -29,7 +29,7 @@ from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.instruments.gpu_memory import OTHERS, others_use
-from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, Numbers
 from semrec_faiss.measure.instruments.timing import measure_paired, measure_steady
 from semrec_faiss.progress import Progress, silent
 
@@ -67,7 +67,7 @@ class Float16Catalogue(WithGaps):
             None where other processes are there.
         predicted_vector_bytes, vector_bytes: of the vectors in it.
         screened_width: numbers of a bound, where titles are searched by bounds beside what they came as; else 0.
-        coded: whether there are int8 codes, which a few queries read.
+        coded: whether there are int8 codes, which a few queries read and many multiply.
         peak_bytes: the most that torch has allocated on the way, what finding out float16 needs included.
     """
 
@@ -167,13 +167,14 @@ def _batch(
     ).timings[""]
     coded = not searcher.titles.screened and searcher.titles.codes is not None and through_codes(len(titles), count, k)
     read = code_bytes(1, dim) if coded else 2 * dim
+    numbers: Numbers = "int8" if coded else "float16"
     found = searcher.search(asked, k)
     free, total = torch.cuda.mem_get_info(searcher.device)
     checked = min(CHECKED_QUERIES, count)
     best = _best_scores(titles, asked[:checked], k)
     batch = Float16Batch(
         queries=count,
-        limit_ms=hardware.limit(count, len(titles), dim, k, float16=True, title_bytes=read).limit_ms,
+        limit_ms=hardware.limit(count, len(titles), dim, k, numbers=numbers, title_bytes=read).limit_ms,
         numpy=times.told(),
         repeated=found.repeated,
         compared_with_all=found.scanned,

@@ -38,7 +38,7 @@ from semrec_faiss.measure.bench.gpu.record import (
 from semrec_faiss.measure.bench.gpu.vectors import CLUSTERS, MADE_AT_ONCE, SPREAD, Spectrum, clustered, texts, users_of
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
-from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
+from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, Numbers, measure_limits
 from semrec_faiss.measure.instruments.timing import Timing, measure_paired
 from semrec_faiss.progress import Progress, silent
 
@@ -178,7 +178,8 @@ class _Catalogue:
         searches |= theirs
         timings = {name: time_on_gpu(search, self._bench.seconds) for name, search in searches.items()}
         read = code_bytes(1, dim) if fused.coded else 2 * dim
-        limit = hardware.limit(count, titles, dim, k, float16=True, title_bytes=read)
+        numbers: Numbers = "int8" if fused.coded else "float16"
+        limit = hardware.limit(count, titles, dim, k, numbers=numbers, title_bytes=read)
         unproven = fused.find_unproven()
         left = 0 if screened is None else len(screened.find_unproven())
         coded, fused_ms = fused.coded, timings["fused"].median_ms

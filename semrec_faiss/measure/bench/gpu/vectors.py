@@ -10,7 +10,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, StoredRows, Vectors
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
-from semrec_faiss.index.fused.titles.uploading import UPLOAD_BYTES
+from semrec_faiss.index.fused.titles.uploading import rows_at_once
 
 Spectrum: TypeAlias = Literal["round", "text"]
 
@@ -133,7 +133,7 @@ class Float16Titles:
     @property
     def part_rows(self) -> int:
         """Titles to a part, as uploading reads them."""
-        return UPLOAD_BYTES // (4 * self.shape[1])
+        return rows_at_once(self.shape[1])
 
     @property
     def size(self) -> int:
