@@ -36,8 +36,9 @@ SMALL_TITLES = 8192
 """Up to so many, such as a filter's, chunks without pieces have four titles where there are many queries: looking
 through more maxima takes less than rescoring more titles."""
 
-SOME_TITLES, MANY_TITLES = 500_000, 2_000_000
-"""From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore."""
+SOME_TITLES, MANY_TITLES, MOST_TITLES = 500_000, 2_000_000, 20_000_000
+"""From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore; and of codes
+that are multiplied more pieces have to be rescored."""
 
 MOST_KEPT = 1024
 """The most candidates that a repetition keeps, chunks or titles."""
@@ -326,8 +327,8 @@ def _kept_chunks(k: int, planes: int) -> int:
 
 def _kept_pieces(k: int, titles: int, *, screened: bool) -> int:
     """Return how many pieces to rescore where codes are multiplied: the more titles, the nearer the best are."""
-    kept = 2 * k + 12 if titles < SOME_TITLES else 4 * k + 24 if titles < MANY_TITLES else 6 * k + 36
-    return kept + (CUT_PIECES if screened else 0)
+    steps = sum(titles >= least for least in (SOME_TITLES, MANY_TITLES, MOST_TITLES))
+    return (2 * k + 12, 4 * k + 24, 6 * k + 36, 10 * k + 60)[steps] + (CUT_PIECES if screened else 0)
 
 
 def _coded_piece(titles: int) -> int:
