@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -49,7 +50,6 @@ FEW_LEFT, BOUNDS_LEFT = 16, 1 / 16
 RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
 
-
 ALONE, LEFT = 0, -1
 """The lanes of a block beside which none is under way, and of one that is launched kernel by kernel: what is left."""
 
@@ -73,9 +73,10 @@ class Workspace:
 
 @dataclass
 class _Recorded:
-    """A kind of batch: how many came before it was recorded, the record, and its GPU memory."""
+    """A kind of batch: how many came before it was recorded, when the last one came, the record, and its GPU memory."""
 
     asked: int = 0
+    last: int = 0
     search: CapturedSearch | None = None
     bytes: int = 0
 
@@ -100,6 +101,7 @@ class BlockSearch:
         self._graphs_bytes = graphs_bytes
         self._codes_pay, self._coded, self._left = titles.codes is not None, 0, 0
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
+        self._turns = itertools.count(1)
 
     @property
     def proves(self) -> bool:
@@ -210,6 +212,7 @@ class BlockSearch:
         kind = self._graphs.get(key)
         if kind is None or kind.search is None or not kind.search.feed.takes(batch):
             return None
+        kind.last = next(self._turns)
         self._graphs.move_to_end(key)
         return kind.search
 
@@ -247,6 +250,7 @@ class BlockSearch:
             return self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, lane)
         key = self._key(batch, k, masking, lane, queries, coded=coded)
         kind = self._graphs.setdefault(key, _Recorded())
+        before, kind.last = kind.last, next(self._turns)
         self._graphs.move_to_end(key)
         if kind.search is not None and kind.search.feed.takes(batch):
             return kind.search
@@ -257,6 +261,7 @@ class BlockSearch:
         size += prepared_bytes(plan, self.titles.count, again or FEWEST_REPEATED) if prepared else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
+        fits = fits and self._may_drop(size, before)
         if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
             return self._direct(plan, queries, k, lane)
@@ -284,6 +289,14 @@ class BlockSearch:
         screened = self.titles.screened
         pieces = takes_pieces(self.filled, k, coded=coded, screened=screened)
         return {"coded": coded, "screened": screened, "pieces": pieces}
+
+    def _may_drop(self, more: int, before: int) -> bool:
+        """Tell whether room for ``more`` is had of kinds that have not come since this one came ``before``.
+
+        Those that come in turns, as blocks in two lanes do, would else drop one another and be recorded every time.
+        """
+        idle = sum(kind.bytes for kind in self._graphs.values() if kind.last < before)
+        return self.recorded_bytes - idle + more <= self._graphs_bytes
 
     def _drop_recorded(self, more: int) -> None:
         """Drop the kinds of batches that came longest ago, until there is room for ``more``."""

@@ -51,6 +51,34 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
     assert search.recorded_bytes == held and not isinstance(chosen(3), DirectSearch)
 
 
+@needs_kernels
+def test_batches_that_come_in_turns_do_not_drop_each_others_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for one: the first keeps it until it comes no more. A stand-in plays the GPU."""
+    search = searcher(clustered(np.random.default_rng(2), 300, 32)).whole
+    if PLACE == "cpu":
+        monkeypatch.setattr(search, "_device", SimpleNamespace(type="cuda"))
+        monkeypatch.setattr(VectorBatch, "feed", lambda *_, **__: SimpleNamespace(takes=lambda _: True))
+    captured: list[int] = []
+
+    def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any, **_____: Any) -> Any:
+        captured.append(k)
+        return SimpleNamespace(feed=SimpleNamespace(takes=lambda _: True))
+
+    monkeypatch.setattr(BlockSearch, "_capture", capture)
+    asked = VectorBatch(np.zeros((1, 32), np.float32))
+
+    def is_recorded(k: int) -> bool:
+        return not isinstance(search._search_for(asked, k, "none", 0, 1, coded=False), DirectSearch)
+
+    assert [is_recorded(3), is_recorded(3)] == [False, True]
+    search._graphs_bytes = search.recorded_bytes * 3 // 2
+    assert [is_recorded(k) for _ in range(4) for k in (3, 4)] == [True, False] * 4
+    assert captured == [3]
+    assert [is_recorded(4) for _ in range(3)] == [True] * 3, "3 has not come since"
+    assert captured == [3, 4]
+    assert [is_recorded(3) for _ in range(3)] == [False, True, True]
+
+
 def test_the_repetition_that_is_recorded_beside_is_counted() -> None:
     plan = plan_search(4_000_000, 384, 1, 10)
     chunks = plan_repeat(plan, 4_000_000).chunks(4_000_000)

@@ -50,7 +50,8 @@ def test_both_sides_are_compared_and_agree(index: Path, tmp_path: Path) -> None:
     assert found["test_1_similarity"]["gpu_time_ms"] > 0
     assert found["test_2_personalization"]["avg_gpu_time_ms"] > 0
     assert found["test_3_batch"]["batch_1000"]["throughput_qps"] > 0
-    assert found["test_4_filtering"]["gpu_time_ms"] >= found["test_4_filtering"]["gpu_search_time_ms"] > 0
+    filtering = found["test_4_filtering"]
+    assert filtering["gpu_time_ms"] >= (filtering["gpu_search_time_ms"] or 0) >= 0, "type fused tells no parts"
     assert found["parity"]["gpu_to_cpu"]["overlap"] == 1.0
     assert found["parity"]["gpu_to_float64"]["overlap"] == 1.0
     untold = [one for one in found["criteria"] if one["met"] is None]
