@@ -37,8 +37,7 @@ SMALL_TITLES = 8192
 through more maxima takes less than rescoring more titles."""
 
 SOME_TITLES, MANY_TITLES, MOST_TITLES = 500_000, 2_000_000, 20_000_000
-"""From so many on larger chunks pay: fewer maxima to write and look through, for more titles to rescore; and of codes
-that are multiplied more pieces have to be rescored."""
+"""From so many on larger chunks pay: fewer maxima to write, for more titles to rescore; and more pieces by codes."""
 
 MOST_KEPT = 1024
 """The most candidates that a repetition keeps, chunks or titles."""

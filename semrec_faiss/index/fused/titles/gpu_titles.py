@@ -43,7 +43,7 @@ class GpuTitles:
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual; of bounds its part along the directions.
         wide: whether lengths differ by so much that a scaled float32 may vanish, so that nothing can be proven.
-        codes: int8 codes of the scaled vectors, where there are so many that small batches gain by them.
+        codes: int8 codes of the scaled vectors, where there are so many that batches gain by them.
         factors: float64 (titles,), of titles that came as float16: `as_halves.exactly` makes float32 originals of them.
         even: whether factors are so alike that scores of the copies are within ``error`` without them.
         origins: int32 (titles,), ascending: where these are some of a larger catalogue, which rows of it; ``originals``

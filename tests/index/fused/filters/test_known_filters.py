@@ -217,13 +217,13 @@ def test_what_is_copied_when(monkeypatch: pytest.MonkeyPatch) -> None:
     assert masking_loss_ms(million, 1, size) > 2 * loading_ms(million, size)
     assert 5 < MAKING_MS / masking_loss_ms(million, 1, size) < 8
     assert masking_loss_ms(million, 2000, size) > MAKING_MS + loading_ms(million, size)
-    assert 10 * loading_ms(million, size) < masking_loss_ms(million, 1000, size) < MAKING_MS, "codes are fast"
+    assert 10 * loading_ms(million, size) < masking_loss_ms(million, 1000, size) < MAKING_MS + loading_ms(million, size)
     small = shelf_size(624)
     movies = catalogue(62_423)
     assert 3 < loading_ms(movies, small) / masking_loss_ms(movies, 1, small) < 4
     half = shelf_size(500_000)
     assert masking_loss_ms(million, 1, half) < loading_ms(million, half) / 4
-    assert masking_loss_ms(million, 1000, half) < loading_ms(million, half) / 4, "copies cost what all codes do"
+    assert loading_ms(million, half) / 4 < masking_loss_ms(million, 1000, half) < loading_ms(million, half) / 2
     assert masking_loss_ms(million, 256, half) > loading_ms(million, half) / 3
     assert masking_loss_ms(million, 1000, 10**6) == 0
 
