@@ -119,7 +119,7 @@ def coded_piece_maxima(
     """As `coded_chunk_maxima`, of many queries with one row of codes each, and as `scoring.chunk_maxima` does it.
 
     PARTS tiles of titles one after the other, and which piece of a chunk has its largest bound. The PIECE titles of
-    one share a step and a rest: bounds are reckoned of the largest product of each, an eighth of all.
+    one share a step and a rest: bounds are reckoned of the largest product of each alone.
     """
     SPANNED: tl.constexpr = SPAN // PARTS
     CHUNKS: tl.constexpr = BN // (2 * SPANNED)
