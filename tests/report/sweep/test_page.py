@@ -143,8 +143,7 @@ def test_missed_titles_stand_beside_what_is_given_instead(document: Document) ->
     for asked, exact, missed, instead in tables[0].rows:
         assert isinstance(asked, str)
         assert len(str(exact).splitlines()) == 3
-        assert str(exact).count("✗ ") == missed
-        assert missed == 0 or len(instead.text.splitlines()) == missed
+        assert str(exact).count("✗ ") == missed == len(instead.text.splitlines()) > 0
 
 
 def test_representatives_are_the_fastest_that_find_enough() -> None:
