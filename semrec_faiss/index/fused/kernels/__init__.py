@@ -1,8 +1,8 @@
 """The Triton kernels, which `index/fused/one_pass` and its neighbours launch.
 
-`queries` makes queries ready, `scoring` finds the chunks' maxima, `codes` finds them by int8 codes, `selecting` lists what
-to look at again, and `ranking` rescores, ranks and proves; `gathering` lists a filter's titles. All of them run in Triton's
-interpreter too, which is how they are tested without a GPU. `compiling` records them.
+`queries` makes queries ready, `scoring` finds the chunks' maxima, `codes` finds them by int8 codes, `selecting` lists
+what to look at again, and `ranking` rescores, ranks and proves; `gathering` lists a filter's titles. All of them run in
+Triton's interpreter too, which is how they are tested without a GPU. `compiling` records them.
 """
 
 ARITHMETIC = {"enable_fp_fusion": True}
