@@ -147,6 +147,16 @@ def _gpu_copy_and_read(torch: Any, device: Any, finished: Finished) -> tuple[flo
     return _best_seconds(finished(lambda: target.copy_(source))), _best_seconds(finished(source.sum))
 
 
+def _int8_rate(torch: Any, device: Any, finished: Finished) -> float | None:
+    """Return the operations per second of an int8 product; None where torch or the GPU, as before Turing, has none."""
+    shape = (_GPU_MATRIX, _GPU_MATRIX)
+    left, right = (torch.randint(-127, 128, shape, device=device, dtype=torch.int8) for _ in range(2))
+    try:
+        return 2.0 * _GPU_MATRIX**3 / _best_seconds(finished(lambda: torch._int_mm(left, right.T)))
+    except (AttributeError, RuntimeError):
+        return None
+
+
 def _gpu_limits(torch: Any, gpu: int) -> HardwareLimits:
     device = torch.device("cuda", gpu)
 
@@ -167,13 +177,11 @@ def _gpu_limits(torch: Any, gpu: int) -> HardwareLimits:
             rates[dtype] = 2.0 * _GPU_MATRIX**3 / _best_seconds(finished(partial(torch.matmul, left, right)))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32_before
-    left, right = (torch.ones((_GPU_MATRIX, _GPU_MATRIX), device=device, dtype=torch.int8) for _ in range(2))
-    int8 = _best_seconds(finished(lambda: torch._int_mm(left, right.T)))
     return HardwareLimits(
         copy_bytes_per_s=2.0 * _GPU_COPY_BYTES / copy,
         read_bytes_per_s=_GPU_COPY_BYTES / read,
         float32_flops_per_s=rates[torch.float32],
         float16_flops_per_s=rates[torch.float16],
-        int8_ops_per_s=2.0 * _GPU_MATRIX**3 / int8,
+        int8_ops_per_s=_int8_rate(torch, device, finished),
         by=f"torch {torch.__version__}, TF32 off",
     )

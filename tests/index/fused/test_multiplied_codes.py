@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,18 @@ from numpy.typing import NDArray
 from semrec_faiss.index.fused.plan import CODED_PIECE, plan_search
 from semrec_faiss.index.fused.room import block_queries
 from tests.index.adversaries import ADVERSARIES, check_rounded_once
-from tests.index.fused.worlds import PLACE, SIZE, WORLDS, Truth, clustered, exclude, needs_kernels, searcher
+from tests.index.fused.worlds import (
+    PLACE,
+    SIZE,
+    WORLDS,
+    Truth,
+    came_as_float16,
+    clustered,
+    exclude,
+    needs_kernels,
+    note_codes,
+    searcher,
+)
 
 PLAN = "semrec_faiss.index.fused.plan"
 QUERIES, K = 7, 5
@@ -105,13 +115,16 @@ def test_titles_of_a_piece_share_a_step() -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("kind", ["clustered", "many copies", "whole numbers", "all zero"])
+@pytest.mark.parametrize("kind", ["clustered", "came as float16", "many copies", "whole numbers", "all zero"])
 def test_the_answers_of_brute_force(kind: str) -> None:
     rng = np.random.default_rng(5)
-    titles = WORLDS[kind](rng, 1003 * SIZE, 40).astype(np.float32)
+    came = kind == "came as float16"
+    titles = WORLDS["clustered" if came else kind](rng, 1003 * SIZE, 40).astype(np.float32)
+    titles = came_as_float16(titles) if came else titles
     queries = rng.normal(size=(QUERIES, 40)).astype(np.float32)
     index = searcher(titles)
     assert index.whole.reads_codes(QUERIES, K)
+    assert (index.titles.factors is not None) >= came
     Truth.of(titles, queries).check(index.search(queries, K), K)
 
 
@@ -156,15 +169,8 @@ def test_what_products_of_codes_cannot_prove_is_searched_without_them(monkeypatc
     near = rng.permutation(2700)[:2400]
     titles[near] = titles[0] + 3e-4 * rng.normal(size=(2400, 32))
     queries = np.concatenate((titles[near[:1]], titles[-QUERIES + 1 :])).astype(np.float32)
-    read: list[bool] = []
     index = searcher(titles)
-    search_for = index.whole._search_for
-
-    def noted(*sizes: Any, coded: bool) -> Any:
-        read.append(coded)
-        return search_for(*sizes, coded=coded)
-
-    monkeypatch.setattr(index.whole, "_search_for", noted)
+    read = note_codes(monkeypatch, index)
     found = index.search(queries, K)
     Truth.of(titles, queries).check(found, K)
     assert read == [True, False]
@@ -199,14 +205,7 @@ def test_blocks_in_lanes_multiply_codes_too(kind: str, monkeypatch: pytest.Monke
     for query, rows in enumerate(lists if kind == "lists" else []):
         allowed[query, rows] = False
     index = searcher(titles)
-    read: list[bool] = []
-    search_for = index.whole._search_for
-
-    def noted(*sizes: Any, coded: bool) -> Any:
-        read.append(coded)
-        return search_for(*sizes, coded=coded)
-
-    monkeypatch.setattr(index.whole, "_search_for", noted)
+    read = note_codes(monkeypatch, index)
     for _ in range(1 if PLACE == "cpu" else 3):
         read.clear()
         Truth.of(titles, queries, allowed).check(index.search(queries, K, **options), K)

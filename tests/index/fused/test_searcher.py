@@ -33,6 +33,7 @@ from tests.index.fused.worlds import (
     clustered,
     exclude,
     needs_kernels,
+    note_codes,
     on_gpu,
     searcher,
 )
@@ -321,14 +322,7 @@ def test_codes_that_tell_too_little_are_read_no_more(
 ) -> None:
     monkeypatch.setattr("semrec_faiss.index.fused.block_search.CODED_TRIED", 2)
     index, queries = searcher(too_near), too_near[:1]
-    planned: list[bool] = []
-    search_for = index._all._search_for
-
-    def noted(*sizes: Any, coded: bool) -> Any:
-        planned.append(coded)
-        return search_for(*sizes, coded=coded)
-
-    monkeypatch.setattr(index._all, "_search_for", noted)
+    planned = note_codes(monkeypatch, index)
     for expected in ([True, False], [True, False], [False]):  # what codes leave is searched without them
         planned.clear()
         Truth.of(too_near, queries).check(index.search(queries, 10), 10)

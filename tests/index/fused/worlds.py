@@ -81,6 +81,19 @@ class Truth:
             assert len(np.unique(row[kept])) == kept.sum()
 
 
+def note_codes(monkeypatch: pytest.MonkeyPatch, index: FusedSearcher) -> list[bool]:
+    """Note of each pass over all titles, from now on, whether it takes their codes."""
+    noted: list[bool] = []
+    search_for = index.whole._search_for
+
+    def noting(*sizes: Any, coded: bool) -> Any:
+        noted.append(coded)
+        return search_for(*sizes, coded=coded)
+
+    monkeypatch.setattr(index.whole, "_search_for", noting)
+    return noted
+
+
 FREE, PRICELESS = float("inf"), 0.0
 """What a shelf is where `bitmaps_lose` so much."""
 

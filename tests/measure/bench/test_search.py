@@ -7,11 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
@@ -28,6 +31,7 @@ from semrec_faiss.measure.documents import results
 from semrec_faiss.measure.documents.results import NotMeasured, device_name, save_results, settle
 from semrec_faiss.measure.documents.stamp import Git
 from semrec_faiss.measure.instruments import environment as environment_module
+from semrec_faiss.measure.instruments import hardware_limit
 from semrec_faiss.measure.instruments.environment import command_line, git_state, stamp_of_this_run
 from semrec_faiss.measure.instruments.hardware_limit import HardwareLimits, measure_limits
 from semrec_faiss.measure.instruments.processes import peak_bytes_of_process, semrec, time_process
@@ -212,6 +216,28 @@ def test_limit_is_the_larger_of_moving_bytes_and_computing() -> None:
     assert earlier.limit(1000, 1000, 250, 10, numbers="int8").limit_ms == 1.25
     codes = hardware.limit(1, 10**6, 250, 10, numbers="int8", title_bytes=254).as_json()  # 254 million + 1,120 bytes
     assert codes == {"limit_ms": 12.70006, "bound_by": "memory"}
+
+
+def test_a_gpu_without_int8_products_has_its_other_limits() -> None:
+    def refused(*_: Any) -> None:
+        raise RuntimeError("_int_mm: not supported")
+
+    def made(*_: Any, **__: Any) -> NDArray[np.int8]:
+        return np.ones((2, 2), np.int8)
+
+    def finished(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            work()
+
+        return run
+
+    for product in ({"_int_mm": refused}, {}):
+        fake = SimpleNamespace(randint=made, int8=None, **product)
+        assert hardware_limit._int8_rate(fake, None, finished) is None
+    fake = SimpleNamespace(randint=made, int8=None, _int_mm=np.matmul)
+    found = hardware_limit._int8_rate(fake, None, finished)
+    assert found is not None
+    assert found > 0
 
 
 def test_cpu_limits_are_measured_and_a_gpu_without_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
