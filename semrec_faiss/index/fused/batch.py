@@ -129,16 +129,15 @@ class CapturedSearch:
         self._repeats: dict[int, CapturedRepeat] = {}
 
     def _launches(self, part: slice) -> None:
-        """Launch what there is to do when a part of the queries is there, with the last one all that is left."""
+        """Launch what there is to do when a part of the queries is there, with the last one what waits for all."""
         if part.start == 0:
             self.feed.copies()
             if self._stride:
                 assert self.feed.lists is not None
                 leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
         allowed = self._allowed[part] if self._stride else self._allowed
-        self.work.after(part.start).score(self.feed.queries[part], allowed, self._stride)
+        self.work.after(part.start).run(self.feed.queries[part], allowed, self._stride)
         if part.stop == len(self.feed.queries):
-            self.work.rank(part.stop, self._allowed, self._stride)
             if self._again is not None:
                 self._again.launch(self._allowed, self._stride)
             self._fetched.fetch()

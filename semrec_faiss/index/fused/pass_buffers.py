@@ -21,6 +21,12 @@ Searching = Generator[None, None, Scores]
 """A search under way: it yields when kernels are launched, and returns the score that each query's k-th best would have
 to exceed for its answer to be proven: -inf where it is."""
 
+OF_QUERIES = (
+    *("rounded", "scaled", "_along", "bounds", "codes", "code_factors", "maxima", "_others", "_columns", "chosen"),
+    *("dropped", "_groups", "_found", "candidates", "picked", "_keys", "rows", "scores", "needed"),
+)
+"""The buffers that have a row for each query, or none."""
+
 PAGE_LOCKED_BYTES = 32 << 20
 """Answers that are fetched to page-locked memory, at most."""
 
@@ -73,11 +79,11 @@ class PassBuffers:
         return table if self.plan.pointers else TensorDescriptor.from_tensor(table, [rows, self.plan.tile_dim])
 
     def after(self, first: int) -> Self:
-        """Return the buffers of the queries from ``first`` on, which begins a tile, to score them."""
+        """Return the buffers of the queries from ``first`` on, which begins a tile."""
         if not first:
             return self
         its = copy(self)
-        for name in ("rounded", "scaled", "_along", "bounds", "maxima", "_others", "codes", "code_factors"):
+        for name in OF_QUERIES:
             table = getattr(self, name)
             setattr(its, name, None if table is None else table[first:])
         its._query_tiles = self._in_tiles(its.rounded if its.codes is None else its.codes, self.plan.tile_queries)
