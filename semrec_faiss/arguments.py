@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.paths import path_from
 
 Name: TypeAlias = str | int | UUID
 """A media_id, a title or a user id; an integer and a UUID stand for their texts."""
@@ -70,10 +71,13 @@ def text_of(value: Any, what: str, *, fix: str | None = None) -> str:
 
 
 def path_of(value: Any, what: str) -> Path:
-    """Return a path; raises UsageError for what is neither a text nor a path."""
+    """Return a path, read as `path_from` does; raises UsageError for what is no path."""
     if not isinstance(value, str | PathLike):
         raise UsageError(f"{what} is {_shown(value)}; a path is expected")
-    return Path(value)
+    try:
+        return path_from(value)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 def flag_of(value: Any, what: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.errors import UsageError
+from semrec_faiss.paths import path_from
 
 if TYPE_CHECKING:
     from semrec_faiss.search.filters.filter import Filter
@@ -96,17 +97,19 @@ class FiniteRange(click.FloatRange):
 
 
 class FilePath(click.Path):
-    """A file or folder; an empty text, as a variable that is not set leaves, is no name of the present folder."""
+    """A file or folder, read as `path_from` does: an empty text, as variables that are not set leave, is refused."""
 
     def __init__(self, *, readable: bool = True) -> None:
         super().__init__(path_type=Path, readable=readable)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the path."""
-        if value == "":
-            self.fail("the path is empty; write . for the present folder.", param, ctx)
         if isinstance(value, str) and value.startswith(CLUSTER):
             self.fail(f"{value} is at a cluster; a path is expected, and --ray ADDRESS where there is one.", param, ctx)
+        try:
+            value = path_from(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.arguments import names_of
+from semrec_faiss.arguments import names_of, path_of
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.connection import OWN, SCHEME, connect, split_address
 from semrec_faiss.cluster.saved import ShardedSaved, opened_front
@@ -103,14 +102,12 @@ class ClusterRecommender(Recommender):
             UnavailableError: there is no cluster, or a shard finds no place in it.
             MissingPackageError: Ray or FAISS is missing.
         """
-        if not isinstance(path, str | PathLike):
-            raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         if isinstance(path, str) and path.startswith(SCHEME):
             address, path = split_address(path)
         if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
             raise UsageError(f"replicas is {replicas!r}; a whole number from 1 on is expected")
         how = {"patience_s": patience_s, "partial": partial, "wanted": replicas}
-        saved = opened_front(Path(path).absolute(), names_of(settings, "settings"), **how)
+        saved = opened_front(path_of(path, "the index").absolute(), names_of(settings, "settings"), **how)
         connect(address)
         saved.start()
         return cls(saved, None, follow, with_users)

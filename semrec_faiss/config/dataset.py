@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.paths import LocalPath
 
 _Name = Annotated[str, Field(min_length=1, strict=True)] | None
 
@@ -42,7 +43,7 @@ class Fields(Settings):
 class Dataset(Settings):
     """A data folder; written as its path alone where no field is named, as it was before fields could be."""
 
-    folder: Path | None = None
+    folder: LocalPath | None = None
     fields: Fields = Fields()
 
     @model_validator(mode="before")
@@ -60,15 +61,3 @@ class Dataset(Settings):
         if not self.fields.parts:
             return values.get("folder")
         return {"folder": values.get("folder"), "fields": self.fields.parts}
-
-    @field_validator("folder")
-    @classmethod
-    def _is_a_path(cls, path: Path | None) -> Path | None:
-        return can_be_a_path(path)
-
-
-def can_be_a_path(path: Path | None) -> Path | None:
-    """Return a path; raises ValueError for one that no file system takes."""
-    if path is not None and "\0" in str(path):
-        raise ValueError(f"{str(path)!r} holds a NUL character, which no path has")
-    return path

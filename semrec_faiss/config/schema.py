@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from semrec_faiss.config.dataset import Dataset, can_be_a_path
+from semrec_faiss.config.dataset import Dataset
 from semrec_faiss.config.index_types import (
     GPU_LIMIT,
     GPU_PQ_M,
@@ -29,6 +29,7 @@ from semrec_faiss.config.index_types import (
     IvfPqIndex,
     Settings,
 )
+from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.config.profile import Profile
 
 
@@ -67,7 +68,7 @@ class Config(Settings):
     dataset: Dataset = Dataset()
     index: IndexConfig = FlatIndex()
     device: DeviceConfig = DeviceConfig()
-    output: Path | None = None
+    output: LocalPath | None = None
     profile: Profile | None = None
 
     @model_serializer(mode="wrap")
@@ -76,11 +77,6 @@ class Config(Settings):
         if self.profile is None:
             values.pop("profile", None)  # gone already where nothing that is null is wanted
         return values
-
-    @field_validator("output")
-    @classmethod
-    def _is_a_path(cls, path: Path | None) -> Path | None:
-        return can_be_a_path(path)
 
     def of(self, folder: Path | None) -> Config:
         """Return the same for the data in another folder, whose fields play the same parts."""

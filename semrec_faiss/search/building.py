@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from semrec_faiss.arguments import path_of
 from semrec_faiss.config.schema import Config
 from semrec_faiss.index.build.from_tables import config_of, source_of_tables
 from semrec_faiss.index.build.run import build_index
@@ -64,7 +64,7 @@ def build(
         ...     [(song.media_id, song.title) for song in shop.recommend("eve", k=2)]
         [('d', 'Outro'), ('c', 'March')]
     """
-    settings = config_of(config)
+    settings, place = config_of(config), path_of(output, "output")
     source = source_of_tables(settings, vectors, metadata, users, interactions, columns)
-    build_index(settings.model_copy(update={"output": Path(output)}), progress, source=source)
-    return Recommender.open(Path(output))
+    build_index(settings.model_copy(update={"output": place}), progress, source=source)
+    return Recommender.open(place)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import Unpack
 
-from semrec_faiss.arguments import flag_of
+from semrec_faiss.arguments import flag_of, path_of
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.tables.source import promises_another
@@ -107,9 +107,7 @@ def export_all_users(
 
     wanted = Wish.of(k, **wish)
     flag_of(include_seen, "include_seen")
-    if not isinstance(out, str | PathLike):
-        raise UsageError(f"out is {out!r}; a path is expected", fix="name a file, such as recs.parquet")
-    out = Path(out)
+    out = path_of(out, "out")
     try:
         if out.is_dir():
             raise UsageError(f"{out} is a directory", fix="name a file, such as recs.parquet")

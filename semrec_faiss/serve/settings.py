@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.config.reading import read_source, validated
 from semrec_faiss.errors import UsageError
 
@@ -56,14 +57,14 @@ class ServeConfig(Settings):
         fixed_body: bytes of a reply at ``/fixed`` that is always the same, for a benchmark; 0: no such path.
     """
 
-    index: Path
+    index: LocalPath
     settings: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, strict=True)] = 8080
-    keys: Path | None = None
+    keys: LocalPath | None = None
     cors: tuple[str, ...] = ()
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls_certificate: LocalPath | None = None
+    tls_key: LocalPath | None = None
     limits: Limits = Limits()
     watch_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 1.0
     grace_seconds: Seconds = 20.0

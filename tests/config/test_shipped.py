@@ -36,7 +36,7 @@ def test_a_file_of_that_name_comes_first(elsewhere: Path) -> None:
     assert load_config("flat").index.type == "hnsw"
 
 
-@pytest.mark.parametrize("name", ["none", "other/flat.yaml", "flat.yml", "configs", "../flat", "x" * 5000, "a\0"])
+@pytest.mark.parametrize("name", ["none", "other/flat.yaml", "flat.yml", "configs", "../flat", "x" * 5000])
 def test_another_name_is_told_with_the_names_there_are(name: str, repo: Path) -> None:
     with pytest.raises(NotFoundError, match="does not exist") as caught:
         load_config(name)

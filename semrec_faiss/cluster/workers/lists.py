@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import Unpack
 
-from semrec_faiss.arguments import flag_of
+from semrec_faiss.arguments import flag_of, path_of
 from semrec_faiss.arrays import Rows
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray
 from semrec_faiss.cluster.recommender import ClusterRecommender
@@ -127,12 +127,12 @@ def recommend_all(
     """
     wanted = Wish.of(k, **wish)
     flag_of(include_seen, "include_seen")
-    place = Path(out)
+    place = path_of(out, "out")
     check_new_folder(place, "--out")
     if place.exists() and any(place.iterdir()) and not (place / MANIFEST).is_file():
         raise UsageError(f"{place} is a directory with other content", fix="name a new or empty one as --out")
     connect(address)
-    opened = _opened(Path(index), settings)
+    opened = _opened(path_of(index, "the index"), settings)
     try:
         opened.searcher.check(wanted)
         maker = _Run(opened, wanted, include_seen, profile, workers or len(alive_nodes()), progress)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semrec_faiss.arguments import array_of
+from semrec_faiss.arguments import array_of, path_of
 from semrec_faiss.data.tables.columns import is_vector, readable_schema, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -51,7 +51,7 @@ def as_table(value: Any, name: str) -> Table:
         NotFoundError, DataError: as `find_files` and `open_table`.
     """
     if isinstance(value, str | Path):
-        return open_table(find_files(Path(value)))
+        return open_table(find_files(path_of(value, name)))
     return MemoryTable(name, arrow_of(value, name))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import path_of
 from semrec_faiss.errors import DeviceError, MissingModelError, MissingPackageError
 from semrec_faiss.storage import sha256_of_file
 
@@ -65,7 +66,8 @@ class EncoderLoader(Protocol):
 
 def find_model(name: str) -> ModelSource:
     """Say what ``name`` stands for: a folder, an installed Python package that carries a model, or a hub name."""
-    folder = Path(name) if Path(name).is_dir() else _packaged_model(name)
+    given = path_of(name, "the model")
+    folder = given if given.is_dir() else _packaged_model(name)
     if folder is None:
         return ModelSource(name, name, None)
     return ModelSource(name, str(folder), _folder_sha256(folder))

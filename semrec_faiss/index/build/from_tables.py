@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from semrec_faiss.config.reading import config_from_dict, load_config
@@ -106,7 +105,7 @@ def config_of(config: Config | Mapping[str, Any] | str | PathLike[str] | None) -
         ConfigError, NotFoundError: as `load_config`.
     """
     if config is None or isinstance(config, str | PathLike):
-        return load_config(None if config is None else Path(config))
+        return load_config(config)
     if isinstance(config, Config):
         return config
     if isinstance(config, Mapping):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.config.profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
 from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol
@@ -80,7 +81,7 @@ class EvaluateSettings(Settings):
     ``set`` holds search and device settings as the command line's ``--set`` takes them; ``by`` chooses the winner.
     """
 
-    index: Annotated[tuple[Path, ...], AsList, Some]
+    index: Annotated[tuple[LocalPath, ...], AsList, Some]
     grid: Annotated[tuple[ProfileGrid, ...], AsList, Some]
     by: str = "ndcg_at_10"
     hold_out: AtLeastOne = EvaluationProtocol.held_out
@@ -132,7 +133,7 @@ class EvaluationSweep(Settings):
 
     name: Name
     evaluate: EvaluateSettings
-    results: Path = DEFAULT_RESULTS
+    results: LocalPath = DEFAULT_RESULTS
     time_budget_s: Seconds | None = None
 
     @property

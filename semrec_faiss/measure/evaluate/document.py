@@ -99,7 +99,7 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationD
         >>> found.methods["recommender"].at(10).ndcg.mean > found.methods["most_popular"].at(10).ndcg.mean
         True
     """
-    evaluator = Evaluator(Path(plan.index), plan.settings, plan.protocol)
+    evaluator = Evaluator(path_of(plan.index, "the index"), plan.settings, plan.protocol)
     profile = evaluator.given
     if plan.changes:
         profile = config_from_dict({"profile": profile.model_dump() | dict(plan.changes)}).profile or profile

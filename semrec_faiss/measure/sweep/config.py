@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
+from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, Name, QuerySettings, Seconds, as_list, distinct
 
 MOST_K = 2048
@@ -16,7 +17,7 @@ MOST_BATCH = 1_000_000
 
 AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
 Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(as_list), Field(min_length=1)]
-Folders = Annotated[tuple[Path, ...], BeforeValidator(as_list), Field(min_length=1)]
+Folders = Annotated[tuple[LocalPath, ...], BeforeValidator(as_list), Field(min_length=1)]
 Clauses = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
@@ -30,7 +31,7 @@ class Sweep(Settings):
     name: Name
     dataset: Folders
     grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_list), Field(min_length=1)]
-    results: Path = DEFAULT_RESULTS
+    results: LocalPath = DEFAULT_RESULTS
     queries: QuerySettings = QuerySettings()
     k: Counts = (10,)
     batch: Counts = (1, 100)

@@ -9,10 +9,9 @@ import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from semrec_faiss.arguments import Name, flag_of, names_of
+from semrec_faiss.arguments import Name, flag_of, names_of, path_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
@@ -96,14 +95,12 @@ class LivingIndex(HoldsHandles):
             >>> Recommender.open("indexes/demo", "device.kind=cpu").index.count
             1519
         """
-        if not isinstance(path, str | PathLike):
-            raise UsageError(f"the index is {path!r}; the path of a directory is expected")
         if isinstance(path, str) and path.startswith(IN_A_CLUSTER):
             opened: Self = cluster_recommender().open(path, settings, follow=follow, with_users=with_users)
             return opened
         if not (batcher is None or isinstance(batcher, Searches)):
             raise UsageError(f"the batcher is {type(batcher).__name__}", fix="give a Batcher, or leave it out")
-        saved = SavedIndex(Path(path), names_of(settings, "settings"))
+        saved = SavedIndex(path_of(path, "the index"), names_of(settings, "settings"))
         return cls(saved, batcher, flag_of(follow, "follow"), flag_of(with_users, "with_users"))
 
     @classmethod
@@ -259,11 +256,11 @@ class LivingIndex(HoldsHandles):
         if self._known.generation.for_now:
             raise UsageError("an index in memory cannot be updated", fix=ON_DISK)
         change = Change(
-            None if folder is None else Path(folder),
+            folder,
             names_of(remove_titles, "remove_titles"),
             names_of(remove_users, "remove_users"),
             where,
-            None if seen is None else Path(seen),
+            seen,
         )
         summary = self._change(change, **options)
         self.refresh()

@@ -1,0 +1,43 @@
+"""Paths as people write them: one rule for the command line, config files and Python."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def path_from(written: str | os.PathLike[str]) -> Path:
+    """Read a path; ``~`` or ``~name`` at the beginning of a text is a home folder, as shells have it, ``./~`` is none.
+
+    Raises:
+        ValueError: it is empty, an address, or holds what no path has here.
+    """
+    text = os.fspath(written)
+    if text == "":
+        raise ValueError("the path is empty; write . for the present folder")
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL character, which no path has")
+    if _ADDRESS.match(text):
+        raise ValueError(f"{text} is an address; a path on this machine is expected")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # how Python hands on other bytes, which DuckDB takes for no name
+        raise ValueError(f"{text!a} holds bytes that are no UTF-8; rename the file or folder") from error
+    return _unmistakable(_at_home(Path(text)) if isinstance(written, str) and text.startswith("~") else Path(text))
+
+
+def _at_home(path: Path) -> Path:
+    """Return where a path is that begins with a home folder; as it stands where nobody is of that name."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _unmistakable(path: Path) -> Path:
+    """Give the whole of a path that DuckDB or Arrow would read their own way: as a home folder or as an address."""
+    first = path.parts[0] if path.parts else ""
+    return path.absolute() if first.startswith("~") or ":" in first else path
