@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.paths import path_from
 
 Name: TypeAlias = str | int | UUID
@@ -146,8 +146,7 @@ def _masked_values(value: object) -> int:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text[:60]}… ({type(value).__name__})" if len(text) > 60 else f"{text} ({type(value).__name__})"
+    return f"{quoted(value)} ({type(value).__name__})"
 
 
 def did_you_mean(given: object, known: Sequence[str]) -> str:

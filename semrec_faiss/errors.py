@@ -5,6 +5,37 @@ Every message says what is wrong, the value that was found and the limit it brok
 
 from __future__ import annotations
 
+_QUOTED = 60
+_LINE = 1_000
+
+
+def quoted(value: object) -> str:
+    """Return a value as an error quotes it: of a long one its beginning, and how long it is.
+
+    Example:
+        >>> from semrec_faiss.errors import quoted
+        >>> quoted("Alien"), quoted("x" * 10_000_000)
+        ("'Alien'", "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' (10,000,000 characters)")
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _QUOTED else f"{value[:_QUOTED] + '…'!r} ({len(value):,} characters)"
+    text = repr(value)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}… ({len(text):,} characters)"
+
+
+def told_shortly(text: str) -> str:
+    """Return a text without the middle of lines that nobody would read to their end."""
+    if len(text) <= _LINE:
+        return text
+    return "\n".join(map(_shortened, text.split("\n")))
+
+
+def _shortened(line: str) -> str:
+    left_out = len(line) - _LINE
+    if left_out <= 0:
+        return line
+    return f"{line[: _LINE // 2]} … ({left_out:,} characters left out) … {line[-_LINE // 2 :]}"
+
 
 class SemrecError(Exception):
     """Something went wrong that the caller can understand and mend.
@@ -27,9 +58,9 @@ class SemrecError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, fix: str | None = None, candidates: tuple[str, ...] = ()) -> None:
-        super().__init__(message if fix is None else f"{message}\n{fix}")
-        self.message = message
-        self.fix = fix
+        self.message = told_shortly(message)
+        self.fix = None if fix is None else told_shortly(fix)
+        super().__init__(self.message if self.fix is None else f"{self.message}\n{self.fix}")
         self.candidates = candidates
 
 

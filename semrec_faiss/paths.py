@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from semrec_faiss.errors import quoted
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -19,7 +21,7 @@ def path_from(written: str | os.PathLike[str]) -> Path:
     if text == "":
         raise ValueError("the path is empty; write . for the present folder")
     if "\0" in text:
-        raise ValueError(f"{text!r} holds a NUL character, which no path has")
+        raise ValueError(f"{quoted(text)} holds a NUL character, which no path has")
     if _ADDRESS.match(text):
         raise ValueError(f"{text} is an address; a path on this machine is expected")
     try:

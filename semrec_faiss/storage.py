@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from semrec_faiss.errors import SemrecError, StorageError, UsageError
+from semrec_faiss.errors import SemrecError, StorageError, UsageError, quoted
 from semrec_faiss.locks import only_writer
 
 CURRENT_NAME = "CURRENT"
@@ -337,7 +337,7 @@ def _explained(path: Path, fix: str) -> Iterator[None]:
         if error.errno == errno.ELOOP:
             raise UsageError(f"{path} cannot be written: its links lead in a circle", fix=fix) from error
         if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(f"{str(path)[:60]}… cannot be written: the name is too long", fix=fix) from error
+            raise UsageError(f"{quoted(str(path))} cannot be written: the name is too long", fix=fix) from error
         raise StorageError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error
     except ValueError as error:
-        raise UsageError(f"{str(path)!r} cannot be written: {error}", fix=fix) from error
+        raise UsageError(f"{quoted(str(path))} cannot be written: {error}", fix=fix) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import click
 
 from semrec_faiss.cli.printing import print_json
 from semrec_faiss.cli.signals import Terminated, ended_cleanly
-from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError
+from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError, quoted, told_shortly
 from semrec_faiss.storage import too_many_open
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -84,7 +85,9 @@ def _explain(error: Exception, as_json: bool) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(told_shortly(shown.getvalue()), nl=False, err=True)
         told: SemrecError = UsageError(error.format_message())
         told.exit_code = error.exit_code
     else:
@@ -127,7 +130,7 @@ def _as_ours(error: Exception) -> SemrecError | None:
 
 def _about_a_path(error: Exception) -> SemrecError | None:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return UsageError(f"{str(error.filename)[:60]}… is too long for a name")
+        return UsageError(f"{quoted(str(error.filename))} is too long for a name")
     if isinstance(error, PermissionError):
         named = f" {error.filename}" if error.filename else ""
         return StorageError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.paths import path_from
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WholeNumber(click.IntRange):
             meant = _in_digits(value)
             fits = meant is not None and (self.min or 0) <= meant and (self.max is None or meant <= self.max)
             write = f"; write {meant}" if fits else ""
-            self.fail(f"{value!r} is not a whole number{_told_range(self)}{write}.", param, ctx)
+            self.fail(f"{quoted(value)} is not a whole number{_told_range(self)}{write}.", param, ctx)
         if not _holds(self, number):
             self.fail(f"{number} is not a whole number{_told_range(self)}.", param, ctx)
         return number
@@ -84,9 +84,9 @@ class FiniteRange(click.FloatRange):
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number{_told_range(self)}.", param, ctx)
+            self.fail(f"{quoted(value)} is not a number{_told_range(self)}.", param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
+            self.fail(f"{quoted(value)} is not a finite number.", param, ctx)
         if not _holds(self, number):
             self.fail(f"{value} is not a number{_told_range(self)}.", param, ctx)
         return number
@@ -279,7 +279,9 @@ def parse_ratings(texts: Sequence[str]) -> dict[str, float]:
     ratings: dict[str, float] = {}
     for title, stars in map(_rating, texts):
         if title in ratings:
-            raise UsageError(f"{title!r} is rated {ratings[title]} and {stars}", fix="give one --rate for each title")
+            raise UsageError(
+                f"{quoted(title)} is rated {ratings[title]} and {stars}", fix="give one --rate for each title"
+            )
         ratings[title] = stars
     return ratings
 
@@ -289,7 +291,9 @@ def _rating(text: str) -> tuple[str, float]:
     try:
         return title.strip(), float(stars) if equals and title.strip() else float("")
     except ValueError as error:
-        raise UsageError(f"--rate {text!r} is not of the form TITLE=STARS", fix='--rate "Alien (1979)=4.5"') from error
+        raise UsageError(
+            f"--rate {quoted(text)} is not of the form TITLE=STARS", fix='--rate "Alien (1979)=4.5"'
+        ) from error
 
 
 results_option = click.option(

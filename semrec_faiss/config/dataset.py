@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.paths import LocalPath
+from semrec_faiss.errors import quoted
 
 _Name = Annotated[str, Field(min_length=1, strict=True)] | None
 
@@ -31,7 +32,7 @@ class Fields(Settings):
         named = list(self.parts.values())
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
-            raise ValueError(f"{twice[0]!r} cannot play two parts")
+            raise ValueError(f"{quoted(twice[0])} cannot play two parts")
         return self
 
     @property
@@ -52,7 +53,7 @@ class Dataset(Settings):
         if isinstance(value, str | Path):
             return {"folder": value}
         if value is not None and not isinstance(value, dict | Dataset):
-            raise ValueError(f"{value!r} is neither a folder nor {{folder: …, fields: …}}")
+            raise ValueError(f"{quoted(value)} is neither a folder nor {{folder: …, fields: …}}")
         return value
 
     @model_serializer(mode="wrap")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from semrec_faiss.errors import quoted
 
 GPU_LIMIT = 2048
 """The largest k and the largest nprobe that FAISS searches with on a GPU."""
@@ -29,7 +30,7 @@ AtLeastOne = Annotated[int, Field(ge=1, le=MOST, strict=True)]
 def _whole_number_or_auto(value: Any, least: int = 1) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST):
         return value
-    raise ValueError(f"should be a whole number from {least} to {MOST}, or auto, not {reprlib.repr(value)}")
+    raise ValueError(f"should be a whole number from {least} to {MOST}, or auto, not {quoted(value)}")
 
 
 def _directions_or_auto(value: Any) -> Any:

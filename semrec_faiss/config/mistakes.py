@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel
 
 from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
+from semrec_faiss.errors import quoted
 
 _IN_YAML = {
     "path_type": "should be a path",
@@ -47,17 +47,17 @@ def _describe(
         known = sorted(model.model_fields) if model else []
         listing = f"known here: {', '.join(known)}" if known else "none is known here"
         offer = _nested(key) or did_you_mean(key[-1], known)
-        return f"{place}: unknown key {name!r}; {offer}{listing}"
+        return f"{place}: unknown key {quoted(name)}; {offer}{listing}"
     if mistake["type"].startswith("union_tag"):
         given = mistake["input"]
         kind = given.get("type") if isinstance(given, dict) else given
         types = [known for known in index_types if known != "factory"]
         listing = f'{did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
-        return f"{source.where((*key, 'type'))}: unknown index type {reprlib.repr(kind)}; {listing}"
+        return f"{source.where((*key, 'type'))}: unknown index type {quoted(kind)}; {listing}"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if mistake["type"] in _IN_YAML:
         message = _IN_YAML[mistake["type"]].format_map(mistake.get("ctx", {}))
-    got = "" if mistake["type"] in ("value_error", "missing") else f", not {reprlib.repr(mistake['input'])}"
+    got = "" if mistake["type"] in ("value_error", "missing") else f", not {quoted(mistake['input'])}"
     return f"{place}: {name + ': ' if name else ''}{message}{got}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from semrec_faiss.config.shipped import find_config
-from semrec_faiss.errors import ConfigError, UsageError
+from semrec_faiss.errors import ConfigError, UsageError, quoted
 from semrec_faiss.storage import read_small
 
 KeyPath = tuple[str | int, ...]
@@ -55,7 +54,7 @@ class YamlSource:
         except Exception as error:  # PyYAML raises nearly every kind for values that do not fit their tag
             raise ConfigError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
-            found = "is empty" if values is None else f"holds {reprlib.repr(values)}"
+            found = "is empty" if values is None else f"holds {quoted(values)}"
             raise ConfigError(f"{path} {found}; a mapping of keys to values is expected")
         return cls(values, path, lines)
 
@@ -69,7 +68,7 @@ class YamlSource:
         steps = tuple(keys.strip().split("."))
         if not equals or not all(steps):
             raise UsageError(
-                f"--set {assignment!r} is not of the form KEY.KEY=VALUE",
+                f"--set {quoted(assignment)} is not of the form KEY.KEY=VALUE",
                 fix="for example: --set index.search.nprobe=32",
             )
         try:
@@ -77,7 +76,7 @@ class YamlSource:
         except ConfigError as error:
             raise UsageError(error.message) from error
         except Exception as error:  # as above
-            shown = reprlib.repr(assignment)
+            shown = quoted(assignment)
             raise UsageError(f"--set {shown}: the value is not valid YAML: {type(error).__name__}: {error}") from error
         place = self.values
         for depth, step in enumerate(steps[:-1], start=1):
@@ -87,7 +86,8 @@ class YamlSource:
                 self._overridden.add(steps[:depth])
             if not isinstance(inner, dict):
                 raise UsageError(
-                    f"--set {assignment!r}: {'.'.join(steps[:depth])} is {inner!r}, which has no keys inside"
+                    f"--set {quoted(assignment)}: {'.'.join(steps[:depth])} is {quoted(inner)},"
+                    " which has no keys inside"
                 )
             place = inner
         place[steps[-1]] = value

@@ -19,7 +19,7 @@ from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.seen_table import numbered, read_seen_rows
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 from semrec_faiss.storage import read_small
 
 _MOST_BYTES = 4 << 30
@@ -189,7 +189,7 @@ def _check_ids(path: Path, ids: list[Any]) -> None:
             first = first_position.setdefault(str(user_id), position)
             if first == position:
                 continue
-            problem = f"{user_id!r} is also at position {first}"
+            problem = f"{quoted(user_id)} is also at position {first}"
         mistakes.append(f"position {position}: {problem}")
     if not mistakes:
         return
@@ -202,5 +202,5 @@ def _id_problem(value: Any) -> str | None:
     if type(value) is int:
         return None
     if type(value) is not str or not value.strip():
-        return f"{value!r} is no id; a non-empty string or an integer is expected"
-    return None if is_whole(value) else f"{value!r} holds half of a surrogate pair, which is no character"
+        return f"{quoted(value)} is no id; a non-empty string or an integer is expected"
+    return None if is_whole(value) else f"{quoted(value)} holds half of a surrogate pair, which is no character"

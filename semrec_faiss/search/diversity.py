@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.cpu.exact import VectorsOf, inner_products, wide_products
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
@@ -47,7 +47,7 @@ class Variety:
             raise UsageError(f"diversity is {self.diversity}; it must be from 0 to 1")
         for name, most in self.max_per.items():
             if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
-                raise UsageError(f"at most {most!r} titles per {name}; it must be a whole number of at least 1")
+                raise UsageError(f"at most {quoted(most)} titles per {name}; it must be a whole number of at least 1")
 
     @property
     def is_plain(self) -> bool:
@@ -82,9 +82,9 @@ class Groups:
         """
         field = catalog.field_of(name)
         if field is None:
-            raise UsageError(f"the titles have no field {name!r}", fix=f"fields: {', '.join(catalog.names)}")
+            raise UsageError(f"the titles have no field {quoted(name)}", fix=f"fields: {', '.join(catalog.names)}")
         if catalog.fields[field].endswith("[]"):
-            raise UsageError(f"field {name!r} holds lists; a limit needs one value a title")
+            raise UsageError(f"field {quoted(name)} holds lists; a limit needs one value a title")
         column = quoted_name(field)
         sql = (
             f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) - 1 END AS code"

@@ -12,7 +12,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Values, Vectors
 from semrec_faiss.data.interactions.hybrid import Transformation
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.cpu.cosines import lengths_of, most_alike
 from semrec_faiss.index.cpu.exact import SCAN_ROWS, VectorsOf
 from semrec_faiss.index.exclusions import Exclusions
@@ -93,12 +93,12 @@ class Likeness:
 
     def _columns(self, by: VectorPart) -> slice:
         if by not in get_args(VectorPart):
-            raise UsageError(f"titles are alike by {', '.join(get_args(VectorPart))}, not by {by!r}")
+            raise UsageError(f"titles are alike by {', '.join(get_args(VectorPart))}, not by {quoted(by)}")
         if by == "whole":
             return slice(None)
         if self._transformation is None:
             raise UsageError(
-                f"the index's vectors have no part {by!r}: they were not made by `semrec dataset learn`",
+                f"the index's vectors have no part {quoted(by)}: they were not made by `semrec dataset learn`",
                 fix="leave --by out",
             )
         rank = self._transformation.rank

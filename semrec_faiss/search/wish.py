@@ -11,7 +11,7 @@ from typing import Any, TypedDict, get_args
 from typing_extensions import Unpack
 
 from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.filters.filter import Filter
@@ -76,7 +76,7 @@ class Wish:
         strategy: Strategy = "auto",
     ) -> Wish:
         if strategy not in _strategies(strategy):
-            raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(get_args(Strategy))}")
+            raise UsageError(f"unknown strategy {quoted(strategy)}; known: {', '.join(get_args(Strategy))}")
         return cls(
             checked_count(k),
             where if isinstance(where, Filter) else _EVERYTHING if where is None else Filter(where=where),
@@ -93,7 +93,7 @@ def plain(k: int) -> Wish:
 
 
 def _unknown(name: str) -> str:
-    told = f"there is no argument {name!r}; a question takes k, {', '.join(WishArguments.__annotations__)}"
+    told = f"there is no argument {quoted(name)}; a question takes k, {', '.join(WishArguments.__annotations__)}"
     near = get_close_matches(name, [part for part in Filter.__dataclass_fields__ if part != "where"], n=1)
     part = near[0] if near else "any_of"
     return f"{told}, and {part} as where=Filter({part}=…)"

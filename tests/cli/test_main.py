@@ -168,7 +168,7 @@ def test_an_error_of_ours_is_exit_code_1_and_asks_for_a_report(capfd: pytest.Cap
         (MemoryError("Unable to allocate 3.00 TiB"), 6, "out of memory: Unable to allocate 3.00 TiB"),
         (MemoryError(), 6, "out of memory: this machine's memory does not suffice"),
         (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 2, "bytes that are no UTF-8"),
-        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), 2, "n… is too long for a name"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), 2, "is too long for a name"),
         (OSError(errno.ENOSPC, "No space left on device"), 8, "would not take what was to be written: No space left"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/a/file"), 8, "would not take /a/file: Disk quota exceeded"),
     ],

@@ -391,6 +391,23 @@ def test_json_that_says_something_twice_or_in_halves_is_refused(asker: Any, body
     assert reply.json()["fix"]
 
 
+@pytest.mark.parametrize(
+    ("route", "question"),
+    [
+        ("/v1/similar", {"title": "x" * 900_000}),
+        ("/v1/recommend", {"users": ["x" * 900_000]}),
+        ("/v1/similar", {"title": "m00001", "where": f"'{'x' * 9_000}'"}),
+        ("/v1/similar", {"title": "m00001", "any_of": {"x" * 900_000: ["a"]}}),
+        ("/v1/similar", {"title": "m00001", "x" * 900_000: 1}),
+        ("/v1/similar", {"title": "m00001", "any_genres": ["x" * 900_000]}),
+    ],
+)
+def test_a_reply_repeats_no_long_text(asker: Any, route: str, question: dict[str, Any]) -> None:
+    reply = asker.post(route, question)
+    assert 400 <= reply.status_code < 500
+    assert len(reply.content) < 3_000
+
+
 def test_a_key_twice_among_very_many_is_found_in_one_pass() -> None:
     """Once a fault: a body with 60,000 keys held up all callers for 90 seconds, one of 16 MB for hours."""
     keys = ",".join(f'"{number}":1' for number in (*range(100_000), 99_999))

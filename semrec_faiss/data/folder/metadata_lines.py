@@ -16,7 +16,7 @@ import numpy as np
 from semrec_faiss.data.folder.field_types import INT64, ROW, FieldTypes
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 from semrec_faiss.progress import Progress, silent
 
 MISTAKES_SHOWN = 10
@@ -134,7 +134,7 @@ def _by_part(entry: dict[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
     shown = {name: part_of.get(name, f"original_{name}" if name in parts else name) for name in entry}
     found = {shown[name]: value for name, value in entry.items()}
     if len(found) != len(entry):
-        raise _LineError(f"two fields would both be called {next(iter(set(shown.values()) & set(entry)))!r}")
+        raise _LineError(f"two fields would both be called {quoted(next(iter(set(shown.values()) & set(entry))))}")
     return found
 
 
@@ -142,7 +142,7 @@ def _no_repeated_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise _LineError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+        raise _LineError(f"the key {quoted(next(name for name in names if names.count(name) > 1))} occurs twice")
     return found
 
 
@@ -250,7 +250,7 @@ class _Checker:
                 first = first_line.setdefault(media_id, number)
                 if first != number:
                     self._repeats += 1
-                    self._note(number, f"media_id {media_id!r} is also on line {first}")
+                    self._note(number, f"media_id {quoted(media_id)} is also on line {first}")
 
     def check_count(self, expected: int | None) -> None:
         """Note a file without titles, or with another number of them than there are vectors."""

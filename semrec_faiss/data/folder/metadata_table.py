@@ -16,7 +16,7 @@ from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.folder.relation import ROW_NUMBER, ParquetRelation, Relation
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -146,18 +146,22 @@ def _check_names(path: Path | str, names: list[str], recipe: Recipe) -> None:
     folded: dict[str, str] = {}
     for name in names:
         if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
-            raise DataError(f"{path}: the column name {name!r} is empty or holds control characters", fix="rename it")
+            raise DataError(
+                f"{path}: the column name {quoted(name)} is empty or holds control characters", fix="rename it"
+            )
         if name.lower() in (ROW, ROW_NUMBER):
-            raise DataError(f"{path}: the column name {name!r} is kept for the row number", fix="rename it")
+            raise DataError(f"{path}: the column name {quoted(name)} is kept for the row number", fix="rename it")
         other = folded.setdefault(name.lower(), name)
         if names.count(name) > 1 or other != name:
-            raise DataError(f"{path}: the columns {other!r} and {name!r} have one name but for case", fix="rename one")
+            raise DataError(
+                f"{path}: the columns {quoted(other)} and {quoted(name)} have one name but for case", fix="rename one"
+            )
     if len(names) > MAX_FIELDS:
         raise DataError(f"{path} has {len(names):,} columns; at most {MAX_FIELDS:,} are read", fix="leave some out")
     for part in ("media_id", "title"):
         if recipe.column_of(part, names) is None:
             raise DataError(
-                f"{path} has no column {recipe.columns.get(part, part)!r} for {part}; it has {', '.join(names)}",
+                f"{path} has no column {quoted(recipe.columns.get(part, part))} for {part}; it has {', '.join(names)}",
                 fix=f"say which it is: {_how_to_say(part)}",
             )
 
@@ -295,5 +299,5 @@ def _note_repeats(connection: DuckDBPyConnection, file: str, column: str, note: 
         if first.setdefault(media_id, row) != row:
             count += 1
             if count <= SHOWN:
-                note(int(row), column, f"{media_id!r} is also in row {first[media_id] + 1:,} of the table")
+                note(int(row), column, f"{quoted(media_id)} is also in row {first[media_id] + 1:,} of the table")
     return count

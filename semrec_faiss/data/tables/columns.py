@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 GUESSES: dict[str, tuple[str, ...]] = {
     "media_id": (
@@ -103,14 +103,14 @@ def find_columns(
             else:
                 missing.append(part)
                 near = difflib.get_close_matches(given[part], names, n=1, cutoff=0.5)
-                offer = f" (did you mean {near[0]!r}?)" if near else ""
-                problems.append(f"there is no column {given[part]!r} for {part}{offer}")
+                offer = f" (did you mean {quoted(near[0])}?)" if near else ""
+                problems.append(f"there is no column {quoted(given[part])} for {part}{offer}")
             continue
         guess = guessed(part, names, likely.get(part))
         if guess is not None:
             found[part] = guess
             if guess != part:
-                notes.append(f"{part}: column {guess!r}, by its name")
+                notes.append(f"{part}: column {quoted(guess)}, by its name")
         elif part in needed:
             missing.append(part)
             problems.append(f"no column can be guessed for {part}")
@@ -139,7 +139,7 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
     if given is not None:
         if given not in schema.names:
             raise UsageError(
-                f"{name} has no column {given!r} for the vectors; its columns are {', '.join(schema.names)}",
+                f"{name} has no column {quoted(given)} for the vectors; its columns are {', '.join(schema.names)}",
                 fix=_instead_of(given, able),
             )
         kind = schema.field(given).type
@@ -159,7 +159,7 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
     if chosen is None:
         return None, ()
     why = "by its name" if by_name or spelled else "the only one of lists of floats"
-    return chosen, (f"vectors: column {chosen!r}, {why}",)
+    return chosen, (f"vectors: column {quoted(chosen)}, {why}",)
 
 
 def is_vector(kind: Any) -> bool:
@@ -187,9 +187,10 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
         if not equals or part not in parts or not column or part in found:
             what = "is not of the form PART=COLUMN"
             if equals and column:
-                what = "names a part twice" if part in found else f"names {part!r}, which is not a part"
+                what = "names a part twice" if part in found else f"names {quoted(part)}, which is not a part"
             raise UsageError(
-                f"--map {text!r} {what}; the parts are {', '.join(parts)}", fix=f"for example: --map {parts[0]}=sku"
+                f"--map {quoted(text)} {what}; the parts are {', '.join(parts)}",
+                fix=f"for example: --map {parts[0]}=sku",
             )
         found[part] = column
     return found

@@ -18,7 +18,7 @@ from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.vectors import VectorReader
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import DataError, UsageError, quoted
 
 
 def import_users(source: Path, folder: Path, columns: Mapping[str, str], dim: int = 0) -> list[str]:
@@ -116,7 +116,7 @@ def _unfit(user: Any) -> str:
         return "is null"
     is_decimal = isinstance(user, Decimal) and user.as_tuple().exponent == 0  # of a column without a fraction
     if isinstance(user, bool) or not (isinstance(user, str | int | float | UUID) or is_decimal):
-        return f"is {user!r}; a text or a whole number is expected"
+        return f"is {quoted(user)}; a text or a whole number is expected"
     if isinstance(user, float) and not user.is_integer():
         return f"{user} is not a whole number"
     too_large = isinstance(user, float) and abs(user) >= 2**53
@@ -126,4 +126,4 @@ def _unfit(user: Any) -> str:
 def _problem(user: str, first: int, row: int) -> str:
     if not user.strip():
         return "is empty"
-    return "" if first == row else f"{user!r} is also in row {first + 1:,} of the table"
+    return "" if first == row else f"{quoted(user)} is also in row {first + 1:,} of the table"

@@ -14,7 +14,7 @@ from semrec_faiss.data.titles.near_misses import Called, Near, NearMisses, neare
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, squeezed
 from semrec_faiss.data.titles.squeezing import IS_ASCII, NAMES_OF_ASCII
 from semrec_faiss.deadline import TooLateError, time_left
-from semrec_faiss.errors import AmbiguousTitleError, NotFoundError
+from semrec_faiss.errors import AmbiguousTitleError, NotFoundError, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -165,7 +165,7 @@ def _ambiguous(text: str, count: int, shown: list[Called]) -> AmbiguousTitleErro
     listed = "".join(f"\n  {one}" for one in shown)
     alike = len({one.shown for one in shown}) == 1
     return AmbiguousTitleError(
-        f"{count} titles answer to {text!r}:{listed}{more}",
+        f"{count} titles answer to {quoted(text)}:{listed}{more}",
         fix="give the media_id" if alike else "give the year in brackets after the title, or the media_id",
         candidates=tuple(map(str, shown)),
         media_ids=tuple(one.media_id for one in shown),
@@ -175,7 +175,7 @@ def _ambiguous(text: str, count: int, shown: list[Called]) -> AmbiguousTitleErro
 def _not_found(text: str, near: Sequence[Near]) -> NotFoundError:
     shown = nearest_of(text, near)
     listed = "".join(f"\n  {one.called}" for one in shown)
-    problem = f"no title answers to {text!r}"
+    problem = f"no title answers to {quoted(text)}"
     return NotFoundError(
         f"{problem}; the nearest are:{listed}" if listed else f"{problem}, and none looks like it",
         fix="give one of these titles, or a media_id" if listed else "give a title or a media_id",
@@ -194,10 +194,10 @@ def unknown_id(media_id: str, titles: int, near: Sequence[Near], known: Sequence
         known: what ids look like.
     """
     shown = nearest_of(media_id, near)
-    offer = f"did you mean {shown[0].called.media_id!r}? " if shown else ""
+    offer = f"did you mean {quoted(shown[0].called.media_id)}? " if shown else ""
     return NotFoundError(
-        f"media_id {media_id!r} is not among the {titles:,} titles",
-        fix=f"{offer}ids look like {', '.join(map(repr, known))}",
+        f"media_id {quoted(media_id)} is not among the {titles:,} titles",
+        fix=f"{offer}ids look like {', '.join(map(quoted, known))}",
         candidates=tuple(one.name for one in shown),
         media_ids=tuple(one.called.media_id for one in shown),
     )

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError
+from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, StorageError, UsageError, quoted
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, current_line, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
@@ -40,10 +40,10 @@ class IndexDirectory:
         try:
             os.stat(self.path)  # noqa: PTH116 - Path.exists() hides some of these errors
         except ValueError as error:
-            raise UsageError(f"{str(path)!r} cannot be a directory: {error}") from error
+            raise UsageError(f"{quoted(str(path))} cannot be a directory: {error}") from error
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                raise UsageError(f"{str(path)[:60]}… cannot be a directory: its name is too long") from error
+                raise UsageError(f"{quoted(str(path))} cannot be a directory: its name is too long") from error
 
     def current(self) -> Generation:
         """Open the generation in use; when builds remove it meanwhile, the one that is in use then.
@@ -266,7 +266,7 @@ class IndexDirectory:
         names = self._generation_names()
         if name not in names:
             raise NotFoundError(
-                f"{self.path} has no generation {name!r}",
+                f"{self.path} has no generation {quoted(name)}",
                 fix=f"it has {', '.join(names)}: `semrec info {self.path} --all` shows them",
                 candidates=tuple(names),
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from string import ascii_letters, digits
 
 from semrec_faiss.arguments import is_whole
-from semrec_faiss.errors import NotFoundError
+from semrec_faiss.errors import NotFoundError, quoted
 
 TYPED = 64
 """Characters of an id that a person may have typed: from twice as many on all that is near takes too long."""
@@ -40,10 +40,10 @@ def unknown_users(user_ids: Sequence[str], users: int, near: Sequence[str], know
         "did you mean 'bob'? ids look like 'ann', 'bob', 'eve'"
     """
     more = ", …" if len(user_ids) > _NAMED else ""
-    offer = f"did you mean {near[0]!r}? " if near else ""
+    offer = f"did you mean {quoted(near[0])}? " if near else ""
     return NotFoundError(
-        f"no user {', '.join(map(repr, user_ids[:_NAMED]))}{more} among the index's {users} users",
-        fix=f"{offer}ids look like {', '.join(map(repr, known))}",
+        f"no user {', '.join(map(quoted, user_ids[:_NAMED]))}{more} among the index's {users} users",
+        fix=f"{offer}ids look like {', '.join(map(quoted, known))}",
         candidates=tuple(near[:_NEAREST]),
     )
 

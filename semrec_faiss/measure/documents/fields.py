@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from semrec_faiss.arguments import is_whole
 from semrec_faiss.config.index_types import INDEX_TYPES
+from semrec_faiss.errors import quoted
 
 MOST = 10**15
 """More of anything than a machine has: bytes, milliseconds, titles."""
@@ -64,12 +64,12 @@ def mistake_told(mistake: dict[str, Any]) -> str:
         expected = mistake["ctx"].get("expected_tags")
         if expected is None:
             return f"{field} is missing"
-        return f"{field}: should be {expected.replace(', ', ' or ')}, not {mistake['ctx']['tag']!r}"
+        return f"{field}: should be {expected.replace(', ', ' or ')}, not {quoted(mistake['ctx']['tag'])}"
     name = ".".join(str(part) for part in mistake["loc"] if part not in TAGS)
     if mistake["type"] == "missing":
         return f"{name} is missing"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    got = "" if mistake["type"] == "value_error" else f", not {reprlib.repr(mistake['input'])}"
+    got = "" if mistake["type"] == "value_error" else f", not {quoted(mistake['input'])}"
     return f"{name}{': ' if name else ''}{message[:1].lower()}{message[1:]}{got}"
 
 

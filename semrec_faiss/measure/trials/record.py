@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import reprlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -29,6 +28,7 @@ from pydantic_core import InitErrorDetails
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig, device_problems
+from semrec_faiss.errors import quoted
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Text, check_digest
 from semrec_faiss.measure.trials.record_parts import (
     ROUNDED_MS,
@@ -88,11 +88,11 @@ class TestedDevice(Part):
 def _whole_index(value: Any, handler: ValidatorFunctionWrapHandler) -> IndexConfig:
     """Take an index that is whole: nothing is left to defaults, since `semrec pick` writes it out to be built."""
     if not isinstance(value, BaseModel | dict):
-        raise ValueError(f"should be a group of settings, not {reprlib.repr(value)}")
+        raise ValueError(f"should be a group of settings, not {quoted(value)}")
     if isinstance(value, dict):
         for section in ("build", "search"):
             if section in value and not isinstance(value[section], dict):
-                told = f"should be a group of settings, not {reprlib.repr(value[section])}"
+                told = f"should be a group of settings, not {quoted(value[section])}"
                 raise _mistake("value_error", (section,), told)
         value = _before_directions(value)
     index: IndexConfig = handler(value)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.result import Result
 
@@ -29,7 +29,9 @@ def shown_columns(answer: Answer, names: Sequence[str] | None = None) -> list[li
     known = {name for one in results for name in one.as_dict()} if results else set(wanted)
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UsageError(f"the titles have no field {unknown[0]!r}", fix=f"--show one of: {', '.join(sorted(known))}")
+        raise UsageError(
+            f"the titles have no field {quoted(unknown[0])}", fix=f"--show one of: {', '.join(sorted(known))}"
+        )
     records = [one.as_dict() for one in results]
     return [[_text(record.get(name)) for name in wanted] for record in records]
 

@@ -12,7 +12,7 @@ import numpy as np
 from semrec_faiss.arguments import mapping_of, names_of
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.search.filters.values import bounded, days_of, holds_numbers, holds_parts, number_of, one_of
 
 AnyOf = tuple[tuple[str, tuple[str, ...]], ...]
@@ -30,7 +30,7 @@ def any_of_from(value: Any) -> AnyOf:
 
 
 def _values_of(values: Any, field: str) -> tuple[str, ...]:
-    what = f"any_of[{field!r}]"
+    what = f"any_of[{quoted(field)}]"
     if isinstance(values, _VALUES):
         return (_text_of(values),)
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | bytearray | Mapping)
@@ -53,7 +53,7 @@ def ranges_from(value: Any) -> Ranges:
         pair = tuple(span) if isinstance(span, tuple | list) else ()
         if len(pair) != 2 or pair == (None, None):
             raise UsageError(
-                f"the range of {field!r} is {span!r}; a first and a last value are expected",
+                f"the range of {quoted(field)} is {quoted(span)}; a first and a last value are expected",
                 fix="for example: {'price': (5, 10)}, (5, None), (None, 10)",
             )
         first, last = (None if one is None else str(one) for one in pair)
@@ -72,9 +72,11 @@ def range_clause(catalog: Catalog, field: str, first: str | None, last: str | No
     name, kind = known_field(catalog, field)
     if kind.endswith("[]") or holds_parts(kind) or kind == "JSON":
         fix = "use --where" if holds_parts(kind) else "use --any-of, or --where"
-        raise UsageError(f"the field {field!r} has type {kind}, which has no order", fix=fix)
+        raise UsageError(f"the field {quoted(field)} has type {kind}, which has no order", fix=fix)
     if first is not None and last is not None and _are_turned_round(first, last, kind, field):
-        raise UsageError(f"{first} to {last} is an empty span of {field!r}", fix=f"the lower first: {last} to {first}")
+        raise UsageError(
+            f"{first} to {last} is an empty span of {quoted(field)}", fix=f"the lower first: {last} to {first}"
+        )
     bounds = [(">=", first), ("<=", last)]
     return " AND ".join(bounded(quoted_name(name), sign, one, kind, field) for sign, one in bounds if one is not None)
 
@@ -93,7 +95,7 @@ def known_field(catalog: Catalog, field: str) -> tuple[str, str]:
     """Return the name and the type of a field as the titles have it; raises UsageError where they have none."""
     name = catalog.field_of(field)
     if name is None:
-        raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(catalog.names)}")
+        raise UsageError(f"the titles have no field {quoted(field)}", fix=f"fields: {', '.join(catalog.names)}")
     return name, catalog.fields[name]
 
 
@@ -113,7 +115,9 @@ def parse_ranges(assignments: Sequence[str]) -> Mapping[str, tuple[str | None, s
         field, span = _split(text, "--range", "price=5..10")
         first, dots, last = (part.strip() for part in span.partition(".."))
         if not (first or last) or field in found:
-            raise UsageError(f"--range {text!r} is not a span, or a second one of its field", fix="--range price=5..10")
+            raise UsageError(
+                f"--range {quoted(text)} is not a span, or a second one of its field", fix="--range price=5..10"
+            )
         found[field] = (first or None, (last if dots else first) or None)
     return found
 
@@ -124,9 +128,11 @@ def parse_max_per(assignments: Sequence[str]) -> dict[str, int]:
     for text in assignments:
         field, number = _split(text, "--max-per", "brand=2")
         if field in found:
-            raise UsageError(f"--max-per {text!r} is a second one of its field", fix="give one for each field")
+            raise UsageError(f"--max-per {quoted(text)} is a second one of its field", fix="give one for each field")
         if not number.isascii() or not number.isdigit() or int(number) < 1:
-            raise UsageError(f"--max-per {text!r}: {number!r} is not a whole number from 1 on", fix="--max-per brand=2")
+            raise UsageError(
+                f"--max-per {quoted(text)}: {quoted(number)} is not a whole number from 1 on", fix="--max-per brand=2"
+            )
         found[field] = int(number)
     return found
 
@@ -134,5 +140,5 @@ def parse_max_per(assignments: Sequence[str]) -> dict[str, int]:
 def _split(text: str, option: str, example: str) -> tuple[str, str]:
     field, equals, value = (part.strip() for part in text.partition("="))
     if not (field and equals and value):
-        raise UsageError(f"{option} {text!r} is not of the form {option} FIELD=…", fix=f"{option} {example}")
+        raise UsageError(f"{option} {quoted(text)} is not of the form {option} FIELD=…", fix=f"{option} {example}")
     return field, value

@@ -17,7 +17,7 @@ from semrec_faiss.arguments import names_of, text_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.spelling import caseless
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.filters.field_filters import (
     AnyOf,
@@ -128,10 +128,12 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
         years = (int(first) if first else None, int(last) if last else None) if dots else (int(first), int(first))
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
+            f"{quoted(text)} is not a span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
         ) from error
     if years == (None, None) or (years[0] is not None and years[1] is not None and years[0] > years[1]):
-        raise UsageError(f"{text!r} is an empty span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994")
+        raise UsageError(
+            f"{quoted(text)} is an empty span of years", fix="for example: 1990..1999, 1990.., ..1999 or 1994"
+        )
     return years
 
 
@@ -140,7 +142,7 @@ def _span(years: Any) -> tuple[int | None, int | None]:
     fix = "the first year and then the last, such as 1990 and 1999; none of one leaves that end open"
     pair = tuple(years) if isinstance(years, tuple | list) else ()
     if len(pair) != 2 or not all(year is None or type(year) is int or isinstance(year, np.integer) for year in pair):
-        raise UsageError(f"years is {years!r}; a first and a last year are expected", fix=fix)
+        raise UsageError(f"years is {quoted(years)}; a first and a last year are expected", fix=fix)
     first, last = (None if year is None else int(year) for year in pair)
     if first is not None and last is not None and first > last:
         raise UsageError(f"{first} to {last} is an empty span of years", fix=fix)
@@ -181,22 +183,22 @@ class _Genres:
     def _all_spellings(self, name: str) -> list[str]:
         asked = caseless(name)
         if not self._spellings:
-            raise UsageError(f"no title has the genre {name!r}, nor any other", fix="leave the genre out")
+            raise UsageError(f"no title has the genre {quoted(name)}, nor any other", fix="leave the genre out")
         if asked not in self._spellings:
             alike = difflib.get_close_matches(asked, self._spellings, n=GENRES_OFFERED, cutoff=0.5)
             near = tuple(self._spellings[name][0] for name in alike)
-            offer = f"did you mean {near[0]!r}? " if near else ""
+            offer = f"did you mean {quoted(near[0])}? " if near else ""
             known = sorted(spelling for spellings in self._spellings.values() for spelling in spellings)
             more = f", … and {len(known) - GENRES_NAMED:,} more" if len(known) > GENRES_NAMED else ""
             listed = ", ".join(known[:GENRES_NAMED]) + more
-            raise UsageError(f"no title has the genre {name!r}", fix=f"{offer}genres: {listed}", candidates=near)
+            raise UsageError(f"no title has the genre {quoted(name)}", fix=f"{offer}genres: {listed}", candidates=near)
         return self._spellings[asked]
 
 
 def _need_field(catalog: Catalog, name: str) -> None:
     if name not in catalog.fields:
         raise UsageError(
-            f"the titles have no field {name!r}",
+            f"the titles have no field {quoted(name)}",
             fix=f"fields: {', '.join(catalog.fields)}; where one of them plays this part, build the index with"
             f" dataset.fields: {{{name}: FIELD}}",
         )

@@ -13,6 +13,7 @@ from semrec_faiss.data.titles.filters.limits import within_time
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.filters.parts import parts_of
 from semrec_faiss.data.titles.spelling import COMPARED
+from semrec_faiss.errors import quoted
 from semrec_faiss.search.filters.field_filters import any_of_clause, known_field, range_clause
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.filters.values import has_order
@@ -77,7 +78,7 @@ def _conditions(catalog: Catalog, wanted: Filter) -> Iterator[Condition]:
     for field, values in wanted.any_of:
         name, _ = known_field(catalog, field)
         for value in values:
-            told = f"no title has the {field} {value!r}"
+            told = f"no title has the {field} {quoted(value)}"
             yield Condition(told, any_of_clause(catalog, field, [value]), name, value)
     first, last = (None if year is None else str(year) for year in wanted.years or (None, None))
     years = [("year", first, last)] if wanted.years else []
@@ -135,7 +136,7 @@ def notes(found: Sequence[tuple[Condition, Instead | None]]) -> tuple[str, ...]:
 
 def _hint(condition: Condition, instead: Instead) -> str:
     if instead.near is not None:
-        return f"; did you mean {instead.near[1]!r}?"
+        return f"; did you mean {quoted(instead.near[1])}?"
     if instead.span is not None:
         return f"; {condition.field} goes from {instead.span[0]} to {instead.span[1]}"
     return ""

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_text
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _WHOLE = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
@@ -31,7 +31,7 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
         UsageError: a value that is not a number, of a field of numbers; or a field that holds no single values.
     """
     if holds_parts(kind):
-        raise UsageError(f"the field {field!r} has type {kind}, which is no single value", fix="use --where")
+        raise UsageError(f"the field {quoted(field)} has type {kind}, which is no single value", fix="use --where")
     is_list = kind.endswith("[]")
     literals, cast = _literals(values, kind.removesuffix("[]"), field)
     if not literals:  # a field of whole numbers is never 5.5
@@ -105,7 +105,8 @@ def number_of(text: str, field: str) -> Decimal:
         number = math.nan
     if isinstance(number, float):
         raise UsageError(
-            f"{text!r} is not a number, as {field!r} holds", fix=f"give numbers, such as {field} from 5 to 10"
+            f"{quoted(text)} is not a number, as {quoted(field)} holds",
+            fix=f"give numbers, such as {field} from 5 to 10",
         )
     return number
 

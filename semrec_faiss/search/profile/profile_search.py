@@ -16,7 +16,7 @@ from semrec_faiss.arrays import Mask, Rows, Values
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
@@ -57,12 +57,12 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
         return Profile(**((given or Profile()).model_dump() | dict(changes)))
     except (ValidationError, TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
-            raise UsageError(f"the profile is {changes!r}; settings and their values are expected") from error
+            raise UsageError(f"the profile is {quoted(changes)}; settings and their values are expected") from error
         first = error.errors()[0]
         name, known = ".".join(map(str, first["loc"])), f"settings: {', '.join(Profile.model_fields)}"
         if name not in Profile.model_fields:
-            raise UsageError(f"the profile has no setting {name!r}", fix=known) from error
-        raise UsageError(f"the profile's {name}: {first['msg']}, not {first['input']!r}", fix=known) from error
+            raise UsageError(f"the profile has no setting {quoted(name)}", fix=known) from error
+        raise UsageError(f"the profile's {name}: {first['msg']}, not {quoted(first['input'])}", fix=known) from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.vector_index import VectorIndex
 
 DISLIKE_WEIGHT = -0.5
@@ -48,8 +48,8 @@ class Taste:
         object.__setattr__(self, "dislikes", names_of(self.dislikes, "dislikes"))
         ratings = mapping_of(self.ratings, "ratings")
         for title, rating in ratings.items():
-            if not low <= number_of(rating, f"the rating of {title!r}") <= high:
-                raise UsageError(f"the rating of {title!r} is {rating}; ratings go from {low} to {high}")
+            if not low <= number_of(rating, f"the rating of {quoted(title)}") <= high:
+                raise UsageError(f"the rating of {quoted(title)} is {rating}; ratings go from {low} to {high}")
         object.__setattr__(self, "ratings", ratings)
 
     def weights(self, profile: Profile | None = None) -> list[tuple[str, float]]:
@@ -90,11 +90,11 @@ def check_taste(taste: Taste, rows: Sequence[int]) -> None:
     liked = set(rows[:likes])
     both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in liked]
     if both:
-        raise UsageError(f"{both[0]!r} is liked and disliked", fix="leave one of them out")
+        raise UsageError(f"{quoted(both[0])} is liked and disliked", fix="leave one of them out")
     rated = Counter(rows[len(said) :])
     again = [title for title, row in zip(taste.ratings, rows[len(said) :], strict=True) if rated[row] > 1]
     if again:
-        raise UsageError(f"{again[0]!r} is rated twice", fix="leave one of them out")
+        raise UsageError(f"{quoted(again[0])} is rated twice", fix="leave one of them out")
 
 
 def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection
 from urllib.parse import parse_qsl
 
+from semrec_faiss.errors import quoted
 from semrec_faiss.serve.wire.messages import Request
 from semrec_faiss.serve.wire.problems import Refused
 
@@ -23,7 +24,7 @@ def parameters_of(request: Request, known: Collection[str]) -> dict[str, str]:
             fix = f"did you mean {near[0]}?" if near else f"the parameters are {', '.join(known)}"
             raise Refused(422, f"{request.path} has no parameter {name[:100]!r}", fix=fix)
         if name in found:
-            raise Refused(400, f"the parameter {name!r} occurs twice", fix="send it once")
+            raise Refused(400, f"the parameter {quoted(name)} occurs twice", fix="send it once")
         found[name] = value
     return found
 

@@ -17,6 +17,7 @@ from semrec_faiss.errors import (
     NotFoundError,
     SemrecError,
     UsageError,
+    told_shortly,
 )
 from semrec_faiss.serve.wire.messages import PROBLEM, Reply
 
@@ -53,7 +54,7 @@ class Refused(Exception):  # noqa: N818 - a reply as much as an error
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
+        self.detail = told_shortly(detail)
         self.fix = fix
         self.headers = headers or {}
 

@@ -21,7 +21,7 @@ from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.catalog import FILTER_BYTES, Catalog
 from semrec_faiss.data.titles.filters.json_fields import check_json_fields
 from semrec_faiss.data.titles.filters.limits import check_comparisons, check_length, check_work, within_time
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -104,7 +104,7 @@ def _check_types(cursor: DuckDBPyConnection, clauses: Sequence[str], source: str
     kinds = cursor.execute(f"DESCRIBE SELECT {columns} FROM {source}").fetchall()
     for clause, kind in zip(clauses, kinds, strict=False):
         if kind[1] != "BOOLEAN":
-            raise UsageError(f"the filter {clause!r} gives {kind[1]}, not true or false", fix=_EXAMPLE)
+            raise UsageError(f"the filter {quoted(clause)} gives {kind[1]}, not true or false", fix=_EXAMPLE)
 
 
 def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
@@ -117,7 +117,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     if not where.strip():
         raise UsageError("the filter is empty", fix=_EXAMPLE)
     if not where.isprintable() and not is_whole(where):
-        raise UsageError(f"the filter {where!r} holds half a character", fix=_EXAMPLE)
+        raise UsageError(f"the filter {quoted(where)} holds half a character", fix=_EXAMPLE)
     parsed = syntax_of(cursor, where)
     if parsed["error"] and parsed["error_message"].startswith("failed to allocate"):  # told here, not raised
         raise duckdb.OutOfMemoryException(parsed["error_message"])
@@ -126,7 +126,7 @@ def _checked(cursor: DuckDBPyConnection, where: str, catalog: Catalog) -> str:
     node = parsed["statements"][0]["node"] if len(parsed["statements"]) == 1 else {}
     expressions = node.get("select_list", [])
     if not (node.get("type") == "SELECT_NODE" and len(expressions) == 1 and _is_bare(node)):
-        raise UsageError(f"the filter {where!r} is more than one expression", fix=_EXAMPLE)
+        raise UsageError(f"the filter {quoted(where)} is more than one expression", fix=_EXAMPLE)
     parts = list(expressions_in(expressions[0]))
     check_work(expressions[0], parts)
     names = catalog.names
@@ -152,11 +152,11 @@ def syntax_of(cursor: DuckDBPyConnection, where: str) -> dict[str, Any]:
 def _check_part(part: dict[str, Any], where: str, fields: set[str]) -> None:
     kind = part["class"]
     if kind in _REFUSED:
-        raise UsageError(f"the filter {where!r} holds {_REFUSED[kind]}, which is not allowed", fix=_EXAMPLE)
+        raise UsageError(f"the filter {quoted(where)} holds {_REFUSED[kind]}, which is not allowed", fix=_EXAMPLE)
     if kind == "FUNCTION":
         name = part["function_name"].lower()
         if name in REFUSED_FUNCTIONS or name.startswith(_REFUSED_FAMILIES):
-            raise UsageError(f"the filter {where!r} calls {name}(), which is not allowed", fix=_EXAMPLE)
+            raise UsageError(f"the filter {quoted(where)} calls {name}(), which is not allowed", fix=_EXAMPLE)
     if kind == "COLUMN_REF":
         names = [name.casefold() for name in part["column_names"]]
         if ROW in names:
