@@ -198,7 +198,7 @@ def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str
 def _unreadable(path: Path | str, error: Exception) -> DataError:
     return DataError(
         f"{path}: cannot read what users have seen: {first_line(error)}",
-        fix="write Parquet with the columns user_id and media_id",
+        fix="write or copy it again, as Parquet with the columns user_id and media_id",
     )
 
 

@@ -84,7 +84,11 @@ class Groups:
         if field is None:
             raise UsageError(f"the titles have no field {quoted(name)}", fix=f"fields: {', '.join(catalog.names)}")
         if catalog.fields[field].endswith("[]"):
-            raise UsageError(f"field {quoted(name)} holds lists; a limit needs one value a title")
+            able = [each for each, own in catalog.names.items() if not catalog.fields[own].endswith("[]")]
+            raise UsageError(
+                f"field {quoted(name)} holds lists; a limit needs one value a title",
+                fix=f"fields of one value: {', '.join(able)}",
+            )
         column = quoted_name(field)
         sql = (
             f"SELECT CASE WHEN {column} IS NULL THEN -1 ELSE dense_rank() OVER (ORDER BY {column}) - 1 END AS code"

@@ -414,7 +414,7 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--where", "year IN (SELECT 1)"], 2, ["holds a subquery"]),
         (["--exclude", "Alienn"], 4, ["Alienn"]),
         (["--max-per", "nope=1"], 2, ["no field 'nope'", "fields: media_id, title"]),
-        (["--max-per", "genres=1"], 2, ["holds lists"]),
+        (["--max-per", "genres=1"], 2, ["holds lists", "fix: fields of one value: media_id, title, year"]),
         (["--max-per", "franchise=0"], 2, ["'0' is not a whole number from 1 on"]),
         (["--max-per-franchise", "0"], 2, ["0 is not a whole number from 1 on."]),
         (["--max-per", "year=1", "--max-per", "year=2"], 2, ["'year=2' is a second one of its field"]),

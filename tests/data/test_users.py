@@ -177,10 +177,15 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
     whole = write_seen(tmp_path / "seen.parquet", [("u1", "20")]).read_bytes()
     (tmp_path / "short.parquet").write_bytes(whole[:-20])
     (tmp_path / "text.parquet").write_text("user_id,media_id\nu1,20\n")
-    for name in ("short.parquet", "text.parquet"):
-        with pytest.raises(DataError, match=f"{name}: cannot read what users have seen") as refused:
-            read_seen(tmp_path / name, USERS, catalog)
-        assert refused.value.fix == "write Parquet with the columns user_id and media_id"
+    (tmp_path / "odd.parquet").write_bytes(whole[:40] + b"?" * (len(whole) - 44) + whole[-4:])
+    for name, said in (
+        ("short", "short.parquet is a Parquet file whose end is missing"),
+        ("text", "text.parquet is not a Parquet file: it begins with b'user_id"),
+        ("odd", "odd.parquet: cannot read what users have seen"),
+    ):
+        with pytest.raises(DataError, match=said) as refused:
+            read_seen(tmp_path / f"{name}.parquet", USERS, catalog)
+        assert refused.value.fix
     with pytest.raises(NotFoundError, match=r"there is no table .*missing.parquet"):
         read_seen(tmp_path / "missing.parquet", USERS, catalog)
     path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, film VARCHAR")

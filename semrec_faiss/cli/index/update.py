@@ -92,7 +92,10 @@ def update(
 def append_seen(
     index: Path, file: Path, compact_at: float, wait: float, strict: bool, ray: str | None, as_json: bool
 ) -> None:
-    """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them."""
+    """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them.
+
+    FILE is Parquet, or a folder of its parts.
+    """
     from semrec_faiss.index.update.plan import Change
 
     _change(index, Change(seen=file), compact_at, wait, ray, strict=strict, dry_run=False, as_json=as_json)

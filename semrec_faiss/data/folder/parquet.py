@@ -7,6 +7,9 @@ from pathlib import Path
 from semrec_faiss.data.folder.database import literal_path, quoted_text
 from semrec_faiss.errors import DataError, NotFoundError
 
+_MAGIC = b"PAR1"
+_SHOWN_BYTES = 24
+
 _FIX = "leave only its .parquet parts there, or write one file"
 
 
@@ -17,11 +20,12 @@ def parquet_parts(path: Path) -> list[Path]:
 
     Raises:
         NotFoundError: there is nothing.
-        DataError: the folder holds no part, or something else.
+        DataError: the folder holds no part, or something else, or a file is of another format or not whole.
     """
     if not path.exists():
         raise NotFoundError(f"there is no table {path}", fix="name a Parquet file, or a folder of .parquet parts")
     if not path.is_dir():
+        _check_format(path)
         return [path]
     inside = [each for each in sorted(path.rglob("*")) if not is_aside(each.relative_to(path)) and not each.is_dir()]
     other = [each for each in inside if each.suffix != ".parquet" or not each.is_file()]
@@ -29,7 +33,28 @@ def parquet_parts(path: Path) -> list[Path]:
         raise DataError(f"{path} is a folder with {other[0].relative_to(path)}, which is not a Parquet part", fix=_FIX)
     if not inside:
         raise DataError(f"{path} is a folder without a .parquet part", fix=_FIX)
+    for each in inside:
+        _check_format(each)
     return inside
+
+
+def _check_format(path: Path) -> None:
+    """Refuse a file that does not begin and end as Parquet does, and say what it is instead."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SHOWN_BYTES)
+            file.seek(max(len(_MAGIC), path.stat().st_size - len(_MAGIC)))
+            end = file.read(len(_MAGIC))
+    except OSError:
+        return  # which its reader will tell
+    if not start:
+        raise DataError(f"{path} is empty; a Parquet file is expected", fix="write it as Parquet")
+    if not start.startswith(_MAGIC):
+        raise DataError(f"{path} is not a Parquet file: it begins with {start!r}", fix="write it as Parquet")
+    if end != _MAGIC:
+        raise DataError(f"{path} is a Parquet file whose end is missing", fix="write or copy it again")
 
 
 def is_aside(inner: Path) -> bool:

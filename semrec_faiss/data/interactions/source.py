@@ -61,7 +61,9 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
     except (duckdb.Error, UnicodeError) as error:
         if source.suffix == ".csv":
             check_csv_lines(source, delimiter_of(source))
-        raise DataError(f"{source} cannot be read: {first_line(error)}", fix=_FIX) from error
+        raise DataError(
+            f"{source} cannot be read: {first_line(error)}", fix="write or copy it again, with one type a column"
+        ) from error
     if not ids:
         raise DataError(f"{source} holds no interactions", fix="give a file that holds some")
     return ids

@@ -1,0 +1,52 @@
+"""Parquet files: what is none, or not whole, is told for what it is before a reader is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Semrec, make_data_folder
+
+from semrec_faiss.data.folder.parquet import parquet_parts
+from semrec_faiss.errors import DataError
+
+CSV = b"user_id,media_id\nuser_001,m00001\n"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda whole: CSV, r"is not a Parquet file: it begins with b'user_id,media_id\nuser_00'"),
+        (lambda whole: b"", "is empty; a Parquet file is expected"),
+        (lambda whole: b"P", "is not a Parquet file: it begins with b'P'"),
+        (lambda whole: whole[:4], "is a Parquet file whose end is missing"),
+        (lambda whole: whole[:-1], "is a Parquet file whose end is missing"),
+        (lambda whole: whole[: len(whole) // 2], "is a Parquet file whose end is missing"),
+    ],
+)
+def test_a_file_of_another_kind_or_cut_off(tmp_path: Path, spoil: object, said: str) -> None:
+    part = tmp_path / "seen" / "part-0.parquet"
+    part.parent.mkdir()
+    pq.write_table(pa.table({"user_id": ["u"], "media_id": ["m"]}), part)
+    whole = part.read_bytes()
+    assert parquet_parts(part) == parquet_parts(part.parent) == [part]
+    assert callable(spoil)
+    part.write_bytes(spoil(whole))
+    for path in (part, part.parent):
+        with pytest.raises(DataError) as caught:
+            parquet_parts(path)
+        assert (caught.value.message, bool(caught.value.fix)) == (f"{part} {said}", True)
+
+
+def test_append_seen_and_a_data_folder_say_what_they_take(tmp_path: Path, semrec: Semrec) -> None:
+    make_data_folder(tmp_path / "data", users=5)
+    semrec("build", "flat", "--dataset", tmp_path / "data", "--output", tmp_path / "index")
+    (tmp_path / "since.csv").write_bytes(CSV)
+    told = semrec("append-seen", tmp_path / "index", tmp_path / "since.csv")
+    assert (told.code, "since.csv is not a Parquet file: it begins with b'user_id" in told.err) == (3, True)
+    assert "fix: write it as Parquet" in told.err
+    (tmp_path / "data/users/seen.parquet").write_bytes(CSV)
+    told = semrec("dataset", "check", tmp_path / "data")
+    assert (told.code, "seen.parquet is not a Parquet file: it begins" in told.err) == (3, True)
