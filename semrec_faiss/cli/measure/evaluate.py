@@ -79,8 +79,9 @@ def evaluate(
 
     Each user's latest liked titles are left out, with everything that the user has rated since; vectors are made anew
     of the rest, those of titles included where they were learned; and the lists are searched for the titles left out.
-    Beside that: by the clock, with users that nothing was learned from, and with titles that nobody has rated. Profile
-    settings that are not given are those of INDEX. `semrec sweep` chooses among profiles.
+    Vectors of users that INDEX was given are not judged. Beside that: by the clock, with users that nothing was learned
+    from, and with titles that nobody has rated. Profile settings that are not given are those of INDEX. `semrec sweep`
+    chooses among profiles.
     """
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric
@@ -105,6 +106,7 @@ def print_evaluation(document: Judgement, by: str) -> None:
         f"{protocol.users_evaluated} users, the {protocol.held_out} titles each liked last left out"
         f" ({protocol.liked:g} stars or more); profile: {document.profile.describe()}"
     )
+    click.echo("users' vectors were made by it of the rest of what each has rated; those in the index were not judged")
     _print_methods(document.methods, (10, 100))
     click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
     _print_differences(document.differences, by)

@@ -314,6 +314,7 @@ def test_the_command(
     code, out, _ = evaluate("--half-life-days", "30", "--interests", "2", "--out", str(saved))
     assert code == 0
     assert "left out (4 stars or more); profile: half_life_days=30, interests=2\n" in out.replace("\n", "\n", 1)
+    assert "the rest of what each has rated; those in the index were not judged\n" in out
     assert [line.split()[0] for line in out.splitlines() if " 10 " in line][:1] == ["recommender"]
     assert out.endswith(f"semrec build {index[0]} --set profile.half_life_days=30.0 --set profile.interests=2\n")
     document = json.loads(saved.read_text())
