@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.errors import UsageError
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import Manifest
 from semrec_faiss.index.generations.shards import Shard, read_shards
-from semrec_faiss.index.saved.titles import fields_of
+from semrec_faiss.index.saved.titles import known_fields
 
 Facts = dict[str, Any]
 
@@ -50,18 +49,11 @@ def facts_of(index: str, generation: Generation) -> tuple[Facts, Facts]:
         "semrec_version": manifest.semrec_version,
         "screened": _screened(manifest),
         "each_shard": None if shards is None else [_facts_of_shard(generation, shard) for shard in shards.shards],
-        "fields": _fields(generation),
+        "fields": known_fields(generation),
         "embedding": None if manifest.embedding is None else manifest.embedding.model_dump(mode="json"),
         "files": {name: entry.model_dump() for name, entry in manifest.files.items()},
     }
     return facts, detail
-
-
-def _fields(generation: Generation) -> dict[str, str] | None:
-    try:
-        return fields_of(generation)
-    except UsageError:  # an earlier version wrote it, and keeps them among the titles
-        return None
 
 
 def _screening(manifest: Manifest) -> str | None:

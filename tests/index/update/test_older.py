@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Semrec
 
 from semrec_faiss import Recommender
 from semrec_faiss.errors import UsageError
@@ -45,12 +47,16 @@ def asked(index: Path) -> list[Any]:
     return [(one.matching, [title.as_dict() for title in one]) for one in answers]
 
 
-def test_an_index_without_later_files_opens_and_is_updated_once_it_was_built_again(tmp_path: Path) -> None:
+def test_an_index_without_later_files_opens_and_is_updated_once_it_was_built_again(
+    tmp_path: Path, semrec: Semrec
+) -> None:
     model, _ = begun(3)
     index = model.build(tmp_path / "first", {"type": "flat"})
     expected = asked(index)
+    told = json.loads(semrec("info", index, "--json").out)["fields"]
     as_left(index, FIRST)
     verify(index)
+    assert json.loads(semrec("info", index, "--json").out)["fields"] == told  # once null
     assert asked(index) == expected
     with pytest.raises(UsageError, match="was built by an earlier version of semrec and cannot be updated as it is"):
         update_index(index, Change(remove_titles=["m00001"]))
