@@ -6,8 +6,8 @@ HDF5 holds ``train`` (n, d), ``test`` (m, d), ``neighbors`` (m, k) and ``distanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DataError, MissingPackageError, StorageError
-from semrec_faiss.storage import new_file
+from semrec_faiss.storage import flush_to_disk, new_file
 
 HEADER_BYTES = 8
 HDF5_ENDINGS = (".hdf5", ".h5")
@@ -172,26 +172,48 @@ def read_bin(path: Path, dtype: type[np.float32] | type[np.int32]) -> NDArray[An
     return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", HEADER_BYTES, (rows, columns))
 
 
-def write_bin(path: Path, blocks: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: type[Any]) -> None:
-    """Write an fbin (float32) or ibin (int32) block by block, whole or not at all.
+@dataclass(frozen=True)
+class BinRows:
+    """What goes into an fbin (float32) or ibin (int32).
 
-    Args:
-        path: the file.
+    Attributes:
         blocks: rows, (any, columns) each, in order.
         shape: (rows, columns) of all blocks together.
         dtype: what the values are written as, little-endian.
+    """
+
+    blocks: Iterator[NDArray[Any]]
+    shape: tuple[int, int]
+    dtype: type[Any]
+
+    def write(self, file: BinaryIO) -> None:
+        """Write them, block by block, to the disk."""
+        file.write(np.array(self.shape, "<i4").tobytes())
+        for block in self.blocks:
+            file.write(np.ascontiguousarray(block, np.dtype(self.dtype).newbyteorder("<")).data.cast("B"))
+        flush_to_disk(file)
+
+
+def write_bins(folder: Path, tables: Mapping[str, BinRows]) -> list[Path]:
+    """Write files into a folder that belong together, all of them or none; return their paths.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: the disk refuses; what was there is as it was.
     """
+    paths = [folder / name for name in tables]
+    was_there = folder.exists()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write(np.array(shape, "<i4").tobytes())
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, np.dtype(dtype).newbyteorder("<")).data.cast("B"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as together:
+            files = [together.enter_context(new_file(path)) for path in paths]
+            for file, rows in zip(files, tables.values(), strict=True):
+                rows.write(file)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another place") from error
+        if not was_there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise StorageError(f"cannot write {folder}: {error.strerror or error}", fix="name another place") from error
+    return paths
 
 
 @contextmanager

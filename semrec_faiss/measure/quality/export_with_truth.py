@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.data.exchange.formats import ANGULAR, BIN_ENDINGS, is_hdf5, new_hdf5, write_bin
+from semrec_faiss.data.exchange.formats import ANGULAR, BIN_ENDINGS, BinRows, is_hdf5, new_hdf5, write_bins
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
 from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.errors import UsageError
@@ -138,13 +138,13 @@ def _write_hdf5(
 def _write_bins(
     out: Path, blocks: Any, shape: tuple[int, int], asked: Vectors, rows: Rows, distances: Scores
 ) -> list[Path]:
-    names = ["base.fbin", "query.fbin", "neighbors.ibin", "distances.fbin"]
-    paths = [out / name for name in names]
-    write_bin(paths[0], (block for _, block in blocks()), shape, np.float32)
-    write_bin(paths[1], iter([asked]), (len(asked), shape[1]), np.float32)
-    write_bin(paths[2], iter([rows]), (len(rows), rows.shape[1]), np.int32)
-    write_bin(paths[3], iter([distances]), (len(rows), rows.shape[1]), np.float32)
-    return paths
+    tables = {
+        "base.fbin": BinRows((block for _, block in blocks()), shape, np.float32),
+        "query.fbin": BinRows(iter([asked]), (len(asked), shape[1]), np.float32),
+        "neighbors.ibin": BinRows(iter([rows]), (len(rows), rows.shape[1]), np.int32),
+        "distances.fbin": BinRows(iter([distances]), (len(rows), rows.shape[1]), np.float32),
+    }
+    return write_bins(out, tables)
 
 
 def agreement_with(dataset: Path, neighbors: Any, *, normalize: bool, progress: Progress = silent) -> float | None:

@@ -15,7 +15,7 @@ import pytest
 from conftest import run_python
 
 from semrec_faiss.data.check import check_data_folder
-from semrec_faiss.data.exchange.formats import read_bin, write_bin
+from semrec_faiss.data.exchange.formats import BinRows, read_bin, write_bins
 from semrec_faiss.data.exchange.importing import write_data_folder
 from semrec_faiss.data.exchange.opening import open_ann_file
 from semrec_faiss.errors import DataError, NotFoundError, SemrecError, UsageError
@@ -138,8 +138,8 @@ def test_hdf5_whose_datasets_hold_nothing_is_refused(
 
 
 def test_neighbours_without_their_questions_are_refused(tmp_path: Path) -> None:
-    write_bin(tmp_path / "base.fbin", iter([np.eye(3)]), (3, 3), np.float32)
-    write_bin(tmp_path / "near.ibin", iter([np.zeros((1, 2))]), (1, 2), np.int32)
+    base, near = BinRows(iter([np.eye(3)]), (3, 3), np.float32), BinRows(iter([np.zeros((1, 2))]), (1, 2), np.int32)
+    write_bins(tmp_path, {"base.fbin": base, "near.ibin": near})
     with pytest.raises(UsageError, match=r"near\.ibin holds the neighbours of questions, but no questions") as caught:
         do_import(tmp_path / "base.fbin", tmp_path / "out", neighbors=tmp_path / "near.ibin")
     assert caught.value.fix == "give their .fbin with --queries, or leave out --neighbors"
@@ -195,7 +195,8 @@ def test_bin_whose_size_is_not_its_headers_is_refused(tmp_path: Path, content: b
 
 def test_bin_round_trip(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.int64).reshape(4, 3) - 5
-    write_bin(tmp_path / "new" / "a.ibin", iter([values[:1], values[1:]]), (4, 3), np.int32)
+    rows = BinRows(iter([values[:1], values[1:]]), (4, 3), np.int32)
+    assert write_bins(tmp_path / "new", {"a.ibin": rows}) == [tmp_path / "new" / "a.ibin"]
     assert (tmp_path / "new" / "a.ibin").read_bytes()[:8] == b"\x04\x00\x00\x00\x03\x00\x00\x00"
     assert np.array_equal(read_bin(tmp_path / "new" / "a.ibin", np.int32), values)
 
@@ -297,6 +298,34 @@ def test_exports_to_places_that_cannot_be_written_to(tmp_path: Path, make_folder
         with pytest.raises(kind, match=message):
             export_folder(made.root, tmp_path / name, queries=3, k=2)
     assert (tmp_path / "plain").read_text() == "mine"
+
+
+@pytest.mark.parametrize("limit", [2_000, 10_000])
+def test_a_full_disk_leaves_no_folder_nor_some_of_its_files(
+    tmp_path: Path, make_folder: Callable[..., Any], limit: int
+) -> None:
+    """Its neighbours, 24 KB, are more than it takes; its base is 6 KB. Once that was left, or an empty folder."""
+    made = make_folder(tmp_path / "data", titles=200, dim=8, users=30)
+    program = f"""
+import resource, sys
+from pathlib import Path
+from semrec_faiss.errors import StorageError
+from semrec_faiss.measure.quality.export_with_truth import export_folder
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    export_folder(Path(sys.argv[1]), Path(sys.argv[2]), queries=30, k=200)
+except StorageError as error:
+    print(error.message)
+"""
+    out = tmp_path / "out"
+    ended = run_python("-c", program, made.root, out)
+    assert (ended.stdout, ended.stderr) == (f"cannot write {out}: File too large\n", "")
+    assert not out.exists()
+    export_folder(made.root, out, queries=9, k=3)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    ended = run_python("-c", program, made.root, out)
+    assert ended.stdout == f"cannot write {out}: File too large\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize("limit", [2_000, 100_000, 256_000])
