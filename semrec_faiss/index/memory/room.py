@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.hardware.host_memory import available_bytes
-from semrec_faiss.index.memory.prediction import predict_memory
+from semrec_faiss.index.memory.prediction import CUDA_CONTEXT_BYTES, MemoryPrediction, predict_memory
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, SavedIndex
 
 
@@ -38,18 +38,29 @@ def lacking_room(newer: SavedIndex, beside: SavedIndex) -> LackingRoom | None:
     Returns:
         The first memory that does not suffice; None where all do.
     """
-    manifest, device = newer.generation.manifest, newer.device
-    predicted = predict_memory(newer.config.index, manifest.count, manifest.dim, device)
+    states = [state for state in gpu_states() if state.gpu in newer.device.gpus]
+    free = {state.gpu: state.total_bytes - state.used_bytes for state in states}
+    predicted = _least(newer, min(free.values(), default=None))
     if predicted.gpu is not None:
         needed = predicted.gpu.base - predicted.gpu.context
-        for state in gpu_states():
-            free = state.total_bytes - state.used_bytes
-            if state.gpu in device.gpus and needed > free:
-                return LackingRoom(f"GPU {state.gpu}", needed, free)
+        for gpu, its in free.items():
+            if needed > its:
+                return LackingRoom(f"GPU {gpu}", needed, its)
     needed, available = predicted.host.base, available_bytes()
     if predicted.gpu is None and _is_shared(newer, beside):
         needed -= predicted.host.vectors + predicted.host.structure
     return None if available is None or needed <= available else LackingRoom("memory", needed, available)
+
+
+def _least(newer: SavedIndex, free_bytes: int | None) -> MemoryPrediction:
+    """Predict the least that a generation takes where a GPU has so much left.
+
+    Whether its titles came as float16, of which type fused keeps no others, is known only once they are read.
+    """
+    manifest, limit = newer.generation.manifest, None if free_bytes is None else free_bytes + CUDA_CONTEXT_BYTES
+    asked = (newer.config.index, manifest.count, manifest.dim, newer.device)
+    ways = [predict_memory(*asked, float16_titles=came, limit_bytes=limit) for came in (False, True)]
+    return min(ways, key=lambda way: way.searched.base)
 
 
 def _is_shared(newer: SavedIndex, beside: SavedIndex) -> bool:
