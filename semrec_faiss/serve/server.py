@@ -23,6 +23,7 @@ from semrec_faiss.serve.api.app import App, Rules
 from semrec_faiss.serve.api.handlers import Handlers
 from semrec_faiss.serve.api.openapi import openapi_document
 from semrec_faiss.serve.asking.serving import Serving
+from semrec_faiss.serve.connection import IDLE_SECONDS, Connection
 from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.settings import ServeConfig
@@ -228,17 +229,19 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     service = service or Service(config)
     sys.setswitchinterval(SWITCH_SECONDS)
+    _take_all_open_files()
     opened = door(config)
     server = _Server(
         uvicorn.Config(
             service.asgi,
+            http=Connection,
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
             proxy_headers=False,
             ws="none",
-            timeout_keep_alive=75,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),
             ssl_certfile=config.tls_certificate,
             ssl_keyfile=config.tls_key,
@@ -253,6 +256,15 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         service.close()
     if server.failure is not None:
         raise server.failure
+
+
+def _take_all_open_files() -> None:
+    """Open as many files as the system lets this user: a thousand, the habit, are soon taken by idle connections."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def door(config: ServeConfig) -> socket.socket:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -420,6 +421,17 @@ def test_who_sends_too_much_is_told_and_not_cut_off(demo: Process, chunked: bool
 
 
 CHUNKED = {"transfer-encoding": "chunked"}
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit to run it by")
+def test_idle_connections_leave_room_for_others(index: Path) -> None:
+    """Once a fault: where a process opens few files by habit, whoever came after so many was cut off."""
+    process = Process(index, under=("prlimit", "--nofile=128:1024"))
+    with contextlib.ExitStack() as idle:
+        for _ in range(300):
+            idle.enter_context(socket.create_connection(("127.0.0.1", process.port), HANG_SECONDS))
+        assert process.ask("POST", "/v1/similar", {"title": "m00001"})[0] == 200
+    assert process.end() == 0, "".join(process.said)
 
 
 def test_a_user_who_may_only_read_the_index_serves_it(tmp_path: Path, data: Path) -> None:

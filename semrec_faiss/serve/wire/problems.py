@@ -80,7 +80,7 @@ def without_path(text: str, index: Path) -> str:
     return text
 
 
-def reply_to(error: BaseException, request_id: str, index: Path) -> Reply:
+def reply_to(error: BaseException, request_id: str | None, index: Path) -> Reply:
     """Return the reply to what a handler raised; what nobody foresaw is a 500 that tells nothing of itself."""
     headers: dict[str, str] = {}
     candidates: list[str] | None = None
